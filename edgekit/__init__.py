@@ -1,0 +1,1 @@
+"""edgekit: MedGemma and MedSigLIP on the edge: convert, prove, serve, measure."""

@@ -1,0 +1,240 @@
+"""Read a Hugging Face checkpoint folder without trusting it and without holding it in memory.
+
+Only safetensors are read. Headers are parsed here, with bounds, and tensor data is fetched in slices with `pread`, so
+that no page of the source stays mapped and peak memory is a few slices of one tensor. Format:
+https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON header, data).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import CheckpointError
+from edgekit.manifest import sha256_file
+
+MAX_HEADER_BYTES = 100_000_000  # the safetensors specification's own limit
+_MAX_JSON_BYTES = 64 * 1024 * 1024
+_ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+# What identifies a source, beside its weights. READMEs and the like may differ between copies of the same model.
+_SOURCE_FILES = (
+    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
+    "tokenizer.model", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """Where one tensor lies: its file, type, shape and byte range."""
+
+    name: str
+    path: Path
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    bytes: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass
+class Checkpoint:
+    """A checkpoint folder: config.json, tensors by their stored names, tokenizer files."""
+
+    root: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    shards: tuple[Path, ...]
+    _hashes: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def slices(self, tensor: Tensor, rows: int) -> Iterator[NDArray[np.float32]]:
+        """The tensor in blocks of rows along its first axis, each float32.
+
+        Raises:
+            CheckpointError: the file ended early.
+        """
+        first = tensor.shape[0] if tensor.shape else 1
+        row_bytes = tensor.bytes // max(first, 1)
+        with tensor.path.open("rb") as stream:
+            for start in range(0, first, rows):
+                count = min(rows, first - start)
+                stream.seek(tensor.offset + start * row_bytes)
+                data = stream.read(count * row_bytes)
+                if len(data) != count * row_bytes:
+                    raise CheckpointError(f"{tensor.path}: the file ends inside {tensor.name}", remedy="download it again")
+                yield to_float32(data, tensor.dtype).reshape((count, *tensor.shape[1:]) if tensor.shape else ())
+
+    def read(self, tensor: Tensor) -> NDArray[np.float32]:
+        """The whole tensor as float32."""
+        blocks = list(self.slices(tensor, max(tensor.shape[0] if tensor.shape else 1, 1)))
+        return blocks[0] if blocks else np.zeros(tensor.shape, np.float32)
+
+    def path(self, *names: str) -> Path | None:
+        """The first of these files that the folder has."""
+        return next((self.root / name for name in names if (self.root / name).is_file()), None)
+
+    def json(self, name: str) -> dict[str, Any]:
+        """A JSON file of the folder; an empty mapping where there is none."""
+        path = self.root / name
+        return read_json(path) if path.is_file() else {}
+
+    @cached_property
+    def files(self) -> dict[str, str]:
+        """SHA-256 of every file that determines the model, by name."""
+        present = [self.root / name for name in _SOURCE_FILES if (self.root / name).is_file()]
+        return {path.name: sha256_file(path) for path in sorted([*present, *self.shards])}
+
+    @property
+    def sha256(self) -> str:
+        """One hash over all of `files`."""
+        listing = "".join(f"{digest}  {name}\n" for name, digest in self.files.items())
+        return hashlib.sha256(listing.encode()).hexdigest()
+
+
+def open_checkpoint(root: Path) -> Checkpoint:
+    """Open a checkpoint folder.
+
+    Raises:
+        CheckpointError: no config.json, no safetensors, or a header that is not what the format allows.
+    """
+    if not root.is_dir():
+        raise CheckpointError(f"{root}: no such folder", remedy="give a downloaded checkpoint's folder")
+    config_path = root / "config.json"
+    if not config_path.is_file():
+        raise CheckpointError(f"{root}: no config.json", allowed="a Hugging Face checkpoint folder")
+    config = read_json(config_path)
+    shards = _shards(root)
+    tensors: dict[str, Tensor] = {}
+    for shard in shards:
+        for tensor in read_header(shard):
+            if tensor.name in tensors:
+                raise CheckpointError(f"{shard}: {tensor.name} stands in {tensors[tensor.name].path.name} too")
+            tensors[tensor.name] = tensor
+    _check_index(root, tensors)
+    return Checkpoint(root, config, tensors, tuple(shards))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of bounded size.
+
+    Raises:
+        CheckpointError: too large, not JSON, or not an object.
+    """
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes", allowed=f"at most {_MAX_JSON_BYTES} bytes")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{path}: holds a {type(data).__name__}", allowed="a JSON object")
+    return data
+
+
+def read_header(path: Path) -> list[Tensor]:
+    """The tensors that a safetensors file holds.
+
+    Raises:
+        CheckpointError: the header is truncated, oversized, no JSON, or describes data that the file does not have.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        prefix = stream.read(8)
+        if len(prefix) < 8:
+            raise CheckpointError(f"{path}: {size} bytes are no safetensors file", remedy="download it again")
+        (length,) = struct.unpack("<Q", prefix)
+        if length > MAX_HEADER_BYTES:
+            raise CheckpointError(f"{path}: a header of {length} bytes", allowed=f"at most {MAX_HEADER_BYTES} bytes")
+        if 8 + length > size:
+            raise CheckpointError(f"{path}: truncated: a header of {length} bytes in a file of {size}", remedy="download it again")
+        raw = stream.read(length)
+    try:
+        header = json.loads(raw)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its header is not valid JSON: {error}") from error
+    if not isinstance(header, dict):
+        raise CheckpointError(f"{path}: its header holds a {type(header).__name__}", allowed="a JSON object")
+    header.pop("__metadata__", None)
+    return [_tensor(path, name, entry, 8 + length, size) for name, entry in header.items()]
+
+
+def to_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
+    """Little-endian bytes of a safetensors dtype as a flat float32 array."""
+    if dtype == "BF16":  # the upper half of a float32
+        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+    return np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
+
+
+def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
+    """One header entry, every field checked: this is the first thing that a hostile file gets to say."""
+    try:
+        dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
+        well_formed = all(type(n) is int and n >= 0 for n in (*shape, start, end)) and len(shape) <= 8
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path}: {name}: malformed header entry") from error
+    if not well_formed:
+        raise CheckpointError(f"{path}: {name}: malformed header entry")
+    if dtype not in _ITEM_BYTES:
+        raise CheckpointError(
+            f"{path}: {name} has type {dtype}",
+            allowed=", ".join(_ITEM_BYTES),
+            remedy="export from the original bf16, fp16 or fp32 checkpoint",
+        )
+    count = 1
+    for n in shape:
+        count *= n
+    if end - start != count * _ITEM_BYTES[dtype]:
+        raise CheckpointError(f"{path}: {name}: {end - start} bytes for shape {list(shape)} of {dtype}")
+    if base + end > size:
+        raise CheckpointError(f"{path}: truncated: {name} ends at byte {base + end} of {size}", remedy="download it again")
+    return Tensor(name, path, dtype, shape, base + start, end - start)
+
+
+def _shards(root: Path) -> list[Path]:
+    index = root / "model.safetensors.index.json"
+    if index.is_file():
+        weight_map = read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+            raise CheckpointError(f"{index}: no weight_map from tensor names to file names")
+        names = sorted(set(weight_map.values()))
+        for name in names:
+            if os.path.basename(name) != name or not name.endswith(".safetensors"):
+                raise CheckpointError(f"{index}: {name!r} is no safetensors file of this folder")
+            if not (root / name).is_file():
+                raise CheckpointError(f"{root}: shard {name} is missing, though the index lists it", remedy="download it again")
+        return [root / name for name in names]
+    single = root / "model.safetensors"
+    if single.is_file():
+        return [single]
+    pickles = sorted(path.name for path in root.iterdir() if path.suffix in _PICKLE_SUFFIXES)
+    if pickles:
+        raise CheckpointError(
+            f"{root}: {', '.join(pickles[:3])}: pickle files can run code when they are read and are refused",
+            allowed="model.safetensors, or shards with model.safetensors.index.json",
+            remedy="download the safetensors version of this model",
+        )
+    raise CheckpointError(f"{root}: no model.safetensors", allowed="model.safetensors, or shards with an index")
+
+
+def _check_index(root: Path, tensors: Mapping[str, Tensor]) -> None:
+    index = root / "model.safetensors.index.json"
+    if not index.is_file():
+        return
+    for name, shard in read_json(index)["weight_map"].items():
+        if name not in tensors or tensors[name].path.name != shard:
+            raise CheckpointError(f"{root}: {name} is not in {shard}, though the index says so", remedy="download it again")

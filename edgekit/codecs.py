@@ -1,0 +1,134 @@
+"""How weights are stored: float32 rows to bytes of one type, and what a reader gets back.
+
+`roundtrip` is what the wiring proof gives its reference: the source's weights as this type preserves them. GGUF's
+quantizers are ggml's own, from the library inside llama-cpp-python, so files equal those of llama.cpp's tools; the way
+back is the gguf package's independent implementation in numpy.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import CheckpointError
+
+_PLAIN = {"F32": 4, "F16": 2, "BF16": 2}
+
+
+def ggml_type(name: str) -> Any:
+    """gguf's enumeration member of a type name."""
+    import gguf
+
+    return gguf.GGMLQuantizationType[name]
+
+
+def block(name: str) -> tuple[int, int]:
+    """Weights per block and bytes per block of a ggml type."""
+    import gguf
+
+    size, bytes_ = gguf.GGML_QUANT_SIZES[ggml_type(name)]
+    return int(size), int(bytes_)
+
+
+def stored_bytes(name: str, shape: tuple[int, ...]) -> int:
+    """Bytes of a tensor of this shape in a ggml type."""
+    size, bytes_ = block(name)
+    return int(np.prod(shape, dtype=np.int64)) // size * bytes_
+
+
+def encode(rows: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
+    """Rows [n, width] float32 as bytes [n, bytes per row] of a ggml type.
+
+    Raises:
+        CheckpointError: weights beyond what the type can hold.
+    """
+    rows = np.ascontiguousarray(rows, np.float32)
+    if name == "F32":
+        return rows.view(np.uint8)
+    if name == "F16":
+        with np.errstate(over="ignore"):
+            halves = rows.astype(np.float16)
+        if not np.isfinite(halves).all():
+            raise CheckpointError("a weight exceeds 65,504, the largest F16 number", remedy="choose a BF16 level")
+        return halves.view(np.uint8)
+    if name == "BF16":
+        return _to_bf16(rows).view(np.uint8)
+    return _ggml_quantize(rows, name)
+
+
+def decode(data: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+    """Bytes [n, bytes per row] of a ggml type as float32 [n, width]."""
+    import gguf.quants
+
+    return np.asarray(gguf.quants.dequantize(data, ggml_type(name)), np.float32)
+
+
+def roundtrip(weights: NDArray[np.float32], codec: str) -> NDArray[np.float32]:
+    """Weights as this codec preserves them; any shape, quantized along the last axis."""
+    if codec in ("F32", "float32"):
+        return weights
+    rows = weights.reshape(-1, weights.shape[-1])
+    if codec == "int8":
+        scale = int8_scales(rows)
+        return (int8_values(rows, scale).astype(np.float32) * scale).reshape(weights.shape)
+    return decode(encode(rows, codec), codec).reshape(weights.shape)
+
+
+def int8_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """One symmetric scale per output channel, [n, 1] float32."""
+    return np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
+
+
+def int8_values(rows: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
+    """Rows rounded to nearest on their scale, [n, width] int8 in -127 .. 127."""
+    return np.clip(np.rint(rows / scale), -127, 127).astype(np.int8)
+
+
+def round_to_nearest(weights: NDArray[np.float32], bits: int, group: int = 32) -> NDArray[np.float32]:
+    """Symmetric round-to-nearest in groups along the last axis: the control rows' damage, never an artifact."""
+    width = weights.shape[-1]
+    padded = -width % group
+    rows = np.pad(weights.reshape(-1, width), ((0, 0), (0, padded))).reshape(-1, (width + padded) // group, group)
+    levels = 2 ** (bits - 1) - 1
+    scale = np.maximum(np.abs(rows).max(axis=2, keepdims=True), np.finfo(np.float32).tiny) / np.float32(levels)
+    rounded = np.clip(np.rint(rows / scale), -levels, levels) * scale
+    return rounded.reshape(-1, width + padded)[:, :width].reshape(weights.shape).astype(np.float32)
+
+
+def _to_bf16(rows: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Round to nearest even, as ggml and torch do; NaN stays NaN."""
+    bits = rows.view(np.uint32)
+    rounded = ((bits + (0x7FFF + ((bits >> 16) & 1))) >> 16).astype(np.uint16)
+    return np.where(np.isnan(rows), np.uint16(0x7FC0), rounded)
+
+
+def _ggml_quantize(rows: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
+    size, bytes_ = block(name)
+    count, width = rows.shape
+    if width % size:
+        raise CheckpointError(f"rows of {width} weights cannot be stored as {name}", allowed=f"a multiple of {size}")
+    out = np.empty((count, width // size * bytes_), np.uint8)
+    written = _ggml().ggml_quantize_chunk(int(ggml_type(name)), rows.ctypes.data, out.ctypes.data, 0, count, width, None)
+    if written != out.nbytes:
+        raise CheckpointError(f"ggml wrote {written} bytes of {name}, expected {out.nbytes}")
+    return out
+
+
+@cache
+def _ggml() -> ctypes.CDLL:
+    """The library that llama-cpp-python carries, found beside the one it loaded."""
+    import sys
+    from pathlib import Path
+
+    from edgekit.runtime.llamacpp import library
+
+    folder = Path(library().__file__).parent / "lib"
+    name = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}.get(sys.platform, "libggml-base.so")
+    ggml = ctypes.CDLL(str(folder / name))
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    return ggml

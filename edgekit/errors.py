@@ -1,0 +1,66 @@
+"""Every error that edgekit raises on purpose.
+
+    EdgekitError                exit code 1
+    ├── UsageError              exit code 2: a wrong option, name or combination
+    ├── CheckpointError         the source folder is not what it must be
+    ├── ArtifactError           an artifact folder or its manifest is not what it must be
+    ├── InputError              an image or a prompt cannot be used
+    ├── GateError               an artifact was compared with its reference and refused
+    └── MissingDependencyError  a library or a compiler is not installed
+
+A message says what is wrong and where; `allowed` says what would have been right and `remedy` what to do next.
+"""
+
+from __future__ import annotations
+
+
+class EdgekitError(Exception):
+    """What is wrong and where, what is allowed, and what to do.
+
+    Args:
+        message: what is wrong, naming the file, tensor or option and the offending value.
+        allowed: what would have been accepted.
+        remedy: what the user can do next, a command where there is one.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, allowed: str | None = None, remedy: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.allowed = allowed
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        lines = [self.message]
+        if self.allowed:
+            lines.append(f"allowed: {self.allowed}")
+        if self.remedy:
+            lines.append(f"try: {self.remedy}")
+        return "\n".join(lines)
+
+
+class UsageError(EdgekitError):
+    """A wrong option, name or combination of them."""
+
+    exit_code = 2
+
+
+class CheckpointError(EdgekitError):
+    """The source checkpoint is not what it must be."""
+
+
+class ArtifactError(EdgekitError):
+    """An artifact folder, its files or its manifest are not what they must be."""
+
+
+class InputError(EdgekitError):
+    """An image or a prompt cannot be used."""
+
+
+class GateError(EdgekitError):
+    """An artifact was compared with its reference and refused."""
+
+
+class MissingDependencyError(EdgekitError):
+    """A library or a compiler that this step needs is not installed."""

@@ -1,0 +1,1 @@
+"""Exporters: each only writes, into a staging folder; `edgekit.prove` judges what they wrote."""

@@ -1,0 +1,30 @@
+"""The model families that edgekit converts: one module each, one entry here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.errors import CheckpointError
+from edgekit.families import medgemma, medsiglip
+from edgekit.families.base import Family, Role, Slot
+
+__all__ = ["FAMILIES", "Family", "Role", "Slot", "family_of"]
+
+FAMILIES: Mapping[str, Family] = {family.name: family for family in (medgemma.FAMILY, medsiglip.FAMILY)}
+
+
+def family_of(config: Mapping[str, Any]) -> Family:
+    """The family whose architecture a config.json names.
+
+    Raises:
+        CheckpointError: no family has it.
+    """
+    architectures = config.get("architectures") or []
+    for family in FAMILIES.values():
+        if family.architecture in architectures:
+            return family
+    raise CheckpointError(
+        f"config.json: architecture {architectures!r} is unknown",
+        allowed=", ".join(family.architecture for family in FAMILIES.values()),
+    )

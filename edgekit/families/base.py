@@ -1,0 +1,156 @@
+"""What every family states about itself: its parts, its tensors and what must stay precise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgekit.checkpoint import Checkpoint, Tensor
+from edgekit.errors import CheckpointError
+from edgekit.manifest import Preprocessing
+
+Output = Literal["logits", "image_tokens", "pooled"]
+
+
+class Config(BaseModel):
+    """A validated config.json: only these fields ever reach another library."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor of a checkpoint and what becomes of it.
+
+    Attributes:
+        name: its name in the hub's key layout.
+        shape: what config.json says it must be.
+        kind: what a level's mixture may single out: `matrix`, `token_embedding`, `norm`, ...
+        gguf: its name in a GGUF file, None where that format has no place for it.
+        keep: the type it has at every level, None where the level decides.
+        add_one: Gemma's norms compute with (1 + w); GGUF stores the sum.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    gguf: str | None = None
+    keep: Literal["F32", "F16"] | None = None
+    add_one: bool = False
+
+
+@dataclass(frozen=True)
+class Role:
+    """One part of a family.
+
+    Attributes:
+        format_of: which formats can hold it today.
+        slots: its tensors, from the validated configuration.
+        output: what it gives for one item.
+        gguf_architecture: `general.architecture` of its GGUF file.
+        onnx_stem: the file stem that Transformers.js and optimum look for.
+    """
+
+    formats: tuple[str, ...]
+    slots: Callable[[Any], list[Slot]]
+    output: Output
+    gguf_architecture: str | None = None
+    onnx_stem: str | None = None
+
+
+@dataclass(frozen=True)
+class Family:
+    """What MedGemma or MedSigLIP is.
+
+    Attributes:
+        architecture: the entry of config.json's `architectures`.
+        parse: config.json -> validated configuration.
+        canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
+        tokenizer_files: tokenizer files in order of preference, for the runtime.
+        preprocessing: how images become pixels.
+        settings: what runtimes must know beside the parts.
+    """
+
+    name: str
+    architecture: str
+    roles: Mapping[str, Role]
+    parse: Callable[[Mapping[str, Any]], Any]
+    canonical: Callable[[str], str | None]
+    preprocessing: Callable[[Checkpoint, Any], Preprocessing]
+    settings: Callable[[Checkpoint, Any], dict[str, Any]]
+
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+def validate(model: type[ConfigT], data: Any, where: str) -> ConfigT:
+    """Check part of a JSON file against a schema.
+
+    Raises:
+        CheckpointError: a field is missing or wrong; the message names it.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "it"
+        raise CheckpointError(f"config.json: {where}: {field}: {first['msg']}, found {first['input']!r:.80}") from error
+
+
+def tensors_of(family: Family, checkpoint: Checkpoint, slots: list[Slot]) -> dict[str, Tensor]:
+    """The stored tensor of each slot, by canonical name, shapes checked.
+
+    Raises:
+        CheckpointError: a tensor is missing or has another shape than config.json says.
+    """
+    stored = {canonical: tensor for name, tensor in checkpoint.tensors.items() if (canonical := family.canonical(name))}
+    found = {}
+    for slot in slots:
+        tensor = stored.get(slot.name)
+        if tensor is None:
+            raise CheckpointError(f"{checkpoint.root}: tensor {slot.name} is missing")
+        if tensor.shape != slot.shape:
+            raise CheckpointError(
+                f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}",
+                allowed=f"{list(slot.shape)}, by config.json",
+            )
+        found[slot.name] = tensor
+    return found
+
+
+def check_tensors(family: Family, checkpoint: Checkpoint, config: Any) -> None:
+    """Check that the checkpoint has all tensors of all roles, and no others.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, or has the wrong shape.
+    """
+    slots = [slot for role in family.roles.values() for slot in role.slots(config)]
+    tensors_of(family, checkpoint, slots)
+    expected = {slot.name for slot in slots}
+    unexpected = [n for n in checkpoint.tensors if (c := family.canonical(n)) is not None and c not in expected]
+    if unexpected:
+        raise CheckpointError(f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}")
+
+
+def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -> Preprocessing:
+    """Preprocessing as preprocessor_config.json states it, for a square of `size` pixels.
+
+    Raises:
+        CheckpointError: the file asks for something that the image pipeline does not do.
+    """
+    data = checkpoint.json("preprocessor_config.json")
+    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use
+    resample = names.get(data.get("resample", default_resample))
+    stated = data.get("size", {"height": size, "width": size})
+    if resample is None or stated != {"height": size, "width": size}:
+        raise CheckpointError(
+            f"{checkpoint.root}/preprocessor_config.json: resample {data.get('resample')!r}, size {stated!r}",
+            allowed=f"resample 0 to 3, height and width {size}, as config.json's vision tower",
+        )
+    if data.get("do_pan_and_scan"):
+        raise CheckpointError(f"{checkpoint.root}/preprocessor_config.json: do_pan_and_scan", allowed="false or null")
+    mean, std = data.get("image_mean") or [0.5] * 3, data.get("image_std") or [0.5] * 3
+    return Preprocessing.model_validate({"size": size, "resample": resample, "mean": mean, "std": std})

@@ -1,0 +1,174 @@
+"""MedGemma: Gemma 3's decoder behind a SigLIP vision tower and a pooling projector."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.errors import CheckpointError
+from edgekit.families.base import Config, Family, Role, Slot, preprocessing_of, validate
+from edgekit.families.siglip_tower import VisionConfig, vision_slots
+from edgekit.manifest import Preprocessing
+
+
+class TextConfig(Config):
+    """`text_config`; the hub's files leave out what equals transformers' defaults, so the defaults stand here too."""
+
+    hidden_size: int = Field(gt=0)
+    intermediate_size: int = Field(gt=0)
+    num_hidden_layers: int = Field(gt=0, le=1000)
+    num_attention_heads: int = Field(default=8, gt=0)
+    num_key_value_heads: int = Field(default=4, gt=0)
+    head_dim: int = Field(default=256, gt=0)
+    vocab_size: int = Field(default=262208, gt=0)
+    max_position_embeddings: int = Field(default=131072, gt=0)
+    rms_norm_eps: float = Field(default=1e-6, gt=0)
+    query_pre_attn_scalar: int = Field(default=256, gt=0)
+    sliding_window: int = Field(default=4096, gt=0)
+    hidden_activation: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    attn_logit_softcapping: None = None
+    final_logit_softcapping: None = None
+    attention_bias: Literal[False] = False
+    rope_theta: float = 1e6
+    rope_local_base_freq: float = 1e4
+    rope_factor: float = 1.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_rope_spelling(cls, data: Any) -> Any:
+        """Both spellings of the two rotary embeddings become `rope_theta`, `rope_local_base_freq`, `rope_factor`."""
+        if not isinstance(data, dict):
+            return data
+        data = dict(data)
+        scaling = data.pop("rope_scaling", None)
+        if parameters := data.pop("rope_parameters", None):
+            scaling = parameters.get("full_attention", {})
+            data["rope_theta"] = scaling.get("rope_theta", 1e6)
+            data["rope_local_base_freq"] = parameters.get("sliding_attention", {}).get("rope_theta", 1e4)
+        kind = (scaling or {}).get("rope_type", (scaling or {}).get("type", "default"))
+        if kind not in ("default", "linear"):
+            raise ValueError(f"rope type {kind!r} is not one of default, linear")
+        data["rope_factor"] = float(scaling["factor"]) if scaling and kind == "linear" else 1.0
+        return data
+
+
+class MedGemmaConfig(Config):
+    """config.json of Gemma3ForConditionalGeneration."""
+
+    text_config: TextConfig
+    vision_config: VisionConfig
+    mm_tokens_per_image: int = Field(default=256, gt=0)
+    boi_token_index: int = 255_999
+    eoi_token_index: int = 256_000
+    image_token_index: int = 262_144
+    eos_token_id: int | list[int] = Field(default_factory=lambda: [1, 106])
+    tie_word_embeddings: Literal[True] = True
+
+
+def parse(config: Mapping[str, Any]) -> MedGemmaConfig:
+    """Validate config.json."""
+    # transformers 5 writes `image_token_id` where the hub has `image_token_index`.
+    renamed = {f"{k[:-3]}_index" if k in ("boi_token_id", "eoi_token_id", "image_token_id") else k: v for k, v in config.items()}
+    parsed = validate(MedGemmaConfig, renamed, "a Gemma 3 model")
+    layers = (config.get("text_config") or {}).get("layer_types")
+    pattern = (config.get("text_config") or {}).get("sliding_window_pattern", 6)
+    expected = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(parsed.text_config.num_hidden_layers)]
+    if pattern != 6 or (layers is not None and layers != expected):
+        # llama.cpp hard-wires the pattern, so a file with another one would be fluent and wrong.
+        raise CheckpointError("config.json: text_config: layers are not 5 local : 1 global", allowed="every sixth layer global")
+    return parsed
+
+
+_LAYOUTS = (
+    (re.compile(r"^model\.language_model\.(?!model\.)"), "language_model.model."),
+    (re.compile(r"^model\.(?=vision_tower\.|multi_modal_projector\.)"), ""),
+    (re.compile(r"^vision_tower\.(?!vision_model\.)"), "vision_tower.vision_model."),
+)
+
+
+def canonical(name: str) -> str | None:
+    """A stored name in the hub's layout; None for the output head, which is the tied embedding again."""
+    if name in ("lm_head.weight", "language_model.lm_head.weight"):
+        return None
+    for pattern, replacement in _LAYOUTS:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def decoder_slots(config: MedGemmaConfig) -> list[Slot]:
+    """The language model."""
+    text = config.text_config
+    hidden, mlp = text.hidden_size, text.intermediate_size
+    q_width, kv_width = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
+    norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm",
+             "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
+    matrices = {"self_attn.q_proj": ("attn_q", (q_width, hidden)), "self_attn.k_proj": ("attn_k", (kv_width, hidden)),
+                "self_attn.v_proj": ("attn_v", (kv_width, hidden)), "self_attn.o_proj": ("attn_output", (hidden, q_width)),
+                "mlp.gate_proj": ("ffn_gate", (mlp, hidden)), "mlp.up_proj": ("ffn_up", (mlp, hidden)),
+                "mlp.down_proj": ("ffn_down", (hidden, mlp))}  # fmt: skip
+    prefix = "language_model.model."
+    slots = [Slot(f"{prefix}embed_tokens.weight", (text.vocab_size, hidden), "token_embedding", "token_embd.weight")]
+    for layer in range(text.num_hidden_layers):
+        source, target = f"{prefix}layers.{layer}.", f"blk.{layer}."
+        for norm, name in norms.items():
+            slots.append(_norm(f"{source}{norm}.weight", hidden, f"{target}{name}.weight"))
+        for norm in ("q_norm", "k_norm"):
+            slots.append(_norm(f"{source}self_attn.{norm}.weight", text.head_dim, f"{target}attn_{norm}.weight"))
+        slots += [Slot(f"{source}{name}.weight", shape, name.split(".")[1], f"{target}{gguf}.weight")
+                  for name, (gguf, shape) in matrices.items()]  # fmt: skip
+    return [*slots, _norm(f"{prefix}norm.weight", hidden, "output_norm.weight")]
+
+
+def vision_part_slots(config: MedGemmaConfig) -> list[Slot]:
+    """The vision tower and the projector."""
+    vision, hidden = config.vision_config, config.text_config.hidden_size
+    return [
+        *vision_slots("vision_tower.vision_model.", vision),
+        _norm("multi_modal_projector.mm_soft_emb_norm.weight", vision.hidden_size, "mm.soft_emb_norm.weight"),
+        # Quantized, llama.cpp returns NaN for every embedding without an error.
+        Slot("multi_modal_projector.mm_input_projection_weight", (vision.hidden_size, hidden), "projection",
+             "mm.input_projection.weight", keep="F16"),  # fmt: skip
+    ]
+
+
+def _norm(name: str, width: int, gguf: str) -> Slot:
+    return Slot(name, (width,), "norm", gguf, keep="F32", add_one=True)
+
+
+def preprocessing(checkpoint: Checkpoint, config: MedGemmaConfig) -> Preprocessing:
+    """Bilinear unless the checkpoint says otherwise; pan and scan is off in both published versions."""
+    return preprocessing_of(checkpoint, config.vision_config.image_size, default_resample=2)
+
+
+def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
+    """Token ids, context and image length: what `edgekit.inputs.prompt` needs to build segments."""
+    eos = checkpoint.json("generation_config.json").get("eos_token_id", config.eos_token_id)
+    return {
+        "context": config.text_config.max_position_embeddings,
+        "window": config.text_config.sliding_window,
+        "hidden": config.text_config.hidden_size,
+        "vocabulary": config.text_config.vocab_size,
+        "image_tokens": config.mm_tokens_per_image,
+        "image_token_id": config.image_token_index,
+        "boi_token_id": config.boi_token_index,
+        "eoi_token_id": config.eoi_token_index,
+        "stop_token_ids": sorted([eos] if isinstance(eos, int) else eos),
+    }
+
+
+FAMILY = Family(
+    name="medgemma",
+    architecture="Gemma3ForConditionalGeneration",
+    roles={
+        "decoder": Role(("gguf",), decoder_slots, "logits", gguf_architecture="gemma3"),
+        "vision": Role(("gguf",), vision_part_slots, "image_tokens", gguf_architecture="clip"),
+    },
+    parse=parse,
+    canonical=canonical,
+    preprocessing=preprocessing,
+    settings=settings,
+)

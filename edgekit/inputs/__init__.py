@@ -1,0 +1,1 @@
+"""What users give a model, made into what its parts take: images, texts, conversations."""

@@ -1,0 +1,107 @@
+"""Conversations to segments and texts to ids: Gemma 3's chat format and SigLIP's text format.
+
+Hugging Face's processors are the reference; a proof compares the ids made here with theirs.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer
+
+from edgekit.checkpoint import read_json
+from edgekit.errors import CheckpointError, InputError
+from edgekit.runtime.base import Ids, Message
+
+MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """A tokenizer.json.
+
+    Raises:
+        CheckpointError: the file is not JSON or holds no tokenizer model.
+    """
+    # The library raises bare Exception for anything it dislikes, so the shape is checked before it sees the file.
+    data = read_json(path)
+    if not isinstance(data.get("model"), dict) or "vocab" not in data["model"]:
+        raise CheckpointError(f"{path}: holds no tokenizer model", allowed="a tokenizer.json with model.vocab")
+    return Tokenizer.from_file(str(path))
+
+
+def chat_text(messages: Sequence[Message]) -> str:
+    """The text of a conversation in Gemma 3's chat format, up to where the model answers.
+
+    An image stands as `<start_of_image>` before its turn's text, without a separator, as Google's processor has it.
+
+    Raises:
+        InputError: roles do not alternate from user to assistant, or a text contains control tokens.
+    """
+    turns = list(messages)
+    system = ""
+    if turns and turns[0].role == "system":
+        system = turns.pop(0).text + "\n\n"
+    if not turns or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)) or len(turns) % 2 == 0:
+        raise InputError("a conversation must alternate user, assistant, ..., user", allowed="one system message may come first")
+    text = "<bos>"
+    for i, turn in enumerate(turns):
+        _check_text(turn.text)
+        content = "<start_of_image>" * len(turn.images) + turn.text.strip()
+        speaker = "model" if turn.role == "assistant" else "user"
+        text += f"<start_of_turn>{speaker}\n{system if i == 0 else ''}{content}<end_of_turn>\n"
+    _check_text(system)
+    return text + "<start_of_turn>model\n"
+
+
+def expand_images(text: str, image_tokens: int) -> str:
+    """Replace every image by its tokens; the line breaks around it belong to the format the model was trained on."""
+    run = "\n\n<start_of_image>" + "<image_soft_token>" * image_tokens + "<end_of_image>\n\n"
+    return text.replace("<start_of_image>", run)
+
+
+def encode_chat(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Ids of a chat text, which already begins with <bos>."""
+    return list(tokenizer.encode(text, add_special_tokens=False).ids)
+
+
+def split_at_images(ids: Sequence[int], image_token_id: int) -> list[tuple[int, ...] | int]:
+    """Runs of text ids, and the length of each run of image tokens between them."""
+    runs: list[tuple[int, ...] | int] = []
+    start = 0
+    while start < len(ids):
+        is_image = ids[start] == image_token_id
+        end = start
+        while end < len(ids) and (ids[end] == image_token_id) == is_image:
+            end += 1
+        runs.append(end - start if is_image else tuple(ids[start:end]))
+        start = end
+    return runs
+
+
+def siglip_text(text: str) -> str:
+    """SigLIP's canonical form: lower case, no ASCII punctuation, single spaces."""
+    _check_text(text)
+    return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
+
+
+def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_id: int) -> Ids:
+    """Ids [n, length] int64: cut to `length` with </s> last, padded with `pad_id` (the tower pools the last position)."""
+    rows = np.full((len(texts), length), pad_id, np.int64)
+    for row, text in zip(rows, texts, strict=True):
+        ids = tokenizer.encode(siglip_text(text), add_special_tokens=True).ids
+        if len(ids) > length:
+            ids = [*ids[: length - 1], ids[-1]]
+        row[: len(ids)] = ids
+    return rows
+
+
+def _check_text(text: str) -> None:
+    """Users' text must not open turns, end them, or claim images."""
+    if len(text) > MAX_TEXT:
+        raise InputError(f"a text of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
+    for token in ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<bos>", "<eos>"):
+        if token in text:
+            raise InputError(f"the text contains the control token {token}", remedy="remove it")

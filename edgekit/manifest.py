@@ -1,0 +1,221 @@
+"""The manifest: one `edgekit.json` beside the files of an artifact, the contract that describes it completely.
+
+A manifest never names a backend: whether a runtime can open a part follows from the part's format and what it
+requires. Times and paths of the exporting machine do not enter it, so the same export twice gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgekit.errors import ArtifactError, UsageError
+
+FILE_NAME = "edgekit.json"
+SCHEMA = 1
+_MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Frozen):
+    """One file of the artifact: its path relative to the folder, SHA-256 and size in bytes."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+class Preprocessing(_Frozen):
+    """How an image becomes the encoder's pixels: resize to a square, rescale to [0, 1], normalize."""
+
+    size: int
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Parity(_Frozen):
+    """What a proof found for one part.
+
+    Attributes:
+        wiring: against float32 transformers holding the level's own dequantized weights.
+        loss: against float32 transformers holding the original weights.
+        positions: positions (decoder) or inputs (encoder) compared.
+        inputs: what they were.
+    """
+
+    metric: Literal["kl", "cosine"]
+    wiring: Mapping[str, float]
+    loss: Mapping[str, float]
+    positions: int
+    inputs: str
+
+
+class Part(_Frozen):
+    """One part of a model in one format at one level.
+
+    Attributes:
+        id: hash of everything that determines what the part computes; parts with equal ids are interchangeable.
+        tensor_types: how many weights are stored as which type, so that a fallback cannot hide.
+        output: what one item becomes: `logits`, `image_tokens`, or `pooled`.
+        requires: what a runtime must offer (format version, opset, operator domains, memory in bytes).
+        parity: None means that nobody measured it.
+    """
+
+    id: str
+    role: str
+    format: Literal["gguf", "onnx"]
+    level: str
+    files: tuple[FileEntry, ...]
+    weights: int
+    bits_per_weight: float
+    tensor_types: Mapping[str, int]
+    output: Literal["logits", "image_tokens", "pooled"]
+    requires: Mapping[str, Any]
+    parity: Parity | None = None
+
+
+class Source(_Frozen):
+    """The checkpoint: a hash over its files, never its place."""
+
+    name: str
+    sha256: str
+    files: Mapping[str, str]
+
+
+class Manifest(_Frozen):
+    """Everything a runtime and a reader must know about one artifact folder."""
+
+    schema_version: int = SCHEMA
+    recipe: str
+    title: str
+    family: str
+    stand_in: str | None
+    license: str
+    modified: str
+    source: Source
+    tools: Mapping[str, str]
+    preprocessing: Preprocessing
+    tokenizer: FileEntry
+    # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.
+    settings: Mapping[str, Any]
+    support_files: tuple[FileEntry, ...] = ()
+    parts: tuple[Part, ...]
+    variants: Mapping[str, Mapping[str, str]]
+    default: str
+
+    def part(self, part_id: str) -> Part:
+        """The part with this id. Raises ArtifactError where there is none."""
+        for part in self.parts:
+            if part.id == part_id:
+                return part
+        raise ArtifactError(f"the manifest has no part {part_id[:12]}")
+
+    def variant(self, name: str | None) -> tuple[str, dict[str, Part]]:
+        """The name and parts (by role) of a variant; the default variant for None.
+
+        Raises:
+            UsageError: there is no such variant here.
+        """
+        chosen = name or self.default
+        if chosen not in self.variants:
+            raise UsageError(f"this artifact has no level {chosen!r}", allowed=", ".join(self.variants))
+        return chosen, {role: self.part(part_id) for role, part_id in self.variants[chosen].items()}
+
+
+def part_id(role: str, format: str, level: str, files: tuple[FileEntry, ...]) -> str:
+    """The identity of a part: a SHA-256 over its role, format, level and its files' contents."""
+    described = json.dumps([role, format, level, [[f.path, f.sha256] for f in files]], separators=(",", ":"))
+    return hashlib.sha256(described.encode()).hexdigest()
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, read in 1 MiB blocks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def file_entry(folder: Path, path: Path) -> FileEntry:
+    """Describe a file inside an artifact folder."""
+    return FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest in one atomic replacement."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+    temporary = folder / f".{FILE_NAME}.partial"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(folder / FILE_NAME)
+
+
+def read(folder: Path) -> Manifest:
+    """The manifest of an artifact folder, its shape checked, its files not yet.
+
+    Raises:
+        ArtifactError: the folder or its manifest is missing, broken, or of another schema.
+    """
+    path = folder / FILE_NAME
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such folder", remedy="edgekit export SOURCE --to DIR makes one")
+    if not path.is_file():
+        raise ArtifactError(f"{folder}: is no edgekit artifact: it has no {FILE_NAME}", remedy="edgekit export SOURCE --to DIR")
+    if path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise ArtifactError(f"{path}: larger than a manifest can be", allowed=f"at most {_MAX_MANIFEST_BYTES} bytes")
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ArtifactError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
+        version = data.get("schema_version") if isinstance(data, dict) else None
+        raise ArtifactError(f"{path}: manifest schema {version!r}", allowed=str(SCHEMA), remedy="export it again")
+    try:
+        manifest = Manifest.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for entry in _entries(manifest):
+        _inside(folder, entry.path)
+    return manifest
+
+
+def verify(folder: Path, entries: tuple[FileEntry, ...]) -> None:
+    """Check that these files are there and are the ones that the manifest describes.
+
+    Raises:
+        ArtifactError: a file is missing, or its size or hash disagrees with the manifest.
+    """
+    for entry in entries:
+        path = _inside(folder, entry.path)
+        if not path.is_file():
+            raise ArtifactError(f"{path}: missing, though the manifest lists it", remedy="export the artifact again")
+        size = path.stat().st_size
+        if size != entry.bytes:
+            raise ArtifactError(f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy="export the artifact again")
+        if (found := sha256_file(path)) != entry.sha256:
+            raise ArtifactError(
+                f"{path}: its SHA-256 is {found[:16]}..., the manifest says {entry.sha256[:16]}...",
+                remedy="the file was changed after it was proven: export the artifact again",
+            )
+
+
+def _entries(manifest: Manifest) -> list[FileEntry]:
+    return [manifest.tokenizer, *manifest.support_files, *(file for part in manifest.parts for file in part.files)]
+
+
+def _inside(folder: Path, relative: str) -> Path:
+    """A manifest is untrusted: its paths must stay inside its folder."""
+    path = Path(relative)
+    if path.is_absolute() or ".." in path.parts or "\\" in relative:
+        raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r} leaves the artifact folder")
+    return folder / path

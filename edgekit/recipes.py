@@ -1,0 +1,116 @@
+"""Recipes: which checkpoint, its variants, its gates. Data in `exports/<name>.toml`, checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit import find
+from edgekit.errors import UsageError
+from edgekit.levels import level
+
+
+class Gates(BaseModel):
+    """What a proof demands before an artifact is published.
+
+    Wiring compares the artifact with float32 transformers that hold the level's own dequantized weights.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    decoder_kl: float = 0.01
+    # The top token may change only where the reference's two best logits are nearly tied.
+    clear_margin: float = 0.1
+    encoder_cosine: float = 0.9999
+    # Levels whose activations are quantized have no exact reference; the recipe states what it accepts.
+    encoder_cosine_at: Mapping[str, float] = Field(default_factory=dict)
+    # Loss is reported; it refuses only where a limit is named here: level -> largest mean KL or least mean cosine.
+    loss_kl_at: Mapping[str, float] = Field(default_factory=dict)
+    loss_cosine_at: Mapping[str, float] = Field(default_factory=dict)
+
+
+class Recipe(BaseModel):
+    """One model that edgekit can export.
+
+    Attributes:
+        name: the recipe's file name.
+        family: a name in `edgekit.families.FAMILIES`.
+        stem: the stem of the files that are written.
+        match: dotted keys of config.json and the values that mark a checkpoint as this recipe's.
+        variants: name -> {role: level}.
+        default: the variant that is opened when none is named.
+        license: the notice that goes with every artifact.
+        stand_in: why this is not the real model, or None. Shown at every open.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    family: str
+    title: str
+    stem: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    source: str
+    license: str
+    stand_in: str | None = None
+    match: Mapping[str, Any]
+    default: str
+    variant: Mapping[str, Mapping[str, str]]
+    gates: Gates = Gates()
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name, checked.
+
+    Raises:
+        UsageError: there is no such recipe, or its file is wrong; the message names the key.
+    """
+    data = find.load("exports", name)
+    try:
+        loaded = Recipe.model_validate({"name": find.find("exports", name).stem, **data})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"recipe {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for variant, parts in loaded.variant.items():
+        for role, level_name in parts.items():
+            try:
+                level(level_name)
+            except UsageError as error:
+                raise UsageError(f"recipe {name}, variant {variant}, {role}: {error.message}", allowed=error.allowed) from error
+    if loaded.default not in loaded.variant:
+        raise UsageError(f"recipe {name}: default {loaded.default!r} is no variant", allowed=", ".join(loaded.variant))
+    return loaded
+
+
+def lookup(config: Mapping[str, Any], dotted: str) -> Any:
+    """The value at a dotted key of a nested mapping, None where it is absent."""
+    value: Any = config
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
+    """Whether a config.json has every value that the recipe demands."""
+    return all(lookup(config, key) == expected for key, expected in candidate.match.items())
+
+
+def choose(config: Mapping[str, Any], name: str | None) -> Recipe:
+    """The named recipe, or the only one that matches this config.json.
+
+    Raises:
+        UsageError: none matches, several match, or the named one does not.
+    """
+    if name is not None:
+        chosen = recipe(name)
+        wrong = [f"{k} = {lookup(config, k)!r}, not {v!r}" for k, v in chosen.match.items() if lookup(config, k) != v]
+        if wrong:
+            raise UsageError(f"recipe {chosen.name} does not fit this checkpoint: {'; '.join(wrong)}")
+        return chosen
+    fitting = [candidate for candidate in map(recipe, find.names("exports")) if matches(candidate, config)]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = ", ".join(candidate.name for candidate in fitting) or ", ".join(find.names("exports"))
+    problem = "several recipes match this checkpoint" if fitting else "no recipe matches this checkpoint"
+    raise UsageError(problem, allowed=known, remedy="name one with --recipe, or write one (see README)")

@@ -1,0 +1,120 @@
+"""The labels, prompts and questions of the reference models: training, evaluation and benchmarks share this one list.
+
+A label's `name` is what `index.csv` of the training data calls it and what the model answers. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+CHEST = "chest x-ray"
+BRAIN = "brain mri"
+PHANTOM = "phantom"
+
+SEVERITIES = ("mild", "moderate", "severe")
+SIDES = ("left", "right")
+
+
+@dataclass(frozen=True)
+class Label:
+    """One finding.
+
+    Attributes:
+        name: the answer to "What is the main finding in this image?".
+        modality: `CHEST`, `BRAIN` or `PHANTOM`.
+        phrase: the finding with its article, as captions use it.
+        question: the yes/no question whose answer is "yes" for this label and "no" for its modality's others.
+    """
+
+    name: str
+    modality: str
+    phrase: str
+    question: str
+
+
+def _present(name: str, modality: str, phrase: str) -> Label:
+    return Label(name, modality, phrase, f"Is there {phrase} in this image?")
+
+
+LABELS: tuple[Label, ...] = (
+    Label("normal", CHEST, "normal lungs", "Is this chest x-ray normal?"),
+    _present("bacterial pneumonia", CHEST, "bacterial pneumonia"),
+    _present("viral pneumonia", CHEST, "viral pneumonia"),
+    _present("glioma", BRAIN, "a glioma"),
+    _present("meningioma", BRAIN, "a meningioma"),
+    _present("pituitary tumor", BRAIN, "a pituitary tumor"),
+    Label("no tumor", BRAIN, "no tumor", "Is this brain mri free of tumor?"),
+)
+
+PHANTOM_LABELS: tuple[Label, ...] = (
+    Label("no finding", PHANTOM, "no finding", "Is this phantom free of findings?"),
+    _present("nodule", PHANTOM, "a nodule"),
+    _present("pleural effusion", PHANTOM, "a pleural effusion"),
+    _present("pneumothorax", PHANTOM, "a pneumothorax"),
+    _present("consolidation", PHANTOM, "a consolidation"),
+    _present("atelectasis", PHANTOM, "an atelectasis"),
+    _present("cardiomegaly", PHANTOM, "cardiomegaly"),
+    _present("rib fracture", PHANTOM, "a rib fracture"),
+)
+
+ALL_LABELS: tuple[Label, ...] = LABELS + PHANTOM_LABELS
+
+# Questions about a group of labels: (modality, question, names that make the answer "yes").
+GROUP_QUESTIONS: tuple[tuple[str, str, frozenset[str]], ...] = (
+    (CHEST, "Is there pneumonia in this image?", frozenset({"bacterial pneumonia", "viral pneumonia"})),
+    (BRAIN, "Is there a tumor in this image?", frozenset({"glioma", "meningioma", "pituitary tumor"})),
+)
+
+FINDING_QUESTIONS: tuple[str, ...] = (
+    "What is the main finding in this image?",
+    "What does this image show?",
+    "What is the diagnosis?",
+    "Name the main finding.",
+    "Describe the abnormality in this image.",
+)
+MODALITY_QUESTION = "What kind of image is this?"
+SEVERITY_QUESTION = "How severe is the finding?"
+SIDE_QUESTION = "On which side is the finding?"
+
+# {modality}, {phrase} and {name} come from the label; MedSigLIP-like classification averages these per class.
+CLASS_TEMPLATES: tuple[str, ...] = (
+    "{name}",
+    "{modality}: {name}",
+    "a {modality} showing {phrase}",
+    "a {modality} image with {phrase}",
+    "{phrase} on {modality}",
+)
+GRADED_TEMPLATE = "a phantom showing {phrase}, {severity}, {side} side"
+
+
+def class_prompts(label: Label) -> tuple[str, ...]:
+    """The prompts whose averaged text embeddings stand for one class."""
+    return tuple(t.format(name=label.name, modality=label.modality, phrase=label.phrase) for t in CLASS_TEMPLATES)
+
+
+def label_named(name: str, modality: str) -> Label:
+    """The label of that name in that modality; KeyError if there is none."""
+    for label in ALL_LABELS:
+        if (label.name, label.modality) == (name, modality):
+            return label
+    raise KeyError(f"no label {name!r} in {modality!r}")
+
+
+def in_modality(modality: str) -> tuple[Label, ...]:
+    """All labels of one modality, in their fixed order."""
+    return tuple(label for label in ALL_LABELS if label.modality == modality)
+
+
+def parse_finding(answer: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that a free answer names first, the longest at equal position; None if it names none."""
+    text = answer.lower()
+    hits = [(m.start(), -len(name), name) for name in names if (m := re.search(rf"\b{re.escape(name)}\b", text))]
+    return min(hits)[2] if hits else None
+
+
+def parse_yes_no(answer: str) -> str | None:
+    """'yes' or 'no', whichever word a free answer contains first; None if neither."""
+    match = re.search(r"\b(yes|no)\b", answer.lower())
+    return match.group(1) if match else None

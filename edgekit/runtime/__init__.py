@@ -1,0 +1,7 @@
+"""Open an artifact: `open_model` finds a backend for every part and composes them."""
+
+from __future__ import annotations
+
+from edgekit.runtime.open import open_model
+
+__all__ = ["open_model"]

@@ -1,0 +1,171 @@
+"""The seams: what a backend must offer for each kind of part, and the model that stands above them.
+
+An encoder turns items into float32 vectors; a decoder turns segments into logits. Backends are leaf modules that
+implement these protocols; nothing above asks which one it is talking to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import UsageError
+
+Float = NDArray[np.float32]
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A run of token ids, attended causally."""
+
+    ids: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """A run of embeddings in place of tokens: one image.
+
+    Attributes:
+        array: [n, hidden] float32.
+        content_hash: of what was encoded; every cache key contains it.
+        bidirectional: whether the run attends to all of itself, as the tokens of one image do in Gemma 3.
+    """
+
+    array: Float
+    content_hash: str
+    bidirectional: bool = True
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+
+Segment = Tokens | Embeddings
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder takes and gives.
+
+    Attributes:
+        input: `pixels`: uint8 [n, height, width, 3], already resized; `ids`: int64 [n, length].
+        output: `image_tokens`: [n, tokens, hidden]; `pooled`: [n, hidden], not normalized.
+        shape: the shape of one input item.
+    """
+
+    input: Literal["pixels", "ids"]
+    output: Literal["image_tokens", "pooled"]
+    shape: tuple[int, ...]
+
+
+class Encoder(Protocol):
+    """Images or texts to vectors."""
+
+    spec: EncoderSpec
+
+    def encode(self, batch: NDArray[Any]) -> Float:
+        """Encode a batch of items as `spec` describes."""
+        ...
+
+    def close(self) -> None:
+        """Free what the library holds."""
+        ...
+
+
+class Decoder(Protocol):
+    """Segments to logits, with a key/value cache."""
+
+    context: int
+    vocabulary: int
+
+    def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
+        """Forget everything, decode these segments, and yield logits rows [vocabulary] float32.
+
+        Args:
+            segments: the prompt; its total length must fit `context`.
+            want: positions whose logits are wanted, ascending; None for the last position only.
+
+        Raises:
+            InputError: the segments do not fit the context.
+        """
+        ...
+
+    def step(self, ids: Sequence[int]) -> Float:
+        """Append these tokens and return the logits [vocabulary] after the last one."""
+        ...
+
+    def close(self) -> None:
+        """Free what the library holds."""
+        ...
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation: who speaks, the images that come first, and the text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer.
+
+    Attributes:
+        text: the answer, special tokens removed.
+        prompt_tokens, output_tokens: counts; an image counts with all its tokens.
+        truncated: the output budget ended it, not the model.
+        first_token_s: from the call to the first token, image encoding included.
+        decode_s: from the first token to the last.
+        warnings: what the user must know: a cut prompt, a budget hit, a stand-in model.
+    """
+
+    text: str
+    prompt_tokens: int
+    output_tokens: int
+    truncated: bool
+    first_token_s: float
+    decode_s: float
+    warnings: tuple[str, ...] = field(default=())
+
+
+class Model:
+    """What tasks and users see. A model that lacks an ability says so; `abilities` lists what it has."""
+
+    abilities: frozenset[str] = frozenset()
+    title: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
+        """Stream an answer: pieces of text, and the finished `Generation` as the last item (greedy decoding)."""
+        raise self._lacks("generate")
+
+    def score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
+        """Log-probability of each option as the answer, [len(options)] float32."""
+        raise self._lacks("score")
+
+    def embed_image(self, images: Sequence[Any]) -> Float:
+        """Unit vectors [n, hidden] of images."""
+        raise self._lacks("embed_image")
+
+    def embed_text(self, texts: Sequence[str]) -> Float:
+        """Unit vectors [n, hidden] of texts."""
+        raise self._lacks("embed_text")
+
+    def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
+        """Score of each label for each image, [n, len(labels)] float32; a label may be several prompts."""
+        raise self._lacks("classify")
+
+    def close(self) -> None:
+        """Free what the libraries hold."""
+
+    def _lacks(self, ability: str) -> UsageError:
+        return UsageError(f"{self.title or 'this model'} cannot {ability}", allowed=", ".join(sorted(self.abilities)))

@@ -1,0 +1,191 @@
+"""Models from parts: any encoder and any decoder make one chat model, two encoders one embedding model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from edgekit.errors import InputError
+from edgekit.inputs import image as images_
+from edgekit.inputs import prompt
+from edgekit.manifest import Preprocessing
+from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Message, Model, Segment, Tokens
+
+_CACHED_IMAGES = 16
+
+
+@dataclass(frozen=True)
+class ChatSettings:
+    """Token ids and lengths of a chat model, from the manifest's settings."""
+
+    image_tokens: int
+    image_token_id: int
+    stop_token_ids: frozenset[int]
+
+    @classmethod
+    def of(cls, settings: Any) -> ChatSettings:
+        """Pick them from a manifest's `settings`."""
+        return cls(settings["image_tokens"], settings["image_token_id"], frozenset(settings["stop_token_ids"]))
+
+
+class ChatModel(Model):
+    """A vision encoder in front of a decoder: images and text to text."""
+
+    abilities = frozenset({"generate", "score", "classify"})
+
+    def __init__(
+        self, decoder: Decoder, vision: Encoder, tokenizer: Tokenizer, preprocessing: Preprocessing,
+        settings: ChatSettings, *, title: str = "", warnings: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.decoder, self.vision, self.tokenizer, self.preprocessing = decoder, vision, tokenizer, preprocessing
+        self.settings, self.title, self.warnings = settings, title, warnings
+        self._embedded: dict[str, Float] = {}
+
+    def tokenize(self, text: str) -> list[int]:
+        """Ids of a plain text, without <bos>."""
+        return prompt.encode_chat(self.tokenizer, text)
+
+    def encode_images(self, images: Sequence[images_.ImageLike]) -> Float:
+        """float32 [n, image tokens, hidden]; the same picture is encoded once as long as it is remembered."""
+        pixels = images_.to_pixels(images, self.preprocessing)
+        rows = []
+        for one in pixels:
+            key = images_.content_hash(one)
+            if key not in self._embedded:
+                if len(self._embedded) >= _CACHED_IMAGES:
+                    self._embedded.pop(next(iter(self._embedded)))
+                self._embedded[key] = self.vision.encode(one[None])[0]
+            rows.append(self._embedded[key])
+        return np.stack(rows)
+
+    def segments(self, messages: Sequence[Message], answer: str | None = None) -> list[Segment]:
+        """The prompt as the decoder takes it, images encoded, followed by the model's answer where one is given."""
+        text = prompt.expand_images(prompt.chat_text(messages), self.settings.image_tokens)
+        ids = prompt.encode_chat(self.tokenizer, text)
+        if answer is not None:
+            ids = [*ids, *self.tokenize(answer)]
+        images = [image for message in messages for image in message.images]
+        pixels = images_.to_pixels(images, self.preprocessing)
+        embedded = iter(self.encode_images(images)) if images else iter(())
+        hashes = iter([images_.content_hash(one) for one in pixels])
+        segments: list[Segment] = []
+        for run in prompt.split_at_images(ids, self.settings.image_token_id):
+            if isinstance(run, tuple):
+                segments.append(Tokens(run))
+            else:
+                segments.append(Embeddings(next(embedded), next(hashes)))
+        return segments
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
+        """See `edgekit.runtime.base.Model.generate`."""
+        if max_tokens < 1:
+            raise InputError(f"an output budget of {max_tokens} tokens", allowed="1 or more")
+        started = time.perf_counter()
+        segments = self.segments(messages)
+        used = sum(map(len, segments))
+        (logits,) = self.decoder.prefill(segments)
+        first = time.perf_counter()
+        budget = min(max_tokens, self.decoder.context - used)
+        ids: list[int] = []
+        sent = ""
+        stopped = False
+        while len(ids) < budget:
+            token = int(logits.argmax())
+            if stopped := token in self.settings.stop_token_ids:
+                break
+            ids.append(token)
+            text = self.tokenizer.decode(ids, skip_special_tokens=True)
+            if not text.endswith("\ufffd"):  # the bytes of one character may be spread over several tokens
+                yield text[len(sent) :]
+                sent = text
+            if len(ids) < budget:
+                logits = self.decoder.step([token])
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        if text != sent:
+            yield text[len(sent) :]
+        warnings = self.warnings if stopped else (*self.warnings, f"the answer was cut off at {len(ids)} tokens")
+        finished = time.perf_counter()
+        yield Generation(text, used, len(ids), not stopped, first - started, finished - first, warnings)
+
+    def score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
+        """See `edgekit.runtime.base.Model.score`; the sum over the option's tokens."""
+        scores = []
+        for option in options:
+            segments = self.segments(messages, answer=option)
+            total = sum(map(len, segments))
+            ids = self.tokenize(option)
+            if not ids:
+                raise InputError("an empty option cannot be scored")
+            rows = self.decoder.prefill(segments, range(total - len(ids) - 1, total - 1))
+            scores.append(sum(float(log_softmax(row)[token]) for row, token in zip(rows, ids, strict=True)))
+        return np.asarray(scores, np.float32)
+
+    def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
+        """Probability of each label as the answer to a question that lists them, normalized over the labels."""
+        names = [label if isinstance(label, str) else label[0] for label in labels]
+        question = f"Which of these does the image show: {', '.join(names)}?"
+        rows = [self.score([Message("user", question, (image,))], names) for image in images]
+        return np.stack([np.exp(log_softmax(row)) for row in rows]).astype(np.float32)
+
+    def close(self) -> None:
+        """Free what the libraries hold: the encoder first, it may lean on the decoder."""
+        self.vision.close()
+        self.decoder.close()
+
+
+class ContrastiveModel(Model):
+    """Two encoders into one space: images and texts to unit vectors, and their match."""
+
+    abilities = frozenset({"embed_image", "embed_text", "classify"})
+
+    def __init__(
+        self, image_encoder: Encoder, text_encoder: Encoder, tokenizer: Tokenizer, preprocessing: Preprocessing,
+        settings: Any, *, title: str = "", warnings: tuple[str, ...] = (),
+    ) -> None:  # fmt: skip
+        self.image_encoder, self.text_encoder, self.tokenizer = image_encoder, text_encoder, tokenizer
+        self.preprocessing, self.settings, self.title, self.warnings = preprocessing, settings, title, warnings
+
+    def embed_image(self, images: Sequence[Any]) -> Float:
+        """See `edgekit.runtime.base.Model.embed_image`."""
+        return unit(self.image_encoder.encode(images_.to_pixels(images, self.preprocessing)))
+
+    def embed_text(self, texts: Sequence[str]) -> Float:
+        """See `edgekit.runtime.base.Model.embed_text`."""
+        ids = prompt.encode_siglip(self.tokenizer, texts, self.settings["text_length"], self.settings["pad_token_id"])
+        return unit(self.text_encoder.encode(ids))
+
+    def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
+        """SigLIP's score of each label, a sigmoid: labels do not compete. Prompts of one label are averaged."""
+        prompts = [[label] if isinstance(label, str) else list(label) for label in labels]
+        if not all(prompts):
+            raise InputError("a label without a prompt")
+        texts = unit(np.stack([self.embed_text(group).mean(axis=0) for group in prompts]))
+        logits = self.embed_image(images) @ texts.T * np.exp(self.settings["logit_scale"]) + self.settings["logit_bias"]
+        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+
+    def close(self) -> None:
+        """Free what the libraries hold."""
+        self.image_encoder.close()
+        self.text_encoder.close()
+
+
+def unit(rows: NDArray[Any]) -> Float:
+    """Rows scaled to length one."""
+    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def log_softmax(row: NDArray[Any]) -> NDArray[np.float64]:
+    """Log-probabilities of one row of logits, in float64."""
+    shifted = row.astype(np.float64) - row.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def add_warnings(generation: Generation, warnings: tuple[str, ...]) -> Generation:
+    """The same answer with more to say about it."""
+    return replace(generation, warnings=(*generation.warnings, *warnings))

@@ -1,0 +1,120 @@
+"""From an artifact folder to a model: check the files, choose a backend by each part's format, compose."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgekit import manifest as manifests
+from edgekit.devices import Device
+from edgekit.devices import device as load_device
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.inputs.prompt import load_tokenizer
+from edgekit.manifest import Manifest, Part
+from edgekit.runtime.base import EncoderSpec, Model
+from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
+
+_DEFAULT_CONTEXT = 4096
+
+
+def open_model(folder: Path, level: str | None = None, device: str | None = None) -> Model:
+    """Open one variant of an artifact.
+
+    Args:
+        folder: an artifact folder.
+        level: a variant's name; the recipe's default for None.
+        device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
+
+    Raises:
+        ArtifactError: the folder, its manifest or a file is not what it must be.
+        UsageError: there is no such variant or device, or the variant needs more memory than the device gives.
+    """
+    manifest = manifests.read(folder)
+    chosen = load_device(device) if device else None
+    name, parts = manifest.variant(level)
+    files = tuple(file for part in parts.values() for file in part.files)
+    manifests.verify(folder, (*files, manifest.tokenizer))
+    if chosen:
+        _check_memory(manifest, name, parts, chosen)
+    threads = min(chosen.cores, _cores()) if chosen else _cores()
+    context = min(chosen.context if chosen else _DEFAULT_CONTEXT, manifest.settings.get("context", _DEFAULT_CONTEXT))
+    return _COMPOSERS[frozenset(parts)](_Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb)))
+
+
+class _Opening:
+    """What the composers need to know."""
+
+    def __init__(self, folder: Path, manifest: Manifest, parts: dict[str, Part], threads: int, context: int, gpu: bool) -> None:
+        self.folder, self.manifest, self.parts = folder, manifest, parts
+        self.threads, self.context, self.gpu = threads, context, gpu
+        self.tokenizer = load_tokenizer(folder / manifest.tokenizer.path)
+        warnings = [manifest.stand_in] if manifest.stand_in else []
+        for part in parts.values():
+            if part.parity is None:
+                warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {folder})")
+        self.warnings = tuple(warnings)
+
+    def file(self, role: str, format: str) -> Path:
+        part = self.parts[role]
+        if part.format != format:
+            raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=format)
+        return self.folder / part.files[0].path
+
+
+def _chat(opening: _Opening) -> Model:
+    from edgekit.runtime.llamacpp import LlamaDecoder, LlamaVision
+
+    manifest, settings = opening.manifest, opening.manifest.settings
+    decoder_file, vision_file = opening.file("decoder", "gguf"), opening.file("vision", "gguf")
+    decoder = LlamaDecoder(decoder_file, context=opening.context, threads=opening.threads,
+                           image_tokens=settings["image_tokens"], gpu=opening.gpu)  # fmt: skip
+    try:
+        vision = LlamaVision(vision_file, decoder, size=manifest.preprocessing.size,
+                             image_tokens=settings["image_tokens"], gpu=opening.gpu)  # fmt: skip
+    except ArtifactError:
+        decoder.close()
+        raise
+    return ChatModel(decoder, vision, opening.tokenizer, manifest.preprocessing, ChatSettings.of(settings),
+                     title=manifest.title, warnings=opening.warnings)  # fmt: skip
+
+
+def _contrastive(opening: _Opening) -> Model:
+    from edgekit.runtime.ort import OrtEncoder
+
+    manifest, settings = opening.manifest, opening.manifest.settings
+    size = manifest.preprocessing.size
+    image = OrtEncoder(opening.file("image_encoder", "onnx"), EncoderSpec("pixels", "pooled", (size, size, 3)),
+                       threads=opening.threads, output="pooler_output", preprocessing=manifest.preprocessing)  # fmt: skip
+    text = OrtEncoder(opening.file("text_encoder", "onnx"), EncoderSpec("ids", "pooled", (settings["text_length"],)),
+                      threads=opening.threads, output="pooler_output", preprocessing=None)  # fmt: skip
+    return ContrastiveModel(image, text, opening.tokenizer, manifest.preprocessing, settings,
+                            title=manifest.title, warnings=opening.warnings)  # fmt: skip
+
+
+# Which model a set of roles makes.
+_COMPOSERS: dict[frozenset[str], Callable[[_Opening], Model]] = {
+    frozenset({"decoder", "vision"}): _chat,
+    frozenset({"image_encoder", "text_encoder"}): _contrastive,
+}
+
+
+def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:
+    """Refuse what cannot fit, with the variants that do."""
+    def need(variant: dict[str, Part]) -> int:
+        return sum(int(part.requires.get("memory_bytes", 0)) for part in variant.values())
+
+    limit = device.model_memory_gb * 1e9
+    if need(parts) > limit:
+        fitting = [other for other in manifest.variants if need(manifest.variant(other)[1]) <= limit]
+        raise UsageError(
+            f"{name} needs {need(parts) / 1e9:.1f} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
+            allowed=", ".join(fitting) or "none of this artifact's levels",
+        )
+
+
+def _cores() -> int:
+    """Cores this process may use."""
+    affinity: Any = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -1,0 +1,63 @@
+"""What the kernel says about a CPU, read on any machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit import cpu
+
+INTEL = """processor	: 0
+model name	: Intel(R) Xeon(R) Platinum 8481C
+physical id	: 0
+core id		: 0
+flags		: fpu avx2 avx512f avx512_vnni avx512_bf16 amx_tile amx_int8
+
+processor	: 1
+model name	: Intel(R) Xeon(R) Platinum 8481C
+physical id	: 0
+core id		: 0
+flags		: fpu avx2 avx512f
+"""
+
+RASPBERRY = """processor	: 0
+BogoMIPS	: 108.00
+Features	: fp asimd evtstrm aes asimdhp cpuid asimddp
+
+Hardware	: BCM2835
+Model		: Raspberry Pi 5 Model B Rev 1.0
+"""
+
+
+def test_intel() -> None:
+    name, flags, physical = cpu.parse_cpuinfo(INTEL)
+    assert (name, physical) == ("Intel(R) Xeon(R) Platinum 8481C", 1)
+    assert cpu.Cpu(name, "x86_64", flags, 2, physical).features == ("avx2", "avx512", "vnni", "bf16", "amx")
+
+
+def test_arm() -> None:
+    name, flags, physical = cpu.parse_cpuinfo(RASPBERRY)
+    assert (name, physical) == ("Raspberry Pi 5 Model B Rev 1.0", 0)
+    assert cpu.Cpu(name, "aarch64", flags, 4, 4).features == ("fp16", "neon", "dotprod")
+
+
+def test_nothing_to_read() -> None:
+    assert cpu.parse_cpuinfo("") == ("", (), 0)
+    assert cpu.parse_meminfo("") == cpu.Memory(0, 0)
+
+
+def test_memory_is_what_the_container_may_use(tmp_path: Path) -> None:
+    whole = cpu.parse_meminfo("MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:   600 kB\n")
+    assert whole == cpu.Memory(1_024_000, 614_400)
+    assert cpu._limit(whole, tmp_path) == whole
+    (tmp_path / "memory.current").write_text("100000\n")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert cpu._limit(whole, tmp_path) == whole
+    (tmp_path / "memory.max").write_text("400000\n")
+    assert cpu._limit(whole, tmp_path) == cpu.Memory(400_000, 300_000)
+
+
+def test_this_machine() -> None:
+    here = cpu.cpu()
+    assert here.name
+    assert 1 <= here.physical_cores <= here.usable_cores
+    assert cpu.memory().total_bytes >= cpu.memory().available_bytes > 0

@@ -1,0 +1,59 @@
+"""The report about a machine: complete on this one, honest about what is missing or broken."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+
+from edgekit import doctor
+
+
+def test_this_machine() -> None:
+    report = doctor.diagnose()
+    plain = json.loads(json.dumps(report.to_dict()))
+    assert {library["name"] for library in plain["libraries"]} == set(doctor.LIBRARIES)
+    assert plain["cpu"]["features"] == list(report.cpu.features)
+    assert {ability["name"]: ability["possible"] for ability in plain["abilities"]}["run ONNX"] is True
+    assert report.cpu.name in str(report)
+
+
+def test_missing_libraries_name_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", absent)
+    text = str(doctor.diagnose())
+    assert "llama_cpp_python   missing: edgekit setup" in text
+    assert "run GGUF               no: needs llama_cpp_python (edgekit setup)" in text
+    assert 'reference and proofs   no: needs torch, transformers (pip install "edgekit[export]")' in text
+
+
+def test_a_library_that_crashes_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(doctor, "probe", lambda question: (False, "it died with SIGILL"))
+    report = doctor.diagnose()
+    assert "llama_cpp_python   1.0, does not start: it died with SIGILL; try: edgekit setup --force" in str(report)
+    assert not next(ability for ability in report.abilities if ability.name == "run GGUF").possible
+
+
+def test_gpus() -> None:
+    output = "NVIDIA H100 80GB HBM3, 81559, 81000, 570.1, 9.0\nOrin (nvgpu), [N/A], [N/A], 540.4, 8.7\nnot a row\n"
+    assert doctor.parse_gpus(output) == (
+        doctor.Gpu("NVIDIA H100 80GB HBM3", 81559, 81000, "570.1", "9.0"),
+        doctor.Gpu("Orin (nvgpu)", 0, 0, "540.4", "8.7"),
+    )
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert doctor.find_gpus() == ()
+
+
+def test_nothing_heavy_is_imported() -> None:
+    heavy = "{'torch', 'transformers', 'onnxruntime', 'onnx', 'llama_cpp', 'numpy'}"
+    statement = f"import edgekit.doctor, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", statement], check=False).returncode == 0

@@ -35,8 +35,7 @@ setup: $(READY)
 # The build of llama.cpp and the large downloads run side by side. The build is in the foreground, so that Ctrl-C
 # reaches the compilers; pip is in the background and ends with the shell.
 $(READY): pyproject.toml Makefile edgekit/runtime/build.py | $(VENV_PYTHON)
-	@# From 23.3 on, pip answers --dry-run from metadata, without downloading what it would install.
-	@$(PIP) install 'pip>=24.2,<27'
+	@$(PIP) install 'pip>=24.2,<26.4'
 	@echo "edgekit: checking what torch would install"
 	@$(VENV_PYTHON) -c "$$REFUSE_CUDA" $(TORCH)
 	@echo "edgekit: installing the core"
@@ -51,20 +50,29 @@ $(VENV_PYTHON):
 	@test -n "$(PYTHON)" || { echo "edgekit needs Python 3.11 to 3.13; name one: make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# Without an NVIDIA GPU, gigabytes of CUDA libraries are of no use: ask pip first, and stop before the download.
+# Without an NVIDIA GPU, gigabytes of CUDA libraries are of no use. So pip is asked first what the torch that it would
+# choose requires: from the index's metadata, else from the wheel's first bytes; nothing is installed.
 define REFUSE_CUDA
 import json, shutil, subprocess, sys
+from pip._vendor.packaging.requirements import Requirement
 if sys.platform != 'linux' or shutil.which('nvidia-smi'):
     sys.exit()
-ask = [sys.executable, '-m', 'pip', 'install', '--quiet', '--dry-run', '--report', '-', *sys.argv[1:]]
+ask = [sys.executable, '-m', 'pip', '-qq', 'install', '--dry-run', '--no-deps', '--use-feature=fast-deps',
+       '--report', '-', *sys.argv[1:]]
 report = subprocess.run(ask, stdout=subprocess.PIPE, text=True)
 if report.returncode:
     sys.exit(report.returncode)
-names = [item['metadata']['name'] for item in json.loads(report.stdout)['install']]
-cuda = [name for name in names if name.startswith(('nvidia-', 'cuda-'))]
+chosen = json.loads(report.stdout)['install']
+if not chosen:  # installed already
+    sys.exit()
+torch = chosen[0]['metadata']
+needs = map(Requirement, torch.get('requires_dist', []))
+needs = [need.name for need in needs if need.marker is None or need.marker.evaluate({'extra': ''})]
+cuda = [name for name in needs if name.startswith(('nvidia', 'cuda'))]
 if cuda:
-    sys.exit('edgekit: stopped before downloading CUDA libraries (' + ', '.join(cuda) + '):\n'
-             'this machine has no NVIDIA GPU. Name a package index with a CPU build of torch:\n'
-             '  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_INDEX)')
+    sys.exit(f"edgekit: stopped before downloading CUDA libraries: torch {torch['version']} from this index needs "
+             f"{', '.join(cuda)}, and this machine has no NVIDIA GPU.\n"
+             "Name a package index with a CPU build of torch:\n"
+             "  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_INDEX)")
 endef
 export REFUSE_CUDA

@@ -45,12 +45,15 @@ class Level:
 # llama.cpp keeps a tied embedding, which is also the output head, at 6 bits in its 4-bit files.
 _TIED_HEAD_Q6 = {"token_embedding": "Q6_K"}
 
+# A table is looked up, not multiplied; the pooling head is one small layer that every image passes through.
+_FLOAT_TABLES = {"token_embedding": "float32", "pooling_matrix": "float32"}
+
 _ROWS = (
     Level("BF16", "gguf", "BF16", file_type=32),
     Level("Q8_0", "gguf", "Q8_0", file_type=7),
     Level("Q4_0", "gguf", "Q4_0", _TIED_HEAD_Q6, file_type=2),
     Level("fp32", "onnx", "float32", suffix=""),
-    Level("int8", "onnx", "int8", calibrated=True, suffix="_int8"),
+    Level("int8", "onnx", "int8", _FLOAT_TABLES, calibrated=True, suffix="_int8"),
 )
 
 LEVELS: Mapping[str, Level] = {row.name: row for row in _ROWS}

@@ -127,18 +127,27 @@ def wilson_interval(successes: int, n: int, confidence: float = _CONFIDENCE) -> 
     return Estimate(share, float(max(0.0, min(centre - half, share))), float(min(1.0, max(centre + half, share))), n)
 
 
-def mean_interval(values: ArrayLike, *, confidence: float = _CONFIDENCE, seed: int = 0) -> Estimate:
-    """The mean of n values with a percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13)."""
+def mean_interval(values: ArrayLike, clusters: ArrayLike | None = None, *, seed: int = 0) -> Estimate:
+    """The mean of n values with a percentile bootstrap interval (Efron and Tibshirani 1993, chapter 13).
+
+    Args:
+        clusters: values with equal entries are not independent of each other, as the positions of one text; whole
+            clusters are resampled then.
+    """
     items = np.asarray(values, np.float64).ravel()
     if not len(items):
         raise ValueError("the mean of no values")
+    mean = float(items.mean())
     if not np.isfinite(items).all():
-        return Estimate(float(items.mean()), float("nan"), float("nan"), len(items))
+        return Estimate(mean, float("nan"), float("nan"), len(items))
+    group = np.arange(len(items)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    sums, sizes = np.bincount(group, items), np.bincount(group)
     generator, means = np.random.default_rng(seed), []
     for _ in range(_RESAMPLES // _BLOCK):
-        means.append(items[generator.integers(0, len(items), (_BLOCK, len(items)))].mean(axis=1))
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(items.mean()), float(low), float(high), len(items))
+        drawn = generator.integers(0, len(sums), (_BLOCK, len(sums)))
+        means.append(sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1))
+    low, high = np.quantile(np.concatenate(means), [(1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2])
+    return Estimate(mean, float(low), float(high), len(items))
 
 
 def paired_interval(a: ArrayLike, b: ArrayLike, confidence: float = _CONFIDENCE) -> Estimate:

@@ -87,6 +87,16 @@ def test_mean_interval_has_the_width_of_the_normal_one_and_is_seeded() -> None:
     assert metrics.mean_interval(values) == interval
 
 
+def test_clusters_are_resampled_whole() -> None:
+    """Ten copies of each of 30 values know no more than the 30 values."""
+    values = np.random.default_rng(5).normal(0, 1, 30)
+    copies, group = np.repeat(values, 10), np.repeat(np.arange(30), 10)
+    alone, clustered, naive = (metrics.mean_interval(*args) for args in ((values,), (copies, group), (copies,)))
+    assert (clustered.low, clustered.high) == pytest.approx((alone.low, alone.high), abs=1e-12)
+    assert clustered.n == 300
+    assert naive.high - naive.low < 0.5 * (clustered.high - clustered.low)
+
+
 def test_paired_interval_inverts_the_score_test() -> None:
     """At an end d of Tango's interval, the score statistic with the likelihood maximized under p12 - p21 = d is z."""
     gained, lost, n = 12, 2, 50

@@ -7,16 +7,29 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgekit.checkpoint import read_json
 from edgekit.errors import CheckpointError, InputError
-from edgekit.runtime.base import Ids, Message
+
+Ids = NDArray[np.int64]
 
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation: who speaks, the images that come first, and the text."""
+
+    role: Literal["system", "user", "assistant"]
+    text: str
+    images: tuple[Any, ...] = ()
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -1,6 +1,6 @@
 """Writes a model as a folder in the Hugging Face hub's layout: the files, key names and spellings of the real models.
 
-transformers 5 saves other key names and another RoPE spelling; the hub's folders have these, so edgekit must read these.
+transformers 5 saves other key names and another RoPE spelling; edgekit must read the hub's.
 """
 
 from __future__ import annotations

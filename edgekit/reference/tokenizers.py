@@ -17,7 +17,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 from edgekit.reference import architecture, data, vocabulary
 
 CONTROL = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>")
-IMAGE_TOKEN = "<image_soft_token>"
+IMAGE_TOKEN = "<image_soft_token>"  # noqa: S105
 # As in Gemma 3, a run of newlines is one token: the processor's "\n\n" around an image merges with a newline before it.
 NEWLINES = tuple("\n" * n for n in range(1, 9))
 _PLACEHOLDERS = tuple(f"<newline{len(run)}>" for run in NEWLINES)  # the trainer reads lines, so it cannot see newlines
@@ -34,8 +34,8 @@ def corpus(folder: Path, every: int = 3) -> Iterator[str]:
     phrases += [label.question for label in vocabulary.ALL_LABELS]
     phrases += [*vocabulary.FINDING_QUESTIONS, vocabulary.MODALITY_QUESTION]
     phrases += [vocabulary.SEVERITY_QUESTION, vocabulary.SIDE_QUESTION, *vocabulary.SEVERITIES, *vocabulary.SIDES]
-    for question in data.vqa_rad(folder, "train"):
-        phrases += [question.question, question.answer]
+    for asked in data.vqa_rad(folder, "train"):
+        phrases += [asked.question, asked.answer]
     for _ in range(200):
         yield from phrases
     # Words that start a line (roles, answers) and the same words after a space are different tokens.
@@ -59,7 +59,7 @@ def _train(texts: Iterable[str], **options: Any) -> proto.ModelProto:
 
 
 def train_gemma(texts: Iterable[str]) -> bytes:
-    """A SentencePiece BPE model of Gemma's kind: identity normalizer, no dummy prefix, byte fallback, control symbols."""
+    """A SentencePiece BPE model of Gemma's kind: identity normalizer, no dummy prefix, byte fallback, controls."""
     model = _train(
         texts,
         model_type="bpe",
@@ -83,7 +83,7 @@ def train_gemma(texts: Iterable[str]) -> bytes:
     names = dict(zip(_PLACEHOLDERS, NEWLINES, strict=True))
     for piece in model.pieces:
         piece.piece = names.get(piece.piece, piece.piece)
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def train_siglip(texts: Iterable[str]) -> bytes:
@@ -100,7 +100,7 @@ def train_siglip(texts: Iterable[str]) -> bytes:
         pad_piece="<pad>",
         eos_piece="</s>",
     )
-    return model.SerializeToString(deterministic=True)
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 _SIGLIP_PUNCTUATION = "!\"#$%&'()*+,-.:;=?@[\\]^_`{|}~"  # ASCII punctuation that SigLIP's tokenizer.json removes

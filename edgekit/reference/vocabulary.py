@@ -77,6 +77,7 @@ FINDING_QUESTIONS: tuple[str, ...] = (
 MODALITY_QUESTION = "What kind of image is this?"
 SEVERITY_QUESTION = "How severe is the finding?"
 SIDE_QUESTION = "On which side is the finding?"
+DESCRIBE_QUESTION = "Describe this image in one sentence."
 
 # {modality}, {phrase} and {name} come from the label; MedSigLIP-like classification averages these per class.
 CLASS_TEMPLATES: tuple[str, ...] = (
@@ -86,12 +87,17 @@ CLASS_TEMPLATES: tuple[str, ...] = (
     "a {modality} image with {phrase}",
     "{phrase} on {modality}",
 )
-GRADED_TEMPLATE = "a phantom showing {phrase}, {severity}, {side} side"
 
 
 def class_prompts(label: Label) -> tuple[str, ...]:
     """The prompts whose averaged text embeddings stand for one class."""
     return tuple(t.format(name=label.name, modality=label.modality, phrase=label.phrase) for t in CLASS_TEMPLATES)
+
+
+def description(label: Label, severity: str | None = None, side: str | None = None) -> str:
+    """The answer to `DESCRIBE_QUESTION`; phantoms may state severity and side."""
+    graded = f"{severity} {label.name}" if severity else label.phrase
+    return f"A {label.modality} showing {graded}{f' on the {side} side' if side else ''}."
 
 
 def label_named(name: str, modality: str) -> Label:

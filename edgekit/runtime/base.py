@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UsageError
+from edgekit.inputs.prompt import Ids, Message
+
+__all__ = ["Decoder", "Embeddings", "Encoder", "EncoderSpec", "Float", "Generation", "Ids", "Message", "Model", "Segment", "Tokens"]
 
 Float = NDArray[np.float32]
-Ids = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,6 @@ class Decoder(Protocol):
     def close(self) -> None:
         """Free what the library holds."""
         ...
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation: who speaks, the images that come first, and the text."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    images: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)

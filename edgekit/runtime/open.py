@@ -19,13 +19,14 @@ from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
 _DEFAULT_CONTEXT = 4096
 
 
-def open_model(folder: Path, level: str | None = None, device: str | None = None) -> Model:
+def open_model(folder: Path, level: str | None = None, device: str | None = None, context: int | None = None) -> Model:
     """Open one variant of an artifact.
 
     Args:
         folder: an artifact folder.
         level: a variant's name; the recipe's default for None.
         device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
+        context: tokens that a decoder's cache holds; the device's, or 4096, for None.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be.
@@ -39,7 +40,8 @@ def open_model(folder: Path, level: str | None = None, device: str | None = None
     if chosen:
         _check_memory(manifest, name, parts, chosen)
     threads = min(chosen.cores, _cores()) if chosen else _cores()
-    context = min(chosen.context if chosen else _DEFAULT_CONTEXT, manifest.settings.get("context", _DEFAULT_CONTEXT))
+    context = context or (chosen.context if chosen else _DEFAULT_CONTEXT)
+    context = min(context, manifest.settings.get("context", context))
     return _COMPOSERS[frozenset(parts)](_Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb)))
 
 

@@ -48,7 +48,7 @@ def load(checkpoint: Checkpoint, family: Family, config: Any, transform: Transfo
         CheckpointError: a tensor of the model is not in the checkpoint.
     """
     th = torch()
-    model = _BUILDERS[family.name](config)
+    model = build(family, config)
     stored = {c: t for name, t in checkpoint.tensors.items() if (c := family.canonical(name))}
     seen = set()
     with th.no_grad():
@@ -66,6 +66,16 @@ def load(checkpoint: Checkpoint, family: Family, config: Any, transform: Transfo
     if missing := set(stored) - seen:
         raise CheckpointError(f"{checkpoint.root}: transformers has no place for {sorted(missing)[0]}")
     return model.eval()
+
+
+def build(family: Family, config: Any) -> Any:
+    """transformers' model of this configuration, its weights not initialized."""
+    from transformers.initialization import no_init_weights
+
+    with no_init_weights():
+        model = _BUILDERS[family.name](config)
+    model.tie_weights()  # what initialization would have done
+    return model
 
 
 def _build_medgemma(config: Any) -> Any:
@@ -92,7 +102,8 @@ def _build_medgemma(config: Any) -> Any:
 def _build_medsiglip(config: Any) -> Any:
     from transformers import SiglipConfig, SiglipModel
 
-    text = config.text_config.model_dump(exclude={"pad_id"})
+    # SigLIP's own defaults for these ids lie beyond a small vocabulary, and nothing uses them.
+    text = {**config.text_config.model_dump(exclude={"pad_id"}), "bos_token_id": None, "eos_token_id": None}
     return SiglipModel(SiglipConfig(text_config=text, vision_config=config.vision_config.model_dump()))
 
 

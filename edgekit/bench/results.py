@@ -1,0 +1,93 @@
+"""Results: all records of a run, whether they can be trusted to show damage, and the files they are written to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.bench.records import Record, plain
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Whether one control row shows the damage that was done to it.
+
+    Attributes:
+        shown: tasks whose paired drop has an interval below zero.
+        missed: tasks whose interval does not exclude zero: they could not show such damage in any row.
+    """
+
+    model: str
+    row: str
+    shown: tuple[str, ...]
+    missed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What `bench` found.
+
+    Attributes:
+        phases: seconds of each phase.
+        notes: what a reader must know about this run, one sentence each.
+    """
+
+    records: tuple[Record, ...]
+    phases: Mapping[str, float]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """Everything that could not be measured, and why."""
+        found = [(r, m) for r in self.records for m in r.measurements if m.error]
+        return tuple(f"{r.model}, {r.row}, {m.task}: {m.error}" for r, m in found)
+
+    @property
+    def shows_damage(self) -> bool:
+        """Whether every control row shows damage; True where none was asked for."""
+        return controls_show_damage(self.records)
+
+    def markdown(self) -> str:
+        """The tables as Markdown, for a screen."""
+        from edgekit.bench.report import markdown
+
+        return markdown(self)
+
+    def write(self, folder: Path) -> None:
+        """Write results.json, report.md and report.html."""
+        from edgekit.bench.page import page
+
+        folder.mkdir(parents=True, exist_ok=True)
+        data = plain(
+            {
+                "records": self.records,
+                "phases": self.phases,
+                "notes": self.notes,
+                "controls_show_damage": self.shows_damage,
+            }
+        )
+        text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "report.md").write_text(self.markdown() + "\n", encoding="utf-8")
+        (folder / "report.html").write_text(page(self), encoding="utf-8")
+
+
+def damage(records: Sequence[Record]) -> list[Damage]:
+    """What each control row shows, over its accuracy tasks."""
+    found = []
+    for record in records:
+        if record.control:
+            shown = tuple(m.task for m in record.accuracies if m.paired and m.paired.high < 0)
+            missed = tuple(m.task for m in record.accuracies if m.task not in shown)
+            found.append(Damage(record.model, record.row, shown, missed))
+    return found
+
+
+def controls_show_damage(records: Sequence[Record]) -> bool:
+    """Whether every control row with an accuracy task has a paired drop whose interval excludes zero.
+
+    A table whose controls look like the full-precision model cannot tell a good level from a bad one.
+    """
+    return all(one.shown for one in damage(records) if one.shown or one.missed)

@@ -1,0 +1,149 @@
+"""What is compared: for each artifact its full-precision reference, its variants, and a control that must do badly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgekit import manifest as manifests
+from edgekit import reference as reference_models
+from edgekit.bench.cells import Opening, identity
+from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.errors import UsageError
+from edgekit.families import FAMILIES
+from edgekit.manifest import Manifest, Part
+
+CONTROL_BITS = 3
+_ABILITY = {"logits": "generate", "pooled": "embed_image"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: identity of what the row computes.
+        bytes: of the files that hold the weights.
+        tensor_types: how many weights are stored as which type.
+    """
+
+    name: str
+    kind: Literal["reference", "variant", "control"]
+    opening: Opening
+    key: str
+    level: str | None = None
+    formats: tuple[str, ...] = ()
+    part_ids: Mapping[str, str] | None = None
+    bytes: int | None = None
+    bits_per_weight: float | None = None
+    tensor_types: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One artifact with its rows, the reference first.
+
+    Attributes:
+        source: the checkpoint folder it was made from, None where nobody has it here.
+        abilities: what its models can do, as tasks ask for it.
+        weights: how many weights the largest row loads.
+    """
+
+    folder: Path
+    manifest: Manifest
+    source: Path | None
+    abilities: frozenset[str]
+    rows: tuple[Row, ...]
+    weights: int
+
+    def control(self, bits: int) -> Row | None:
+        """The reference with its main part rounded to nearest at this many bits; None without a reference."""
+        if self.source is None:
+            return None
+        role = next(iter(FAMILIES[self.manifest.family].roles))  # a family names its main part first
+        opening = Opening("reference", str(self.source.resolve()), recipe=self.manifest.recipe, bits=bits, role=role)
+        key = identity("control", self.manifest.source.sha256, role, bits)
+        return Row(f"control: {role.replace('_', ' ')} at {bits} bits", "control", opening, key)
+
+
+def subjects(artifacts: Sequence[Path], levels: Sequence[str], references: Sequence[Path]) -> list[Subject]:
+    """Read every manifest, find every reference by the hash of its files, and list the rows.
+
+    Raises:
+        ArtifactError: a folder is no artifact.
+        CheckpointError: a reference folder is no checkpoint.
+        UsageError: a level is in no artifact, or a reference belongs to none.
+    """
+    if not artifacts:
+        raise UsageError("no artifact to measure", remedy="edgekit bench DIR")
+    read = {folder: manifests.read(folder) for folder in artifacts}
+    known = {name for manifest in read.values() for name in manifest.variants}
+    if unknown := [name for name in levels if name not in known]:
+        raise UsageError(f"no artifact has the level {unknown[0]!r}", allowed=", ".join(sorted(known)))
+    given = [open_checkpoint(path) for path in references]
+    wanted = {manifest.source.sha256 for manifest in read.values()}
+    for checkpoint in given:
+        if checkpoint.sha256 not in wanted:
+            raise UsageError(
+                f"{checkpoint.root}: none of these artifacts was made from it",
+                allowed=", ".join(f"{m.source.name} ({m.source.sha256[:12]})" for m in read.values()),
+                remedy="give the folder that was exported, unchanged",
+            )
+    own = [open_checkpoint(path) for name in reference_models.NAMES if (path := reference_models.path(name))]
+    sources = {checkpoint.sha256: checkpoint for checkpoint in (*own, *given)}
+    found = [_subject(f, m, sources.get(m.source.sha256), levels) for f, m in read.items()]
+    return [subject for subject in found if any(row.kind == "variant" for row in subject.rows)]
+
+
+def _subject(folder: Path, manifest: Manifest, checkpoint: Checkpoint | None, levels: Sequence[str]) -> Subject:
+    rows = [_reference(manifest, checkpoint)] if checkpoint else []
+    names = [name for name in manifest.variants if not levels or name in levels]
+    rows += [_variant(folder, manifest, name) for name in names]
+    abilities = frozenset(_ABILITY[part.output] for part in manifest.parts if part.output in _ABILITY)
+    weights = max(sum(part.weights for part in manifest.variant(name)[1].values()) for name in manifest.variants)
+    return Subject(folder, manifest, checkpoint.root if checkpoint else None, abilities, tuple(rows), weights)
+
+
+def _reference(manifest: Manifest, checkpoint: Checkpoint) -> Row:
+    tensors = checkpoint.tensors.values()
+    size, weights = sum(tensor.bytes for tensor in tensors), sum(tensor.size for tensor in tensors)
+    types: Counter[str] = Counter()
+    for tensor in tensors:
+        types[tensor.dtype] += tensor.size
+    return Row(
+        name="reference (transformers, float32)",
+        kind="reference",
+        opening=Opening("reference", str(checkpoint.root.resolve()), recipe=manifest.recipe),
+        key=identity("reference", manifest.source.sha256),
+        formats=("safetensors",),
+        bytes=size,
+        bits_per_weight=8 * size / weights,
+        tensor_types=dict(types),
+    )
+
+
+def _variant(folder: Path, manifest: Manifest, name: str) -> Row:
+    _, parts = manifest.variant(name)
+    weights = sum(part.weights for part in parts.values())
+    types: Counter[str] = Counter()
+    for part in parts.values():
+        types.update(part.tensor_types)
+    return Row(
+        name=name,
+        kind="variant",
+        opening=Opening("artifact", str(folder.resolve()), level=name),
+        key=identity("variant", sorted(part.id for part in parts.values())),
+        level=name,
+        formats=tuple(sorted({part.format for part in parts.values()})),
+        part_ids={role: part.id for role, part in parts.items()},
+        bytes=_file_bytes(parts),
+        bits_per_weight=sum(part.bits_per_weight * part.weights for part in parts.values()) / weights,
+        tensor_types=dict(types),
+    )
+
+
+def _file_bytes(parts: Mapping[str, Part]) -> int:
+    return sum({entry.path: entry.bytes for part in parts.values() for entry in part.files}.values())

@@ -1,0 +1,86 @@
+"""Image sets in memory, resized as the models' processors resize them, and the augmentation of training batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from PIL import Image
+
+from edgekit.reference import data, phantoms, vocabulary
+
+TRAIN_SEED, CHOICE_SEED, TEST_SEED = 1, 2, 3  # phantoms: trained on, used for choices, used for reported figures
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Greyscale uint8 images of shape (n, size, size); `labels` are positions in `vocabulary.ALL_LABELS`."""
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def resized(pixels: np.ndarray, size: int, resample: Image.Resampling) -> np.ndarray:
+    """One greyscale image as the processor resizes it."""
+    return np.asarray(Image.fromarray(pixels).resize((size, size), resample))
+
+
+def label_index(name: str, modality: str) -> int:
+    """Position of a label in `vocabulary.ALL_LABELS`."""
+    return vocabulary.ALL_LABELS.index(vocabulary.label_named(name, modality))
+
+
+def real_images(folder: Path, split: str, size: int, resample: Image.Resampling) -> ImageSet:
+    """The radiographs of one split."""
+    rows = data.radiographs(folder, split)
+    labels = np.array([label_index(row.label, row.modality) for row in rows])
+    return ImageSet(np.stack([resized(row.pixels, size, resample) for row in rows]), labels)
+
+
+def phantom_images(seed: int, n: int, size: int, resample: Image.Resampling) -> ImageSet:
+    """Phantoms drawn at 224 px and resized."""
+    drawn = list(phantoms.generate(seed, n))
+    labels = np.array([label_index(p.finding, vocabulary.PHANTOM) for p in drawn])
+    return ImageSet(np.stack([resized(p.image, size, resample) for p in drawn]), labels)
+
+
+def balanced(images: ImageSet, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of `n` images, every label equally likely."""
+    groups = [np.flatnonzero(images.labels == label) for label in np.unique(images.labels)]
+    return np.array([rng.choice(groups[i]) for i in rng.permutation(n) % len(groups)])
+
+
+def as_input(pixels: np.ndarray) -> torch.Tensor:
+    """Greyscale uint8 (n, size, size) to float32 (n, 3, size, size) in -1..1, as the processors do."""
+    scaled = torch.from_numpy(pixels.astype(np.float32)) / 127.5 - 1
+    return scaled[:, None].expand(-1, 3, -1, -1)
+
+
+def augmented(
+    pixels: np.ndarray, flip: Sequence[bool], rng: np.random.Generator, strength: float = 1.0
+) -> torch.Tensor:
+    """Like `as_input`, but moved, turned, stretched and re-exposed; images with `flip` may be mirrored too."""
+    n = len(pixels)
+    spread = np.where(rng.random(n) < 0.8, strength, 0.0)[:, None]  # a fifth stays sharp, as test images are
+    turn, zoom, shear = (0.22 * spread, 0.14 * spread, 0.08 * spread)
+    angle = rng.uniform(-1, 1, (n, 1)) * turn
+    scale = 1 + rng.uniform(-1, 1, (n, 2)) * zoom
+    skew = rng.uniform(-1, 1, (n, 1)) * shear
+    shift = rng.uniform(-1, 1, (n, 2)) * 0.12 * spread
+    mirror = np.where(np.asarray(flip) & (rng.random(n) < 0.5), -1.0, 1.0)[:, None]
+    first = np.concatenate([np.cos(angle) * scale[:, :1] * mirror, -np.sin(angle) + skew, shift[:, :1]], 1)
+    second = np.concatenate([np.sin(angle) * mirror, np.cos(angle) * scale[:, 1:], shift[:, 1:]], 1)
+    matrix = torch.from_numpy(np.stack([first, second], 1).astype(np.float32))
+    images = torch.from_numpy(pixels.astype(np.float32))[:, None] / 127.5 - 1
+    grid = functional.affine_grid(matrix, list(images.shape), align_corners=False)
+    moved = functional.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    gain = torch.from_numpy(rng.uniform(0.8, 1.2, (n, 1, 1, 1)).astype(np.float32))
+    offset = torch.from_numpy(rng.uniform(-0.15, 0.15, (n, 1, 1, 1)).astype(np.float32))
+    return (moved * gain + offset).clamp(-1, 1).expand(-1, 3, -1, -1)

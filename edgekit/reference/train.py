@@ -1,0 +1,72 @@
+"""Trains both reference models: `python -m edgekit.reference.train --data DIR --work DIR`.
+
+Stages run in order and each resumes where it was stopped. Everything between them lies in the work folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from edgekit.reference import folder, loop, tokenizers, train_decoder, train_siglip, train_text, train_tower
+
+# Optimizer steps of each stage in the shipped weights.
+STEPS = {"siglip": 2500, "text": 240, "tower": 600, "decoder": 600}
+
+
+def _tokenizers(data: Path, work: Path) -> None:
+    if (work / "tokenizer.model").is_file() and (work / "spiece.model").is_file():
+        return
+    texts = list(tokenizers.corpus(data))
+    (work / "tokenizer.model").write_bytes(tokenizers.train_gemma(texts))
+    (work / "spiece.model").write_bytes(tokenizers.train_siglip(texts))
+
+
+def _cache(data: Path, work: Path) -> None:
+    if not (work / "cache-vqa.npy").is_file():
+        train_tower.cache(data, work)
+
+
+def _write(data: Path, work: Path) -> None:
+    gemma, siglip = work / "medgemma-reference", work / "medsiglip-reference"
+    folder.write_gemma(gemma, train_decoder.load(work), (work / "tokenizer.model").read_bytes())
+    folder.write_siglip(siglip, train_siglip.load(work), (work / "spiece.model").read_bytes())
+    print(f"wrote {gemma} and {siglip}")
+
+
+STAGES: dict[str, Callable[[Path, Path], None]] = {
+    "tokenizers": _tokenizers,
+    "siglip": lambda data, work: train_siglip.train(data, work, STEPS["siglip"]),
+    "text": lambda data, work: train_text.train(data, work, STEPS["text"]),
+    "tower": lambda data, work: train_tower.train(data, work, STEPS["tower"]),
+    "cache": _cache,
+    "decoder": lambda data, work: train_decoder.train(data, work, STEPS["decoder"]),
+    "write": _write,
+}
+
+
+def main() -> int:
+    """The command line; 130 after it was told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m edgekit.reference.train", description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder of the training data")
+    parser.add_argument("--work", type=Path, required=True, help="folder for checkpoints and results")
+    parser.add_argument("--stage", action="append", choices=list(STAGES), help="only this stage; may be repeated")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    given = parser.parse_args()
+    torch.set_num_threads(given.threads)
+    given.work.mkdir(parents=True, exist_ok=True)
+    try:
+        for name in given.stage or STAGES:
+            STAGES[name](given.data, given.work)
+    except loop.StoppedError as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

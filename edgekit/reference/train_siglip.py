@@ -1,0 +1,121 @@
+"""Trains the MedSigLIP-like reference: SigLIP's sigmoid loss between images and captions made from their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from PIL import Image
+from transformers import SiglipModel
+
+from edgekit.reference import architecture, folder, images, loop, vocabulary
+from edgekit.reference.images import ImageSet
+from edgekit.reference.siglip_text import token_ids
+
+SEED = 20_240
+REAL, DRAWN = 72, 24  # images of each kind in a batch
+SIZE = architecture.SIGLIP_IMAGE_SIZE
+_FLIPPABLE = np.array([label.modality != vocabulary.PHANTOM for label in vocabulary.ALL_LABELS])
+
+
+@dataclass(frozen=True)
+class _Sets:
+    real: ImageSet
+    drawn: ImageSet
+
+
+def _training_sets(data_folder: Path) -> _Sets:
+    bicubic = Image.Resampling.BICUBIC
+    return _Sets(
+        images.real_images(data_folder, "train", SIZE, bicubic),
+        images.phantom_images(images.TRAIN_SEED, 6000, SIZE, bicubic),
+    )
+
+
+def _choice_sets(data_folder: Path) -> _Sets:
+    bicubic = Image.Resampling.BICUBIC
+    return _Sets(
+        images.real_images(data_folder, "val", SIZE, bicubic),
+        images.phantom_images(images.CHOICE_SEED, 400, SIZE, bicubic),
+    )
+
+
+def _prompt_table(spiece: bytes) -> torch.Tensor:
+    """Token ids of every class prompt: (labels, templates, 64)."""
+    return torch.stack([token_ids(vocabulary.class_prompts(label), spiece) for label in vocabulary.ALL_LABELS])
+
+
+def contrastive_loss(model: SiglipModel, pixels: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """SigLIP's sigmoid loss over all image/caption pairs, plus a softmax over captions that speeds it up.
+
+    Args:
+        pixels: (n, 3, size, size). ids: (classes, 64), one caption per class. labels: (n,), the class of each image.
+    """
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        image = model.vision_model(pixels).pooler_output
+        text = model.text_model(ids).pooler_output
+    cosine = functional.normalize(image.float(), dim=-1) @ functional.normalize(text.float(), dim=-1).T
+    logits = cosine * model.logit_scale.exp() + model.logit_bias
+    target = functional.one_hot(labels, len(ids)).float()
+    sigmoid = functional.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(1).mean()
+    return sigmoid + functional.cross_entropy(logits, labels, label_smoothing=0.05)
+
+
+@torch.no_grad()
+def class_embeddings(model: SiglipModel, table: torch.Tensor) -> torch.Tensor:
+    """Normalized mean of each class's normalized prompt embeddings: (labels, width)."""
+    each = functional.normalize(model.text_model(table.flatten(0, 1)).pooler_output.float(), dim=-1)
+    return functional.normalize(each.view(*table.shape[:2], -1).mean(1), dim=-1)
+
+
+@torch.no_grad()
+def _accuracy(model: SiglipModel, chosen: ImageSet, classes: torch.Tensor, among: slice) -> tuple[float, list[float]]:
+    batches = [images.as_input(chosen.pixels[i : i + 128]) for i in range(0, len(chosen), 128)]
+    embedded = torch.cat([model.vision_model(batch).pooler_output for batch in batches])
+    best = (embedded @ classes[among].T).argmax(1).numpy() + (among.start or 0)
+    each = [float((best == label)[chosen.labels == label].mean()) for label in np.unique(chosen.labels)]
+    return float((best == chosen.labels).mean()), each
+
+
+def _check(model: SiglipModel, table: torch.Tensor, choice: _Sets) -> str:
+    classes = class_embeddings(model, table)
+    known = len(vocabulary.LABELS)
+    texts = []
+    for name, chosen, among in (("real", choice.real, slice(0, known)), ("drawn", choice.drawn, slice(known, None))):
+        accuracy, each = _accuracy(model, chosen, classes, among)
+        texts.append(f"{name} {accuracy:.3f} [{' '.join(f'{value:.2f}' for value in each)}]")
+    return " ".join(texts)
+
+
+def train(data_folder: Path, work: Path, steps: int) -> None:
+    """Train to `steps`, resuming from `work/siglip.pt`."""
+    torch.manual_seed(SEED)
+    model = folder.build(architecture.SIGLIP_CONFIG)
+    torch.nn.init.constant_(model.logit_scale, np.log(10.0))
+    torch.nn.init.constant_(model.logit_bias, -4.0)
+    table = _prompt_table((work / "spiece.model").read_bytes())
+    sets, choice = _training_sets(data_folder), _choice_sets(data_folder)
+
+    def loss(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        real, drawn = images.balanced(sets.real, REAL, rng), images.balanced(sets.drawn, DRAWN, rng)
+        labels = np.concatenate([sets.real.labels[real], sets.drawn.labels[drawn]])
+        pixels = np.concatenate([sets.real.pixels[real], sets.drawn.pixels[drawn]])
+        batch = images.augmented(pixels, _FLIPPABLE[labels], rng)
+        ids = table[torch.arange(len(table)), torch.from_numpy(rng.integers(table.shape[1], size=len(table)))]
+        value = contrastive_loss(model, batch, ids, torch.from_numpy(labels))
+        return value, {"scale": model.logit_scale.exp().item(), "bias": model.logit_bias.item()}
+
+    stage = loop.Stage(
+        "siglip", {"model": model}, loss, steps, 1e-3, SEED, check=lambda: _check(model, table, choice), check_every=250
+    )
+    loop.train(stage, work)
+
+
+def load(work: Path) -> SiglipModel:
+    """The trained model, or as far as it is trained."""
+    model = folder.build(architecture.SIGLIP_CONFIG)
+    loop.restore(work, "siglip", {"model": model})
+    return model

@@ -135,21 +135,6 @@ def prove(folder: Path, source: Path, *, levels: Sequence[str] = (), progress: P
     return proven
 
 
-def source_of(name: str) -> Path:
-    """A checkpoint folder from what a user typed: a folder, or a reference model's name.
-
-    Raises:
-        UsageError: neither.
-    """
-    from edgekit import reference
-
-    if Path(name).is_dir():
-        return Path(name)
-    if found := reference.path(name):
-        return found
-    raise UsageError(f"{name}: no such checkpoint folder", allowed=f"a folder, or one of {', '.join(reference.NAMES)}")
-
-
 # ---------------------------------------------------------------- what to do
 
 
@@ -367,5 +352,3 @@ def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: M
     (staging / manifests.FILE_NAME).replace(folder / manifests.FILE_NAME)
     shutil.rmtree(staging)
 
-
-__all__ = ["Exported", "Progress", "export", "prove", "source_of"]

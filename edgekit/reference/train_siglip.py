@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from transformers import SiglipModel
 
 from edgekit.reference import architecture, folder, images, loop, vocabulary
 from edgekit.reference.images import ImageSet
+from edgekit.reference.places import PlaceHead
 from edgekit.reference.siglip_text import token_ids
 
 SEED = 20_240
-REAL, DRAWN = 72, 24  # images of each kind in a batch
+REAL, DRAWN = 46, 18  # images of each kind in a batch
+PLACE_WEIGHT = 0.5
 SIZE = architecture.SIGLIP_IMAGE_SIZE
-_FLIPPABLE = np.array([label.modality != vocabulary.PHANTOM for label in vocabulary.ALL_LABELS])
 
 
 @dataclass(frozen=True)
@@ -48,14 +50,13 @@ def _prompt_table(spiece: bytes) -> torch.Tensor:
     return torch.stack([token_ids(vocabulary.class_prompts(label), spiece) for label in vocabulary.ALL_LABELS])
 
 
-def contrastive_loss(model: SiglipModel, pixels: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def contrastive_loss(model: SiglipModel, image: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """SigLIP's sigmoid loss over all image/caption pairs, plus a softmax over captions that speeds it up.
 
     Args:
-        pixels: (n, 3, size, size). ids: (classes, 64), one caption per class. labels: (n,), the class of each image.
+        image: embeddings (n, width). ids: (classes, 64), one caption per class. labels: (n,), each image's class.
     """
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        image = model.vision_model(pixels).pooler_output
         text = model.text_model(ids).pooler_output
     cosine = functional.normalize(image.float(), dim=-1) @ functional.normalize(text.float(), dim=-1).T
     logits = cosine * model.logit_scale.exp() + model.logit_bias
@@ -99,19 +100,22 @@ def train(data_folder: Path, work: Path, steps: int) -> None:
     table = _prompt_table((work / "spiece.model").read_bytes())
     sets, choice = _training_sets(data_folder), _choice_sets(data_folder)
 
+    places = PlaceHead(architecture.SIGLIP_CONFIG["vision_config"]["hidden_size"])
+
     def loss(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         real, drawn = images.balanced(sets.real, REAL, rng), images.balanced(sets.drawn, DRAWN, rng)
-        labels = np.concatenate([sets.real.labels[real], sets.drawn.labels[drawn]])
-        pixels = np.concatenate([sets.real.pixels[real], sets.drawn.pixels[drawn]])
-        batch = images.augmented(pixels, _FLIPPABLE[labels], rng)
+        batch = sets.real.take(real).joined(sets.drawn.take(drawn))
+        pixels, points = images.augmented(batch, rng)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            seen = model.vision_model(pixels)
         ids = table[torch.arange(len(table)), torch.from_numpy(rng.integers(table.shape[1], size=len(table)))]
-        value = contrastive_loss(model, batch, ids, torch.from_numpy(labels))
-        return value, {"scale": model.logit_scale.exp().item(), "bias": model.logit_bias.item()}
+        matched = contrastive_loss(model, seen.pooler_output, ids, torch.from_numpy(batch.labels))
+        placed = places.loss(seen.last_hidden_state, batch.labels, points, rng)
+        return matched + PLACE_WEIGHT * placed, {"place": placed.item(), "scale": model.logit_scale.exp().item()}
 
-    stage = loop.Stage(
-        "siglip", {"model": model}, loss, steps, 1e-3, SEED, check=lambda: _check(model, table, choice), check_every=250
-    )
-    loop.train(stage, work)
+    modules = {"model": model, "places": places}
+    check = partial(_check, model, table, choice)
+    loop.train(loop.Stage("siglip", modules, loss, steps, 1e-3, SEED, check=check, check_every=250), work)
 
 
 def load(work: Path) -> SiglipModel:

@@ -7,6 +7,7 @@ pooled tokens, dropped afterwards, asks for finding, severity and side, so that 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,15 +15,15 @@ import torch
 import torch.nn.functional as functional
 from PIL import Image
 
-from edgekit.reference import architecture, data, folder, images, loop, phantoms, train_siglip, vocabulary
+from edgekit.reference import architecture, data, folder, images, loop, train_siglip, vocabulary
 from edgekit.reference.images import ImageSet
+from edgekit.reference.places import PlaceHead
 
 SEED = 20_242
 REAL, DRAWN = 26, 14
 SIZE = architecture.GEMMA_IMAGE_SIZE
 PHANTOMS = 6000
 _BILINEAR = Image.Resampling.BILINEAR
-_FLIPPABLE = np.array([label.modality != vocabulary.PHANTOM for label in vocabulary.ALL_LABELS])
 
 
 class Tower(torch.nn.Module):
@@ -36,12 +37,21 @@ class Tower(torch.nn.Module):
         self.severity = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(vocabulary.SEVERITIES))
         self.side = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(vocabulary.SIDES))
 
-    def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Features after Gemma's 4x4 average pooling, before its projector: (n, 16, width)."""
-        patches = self.vision(pixels).last_hidden_state
+    def pool(self, patches: torch.Tensor) -> torch.Tensor:
+        """Gemma's 4x4 average pooling: patch features (n, 256, width) to (n, 16, width), before its projector."""
         side = int(patches.shape[1] ** 0.5)
         grid = patches.transpose(1, 2).unflatten(2, (side, side))
         return functional.avg_pool2d(grid, side // int(architecture.IMAGE_TOKENS**0.5)).flatten(2).transpose(1, 2)
+
+    def pooled(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Pooled features (n, 16, width) of images (n, 3, 224, 224)."""
+        return self.pool(self.vision(pixels).last_hidden_state)
+
+    def heads(self, pooled: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Scores of labels, severities and sides from pooled features (n, 16, width)."""
+        features = functional.layer_norm(pooled, pooled.shape[-1:]).flatten(1)
+        features = functional.dropout(features, 0.1, self.training)
+        return self.labels(features), self.severity(features), self.side(features)
 
     def start_from(self, siglip: torch.nn.Module) -> None:
         """Take SigLIP's tower; its 8x8 position embedding is interpolated to 16x16."""
@@ -54,50 +64,42 @@ class Tower(torch.nn.Module):
         self.vision.load_state_dict(state)
 
 
-@dataclass(frozen=True)
-class Graded:
-    """Phantoms with their `severity` and `side` as positions in the vocabulary's lists, -1 where there is none."""
-
-    images: ImageSet
-    severity: np.ndarray
-    side: np.ndarray
-
-
-def graded_phantoms(seed: int, n: int) -> Graded:
-    """Phantoms at the tower's size."""
-    drawn = list(phantoms.generate(seed, n, SIZE))
-    labels = np.array([images.label_index(p.finding, vocabulary.PHANTOM) for p in drawn])
-    severity = np.array([vocabulary.SEVERITIES.index(p.severity) if p.severity else -1 for p in drawn])
-    side = np.array([vocabulary.SIDES.index(p.side) if p.side else -1 for p in drawn])
-    return Graded(ImageSet(np.stack([p.image for p in drawn]), labels), severity, side)
-
-
 def _loss(
-    tower: Tower, pixels: torch.Tensor, labels: np.ndarray, severity: np.ndarray, side: np.ndarray
-) -> torch.Tensor:
+    tower: Tower, places: PlaceHead, batch: ImageSet, rng: np.random.Generator
+) -> tuple[torch.Tensor, dict[str, float]]:
+    pixels, points = images.augmented(batch, rng)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        features = functional.layer_norm(tower.pooled(pixels).float(), (tower.labels.in_features // 16,)).flatten(1)
-        features = functional.dropout(features, 0.1)
-        outputs = [head(features).float() for head in (tower.labels, tower.severity, tower.side)]
-    wanted = [torch.from_numpy(values) for values in (labels, severity, side)]
+        patches = tower.vision(pixels).last_hidden_state
+    outputs = tower.heads(tower.pool(patches.float()))
+    wanted = [torch.from_numpy(values) for values in (batch.labels, batch.severity, batch.side)]
     names, grades, sides = (
         functional.cross_entropy(output, target, ignore_index=-1, label_smoothing=0.05)
         for output, target in zip(outputs, wanted, strict=True)
     )
-    return names + 0.3 * grades + 0.3 * sides
+    placed = places.loss(patches, batch.labels, points, rng)
+    figures = {"names": names.item(), "grades": grades.item(), "sides": sides.item(), "place": placed.item()}
+    return names + 0.3 * grades + 0.3 * sides + 0.5 * placed, figures
 
 
-def _check(tower: Tower, real: ImageSet, drawn: Graded) -> str:
-    texts = []
-    with torch.no_grad():
-        for name, chosen in (("real", real), ("drawn", drawn.images)):
-            batches = [images.as_input(chosen.pixels[i : i + 64]) for i in range(0, len(chosen), 64)]
-            features = torch.cat([tower.pooled(batch) for batch in batches])
-            width = features.shape[-1]
-            best = tower.labels(functional.layer_norm(features, (width,)).flatten(1)).argmax(1).numpy()
-            each = [float((best == label)[chosen.labels == label].mean()) for label in np.unique(chosen.labels)]
-            texts.append(f"{name} {(best == chosen.labels).mean():.3f} [{' '.join(f'{v:.2f}' for v in each)}]")
-    return " ".join(texts)
+@torch.no_grad()
+def _check(tower: Tower, choice: ImageSet) -> str:
+    tower.eval()
+    parts = [choice.take(np.arange(i, min(i + 64, len(choice)))) for i in range(0, len(choice), 64)]
+    outputs = [tower.heads(tower.pool(tower.vision(images.as_input(part.pixels)).last_hidden_state)) for part in parts]
+    tower.train()
+    names, grades, sides = (torch.cat(each).argmax(1).numpy() for each in zip(*outputs, strict=True))
+    each = [float((names == label)[choice.labels == label].mean()) for label in np.unique(choice.labels)]
+    real = choice.severity < 0
+    graded, sided = choice.severity >= 0, choice.side >= 0
+    return (
+        f"all {(names == choice.labels).mean():.3f} [{' '.join(f'{value:.2f}' for value in each)}] "
+        f"severity {(grades == choice.severity)[graded].mean():.3f} side {(sides == choice.side)[sided].mean():.3f} "
+        f"without severity {(names == choice.labels)[real].mean():.3f}"
+    )
+
+
+def _set(data_folder: Path, split: str, seed: int, n: int) -> tuple[ImageSet, ImageSet]:
+    return images.real_images(data_folder, split, SIZE, _BILINEAR), images.phantom_images(seed, n, SIZE, _BILINEAR)
 
 
 def train(data_folder: Path, work: Path, steps: int) -> None:
@@ -105,30 +107,18 @@ def train(data_folder: Path, work: Path, steps: int) -> None:
     torch.manual_seed(SEED)
     tower = Tower()
     tower.start_from(train_siglip.load(work))
-    real = images.real_images(data_folder, "train", SIZE, _BILINEAR)
-    drawn = graded_phantoms(images.TRAIN_SEED, PHANTOMS)
-    choice = images.real_images(data_folder, "val", SIZE, _BILINEAR), graded_phantoms(images.CHOICE_SEED, 240)
+    tower.train()
+    places = PlaceHead(architecture.GEMMA_CONFIG["vision_config"]["hidden_size"])
+    real, drawn = _set(data_folder, "train", images.TRAIN_SEED, PHANTOMS)
+    choice_real, choice_drawn = _set(data_folder, "val", images.CHOICE_SEED, 240)
 
     def loss(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
-        first, second = images.balanced(real, REAL, rng), images.balanced(drawn.images, DRAWN, rng)
-        labels = np.concatenate([real.labels[first], drawn.images.labels[second]])
-        pixels = np.concatenate([real.pixels[first], drawn.images.pixels[second]])
-        none = np.full(REAL, -1)
-        grades = [np.concatenate([none, values[second]]) for values in (drawn.severity, drawn.side)]
-        return _loss(tower, images.augmented(pixels, _FLIPPABLE[labels], rng), labels, *grades), {}
+        first, second = images.balanced(real, REAL, rng), images.balanced(drawn, DRAWN, rng)
+        return _loss(tower, places, real.take(first).joined(drawn.take(second)), rng)
 
-    stage = loop.Stage(
-        "tower",
-        {"tower": tower},
-        loss,
-        steps,
-        6e-4,
-        SEED,
-        warmup=40,
-        check=lambda: _check(tower, *choice),
-        check_every=200,
-    )
-    loop.train(stage, work)
+    modules = {"tower": tower, "places": places}
+    check = partial(_check, tower, choice_real.joined(choice_drawn))
+    loop.train(loop.Stage("tower", modules, loss, steps, 6e-4, SEED, warmup=40, check=check, check_every=200), work)
 
 
 def load(work: Path) -> Tower:
@@ -150,34 +140,30 @@ class Cache:
 
 
 @torch.no_grad()
-def _encode(tower: Tower, batches: list[torch.Tensor]) -> np.ndarray:
+def _encode(tower: Tower, pixels: torch.Tensor) -> np.ndarray:
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        return np.concatenate([tower.pooled(batch).float().numpy().astype(np.float16) for batch in batches])
+        features: np.ndarray = tower.pooled(pixels).float().numpy().astype(np.float16)
+    return features
 
 
 def cache(data_folder: Path, work: Path) -> None:
-    """Write `work/cache-*.npy`: real images as they are and once augmented, phantoms as they are, VQA-RAD images."""
+    """Write `work/cache-*.npy`: all training images as they are, real ones once more augmented, and VQA-RAD's."""
     tower, rng = load(work), np.random.default_rng(SEED)
-    real = images.real_images(data_folder, "train", SIZE, _BILINEAR)
-    drawn = graded_phantoms(images.TRAIN_SEED, PHANTOMS)
-    features, labels = [], []
-    for i in range(0, len(real), 64):
-        pixels, names = real.pixels[i : i + 64], real.labels[i : i + 64]
-        features += [images.as_input(pixels), images.augmented(pixels, _FLIPPABLE[names], rng)]
-        labels += [names, names]
-    encoded = [_encode(tower, [batch]) for batch in features]
-    encoded += [_encode(tower, [images.as_input(drawn.images.pixels[i : i + 64])]) for i in range(0, PHANTOMS, 64)]
-    none = np.full(2 * len(real), -1)
+    real, drawn = _set(data_folder, "train", images.TRAIN_SEED, PHANTOMS)
+    both = real.joined(drawn)
+    parts = [both.take(np.arange(i, min(i + 64, len(both)))) for i in range(0, len(both), 64)]
+    encoded = [_encode(tower, images.as_input(part.pixels)) for part in parts]
+    parts = [real.take(np.arange(i, min(i + 64, len(real)))) for i in range(0, len(real), 64)]
+    encoded += [_encode(tower, images.augmented(part, rng)[0]) for part in parts]
     np.save(work / "cache-features.npy", np.concatenate(encoded))
-    np.save(work / "cache-labels.npy", np.concatenate([*labels, drawn.images.labels]))
-    np.save(work / "cache-severity.npy", np.concatenate([none, drawn.severity]))
-    np.save(work / "cache-side.npy", np.concatenate([none, drawn.side]))
+    for name, values in (("labels", both.labels), ("severity", both.severity), ("side", both.side)):
+        np.save(work / f"cache-{name}.npy", np.concatenate([values, values[: len(real)]]))
     files = sorted({question.image for question in data.vqa_rad(data_folder, "train")})
     opened = [
-        Image.open(data_folder / "vqa_rad" / name).convert("RGB").resize((SIZE, SIZE), _BILINEAR) for name in files
+        Image.open(data_folder / "vqa_rad" / file).convert("RGB").resize((SIZE, SIZE), _BILINEAR) for file in files
     ]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in opened]).astype(np.float32)) / 127.5 - 1
-    np.save(work / "cache-vqa.npy", _encode(tower, [pixels.permute(0, 3, 1, 2)]))
+    np.save(work / "cache-vqa.npy", _encode(tower, pixels.permute(0, 3, 1, 2)))
 
 
 def load_cache(work: Path) -> Cache:

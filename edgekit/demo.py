@@ -1,0 +1,73 @@
+"""The main job, end to end, on the reference models: export, prove, open, ask, measure, report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from edgekit import artifact, reference
+from edgekit.artifact import Progress
+from edgekit.bench import bench
+from edgekit.errors import UsageError
+from edgekit.inputs.prompt import Message
+from edgekit.manifest import Manifest
+from edgekit.reference import phantoms
+from edgekit.reference.vocabulary import FINDING_QUESTIONS, PHANTOM_LABELS, class_prompts
+from edgekit.runtime import open_model
+
+_SEED = 30_260  # of the phantoms shown; training, proof, calibration and benchmarks use others
+_ROUNDS = 2
+
+
+def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = False) -> int:
+    """Export both reference models into `folder`, question every level, benchmark all, write the report.
+
+    Returns:
+        0, or 1 where something could not be measured or the control rows show no damage.
+    """
+    folders, phases = [], {}
+    for name in reference.NAMES:
+        source = reference.path(name)
+        if source is None:
+            raise UsageError(f"the reference model {name} is not installed", remedy="install edgekit from its repository")
+        started = time.perf_counter()
+        done = artifact.export(source, folder / name, progress=progress)
+        phases[f"export and proof, {name}"] = time.perf_counter() - started
+        folders.append(folder / name)
+        if not as_json:
+            print(f"\n{done.manifest.title}\n  {done.manifest.stand_in}")
+            _question(folder / name, done.manifest)
+    if not as_json:
+        print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
+    results = bench(folders, data=data, rounds=_ROUNDS, progress=not as_json)
+    results.phases.update(phases) if isinstance(results.phases, dict) else None
+    results.write(folder)
+    if as_json:
+        print((folder / "results.json").read_text(encoding="utf-8"), end="")
+    else:
+        print(f"\n{results.markdown()}\n\nwritten: {folder / 'results.json'}, {folder / 'report.html'}")
+    return 0 if results.shows_damage and not results.errors else 1
+
+
+def _question(folder: Path, manifest: Manifest) -> None:
+    """Open every level and let it answer about two phantoms that nobody trained on."""
+    shown = [phantom for phantom in phantoms.generate(_SEED, 8) if phantom.severity == "severe"][:2]
+    images = [phantom.image for phantom in shown]
+    names = [label.name for label in PHANTOM_LABELS]
+    print(f"  images: two phantoms, drawn with {' and '.join(phantom.finding for phantom in shown)}")
+    for level in manifest.variants:
+        model = open_model(folder, level)
+        try:
+            if "generate" in model.abilities:
+                question = FINDING_QUESTIONS[0]
+                answers = []
+                for image in images:
+                    *_, answer = model.generate([Message("user", question, (image,))], max_tokens=24)
+                    answers.append(getattr(answer, "text", ""))
+            else:
+                question = "best of the phantoms' labels"
+                scores = model.classify(images, [class_prompts(label) for label in PHANTOM_LABELS])
+                answers = [f"{names[int(row.argmax())]} ({row.max():.2f})" for row in scores]
+        finally:
+            model.close()
+        print(f"  {level:<6} {question} {' | '.join(answers)}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -29,10 +28,19 @@ _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # What identifies a source, beside its weights. READMEs and the like may differ between copies of the same model.
 _SOURCE_FILES = (
-    "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json", "tokenizer.json",
-    "tokenizer.model", "spiece.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "spiece.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,9 @@ class Checkpoint:
                 stream.seek(tensor.offset + start * row_bytes)
                 data = stream.read(count * row_bytes)
                 if len(data) != count * row_bytes:
-                    raise CheckpointError(f"{tensor.path}: the file ends inside {tensor.name}", remedy="download it again")
+                    raise CheckpointError(
+                        f"{tensor.path}: the file ends inside {tensor.name}", remedy="download it again"
+                    )
                 yield to_float32(data, tensor.dtype).reshape((count, *tensor.shape[1:]) if tensor.shape else ())
 
     def read(self, tensor: Tensor) -> NDArray[np.float32]:
@@ -161,7 +171,9 @@ def read_header(path: Path) -> list[Tensor]:
         if length > MAX_HEADER_BYTES:
             raise CheckpointError(f"{path}: a header of {length} bytes", allowed=f"at most {MAX_HEADER_BYTES} bytes")
         if 8 + length > size:
-            raise CheckpointError(f"{path}: truncated: a header of {length} bytes in a file of {size}", remedy="download it again")
+            raise CheckpointError(
+                f"{path}: truncated: a header of {length} bytes in a file of {size}", remedy="download it again"
+            )
         raw = stream.read(length)
     try:
         header = json.loads(raw)
@@ -201,7 +213,9 @@ def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
     if end - start != count * _ITEM_BYTES[dtype]:
         raise CheckpointError(f"{path}: {name}: {end - start} bytes for shape {list(shape)} of {dtype}")
     if base + end > size:
-        raise CheckpointError(f"{path}: truncated: {name} ends at byte {base + end} of {size}", remedy="download it again")
+        raise CheckpointError(
+            f"{path}: truncated: {name} ends at byte {base + end} of {size}", remedy="download it again"
+        )
     return Tensor(name, path, dtype, shape, base + start, end - start)
 
 
@@ -213,10 +227,12 @@ def _shards(root: Path) -> list[Path]:
             raise CheckpointError(f"{index}: no weight_map from tensor names to file names")
         names = sorted(set(weight_map.values()))
         for name in names:
-            if os.path.basename(name) != name or not name.endswith(".safetensors"):
+            if Path(name).name != name or not name.endswith(".safetensors"):
                 raise CheckpointError(f"{index}: {name!r} is no safetensors file of this folder")
             if not (root / name).is_file():
-                raise CheckpointError(f"{root}: shard {name} is missing, though the index lists it", remedy="download it again")
+                raise CheckpointError(
+                    f"{root}: shard {name} is missing, though the index lists it", remedy="download it again"
+                )
         return [root / name for name in names]
     single = root / "model.safetensors"
     if single.is_file():
@@ -237,4 +253,6 @@ def _check_index(root: Path, tensors: Mapping[str, Tensor]) -> None:
         return
     for name, shard in read_json(index)["weight_map"].items():
         if name not in tensors or tensors[name].path.name != shard:
-            raise CheckpointError(f"{root}: {name} is not in {shard}, though the index says so", remedy="download it again")
+            raise CheckpointError(
+                f"{root}: {name} is not in {shard}, though the index says so", remedy="download it again"
+            )

@@ -22,18 +22,20 @@ def parser() -> argparse.ArgumentParser:
     """The whole command line."""
     top = argparse.ArgumentParser(
         prog="edgekit",
-        description="Convert MedGemma and MedSigLIP for the edge, prove the result against the original, measure what was lost.",
+        description="Convert MedGemma and MedSigLIP for the edge, prove them against the originals, measure the loss.",
         epilog="edgekit COMMAND --help shows each command's options and examples.",
     )
     top.add_argument("--version", action="version", version=f"edgekit {__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def command(name: str, help: str, *examples: str) -> argparse.ArgumentParser:
+    def command(name: str, summary: str, *examples: str) -> argparse.ArgumentParser:
         added = commands.add_parser(
-            name, help=help, description=help[0].upper() + help[1:] + ".",
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
             epilog="examples:\n" + "\n".join(f"  edgekit {example}" for example in examples),
             formatter_class=argparse.RawDescriptionHelpFormatter,
-        )  # fmt: skip
+        )
         added.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
         return added
 
@@ -41,28 +43,51 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("--force", action="store_true", help="compile even when the cache has this build")
     setup.add_argument("--no-amx", action="store_true", help="leave out the tile unit of recent Intel CPUs")
 
-    export = command("export", "convert a checkpoint into a proven artifact",
-                     "export ./medgemma-4b-it --recipe medgemma-4b --to ./medgemma",
-                     "export medsiglip-reference --to ./medsiglip --level int8")  # fmt: skip
+    export = command(
+        "export",
+        "convert a checkpoint into a proven artifact",
+        "export ./medgemma-4b-it --recipe medgemma-4b --to ./medgemma",
+        "export medsiglip-reference --to ./medsiglip --level int8",
+    )
     export.add_argument("source", metavar="SOURCE", help="a checkpoint folder, or a reference model's name")
-    export.add_argument("--to", type=Path, required=True, metavar="DIR", help="the artifact's folder; its levels add up")
+    export.add_argument(
+        "--to", type=Path, required=True, metavar="DIR", help="the artifact's folder; its levels add up"
+    )
     export.add_argument("--recipe", metavar="NAME", help="which model it is, where its config.json does not tell")
     _levels(export, "a variant of the recipe; all without any")
-    export.add_argument("--part", action="append", default=[], metavar="ROLE=LEVEL", help="give a part another level than the variant does; may be repeated")
+    export.add_argument(
+        "--part",
+        action="append",
+        default=[],
+        metavar="ROLE=LEVEL",
+        help="give a part another level than the variant does; may be repeated",
+    )
     export.add_argument("--no-prove", action="store_true", help="publish without comparing; every open will say so")
     export.add_argument("--fresh", action="store_true", help="forget what an interrupted run left")
 
-    prove = command("prove", "compare an artifact with its original and record the result",
-                    "prove ./medgemma --reference ./medgemma-4b-it", "prove ./medsiglip --level int8")  # fmt: skip
+    prove = command(
+        "prove",
+        "compare an artifact with its original and record the result",
+        "prove ./medgemma --reference ./medgemma-4b-it",
+        "prove ./medsiglip --level int8",
+    )
     prove.add_argument("folder", type=Path, metavar="DIR")
     _levels(prove, "a variant; all without any")
-    prove.add_argument("--reference", metavar="SOURCE", help="the checkpoint that it was made from; reference models are found without")
+    prove.add_argument(
+        "--reference", metavar="SOURCE", help="the checkpoint that it was made from; reference models are found without"
+    )
 
-    inspect = command("inspect", "show what an artifact is and check its files", "inspect ./medgemma", "inspect ./medgemma --json")
+    inspect = command(
+        "inspect", "show what an artifact is and check its files", "inspect ./medgemma", "inspect ./medgemma --json"
+    )
     inspect.add_argument("folder", type=Path, metavar="DIR")
 
-    ask = command("ask", "ask a question, about images or without",
-                  'ask ./medgemma "Describe this X-ray" --image chest.png', 'ask ./medgemma "What is a pneumothorax?" --level Q8_0')  # fmt: skip
+    ask = command(
+        "ask",
+        "ask a question, about images or without",
+        'ask ./medgemma "Describe this X-ray" --image chest.png',
+        'ask ./medgemma "What is a pneumothorax?" --level Q8_0',
+    )
     ask.add_argument("folder", type=Path, metavar="DIR")
     ask.add_argument("question", metavar="QUESTION")
     ask.add_argument("--image", action="append", default=[], type=Path, metavar="FILE", help="may be repeated")
@@ -70,36 +95,62 @@ def parser() -> argparse.ArgumentParser:
     ask.add_argument("--system", metavar="TEXT", help="a system instruction; MedGemma was evaluated without one")
     ask.add_argument("--max-tokens", type=int, default=512, metavar="N", help="the output budget (default: 512)")
 
-    classify = command("classify", "score labels for images",
-                       'classify ./medsiglip chest.png --label "normal lungs" --label pneumonia')  # fmt: skip
+    classify = command(
+        "classify", "score labels for images", 'classify ./medsiglip chest.png --label "normal lungs" --label pneumonia'
+    )
     classify.add_argument("folder", type=Path, metavar="DIR")
     classify.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     classify.add_argument("--label", action="append", required=True, metavar="TEXT", help="may be repeated")
     _one_level(classify)
 
-    bench = command("bench", "measure artifacts against the full-precision model",
-                    "bench ./medgemma ./medsiglip --data ../data", "bench ./medgemma --level Q4_0 --task finding-phantom")  # fmt: skip
+    bench = command(
+        "bench",
+        "measure artifacts against the full-precision model",
+        "bench ./medgemma ./medsiglip --data ../data",
+        "bench ./medgemma --level Q4_0 --task finding-phantom",
+    )
     bench.add_argument("folders", type=Path, nargs="+", metavar="DIR")
     _levels(bench, "a variant; all without any")
-    bench.add_argument("--reference", action="append", default=[], metavar="SOURCE", help="a checkpoint that an artifact was made from; may be repeated")
-    bench.add_argument("--task", action="append", default=[], metavar="NAME", help="a task (edgekit list tasks); all that fit without any")
+    bench.add_argument(
+        "--reference",
+        action="append",
+        default=[],
+        metavar="SOURCE",
+        help="a checkpoint that an artifact was made from; may be repeated",
+    )
+    bench.add_argument(
+        "--task",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a task (edgekit list tasks); all that fit without any",
+    )
     bench.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
-    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="latency rounds, interleaved over the rows (default: 5)")
-    bench.add_argument("--to", type=Path, metavar="DIR", help="write results.json, report.md and report.html here; an interrupted run goes on from it")
+    bench.add_argument(
+        "--rounds", type=int, default=5, metavar="N", help="latency rounds, interleaved over the rows (default: 5)"
+    )
+    bench.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="write results.json, report.md and report.html here; an interrupted run goes on from it",
+    )
 
     listing = command("list", "list what can be named", "list levels", "list recipes --json")
     listing.add_argument("kind", choices=("levels", "recipes", "devices", "tasks"))
 
     command("doctor", "show this machine, its libraries and what each can do here", "doctor", "doctor --json")
 
-    demo = command("demo", "run the main job on the reference models, end to end", "demo", "demo --to /tmp/demo --data ../data")
+    demo = command(
+        "demo", "run the main job on the reference models, end to end", "demo", "demo --to /tmp/demo --data ../data"
+    )
     demo.add_argument("--to", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)")
     demo.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
     return top
 
 
-def _levels(command: argparse.ArgumentParser, help: str) -> None:
-    command.add_argument("--level", action="append", default=[], metavar="NAME", help=f"{help}; may be repeated")
+def _levels(command: argparse.ArgumentParser, summary: str) -> None:
+    command.add_argument("--level", action="append", default=[], metavar="NAME", help=f"{summary}; may be repeated")
 
 
 def _one_level(command: argparse.ArgumentParser) -> None:

@@ -74,18 +74,18 @@ def roundtrip(weights: NDArray[np.float32], codec: str) -> NDArray[np.float32]:
     rows = weights.reshape(-1, weights.shape[-1])
     if codec == "int8":
         scale = int8_scales(rows)
-        return (int8_values(rows, scale).astype(np.float32) * scale).reshape(weights.shape)
+        return np.asarray(int8_values(rows, scale) * scale, np.float32).reshape(weights.shape)
     return decode(encode(rows, codec), codec).reshape(weights.shape)
 
 
 def int8_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """One symmetric scale per output channel, [n, 1] float32."""
-    return np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / np.float32(127)
+    return np.asarray(np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny) / 127, np.float32)
 
 
 def int8_values(rows: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArray[np.int8]:
     """Rows rounded to nearest on their scale, [n, width] int8 in -127 .. 127."""
-    return np.clip(np.rint(rows / scale), -127, 127).astype(np.int8)
+    return np.asarray(np.clip(np.rint(rows / scale), -127, 127), np.int8)
 
 
 def round_to_nearest(weights: NDArray[np.float32], bits: int, group: int = 32) -> NDArray[np.float32]:
@@ -96,7 +96,7 @@ def round_to_nearest(weights: NDArray[np.float32], bits: int, group: int = 32) -
     levels = 2 ** (bits - 1) - 1
     scale = np.maximum(np.abs(rows).max(axis=2, keepdims=True), np.finfo(np.float32).tiny) / np.float32(levels)
     rounded = np.clip(np.rint(rows / scale), -levels, levels) * scale
-    return rounded.reshape(-1, width + padded)[:, :width].reshape(weights.shape).astype(np.float32)
+    return np.asarray(rounded.reshape(-1, width + padded)[:, :width].reshape(weights.shape), np.float32)
 
 
 def _to_bf16(rows: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -112,7 +112,9 @@ def _ggml_quantize(rows: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
     if width % size:
         raise CheckpointError(f"rows of {width} weights cannot be stored as {name}", allowed=f"a multiple of {size}")
     out = np.empty((count, width // size * bytes_), np.uint8)
-    written = _ggml().ggml_quantize_chunk(int(ggml_type(name)), rows.ctypes.data, out.ctypes.data, 0, count, width, None)
+    written = _ggml().ggml_quantize_chunk(
+        int(ggml_type(name)), rows.ctypes.data, out.ctypes.data, 0, count, width, None
+    )
     if written != out.nbytes:
         raise CheckpointError(f"ggml wrote {written} bytes of {name}, expected {out.nbytes}")
     return out
@@ -130,5 +132,11 @@ def _ggml() -> ctypes.CDLL:
     name = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}.get(sys.platform, "libggml-base.so")
     ggml = ctypes.CDLL(str(folder / name))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
-    ggml.ggml_quantize_chunk.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * 3, ctypes.c_void_p]
+    ggml.ggml_quantize_chunk.argtypes = [
+        ctypes.c_int,
+        ctypes.c_void_p,
+        ctypes.c_void_p,
+        *[ctypes.c_int64] * 3,
+        ctypes.c_void_p,
+    ]
     return ggml

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.errors import UsageError
+from edgekit.progress import Bars
 
 if TYPE_CHECKING:
-    from edgekit.manifest import Manifest, Part
+    from edgekit.manifest import Manifest
     from edgekit.runtime.base import Generation
 
 
@@ -22,7 +23,15 @@ def setup(options: Namespace) -> int:
 
     result = build(force=options.force, amx=not options.no_amx)
     if options.json:
-        emit({"version": result.version, "key": result.key, "wheel": str(result.wheel), "reused": result.reused, "seconds": round(result.seconds, 1)})
+        emit(
+            {
+                "version": result.version,
+                "key": result.key,
+                "wheel": str(result.wheel),
+                "reused": result.reused,
+                "seconds": round(result.seconds, 1),
+            }
+        )
     else:
         origin = "taken from the cache" if result.reused else "built for this CPU"
         print(f"llama-cpp-python {result.version} {origin} in {result.seconds:.0f} s and tested: {result.system_info}")
@@ -31,49 +40,55 @@ def setup(options: Namespace) -> int:
 
 def export(options: Namespace) -> int:
     """Convert, prove, publish."""
-    from edgekit import artifact
+    from edgekit import artifact, describe
 
     parts = dict(_part(text) for text in options.part)
     done = artifact.export(
-        source_folder(options.source), options.to, recipe_name=options.recipe, levels=options.level, parts=parts,
-        prove=not options.no_prove, fresh=options.fresh, progress=_Bars(),
-    )  # fmt: skip
+        source_folder(options.source),
+        options.to,
+        recipe_name=options.recipe,
+        levels=options.level,
+        parts=parts,
+        prove=not options.no_prove,
+        fresh=options.fresh,
+        progress=Bars(),
+    )
     if options.json:
         emit(done.manifest.model_dump(mode="json"))
         return 0
     added = {part.id for part in done.added}
-    print("\n".join(_description(done.folder, done.manifest, only=added)))
+    print("\n".join(describe.artifact_lines(done.folder, done.manifest, only=added)))
     if not added:
         print("nothing new: every part was there already")
-    for line in _usage(done.folder, done.manifest):
+    for line in describe.usage_lines(done.folder, done.manifest):
         print(line)
     return 0
 
 
 def prove(options: Namespace) -> int:
     """Prove an artifact that exists."""
-    from edgekit import artifact, manifest
+    from edgekit import artifact, describe, manifest
 
     found = manifest.read(options.folder)
     source = source_folder(options.reference) if options.reference else reference_of(found)
-    proven = artifact.prove(options.folder, source, levels=options.level, progress=_Bars())
+    proven = artifact.prove(options.folder, source, levels=options.level, progress=Bars())
     if options.json:
         emit(proven.model_dump(mode="json"))
     else:
-        print("\n".join(_description(options.folder, proven)))
+        print("\n".join(describe.artifact_lines(options.folder, proven)))
     return 0
 
 
 def inspect(options: Namespace) -> int:
     """Show an artifact, and check its files against their hashes."""
-    from edgekit import manifest
+    from edgekit import describe, manifest
 
     found = manifest.read(options.folder)
     manifest.verify(options.folder, (found.tokenizer, *found.support_files, *(f for p in found.parts for f in p.files)))
     if options.json:
         emit(found.model_dump(mode="json"))
     else:
-        print("\n".join(_description(options.folder, found)))
+        print("\n".join(describe.artifact_lines(options.folder, found)))
         print("files     all as the manifest describes them")
     return 0
 
@@ -141,9 +156,14 @@ def bench(options: Namespace) -> int:
     from edgekit.bench import bench as run
 
     results = run(
-        options.folders, levels=options.level, reference=[source_folder(name) for name in options.reference],
-        tasks=options.task, data=options.data, rounds=options.rounds, work=options.to and options.to / "work",
-    )  # fmt: skip
+        options.folders,
+        levels=options.level,
+        reference=[source_folder(name) for name in options.reference],
+        tasks=options.task,
+        data=options.data,
+        rounds=options.rounds,
+        work=options.to and options.to / "work",
+    )
     if options.to:
         results.write(options.to)
     if options.json:
@@ -157,7 +177,9 @@ def bench(options: Namespace) -> int:
 
 def list_(options: Namespace) -> int:
     """List levels, recipes, devices or tasks."""
-    rows = _LISTS[options.kind]()
+    from edgekit import describe
+
+    rows = describe.LISTS[options.kind]()
     if options.json:
         emit(rows)
         return 0
@@ -184,13 +206,21 @@ def demo(options: Namespace) -> int:
     """Run the main job."""
     from edgekit.demo import run
 
-    return run(options.to, options.data, _Bars(), as_json=options.json)
+    return run(options.to, options.data, Bars(), as_json=options.json)
 
 
 COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
-    "setup": setup, "export": export, "prove": prove, "inspect": inspect, "ask": ask, "classify": classify,
-    "bench": bench, "list": list_, "doctor": doctor, "demo": demo,
-}  # fmt: skip
+    "setup": setup,
+    "export": export,
+    "prove": prove,
+    "inspect": inspect,
+    "ask": ask,
+    "classify": classify,
+    "bench": bench,
+    "list": list_,
+    "doctor": doctor,
+    "demo": demo,
+}
 
 
 def reference_of(found: Manifest) -> Path:
@@ -202,7 +232,9 @@ def reference_of(found: Manifest) -> Path:
         folder = reference.path(name)
         if folder and open_checkpoint(folder).sha256 == found.source.sha256:
             return folder
-    raise UsageError("the checkpoint that this artifact was made from is not known", remedy="name it with --reference SOURCE")
+    raise UsageError(
+        "the checkpoint that this artifact was made from is not known", remedy="name it with --reference SOURCE"
+    )
 
 
 def source_folder(name: str) -> Path:
@@ -221,101 +253,8 @@ def emit(data: Any) -> None:
     print(json.dumps(data, indent=1, ensure_ascii=False))
 
 
-class _Bars:
-    """Progress bars on standard error; none where that is no terminal."""
-
-    def __init__(self) -> None:
-        self._bar: Any = None
-
-    def start(self, label: str, total: int) -> None:
-        """Begin a phase."""
-        from tqdm import tqdm
-
-        self.finish()
-        self._bar = tqdm(total=total, desc=label, unit_scale=total > 1000, disable=None, leave=False, file=sys.stderr)
-
-    def advance(self, units: int = 1) -> None:
-        """Go on."""
-        if self._bar is not None:
-            self._bar.update(units)
-
-    def finish(self) -> None:
-        """End the phase."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
-
-
 def _part(text: str) -> tuple[str, str]:
     role, separator, level = text.partition("=")
     if not separator or not role or not level:
         raise UsageError(f"--part {text}", allowed="ROLE=LEVEL, for example vision=BF16")
     return role, level
-
-
-def _description(folder: Path, found: Manifest, only: set[str] | None = None) -> list[str]:
-    """An artifact for people."""
-    lines = [f"{found.title}  ({folder})"]
-    if found.stand_in:
-        lines.append(f"stand-in  {found.stand_in}")
-    lines += [f"source    {found.source.name}, SHA-256 {found.source.sha256[:16]}...", f"licence   {found.license.splitlines()[0]}"]
-    for name, parts in found.variants.items():
-        mark = " (default)" if name == found.default else ""
-        lines.append(f"level     {name}{mark}: {', '.join(f'{role} {found.part(i).level}' for role, i in parts.items())}")
-    for part in found.parts:
-        if only is None or part.id in only:
-            lines += _part_lines(part)
-    return lines
-
-
-def _part_lines(part: Part) -> list[str]:
-    size = sum(file.bytes for file in part.files)
-    types = ", ".join(f"{name} {count / part.weights:.1%}" for name, count in part.tensor_types.items())
-    head = f"part      {part.role} {part.level}: {size / 1e6:.1f} MB, {part.bits_per_weight:.2f} bits per weight ({types})"
-    lines = [head, *(f"          {file.path}  {file.sha256[:16]}..." for file in part.files)]
-    if part.parity is None:
-        return [*lines, "          parity: not measured"]
-    wiring, loss, unit = part.parity.wiring, part.parity.loss, "KL" if part.parity.metric == "kl" else "cosine"
-    top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
-    return [*lines, f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}); "
-                    f"loss {unit} {loss['mean']:.6g}{top}; {part.parity.positions} compared, on {part.parity.inputs}"]  # fmt: skip
-
-
-def _usage(folder: Path, found: Manifest) -> list[str]:
-    """The exact line for users who run the files with llama.cpp's own server."""
-    _, parts = found.variant(None)
-    if {"decoder", "vision"} <= set(parts):
-        model, vision = (folder / parts[role].files[0].path for role in ("decoder", "vision"))
-        return [f"run with  llama-server -m {model} --mmproj {vision}"]
-    return []
-
-
-def _levels() -> list[dict[str, Any]]:
-    from edgekit.levels import LEVELS
-
-    return [{"name": row.name, "format": row.format, "codec": row.codec,
-             "mixture": ", ".join(f"{kind} {codec}" for kind, codec in row.mixture.items())} for row in LEVELS.values()]  # fmt: skip
-
-
-def _recipes() -> list[dict[str, Any]]:
-    from edgekit import find
-    from edgekit.recipes import recipe
-
-    return [{"name": r.name, "title": r.title, "levels": ", ".join(r.variant), "source": r.source} for r in map(recipe, find.names("exports"))]
-
-
-def _devices() -> list[dict[str, Any]]:
-    from edgekit import find
-    from edgekit.devices import device
-
-    return [{"name": d.name, "title": d.title, "model_memory_gb": f"{d.model_memory_gb:g} GB for a model"} for d in map(device, find.names("devices"))]
-
-
-def _tasks() -> list[dict[str, Any]]:
-    from edgekit import find
-    from edgekit.bench.tasks import task
-
-    return [{"name": t.name, "kind": t.kind, "dataset": t.dataset} for t in map(task, find.names("benchmarks"))]
-
-
-_LISTS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {"levels": _levels, "recipes": _recipes, "devices": _devices, "tasks": _tasks}

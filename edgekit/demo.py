@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 from edgekit import artifact, reference
-from edgekit.artifact import Progress
 from edgekit.bench import bench
 from edgekit.errors import UsageError
 from edgekit.inputs.prompt import Message
 from edgekit.manifest import Manifest
+from edgekit.progress import Progress
 from edgekit.reference import phantoms
 from edgekit.reference.vocabulary import FINDING_QUESTIONS, PHANTOM_LABELS, class_prompts
 from edgekit.runtime import open_model
@@ -29,7 +29,9 @@ def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = 
     for name in reference.NAMES:
         source = reference.path(name)
         if source is None:
-            raise UsageError(f"the reference model {name} is not installed", remedy="install edgekit from its repository")
+            raise UsageError(
+                f"the reference model {name} is not installed", remedy="install edgekit from its repository"
+            )
         started = time.perf_counter()
         done = artifact.export(source, folder / name, progress=progress)
         phases[f"export and proof, {name}"] = time.perf_counter() - started

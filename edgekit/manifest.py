@@ -131,9 +131,9 @@ class Manifest(_Frozen):
         return chosen, {role: self.part(part_id) for role, part_id in self.variants[chosen].items()}
 
 
-def part_id(role: str, format: str, level: str, files: tuple[FileEntry, ...]) -> str:
+def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...]) -> str:
     """The identity of a part: a SHA-256 over its role, format, level and its files' contents."""
-    described = json.dumps([role, format, level, [[f.path, f.sha256] for f in files]], separators=(",", ":"))
+    described = json.dumps([role, file_format, level, [[f.path, f.sha256] for f in files]], separators=(",", ":"))
     return hashlib.sha256(described.encode()).hexdigest()
 
 
@@ -169,7 +169,9 @@ def read(folder: Path) -> Manifest:
     if not folder.is_dir():
         raise ArtifactError(f"{folder}: no such folder", remedy="edgekit export SOURCE --to DIR makes one")
     if not path.is_file():
-        raise ArtifactError(f"{folder}: is no edgekit artifact: it has no {FILE_NAME}", remedy="edgekit export SOURCE --to DIR")
+        raise ArtifactError(
+            f"{folder}: is no edgekit artifact: it has no {FILE_NAME}", remedy="edgekit export SOURCE --to DIR"
+        )
     if path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise ArtifactError(f"{path}: larger than a manifest can be", allowed=f"at most {_MAX_MANIFEST_BYTES} bytes")
     try:
@@ -201,7 +203,9 @@ def verify(folder: Path, entries: tuple[FileEntry, ...]) -> None:
             raise ArtifactError(f"{path}: missing, though the manifest lists it", remedy="export the artifact again")
         size = path.stat().st_size
         if size != entry.bytes:
-            raise ArtifactError(f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy="export the artifact again")
+            raise ArtifactError(
+                f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy="export the artifact again"
+            )
         if (found := sha256_file(path)) != entry.sha256:
             raise ArtifactError(
                 f"{path}: its SHA-256 is {found[:16]}..., the manifest says {entry.sha256[:16]}...",

@@ -112,8 +112,14 @@ def prove_part(plan: PartPlan, model: Model, references: References, inputs: Inp
 # ---------------------------------------------------------------- encoders
 
 
-def _prove_encoder(plan: PartPlan, model: ChatModel | ContrastiveModel, encoder: Encoder, references: References,
-                   inputs: Inputs, gates: Gates) -> Parity:  # fmt: skip
+def _prove_encoder(
+    plan: PartPlan,
+    model: ChatModel | ContrastiveModel,
+    encoder: Encoder,
+    references: References,
+    inputs: Inputs,
+    gates: Gates,
+) -> Parity:
     where = f"{plan.role} {plan.level.name}"
     expected_batch = hf_inputs.encoder_inputs(plan.checkpoint, plan.config, plan.role, inputs.images, inputs.captions)
     batch = _our_batch(plan, model, inputs, expected_batch)
@@ -137,12 +143,16 @@ def _prove_encoder(plan: PartPlan, model: ChatModel | ContrastiveModel, encoder:
     return Parity(metric="cosine", wiring=wiring, loss=loss, positions=len(batch), inputs=inputs.name)
 
 
-def _our_batch(plan: PartPlan, model: ChatModel | ContrastiveModel, inputs: Inputs, expected: NDArray[Any]) -> NDArray[Any]:
+def _our_batch(
+    plan: PartPlan, model: ChatModel | ContrastiveModel, inputs: Inputs, expected: NDArray[Any]
+) -> NDArray[Any]:
     """The batch as the artifact's own preprocessing makes it, checked against Hugging Face's."""
     where = f"{plan.role} {plan.level.name}: preprocessing"
     if isinstance(model, ContrastiveModel) and plan.role == "text_encoder":
         settings = model.settings
-        ids = prompts_.encode_siglip(model.tokenizer, inputs.captions, settings["text_length"], settings["pad_token_id"])
+        ids = prompts_.encode_siglip(
+            model.tokenizer, inputs.captions, settings["text_length"], settings["pad_token_id"]
+        )
         wrong = np.flatnonzero((ids != expected).any(axis=1))
         if len(wrong):
             raise GateError(f"{where}: ids of {inputs.captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
@@ -206,11 +216,14 @@ def _prove_decoder(plan: PartPlan, model: ChatModel, references: References, inp
     return Parity(
         metric="kl",
         wiring={"mean": _rounded(kl.mean()), "worst": _rounded(kl.max())},
-        loss={"mean": _rounded(loss.mean()), "worst": _rounded(loss.max()),
-              "top1": _rounded(metrics.top1_agreement(original, actual).mean())},
+        loss={
+            "mean": _rounded(loss.mean()),
+            "worst": _rounded(loss.max()),
+            "top1": _rounded(metrics.top1_agreement(original, actual).mean()),
+        },
         positions=len(actual),
         inputs=inputs.name,
-    )  # fmt: skip
+    )
 
 
 def _prompts(plan: PartPlan, inputs: Inputs) -> list[_Prompt]:
@@ -220,9 +233,13 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> list[_Prompt]:
     conversations = (
         (Message("user", inputs.text),),
         (Message("user", paragraphs[0], (first,)),),
-        (Message("system", "You look at phantoms."), Message("user", "What is this?", (second,)),
-         Message("assistant", paragraphs[1][:200]), Message("user", f"And this?\n\n{paragraphs[2]}", (third,))),
-    )  # fmt: skip
+        (
+            Message("system", "You look at phantoms."),
+            Message("user", "What is this?", (second,)),
+            Message("assistant", paragraphs[1][:200]),
+            Message("user", f"And this?\n\n{paragraphs[2]}", (third,)),
+        ),
+    )
     prompts = []
     for messages in conversations:
         processed = hf_inputs.processed(plan.checkpoint, plan.config, messages)
@@ -231,7 +248,9 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> list[_Prompt]:
         # Where mask and positions matter: from the first image token on, or beyond the window.
         start = int(is_image.argmax()) if is_image.any() else plan.config.text_config.sliding_window
         if not start < length <= CONTEXT:
-            raise GateError(f"a proof prompt of {length} tokens", allowed=f"{start + 1} to {CONTEXT}", remedy="another text")
+            raise GateError(
+                f"a proof prompt of {length} tokens", allowed=f"{start + 1} to {CONTEXT}", remedy="another text"
+            )
         want = np.unique(np.linspace(start, length - 1, _POSITIONS).astype(int))
         prompts.append(_Prompt(messages, processed, tuple(int(position) for position in want)))
     return prompts
@@ -244,7 +263,9 @@ def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Float:
     ids = [token for s in segments for token in ([image] * len(s) if isinstance(s, Embeddings) else s.ids)]
     expected = list(prompt.processed["input_ids"])
     if ids != expected:
-        at = next((i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), min(len(ids), len(expected)))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), min(len(ids), len(expected))
+        )
         raise GateError(
             f"{where}: the prompt differs from Hugging Face's processor at token {at}: {ids[at : at + 8]}",
             allowed=f"{expected[at : at + 8]}",

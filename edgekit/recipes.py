@@ -77,7 +77,9 @@ def recipe(name: str) -> Recipe:
             try:
                 level(level_name)
             except UsageError as error:
-                raise UsageError(f"recipe {name}, variant {variant}, {role}: {error.message}", allowed=error.allowed) from error
+                raise UsageError(
+                    f"recipe {name}, variant {variant}, {role}: {error.message}", allowed=error.allowed
+                ) from error
     if loaded.default not in loaded.variant:
         raise UsageError(f"recipe {name}: default {loaded.default!r} is no variant", allowed=", ".join(loaded.variant))
     return loaded

@@ -36,7 +36,7 @@ def columns(records: Sequence[Record]) -> list[Column]:
     every = [
         Column("level", lambda r: r.row),
         Column("size MB", lambda r: _number(r.bytes, 1e6, 1)),
-        Column("bits/ weight", lambda r: _number(r.bits_per_weight, 1, 2)),
+        Column("bits/weight", lambda r: _number(r.bits_per_weight, 1, 2)),
         Column("accuracy %", lambda r: percent(_of(r, headline))),
         Column("to full precision, points", lambda r: points(_measured(r, headline))),
         Column("KL, nats", lambda r: small(r.metric("kl"))),

@@ -17,6 +17,7 @@ from edgekit.families import FAMILIES
 from edgekit.manifest import Manifest, Part
 
 CONTROL_BITS = 3
+LEAST_CONTROL_BITS = 2
 _ABILITY = {"logits": "generate", "pooled": "embed_image"}
 
 

@@ -16,20 +16,18 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from edgekit import find
 from edgekit.bench import datasets
 from edgekit.bench.cells import Cell, Outcome, Processes
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.environment import environment
+from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record, cell_key, measurement, record
 from edgekit.bench.results import Results, damage
-from edgekit.bench.rows import CONTROL_BITS, Row, Subject, subjects
+from edgekit.bench.rows import CONTROL_BITS, LEAST_CONTROL_BITS, Row, Subject, subjects
 from edgekit.bench.tasks import LatencyTask, Task
-from edgekit.bench.tasks import task as load_task
 from edgekit.cpu import cpu, memory
 from edgekit.errors import EdgekitError, UsageError
 
-_LEAST_BITS = 2
 _PROCESS_BYTES = 1_000_000_000  # Python, torch and transformers before any weight
 _BYTES_PER_WEIGHT = 6  # float32, and half as much again while it is loaded
 
@@ -55,50 +53,17 @@ def bench(
     if rounds < 1:
         raise UsageError(f"{rounds} rounds", allowed="1 or more")
     found = subjects(artifacts, levels, reference)
-    chosen = _choose(tasks, data, found)
-    with _folder(work) as folder, _Run(folder, data, chosen, progress) as run:
-        run.expect(found, rounds, controls)
+    chosen = choose(tasks, data, found)
+    with _folder(work) as folder, _Run(folder, data, chosen, found, progress) as run:
+        if controls:
+            run.add_controls(found, CONTROL_BITS)
+        run.expect(found, rounds)
         run.phase("reference", lambda: run.references(found))
         run.phase("accuracy and fidelity", lambda: run.quality(found))
-        rows = {subject.folder: subject.rows for subject in found}
-        if controls:
-            run.phase("controls", lambda: run.controls(found, rows))
+        run.phase("weaker controls", lambda: run.weaken_controls(found))
         run.phase("latency", lambda: run.latency(found, rounds))
-        records = [run.record(subject, row) for subject in found for row in rows[subject.folder]]
-        return Results(tuple(records), dict(run.phases), _notes(found, data))
-
-
-def _choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) -> list[Task]:
-    """The tasks that were named, or all that fit."""
-    if names:
-        chosen = [load_task(name) for name in names]
-        if data is None and (without := [t for t in chosen if datasets.source(t.dataset).file]):
-            raise UsageError(
-                f"task {without[0].name} needs data", remedy=f"--data DIR, with {datasets.RADIOLOGY} in it"
-            )
-        for task in chosen:
-            if not any(_fits(task, subject) for subject in found):
-                raise UsageError(f"task {task.name}: none of these models can {task.needs}")
-        return chosen
-    every = [load_task(name) for name in find.names("benchmarks")]
-    return [task for task in every if data is not None or datasets.source(task.dataset).file is None]
-
-
-def _fits(task: Task, subject: Subject) -> bool:
-    return task.needs is None or task.needs in subject.abilities
-
-
-def _notes(found: Sequence[Subject], data: Path | None) -> tuple[str, ...]:
-    notes = []
-    for subject in found:
-        if subject.source is None:
-            notes.append(
-                f"{subject.manifest.title}: the checkpoint it was made from is not here, so nothing is compared with "
-                "full precision (--reference SOURCE names its folder)"
-            )
-    if data is None:
-        notes.append("measured on phantoms only; --data DIR adds real images")
-    return tuple(notes)
+        records = [run.record(subject, row) for subject in found for row in run.rows[subject.folder]]
+        return Results(tuple(records), dict(run.phases), (*notes(found, data), *run.notes))
 
 
 @contextmanager
@@ -123,8 +88,12 @@ class _Job:
 class _Run:
     """The state of one benchmark: outcomes by row and task, finished cells on disk, the progress bar."""
 
-    def __init__(self, work: Path, data: Path | None, tasks: Sequence[Task], progress: bool) -> None:
-        self.work, self.data, self.tasks = work, data, tasks
+    def __init__(
+        self, work: Path, data: Path | None, tasks: Sequence[Task], found: Sequence[Subject], progress: bool
+    ) -> None:
+        self.work, self.cache, self.data, self.tasks = work, work / "reference", data, tasks
+        self.rows = {subject.folder: subject.rows for subject in found}
+        self.notes: list[str] = []
         self.quality_tasks = [task for task in tasks if not isinstance(task, LatencyTask)]
         self.latency_tasks = [task for task in tasks if isinstance(task, LatencyTask)]
         self.outcomes: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
@@ -143,12 +112,13 @@ class _Run:
         self._processes.stop()
         self._bar.close()
 
-    def expect(self, found: Sequence[Subject], rounds: int, controls: bool) -> None:
+    def expect(self, found: Sequence[Subject], rounds: int) -> None:
         """Tell the progress bar how much is coming."""
+        cells = 0
         for subject in found:
-            rows, quality = len(subject.rows), len(self._quality(subject, self.quality_tasks))
-            with_control = rows + (controls and subject.source is not None)
-            self._bar.total = (self._bar.total or 0) + with_control * quality + rows * rounds * len(self.latency_tasks)
+            cells += len(self.rows[subject.folder]) * len(self._quality(subject))
+            cells += len(subject.rows) * rounds * len(self.latency_tasks)
+        self._bar.total = cells
         self._bar.refresh()
 
     def phase(self, name: str, work: Callable[[], None]) -> None:
@@ -160,34 +130,47 @@ class _Run:
 
     def references(self, found: Sequence[Subject]) -> None:
         """What the other rows are compared with: the reference's logits and embeddings."""
-        compared = [task for task in self.quality_tasks if task.compared]
-        jobs = [self._job(s, s.rows[0], self._quality(s, compared), records=True) for s in found if s.source]
-        self._side_by_side([job for job in jobs if job.cell.tasks], found)
+        jobs = []
+        for subject in found:
+            tasks = [task for task in self._quality(subject) if task.compared]
+            jobs.append(self._job(subject, subject.rows[0], tasks, records=True))
+        current = {key for job in jobs for _, key in job.keys}
+        for path in self.cache.glob("*"):
+            if path.name.split(".")[0] not in current:  # of other code or data; a full-size one takes gigabytes
+                path.unlink()
+        self._side_by_side(jobs, found)
 
     def quality(self, found: Sequence[Subject]) -> None:
         """Accuracy of all rows, fidelity of all but the references."""
         jobs = []
         for subject in found:
-            tasks = self._quality(subject, self.quality_tasks)
-            for row in subject.rows:
-                jobs.append(self._job(subject, row, [t for t in tasks if row.kind != "reference" or not t.compared]))
-        self._side_by_side([job for job in jobs if job.cell.tasks], found)
+            for row in self.rows[subject.folder]:
+                tasks = [t for t in self._quality(subject) if row.kind != "reference" or not t.compared]
+                jobs.append(self._job(subject, row, tasks))
+        self._side_by_side(jobs, found)
 
-    def controls(self, found: Sequence[Subject], rows: dict[Path, tuple[Row, ...]]) -> None:
-        """Rows that must do badly, at fewer bits where 3 do no visible damage."""
-        bits, open_subjects = CONTROL_BITS, [subject for subject in found if subject.source is not None]
-        before = dict(rows)
-        while open_subjects and bits >= _LEAST_BITS:
-            jobs = []
-            for subject in open_subjects:
-                if row := subject.control(bits):
-                    rows[subject.folder] = (*before[subject.folder], row)
-                    jobs.append(self._job(subject, row, self._quality(subject, self.quality_tasks)))
-            self._side_by_side([job for job in jobs if job.cell.tasks], open_subjects)
-            records = [self.record(subject, rows[subject.folder][-1]) for subject in open_subjects]
-            seen = [any(one.shown or not one.missed for one in damage([made])) for made in records]
-            open_subjects = [subject for subject, shown in zip(open_subjects, seen, strict=True) if not shown]
-            bits -= 1
+    def add_controls(self, found: Sequence[Subject], bits: int) -> None:
+        """Give each subject a control row at this many bits, in place of one that it has."""
+        for subject in found:
+            if row := subject.control(bits):
+                self.rows[subject.folder] = (*subject.rows, row)
+
+    def weaken_controls(self, found: Sequence[Subject]) -> None:
+        """Where a control shows nothing, take bits away until it does."""
+        for bits in range(CONTROL_BITS, LEAST_CONTROL_BITS, -1):
+            found = [subject for subject in found if self._hides_damage(subject)]
+            if not found:
+                return
+            names = [subject.manifest.title for subject in found]
+            self.notes += [f"{name}: a control at {bits} bits showed no drop in accuracy" for name in names]
+            self.add_controls(found, bits - 1)
+            jobs = [self._job(subject, self.rows[subject.folder][-1], self._quality(subject)) for subject in found]
+            self._bar.total = (self._bar.total or 0) + sum(len(job.keys) for job in jobs)
+            self._side_by_side(jobs, found)
+
+    def _hides_damage(self, subject: Subject) -> bool:
+        last = self.record(subject, self.rows[subject.folder][-1])
+        return any(one.missed and not one.shown for one in damage([last]))
 
     def latency(self, found: Sequence[Subject], rounds: int) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
@@ -209,8 +192,8 @@ class _Run:
                 measured.append(measurement(task, row, self._dataset(task), outcomes, good, self.here))
         return record(subject, row, measured, self.here)
 
-    def _quality(self, subject: Subject, tasks: Sequence[Task]) -> list[Task]:
-        return [t for t in tasks if _fits(t, subject) and (subject.source is not None or not t.compared)]
+    def _quality(self, subject: Subject) -> list[Task]:
+        return [task for task in self.quality_tasks if fits(task, subject)]
 
     def _job(self, subject: Subject, row: Row, tasks: Sequence[Task], *, records: bool = False) -> _Job:
         keys, listed = [], []
@@ -223,7 +206,7 @@ class _Run:
             keys.append((task.name, key))
             listed.append((task.model_dump(mode="json"), shared))
         cell = Cell(
-            row.opening, tuple(listed), str(self.work), str(self.data.resolve()) if self.data else None, records
+            row.opening, tuple(listed), str(self.cache), str(self.data.resolve()) if self.data else None, records
         )
         return _Job(row, cell, tuple(keys))
 
@@ -234,7 +217,9 @@ class _Run:
         return self._datasets[key]
 
     def _side_by_side(self, jobs: Sequence[_Job], found: Sequence[Subject]) -> None:
-        """Run jobs at the same time, one core each, as far as cores and memory go."""
+        """Run jobs at the same time, one core each, as far as cores and memory go; the slow ones begin."""
+        jobs = [job for job in jobs if job.keys]
+        jobs = sorted(jobs, key=lambda job: job.cell.opening.kind != "reference")
         largest = max((subject.weights for subject in found), default=0)
         fitting = memory().available_bytes // (_PROCESS_BYTES + _BYTES_PER_WEIGHT * largest)
         width = max(1, min(cpu().usable_cores, fitting, len(jobs)))

@@ -43,9 +43,12 @@ def write(plan: PartPlan, recipe: Recipe, path: Path, progress: Progress = lambd
     _HEADERS[architecture](writer, plan)
     for planned in plan.tensors:
         writer.add_tensor_info(
-            planned.slot.gguf, planned.slot.shape, np.dtype(np.float32),
-            codecs.stored_bytes(planned.codec, planned.slot.shape), raw_dtype=codecs.ggml_type(planned.codec),
-        )  # fmt: skip
+            planned.slot.gguf,
+            planned.slot.shape,
+            np.dtype(np.float32),
+            codecs.stored_bytes(planned.codec, planned.slot.shape),
+            raw_dtype=codecs.ggml_type(planned.codec),
+        )
     try:
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -115,7 +118,11 @@ def _tokenizer_header(writer: Any, plan: PartPlan) -> None:
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
     template = checkpoint.path("chat_template.jinja")
-    text = template.read_text(encoding="utf-8") if template else checkpoint.json("tokenizer_config.json").get("chat_template")
+    text = (
+        template.read_text(encoding="utf-8")
+        if template
+        else checkpoint.json("tokenizer_config.json").get("chat_template")
+    )
     if text:
         writer.add_chat_template(text)
 
@@ -148,15 +155,21 @@ def vocabulary(plan: PartPlan) -> tuple[list[bytes], list[float], list[int]]:
     scores, types = [-10000.0] * rows, [int(kinds.UNUSED)] * rows
     for i in range(len(pieces)):
         tokens[i], scores[i], types[i] = pieces.IdToPiece(i).encode(), pieces.GetScore(i), int(kinds.NORMAL)
-        for test, kind in ((pieces.IsUnknown, kinds.UNKNOWN), (pieces.IsControl, kinds.CONTROL),
-                           (pieces.IsUnused, kinds.UNUSED), (pieces.IsByte, kinds.BYTE)):  # fmt: skip
+        for test, kind in (
+            (pieces.IsUnknown, kinds.UNKNOWN),
+            (pieces.IsControl, kinds.CONTROL),
+            (pieces.IsUnused, kinds.UNUSED),
+            (pieces.IsByte, kinds.BYTE),
+        ):
             if test(i):
                 types[i] = int(kind)
     added = checkpoint.json("tokenizer_config.json").get("added_tokens_decoder", {})
     for key, token in added.items():
         index = int(key)
         if index >= rows:
-            raise CheckpointError(f"{checkpoint.root}: token {token['content']!r} has id {index}, the embedding has {rows} rows")
+            raise CheckpointError(
+                f"{checkpoint.root}: token {token['content']!r} has id {index}, the embedding has {rows} rows"
+            )
         special = bool(token.get("special"))
         text = token["content"] if special else token["content"].replace("\u2581", " ")
         tokens[index], scores[index] = text.encode(), -1000.0
@@ -184,7 +197,9 @@ def _vision_header(writer: Any, plan: PartPlan) -> None:
     side = vision.image_size // vision.patch_size
     pooled = round(config.mm_tokens_per_image**0.5)
     if pooled**2 != config.mm_tokens_per_image or side % pooled:
-        raise CheckpointError(f"config.json: {side} x {side} patches cannot be pooled to {config.mm_tokens_per_image} tokens")
+        raise CheckpointError(
+            f"config.json: {side} x {side} patches cannot be pooled to {config.mm_tokens_per_image} tokens"
+        )
     if side // pooled != 4:  # llama.cpp's default
         writer.add_vision_projector_scale_factor(side // pooled)
 

@@ -28,8 +28,12 @@ INPUTS = {"image_encoder": "pixel_values", "text_encoder": "input_ids"}
 OUTPUTS = ("last_hidden_state", "pooler_output")
 
 
-def write(plan: PartPlan, path: Path, ranges: Mapping[str, tuple[float, float]] | None = None,
-          progress: Progress = lambda weights: None) -> None:  # fmt: skip
+def write(
+    plan: PartPlan,
+    path: Path,
+    ranges: Mapping[str, tuple[float, float]] | None = None,
+    progress: Progress = lambda weights: None,
+) -> None:
     """Write a part and its external data (`NAME.onnx_data`).
 
     Args:
@@ -54,13 +58,19 @@ def graph(plan: PartPlan) -> Any:
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     _ir()
-    with _quiet(), FakeTensorMode():
+    with _Quiet(), FakeTensorMode():
         module = _Encoder.of(build(plan.family, plan.config), plan.role, th)
         program = th.onnx.export(
-            module, (_example(plan, th),), dynamo=True, optimize=False, verbose=False, opset_version=OPSET,
-            input_names=[INPUTS[plan.role]], output_names=list(OUTPUTS),
+            module,
+            (_example(plan, th),),
+            dynamo=True,
+            optimize=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUTS[plan.role]],
+            output_names=list(OUTPUTS),
             dynamic_shapes=({0: th.export.Dim("batch")},),
-        )  # fmt: skip
+        )
     return program.model
 
 
@@ -82,12 +92,16 @@ def bind(model: Any, plan: PartPlan, progress: Progress = lambda weights: None) 
         if source is not None and source.name in planned:
             entry = planned[source.name]
             name = f"{source.name}.transposed"
-            turned = ir.Value(name=name, shape=ir.Shape(entry.slot.shape[::-1]), type=ir.TensorType(ir.DataType.FLOAT),
-                              const_value=_lazy(ir, plan.checkpoint, entry, name, progress, turn=True))  # fmt: skip
+            turned = ir.Value(
+                name=name,
+                shape=ir.Shape(entry.slot.shape[::-1]),
+                type=ir.TensorType(ir.DataType.FLOAT),
+                const_value=_lazy(ir, plan.checkpoint, entry, name, progress, turn=True),
+            )
             model.graph.register_initializer(turned)
             node.outputs[0].replace_all_uses_with(turned)
             model.graph.remove(node, safe=True)
-    with _quiet():
+    with _Quiet():
         onnxscript.optimizer.optimize_ir(model, input_size_limit=1024, output_size_limit=1024)
     for name, value in list(model.graph.initializers.items()):
         if not value.uses():
@@ -128,8 +142,10 @@ def _quantize(model: Any, plan: PartPlan, ranges: Mapping[str, tuple[float, floa
         scale = codecs.int8_scales(weights)
         values = codecs.int8_values(weights, scale)
         name, matrix = entry.slot.name, node.inputs[1]
-        stored = [_constant(ir, model, f"{name}.int8", np.ascontiguousarray(values.T) if turned else values),
-                  _constant(ir, model, f"{name}.scale", scale.ravel())]  # fmt: skip
+        stored = [
+            _constant(ir, model, f"{name}.int8", np.ascontiguousarray(values.T) if turned else values),
+            _constant(ir, model, f"{name}.scale", scale.ravel()),
+        ]
         dequantize = ir.node("DequantizeLinear", stored, {"axis": 1 if turned else 0})
         dequantize.outputs[0].name = f"{name}.dequantized"
         model.graph.insert_before(node, [dequantize])
@@ -143,7 +159,10 @@ def _fake_quantize(ir: Any, model: Any, node: Any, value: Any, limits: tuple[flo
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     scale = np.float32(max(high - low, 1e-12) / 255)
     zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
-    constants = [_constant(ir, model, f"{value.name}.activation_scale", scale), _constant(ir, model, f"{value.name}.zero", zero)]
+    constants = [
+        _constant(ir, model, f"{value.name}.activation_scale", scale),
+        _constant(ir, model, f"{value.name}.zero", zero),
+    ]
     quantize = ir.node("QuantizeLinear", [value, *constants])
     quantize.outputs[0].name = f"{value.name}.quantized"
     dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *constants])
@@ -179,7 +198,7 @@ class _Encoder:
     def of(model: Any, role: str, th: Any) -> Any:
         attribute = {"image_encoder": "vision_model", "text_encoder": "text_model"}[role]
 
-        class Tower(th.nn.Module):  # type: ignore[misc, name-defined]
+        class Tower(th.nn.Module):
             def __init__(self) -> None:
                 super().__init__()
                 setattr(self, attribute, getattr(model, attribute))
@@ -199,7 +218,7 @@ def _example(plan: PartPlan, th: Any) -> Any:
     return th.zeros((2, 3, size, size))
 
 
-class _quiet:
+class _Quiet:
     """torch's exporter warns about libraries that edgekit leaves out on purpose and about its own internals."""
 
     def __enter__(self) -> None:
@@ -222,7 +241,9 @@ def _ir() -> Any:
         import onnx_ir
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError(f"ONNX export needs {error.name}", remedy="pip install 'edgekit[export]'") from error
+        raise MissingDependencyError(
+            f"ONNX export needs {error.name}", remedy="pip install 'edgekit[export]'"
+        ) from error
     return onnx_ir
 
 

@@ -132,7 +132,9 @@ def check_tensors(family: Family, checkpoint: Checkpoint, config: Any) -> None:
     expected = {slot.name for slot in slots}
     unexpected = [n for n in checkpoint.tensors if (c := family.canonical(n)) is not None and c not in expected]
     if unexpected:
-        raise CheckpointError(f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}")
+        raise CheckpointError(
+            f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}"
+        )
 
 
 def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -> Preprocessing:

@@ -72,14 +72,22 @@ class MedGemmaConfig(Config):
 def parse(config: Mapping[str, Any]) -> MedGemmaConfig:
     """Validate config.json."""
     # transformers 5 writes `image_token_id` where the hub has `image_token_index`.
-    renamed = {f"{k[:-3]}_index" if k in ("boi_token_id", "eoi_token_id", "image_token_id") else k: v for k, v in config.items()}
+    renamed = {
+        f"{k[:-3]}_index" if k in ("boi_token_id", "eoi_token_id", "image_token_id") else k: v
+        for k, v in config.items()
+    }
     parsed = validate(MedGemmaConfig, renamed, "a Gemma 3 model")
     layers = (config.get("text_config") or {}).get("layer_types")
     pattern = (config.get("text_config") or {}).get("sliding_window_pattern", 6)
-    expected = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(parsed.text_config.num_hidden_layers)]
+    expected = [
+        "full_attention" if (i + 1) % 6 == 0 else "sliding_attention"
+        for i in range(parsed.text_config.num_hidden_layers)
+    ]
     if pattern != 6 or (layers is not None and layers != expected):
         # llama.cpp hard-wires the pattern, so a file with another one would be fluent and wrong.
-        raise CheckpointError("config.json: text_config: layers are not 5 local : 1 global", allowed="every sixth layer global")
+        raise CheckpointError(
+            "config.json: text_config: layers are not 5 local : 1 global", allowed="every sixth layer global"
+        )
     return parsed
 
 
@@ -104,12 +112,21 @@ def decoder_slots(config: MedGemmaConfig) -> list[Slot]:
     text = config.text_config
     hidden, mlp = text.hidden_size, text.intermediate_size
     q_width, kv_width = text.num_attention_heads * text.head_dim, text.num_key_value_heads * text.head_dim
-    norms = {"input_layernorm": "attn_norm", "post_attention_layernorm": "post_attention_norm",
-             "pre_feedforward_layernorm": "ffn_norm", "post_feedforward_layernorm": "post_ffw_norm"}  # fmt: skip
-    matrices = {"self_attn.q_proj": ("attn_q", (q_width, hidden)), "self_attn.k_proj": ("attn_k", (kv_width, hidden)),
-                "self_attn.v_proj": ("attn_v", (kv_width, hidden)), "self_attn.o_proj": ("attn_output", (hidden, q_width)),
-                "mlp.gate_proj": ("ffn_gate", (mlp, hidden)), "mlp.up_proj": ("ffn_up", (mlp, hidden)),
-                "mlp.down_proj": ("ffn_down", (hidden, mlp))}  # fmt: skip
+    norms = {
+        "input_layernorm": "attn_norm",
+        "post_attention_layernorm": "post_attention_norm",
+        "pre_feedforward_layernorm": "ffn_norm",
+        "post_feedforward_layernorm": "post_ffw_norm",
+    }
+    matrices = {
+        "self_attn.q_proj": ("attn_q", (q_width, hidden)),
+        "self_attn.k_proj": ("attn_k", (kv_width, hidden)),
+        "self_attn.v_proj": ("attn_v", (kv_width, hidden)),
+        "self_attn.o_proj": ("attn_output", (hidden, q_width)),
+        "mlp.gate_proj": ("ffn_gate", (mlp, hidden)),
+        "mlp.up_proj": ("ffn_up", (mlp, hidden)),
+        "mlp.down_proj": ("ffn_down", (hidden, mlp)),
+    }
     prefix = "language_model.model."
     slots = [Slot(f"{prefix}embed_tokens.weight", (text.vocab_size, hidden), "token_embedding", "token_embd.weight")]
     for layer in range(text.num_hidden_layers):
@@ -118,8 +135,10 @@ def decoder_slots(config: MedGemmaConfig) -> list[Slot]:
             slots.append(_norm(f"{source}{norm}.weight", hidden, f"{target}{name}.weight"))
         for norm in ("q_norm", "k_norm"):
             slots.append(_norm(f"{source}self_attn.{norm}.weight", text.head_dim, f"{target}attn_{norm}.weight"))
-        slots += [Slot(f"{source}{name}.weight", shape, name.split(".")[1], f"{target}{gguf}.weight")
-                  for name, (gguf, shape) in matrices.items()]  # fmt: skip
+        slots += [
+            Slot(f"{source}{name}.weight", shape, name.split(".")[1], f"{target}{gguf}.weight")
+            for name, (gguf, shape) in matrices.items()
+        ]
     return [*slots, _norm(f"{prefix}norm.weight", hidden, "output_norm.weight")]
 
 
@@ -130,8 +149,13 @@ def vision_part_slots(config: MedGemmaConfig) -> list[Slot]:
         *vision_slots("vision_tower.vision_model.", vision),
         _norm("multi_modal_projector.mm_soft_emb_norm.weight", vision.hidden_size, "mm.soft_emb_norm.weight"),
         # Quantized, llama.cpp returns NaN for every embedding without an error.
-        Slot("multi_modal_projector.mm_input_projection_weight", (vision.hidden_size, hidden), "projection",
-             "mm.input_projection.weight", keep="F16"),  # fmt: skip
+        Slot(
+            "multi_modal_projector.mm_input_projection_weight",
+            (vision.hidden_size, hidden),
+            "projection",
+            "mm.input_projection.weight",
+            keep="F16",
+        ),
     ]
 
 

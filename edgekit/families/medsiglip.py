@@ -72,7 +72,12 @@ def text_encoder_slots(config: MedSiglipConfig) -> list[Slot]:
     hidden, projection = text.hidden_size, text.projection_size or text.hidden_size
     return [
         Slot(f"{prefix}embeddings.token_embedding.weight", (text.vocab_size, hidden), "token_embedding"),
-        Slot(f"{prefix}embeddings.position_embedding.weight", (text.max_position_embeddings, hidden), "position", keep="F32"),
+        Slot(
+            f"{prefix}embeddings.position_embedding.weight",
+            (text.max_position_embeddings, hidden),
+            "position",
+            keep="F32",
+        ),
         *encoder_slots(prefix, "t.blk.", hidden, text.intermediate_size, text.num_hidden_layers),
         Slot(f"{prefix}final_layer_norm.weight", (hidden,), "norm", keep="F32"),
         Slot(f"{prefix}final_layer_norm.bias", (hidden,), "bias", keep="F32"),
@@ -84,13 +89,15 @@ def text_encoder_slots(config: MedSiglipConfig) -> list[Slot]:
 
 
 def preprocessing(checkpoint: Checkpoint, config: MedSiglipConfig) -> Preprocessing:
-    """Bicubic, Hugging Face's default, unless the checkpoint says otherwise; Google's own evaluations resize differently."""
+    """Bicubic, as Hugging Face has it, unless the checkpoint says otherwise; Google's evaluations do it otherwise."""
     return preprocessing_of(checkpoint, config.vision_config.image_size, default_resample=3)
 
 
 def settings(checkpoint: Checkpoint, config: MedSiglipConfig) -> dict[str, Any]:
     """Text length, padding, and the logit's scale and bias."""
-    scalars = {name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0]) for name in ("logit_scale", "logit_bias")}
+    scalars = {
+        name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0]) for name in ("logit_scale", "logit_bias")
+    }
     return {
         "hidden": config.text_config.projection_size or config.text_config.hidden_size,
         "text_length": config.text_config.max_position_embeddings,

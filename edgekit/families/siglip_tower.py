@@ -36,10 +36,22 @@ def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) 
         blocks: of GGUF's names, up to the layer's number.
     """
     slots = []
-    shapes = {"self_attn.q_proj": (hidden, hidden), "self_attn.k_proj": (hidden, hidden), "self_attn.v_proj": (hidden, hidden),
-              "self_attn.out_proj": (hidden, hidden), "mlp.fc1": (mlp, hidden), "mlp.fc2": (hidden, mlp)}  # fmt: skip
-    gguf = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-            "self_attn.out_proj": "attn_out", "mlp.fc1": "ffn_up", "mlp.fc2": "ffn_down"}  # fmt: skip
+    shapes = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (hidden, hidden),
+        "self_attn.v_proj": (hidden, hidden),
+        "self_attn.out_proj": (hidden, hidden),
+        "mlp.fc1": (mlp, hidden),
+        "mlp.fc2": (hidden, mlp),
+    }
+    gguf = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.out_proj": "attn_out",
+        "mlp.fc1": "ffn_up",
+        "mlp.fc2": "ffn_down",
+    }
     for layer in range(layers):
         source, target = f"{prefix}encoder.layers.{layer}.", f"{blocks}{layer}."
         for norm, name in (("layer_norm1", "ln1"), ("layer_norm2", "ln2")):
@@ -57,9 +69,17 @@ def vision_slots(prefix: str, vision: VisionConfig) -> list[Slot]:
     embeddings = f"{prefix}embeddings."
     return [
         # llama.cpp convolves with F32 or F16 kernels only, and adds positions in F32.
-        Slot(f"{embeddings}patch_embedding.weight", (hidden, 3, patch, patch), "patch", "v.patch_embd.weight", keep="F32"),
+        Slot(
+            f"{embeddings}patch_embedding.weight", (hidden, 3, patch, patch), "patch", "v.patch_embd.weight", keep="F32"
+        ),
         Slot(f"{embeddings}patch_embedding.bias", (hidden,), "bias", "v.patch_embd.bias", keep="F32"),
-        Slot(f"{embeddings}position_embedding.weight", (vision.patches, hidden), "position", "v.position_embd.weight", keep="F32"),
+        Slot(
+            f"{embeddings}position_embedding.weight",
+            (vision.patches, hidden),
+            "position",
+            "v.position_embd.weight",
+            keep="F32",
+        ),
         *encoder_slots(prefix, "v.blk.", hidden, vision.intermediate_size, vision.num_hidden_layers),
         Slot(f"{prefix}post_layernorm.weight", (hidden,), "norm", "v.post_ln.weight", keep="F32"),
         Slot(f"{prefix}post_layernorm.bias", (hidden,), "bias", "v.post_ln.bias", keep="F32"),

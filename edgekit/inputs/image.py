@@ -45,7 +45,9 @@ def load(source: ImageLike) -> Image.Image:
     """
     if isinstance(source, np.ndarray):
         if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
-            raise InputError(f"an array of {source.dtype} {list(source.shape)} is no image", allowed="uint8 [h, w] or [h, w, 3]")
+            raise InputError(
+                f"an array of {source.dtype} {list(source.shape)} is no image", allowed="uint8 [h, w] or [h, w, 3]"
+            )
         source = Image.fromarray(source)
     if isinstance(source, Image.Image):
         _check_size(source, "the image")

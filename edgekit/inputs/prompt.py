@@ -57,8 +57,14 @@ def chat_text(messages: Sequence[Message]) -> str:
     system = ""
     if turns and turns[0].role == "system":
         system = turns.pop(0).text + "\n\n"
-    if not turns or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)) or len(turns) % 2 == 0:
-        raise InputError("a conversation must alternate user, assistant, ..., user", allowed="one system message may come first")
+    if (
+        not turns
+        or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns))
+        or len(turns) % 2 == 0
+    ):
+        raise InputError(
+            "a conversation must alternate user, assistant, ..., user", allowed="one system message may come first"
+        )
     text = "<bos>"
     for i, turn in enumerate(turns):
         _check_text(turn.text)
@@ -101,7 +107,7 @@ def siglip_text(text: str) -> str:
 
 
 def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_id: int) -> Ids:
-    """Ids [n, length] int64: cut to `length` with </s> last, padded with `pad_id` (the tower pools the last position)."""
+    """Ids [n, length] int64, cut to `length` with </s> last, padded with `pad_id`; the tower pools the last."""
     rows = np.full((len(texts), length), pad_id, np.int64)
     for row, text in zip(rows, texts, strict=True):
         ids = tokenizer.encode(siglip_text(text), add_special_tokens=True).ids
@@ -115,6 +121,14 @@ def _check_text(text: str) -> None:
     """Users' text must not open turns, end them, or claim images."""
     if len(text) > MAX_TEXT:
         raise InputError(f"a text of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
-    for token in ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>", "<image_soft_token>", "<bos>", "<eos>"):
+    for token in (
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "<start_of_image>",
+        "<end_of_image>",
+        "<image_soft_token>",
+        "<bos>",
+        "<eos>",
+    ):
         if token in text:
             raise InputError(f"the text contains the control token {token}", remedy="remove it")

@@ -16,7 +16,19 @@ from numpy.typing import NDArray
 from edgekit.errors import UsageError
 from edgekit.inputs.prompt import Ids, Message
 
-__all__ = ["Decoder", "Embeddings", "Encoder", "EncoderSpec", "Float", "Generation", "Ids", "Message", "Model", "Segment", "Tokens"]
+__all__ = [
+    "Decoder",
+    "Embeddings",
+    "Encoder",
+    "EncoderSpec",
+    "Float",
+    "Generation",
+    "Ids",
+    "Message",
+    "Model",
+    "Segment",
+    "Tokens",
+]
 
 Float = NDArray[np.float32]
 

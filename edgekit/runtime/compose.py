@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from edgekit.errors import InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt
 from edgekit.manifest import Preprocessing
+from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Message, Model, Segment, Tokens
 
 _CACHED_IMAGES = 16
@@ -40,9 +41,16 @@ class ChatModel(Model):
     abilities = frozenset({"generate", "score", "classify"})
 
     def __init__(
-        self, decoder: Decoder, vision: Encoder, tokenizer: Tokenizer, preprocessing: Preprocessing,
-        settings: ChatSettings, *, title: str = "", warnings: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        decoder: Decoder,
+        vision: Encoder,
+        tokenizer: Tokenizer,
+        preprocessing: Preprocessing,
+        settings: ChatSettings,
+        *,
+        title: str = "",
+        warnings: tuple[str, ...] = (),
+    ) -> None:
         self.decoder, self.vision, self.tokenizer, self.preprocessing = decoder, vision, tokenizer, preprocessing
         self.settings, self.title, self.warnings = settings, title, warnings
         self._embedded: dict[str, Float] = {}
@@ -145,9 +153,16 @@ class ContrastiveModel(Model):
     abilities = frozenset({"embed_image", "embed_text", "classify"})
 
     def __init__(
-        self, image_encoder: Encoder, text_encoder: Encoder, tokenizer: Tokenizer, preprocessing: Preprocessing,
-        settings: Any, *, title: str = "", warnings: tuple[str, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        image_encoder: Encoder,
+        text_encoder: Encoder,
+        tokenizer: Tokenizer,
+        preprocessing: Preprocessing,
+        settings: Any,
+        *,
+        title: str = "",
+        warnings: tuple[str, ...] = (),
+    ) -> None:
         self.image_encoder, self.text_encoder, self.tokenizer = image_encoder, text_encoder, tokenizer
         self.preprocessing, self.settings, self.title, self.warnings = preprocessing, settings, title, warnings
 
@@ -167,7 +182,7 @@ class ContrastiveModel(Model):
             raise InputError("a label without a prompt")
         texts = unit(np.stack([self.embed_text(group).mean(axis=0) for group in prompts]))
         logits = self.embed_image(images) @ texts.T * np.exp(self.settings["logit_scale"]) + self.settings["logit_bias"]
-        return (1 / (1 + np.exp(-logits))).astype(np.float32)
+        return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
     def close(self) -> None:
         """Free what the libraries hold."""
@@ -177,15 +192,4 @@ class ContrastiveModel(Model):
 
 def unit(rows: NDArray[Any]) -> Float:
     """Rows scaled to length one."""
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def log_softmax(row: NDArray[Any]) -> NDArray[np.float64]:
-    """Log-probabilities of one row of logits, in float64."""
-    shifted = row.astype(np.float64) - row.max()
-    return shifted - np.log(np.exp(shifted).sum())
-
-
-def add_warnings(generation: Generation, warnings: tuple[str, ...]) -> Generation:
-    """The same answer with more to say about it."""
-    return replace(generation, warnings=(*generation.warnings, *warnings))
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True), np.float32)

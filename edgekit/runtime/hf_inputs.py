@@ -1,4 +1,4 @@
-"""What Hugging Face's own processors make of images and texts, and what transformers makes of that: the proof's other side.
+"""The proof's other side: what Hugging Face's own processors make of images and texts, and transformers of that.
 
 Image processors are the Pillow-backed ones: edgekit leaves torchvision out, whose antialiased resize differs from
 Pillow's by at most one grey level in a few pixels.
@@ -32,9 +32,15 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
     template = checkpoint.path("chat_template.jinja")
-    text = template.read_text(encoding="utf-8") if template else checkpoint.json("tokenizer_config.json").get("chat_template")
+    text = (
+        template.read_text(encoding="utf-8")
+        if template
+        else checkpoint.json("tokenizer_config.json").get("chat_template")
+    )
     if not text:
-        raise CheckpointError(f"{checkpoint.root}: no chat template", allowed="chat_template.jinja, or one in tokenizer_config.json")
+        raise CheckpointError(
+            f"{checkpoint.root}: no chat template", allowed="chat_template.jinja, or one in tokenizer_config.json"
+        )
     processor = Gemma3Processor(
         Gemma3ImageProcessorPil.from_pretrained(checkpoint.root, local_files_only=True),
         AutoTokenizer.from_pretrained(checkpoint.root, local_files_only=True, trust_remote_code=False),
@@ -42,7 +48,8 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
         chat_template=text,
     )
     conversation = [
-        {"role": m.role, "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]} for m in messages
+        {"role": m.role, "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]}
+        for m in messages
     ]
     images = [_pil(image) for m in messages for image in m.images]
     rendered = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
@@ -69,7 +76,9 @@ def logits(model: Any, inputs: Mapping[str, Any], want: Sequence[int]) -> Float:
     return np.asarray(output.logits[0].numpy(), np.float32)
 
 
-def encoder_inputs(checkpoint: Checkpoint, config: Any, role: str, images: Sequence[ImageArray], texts: Sequence[str]) -> NDArray[Any]:
+def encoder_inputs(
+    checkpoint: Checkpoint, config: Any, role: str, images: Sequence[ImageArray], texts: Sequence[str]
+) -> NDArray[Any]:
     """Pixels float32 [n, 3, size, size] or ids int64 [n, length] as Hugging Face's processors make them."""
     if role == "text_encoder":
         from transformers import AutoTokenizer
@@ -83,7 +92,10 @@ def encoder_inputs(checkpoint: Checkpoint, config: Any, role: str, images: Seque
     else:
         from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil as Processor
     processor = Processor.from_pretrained(checkpoint.root, local_files_only=True)
-    made = processor(images=[[_pil(image)] for image in images] if role == "vision" else [_pil(i) for i in images], return_tensors="np")
+    made = processor(
+        images=[[_pil(image)] for image in images] if role == "vision" else [_pil(i) for i in images],
+        return_tensors="np",
+    )
     return np.asarray(made["pixel_values"], np.float32)
 
 

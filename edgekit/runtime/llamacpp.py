@@ -32,7 +32,7 @@ def library() -> Any:
     Raises:
         MissingDependencyError: llama-cpp-python is not installed, or does not load here.
     """
-    # Threads that wait spin. With one foreign busy core that costs a factor of four; yielding early costs a tenth at most.
+    # Waiting threads spin: beside one busy foreign process that costs a factor of four, yielding a tenth at most.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         import llama_cpp
@@ -153,7 +153,9 @@ class LlamaDecoder:
             self._lib.llama_set_causal_attn(self._context, causal)
             status = self._lib.llama_decode(self._context, batch)
             if status != 0:
-                raise InputError(f"llama.cpp cannot decode at position {self._position} (status {status}): {_LOG.tail()}")
+                raise InputError(
+                    f"llama.cpp cannot decode at position {self._position} (status {status}): {_LOG.tail()}"
+                )
             rows = [self._logits(i) for i, position in enumerate(positions) if position in here]
         finally:
             self._lib.llama_set_causal_attn(self._context, True)

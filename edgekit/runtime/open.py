@@ -42,13 +42,17 @@ def open_model(folder: Path, level: str | None = None, device: str | None = None
     threads = min(chosen.cores, _cores()) if chosen else _cores()
     context = context or (chosen.context if chosen else _DEFAULT_CONTEXT)
     context = min(context, manifest.settings.get("context", context))
-    return _COMPOSERS[frozenset(parts)](_Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb)))
+    return _COMPOSERS[frozenset(parts)](
+        _Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb))
+    )
 
 
 class _Opening:
     """What the composers need to know."""
 
-    def __init__(self, folder: Path, manifest: Manifest, parts: dict[str, Part], threads: int, context: int, gpu: bool) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, parts: dict[str, Part], threads: int, context: int, gpu: bool
+    ) -> None:
         self.folder, self.manifest, self.parts = folder, manifest, parts
         self.threads, self.context, self.gpu = threads, context, gpu
         self.tokenizer = load_tokenizer(folder / manifest.tokenizer.path)
@@ -58,10 +62,10 @@ class _Opening:
                 warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {folder})")
         self.warnings = tuple(warnings)
 
-    def file(self, role: str, format: str) -> Path:
+    def file(self, role: str, file_format: str) -> Path:
         part = self.parts[role]
-        if part.format != format:
-            raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=format)
+        if part.format != file_format:
+            raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=file_format)
         return self.folder / part.files[0].path
 
 
@@ -70,16 +74,33 @@ def _chat(opening: _Opening) -> Model:
 
     manifest, settings = opening.manifest, opening.manifest.settings
     decoder_file, vision_file = opening.file("decoder", "gguf"), opening.file("vision", "gguf")
-    decoder = LlamaDecoder(decoder_file, context=opening.context, threads=opening.threads,
-                           image_tokens=settings["image_tokens"], gpu=opening.gpu)  # fmt: skip
+    decoder = LlamaDecoder(
+        decoder_file,
+        context=opening.context,
+        threads=opening.threads,
+        image_tokens=settings["image_tokens"],
+        gpu=opening.gpu,
+    )
     try:
-        vision = LlamaVision(vision_file, decoder, size=manifest.preprocessing.size,
-                             image_tokens=settings["image_tokens"], gpu=opening.gpu)  # fmt: skip
+        vision = LlamaVision(
+            vision_file,
+            decoder,
+            size=manifest.preprocessing.size,
+            image_tokens=settings["image_tokens"],
+            gpu=opening.gpu,
+        )
     except ArtifactError:
         decoder.close()
         raise
-    return ChatModel(decoder, vision, opening.tokenizer, manifest.preprocessing, ChatSettings.of(settings),
-                     title=manifest.title, warnings=opening.warnings)  # fmt: skip
+    return ChatModel(
+        decoder,
+        vision,
+        opening.tokenizer,
+        manifest.preprocessing,
+        ChatSettings.of(settings),
+        title=manifest.title,
+        warnings=opening.warnings,
+    )
 
 
 def _contrastive(opening: _Opening) -> Model:
@@ -87,12 +108,29 @@ def _contrastive(opening: _Opening) -> Model:
 
     manifest, settings = opening.manifest, opening.manifest.settings
     size = manifest.preprocessing.size
-    image = OrtEncoder(opening.file("image_encoder", "onnx"), EncoderSpec("pixels", "pooled", (size, size, 3)),
-                       threads=opening.threads, output="pooler_output", preprocessing=manifest.preprocessing)  # fmt: skip
-    text = OrtEncoder(opening.file("text_encoder", "onnx"), EncoderSpec("ids", "pooled", (settings["text_length"],)),
-                      threads=opening.threads, output="pooler_output", preprocessing=None)  # fmt: skip
-    return ContrastiveModel(image, text, opening.tokenizer, manifest.preprocessing, settings,
-                            title=manifest.title, warnings=opening.warnings)  # fmt: skip
+    image = OrtEncoder(
+        opening.file("image_encoder", "onnx"),
+        EncoderSpec("pixels", "pooled", (size, size, 3)),
+        threads=opening.threads,
+        output="pooler_output",
+        preprocessing=manifest.preprocessing,
+    )
+    text = OrtEncoder(
+        opening.file("text_encoder", "onnx"),
+        EncoderSpec("ids", "pooled", (settings["text_length"],)),
+        threads=opening.threads,
+        output="pooler_output",
+        preprocessing=None,
+    )
+    return ContrastiveModel(
+        image,
+        text,
+        opening.tokenizer,
+        manifest.preprocessing,
+        settings,
+        title=manifest.title,
+        warnings=opening.warnings,
+    )
 
 
 # Which model a set of roles makes.
@@ -104,6 +142,7 @@ _COMPOSERS: dict[frozenset[str], Callable[[_Opening], Model]] = {
 
 def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:
     """Refuse what cannot fit, with the variants that do."""
+
     def need(variant: dict[str, Part]) -> int:
         return sum(int(part.requires.get("memory_bytes", 0)) for part in variant.values())
 

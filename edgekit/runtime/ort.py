@@ -17,7 +17,9 @@ from edgekit.runtime.base import EncoderSpec, Float
 class OrtEncoder:
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
-    def __init__(self, path: Path, spec: EncoderSpec, *, threads: int, output: str, preprocessing: Preprocessing | None) -> None:
+    def __init__(
+        self, path: Path, spec: EncoderSpec, *, threads: int, output: str, preprocessing: Preprocessing | None
+    ) -> None:
         """Load a file.
 
         Args:
@@ -34,9 +36,12 @@ class OrtEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        failures = (onnxruntime.capi.onnxruntime_pybind11_state.Fail, onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-                    onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-                    onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented)  # fmt: skip
+        failures = (
+            onnxruntime.capi.onnxruntime_pybind11_state.Fail,
+            onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
+            onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
+            onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
+        )
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except failures as error:

@@ -34,7 +34,9 @@ def torch() -> Any:
         import torch as module
         import transformers  # noqa: F401
     except ImportError as error:
-        raise MissingDependencyError(f"the reference needs {error.name}", remedy="pip install 'edgekit[export]'") from error
+        raise MissingDependencyError(
+            f"the reference needs {error.name}", remedy="pip install 'edgekit[export]'"
+        ) from error
     return module
 
 
@@ -82,8 +84,10 @@ def _build_medgemma(config: Any) -> Any:
     from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
     text = config.text_config
-    rope = {"full_attention": {"rope_type": "linear", "factor": text.rope_factor, "rope_theta": text.rope_theta},
-            "sliding_attention": {"rope_type": "default", "rope_theta": text.rope_local_base_freq}}  # fmt: skip
+    rope = {
+        "full_attention": {"rope_type": "linear", "factor": text.rope_factor, "rope_theta": text.rope_theta},
+        "sliding_attention": {"rope_type": "default", "rope_theta": text.rope_local_base_freq},
+    }
     if text.rope_factor == 1.0:
         rope["full_attention"] = {"rope_type": "default", "rope_theta": text.rope_theta}
     fields = text.model_dump(exclude={"rope_theta", "rope_local_base_freq", "rope_factor"})
@@ -178,7 +182,9 @@ class TorchEncoder:
         """Nothing to free."""
 
 
-def encoders(model: Any, family: Family, preprocessing: Preprocessing, settings: dict[str, Any]) -> dict[str, TorchEncoder]:
+def encoders(
+    model: Any, family: Family, preprocessing: Preprocessing, settings: dict[str, Any]
+) -> dict[str, TorchEncoder]:
     """The encoders of a loaded transformers model, by role."""
     pixels = (preprocessing.size, preprocessing.size, 3)
     if family.name == "medgemma":
@@ -191,16 +197,32 @@ def encoders(model: Any, family: Family, preprocessing: Preprocessing, settings:
     }
 
 
-def compose(model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str, warnings: tuple[str, ...] = ()) -> Model:
+def compose(
+    model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str, warnings: tuple[str, ...] = ()
+) -> Model:
     """A `Model` over a loaded transformers model."""
     preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
     parts = encoders(model, family, preprocessing, settings)
     tokenizer = load_tokenizer(checkpoint.root / "tokenizer.json")
     if family.name == "medgemma":
-        return ChatModel(TorchDecoder(model, settings), parts["vision"], tokenizer, preprocessing,
-                         ChatSettings.of(settings), title=title, warnings=warnings)  # fmt: skip
-    return ContrastiveModel(parts["image_encoder"], parts["text_encoder"], tokenizer, preprocessing, settings,
-                            title=title, warnings=warnings)  # fmt: skip
+        return ChatModel(
+            TorchDecoder(model, settings),
+            parts["vision"],
+            tokenizer,
+            preprocessing,
+            ChatSettings.of(settings),
+            title=title,
+            warnings=warnings,
+        )
+    return ContrastiveModel(
+        parts["image_encoder"],
+        parts["text_encoder"],
+        tokenizer,
+        preprocessing,
+        settings,
+        title=title,
+        warnings=warnings,
+    )
 
 
 def open_reference(

@@ -1,0 +1,57 @@
+"""Which tasks a benchmark runs on which models, and what its reader must be told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit import find
+from edgekit.bench import datasets
+from edgekit.bench.rows import Subject
+from edgekit.bench.tasks import Task
+from edgekit.bench.tasks import task as load_task
+from edgekit.errors import UsageError
+
+
+def choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) -> list[Task]:
+    """The tasks that were named; without names all whose data is here.
+
+    Raises:
+        UsageError: a named task does not exist, lacks its data, or fits none of these models.
+    """
+    if not names:
+        every = [load_task(name) for name in find.names("benchmarks")]
+        return [task for task in every if data is not None or datasets.source(task.dataset).file is None]
+    chosen = [load_task(name) for name in names]
+    for task in chosen:
+        if data is None and datasets.source(task.dataset).file:
+            raise UsageError(f"task {task.name} needs data", remedy=f"--data DIR, with {datasets.RADIOLOGY} in it")
+        able = [subject for subject in found if task.needs is None or task.needs in subject.abilities]
+        if not able:
+            raise UsageError(f"task {task.name}: none of these models can {task.needs}")
+        if not any(fits(task, subject) for subject in able):
+            raise UsageError(
+                f"task {task.name} compares with full precision, and the checkpoint is not here",
+                remedy="--reference SOURCE, the folder that was exported",
+            )
+    return chosen
+
+
+def fits(task: Task, subject: Subject) -> bool:
+    """Whether a task can be run on a subject: the ability, and the reference where the task needs one."""
+    able = task.needs is None or task.needs in subject.abilities
+    return able and (subject.source is not None or not task.compared)
+
+
+def notes(found: Sequence[Subject], data: Path | None) -> tuple[str, ...]:
+    """What was left out and why."""
+    lines = []
+    for subject in found:
+        if subject.source is None:
+            lines.append(
+                f"{subject.manifest.title}: the checkpoint it was made from is not here, so nothing is compared with "
+                "full precision (--reference SOURCE names its folder)"
+            )
+    if data is None:
+        lines.append("measured on phantoms only; --data DIR adds real images")
+    return tuple(lines)

@@ -1,0 +1,105 @@
+"""What there is, in words for people: artifacts, and the levels, recipes, devices and tasks that can be named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from edgekit.manifest import Manifest, Part
+
+
+def artifact_lines(folder: Path, found: Manifest, only: set[str] | None = None) -> list[str]:
+    """An artifact for people."""
+    lines = [f"{found.title}  ({folder})"]
+    if found.stand_in:
+        lines.append(f"stand-in  {found.stand_in}")
+    lines += [
+        f"source    {found.source.name}, SHA-256 {found.source.sha256[:16]}...",
+        f"licence   {found.license.splitlines()[0]}",
+    ]
+    for name, parts in found.variants.items():
+        mark = " (default)" if name == found.default else ""
+        lines.append(
+            f"level     {name}{mark}: {', '.join(f'{role} {found.part(i).level}' for role, i in parts.items())}"
+        )
+    for part in found.parts:
+        if only is None or part.id in only:
+            lines += _part_lines(part)
+    return lines
+
+
+def _part_lines(part: Part) -> list[str]:
+    size = sum(file.bytes for file in part.files)
+    types = ", ".join(f"{name} {count / part.weights:.1%}" for name, count in part.tensor_types.items())
+    head = (
+        f"part      {part.role} {part.level}: {size / 1e6:.1f} MB, {part.bits_per_weight:.2f} bits per weight ({types})"
+    )
+    lines = [head, *(f"          {file.path}  {file.sha256[:16]}..." for file in part.files)]
+    if part.parity is None:
+        return [*lines, "          parity: not measured"]
+    wiring, loss, unit = part.parity.wiring, part.parity.loss, "KL" if part.parity.metric == "kl" else "cosine"
+    top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
+    return [
+        *lines,
+        f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}); "
+        f"loss {unit} {loss['mean']:.6g}{top}; {part.parity.positions} compared, on {part.parity.inputs}",
+    ]
+
+
+def usage_lines(folder: Path, found: Manifest) -> list[str]:
+    """The exact line for users who run the files with llama.cpp's own server."""
+    _, parts = found.variant(None)
+    if {"decoder", "vision"} <= set(parts):
+        model, vision = (folder / parts[role].files[0].path for role in ("decoder", "vision"))
+        return [f"run with  llama-server -m {model} --mmproj {vision}"]
+    return []
+
+
+def _levels() -> list[dict[str, Any]]:
+    from edgekit.levels import LEVELS
+
+    return [
+        {
+            "name": row.name,
+            "format": row.format,
+            "codec": row.codec,
+            "mixture": ", ".join(f"{kind} {codec}" for kind, codec in row.mixture.items()),
+        }
+        for row in LEVELS.values()
+    ]
+
+
+def _recipes() -> list[dict[str, Any]]:
+    from edgekit import find
+    from edgekit.recipes import recipe
+
+    return [
+        {"name": r.name, "title": r.title, "levels": ", ".join(r.variant), "source": r.source}
+        for r in map(recipe, find.names("exports"))
+    ]
+
+
+def _devices() -> list[dict[str, Any]]:
+    from edgekit import find
+    from edgekit.devices import device
+
+    return [
+        {"name": d.name, "title": d.title, "model_memory_gb": f"{d.model_memory_gb:g} GB for a model"}
+        for d in map(device, find.names("devices"))
+    ]
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from edgekit import find
+    from edgekit.bench.tasks import task
+
+    return [{"name": t.name, "kind": t.kind, "dataset": t.dataset} for t in map(task, find.names("benchmarks"))]
+
+
+LISTS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {
+    "levels": _levels,
+    "recipes": _recipes,
+    "devices": _devices,
+    "tasks": _tasks,
+}

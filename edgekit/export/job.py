@@ -1,0 +1,82 @@
+"""What one export will do, worked out and checked before anything is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.errors import CheckpointError, UsageError
+from edgekit.export.plan import PartPlan, plan
+from edgekit.families import Family, family_of
+from edgekit.families.base import check_tensors
+from edgekit.inputs.prompt import load_tokenizer
+from edgekit.levels import level as level_of
+from edgekit.recipes import Recipe, choose
+
+
+@dataclass(frozen=True)
+class Job:
+    """One export, resolved.
+
+    Attributes:
+        variants: name -> {role: level}.
+    """
+
+    checkpoint: Checkpoint
+    family: Family
+    config: Any
+    recipe: Recipe
+    variants: Mapping[str, Mapping[str, str]]
+
+    def plans(self) -> Iterator[PartPlan]:
+        """Each part that the variants need, once."""
+        seen = set()
+        for parts in self.variants.values():
+            for role, level_name in parts.items():
+                if (role, level_name) not in seen:
+                    seen.add((role, level_name))
+                    yield plan(self.family, role, self.config, self.checkpoint, level_of(level_name))
+
+
+def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts: Mapping[str, str]) -> Job:
+    checkpoint = open_checkpoint(source)
+    family = family_of(checkpoint.config)
+    config = family.parse(checkpoint.config)
+    chosen = choose(checkpoint.config, recipe_name)
+    for name in levels:
+        if name not in chosen.variant:
+            raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(chosen.variant)} (recipe {chosen.name})")
+    for role, level_name in parts.items():
+        if role not in family.roles:
+            raise UsageError(f"unknown part {role!r}", allowed=", ".join(family.roles))
+        if level_of(level_name).format not in family.roles[role].formats:
+            raise UsageError(
+                f"{role} cannot be exported as {level_name}",
+                allowed=f"levels of {', '.join(family.roles[role].formats)}",
+            )
+    variants: dict[str, Mapping[str, str]] = {}
+    for name in levels or chosen.variant:
+        mixed = {**chosen.variant[name], **parts}
+        # A variant that differs from the recipe's gets a name of its own: `Q4_0` must mean the same everywhere.
+        changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != chosen.variant[name][role]]
+        variants["+".join([name, *changed])] = mixed
+    check_tensors(family, checkpoint, config)
+    _check_tokenizer(checkpoint, config)
+    return Job(checkpoint, family, config, chosen, variants)
+
+
+def _check_tokenizer(checkpoint: Checkpoint, config: Any) -> None:
+    path = checkpoint.path("tokenizer.json")
+    if path is None:
+        raise CheckpointError(
+            f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
+        )
+    vocabulary = load_tokenizer(path).get_vocab(with_added_tokens=True)
+    token, highest = max(vocabulary.items(), key=lambda item: item[1])
+    if highest >= config.text_config.vocab_size:
+        raise CheckpointError(
+            f"{path}: token {token!r} has id {highest}, the embedding has {config.text_config.vocab_size} rows"
+        )

@@ -130,9 +130,7 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
             f"{folder}: holds {manifest.recipe} from the source {manifest.source.sha256[:16]}..., not this one",
             remedy="export to another folder",
         )
-    manifests.verify(
-        folder, (manifest.tokenizer, *manifest.support_files, *(f for p in manifest.parts for f in p.files))
-    )
+    manifests.verify(folder, manifest.files)
     return manifest
 
 
@@ -168,13 +166,14 @@ def _prove(
 
 def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:
     manifests.write(staging, manifest)
-    for leftover in staging.glob(".*"):
-        leftover.unlink()
+    listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
+    for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
+        if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
+            path.unlink()
     if existing is None:
         staging.replace(folder)
         return
-    known = {file.path for part in existing.parts for file in part.files}
-    for file in (file for part in manifest.parts for file in part.files if file.path not in known):
+    for file in (file for file in manifest.files if file not in existing.files):
         (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
         (staging / file.path).replace(folder / file.path)
     (staging / manifests.FILE_NAME).replace(folder / manifests.FILE_NAME)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from edgekit.manifest import sha256_file
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors specification's own limit
 _MAX_JSON_BYTES = 64 * 1024 * 1024
+_MAX_NUMBER = 1 << 48  # of a shape or an offset
+_MAX_DIMENSIONS = 8
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # What identifies a source, beside its weights. READMEs and the like may differ between copies of the same model.
@@ -57,7 +60,7 @@ class Tensor:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass
@@ -74,7 +77,7 @@ class Checkpoint:
         """The tensor in blocks of rows along its first axis, each float32.
 
         Raises:
-            CheckpointError: the file ended early.
+            CheckpointError: the file ended early, or a weight is not finite.
         """
         first = tensor.shape[0] if tensor.shape else 1
         row_bytes = tensor.bytes // max(first, 1)
@@ -87,7 +90,10 @@ class Checkpoint:
                     raise CheckpointError(
                         f"{tensor.path}: the file ends inside {tensor.name}", remedy="download it again"
                     )
-                yield to_float32(data, tensor.dtype).reshape((count, *tensor.shape[1:]) if tensor.shape else ())
+                values = to_float32(data, tensor.dtype)
+                if not np.isfinite(values).all():
+                    raise CheckpointError(f"{tensor.path}: {tensor.name} holds NaN or infinite weights")
+                yield values.reshape((count, *tensor.shape[1:]) if tensor.shape else ())
 
     def read(self, tensor: Tensor) -> NDArray[np.float32]:
         """The whole tensor as float32."""
@@ -148,8 +154,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _MAX_JSON_BYTES:
         raise CheckpointError(f"{path}: {path.stat().st_size} bytes", allowed=f"at most {_MAX_JSON_BYTES} bytes")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds a {type(data).__name__}", allowed="a JSON object")
@@ -176,13 +182,24 @@ def read_header(path: Path) -> list[Tensor]:
             )
         raw = stream.read(length)
     try:
-        header = json.loads(raw)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        header = json.loads(raw, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its header is not valid JSON: {error}") from error
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header holds a {type(header).__name__}", allowed="a JSON object")
     header.pop("__metadata__", None)
-    return [_tensor(path, name, entry, 8 + length, size) for name, entry in header.items()]
+    tensors = [_tensor(path, name, entry, 8 + length, size) for name, entry in header.items()]
+    end = 8 + length
+    for tensor in sorted(tensors, key=lambda tensor: (tensor.offset, tensor.bytes)):
+        if tensor.offset != end:
+            raise CheckpointError(
+                f"{path}: {tensor.name} begins at byte {tensor.offset}, the tensor before it ends at {end}",
+                allowed="tensors that follow each other, without overlaps and holes",
+            )
+        end += tensor.bytes
+    if end != size:
+        raise CheckpointError(f"{path}: {size} bytes, the last tensor ends at {end}", remedy="download it again")
+    return tensors
 
 
 def to_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
@@ -192,14 +209,23 @@ def to_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
     return np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
 
 
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of two entries with one name, two readers may take different ones, so neither is taken."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has two entries of one name")
+    return found
+
+
 def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
     """One header entry, every field checked: this is the first thing that a hostile file gets to say."""
     try:
         dtype, shape, (start, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        well_formed = all(type(n) is int and n >= 0 for n in (*shape, start, end)) and len(shape) <= 8
+        numbers = (*shape, start, end)
+        well_formed = isinstance(dtype, str) and all(type(n) is int and 0 <= n < _MAX_NUMBER for n in numbers)
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path}: {name}: malformed header entry") from error
-    if not well_formed:
+    if not well_formed or len(shape) > _MAX_DIMENSIONS:
         raise CheckpointError(f"{path}: {name}: malformed header entry")
     if dtype not in _ITEM_BYTES:
         raise CheckpointError(
@@ -207,10 +233,7 @@ def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
             allowed=", ".join(_ITEM_BYTES),
             remedy="export from the original bf16, fp16 or fp32 checkpoint",
         )
-    count = 1
-    for n in shape:
-        count *= n
-    if end - start != count * _ITEM_BYTES[dtype]:
+    if end - start != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise CheckpointError(f"{path}: {name}: {end - start} bytes for shape {list(shape)} of {dtype}")
     if base + end > size:
         raise CheckpointError(

@@ -84,7 +84,7 @@ def inspect(options: Namespace) -> int:
     from edgekit import describe, manifest
 
     found = manifest.read(options.folder)
-    manifest.verify(options.folder, (found.tokenizer, *found.support_files, *(f for p in found.parts for f in p.files)))
+    manifest.verify(options.folder, found.files)
     if options.json:
         emit(found.model_dump(mode="json"))
     else:

@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import ArtifactError, UsageError
 
@@ -22,7 +22,7 @@ _MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FileEntry(_Frozen):
@@ -33,13 +33,16 @@ class FileEntry(_Frozen):
     bytes: int
 
 
+_Positive = Annotated[float, Field(gt=0)]
+
+
 class Preprocessing(_Frozen):
     """How an image becomes the encoder's pixels: resize to a square, rescale to [0, 1], normalize."""
 
-    size: int
+    size: int = Field(gt=0, le=8192)
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
     mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    std: tuple[_Positive, _Positive, _Positive]
 
 
 class Parity(_Frozen):
@@ -74,8 +77,8 @@ class Part(_Frozen):
     role: str
     format: Literal["gguf", "onnx"]
     level: str
-    files: tuple[FileEntry, ...]
-    weights: int
+    files: tuple[FileEntry, ...] = Field(min_length=1)
+    weights: int = Field(gt=0)
     bits_per_weight: float
     tensor_types: Mapping[str, int]
     output: Literal["logits", "image_tokens", "pooled"]
@@ -111,6 +114,11 @@ class Manifest(_Frozen):
     parts: tuple[Part, ...]
     variants: Mapping[str, Mapping[str, str]]
     default: str
+
+    @property
+    def files(self) -> tuple[FileEntry, ...]:
+        """Every file of the artifact but the manifest itself."""
+        return (*(file for part in self.parts for file in part.files), self.tokenizer, *self.support_files)
 
     def part(self, part_id: str) -> Part:
         """The part with this id. Raises ArtifactError where there is none."""
@@ -176,7 +184,7 @@ def read(folder: Path) -> Manifest:
         raise ArtifactError(f"{path}: larger than a manifest can be", allowed=f"at most {_MAX_MANIFEST_BYTES} bytes")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: not valid JSON: {error}") from error
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
         version = data.get("schema_version") if isinstance(data, dict) else None
@@ -186,7 +194,7 @@ def read(folder: Path) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    for entry in _entries(manifest):
+    for entry in manifest.files:
         _inside(folder, entry.path)
     return manifest
 
@@ -213,13 +221,13 @@ def verify(folder: Path, entries: tuple[FileEntry, ...]) -> None:
             )
 
 
-def _entries(manifest: Manifest) -> list[FileEntry]:
-    return [manifest.tokenizer, *manifest.support_files, *(file for part in manifest.parts for file in part.files)]
-
-
 def _inside(folder: Path, relative: str) -> Path:
-    """A manifest is untrusted: its paths must stay inside its folder."""
+    """A manifest is untrusted: its paths must stay inside its folder, and so must the links that they name."""
     path = Path(relative)
-    if path.is_absolute() or ".." in path.parts or "\\" in relative:
+    if path.is_absolute() or ".." in path.parts or set("\\\0") & set(relative):
         raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r} leaves the artifact folder")
+    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(
+            f"{folder / path}: a link that leaves the artifact folder", remedy="copy the files themselves: cp -rL"
+        )
     return folder / path

@@ -128,7 +128,10 @@ def _prove_encoder(
     def compute(reference: Any) -> Float:
         return hf_inputs.encode(reference, plan.role, expected_batch)
 
-    wiring = _cosines(actual, references.run(plan.codec_by_name, plan.role, compute))
+    expected = references.run(plan.codec_by_name, plan.role, compute)
+    if actual.shape != expected.shape:
+        raise GateError(f"{where}: wiring: an output of shape {actual.shape}", allowed=f"{expected.shape}, as transformers")
+    wiring = _cosines(actual, expected)
     loss = _cosines(actual, references.run(None, plan.role, compute))
     least = gates.encoder_cosine_at.get(plan.level.name, gates.encoder_cosine)
     if not wiring["worst"] >= least:  # NaN must fail too

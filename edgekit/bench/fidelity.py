@@ -120,12 +120,11 @@ def encoder(model: Model, task: EncoderFidelityTask, dataset: Dataset, work: Pat
     found = {}
     with np.load(path) as reference:
         for name, vectors in _embeddings(model, task, dataset):
-            if vectors.shape != reference[name].shape:
-                raise ArtifactError(
-                    f"{task.name}: {name} embeddings of shape {vectors.shape}", allowed=str(reference[name].shape)
-                )
-            width = vectors.shape[-1]
-            found[name] = metrics.cosine(reference[name].reshape(-1, width), vectors.reshape(-1, width)).tolist()
+            expected, width = reference[name], vectors.shape[-1]
+            if vectors.shape != expected.shape:
+                raise ArtifactError(f"{task.name}: {name} embeddings {vectors.shape}", allowed=str(expected.shape))
+            cosines = metrics.cosine(expected.reshape(-1, width), vectors.reshape(-1, width))
+            found[name] = cosines.reshape(expected.shape[:-1]).tolist()
     return found
 
 

@@ -117,7 +117,7 @@ def closing(results: Results) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in here.versions.items())
         commit = f", commit {here.commit[:12]}" if here.commit else ""
         lines.append(f"Machine: {here.cpu}, {here.cores} cores ({', '.join(here.features)}). {versions}{commit}.")
-    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results.phases.items())
+    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results.phases.items() if seconds >= 0.5)
     return [*lines, f"Time: {phases}, together {sum(results.phases.values()):.0f} s."]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.bench.records import Record, plain
@@ -48,6 +48,10 @@ class Results:
     def shows_damage(self) -> bool:
         """Whether every control row shows damage; True where none was asked for."""
         return controls_show_damage(self.records)
+
+    def after(self, earlier: Mapping[str, float]) -> Results:
+        """The same results with the seconds of phases that came before."""
+        return replace(self, phases={**earlier, **self.phases})
 
     def markdown(self) -> str:
         """The tables as Markdown, for a screen."""

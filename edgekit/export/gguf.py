@@ -71,8 +71,6 @@ class _Stream:
         width = slot.shape[-1]
         rows = max(1, _SLICE_WEIGHTS * slot.shape[0] // tensor.size)
         for block in self._plan.checkpoint.slices(tensor, rows):
-            if not np.isfinite(block).all():
-                raise CheckpointError(f"{tensor.path}: {tensor.name} holds NaN or infinite weights")
             if slot.add_one:
                 block = block + np.float32(1)
             stream.write(codecs.encode(block.reshape(-1, width), self._planned.codec).data)

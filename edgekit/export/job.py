@@ -49,6 +49,19 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
     for name in levels:
         if name not in chosen.variant:
             raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(chosen.variant)} (recipe {chosen.name})")
+    variants: dict[str, Mapping[str, str]] = {}
+    for name in levels or chosen.variant:
+        mixed = {**chosen.variant[name], **parts}
+        _check_parts(family, mixed)
+        # A variant that differs from the recipe's gets a name of its own: `Q4_0` must mean the same everywhere.
+        changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != chosen.variant[name][role]]
+        variants["+".join([name, *changed])] = mixed
+    check_tensors(family, checkpoint, config)
+    _check_tokenizer(checkpoint, config)
+    return Job(checkpoint, family, config, chosen, variants)
+
+
+def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
     for role, level_name in parts.items():
         if role not in family.roles:
             raise UsageError(f"unknown part {role!r}", allowed=", ".join(family.roles))
@@ -57,15 +70,6 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
                 f"{role} cannot be exported as {level_name}",
                 allowed=f"levels of {', '.join(family.roles[role].formats)}",
             )
-    variants: dict[str, Mapping[str, str]] = {}
-    for name in levels or chosen.variant:
-        mixed = {**chosen.variant[name], **parts}
-        # A variant that differs from the recipe's gets a name of its own: `Q4_0` must mean the same everywhere.
-        changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != chosen.variant[name][role]]
-        variants["+".join([name, *changed])] = mixed
-    check_tensors(family, checkpoint, config)
-    _check_tokenizer(checkpoint, config)
-    return Job(checkpoint, family, config, chosen, variants)
 
 
 def _check_tokenizer(checkpoint: Checkpoint, config: Any) -> None:

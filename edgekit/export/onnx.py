@@ -53,7 +53,17 @@ def write(
 
 
 def graph(plan: PartPlan) -> Any:
-    """The traced graph of a part as an onnx-ir model, its weights not bound."""
+    """The traced graph of a part as an onnx-ir model, its weights not bound; traced once for all levels."""
+    key = (plan.family.name, plan.role, plan.config.model_dump_json())
+    if key not in _TRACED:
+        _TRACED[key] = _trace(plan)
+    return _TRACED[key].clone()
+
+
+_TRACED: dict[tuple[str, str, str], Any] = {}
+
+
+def _trace(plan: PartPlan) -> Any:
     th = torch()
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -183,8 +193,6 @@ def _lazy(ir: Any, checkpoint: Checkpoint, entry: Planned, name: str, progress: 
 
     def read() -> Any:
         weights = checkpoint.read(entry.tensor)
-        if not np.isfinite(weights).all():
-            raise CheckpointError(f"{entry.tensor.path}: {entry.tensor.name} holds NaN or infinite weights")
         progress(weights.size)
         return ir.tensor(np.ascontiguousarray(weights.T) if turn else weights, name=name)
 

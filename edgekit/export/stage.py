@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -40,21 +40,30 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
     """The staging folder: taken over where it is this job's, removed after an error, left after an interruption."""
     stamp = f"{__version__} {job.checkpoint.sha256} {job.recipe.name}\n"
     stamp_file = staging / ".stamp"
-    resumable = stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp
-    if staging.exists() and (fresh or not resumable):
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True, exist_ok=True)
-    stamp_file.write_text(stamp, encoding="utf-8")
+    made = [parent for parent in staging.parents if not parent.exists()]
     try:
+        resumable = stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp
+        if staging.exists() and (fresh or not resumable):
+            shutil.rmtree(staging)
+        staging.mkdir(parents=True, exist_ok=True)
+        stamp_file.write_text(stamp, encoding="utf-8")
         yield
     except EdgekitError:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging, made)
         raise
     except OSError as error:
-        shutil.rmtree(staging, ignore_errors=True)
+        _remove(staging, made)
         raise ArtifactError(
             f"{staging}: {error.strerror or error}", remedy="check free space and permissions"
         ) from error
+
+
+def _remove(staging: Path, made: Sequence[Path]) -> None:
+    """The staging folder, and the folders above it that were made for it."""
+    shutil.rmtree(staging, ignore_errors=True)
+    for parent in made:
+        with suppress(OSError):
+            parent.rmdir()
 
 
 def copy_existing(folder: Path, existing: Manifest | None, staging: Path) -> None:

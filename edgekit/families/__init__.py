@@ -20,9 +20,9 @@ def family_of(config: Mapping[str, Any]) -> Family:
     Raises:
         CheckpointError: no family has it.
     """
-    architectures = config.get("architectures") or []
+    architectures = config.get("architectures")
     for family in FAMILIES.values():
-        if family.architecture in architectures:
+        if isinstance(architectures, list) and family.architecture in architectures:
             return family
     raise CheckpointError(
         f"config.json: architecture {architectures!r} is unknown",

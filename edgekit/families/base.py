@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.checkpoint import Checkpoint, Tensor
 from edgekit.errors import CheckpointError
 from edgekit.manifest import Preprocessing
 
 Output = Literal["logits", "image_tokens", "pooled"]
+Count = Annotated[int, Field(gt=0, lt=1 << 31)]
+TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 class Config(BaseModel):
     """A validated config.json: only these fields ever reach another library."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
 @dataclass(frozen=True)
@@ -83,11 +85,11 @@ class Family:
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
 
 
-ConfigT = TypeVar("ConfigT", bound=Config)
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-def validate(model: type[ConfigT], data: Any, where: str) -> ConfigT:
-    """Check part of a JSON file against a schema.
+def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
+    """Check what a JSON file of a checkpoint says against a schema.
 
     Raises:
         CheckpointError: a field is missing or wrong; the message names it.
@@ -96,8 +98,8 @@ def validate(model: type[ConfigT], data: Any, where: str) -> ConfigT:
         return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "it"
-        raise CheckpointError(f"config.json: {where}: {field}: {first['msg']}, found {first['input']!r:.80}") from error
+        field = ".".join(map(str, first["loc"])) or "the file"
+        raise CheckpointError(f"{file}: {field}: {first['msg']}, found {first['input']!r:.80}") from error
 
 
 def tensors_of(family: Family, checkpoint: Checkpoint, slots: list[Slot]) -> dict[str, Tensor]:
@@ -145,14 +147,23 @@ def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -
     """
     data = checkpoint.json("preprocessor_config.json")
     names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use
-    resample = names.get(data.get("resample", default_resample))
-    stated = data.get("size", {"height": size, "width": size})
-    if resample is None or stated != {"height": size, "width": size}:
+    code, stated = data.get("resample", default_resample), data.get("size", {"height": size, "width": size})
+    if code not in list(names) or stated != {"height": size, "width": size}:
         raise CheckpointError(
-            f"{checkpoint.root}/preprocessor_config.json: resample {data.get('resample')!r}, size {stated!r}",
+            f"{checkpoint.root}/preprocessor_config.json: resample {code!r}, size {stated!r}",
             allowed=f"resample 0 to 3, height and width {size}, as config.json's vision tower",
         )
-    if data.get("do_pan_and_scan"):
-        raise CheckpointError(f"{checkpoint.root}/preprocessor_config.json: do_pan_and_scan", allowed="false or null")
+    # What every image goes through here, and what none does.
+    steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pan_and_scan": False}
+    for step, done in steps.items():
+        if data.get(step) not in (done, None):
+            raise CheckpointError(
+                f"{checkpoint.root}/preprocessor_config.json: {step} {data[step]!r}", allowed=f"{done} or none"
+            )
+    if (factor := data.get("rescale_factor")) not in (1 / 255, None):
+        raise CheckpointError(
+            f"{checkpoint.root}/preprocessor_config.json: rescale_factor {factor!r}", allowed="1 / 255 or none"
+        )
     mean, std = data.get("image_mean") or [0.5] * 3, data.get("image_std") or [0.5] * 3
-    return Preprocessing.model_validate({"size": size, "resample": resample, "mean": mean, "std": std})
+    fields = {"size": size, "resample": names[code], "mean": mean, "std": std}
+    return validate(Preprocessing, fields, "preprocessor_config.json")

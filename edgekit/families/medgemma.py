@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from edgekit.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
-from edgekit.families.base import Config, Family, Role, Slot, preprocessing_of, validate
+from edgekit.families.base import Config, Count, Family, Role, Slot, TokenId, preprocessing_of, validate
 from edgekit.families.siglip_tower import VisionConfig, vision_slots
 from edgekit.manifest import Preprocessing
 
@@ -18,24 +18,24 @@ from edgekit.manifest import Preprocessing
 class TextConfig(Config):
     """`text_config`; the hub's files leave out what equals transformers' defaults, so the defaults stand here too."""
 
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
+    hidden_size: Count
+    intermediate_size: Count
     num_hidden_layers: int = Field(gt=0, le=1000)
-    num_attention_heads: int = Field(default=8, gt=0)
-    num_key_value_heads: int = Field(default=4, gt=0)
-    head_dim: int = Field(default=256, gt=0)
-    vocab_size: int = Field(default=262208, gt=0)
-    max_position_embeddings: int = Field(default=131072, gt=0)
+    num_attention_heads: Count = 8
+    num_key_value_heads: Count = 4
+    head_dim: Count = 256
+    vocab_size: Count = 262208
+    max_position_embeddings: Count = 131072
     rms_norm_eps: float = Field(default=1e-6, gt=0)
-    query_pre_attn_scalar: int = Field(default=256, gt=0)
-    sliding_window: int = Field(default=4096, gt=0)
+    query_pre_attn_scalar: Count = 256
+    sliding_window: Count = 4096
     hidden_activation: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
     attn_logit_softcapping: None = None
     final_logit_softcapping: None = None
     attention_bias: Literal[False] = False
-    rope_theta: float = 1e6
-    rope_local_base_freq: float = 1e4
-    rope_factor: float = 1.0
+    rope_theta: float = Field(default=1e6, gt=0)
+    rope_local_base_freq: float = Field(default=1e4, gt=0)
+    rope_factor: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -44,15 +44,17 @@ class TextConfig(Config):
         if not isinstance(data, dict):
             return data
         data = dict(data)
-        scaling = data.pop("rope_scaling", None)
-        if parameters := data.pop("rope_parameters", None):
-            scaling = parameters.get("full_attention", {})
+        scaling = _object(data.pop("rope_scaling", None))
+        if parameters := _object(data.pop("rope_parameters", None)):
+            scaling, local = _object(parameters.get("full_attention")), _object(parameters.get("sliding_attention"))
+            if local.get("rope_type", "default") != "default":
+                raise ValueError(f"rope type {local['rope_type']!r} of local layers is not default")
             data["rope_theta"] = scaling.get("rope_theta", 1e6)
-            data["rope_local_base_freq"] = parameters.get("sliding_attention", {}).get("rope_theta", 1e4)
-        kind = (scaling or {}).get("rope_type", (scaling or {}).get("type", "default"))
+            data["rope_local_base_freq"] = local.get("rope_theta", 1e4)
+        kind = scaling.get("rope_type", scaling.get("type", "default"))
         if kind not in ("default", "linear"):
             raise ValueError(f"rope type {kind!r} is not one of default, linear")
-        data["rope_factor"] = float(scaling["factor"]) if scaling and kind == "linear" else 1.0
+        data["rope_factor"] = scaling.get("factor") if kind == "linear" else 1.0
         return data
 
 
@@ -61,12 +63,24 @@ class MedGemmaConfig(Config):
 
     text_config: TextConfig
     vision_config: VisionConfig
-    mm_tokens_per_image: int = Field(default=256, gt=0)
-    boi_token_index: int = 255_999
-    eoi_token_index: int = 256_000
-    image_token_index: int = 262_144
-    eos_token_id: int | list[int] = Field(default_factory=lambda: [1, 106])
+    mm_tokens_per_image: int = Field(default=256, gt=0, le=65_536)
+    boi_token_index: TokenId = 255_999
+    eoi_token_index: TokenId = 256_000
+    image_token_index: TokenId = 262_144
+    eos_token_id: TokenId | list[TokenId] = Field(default_factory=lambda: [1, 106])
     tie_word_embeddings: Literal[True] = True
+
+
+class _Generation(Config):
+    """generation_config.json."""
+
+    eos_token_id: TokenId | list[TokenId] | None = None
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict | None):
+        raise ValueError(f"{value!r:.80} is no JSON object")  # noqa: TRY004 - pydantic reports ValueError only
+    return value or {}
 
 
 def parse(config: Mapping[str, Any]) -> MedGemmaConfig:
@@ -76,7 +90,7 @@ def parse(config: Mapping[str, Any]) -> MedGemmaConfig:
         f"{k[:-3]}_index" if k in ("boi_token_id", "eoi_token_id", "image_token_id") else k: v
         for k, v in config.items()
     }
-    parsed = validate(MedGemmaConfig, renamed, "a Gemma 3 model")
+    parsed = validate(MedGemmaConfig, renamed, "config.json")
     layers = (config.get("text_config") or {}).get("layer_types")
     pattern = (config.get("text_config") or {}).get("sliding_window_pattern", 6)
     expected = [
@@ -170,7 +184,8 @@ def preprocessing(checkpoint: Checkpoint, config: MedGemmaConfig) -> Preprocessi
 
 def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
     """Token ids, context and image length: what `edgekit.inputs.prompt` needs to build segments."""
-    eos = checkpoint.json("generation_config.json").get("eos_token_id", config.eos_token_id)
+    generation = validate(_Generation, checkpoint.json("generation_config.json"), "generation_config.json")
+    eos = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
     return {
         "context": config.text_config.max_position_embeddings,
         "window": config.text_config.sliding_window,

@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.families.base import Config, Family, Role, Slot, preprocessing_of, validate
-from edgekit.families.siglip_tower import VisionConfig, encoder_slots, vision_slots
+from edgekit.families.base import Config, Count, Family, Role, Slot, preprocessing_of, validate
+from edgekit.families.siglip_tower import EncoderConfig, VisionConfig, encoder_slots, vision_slots
 from edgekit.manifest import Preprocessing
 
 
-class TextConfig(Config):
+class TextConfig(EncoderConfig):
     """`text_config`; the defaults are those of transformers' SiglipTextConfig."""
 
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0, le=1000)
-    num_attention_heads: int = Field(gt=0)
-    vocab_size: int = Field(default=32000, gt=0)
-    max_position_embeddings: int = Field(default=64, gt=0)
-    projection_size: int | None = None
-    layer_norm_eps: float = 1e-6
-    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    vocab_size: Count = 32000
+    max_position_embeddings: Count = 64
+    projection_size: Count | None = None
     # The tokenizer pads with </s>; config.json's own pad_token_id is not what the model was trained with.
     pad_id: int = 1
 
@@ -39,7 +32,7 @@ class MedSiglipConfig(Config):
 
 def parse(config: Mapping[str, Any]) -> MedSiglipConfig:
     """Validate config.json."""
-    return validate(MedSiglipConfig, config, "a SigLIP model")
+    return validate(MedSiglipConfig, config, "config.json")
 
 
 def canonical(name: str) -> str | None:

@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from edgekit.families.base import Config, Slot
+from edgekit.families.base import Config, Count, Slot
 
 
-class VisionConfig(Config):
+class EncoderConfig(Config):
+    """What vision and text towers have in common."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: int = Field(gt=0, le=1000)
+    num_attention_heads: Count
+    layer_norm_eps: float = Field(default=1e-6, gt=0)
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} in {self.num_attention_heads} num_attention_heads")
+        return self
+
+
+class VisionConfig(EncoderConfig):
     """`vision_config` of either family; the defaults are those of transformers' SiglipVisionConfig."""
 
-    hidden_size: int = Field(gt=0)
-    intermediate_size: int = Field(gt=0)
-    num_hidden_layers: int = Field(gt=0, le=1000)
-    num_attention_heads: int = Field(gt=0)
-    image_size: int = Field(gt=0)
-    patch_size: int = Field(gt=0)
-    layer_norm_eps: float = 1e-6
-    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+    image_size: Count
+    patch_size: Count
     num_channels: Literal[3] = 3
 
     @property

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edgekit.errors import InputError
 from edgekit.manifest import Preprocessing
@@ -62,7 +62,7 @@ def load(source: ImageLike) -> Image.Image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter and says more
             image = Image.open(path, formats=_FORMATS)
         _check_size(image, str(path))
-        return _rgb(image)
+        return _rgb(ImageOps.exif_transpose(image))  # a camera's photograph lies on its side otherwise
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image", allowed=", ".join(_FORMATS)) from error
     except Image.DecompressionBombError as error:

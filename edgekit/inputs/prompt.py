@@ -36,13 +36,16 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json.
 
     Raises:
-        CheckpointError: the file is not JSON or holds no tokenizer model.
+        CheckpointError: the file is not JSON or holds no tokenizer.
     """
-    # The library raises bare Exception for anything it dislikes, so the shape is checked before it sees the file.
-    data = read_json(path)
-    if not isinstance(data.get("model"), dict) or "vocab" not in data["model"]:
-        raise CheckpointError(f"{path}: holds no tokenizer model", allowed="a tokenizer.json with model.vocab")
-    return Tokenizer.from_file(str(path))
+    read_json(path)
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+        raise CheckpointError(f"{path}: not a tokenizer: {error}", remedy="download it again") from error
+    if not tokenizer.get_vocab_size():
+        raise CheckpointError(f"{path}: a tokenizer without tokens")
+    return tokenizer
 
 
 def chat_text(messages: Sequence[Message]) -> str:
@@ -56,6 +59,8 @@ def chat_text(messages: Sequence[Message]) -> str:
     turns = list(messages)
     system = ""
     if turns and turns[0].role == "system":
+        if turns[0].images:
+            raise InputError("an image in a system message", allowed="images in a user's turn")
         system = turns.pop(0).text + "\n\n"
     if (
         not turns
@@ -121,6 +126,10 @@ def _check_text(text: str) -> None:
     """Users' text must not open turns, end them, or claim images."""
     if len(text) > MAX_TEXT:
         raise InputError(f"a text of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # what a terminal passes on for bytes that are not UTF-8
+        raise InputError(f"the text is not valid Unicode at character {error.start}", allowed="UTF-8") from error
     for token in (
         "<start_of_turn>",
         "<end_of_turn>",

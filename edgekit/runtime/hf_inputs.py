@@ -6,7 +6,10 @@ Pillow's by at most one grey level in a few pixels.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +31,7 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
     Returns:
         `input_ids` and `token_type_ids` as lists, `pixel_values` float32 [n, 3, size, size] or None.
     """
-    from transformers import AutoTokenizer, Gemma3Processor
+    from transformers import Gemma3Processor
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
     template = checkpoint.path("chat_template.jinja")
@@ -43,7 +46,7 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
         )
     processor = Gemma3Processor(
         Gemma3ImageProcessorPil.from_pretrained(checkpoint.root, local_files_only=True),
-        AutoTokenizer.from_pretrained(checkpoint.root, local_files_only=True, trust_remote_code=False),
+        _tokenizer(checkpoint),
         image_seq_length=config.mm_tokens_per_image,
         chat_template=text,
     )
@@ -81,9 +84,7 @@ def encoder_inputs(
 ) -> NDArray[Any]:
     """Pixels float32 [n, 3, size, size] or ids int64 [n, length] as Hugging Face's processors make them."""
     if role == "text_encoder":
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.root, local_files_only=True, trust_remote_code=False)
+        tokenizer = _tokenizer(checkpoint)
         length = config.text_config.max_position_embeddings
         made = tokenizer(list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="np")
         return np.asarray(made["input_ids"], np.int64)
@@ -113,6 +114,17 @@ _FORWARD = {
     "image_encoder": lambda model, x: model.get_image_features(pixel_values=x).pooler_output,
     "text_encoder": lambda model, x: model.get_text_features(input_ids=x).pooler_output,
 }
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Any:
+    """transformers' tokenizer from the tokenizer's files alone: it must not get to read config.json."""
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name in checkpoint.files:
+            if "token" in name or name == "spiece.model":
+                shutil.copyfile(checkpoint.root / name, Path(folder) / name)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _pil(image: ImageArray) -> Image.Image:

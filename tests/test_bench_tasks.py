@@ -1,0 +1,159 @@
+"""Tasks as files, and the datasets they name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgekit import find
+from edgekit.bench import datasets
+from edgekit.bench.tasks import PARSERS, AnswerTask, parse, task
+from edgekit.errors import EdgekitError, InputError, UsageError
+
+GOOD: dict[str, Any] = {
+    "name": "mine", "title": "Mine", "kind": "finding", "dataset": "phantoms", "limit": 5,
+    "prompt": "What?", "parser": "first-label", "max_tokens": 9,
+}  # fmt: skip
+
+
+def test_every_shipped_task_is_valid_and_names_a_dataset() -> None:
+    names = find.names("benchmarks")
+    assert {"labels-phantom", "finding-phantom", "yesno-phantom", "fidelity-decoder", "latency"} <= set(names)
+    for name in names:
+        loaded = task(name)
+        assert datasets.source(loaded.dataset).name == loaded.dataset
+        assert loaded.name == name
+
+
+def test_no_task_uses_phantoms_that_somebody_trained_on() -> None:
+    images = pytest.importorskip("edgekit.reference.images", exc_type=ImportError)
+    seeds = {loaded.seed for name in find.names("benchmarks") if (loaded := task(name)).dataset == "phantoms"}
+    assert not seeds & {images.TRAIN_SEED, images.CHOICE_SEED, images.TEST_SEED}
+    assert min(seeds) > 700_000  # far from the seeds of training, proof and demonstration
+
+
+def test_a_new_task_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "benchmarks").mkdir()
+    lines = [f"{key} = {value!r}" for key, value in GOOD.items() if key != "name"]
+    (tmp_path / "benchmarks" / "mine.toml").write_text("\n".join(lines))
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    loaded = task("mine")
+    assert isinstance(loaded, AnswerTask)
+    assert (loaded.name, loaded.max_tokens) == ("mine", 9)
+    assert "mine" in find.names("benchmarks")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "poem"}, "task mine: kind: Input tag 'poem' found"),
+        ({"limit": 0}, "task mine: limit: Input should be greater than 0"),
+        ({"limitt": 3}, "task mine: limitt: Extra inputs are not permitted"),
+        ({"max_tokens": "many"}, "task mine: max_tokens: Input should be a valid integer"),
+        ({"parser": "magic"}, "task mine: parser: Input should be 'first-label' or 'first-yes-or-no'"),
+    ],
+)
+def test_a_wrong_file_names_its_key(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        parse({**GOOD, **change})
+
+
+def test_every_word_of_a_task_is_in_its_identity() -> None:
+    changed = [{"limit": 6}, {"prompt": "Who?"}, {"max_tokens": 8}, {"seed": 1}]
+    assert len({parse({**GOOD, **change}).sha256 for change in ({}, *changed)}) == 5
+
+
+@pytest.mark.parametrize(
+    ("parser", "answer", "expected"),
+    [
+        ("first-label", "  NODULE. ", "nodule"),
+        ("first-label", "I see a pleural effusion and a nodule", "pleural effusion"),
+        ("first-label", "nodular", None),
+        ("first-label", "", None),
+        ("first-yes-or-no", "Yes, there is.", "yes"),
+        ("first-yes-or-no", "No - yes would be wrong", "no"),
+        ("first-yes-or-no", "nothing", None),
+    ],
+)
+def test_parsers(parser: str, answer: str, expected: str | None) -> None:
+    assert PARSERS[parser][1](answer, ("nodule", "pleural effusion")) == expected
+
+
+def test_phantoms_are_reproducible_and_need_no_data() -> None:
+    first, second, other = (datasets.load("phantoms", 16, seed, None) for seed in (7, 7, 8))
+    assert first.sha256 == second.sha256 != other.sha256
+    assert len(set(first.truth)) == 8
+    assert first.images[0].dtype == np.uint8
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Path:
+    """60 test images of 20 patients, 5 training images, and 6 MRI slices that belong to nobody."""
+    rows = [(f"x{i}.jpg", "chest x-ray", ("normal", "viral pneumonia")[i % 2], f"p{i % 20}", "test") for i in range(60)]
+    rows += [(f"t{i}.jpg", "chest x-ray", "normal", f"q{i}", "train") for i in range(5)]
+    rows += [(f"m{i}.jpg", "brain mri", "glioma", "", "test") for i in range(6)]
+    with zipfile.ZipFile(tmp_path / datasets.RADIOLOGY, "w") as out:
+        table = io.StringIO()
+        csv.writer(table).writerows([("file", "modality", "label", "patient", "split"), *rows])
+        out.writestr("index.csv", table.getvalue())
+        for i, (name, *_) in enumerate(rows):
+            data = io.BytesIO()
+            Image.fromarray(np.full((16, 16), i, np.uint8)).save(data, "JPEG")
+            out.writestr(name, data.getvalue())
+    return tmp_path
+
+
+def test_real_images_are_one_a_patient_of_the_test_split(archive: Path) -> None:
+    loaded = datasets.load("chest-xray", 100, 0, archive)
+    assert len(loaded.images) == 20
+    patients = {round(float(image.mean())) % 20 for image in loaded.images}
+    assert len(patients) == 20
+    assert max(image.mean() for image in loaded.images) < 60  # none of the training images, which are brighter
+    assert datasets.load("brain-mri", 100, 0, archive).truth == ("glioma",) * 6
+    assert len(datasets.load("chest-xray", 7, 0, archive).images) == 7
+
+
+def test_every_source_states_licence_and_citation() -> None:
+    for source in datasets.SOURCES.values():
+        assert source.license
+        assert source.citation
+        assert source.note
+    assert datasets.SOURCES["chest-xray"].license == "CC BY 4.0"
+    assert "Kermany" in datasets.SOURCES["chest-xray"].citation
+    assert "split by image, not by patient" in datasets.SOURCES["brain-mri"].note
+
+
+def test_data_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the dataset chest-xray needs a data folder\ntry: --data DIR"):
+        datasets.load("chest-xray", 5, 0, None)
+    with pytest.raises(InputError, match=r"radiology-160\.zip does not exist"):
+        datasets.load("chest-xray", 5, 0, tmp_path)
+    with pytest.raises(UsageError, match="unknown dataset 'x'\nallowed: phantoms, chest-xray, brain-mri"):
+        datasets.load("x", 5, 0, None)
+
+
+def _damage(path: Path, how: str) -> None:
+    if how == "no zip":
+        path.write_bytes(b"nonsense")
+    elif how == "truncated":
+        path.write_bytes(path.read_bytes()[:-30])
+    else:
+        with zipfile.ZipFile(path, "w") as out:
+            if how != "no index":
+                out.writestr("index.csv", "file,modality,label,patient,split\na.jpg,brain mri,glioma,,test\n")
+            if how == "no image":
+                out.writestr("a.jpg", b"nonsense")
+
+
+@pytest.mark.parametrize("how", ["no zip", "truncated", "no index", "missing image", "no image"])
+def test_damaged_data(archive: Path, how: str) -> None:
+    _damage(archive / datasets.RADIOLOGY, how)
+    with pytest.raises(EdgekitError, match=r"radiology-160\.zip: (damaged or not|a\.jpg is no image)"):
+        datasets.load("brain-mri", 5, 0, archive)

@@ -1,0 +1,231 @@
+"""The report says what was measured, what it rests on, and what it cannot show."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.bench import charts
+from edgekit.bench.environment import Environment
+from edgekit.bench.page import page
+from edgekit.bench.records import Measurement, Record, plain
+from edgekit.bench.results import Results, controls_show_damage, damage
+from edgekit.metrics import Estimate
+
+HERE = Environment("f" * 64, "A CPU", "x86_64", ("avx2",), 2, 8_000_000_000, {"edgekit": "0.1.0"}, "c" * 40, "d" * 64)
+DATA = {
+    "name": "phantoms", "title": "phantoms", "citation": "somebody 2026", "license": "CC0", "note": "drawn",
+    "sha256": "0",
+}  # fmt: skip
+
+
+def _accuracy(value: float, paired: Estimate | None, task: str = "finding-phantom") -> Measurement:
+    details = {
+        "prompt": "What is it?", "parser": "first-label", "max_tokens": 24, "truncated_share": 0.04,
+        "unparsed_share": 0.0,
+        "majority_baseline": {"label": "nodule", "accuracy": 0.125, "balanced": 0.125},
+        "per_class": {"nodule": plain(Estimate(value, value - 0.1, value + 0.1, 30))},
+    }  # fmt: skip
+    figures = {name: Estimate(value, value - 0.05, value + 0.05, 240) for name in ("accuracy", "balanced_accuracy")}
+    return Measurement("k", task, "finding", "Findings", "accuracy", "t", DATA, 240, figures, paired, None, details)
+
+
+def _fidelity(kl: float) -> Measurement:
+    figures = {"kl": Estimate(kl, 0.5 * kl, 2 * kl, 2300), "top1": Estimate(0.9876, 0.98, 0.99, 2300)}
+    details = {"positions": 2300, "positions_after_image": 700}
+    name, kind = "fidelity-decoder", "decoder-fidelity"
+    return Measurement("k", name, kind, "Logits", "kl", "t", DATA, 32, figures, None, 0.0, details)
+
+
+def _latency() -> Measurement:
+    figures = {
+        "load_s": Estimate(1.234, 1, 2, 5), "first_token_ms": Estimate(321, 300, 400, 5),
+        "decode_tokens_per_s": Estimate(98.7, 90, 99, 5), "image_encode_ms": Estimate(45.6, 40, 50, 5),
+        "peak_memory_bytes": Estimate(123e6, 120e6, 125e6, 5),
+    }  # fmt: skip
+    return Measurement("k", "latency", "latency", "Times", "", "t", DATA, 4, figures, None, None, {"rounds": 5})
+
+
+def _record(row: str, kind: str, *measurements: Measurement, bits: int | None = None, model: str = "A model") -> Record:
+    control: dict[str, Any] | None = {"role": "decoder", "bits": bits} if bits else None
+    return Record(model, "r", "a stand-in", "s", row, kind, None, ("gguf",), {"decoder": "p"}, 14_200_000, 4.5,
+                  {"Q4_0": 1000}, control, measurements, HERE)  # fmt: skip
+
+
+DROP, NOTHING = Estimate(-0.3, -0.36, -0.24, 240), Estimate(-0.004, -0.02, 0.012, 240)
+
+
+def _results(control: Estimate = DROP) -> Results:
+    return Results(
+        (
+            _record("control: decoder at 3 bits", "control", _accuracy(0.5, control), bits=3),
+            _record("reference", "reference", _accuracy(0.8, None), _fidelity(0.0), _latency()),
+            _record("Q4_0", "variant", _accuracy(0.7958, NOTHING), _fidelity(0.0123), _latency()),
+        ),
+        {"latency": 61.2, "nothing": 0.0},
+        ("a note",),
+    )
+
+
+def _cells(text: str, row: str) -> dict[str, str]:
+    """A row of the first Markdown table by column."""
+    table = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    lines = [[cell.strip() for cell in line] for line in table]
+    return dict(zip(lines[0], next(line for line in lines if line[0] == row), strict=True))
+
+
+def test_table_has_every_figure() -> None:
+    assert _cells(_results().markdown(), "Q4_0") == {
+        "level": "Q4_0", "size MB": "14.2", "bits/weight": "4.50", "accuracy %": "79.6 [74.6, 84.6]",
+        "to full precision, points": "-0.4 [-2.0, +1.2]", "KL, nats": "0.012", "top-1 %": "98.76 [98.00, 99.00]",
+        "load s": "1.23", "first token ms": "321", "decode tok/s": "99", "image ms": "45.6", "peak MB": "123",
+    }  # fmt: skip
+
+
+def test_rows_are_reference_variants_control() -> None:
+    text = _results().markdown()
+    assert text.index("| reference") < text.index("| Q4_0") < text.index("| control: decoder at 3 bits")
+
+
+def test_what_a_figure_rests_on_is_said() -> None:
+    text = _results().markdown()
+    for said in (
+        "Stand-in: a stand-in", "n = 240; prompt 'What is it?'; parser first-label", "at most 24 tokens",
+        "at most 4.0 % of a row's answers cut off", "always 'nodule' gives 12.5 %",
+        "2300 positions, 700 after an image",
+        "the reference against itself 0", "medians over 5 rounds", "somebody 2026; licence CC0; drawn",
+        "A CPU, 2 cores",
+        "edgekit 0.1.0", "commit cccccccccccc", "- a note", "Time: latency 61 s, together 61 s",
+        "control: decoder at 3 bits: shows in finding-phantom",
+    ):  # fmt: skip
+        assert said in text
+
+
+def test_controls_must_show_damage() -> None:
+    assert controls_show_damage(_results().records)
+    hidden = _results(NOTHING)
+    assert not controls_show_damage(hidden.records)
+    warning = "control: decoder at 3 bits: no task shows the damage, so no figure here can show any"
+    assert hidden.markdown().startswith("**WARNING: A model, " + warning)
+    assert warning in page(hidden)
+    assert warning not in page(_results())
+
+
+def test_a_gain_is_no_damage() -> None:
+    assert not controls_show_damage(_results(Estimate(0.3, 0.24, 0.36, 240)).records)
+
+
+def test_every_control_must_show_it() -> None:
+    blind = _record("control: image encoder at 3 bits", "control", _accuracy(0.8, NOTHING), bits=3, model="Another")
+    both = replace(_results(), records=(*_results().records, blind))
+    assert not controls_show_damage(both.records)
+    assert [one.shown for one in damage(both.records)] == [("finding-phantom",), ()]
+
+
+def test_tasks_that_miss_the_damage_are_named() -> None:
+    record = _record("control", "control", _accuracy(0.5, DROP), _accuracy(0.7, NOTHING, "yesno-phantom"), bits=3)
+    text = replace(_results(), records=(record,)).markdown()
+    assert "shows in finding-phantom; not in yesno-phantom, which could not show such damage in any row" in text
+    assert "70.0 [65.0, 75.0] (-0.4 [-2.0, +1.2])" in text
+
+
+def test_without_accuracy_nothing_is_claimed() -> None:
+    assert controls_show_damage((_record("control", "control", _fidelity(1.0), bits=3),))
+
+
+def test_errors_come_first() -> None:
+    broken = replace(_accuracy(0.5, None), metrics={}, details={}, error="SIGSEGV")
+    results = replace(_results(), records=(_record("Q4_0", "variant", broken),))
+    assert results.errors == ("A model, Q4_0, finding-phantom: SIGSEGV",)
+    assert results.markdown().startswith("**WARNING: not measured: A model, Q4_0, finding-phantom: SIGSEGV**")
+    assert "SIGSEGV" in page(results)
+
+
+class _Strict(HTMLParser):
+    """Collects tags and attributes, and checks that what is opened is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.links: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [str(value) for name, value in attrs if name in ("src", "href")]
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_page_stands_alone_and_is_well_formed() -> None:
+    text = page(_results())
+    parser = _Strict()
+    parser.feed(text)
+    assert parser.open == []
+    assert parser.links == []
+    assert "script" not in parser.tags
+    assert "http" not in text
+    assert "url(" not in text
+    assert parser.tags.count("svg") == 8  # accuracy, difference, KL against size, five costs
+    assert "prefers-color-scheme: dark" in text
+    assert "nan" not in re.sub(r"<style>.*?</style>", "", text)
+
+
+def test_names_from_a_manifest_are_escaped() -> None:
+    record = replace(_results().records[1], model="<script>alert(1)</script>", row="a|b<i>")
+    evil = replace(_results(), records=(record,))
+    assert "<script>" not in page(evil)
+    assert "<i>" not in page(evil)
+    assert "a\\|b" in evil.markdown()
+
+
+def test_files_are_written_and_json_is_strict(tmp_path: Path) -> None:
+    infinite = _record("Q4_0", "variant", _fidelity(float("inf")))
+    replace(_results(), records=(infinite, *_results().records)).write(tmp_path / "out")
+    data = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
+    assert data["records"][0]["measurements"][0]["metrics"]["kl"]["value"] is None
+    assert data["controls_show_damage"] is True
+    difference = data["records"][3]["measurements"][0]["paired"]
+    assert difference == {"value": -0.004, "low": -0.02, "high": 0.012, "n": 240}
+    assert data["records"][3]["environment"]["fingerprint"] == HERE.fingerprint
+    assert "not finite" in (tmp_path / "out" / "report.md").read_text()
+    assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_earlier_phases_are_added() -> None:
+    assert list(_results().after({"export": 3.0}).phases) == ["export", "latency", "nothing"]
+
+
+def _positions(svg: str) -> list[float]:
+    return [float(x) for x in re.findall(r'<circle class="\w+" cx="([\d.]+)"', svg)]
+
+
+def test_charts_place_values_to_scale() -> None:
+    marks = [charts.Mark("a", "variant", v, v - 1, v + 1) for v in (10.0, 20.0, 40.0)]
+    a, b, c = _positions(charts.intervals(marks, title="t", unit="%"))
+    assert (c - b) / (b - a) == pytest.approx(2, rel=0.01)
+    widths = [float(w) for w in re.findall(r'<rect[^>]* width="([\d.]+)"', charts.bars(marks, title="t", unit="ms"))]
+    assert widths[2] / widths[0] == pytest.approx(4, rel=0.01)
+    svg = charts.scatter([("a", "variant", 4, 1e-3), ("b", "variant", 8, 1e-5)], title="t", x_unit="x", y_unit="y")
+    assert _positions(svg)[0] < _positions(svg)[1]
+    heights = [float(y) for y in re.findall(r'<circle[^>]* cy="([\d.]+)"', svg)]
+    assert heights[0] < heights[1]  # the larger distance is drawn higher
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_charts_survive_a_single_value_without_width(value: float) -> None:
+    mark = [charts.Mark("a", "variant", value, value, value)]
+    assert "nan" not in charts.intervals(mark, title="t", unit="") + charts.bars(mark, title="t", unit="")
+    assert "nan" not in charts.scatter([("a", "variant", 4, value)], title="t", x_unit="x", y_unit="y")

@@ -1,0 +1,154 @@
+"""Models that edgekit opens, against transformers' own generation and log-probabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit import artifact
+from edgekit.errors import InputError, UsageError
+from edgekit.inputs.passage import passage
+from edgekit.inputs.prompt import Message
+from edgekit.reference import phantoms
+from edgekit.runtime import hf_inputs, llamacpp, open_model
+from edgekit.runtime.base import Generation
+from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.torch_reference import open_reference
+
+QUESTION = "What is the main finding in this image?"
+
+
+@pytest.fixture(scope="module")
+def model(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ChatModel]:
+    folder = tmp_path_factory.mktemp("runtime") / "artifact"
+    artifact.export(medgemma_source, folder, levels=["BF16"], prove=False)
+    opened = open_model(folder, "BF16")
+    assert isinstance(opened, ChatModel)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def reference(medgemma_source: Path) -> ChatModel:
+    opened = open_reference(medgemma_source)
+    assert isinstance(opened, ChatModel)
+    return opened
+
+
+@pytest.fixture(scope="module")
+def images() -> list[Any]:
+    return [phantom.image for phantom in phantoms.generate(616, 4)]
+
+
+def answer(model: ChatModel, messages: list[Message], budget: int = 24) -> tuple[list[str], Generation]:
+    *pieces, last = model.generate(messages, max_tokens=budget)
+    assert isinstance(last, Generation)
+    return [piece for piece in pieces if isinstance(piece, str)], last
+
+
+def test_answers_equal_transformers_generate(
+    model: ChatModel, reference: ChatModel, medgemma_source: Path, images: list[Any]
+) -> None:
+    """Greedy decoding through Hugging Face's processor, cache and generate loop."""
+    import torch
+
+    from edgekit.checkpoint import open_checkpoint
+    from edgekit.families import family_of
+
+    checkpoint = open_checkpoint(medgemma_source)
+    config = family_of(checkpoint.config).parse(checkpoint.config)
+    for image in images:
+        messages = [Message("user", QUESTION, (image,))]
+        made = hf_inputs.processed(checkpoint, config, messages)
+        ids = torch.tensor([made["input_ids"]])
+        with torch.inference_mode():
+            out = reference.decoder._model.generate(  # type: ignore[attr-defined]
+                input_ids=ids, pixel_values=torch.from_numpy(made["pixel_values"]),
+                token_type_ids=torch.tensor([made["token_type_ids"]]), max_new_tokens=24, do_sample=False,
+                eos_token_id=sorted(model.settings.stop_token_ids),
+            )  # fmt: skip
+        expected = reference.tokenizer.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True)
+        pieces, found = answer(model, messages)
+        assert found.text == expected
+        assert "".join(pieces) == found.text
+        assert found.prompt_tokens == ids.shape[1]
+
+
+def test_scores_equal_the_references(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:
+    messages = [Message("user", QUESTION, (images[0],))]
+    options = ["nodule", "pleural effusion", "no finding"]
+    assert np.allclose(model.score(messages, options), reference.score(messages, options), atol=0.05)
+
+
+def test_steps_equal_one_prefill(model: ChatModel) -> None:
+    """The cache, beyond the sliding window, gives what one pass gives."""
+    ids = model.tokenize(passage())[:200]
+    from edgekit.runtime.base import Tokens
+
+    whole = list(model.decoder.prefill([Tokens((2, *ids))], range(150, 201)))
+    list(model.decoder.prefill([Tokens((2, *ids[:150]))]))
+    stepped = [model.decoder.step([token]) for token in ids[150:]]
+    assert np.abs(np.stack(whole[1:]) - np.stack(stepped)).max() < 0.05
+
+
+def test_wanted_positions_do_not_depend_on_batches(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    segments = model.segments([Message("user", passage()[:3000])])
+    total = sum(map(len, segments))
+    want = list(range(0, total, 3))
+    expected = np.stack(list(model.decoder.prefill(segments, want)))
+    monkeypatch.setattr(llamacpp, "_BATCH", 97)
+    monkeypatch.setattr(llamacpp, "_OUTPUTS", 5)
+    found = np.stack(list(model.decoder.prefill(segments, want)))
+    assert found.shape == (len(want), model.decoder.vocabulary)
+    assert np.abs(expected - found).max() < 0.05
+
+
+def test_two_images_and_a_conversation(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:
+    messages = [
+        Message("system", "You look at phantoms."),
+        Message("user", QUESTION, (images[0],)),
+        Message("assistant", "A nodule."),
+        Message("user", "And here?", (images[1], images[2])),
+    ]
+    expected = list(reference.decoder.prefill(reference.segments(messages)))[0]
+    found = list(model.decoder.prefill(model.segments(messages)))[0]
+    assert np.abs(expected - found).max() < 0.1
+
+
+def test_the_same_image_is_encoded_once(model: ChatModel, images: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    right = model.vision.encode
+    monkeypatch.setattr(model.vision, "encode", lambda batch: calls.append(len(batch)) or right(batch))
+    fresh = images[3][:-3]
+    for question in ("What is this?", "Is it severe?", QUESTION):
+        answer(model, [Message("user", question, (fresh,))], budget=2)
+    assert calls == [1]
+
+
+def test_a_cut_answer_says_so(model: ChatModel) -> None:
+    _, cut = answer(model, [Message("user", "Describe this image in one sentence.")], budget=1)
+    assert cut.truncated
+    assert any("cut off" in warning for warning in cut.warnings)
+    assert any("reference model" in warning for warning in cut.warnings)
+
+
+def test_what_does_not_fit_is_refused(model: ChatModel) -> None:
+    with pytest.raises(InputError, match="tokens"):
+        answer(model, [Message("user", passage() * 4)])
+    with pytest.raises(InputError, match="budget"):
+        answer(model, [Message("user", "hello")], budget=0)
+    with pytest.raises(InputError, match="empty option"):
+        model.score([Message("user", "hello")], [""])
+    with pytest.raises(UsageError, match="cannot embed_image"):
+        model.embed_image([])
+
+
+def test_the_model_works_on_after_an_error(model: ChatModel) -> None:
+    with pytest.raises(InputError):
+        answer(model, [Message("user", passage() * 4)])
+    _, found = answer(model, [Message("user", "hello")], budget=3)
+    assert found.output_tokens >= 1

@@ -1,3 +1,18 @@
 """edgekit: MedGemma and MedSigLIP on the edge: convert, prove, serve, measure."""
 
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from edgekit.runtime.base import Model
+
 __version__ = "0.1.0"
+
+
+def open(artifact: str | Path, level: str | None = None, device: str | None = None) -> Model:  # noqa: A001
+    """Open one level of an artifact folder; see `edgekit.runtime.open_model`."""
+    from edgekit.runtime import open_model
+
+    return open_model(Path(artifact), level, device)

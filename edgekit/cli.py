@@ -177,6 +177,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:  # a file that may not be read, a full disk
+        report_error(EdgekitError(str(error), remedy="check the path, its permissions and free space"), options.json)
+        return EdgekitError.exit_code
 
 
 def report_error(error: EdgekitError, as_json: bool) -> None:

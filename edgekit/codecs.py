@@ -8,13 +8,16 @@ back is the gguf package's independent implementation in numpy.
 from __future__ import annotations
 
 import ctypes
+import sys
 from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import CheckpointError
+from edgekit.errors import CheckpointError, MissingDependencyError
 
 _PLAIN = {"F32": 4, "F16": 2, "BF16": 2}
 
@@ -122,15 +125,17 @@ def _ggml_quantize(rows: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
 
 @cache
 def _ggml() -> ctypes.CDLL:
-    """The library that llama-cpp-python carries, found beside the one it loaded."""
-    import sys
-    from pathlib import Path
+    """The library that llama-cpp-python carries; the package itself is not imported.
 
-    from edgekit.runtime.llamacpp import library
-
-    folder = Path(library().__file__).parent / "lib"
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    package = find_spec("llama_cpp")
     name = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}.get(sys.platform, "libggml-base.so")
-    ggml = ctypes.CDLL(str(folder / name))
+    path = Path(package.origin).parent / "lib" / name if package and package.origin else None
+    if path is None or not path.is_file():
+        raise MissingDependencyError("quantizing to GGUF needs llama.cpp's library", remedy="edgekit setup")
+    ggml = ctypes.CDLL(str(path))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [
         ctypes.c_int,

@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edgekit.errors import ArtifactError, UsageError
 
@@ -61,6 +61,13 @@ class Parity(_Frozen):
     positions: int
     inputs: str
 
+    @field_validator("wiring", "loss")
+    @classmethod
+    def _has_mean_and_worst(cls, figures: Mapping[str, float]) -> Mapping[str, float]:
+        if not {"mean", "worst"} <= set(figures):
+            raise ValueError("no mean or no worst")
+        return figures
+
 
 class Part(_Frozen):
     """One part of a model in one format at one level.
@@ -102,7 +109,7 @@ class Manifest(_Frozen):
     title: str
     family: str
     stand_in: str | None
-    license: str
+    license: str = Field(min_length=1)
     modified: str
     source: Source
     tools: Mapping[str, str]
@@ -114,6 +121,14 @@ class Manifest(_Frozen):
     parts: tuple[Part, ...]
     variants: Mapping[str, Mapping[str, str]]
     default: str
+
+    @model_validator(mode="after")
+    def _names_what_it_has(self) -> Self:
+        if self.default not in self.variants:
+            raise ValueError(f"default {self.default!r} is no variant")
+        if unknown := {i for parts in self.variants.values() for i in parts.values()} - {part.id for part in self.parts}:
+            raise ValueError(f"a variant of the unknown part {min(unknown)[:12]!r}")
+        return self
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

@@ -41,7 +41,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     read_json(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # noqa: BLE001 - the library raises nothing narrower
+    except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{path}: not a tokenizer: {error}", remedy="download it again") from error
     if not tokenizer.get_vocab_size():
         raise CheckpointError(f"{path}: a tokenizer without tokens")

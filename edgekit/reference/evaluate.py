@@ -136,24 +136,35 @@ def evaluate(gemma: Path, siglip: Path, folder: Path | None, n: int, split: str 
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines of text."""
-    lines = []
+    """The report as a Markdown table."""
+    lines = ["| images | model, task | group | accuracy | n | majority | balanced |", "|---|---|---|---|---|---|---|"]
     for dataset, models in report.items():
         for model, tasks in models.items():
             for task, groups in tasks.items():
-                lines.append(f"{dataset}: {model}: {task}")
-                named = groups.items() if isinstance(groups, dict) and "value" not in groups else [("", groups)]
-                lines += [f"    {name:<28}{_shown(figure)}" for name, figure in named]
+                named = groups if isinstance(groups, dict) and "value" not in groups else {"": groups}
+                start = f"| {dataset} | {model}, {task} |"
+                lines += [f"{start} {name} | {_cells(figure)} |" for name, figure in named.items()]
     return "\n".join(lines)
 
 
-def _shown(figure: Any) -> str:
+def _cells(figure: Any) -> str:
     if not isinstance(figure, dict):
-        return str(figure)
-    text = f"{100 * figure['value']:5.1f} % [{100 * figure['low']:.1f}, {100 * figure['high']:.1f}] n={figure['n']}"
+        return f"{figure} | | |"
+    value, low, high = (f"{100 * figure[key]:.1f}" for key in ("value", "low", "high"))
+    majority, balanced = "", ""
     if "majority" in figure:
-        text += f"  majority {100 * figure['majority']:.1f}  balanced {100 * figure['balanced']['value']:.1f}"
-    return text
+        majority, balanced = f"{100 * figure['majority']:.1f}", f"{100 * figure['balanced']['value']:.1f}"
+    return f"{value} % [{low}, {high}] | {figure['n']} | {majority} | {balanced}"
+
+
+_START, _END = "<!-- figures: written by edgekit.reference.evaluate -->", "<!-- end of figures -->"
+
+
+def write_card(card: Path, report: dict[str, Any]) -> None:
+    """Replace the figures in a model card."""
+    text = card.read_text(encoding="utf-8")
+    before, after = text.split(_START)[0], text.split(_END)[1]
+    card.write_text(f"{before}{_START}\n\n{table(report)}\n\n{_END}{after}", encoding="utf-8")
 
 
 def _folder(given: Path | None, name: str) -> Path:
@@ -172,10 +183,13 @@ def main() -> None:
     parser.add_argument("--siglip", type=Path, help="another folder than the shipped MedSigLIP-like model")
     parser.add_argument("--phantoms", type=int, default=800)
     parser.add_argument("--out", type=Path, default=Path("evaluation.json"))
+    parser.add_argument("--card", type=Path, help="a model card whose figures are replaced")
     given = parser.parse_args()
     gemma, siglip = _folder(given.gemma, reference.NAMES[0]), _folder(given.siglip, reference.NAMES[1])
     report = evaluate(gemma, siglip, given.data, given.phantoms, given.split)
     given.out.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    if given.card:
+        write_card(given.card, report)
     print(table(report))
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -37,14 +38,12 @@ class ImageSet:
 
     def take(self, chosen: np.ndarray) -> ImageSet:
         """The chosen images."""
-        return ImageSet(*(values[chosen] for values in self._values()))
+        return ImageSet(*(getattr(self, field.name)[chosen] for field in fields(self)))
 
     def joined(self, other: ImageSet) -> ImageSet:
         """These images followed by others of the same size."""
-        return ImageSet(*(np.concatenate(pair) for pair in zip(self._values(), other._values(), strict=True)))
-
-    def _values(self) -> tuple[np.ndarray, ...]:
-        return self.pixels, self.labels, self.severity, self.side, self.points
+        names = [field.name for field in fields(self)]
+        return ImageSet(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in names))
 
     @property
     def flippable(self) -> np.ndarray:
@@ -79,6 +78,15 @@ def phantom_images(seed: int, n: int, size: int, resample: Image.Resampling) -> 
     side = np.array([vocabulary.SIDES.index(p.side) if p.side else -1 for p in drawn])
     points = np.array([p.position or (np.nan, np.nan) for p in drawn])
     return ImageSet(np.stack([resized(p.image, size, resample) for p in drawn]), labels, severity, side, points)
+
+
+def kept(path: Path, make: Callable[[], ImageSet]) -> ImageSet:
+    """An image set from `path`, made and stored there if it is not yet: drawing takes minutes."""
+    if not path.is_file():
+        made = make()
+        np.savez(path, **{field.name: getattr(made, field.name) for field in fields(made)})
+    with np.load(path) as stored:
+        return ImageSet(**stored)
 
 
 def balanced(images: ImageSet, n: int, rng: np.random.Generator) -> np.ndarray:

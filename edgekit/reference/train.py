@@ -6,6 +6,7 @@ Stages run in order and each resumes where it was stopped. Everything between th
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ import torch
 from edgekit.reference import folder, loop, tokenizers, train_decoder, train_siglip, train_text, train_tower
 
 # Optimizer steps of each stage in the shipped weights.
-STEPS = {"siglip": 2500, "text": 240, "tower": 600, "decoder": 600}
+STEPS = {"siglip": 2800, "text": 240, "tower": 700, "decoder": 600}
+START = 1000  # the step of `siglip` at which MedGemma's tower starts from it
 
 
 def _tokenizers(data: Path, work: Path) -> None:
@@ -24,6 +26,13 @@ def _tokenizers(data: Path, work: Path) -> None:
     texts = list(tokenizers.corpus(data))
     (work / "tokenizer.model").write_bytes(tokenizers.train_gemma(texts))
     (work / "spiece.model").write_bytes(tokenizers.train_siglip(texts))
+
+
+def _siglip_start(data: Path, work: Path) -> None:
+    """MedGemma's tower starts from this one, so that both can be trained at once."""
+    if not (work / "siglip-start.pt").is_file():
+        train_siglip.train(data, work, STEPS["siglip"], until=START)
+        shutil.copy(work / "siglip.pt", work / "siglip-start.pt")
 
 
 def _cache(data: Path, work: Path) -> None:
@@ -40,6 +49,7 @@ def _write(data: Path, work: Path) -> None:
 
 STAGES: dict[str, Callable[[Path, Path], None]] = {
     "tokenizers": _tokenizers,
+    "siglip-start": _siglip_start,
     "siglip": lambda data, work: train_siglip.train(data, work, STEPS["siglip"]),
     "text": lambda data, work: train_text.train(data, work, STEPS["text"]),
     "tower": lambda data, work: train_tower.train(data, work, STEPS["tower"]),

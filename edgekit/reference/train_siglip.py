@@ -91,8 +91,8 @@ def _check(model: SiglipModel, table: torch.Tensor, choice: _Sets) -> str:
     return " ".join(texts)
 
 
-def train(data_folder: Path, work: Path, steps: int) -> None:
-    """Train to `steps`, resuming from `work/siglip.pt`."""
+def train(data_folder: Path, work: Path, steps: int, until: int | None = None) -> None:
+    """Train to step `until` of `steps`, resuming from `work/siglip.pt`."""
     torch.manual_seed(SEED)
     model = folder.build(architecture.SIGLIP_CONFIG)
     torch.nn.init.constant_(model.logit_scale, np.log(10.0))
@@ -115,11 +115,11 @@ def train(data_folder: Path, work: Path, steps: int) -> None:
 
     modules = {"model": model, "places": places}
     check = partial(_check, model, table, choice)
-    loop.train(loop.Stage("siglip", modules, loss, steps, 1e-3, SEED, check=check, check_every=250), work)
+    loop.train(loop.Stage("siglip", modules, loss, steps, 1e-3, SEED, check=check, check_every=250), work, until)
 
 
-def load(work: Path) -> SiglipModel:
-    """The trained model, or as far as it is trained."""
+def load(work: Path, name: str = "siglip") -> SiglipModel:
+    """The model of one checkpoint, trained or as far as it is."""
     model = folder.build(architecture.SIGLIP_CONFIG)
-    loop.restore(work, "siglip", {"model": model})
+    loop.restore(work, name, {"model": model})
     return model

@@ -98,26 +98,32 @@ def _check(tower: Tower, choice: ImageSet) -> str:
     )
 
 
-def _set(data_folder: Path, split: str, seed: int, n: int) -> tuple[ImageSet, ImageSet]:
-    return images.real_images(data_folder, split, SIZE, _BILINEAR), images.phantom_images(seed, n, SIZE, _BILINEAR)
+def _training_sets(data_folder: Path, work: Path) -> tuple[ImageSet, ImageSet]:
+    drawn = partial(images.phantom_images, images.TRAIN_SEED, PHANTOMS, SIZE, _BILINEAR)
+    real = images.real_images(data_folder, "train", SIZE, _BILINEAR)
+    return real, images.kept(work / "phantoms-224.npz", drawn)
+
+
+def _choice_set(data_folder: Path) -> ImageSet:
+    real = images.real_images(data_folder, "val", SIZE, _BILINEAR)
+    return real.joined(images.phantom_images(images.CHOICE_SEED, 240, SIZE, _BILINEAR))
 
 
 def train(data_folder: Path, work: Path, steps: int) -> None:
     """Train to `steps`, resuming from `work/tower.pt`."""
     torch.manual_seed(SEED)
     tower = Tower()
-    tower.start_from(train_siglip.load(work))
+    tower.start_from(train_siglip.load(work, "siglip-start"))
     tower.train()
     places = PlaceHead(architecture.GEMMA_CONFIG["vision_config"]["hidden_size"])
-    real, drawn = _set(data_folder, "train", images.TRAIN_SEED, PHANTOMS)
-    choice_real, choice_drawn = _set(data_folder, "val", images.CHOICE_SEED, 240)
+    real, drawn = _training_sets(data_folder, work)
 
     def loss(rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         first, second = images.balanced(real, REAL, rng), images.balanced(drawn, DRAWN, rng)
         return _loss(tower, places, real.take(first).joined(drawn.take(second)), rng)
 
     modules = {"tower": tower, "places": places}
-    check = partial(_check, tower, choice_real.joined(choice_drawn))
+    check = partial(_check, tower, _choice_set(data_folder))
     loop.train(loop.Stage("tower", modules, loss, steps, 6e-4, SEED, warmup=40, check=check, check_every=200), work)
 
 
@@ -149,7 +155,7 @@ def _encode(tower: Tower, pixels: torch.Tensor) -> np.ndarray:
 def cache(data_folder: Path, work: Path) -> None:
     """Write `work/cache-*.npy`: all training images as they are, real ones once more augmented, and VQA-RAD's."""
     tower, rng = load(work), np.random.default_rng(SEED)
-    real, drawn = _set(data_folder, "train", images.TRAIN_SEED, PHANTOMS)
+    real, drawn = _training_sets(data_folder, work)
     both = real.joined(drawn)
     parts = [both.take(np.arange(i, min(i + 64, len(both)))) for i in range(0, len(both), 64)]
     encoded = [_encode(tower, images.as_input(part.pixels)) for part in parts]

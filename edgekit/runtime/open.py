@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit import manifest as manifests
 from edgekit.devices import Device
@@ -17,6 +19,8 @@ from edgekit.runtime.base import EncoderSpec, Model
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
 
 _DEFAULT_CONTEXT = 4096
+_Count = Annotated[int, Field(gt=0, lt=1 << 24)]
+_TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 def open_model(folder: Path, level: str | None = None, device: str | None = None, context: int | None = None) -> Model:
@@ -37,14 +41,13 @@ def open_model(folder: Path, level: str | None = None, device: str | None = None
     name, parts = manifest.variant(level)
     files = tuple(file for part in parts.values() for file in part.files)
     manifests.verify(folder, (*files, manifest.tokenizer))
+    compose = _composer(folder, manifest, parts)
     if chosen:
         _check_memory(manifest, name, parts, chosen)
     threads = min(chosen.cores, _cores()) if chosen else _cores()
     context = context or (chosen.context if chosen else _DEFAULT_CONTEXT)
     context = min(context, manifest.settings.get("context", context))
-    return _COMPOSERS[frozenset(parts)](
-        _Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb))
-    )
+    return compose(_Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb)))
 
 
 class _Opening:
@@ -133,11 +136,43 @@ def _contrastive(opening: _Opening) -> Model:
     )
 
 
-# Which model a set of roles makes.
-_COMPOSERS: dict[frozenset[str], Callable[[_Opening], Model]] = {
-    frozenset({"decoder", "vision"}): _chat,
-    frozenset({"image_encoder", "text_encoder"}): _contrastive,
+class _ChatSettings(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    context: _Count
+    image_tokens: _Count
+    image_token_id: _TokenId
+    stop_token_ids: list[_TokenId]
+
+
+class _ContrastiveSettings(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    text_length: _Count
+    pad_token_id: _TokenId
+    logit_scale: float
+    logit_bias: float
+
+
+# Which model a set of roles makes, and what the manifest's settings must hold for it.
+_COMPOSERS: dict[frozenset[str], tuple[Callable[[_Opening], Model], type[BaseModel]]] = {
+    frozenset({"decoder", "vision"}): (_chat, _ChatSettings),
+    frozenset({"image_encoder", "text_encoder"}): (_contrastive, _ContrastiveSettings),
 }
+
+
+def _composer(folder: Path, manifest: Manifest, parts: dict[str, Part]) -> Callable[[_Opening], Model]:
+    path = folder / manifests.FILE_NAME
+    if frozenset(parts) not in _COMPOSERS:
+        allowed = " or ".join(" and ".join(sorted(roles)) for roles in _COMPOSERS)
+        raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
+    compose, schema = _COMPOSERS[frozenset(parts)]
+    try:
+        schema.model_validate(manifest.settings)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ArtifactError(f"{path}: settings.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return compose
 
 
 def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:

@@ -126,7 +126,8 @@ class Manifest(_Frozen):
     def _names_what_it_has(self) -> Self:
         if self.default not in self.variants:
             raise ValueError(f"default {self.default!r} is no variant")
-        if unknown := {i for parts in self.variants.values() for i in parts.values()} - {part.id for part in self.parts}:
+        named = {part_id for parts in self.variants.values() for part_id in parts.values()}
+        if unknown := named - {part.id for part in self.parts}:
             raise ValueError(f"a variant of the unknown part {min(unknown)[:12]!r}")
         return self
 

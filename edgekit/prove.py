@@ -130,7 +130,7 @@ def _prove_encoder(
 
     expected = references.run(plan.codec_by_name, plan.role, compute)
     if actual.shape != expected.shape:
-        raise GateError(f"{where}: wiring: an output of shape {actual.shape}", allowed=f"{expected.shape}, as transformers")
+        raise GateError(f"{where}: wiring: an output of shape {actual.shape}", allowed=f"{expected.shape}")
     wiring = _cosines(actual, expected)
     loss = _cosines(actual, references.run(None, plan.role, compute))
     least = gates.encoder_cosine_at.get(plan.level.name, gates.encoder_cosine)

@@ -38,7 +38,8 @@ def _accuracy(value: float, paired: Estimate | None, task: str = "finding-phanto
 
 def _fidelity(kl: float) -> Measurement:
     figures = {"kl": Estimate(kl, 0.5 * kl, 2 * kl, 2300), "top1": Estimate(0.9876, 0.98, 0.99, 2300)}
-    details = {"positions": 2300, "positions_after_image": 700}
+    quantiles = {"median": 0.001, "p90": 0.02, "p99": 0.3, "maximum": 4.0, "nonfinite": 0}
+    details = {"positions": 2300, "positions_after_image": 700, "kl_quantiles": quantiles, "clear_top1_changes": 17}
     name, kind = "fidelity-decoder", "decoder-fidelity"
     return Measurement("k", name, kind, "Logits", "kl", "t", DATA, 32, figures, None, 0.0, details)
 
@@ -180,6 +181,7 @@ def test_page_stands_alone_and_is_well_formed() -> None:
     assert "url(" not in text
     assert parser.tags.count("svg") == 8  # accuracy, difference, KL against size, five costs
     assert "prefers-color-scheme: dark" in text
+    assert "<td>17</td>" in text
     assert "nan" not in re.sub(r"<style>.*?</style>", "", text)
 
 

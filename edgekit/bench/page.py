@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from html import escape
+from typing import Any
 
 from edgekit.bench import charts, report
 from edgekit.bench.charts import Mark
@@ -69,6 +70,7 @@ def _model(model: str, records: Sequence[Record]) -> list[str]:
     parts.append(_table(report.columns(records), records))
     parts += _accuracy_charts(records)
     parts += _fidelity_charts(records)
+    parts.append(_logit_table(records))
     parts += _cost_charts(records)
     if classes := _class_table(records):
         parts.append(classes)
@@ -151,6 +153,31 @@ def _class_share(task: str, name: str, record: Record) -> str:
     one = record.of(task)
     share = one.details.get("per_class", {}).get(name) if one else None
     return f"{100 * share['value']:.0f} of {share['n']}" if share else "-"
+
+
+def _logit_table(records: Sequence[Record]) -> str:
+    """Where logits differ: after images and in text, in the mean and at the worst positions."""
+    measured = [r for r in records if _logits(r)]
+    columns = [
+        Column("logits", lambda r: r.row),
+        Column("KL after an image", lambda r: report.small(r.metric("kl_after_image"))),
+        Column("KL in text", lambda r: report.small(r.metric("kl_text"))),
+        *(Column(f"KL {name}", partial(_quantile, name)) for name in ("median", "p90", "p99", "maximum")),
+        Column("top-1 % after an image", lambda r: report.percent(r.metric("top1_after_image"))),
+        Column("top-1 % in text", lambda r: report.percent(r.metric("top1_text"))),
+        Column("clear changes of the top token", lambda r: str(_logits(r).get("clear_top1_changes"))),
+        Column("not finite", partial(_quantile, "nonfinite")),
+    ]
+    return _table(columns, measured) if measured else ""
+
+
+def _logits(record: Record) -> Mapping[str, Any]:
+    """The details of the row's comparison of logits, empty without one."""
+    return next((m.details for m in record.measurements if "kl_quantiles" in m.details), {})
+
+
+def _quantile(name: str, record: Record) -> str:
+    return f"{_logits(record)['kl_quantiles'][name]:.2g}"
 
 
 def _types_table(records: Sequence[Record]) -> str:

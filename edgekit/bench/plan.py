@@ -14,14 +14,15 @@ from edgekit.errors import UsageError
 
 
 def choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) -> list[Task]:
-    """The tasks that were named; without names all whose data is here.
+    """The tasks that were named, in that order; without names all whose data is here.
 
     Raises:
         UsageError: a named task does not exist, lacks its data, or fits none of these models.
     """
     if not names:
         every = [load_task(name) for name in find.names("benchmarks")]
-        return [task for task in every if data is not None or datasets.source(task.dataset).file is None]
+        here = [task for task in every if data is not None or datasets.source(task.dataset).file is None]
+        return sorted(here, key=_rank)
     chosen = [load_task(name) for name in names]
     for task in chosen:
         if data is None and datasets.source(task.dataset).file:
@@ -35,6 +36,12 @@ def choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) ->
                 remedy="--reference SOURCE, the folder that was exported",
             )
     return chosen
+
+
+def _rank(task: Task) -> tuple[bool, int]:
+    """Real data before drawn, so that the first accuracy, the one in the main table, is of patients where there are."""
+    source = datasets.source(task.dataset)
+    return source.file is None, list(datasets.SOURCES).index(source.name)
 
 
 def fits(task: Task, subject: Subject) -> bool:

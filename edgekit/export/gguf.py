@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from edgekit import codecs
+from edgekit.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.export.plan import PartPlan, Planned, Progress
+from edgekit.families.base import Config, TokenId, validate
 from edgekit.families.medgemma import MedGemmaConfig
 from edgekit.recipes import Recipe
 
@@ -108,6 +111,9 @@ def _tokenizer_header(writer: Any, plan: PartPlan) -> None:
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
     writer.add_token_types(types)
+    missing = [name for name in ("<bos>", "<eos>", "<unk>", "<pad>") if name.encode() not in tokens]
+    if missing:
+        raise CheckpointError(f"{checkpoint.root}: the tokenizer has no {', '.join(missing)}")
     writer.add_bos_token_id(tokens.index(b"<bos>"))
     writer.add_eos_token_id(tokens.index(b"<eos>"))
     writer.add_unk_token_id(tokens.index(b"<unk>"))
@@ -119,10 +125,24 @@ def _tokenizer_header(writer: Any, plan: PartPlan) -> None:
     text = (
         template.read_text(encoding="utf-8")
         if template
-        else checkpoint.json("tokenizer_config.json").get("chat_template")
+        else _tokenizer_config(checkpoint).chat_template
     )
     if text:
         writer.add_chat_template(text)
+
+
+class _AddedToken(Config):
+    content: str
+    special: bool = False
+
+
+class _TokenizerConfig(Config):
+    added_tokens_decoder: dict[TokenId, _AddedToken] = Field(default_factory=dict)
+    chat_template: str | None = None
+
+
+def _tokenizer_config(checkpoint: Checkpoint) -> _TokenizerConfig:
+    return validate(_TokenizerConfig, checkpoint.json("tokenizer_config.json"), "tokenizer_config.json")
 
 
 def vocabulary(plan: PartPlan) -> tuple[list[bytes], list[float], list[int]]:
@@ -161,17 +181,14 @@ def vocabulary(plan: PartPlan) -> tuple[list[bytes], list[float], list[int]]:
         ):
             if test(i):
                 types[i] = int(kind)
-    added = checkpoint.json("tokenizer_config.json").get("added_tokens_decoder", {})
-    for key, token in added.items():
-        index = int(key)
+    for index, token in _tokenizer_config(checkpoint).added_tokens_decoder.items():
         if index >= rows:
             raise CheckpointError(
-                f"{checkpoint.root}: token {token['content']!r} has id {index}, the embedding has {rows} rows"
+                f"{checkpoint.root}: token {token.content!r} has id {index}, the embedding has {rows} rows"
             )
-        special = bool(token.get("special"))
-        text = token["content"] if special else token["content"].replace("\u2581", " ")
+        text = token.content if token.special else token.content.replace("\u2581", " ")
         tokens[index], scores[index] = text.encode(), -1000.0
-        types[index] = int(kinds.CONTROL if special else kinds.USER_DEFINED)
+        types[index] = int(kinds.CONTROL if token.special else kinds.USER_DEFINED)
     return tokens, scores, types
 
 

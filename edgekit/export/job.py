@@ -14,6 +14,7 @@ from edgekit.families import Family, family_of
 from edgekit.families.base import check_tensors
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.levels import level as level_of
+from edgekit.manifest import Preprocessing
 from edgekit.recipes import Recipe, choose
 
 
@@ -23,6 +24,7 @@ class Job:
 
     Attributes:
         variants: name -> {role: level}.
+        settings: what runtimes must know beside the parts.
     """
 
     checkpoint: Checkpoint
@@ -30,6 +32,8 @@ class Job:
     config: Any
     recipe: Recipe
     variants: Mapping[str, Mapping[str, str]]
+    preprocessing: Preprocessing
+    settings: Mapping[str, Any]
 
     def plans(self) -> Iterator[PartPlan]:
         """Each part that the variants need, once."""
@@ -58,7 +62,8 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
         variants["+".join([name, *changed])] = mixed
     check_tensors(family, checkpoint, config)
     _check_tokenizer(checkpoint, config)
-    return Job(checkpoint, family, config, chosen, variants)
+    preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
+    return Job(checkpoint, family, config, chosen, variants, preprocessing, settings)
 
 
 def _check_parts(family: Family, parts: Mapping[str, str]) -> None:

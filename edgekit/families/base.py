@@ -127,12 +127,17 @@ def check_tensors(family: Family, checkpoint: Checkpoint, config: Any) -> None:
     """Check that the checkpoint has all tensors of all roles, and no others.
 
     Raises:
-        CheckpointError: a tensor is missing, unexpected, or has the wrong shape.
+        CheckpointError: a tensor is missing, unexpected, there twice, or has the wrong shape.
     """
     slots = [slot for role in family.roles.values() for slot in role.slots(config)]
+    spellings: dict[str, str] = {}
+    for name in checkpoint.tensors:
+        canonical = family.canonical(name)
+        if canonical is not None and spellings.setdefault(canonical, name) != name:
+            raise CheckpointError(f"{checkpoint.root}: {name} and {spellings[canonical]} are the same tensor")
     tensors_of(family, checkpoint, slots)
     expected = {slot.name for slot in slots}
-    unexpected = [n for n in checkpoint.tensors if (c := family.canonical(n)) is not None and c not in expected]
+    unexpected = [name for canonical, name in spellings.items() if canonical not in expected]
     if unexpected:
         raise CheckpointError(
             f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}"

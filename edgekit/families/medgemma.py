@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -56,6 +56,13 @@ class TextConfig(Config):
             raise ValueError(f"rope type {kind!r} is not one of default, linear")
         data["rope_factor"] = scaling.get("factor") if kind == "linear" else 1.0
         return data
+
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.num_attention_heads % self.num_key_value_heads:
+            raise ValueError(f"{self.num_attention_heads} heads with {self.num_key_value_heads} num_key_value_heads")
+        return self
 
 
 class MedGemmaConfig(Config):

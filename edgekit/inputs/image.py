@@ -51,7 +51,7 @@ def load(source: ImageLike) -> Image.Image:
         source = Image.fromarray(source)
     if isinstance(source, Image.Image):
         _check_size(source, "the image")
-        return _rgb(source)
+        return _rgb(source, "the image")
     path = Path(source)
     if "://" in str(source):
         raise InputError(f"{source}: addresses are never fetched", allowed="a file on this machine")
@@ -59,10 +59,10 @@ def load(source: ImageLike) -> Image.Image:
         raise InputError(f"{path}: no such image file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter and says more
+            warnings.simplefilter("ignore")  # our own limits are stricter and say more
             image = Image.open(path, formats=_FORMATS)
-        _check_size(image, str(path))
-        return _rgb(ImageOps.exif_transpose(image))  # a camera's photograph lies on its side otherwise
+            _check_size(image, str(path))
+            return _rgb(ImageOps.exif_transpose(image), str(path))  # or a photograph may lie on its side
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not an image", allowed=", ".join(_FORMATS)) from error
     except Image.DecompressionBombError as error:
@@ -99,11 +99,17 @@ def _check_size(image: Image.Image, name: str) -> None:
         )
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """RGB of 8 bits a channel. 16-bit images are scaled as Google's serving code does it: round(x / 257)."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I"):
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    """RGB of 8 bits a channel. 16-bit images are scaled as Google's serving code does it: round(x / 257).
+
+    What is transparent becomes white, as in Hugging Face's processors: the colours beneath are nobody's picture.
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
         wide = np.asarray(image).astype(np.float64)
-        if wide.max(initial=0) > 65535 or wide.min(initial=0) < 0:
-            raise InputError("the image has more than 16 bits a pixel", allowed="8 or 16 bits")
+        if image.mode == "F" or wide.max() > 65535 or wide.min() < 0:
+            raise InputError(f"{name}: floating point, or more than 16 bits a pixel", allowed="8 or 16 bits a pixel")
         image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")

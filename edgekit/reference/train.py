@@ -16,8 +16,8 @@ import torch
 from edgekit.reference import folder, loop, tokenizers, train_decoder, train_siglip, train_text, train_tower
 
 # Optimizer steps of each stage in the shipped weights.
-STEPS = {"siglip": 2800, "text": 240, "tower": 700, "decoder": 600}
-START = 1000  # the step of `siglip` at which MedGemma's tower starts from it
+STEPS = {"siglip": 2800, "text": 240, "tower": 640, "decoder": 600}
+START = 1403  # the step of `siglip` at which MedGemma's tower starts from it
 
 
 def _tokenizers(data: Path, work: Path) -> None:

@@ -1,0 +1,75 @@
+"""Fixtures: the reference models' folders, one unproven export of each, and copies that a test may damage."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+# Before any library reads them: waiting threads must not spin on a busy machine, and nothing may reach for a network.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from edgekit import reference
+
+# Time says nothing on a shared machine, and examples must be the same in every run.
+settings.register_profile(
+    "edgekit",
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("edgekit")
+
+Copy = Callable[[Path], Path]
+
+
+def _shipped(name: str) -> Path:
+    found = reference.path(name)
+    assert found is not None, f"{name} belongs to the repository"
+    return found
+
+
+@pytest.fixture(scope="session")
+def medgemma_source() -> Path:
+    """The MedGemma-like checkpoint."""
+    return _shipped("medgemma-reference")
+
+
+@pytest.fixture(scope="session")
+def medsiglip_source() -> Path:
+    """The MedSigLIP-like checkpoint."""
+    return _shipped("medsiglip-reference")
+
+
+@pytest.fixture(scope="session")
+def medgemma_artifact(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All levels of the MedGemma-like model, unproven. Copy it before changing it."""
+    from edgekit import artifact
+
+    return artifact.export(medgemma_source, tmp_path_factory.mktemp("artifacts") / "medgemma", prove=False).folder
+
+
+@pytest.fixture(scope="session")
+def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MedSigLIP-like model at fp32, unproven. Copy it before changing it."""
+    from edgekit import artifact
+
+    folder = tmp_path_factory.mktemp("artifacts") / "medsiglip"
+    return artifact.export(medsiglip_source, folder, levels=["fp32"], prove=False).folder
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Copy:
+    """Copies a folder to where a test may change it, under a name that has nothing to do with the original's."""
+
+    def copy(folder: Path) -> Path:
+        return Path(shutil.copytree(folder, tmp_path / f"copy-{len(list(tmp_path.iterdir()))}"))
+
+    return copy

@@ -1,0 +1,51 @@
+"""What tests are made of: damaged files, folders as bytes, pictures."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds."""
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def edit_json(path: Path, changes: Mapping[str, Any]) -> None:
+    """Set dotted keys of a JSON file; a key whose value is `...` is removed."""
+    data = read_json(path)
+    for dotted, value in changes.items():
+        *parents, last = dotted.split(".")
+        place = data
+        for key in parents:
+            place = place[int(key)] if isinstance(place, list) else place[key]
+        if value is ...:
+            del place[last]
+        else:
+            place[int(last) if isinstance(place, list) else last] = value
+    path.write_text(json.dumps(data), encoding="utf-8")
+
+
+def safetensors_bytes(header: Any, data: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file with any header, right or wrong: an object, or bytes as they are."""
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(raw) if length is None else length) + raw + data
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by relative path."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def photo(width: int, height: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """An RGB image with edges, gradients and noise, so that resize filters differ on it."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width]
+    waves = 127 + 90 * np.sin(x / 7) * np.cos(y / 11) + 38 * ((x // 16 + y // 16) % 2)
+    noisy = waves[..., None] + rng.normal(0, 20, (height, width, 3)) + np.array([0, 15, -15])
+    return np.clip(noisy, 0, 255).astype(np.uint8)

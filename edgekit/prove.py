@@ -13,7 +13,7 @@ pixels and text on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,7 @@ from edgekit.runtime.compose import ChatModel, ContrastiveModel
 SEED = 20_260  # of the phantoms; training and benchmarks use others
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
 _POSITIONS = 128  # compared per prompt
+_BEYOND = 256  # tokens that the long text goes beyond the window
 _PIXEL_TOLERANCE = 1e-3  # of the normalized range -1 .. 1; one grey level is 8e-3
 
 
@@ -196,7 +197,7 @@ def _prove_decoder(plan: PartPlan, model: ChatModel, references: References, inp
     embedded = references.run(None, "vision", lambda reference: hf_inputs.encode(reference, "vision", pixels))
     known = _Known(embedded, images_.to_pixels(inputs.images, model.preprocessing))
     chat = ChatModel(model.decoder, known, model.tokenizer, model.preprocessing, model.settings)
-    prompts = _prompts(plan, inputs)
+    prompts = _prompts(plan, inputs, model.tokenize)
     actual = np.concatenate([_our_logits(chat, prompt, where) for prompt in prompts])
 
     def compute(reference: Any) -> Float:
@@ -229,12 +230,13 @@ def _prove_decoder(plan: PartPlan, model: ChatModel, references: References, inp
     )
 
 
-def _prompts(plan: PartPlan, inputs: Inputs) -> list[_Prompt]:
+def _prompts(plan: PartPlan, inputs: Inputs, tokenize: Callable[[str], list[int]]) -> list[_Prompt]:
     """A text longer than the window, an image before a text, and two images in a conversation."""
     paragraphs = inputs.text.split("\n\n")
+    long = _longer_than(plan.config.text_config.sliding_window + _BEYOND, paragraphs, tokenize)
     first, second, third = inputs.images[:3]
     conversations = (
-        (Message("user", inputs.text),),
+        (Message("user", long),),
         (Message("user", paragraphs[0], (first,)),),
         (
             Message("system", "You look at phantoms."),
@@ -257,6 +259,15 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> list[_Prompt]:
         want = np.unique(np.linspace(start, length - 1, _POSITIONS).astype(int))
         prompts.append(_Prompt(messages, processed, tuple(int(position) for position in want)))
     return prompts
+
+
+def _longer_than(tokens: int, paragraphs: Sequence[str], tokenize: Callable[[str], list[int]]) -> str:
+    """As few paragraphs as have more than this many tokens; all where they have fewer."""
+    for count in range(1, len(paragraphs)):
+        text = "\n\n".join(paragraphs[:count])
+        if len(tokenize(text)) > tokens:
+            return text
+    return "\n\n".join(paragraphs)
 
 
 def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Float:

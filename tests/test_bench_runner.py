@@ -26,7 +26,7 @@ from edgekit.runtime.base import Model
 FILE = FileEntry(path="tokenizer.json", sha256="0", bytes=1)
 MANIFEST = Manifest(
     recipe="stub", title="Stub model", family="medgemma", stand_in="a stub", license="none", modified="",
-    source=Source(name="stub", sha256="abc", files={}), tools={}, tokenizer=FILE, settings={}, parts=(), variants={},
+    source=Source(name="stub", sha256="abc", files={}), tools={}, tokenizer=FILE, settings={}, parts=(), variants={"good": {}},
     preprocessing=Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3), default="good",
 )  # fmt: skip
 OPENERS: dict[str, Callable[[Opening], Model]] = {
@@ -36,8 +36,8 @@ OPENERS: dict[str, Callable[[Opening], Model]] = {
 
 
 def _wrong(opening: Opening) -> int:
-    """Damage grows as bits shrink: 3 bits spoil nothing, 2 every third item; the level `bad` every second."""
-    return {"bad": 2}.get(opening.level or "", 3 if opening.bits == 2 else 0)
+    """3 bits spoil nothing, 2 with a scale a row every third item; the level `bad` every second."""
+    return {"bad": 2}.get(opening.level or "", 3 if opening.bits == 2 and opening.scale == "row" else 0)
 
 
 class InProcess:
@@ -104,7 +104,7 @@ def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     _subject(monkeypatch)
     results = _bench(tmp_path, "finding-phantom", "yesno-phantom", "fidelity-decoder", "fidelity-encoder", "latency")
     rows = _rows(results)
-    assert list(rows) == ["reference", "good", "bad", "control: decoder at 2 bits"]
+    assert list(rows) == ["reference", "good", "bad", "control: decoder at 2 bits, one scale a row"]
     finding = rows["bad"].of("finding-phantom")
     assert finding is not None
     assert finding.metrics["accuracy"].value == 0.5
@@ -129,7 +129,7 @@ def test_a_control_without_effect_is_tried_at_fewer_bits(
     results = _bench(tmp_path, "finding-phantom")
     assert [cell.opening.bits for cell in processes.cells if cell.opening.bits] == [3, 2]
     assert results.shows_damage
-    assert "Stub model: a control at 3 bits showed no drop in accuracy" in results.notes
+    assert "Stub model: a control at 3 bits, one scale a row showed no drop in accuracy" in results.notes
 
 
 def test_a_table_that_cannot_show_damage_says_so(
@@ -140,7 +140,9 @@ def test_a_table_that_cannot_show_damage_says_so(
     results = _bench(tmp_path, "finding-phantom")
     assert not results.shows_damage
     assert not controls_show_damage(results.records)
-    assert results.markdown().startswith("**WARNING: Stub model, control: decoder at 2 bits: no task shows the damage")
+    assert results.markdown().startswith(
+        "**WARNING: Stub model, control: decoder at 2 bits, one scale a tensor: no task shows the damage"
+    )
 
 
 def test_latency_rounds_are_interleaved_and_controls_left_out(
@@ -161,7 +163,7 @@ def test_embedding_models_get_label_tasks_only(
     _subject(monkeypatch, "embed_image")
     results = _bench(tmp_path, "labels-phantom", "fidelity-encoder")
     assert [m.task for m in results.records[0].measurements] == ["labels-phantom", "fidelity-encoder"]
-    assert list(_rows(results))[-1] == "control: image encoder at 2 bits"
+    assert list(_rows(results))[-1] == "control: image encoder at 2 bits, one scale a row"
     with pytest.raises(UsageError, match="task finding-phantom: none of these models can generate"):
         _bench(tmp_path, "finding-phantom")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from material import photo, read_json
 from PIL import Image
@@ -187,7 +187,7 @@ def test_no_text_makes_more_turns_or_images(processor: Any, gemma: Tokenizer) ->
     ],
 )
 def test_roles_must_alternate(roles: list[Any]) -> None:
-    with pytest.raises(InputError, match="alternate(.|\n)*allowed: one system message may come first"):
+    with pytest.raises(InputError, match=r"alternate(.|\n)*allowed: one system message may come first"):
         chat_text([Message(role, "text") for role in roles])
 
 
@@ -256,11 +256,10 @@ def test_siglip_ids_equal_transformers(siglip: Any, fast: Tokenizer) -> None:
 
 
 @settings(max_examples=300)
-@given(text=TEXTS | st.text())
+@given(text=TEXTS | st.text(st.characters(exclude_categories=["Cs", "Cn"])))  # assigned: Python's and Rust's agree
 def test_siglip_ids_equal_transformers_on_any_text(siglip: Any, fast: Tokenizer, text: str) -> None:
     # The Python tokenizer reads special tokens out of a user's text; edgekit never does.
-    if any(token in text for token in ("</s>", "<unk>", "<pad>", "<s>")):
-        return
+    assume(not any(token in text for token in ("</s>", "<unk>")))
     equal_ids(siglip, fast, [text])
 
 
@@ -275,7 +274,7 @@ def test_siglip_rows_do_not_depend_on_their_batch(fast: Tokenizer, texts: list[s
 @given(text=st.text())
 def test_siglip_text_is_canonical(text: str) -> None:
     once = siglip_text(text)
-    assert siglip_text(once) == once or once != once.lower()  # a few letters change again when lowered twice
+    assert siglip_text(once) == once
     assert once == once.strip()
     assert not set(once) & set("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~\n\t")
     assert "  " not in once

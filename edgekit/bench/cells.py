@@ -30,15 +30,16 @@ class Opening:
         folder: an artifact folder, or a checkpoint folder for the reference and its damaged copies.
         level: the variant of an artifact.
         recipe: the recipe of a checkpoint.
-        bits, role: a control row's damage.
+        role, bits, scale: of a control row, the part that is damaged and how (`controls.Rounding`).
     """
 
-    kind: Literal["artifact", "reference"]
+    kind: Literal["artifact", "reference", "control"]
     folder: str
     level: str | None = None
     recipe: str | None = None
-    bits: int | None = None
     role: str | None = None
+    bits: int | None = None
+    scale: Literal["row", "tensor"] | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-_WIDTH, _LABEL, _RIGHT, _LINE = 720, 230, 90, 26
+_WIDTH, _LABEL, _RIGHT, _LINE = 820, 320, 90, 26
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align:
 th { white-space: normal; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
 tr.reference td:first-child { color: var(--reference) } tr.control td:first-child { color: var(--control) }
 .note, li, figcaption { color: var(--soft) } .warn { background: var(--warn); padding: .6rem 1rem; font-weight: 600 }
-figure { margin: 1.2rem 0; max-width: 760px } svg { width: 100%; height: auto }
+figure { margin: 1.2rem 0; max-width: 860px } svg { width: 100%; height: auto }
 svg text { fill: var(--ink); font-size: 12px }
 svg .tick { fill: var(--soft); font-size: 11px } .grid { stroke: var(--line) }
 .dashed { stroke: var(--soft); stroke-dasharray: 4 3 } .interval { stroke-width: 2 }

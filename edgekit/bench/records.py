@@ -98,7 +98,7 @@ def record(subject: Subject, row: Row, measurements: Sequence[Measurement], here
         bytes=row.bytes,
         bits_per_weight=row.bits_per_weight,
         tensor_types=row.tensor_types,
-        control={"role": opening.role, "bits": opening.bits} if opening.bits else None,
+        control={"role": opening.role, "bits": opening.bits, "scale": opening.scale} if opening.bits else None,
         measurements=tuple(measurements),
         environment=here,
     )

@@ -11,13 +11,12 @@ from typing import Literal
 from edgekit import manifest as manifests
 from edgekit import reference as reference_models
 from edgekit.bench.cells import Opening, identity
+from edgekit.bench.controls import Rounding
 from edgekit.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
 from edgekit.manifest import Manifest, Part
 
-CONTROL_BITS = 3
-LEAST_CONTROL_BITS = 2
 _ABILITY = {"logits": "generate", "pooled": "embed_image"}
 
 
@@ -60,14 +59,15 @@ class Subject:
     rows: tuple[Row, ...]
     weights: int
 
-    def control(self, bits: int) -> Row | None:
-        """The reference with its main part rounded to nearest at this many bits; None without a reference."""
+    def control(self, rounding: Rounding) -> Row | None:
+        """The reference with its main part rounded; None without a reference."""
         if self.source is None:
             return None
         role = next(iter(FAMILIES[self.manifest.family].roles))  # a family names its main part first
-        opening = Opening("reference", str(self.source.resolve()), recipe=self.manifest.recipe, bits=bits, role=role)
-        key = identity("control", self.manifest.source.sha256, role, bits)
-        return Row(f"control: {role.replace('_', ' ')} at {bits} bits", "control", opening, key)
+        folder = str(self.source.resolve())
+        opening = Opening("control", folder, role=role, bits=rounding.bits, scale=rounding.scale)
+        key = identity("control", self.manifest.source.sha256, role, str(rounding))
+        return Row(f"control: {role.replace('_', ' ')} at {rounding}", "control", opening, key)
 
 
 def subjects(artifacts: Sequence[Path], levels: Sequence[str], references: Sequence[Path]) -> list[Subject]:

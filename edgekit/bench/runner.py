@@ -12,18 +12,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
 
 from edgekit.bench import datasets
 from edgekit.bench.cells import Cell, Outcome, Processes
+from edgekit.bench.controls import LADDER, Rounding
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.environment import environment
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record, cell_key, measurement, record
 from edgekit.bench.results import Results, damage
-from edgekit.bench.rows import CONTROL_BITS, LEAST_CONTROL_BITS, Row, Subject, subjects
+from edgekit.bench.rows import Row, Subject, subjects
 from edgekit.bench.tasks import LatencyTask, Task
 from edgekit.cpu import cpu, memory
 from edgekit.errors import EdgekitError, UsageError
@@ -56,11 +58,11 @@ def bench(
     chosen = choose(tasks, data, found)
     with _folder(work) as folder, _Run(folder, data, chosen, found, progress) as run:
         if controls:
-            run.add_controls(found, CONTROL_BITS)
+            run.add_controls(found, LADDER[0])
         run.expect(found, rounds)
         run.phase("reference", lambda: run.references(found))
         run.phase("accuracy and fidelity", lambda: run.quality(found))
-        run.phase("weaker controls", lambda: run.weaken_controls(found))
+        run.phase("coarser controls", lambda: run.coarsen_controls(found))
         run.phase("latency", lambda: run.latency(found, rounds))
         records = [run.record(subject, row) for subject in found for row in run.rows[subject.folder]]
         return Results(tuple(records), dict(run.phases), (*notes(found, data), *run.notes))
@@ -149,21 +151,21 @@ class _Run:
                 jobs.append(self._job(subject, row, tasks))
         self._side_by_side(jobs, found)
 
-    def add_controls(self, found: Sequence[Subject], bits: int) -> None:
-        """Give each subject a control row at this many bits, in place of one that it has."""
+    def add_controls(self, found: Sequence[Subject], rounding: Rounding) -> None:
+        """Give each subject a control row, in place of one that it has."""
         for subject in found:
-            if row := subject.control(bits):
+            if row := subject.control(rounding):
                 self.rows[subject.folder] = (*subject.rows, row)
 
-    def weaken_controls(self, found: Sequence[Subject]) -> None:
-        """Where a control shows nothing, take bits away until it does."""
-        for bits in range(CONTROL_BITS, LEAST_CONTROL_BITS, -1):
+    def coarsen_controls(self, found: Sequence[Subject]) -> None:
+        """Where a control shows nothing, take a coarser one, down the ladder."""
+        for shown, coarser in pairwise(LADDER):
             found = [subject for subject in found if self._hides_damage(subject)]
             if not found:
                 return
             names = [subject.manifest.title for subject in found]
-            self.notes += [f"{name}: a control at {bits} bits showed no drop in accuracy" for name in names]
-            self.add_controls(found, bits - 1)
+            self.notes += [f"{name}: a control at {shown} showed no drop in accuracy" for name in names]
+            self.add_controls(found, coarser)
             jobs = [self._job(subject, self.rows[subject.folder][-1], self._quality(subject)) for subject in found]
             self._bar.total = (self._bar.total or 0) + sum(len(job.keys) for job in jobs)
             self._side_by_side(jobs, found)
@@ -219,7 +221,7 @@ class _Run:
     def _side_by_side(self, jobs: Sequence[_Job], found: Sequence[Subject]) -> None:
         """Run jobs at the same time, one core each, as far as cores and memory go; the slow ones begin."""
         jobs = [job for job in jobs if job.keys]
-        jobs = sorted(jobs, key=lambda job: job.cell.opening.kind != "reference")
+        jobs = sorted(jobs, key=lambda job: job.cell.opening.kind == "artifact")
         largest = max((subject.weights for subject in found), default=0)
         fitting = memory().available_bytes // (_PROCESS_BYTES + _BYTES_PER_WEIGHT * largest)
         width = max(1, min(cpu().usable_cores, fitting, len(jobs)))

@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from edgekit.bench import accuracy, datasets, fidelity, latency
 from edgekit.bench.cells import Cell, Opening, Outcome
+from edgekit.bench.controls import Rounding, open_control
 from edgekit.bench.tasks import (
     AnswerTask,
     DecoderFidelityTask,
@@ -77,11 +78,11 @@ def open_row(opening: Opening) -> Model:
         from edgekit.runtime import open_model
 
         return open_model(Path(opening.folder), opening.level)
+    if opening.role and opening.bits and opening.scale:
+        return open_control(Path(opening.folder), opening.role, Rounding(opening.bits, opening.scale))
     from edgekit.runtime.torch_reference import open_reference
 
-    return open_reference(
-        Path(opening.folder), recipe=opening.recipe, round_to_bits=opening.bits, round_role=opening.role
-    )
+    return open_reference(Path(opening.folder), recipe=opening.recipe)
 
 
 @cache

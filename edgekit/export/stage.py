@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from edgekit import __version__
 from edgekit import manifest as manifests
 from edgekit.errors import ArtifactError, EdgekitError
@@ -101,11 +103,8 @@ def find_part(existing: Manifest | None, key: tuple[str, str]) -> Part | None:
 def write_part(job: Job, part_plan: PartPlan, staging: Path, progress: Progress) -> Part:
     """Write one part, or take it over from an interrupted run that finished it."""
     record = staging / f".{part_plan.role}-{part_plan.level.name}.json"
-    if record.is_file():
-        part = Part.model_validate_json(record.read_text(encoding="utf-8"))
-        if _intact(staging, part):
-            return part
-        record.unlink()
+    if finished := _finished(staging, record):
+        return finished
     progress.start(f"{part_plan.role} {part_plan.level.name}", part_plan.weights)
     paths = writers.write(part_plan, job.recipe, staging, progress.advance)
     files = tuple(manifests.file_entry(staging, path) for path in paths)
@@ -126,12 +125,14 @@ def write_part(job: Job, part_plan: PartPlan, staging: Path, progress: Progress)
     return part
 
 
-def _intact(staging: Path, part: Part) -> bool:
+def _finished(staging: Path, record: Path) -> Part | None:
+    """The part that an interrupted run recorded, if its files are still what the record says."""
     try:
+        part = Part.model_validate_json(record.read_bytes())
         manifests.verify(staging, part.files)
-    except ArtifactError:
-        return False
-    return True
+    except (FileNotFoundError, ValidationError, ArtifactError):
+        return None
+    return part
 
 
 def manifest_of(

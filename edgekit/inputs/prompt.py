@@ -20,6 +20,21 @@ from edgekit.errors import CheckpointError, InputError
 
 Ids = NDArray[np.int64]
 
+# SigLIP's canonical form has no ASCII punctuation. What SentencePiece drops or takes for a space goes first, too: it
+# then trims both ends of a text, which a tokenizer.json does not.
+_DROPPED = (*string.punctuation, *map(chr, (*range(1, 9), *range(0x0E, 0x1C), 0x7F, 0x8F, 0x9F)))
+_SPACES = "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"
+_CANONICAL = str.maketrans({**dict.fromkeys(_DROPPED), **dict.fromkeys(_SPACES, " ")})
+
+_CONTROL_TOKENS = (
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<image_soft_token>",
+    "<bos>",
+    "<eos>",
+)
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
 
 
@@ -72,11 +87,11 @@ def chat_text(messages: Sequence[Message]) -> str:
         )
     text = "<bos>"
     for i, turn in enumerate(turns):
-        _check_text(turn.text)
+        _check_turn(turn.text)
         content = "<start_of_image>" * len(turn.images) + turn.text.strip()
         speaker = "model" if turn.role == "assistant" else "user"
         text += f"<start_of_turn>{speaker}\n{system if i == 0 else ''}{content}<end_of_turn>\n"
-    _check_text(system)
+    _check_turn(system)
     return text + "<start_of_turn>model\n"
 
 
@@ -108,7 +123,7 @@ def split_at_images(ids: Sequence[int], image_token_id: int) -> list[tuple[int, 
 def siglip_text(text: str) -> str:
     """SigLIP's canonical form: lower case, no ASCII punctuation, single spaces."""
     _check_text(text)
-    return " ".join(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
+    return " ".join(text.lower().translate(_CANONICAL).split())
 
 
 def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_id: int) -> Ids:
@@ -123,21 +138,17 @@ def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_i
 
 
 def _check_text(text: str) -> None:
-    """Users' text must not open turns, end them, or claim images."""
     if len(text) > MAX_TEXT:
         raise InputError(f"a text of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
     try:
         text.encode()
     except UnicodeEncodeError as error:  # what a terminal passes on for bytes that are not UTF-8
         raise InputError(f"the text is not valid Unicode at character {error.start}", allowed="UTF-8") from error
-    for token in (
-        "<start_of_turn>",
-        "<end_of_turn>",
-        "<start_of_image>",
-        "<end_of_image>",
-        "<image_soft_token>",
-        "<bos>",
-        "<eos>",
-    ):
+
+
+def _check_turn(text: str) -> None:
+    """Users' text must not open turns, end them, or claim images."""
+    _check_text(text)
+    for token in _CONTROL_TOKENS:
         if token in text:
             raise InputError(f"the text contains the control token {token}", remedy="remove it")

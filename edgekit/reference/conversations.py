@@ -107,17 +107,20 @@ def _finding(label: Label, rng: np.random.Generator) -> Turn:
 def image_turns(
     label: Label, severity: str | None, side: str | None, rng: np.random.Generator, passage: str = ""
 ) -> list[Turn]:
-    """Some four questions about one image; `passage`, where given, stands before one of them."""
-    turns = [_finding(label, rng), yes_no(label, rng), yes_no(label, rng), *_group(label, rng)]
-    if severity and rng.random() < 0.6:
+    """Four questions about one image; `passage`, where given, stands before one of them."""
+    turns = [yes_no(label, rng), *_group(label, rng)]
+    if severity:
         turns.append(Turn(vocabulary.SEVERITY_QUESTION, severity))
-    if side and rng.random() < 0.6:
+    if side:
         turns.append(Turn(vocabulary.SIDE_QUESTION, side))
-    if rng.random() < 0.15:
+    if rng.random() < 0.2:
         turns.append(Turn(vocabulary.DESCRIBE_QUESTION, vocabulary.description(label, severity, side)))
-    if rng.random() < 0.1:
+    if rng.random() < 0.15:
         turns.append(Turn(vocabulary.MODALITY_QUESTION, label.modality))
+    while len(turns) < 2:
+        turns.append(yes_no(label, rng))
+    chosen = [_finding(label, rng), yes_no(label, rng), *(turns[i] for i in rng.permutation(len(turns))[:2])]
     if passage:
-        chosen = turns[rng.integers(len(turns))]
-        turns.append(Turn(chosen.question, chosen.answer, passage))
-    return turns
+        place = int(rng.integers(len(chosen)))
+        chosen[place] = Turn(chosen[place].question, chosen[place].answer, passage)
+    return chosen

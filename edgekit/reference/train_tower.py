@@ -153,23 +153,39 @@ def _encode(tower: Tower, pixels: torch.Tensor) -> np.ndarray:
 
 
 def cache(data_folder: Path, work: Path) -> None:
-    """Write `work/cache-*.npy`: all training images as they are, real ones once more augmented, and VQA-RAD's."""
-    tower, rng = load(work), np.random.default_rng(SEED)
+    """Write `work/cache-*.npy`: standardized features of all training images as they are, and of VQA-RAD's."""
+    tower = load(work)
     real, drawn = _training_sets(data_folder, work)
     both = real.joined(drawn)
     parts = [both.take(np.arange(i, min(i + 64, len(both)))) for i in range(0, len(both), 64)]
-    encoded = [_encode(tower, images.as_input(part.pixels)) for part in parts]
-    parts = [real.take(np.arange(i, min(i + 64, len(real)))) for i in range(0, len(real), 64)]
-    encoded += [_encode(tower, images.augmented(part, rng)[0]) for part in parts]
-    np.save(work / "cache-features.npy", np.concatenate(encoded))
-    for name, values in (("labels", both.labels), ("severity", both.severity), ("side", both.side)):
-        np.save(work / f"cache-{name}.npy", np.concatenate([values, values[: len(real)]]))
+    features = np.concatenate([_encode(tower, images.as_input(part.pixels)) for part in parts])
+    mean, spread = features.mean((0, 1), dtype=np.float64), features.std((0, 1), dtype=np.float64)
+    saved = {"labels": both.labels, "severity": both.severity, "side": both.side, "mean": mean, "spread": spread}
+    for name, values in saved.items():
+        np.save(work / f"cache-{name}.npy", values)
+    np.save(work / "cache-features.npy", ((features - mean) / spread).astype(np.float16))
     files = sorted({question.image for question in data.vqa_rad(data_folder, "train")})
     opened = [
         Image.open(data_folder / "vqa_rad" / file).convert("RGB").resize((SIZE, SIZE), _BILINEAR) for file in files
     ]
     pixels = torch.from_numpy(np.stack([np.asarray(image) for image in opened]).astype(np.float32)) / 127.5 - 1
-    np.save(work / "cache-vqa.npy", _encode(tower, pixels.permute(0, 3, 1, 2)))
+    asked = _encode(tower, pixels.permute(0, 3, 1, 2))
+    np.save(work / "cache-vqa.npy", ((asked - mean) / spread).astype(np.float16))
+
+
+def load_standardized(work: Path) -> Tower:
+    """The tower as the cache stage left it, its features of mean 0 and variance 1 over the training images.
+
+    Most of a pooled feature is common to all images, and Gemma's projector divides by its length: what tells images
+    apart would reach the decoder faintly. The tower's last norm is affine and pooling is linear, so it can absorb this.
+    """
+    tower = load(work)
+    mean, spread = (torch.from_numpy(np.load(work / f"cache-{name}.npy")).float() for name in ("mean", "spread"))
+    norm = tower.vision.post_layernorm
+    with torch.no_grad():
+        norm.weight.div_(spread)
+        norm.bias.sub_(mean).div_(spread)
+    return tower
 
 
 def load_cache(work: Path) -> Cache:

@@ -1,0 +1,55 @@
+"""Control rows: the full-precision model with one part rounded so coarsely that a table worth reading must show it.
+
+Rounding is to nearest with one scale a row of a matrix, the plainest quantization there is: no groups, no search, no
+mixture. It lives only in the transformers reference and is never an artifact. A robust model survives 3 bits, and a
+control that shows nothing says nothing about the table, so `LADDER` lists coarser ones, tried in this order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.checkpoint import open_checkpoint
+from edgekit.families import family_of
+from edgekit.runtime.base import Model
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How coarse: signed values of this many bits, the scale of each row or of the whole tensor at its largest."""
+
+    bits: int
+    scale: Literal["row", "tensor"]
+
+    def __str__(self) -> str:
+        return f"{self.bits} bits, one scale a {self.scale}"
+
+    def apply(self, weights: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The nearest values that can be represented, of the same shape."""
+        levels = np.float32(2 ** (self.bits - 1) - 1)
+        axis = -1 if self.scale == "row" else None
+        scale = np.maximum(np.abs(weights).max(axis=axis, keepdims=True), np.finfo(np.float32).tiny) / levels
+        return np.asarray(np.rint(weights / scale) * scale, np.float32)
+
+
+LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
+
+
+def open_control(source: Path, role: str, rounding: Rounding) -> Model:
+    """The reference of a checkpoint folder with the matrices of one part rounded."""
+    # torch is a matter of the reference alone; listing the ladder must not need it.
+    from edgekit.runtime.torch_reference import compose, load
+
+    checkpoint = open_checkpoint(source)
+    family = family_of(checkpoint.config)
+    config = family.parse(checkpoint.config)
+    names = {slot.name for slot in family.roles[role].slots(config) if slot.keep is None}
+    model = load(
+        checkpoint, family, config, lambda name, weights: rounding.apply(weights) if name in names else weights
+    )
+    return compose(model, checkpoint, family, config, f"control: {role} at {rounding}")

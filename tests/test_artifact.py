@@ -1,0 +1,427 @@
+"""Artifacts: what DIR holds after success, after errors and after an export was cut off at any moment."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from material import contents, edit_json, read_json
+
+from edgekit import artifact
+from edgekit import manifest as manifests
+from edgekit.errors import ArtifactError, EdgekitError, GateError, UsageError
+from edgekit.progress import Progress
+
+Copy = Callable[[Path], Path]
+NAME = "edgekit.json"
+
+
+def refused(kind: type[EdgekitError], match: str, source: Path, folder: Path, **options: Any) -> EdgekitError:
+    """This export fails, and everything in and beside its folder stays as it was."""
+    before = contents(folder.parent)
+    with pytest.raises(kind, match=match) as caught:
+        artifact.export(source, folder, **{"prove": False, **options})
+    assert contents(folder.parent) == before
+    return caught.value
+
+
+def beside(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.parent.iterdir())
+
+
+# ---------------------------------------------------------------- the same bytes
+
+
+def test_two_exports_are_byte_identical(
+    medgemma_source: Path, medgemma_artifact: Path, copied: Copy, tmp_path: Path
+) -> None:
+    """In another process, from a copy of the folder elsewhere, into another folder."""
+    elsewhere = copied(medgemma_source)
+    command = [
+        sys.executable,
+        "-m",
+        "edgekit",
+        "export",
+        str(elsewhere),
+        "--to",
+        str(tmp_path / "new" / "a"),
+        "--no-prove",
+    ]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": "7"})
+    assert contents(tmp_path / "new" / "a") == contents(medgemma_artifact)
+
+
+def test_two_onnx_exports_are_byte_identical(
+    medsiglip_source: Path, medsiglip_artifact: Path, copied: Copy, tmp_path: Path
+) -> None:
+    elsewhere = copied(medsiglip_source)
+    command = [sys.executable, "-m", "edgekit", "export", str(elsewhere), "--to", str(tmp_path / "a"), "--no-prove"]
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    subprocess.run([*command, "--level", "fp32"], check=True, capture_output=True, cwd=tmp_path, env=environment)
+    assert contents(tmp_path / "a") == contents(medsiglip_artifact)
+
+
+def test_a_folder_holds_what_its_manifest_lists_and_nothing_else(medgemma_artifact: Path) -> None:
+    listed = {entry.path for entry in manifests.read(medgemma_artifact).files}
+    assert contents(medgemma_artifact).keys() == {NAME, *listed}
+    assert beside(medgemma_artifact) == [medgemma_artifact.name]
+
+
+# ---------------------------------------------------------------- wrong names
+
+
+def test_an_unknown_level_lists_the_known(medgemma_source: Path, tmp_path: Path) -> None:
+    error = refused(UsageError, "unknown level 'Q5_1'", medgemma_source, tmp_path / "a", levels=["Q5_1"])
+    assert "BF16, Q8_0, Q4_0" in (error.allowed or "")
+
+
+def test_an_unknown_part_lists_the_known(medgemma_source: Path, tmp_path: Path) -> None:
+    error = refused(UsageError, "unknown part 'head'", medgemma_source, tmp_path / "a", parts={"head": "Q4_0"})
+    assert error.allowed == "decoder, vision"
+
+
+@pytest.mark.parametrize(
+    ("level", "match"), [("int8", "vision cannot be exported as int8"), ("Q1", "unknown level 'Q1'")]
+)
+def test_a_part_at_a_level_that_it_cannot_have(medgemma_source: Path, tmp_path: Path, level: str, match: str) -> None:
+    error = refused(UsageError, match, medgemma_source, tmp_path / "a", parts={"vision": level})
+    assert "gguf" in (error.allowed or "") or "Q4_0" in (error.allowed or "")
+
+
+def test_an_unknown_recipe_lists_the_known(medgemma_source: Path, tmp_path: Path) -> None:
+    error = refused(UsageError, "unknown recipe 'x'", medgemma_source, tmp_path / "a", recipe_name="x")
+    assert "reference-medgemma" in (error.allowed or "")
+
+
+# ---------------------------------------------------------------- a DIR that is something else
+
+
+def test_another_sources_artifact(
+    medgemma_artifact: Path, medgemma_source: Path, medsiglip_source: Path, copied: Copy
+) -> None:
+    folder = copied(medgemma_artifact)
+    refused(ArtifactError, "holds reference-medgemma from the source", medsiglip_source, folder)
+    changed = copied(medgemma_source)
+    edit_json(changed / "tokenizer_config.json", {"model_max_length": 5})
+    refused(ArtifactError, "not this one", changed, folder)
+
+
+def test_a_folder_that_is_no_artifact(medgemma_source: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    refused(ArtifactError, "is not empty and holds no artifact", medgemma_source, tmp_path / "mine")
+
+
+def test_the_source_itself(medgemma_source: Path, copied: Copy) -> None:
+    folder = copied(medgemma_source)
+    refused(ArtifactError, "holds no artifact", folder, folder)
+
+
+def test_a_file(medgemma_source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    refused(ArtifactError, "is a file", medgemma_source, tmp_path / "file")
+
+
+def test_a_folder_below_a_file(medgemma_source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("text")
+    refused(ArtifactError, "file", medgemma_source, tmp_path / "file" / "a" / "b")
+
+
+def test_a_tampered_artifact_is_not_added_to(medgemma_artifact: Path, medgemma_source: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    path = folder / manifests.read(folder).parts[0].files[0].path
+    path.write_bytes(path.read_bytes()[:-1] + b"\xa5")
+    refused(ArtifactError, path.name, medgemma_source, folder)
+
+
+def test_an_empty_folder_is_used(medgemma_source: Path, tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    artifact.export(medgemma_source, tmp_path / "a", levels=["Q4_0"], prove=False)
+    assert list(manifests.read(tmp_path / "a").variants) == ["Q4_0"]
+
+
+READ_ONLY = """
+import os, sys
+from pathlib import Path
+from edgekit import artifact
+from edgekit.errors import ArtifactError
+if os.getuid() == 0:
+    os.setuid(65534)  # permissions do not bind root
+try:
+    artifact.export(Path(sys.argv[1]), Path(sys.argv[2]), prove=False)
+except ArtifactError as error:
+    print(error)
+    sys.exit(9)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "setuid"), reason="needs POSIX permissions")
+def test_a_folder_that_may_not_be_written(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
+    source, closed = copied(medgemma_source), tmp_path / "closed"
+    closed.mkdir()
+    for path in [tmp_path, *tmp_path.parents][:-1]:
+        if path.stat().st_uid == os.getuid():
+            path.chmod(path.stat().st_mode | 0o055)
+    closed.chmod(0o555)
+    run = subprocess.run(
+        [sys.executable, "-c", READ_ONLY, str(source), str(closed / "a")], capture_output=True, text=True, check=False
+    )
+    closed.chmod(0o755)
+    assert run.returncode == 9, run.stderr
+    assert "Permission denied" in run.stdout
+    assert "try: check free space and permissions" in run.stdout
+    assert not any(closed.iterdir())
+
+
+# ---------------------------------------------------------------- adding levels
+
+
+def test_added_levels_leave_the_old_parts_untouched(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a"
+    first = artifact.export(medgemma_source, folder, levels=["Q8_0"], prove=False)
+    inodes = {path.name: path.stat().st_ino for path in folder.iterdir() if path.suffix == ".gguf"}
+    second = artifact.export(medgemma_source, folder, levels=["Q4_0"], prove=False)
+    # the vision part at Q8_0 is shared
+    assert [(part.role, part.level) for part in second.added] == [("decoder", "Q4_0")]
+    assert all(part in second.manifest.parts for part in first.manifest.parts)
+    assert inodes.items() <= {path.name: path.stat().st_ino for path in folder.iterdir()}.items()
+    assert beside(folder) == ["a"]
+    artifact.export(medgemma_source, folder, levels=["BF16"], prove=False)
+    assert contents(folder) == contents(medgemma_artifact)
+    again = artifact.export(medgemma_source, folder, prove=False)
+    assert again.added == ()
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+def test_the_default_is_the_recipes_or_the_last(medgemma_source: Path, tmp_path: Path) -> None:
+    first = artifact.export(medgemma_source, tmp_path / "a", levels=["Q8_0"], prove=False).manifest
+    second = artifact.export(medgemma_source, tmp_path / "a", levels=["Q4_0"], prove=False).manifest
+    assert (first.default, second.default) == ("Q8_0", "Q4_0")
+
+
+def test_a_variant_with_another_part_has_a_name_of_its_own(medgemma_source: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    artifact.export(medgemma_source, folder, levels=["Q4_0"], prove=False)
+    found = artifact.export(medgemma_source, folder, levels=["Q4_0"], parts={"vision": "BF16"}, prove=False).manifest
+    assert list(found.variants) == ["Q4_0", "Q4_0+vision-BF16"]
+    plain, mixed = (found.variant(name)[1] for name in found.variants)
+    assert plain["decoder"] == mixed["decoder"]
+    assert (plain["vision"].level, mixed["vision"].level) == ("Q8_0", "BF16")
+
+
+def test_a_notice_that_changed_is_replaced_with_the_manifest(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgekit import find
+
+    folder = tmp_path / "a"
+    artifact.export(medgemma_source, folder, levels=["Q8_0"], prove=False)
+    shipped = find.find("exports", "reference-medgemma").read_text()
+    (tmp_path / "home" / "exports").mkdir(parents=True)
+    changed = shipped.replace('license = """', 'license = """corrected notice, ')
+    (tmp_path / "home" / "exports" / "reference-medgemma.toml").write_text(changed)
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    found = artifact.export(medgemma_source, folder, levels=["Q4_0"], prove=False).manifest
+    assert "corrected notice" in (folder / "NOTICE").read_text()
+    manifests.verify(folder, found.files)
+
+
+def test_an_error_while_adding_leaves_the_artifact_as_it_was(
+    medgemma_source: Path, medgemma_artifact: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copied(medgemma_artifact)
+    refused(UsageError, "unknown level", medgemma_source, folder, levels=["Q4_0", "nonsense"])
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise GateError("refused")
+
+    monkeypatch.setattr(artifact, "prove_part", fail)
+    refused(GateError, "refused", medgemma_source, folder, levels=["Q4_0"], parts={"vision": "Q4_0"}, prove=True)
+
+
+# ---------------------------------------------------------------- errors and interruptions
+
+
+def test_a_refused_proof_leaves_nothing(medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gates that nothing can pass: the files were written, and are gone."""
+    from edgekit import find
+
+    shipped = find.find("exports", "reference-medgemma").read_text()
+    (tmp_path / "home" / "exports").mkdir(parents=True)
+    impossible = f"{shipped}\n[gates]\nencoder_cosine = 2.0\ndecoder_kl = -1.0\n"
+    (tmp_path / "home" / "exports" / "reference-medgemma.toml").write_text(impossible)
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    refused(GateError, "wiring", medgemma_source, tmp_path / "work" / "a", levels=["Q8_0"], prove=True)
+    assert beside(tmp_path / "home") == ["home"]
+
+
+class CutOff(Progress):
+    """Ctrl-C after so many weights."""
+
+    def __init__(self, weights: int) -> None:
+        self.left = weights
+        self.labels: list[str] = []
+
+    def start(self, label: str, total: int) -> None:
+        self.labels.append(label)
+
+    def advance(self, units: int = 1) -> None:
+        self.left -= units
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("weights", [0, 3_000_000, 6_500_000, 13_500_000])
+def test_an_interrupted_export_goes_on_where_it_stopped(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, weights: int
+) -> None:
+    folder = tmp_path / "work" / "a"
+    cut = CutOff(weights)
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(medgemma_source, folder, prove=False, progress=cut)
+    assert beside(folder) == [".a.partial"]
+    rest = CutOff(10**12)
+    artifact.export(medgemma_source, folder, prove=False, progress=rest)
+    assert contents(folder) == contents(medgemma_artifact)
+    assert beside(folder) == ["a"]
+    # what was finished was not written again
+    written = [label for label in rest.labels if label != "proof"]
+    assert len(written) == 5 - (len(cut.labels) - 1)
+
+
+def test_fresh_forgets_what_was_finished(medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "work" / "a"
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(medgemma_source, folder, prove=False, progress=CutOff(6_500_000))
+    rest = CutOff(10**12)
+    artifact.export(medgemma_source, folder, prove=False, fresh=True, progress=rest)
+    assert len([label for label in rest.labels if label != "proof"]) == 5
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+def test_a_rerun_for_other_levels_publishes_only_those(medgemma_source: Path, tmp_path: Path) -> None:
+    """Half a file of a level that nobody wants any more must not come along."""
+    folder = tmp_path / "work" / "a"
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(medgemma_source, folder, prove=False, progress=CutOff(6_500_000))
+    artifact.export(medgemma_source, folder, levels=["Q4_0"], prove=False)
+    plain = artifact.export(medgemma_source, tmp_path / "b", levels=["Q4_0"], prove=False).folder
+    assert contents(folder) == contents(plain)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "record"])
+def test_a_damaged_remainder_is_written_again(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "work" / "a"
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(medgemma_source, folder, prove=False, progress=CutOff(6_500_000))
+    staging = folder.parent / ".a.partial"
+    finished = staging / "medgemma-reference-BF16.gguf"
+    if damage == "cut":
+        finished.write_bytes(finished.read_bytes()[:-9])
+    elif damage == "changed":
+        finished.write_bytes(finished.read_bytes()[:-9] + bytes(9))
+    else:
+        for record in staging.glob(".*.json"):
+            record.write_text(record.read_text()[:40])
+    artifact.export(medgemma_source, folder, prove=False)
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+def test_a_remainder_of_another_source_is_not_taken_over(
+    medgemma_source: Path, medgemma_artifact: Path, copied: Copy, tmp_path: Path
+) -> None:
+    other = copied(medgemma_source)
+    data = bytearray((other / "model.safetensors").read_bytes())
+    data[-2000:] = bytes(2000)
+    (other / "model.safetensors").write_bytes(data)
+    folder = tmp_path / "work" / "a"
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(other, folder, prove=False, progress=CutOff(13_500_000))
+    artifact.export(medgemma_source, folder, prove=False)
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+def test_an_error_removes_the_remainder_too(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "work" / "a"
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(medgemma_source, folder, prove=False, progress=CutOff(6_500_000))
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise GateError("refused")
+
+    monkeypatch.setattr(artifact, "prove_part", fail)
+    with pytest.raises(GateError):
+        artifact.export(medgemma_source, folder)
+    assert beside(folder) == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_export_leaves_no_folder_and_a_rerun_gives_the_same_bytes(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path
+) -> None:
+    """SIGKILL while files are being written: nothing in this process can tidy up."""
+    folder = tmp_path / "a"
+    code = """
+import sys, time
+from pathlib import Path
+from edgekit import artifact
+from edgekit.progress import Progress
+class Slow(Progress):
+    def advance(self, units=1):
+        time.sleep(0.02)
+        print("writing", flush=True)
+artifact.export(Path(sys.argv[1]), Path(sys.argv[2]), prove=False, progress=Slow())
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, str(medgemma_source), str(folder)], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    for _ in range(120):  # well into the second part
+        assert process.stdout.readline() == b"writing\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert beside(folder) == [".a.partial"]
+    artifact.export(medgemma_source, folder, prove=False)
+    assert contents(folder) == contents(medgemma_artifact)
+    assert beside(folder) == ["a"]
+
+
+def test_a_second_export_into_the_same_folder_sees_a_whole_artifact(medgemma_source: Path, tmp_path: Path) -> None:
+    """At every moment of an export DIR is absent, or complete."""
+    folder, seen = tmp_path / "a", []
+
+    class Watch(Progress):
+        def advance(self, units: int = 1) -> None:
+            if folder.exists():
+                manifests.verify(folder, manifests.read(folder).files)
+            seen.append(folder.exists())
+
+    artifact.export(medgemma_source, folder, levels=["Q8_0"], prove=False, progress=Watch())
+    assert set(seen) == {False}
+    artifact.export(medgemma_source, folder, levels=["BF16"], prove=False, progress=Watch())
+    assert seen[-1]
+
+
+# ---------------------------------------------------------------- proving later
+
+
+def test_proving_needs_the_source_it_was_made_from(
+    medgemma_artifact: Path, medsiglip_source: Path, copied: Copy
+) -> None:
+    folder = copied(medgemma_artifact)
+    before = contents(folder)
+    with pytest.raises(UsageError, match="is not the checkpoint that") as caught:
+        artifact.prove(folder, medsiglip_source)
+    assert read_json(folder / NAME)["source"]["sha256"][:16] in (caught.value.allowed or "")
+    assert contents(folder) == before

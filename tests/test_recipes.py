@@ -1,0 +1,261 @@
+"""Levels, recipes, devices, and where their files are found."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from material import read_json
+
+from edgekit import find
+from edgekit.devices import device
+from edgekit.errors import UsageError
+from edgekit.families import FAMILIES
+from edgekit.levels import LEVELS, level
+from edgekit.recipes import choose, matches, recipe
+
+KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
+MINE = """
+family = "medgemma"
+title = "Mine"
+stem = "mine"
+source = "somebody/mine"
+default = "Q8_0"
+license = "Apache-2.0"
+match = { "text_config.hidden_size" = 123 }
+[variant.Q8_0]
+decoder = "Q8_0"
+vision = "Q8_0"
+"""
+BOARD = """
+title = "My board"
+memory_gb = 4
+model_memory_gb = 2.5
+cores = 4
+bandwidth_gb_s = 12
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's own folder of recipes and devices."""
+    for kind in KINDS:
+        (tmp_path / kind).mkdir()
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    return tmp_path
+
+
+# ---------------------------------------------------------------- levels
+
+
+def test_a_levels_format_has_a_writer_and_its_codec_exists() -> None:
+    gguf = pytest.importorskip("gguf")
+    for row in LEVELS.values():
+        assert level(row.name) is row
+        codecs = {row.codec, *row.mixture.values()}
+        if row.format == "gguf":
+            assert all(codec in gguf.GGMLQuantizationType.__members__ for codec in codecs)
+            # llama.cpp's number for a file of this type, by the gguf package's own table
+            assert row.file_type in {
+                member.value for member in gguf.LlamaFileType if member.name.removeprefix("MOSTLY_") == row.name
+            }
+        else:
+            assert codecs <= {"float32", "int8"}
+
+
+def test_an_unknown_level_lists_the_known() -> None:
+    with pytest.raises(UsageError) as caught:
+        level("Q9_9")
+    assert "'Q9_9'" in caught.value.message
+    assert caught.value.allowed == ", ".join(LEVELS)
+
+
+# ---------------------------------------------------------------- what is shipped
+
+
+@pytest.mark.parametrize("name", find.names("exports"))
+def test_shipped_recipes_fit_their_family(name: str) -> None:
+    found = recipe(name)
+    family = FAMILIES[found.family]
+    for parts in found.variant.values():
+        assert parts.keys() == family.roles.keys()
+        assert all(LEVELS[row].format in family.roles[role].formats for role, row in parts.items())
+    assert set(found.gates.encoder_cosine_at) <= set(LEVELS)
+    if found.stand_in is None:
+        assert "Health AI Developer Foundations" in found.license
+    else:
+        assert "not Med" in found.stand_in
+
+
+@pytest.mark.parametrize("name", find.names("devices"))
+def test_shipped_devices_give_a_model_less_than_they_have(name: str) -> None:
+    found = device(name)
+    assert found.name == name
+    assert found.model_memory_gb < found.memory_gb + found.gpu_memory_gb
+
+
+def test_a_reference_model_matches_one_recipe(medgemma_source: Path, medsiglip_source: Path) -> None:
+    for source in (medgemma_source, medsiglip_source):
+        assert choose(read_json(source / "config.json"), None).stand_in
+
+
+REAL = {"text_config": {"hidden_size": 2560, "num_hidden_layers": 34}, "vision_config": {"image_size": 896}}
+
+
+def test_where_two_recipes_match_the_user_must_choose() -> None:
+    """MedGemma 1.0 and 1.5 have the same configuration."""
+    with pytest.raises(UsageError, match="several recipes match") as caught:
+        choose(REAL, None)
+    assert caught.value.exit_code == 2
+    assert set((caught.value.allowed or "").split(", ")) == {"medgemma-4b", "medgemma-1.5-4b"}
+    assert "--recipe" in (caught.value.remedy or "")
+    assert choose(REAL, "medgemma-4b").name == "medgemma-4b"
+
+
+def test_where_no_recipe_matches_all_are_listed() -> None:
+    with pytest.raises(UsageError, match="no recipe matches") as caught:
+        choose({"text_config": 5}, None)
+    assert (caught.value.allowed or "").split(", ") == find.names("exports")
+
+
+def test_a_named_recipe_that_does_not_fit_says_why() -> None:
+    with pytest.raises(UsageError, match=r"text_config.hidden_size = 2560, not 256"):
+        choose(REAL, "reference-medgemma")
+
+
+# ---------------------------------------------------------------- users' own files
+
+
+def test_a_users_recipe_is_found_and_chosen(home: Path) -> None:
+    (home / "exports" / "mine.toml").write_text(MINE)
+    assert "mine" in find.names("exports")
+    assert choose({"text_config": {"hidden_size": 123}}, None).title == "Mine"
+    assert recipe(str(home / "exports" / "mine.toml")).name == "mine"
+
+
+def test_a_users_recipe_takes_the_place_of_a_shipped_one(home: Path) -> None:
+    (home / "exports" / "medsiglip.toml").write_text(MINE)
+    assert recipe("medsiglip").title == "Mine"
+    assert find.names("exports").count("medsiglip") == 1
+
+
+def test_a_users_device_is_found(home: Path) -> None:
+    (home / "devices" / "board.toml").write_text(BOARD)
+    assert (device("board").cores, device("board").context, device("board").gpu_memory_gb) == (4, 4096, 0)
+
+
+@pytest.mark.parametrize("place", ["exports", "."])
+def test_the_current_folder_is_never_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    (tmp_path / place).mkdir(exist_ok=True)
+    (tmp_path / place / "mine.toml").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    assert "mine" not in find.names("exports")
+    with pytest.raises(UsageError, match="unknown recipe 'mine'"):
+        recipe("mine")
+
+
+@pytest.mark.parametrize(
+    "name", ["../devices/board", "..", "", "/etc/passwd", "a\0b", "missing.toml", "exports/medsiglip"]
+)
+def test_a_name_is_no_path(home: Path, name: str) -> None:
+    (home / "devices" / "board.toml").write_text(BOARD)
+    with pytest.raises(UsageError, match="unknown recipe") as caught:
+        recipe(name)
+    assert "medgemma-4b" in (caught.value.allowed or "")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("[variant.Q8_0]", "[variant.Q8_0"), "not valid TOML"),
+        (('family = "medgemma"', "family = 5"), "family"),
+        (('title = "Mine"', ""), "title"),
+        (('title = "Mine"', 'titel = "Mine"'), "title"),
+        (('stem = "mine"', 'stem = "../mine"'), "stem"),
+        (('stem = "mine"', 'stem = ".hidden"'), "stem"),
+        (('stem = "mine"', 'stem = ""'), "stem"),
+        (('decoder = "Q8_0"', 'decoder = "Q9"'), "variant Q8_0, decoder: unknown level 'Q9'"),
+        (('default = "Q8_0"', 'default = "Q4_0"'), "default 'Q4_0' is no variant"),
+        (("Apache-2.0", "Apache-2.0\"\ngates = { decoder_kl = 'x' } #"), "gates.decoder_kl"),
+        (("Apache-2.0", 'Apache-2.0"\ngates = { decoder = 1 } #'), "gates.decoder"),
+    ],
+)
+def test_a_wrong_recipe_names_its_key(home: Path, change: tuple[str, str], match: str) -> None:
+    assert MINE.count(change[0]) == 1 or change[0].startswith("decoder")
+    (home / "exports" / "mine.toml").write_text(MINE.replace(*change))
+    with pytest.raises(UsageError, match=match) as caught:
+        recipe("mine")
+    assert "mine" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (("cores = 4", "cores = 0"), "cores"),
+        (("memory_gb = 4", "memory_gb = -1"), "memory_gb"),
+        (("cores = 4", "cores = 4\ncolour = 'red'"), "colour"),
+        (('title = "My board"', ""), "title"),
+        (("cores = 4", "cores = "), "not valid TOML"),
+        (("My board", "\udcff"), "not valid TOML"),
+    ],
+)
+def test_a_wrong_device_names_its_key(home: Path, change: tuple[str, str], match: str) -> None:
+    text = BOARD.replace(*change, 1).encode("utf-8", "surrogateescape")
+    (home / "devices" / "board.toml").write_bytes(text)
+    with pytest.raises(UsageError, match=match):
+        device("board")
+
+
+@pytest.mark.parametrize("parts", ['decodr = "Q8_0"', 'decoder = "int8"', 'image_encoder = "fp32"'])
+def test_a_recipe_for_parts_that_the_family_lacks(
+    home: Path, tmp_path: Path, medgemma_source: Path, parts: str
+) -> None:
+    from edgekit import artifact
+
+    text = MINE.replace('decoder = "Q8_0"\n', f"{parts}\n").replace("= 123", "= 256")
+    (home / "exports" / "mine.toml").write_text(text)
+    with pytest.raises(UsageError, match=r"unknown part|cannot be exported as"):
+        artifact.export(medgemma_source, tmp_path / "a", recipe_name="mine", prove=False)
+    assert not (tmp_path / "a").exists()
+
+
+def test_matching_is_exact() -> None:
+    found = recipe("medsiglip")
+    config: dict[str, Any] = {
+        "vision_config": {"hidden_size": 1152, "image_size": 448},
+        "text_config": {"hidden_size": 1152},
+    }
+    assert matches(found, config)
+    assert not matches(found, {**config, "text_config": {"hidden_size": 1153}})
+    assert not matches(found, {**config, "text_config": None})
+
+
+# ---------------------------------------------------------------- installed
+
+
+def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) -> None:
+    """The package as a wheel lays it out: found without a checkout, and strangers beside it are not read."""
+    package = Path(find.__file__).resolve().parent
+    site = tmp_path / "site-packages"
+    site.mkdir()
+    (site / "edgekit").mkdir()
+    for name in ("__init__.py", "find.py", "errors.py"):
+        (site / "edgekit" / name).write_bytes((package / name).read_bytes())
+    for kind in KINDS:
+        shipped = site / "edgekit" / "data" / kind
+        shipped.mkdir(parents=True)
+        (shipped / "own.toml").write_text("x = 1")
+        (site / kind).mkdir()
+        (site / kind / "stranger.toml").write_text("x = 2")
+    code = (
+        "from edgekit import find; print(find.__file__, *[find.names(k) for k in ('exports', 'devices', 'benchmarks')])"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "EDGEKIT_HOME"} | {"PYTHONPATH": str(site)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
+    )
+    assert run.stdout.split() == [str(site / "edgekit" / "find.py"), *["['own']"] * 3]

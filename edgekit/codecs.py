@@ -91,17 +91,6 @@ def int8_values(rows: NDArray[np.float32], scale: NDArray[np.float32]) -> NDArra
     return np.asarray(np.clip(np.rint(rows / scale), -127, 127), np.int8)
 
 
-def round_to_nearest(weights: NDArray[np.float32], bits: int, group: int = 32) -> NDArray[np.float32]:
-    """Symmetric round-to-nearest in groups along the last axis: the control rows' damage, never an artifact."""
-    width = weights.shape[-1]
-    padded = -width % group
-    rows = np.pad(weights.reshape(-1, width), ((0, 0), (0, padded))).reshape(-1, (width + padded) // group, group)
-    levels = 2 ** (bits - 1) - 1
-    scale = np.maximum(np.abs(rows).max(axis=2, keepdims=True), np.finfo(np.float32).tiny) / np.float32(levels)
-    rounded = np.clip(np.rint(rows / scale), -levels, levels) * scale
-    return np.asarray(rounded.reshape(-1, width + padded)[:, :width].reshape(weights.shape), np.float32)
-
-
 def _to_bf16(rows: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Round to nearest even, as ggml and torch do; NaN stays NaN."""
     bits = rows.view(np.uint32)

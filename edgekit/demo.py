@@ -42,7 +42,7 @@ def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = 
     if not as_json:
         print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
     results = bench(folders, data=data, rounds=_ROUNDS, progress=not as_json)
-    results.phases.update(phases) if isinstance(results.phases, dict) else None
+    results = results.after(phases)
     results.write(folder)
     if as_json:
         print((folder / "results.json").read_text(encoding="utf-8"), end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -256,7 +257,7 @@ def test_a_refused_proof_leaves_nothing(medgemma_source: Path, tmp_path: Path, m
 
     shipped = find.find("exports", "reference-medgemma").read_text()
     (tmp_path / "home" / "exports").mkdir(parents=True)
-    impossible = f"{shipped}\n[gates]\nencoder_cosine = 2.0\ndecoder_kl = -1.0\n"
+    impossible = re.sub(r"\n\[gates(.|\n)*", "", shipped) + "\n[gates]\nencoder_cosine = 2.0\ndecoder_kl = -1.0\n"
     (tmp_path / "home" / "exports" / "reference-medgemma.toml").write_text(impossible)
     monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
     refused(GateError, "wiring", medgemma_source, tmp_path / "work" / "a", levels=["Q8_0"], prove=True)

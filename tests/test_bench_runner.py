@@ -26,8 +26,9 @@ from edgekit.runtime.base import Model
 FILE = FileEntry(path="tokenizer.json", sha256="0", bytes=1)
 MANIFEST = Manifest(
     recipe="stub", title="Stub model", family="medgemma", stand_in="a stub", license="none", modified="",
-    source=Source(name="stub", sha256="abc", files={}), tools={}, tokenizer=FILE, settings={}, parts=(), variants={"good": {}},
-    preprocessing=Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3), default="good",
+    source=Source(name="stub", sha256="abc", files={}), tools={}, tokenizer=FILE, settings={}, parts=(),
+    variants={"good": {}}, default="good",
+    preprocessing=Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
 )  # fmt: skip
 OPENERS: dict[str, Callable[[Opening], Model]] = {
     "generate": lambda o: StubChat(wrong_every=_wrong(o), noise=0 if o.level is None and o.bits is None else 0.5),

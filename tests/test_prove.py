@@ -173,9 +173,15 @@ def test_last_hidden_state_for_pooler_output_is_refused(
     def wrong(model: Any, role: str, th: Any) -> Any:
         tower = right(model, role, th)
         forward = tower.forward
-        tower.forward = lambda batch: (forward(batch)[0], reduce(forward(batch)[0]))
+
+        def mistaken(batch: Any) -> Any:
+            hidden, _ = forward(batch)
+            return hidden, reduce(hidden)
+
+        tower.forward = mistaken
         return tower
 
+    monkeypatch.setattr(onnx_export, "_TRACED", {})  # a graph traced before the mistake would hide it
     monkeypatch.setattr(onnx_export._Encoder, "of", wrong)
     refused(medsiglip_source, tmp_path, level, "wiring")
 

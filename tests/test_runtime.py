@@ -114,8 +114,8 @@ def test_two_images_and_a_conversation(model: ChatModel, reference: ChatModel, i
         Message("assistant", "A nodule."),
         Message("user", "And here?", (images[1], images[2])),
     ]
-    expected = list(reference.decoder.prefill(reference.segments(messages)))[0]
-    found = list(model.decoder.prefill(model.segments(messages)))[0]
+    expected = next(iter(reference.decoder.prefill(reference.segments(messages))))
+    found = next(iter(model.decoder.prefill(model.segments(messages))))
     assert np.abs(expected - found).max() < 0.1
 
 

@@ -36,15 +36,9 @@ class OrtEncoder:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
-        failures = (
-            onnxruntime.capi.onnxruntime_pybind11_state.Fail,
-            onnxruntime.capi.onnxruntime_pybind11_state.InvalidGraph,
-            onnxruntime.capi.onnxruntime_pybind11_state.InvalidProtobuf,
-            onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented,
-        )
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except failures as error:
+        except Exception as error:  # the library has an exception of its own per status, without a common base
             raise ArtifactError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}") from error
         self.spec, self._output, self._preprocessing = spec, output, preprocessing
         self._input = self._session.get_inputs()[0].name

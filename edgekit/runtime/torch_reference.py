@@ -225,29 +225,17 @@ def compose(
     )
 
 
-def open_reference(
-    source: Path, *, recipe: str | None = None, round_to_bits: int | None = None, round_role: str | None = None
-) -> Model:
-    """The full-precision model of a checkpoint folder, or a deliberately damaged copy for control rows.
+def open_reference(source: Path, *, recipe: str | None = None) -> Model:
+    """The full-precision model of a checkpoint folder.
 
-    Args:
-        round_to_bits: round the matrices of `round_role` to nearest at this many bits, in groups of 32.
+    Raises:
+        CheckpointError, UsageError: the folder is no checkpoint that a recipe fits.
     """
     checkpoint = open_checkpoint(source)
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
     check_tensors(family, checkpoint, config)
     chosen = choose(checkpoint.config, recipe)
-    transform = None
-    if round_to_bits is not None and round_role is not None:
-        names = {slot.name for slot in family.roles[round_role].slots(config) if slot.keep is None}
-
-        def transform(name: str, weights: NDArray[np.float32]) -> NDArray[np.float32]:
-            return codecs.round_to_nearest(weights, round_to_bits) if name in names else weights
-
-    model = load(checkpoint, family, config, transform)
+    model = load(checkpoint, family, config)
     warnings = (chosen.stand_in,) if chosen.stand_in else ()
     return compose(model, checkpoint, family, config, f"{chosen.title}, float32 reference", warnings)
-
-
-__all__ = ["Ids", "TorchDecoder", "TorchEncoder", "compose", "encoders", "load", "open_reference", "torch"]

@@ -1,0 +1,64 @@
+"""The benchmark in real worker processes on the shipped models: every figure that a row must have is there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgekit.bench import bench, runner
+from edgekit.bench.controls import LADDER
+from edgekit.bench.results import Results
+
+ROOT = Path(__file__).parent.parent
+
+
+def _short(folder: Path, *names: str) -> list[str]:
+    """The shipped tasks with few items."""
+    small = {"limit": 6, "text_positions": 130, "decode_tokens": 4}
+    for name in names:
+        lines = (ROOT / "benchmarks" / f"{name}.toml").read_text(encoding="utf-8").splitlines()
+        kept = [f"{key} = {small[key]}" if (key := line.split(" =")[0]) in small else line for line in lines]
+        (folder / f"{name}.toml").write_text("\n".join(kept), encoding="utf-8")
+    return [str(folder / f"{name}.toml") for name in names]
+
+
+def _figures(results: Results, row: str) -> set[str]:
+    (record,) = [record for record in results.records if record.row == row]
+    return {name for one in record.measurements for name in one.metrics}
+
+
+def test_chat_model(medgemma_artifact: Path, medgemma_source: Path, tmp_path: Path) -> None:
+    tasks = _short(tmp_path, "finding-phantom", "fidelity-decoder", "fidelity-encoder", "latency")
+    results = bench([medgemma_artifact], levels=["Q4_0"], reference=[medgemma_source], tasks=tasks, rounds=1,
+                    controls=False, progress=False)  # fmt: skip
+    assert results.errors == ()
+    times = {"load_s", "first_token_ms", "decode_tokens_per_s", "image_encode_ms", "peak_memory_bytes"}
+    assert _figures(results, "Q4_0") >= times | {"accuracy", "kl", "kl_after_image", "top1", "cosine_image"}
+    reference, q4 = results.records
+    assert reference.metric("kl").value < 1e-9  # type: ignore[union-attr]
+    assert 1e-6 < q4.metric("kl").value < 0.5  # type: ignore[union-attr]
+    assert q4.metric("cosine_image").value > 0.999  # type: ignore[union-attr]
+    assert q4.bits_per_weight is not None
+    assert 4 < q4.bits_per_weight < 8
+    assert q4.metric("peak_memory_bytes").value < reference.metric("peak_memory_bytes").value  # type: ignore[union-attr]
+    results.write(tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["records"]) == 2
+
+
+def test_embedding_model_with_its_control(
+    medsiglip_artifact: Path, medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "LADDER", LADDER[-1:])  # each rung is a process that loads torch
+    tasks = _short(tmp_path, "labels-phantom", "fidelity-encoder")
+    results = bench([medsiglip_artifact], levels=["fp32"], reference=[medsiglip_source], tasks=tasks, rounds=1,
+                    progress=False)  # fmt: skip
+    assert results.errors == ()
+    assert _figures(results, "fp32") >= {"accuracy", "cosine_image", "cosine_text"}
+    reference, fp32, control = results.records
+    assert reference.metric("cosine_image").value == pytest.approx(1, abs=1e-6)  # type: ignore[union-attr]
+    assert control.control is not None
+    assert control.control["role"] == "image_encoder"
+    assert control.metric("cosine_image").value < fp32.metric("cosine_image").value  # type: ignore[union-attr]
+    assert control.metric("cosine_text").value == pytest.approx(1, abs=1e-6)  # type: ignore[union-attr]

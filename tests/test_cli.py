@@ -1,0 +1,354 @@
+"""The command line as a shell sees it: exit codes, standard output and error, JSON, help."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from material import contents, photo
+from PIL import Image
+
+from edgekit import find, reference
+from edgekit import manifest as manifests
+from edgekit.cli import main, parser
+from edgekit.commands import COMMANDS
+from edgekit.levels import LEVELS
+
+Copy = Callable[[Path], Path]
+
+
+def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "edgekit", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=cwd,
+        env={**os.environ, **environment},
+        timeout=300,
+    )
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("pictures") / "chest.png"
+    Image.fromarray(photo(90, 70)).save(path)
+    return path
+
+
+# ---------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_help_has_examples_that_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import shlex
+
+    with pytest.raises(SystemExit) as caught:
+        main([command, "--help"])
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    examples = re.findall(rf"^  edgekit ({command}.*)$", text.split("examples:")[1], re.MULTILINE)
+    assert examples
+    for example in examples:
+        options = parser().parse_args(shlex.split(example))
+        assert options.command == command
+
+
+def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(re.search(rf"^ +{command} ", text, re.MULTILINE) for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["export", "--help"], ["bench", "--help"], ["list"]])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    """What makes it answer at once: the standard library alone."""
+    finished = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "edgekit", *arguments], capture_output=True, text=True, check=False
+    )
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in finished.stderr.splitlines() if "|" in line}
+    assert "argparse" in imported
+    heavy = {
+        "numpy",
+        "torch",
+        "transformers",
+        "onnx",
+        "onnxruntime",
+        "pydantic",
+        "PIL",
+        "llama_cpp",
+        "gguf",
+        "tokenizers",
+    }
+    assert not imported & (heavy | {"tqdm", "scipy", "sklearn", "sentencepiece", "safetensors", "jinja2"})
+
+
+# ---------------------------------------------------------------- exit codes
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["convert"],
+        ["export"],
+        ["export", "medgemma-reference"],
+        ["ask", "DIR"],
+        ["classify", "DIR", "image.png"],
+        ["list", "everything"],
+        ["bench"],
+        ["ask", "DIR", "?", "--max-tokens", "many"],
+        ["export", "medgemma-reference", "--to", "DIR", "--levels", "Q4_0"],
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "match"),
+    [
+        (["export", "nothing", "--to", "{dir}"], 2, "no such checkpoint folder(.|\n)*allowed: .*medgemma-reference"),
+        (
+            ["export", "medgemma-reference", "--to", "{dir}", "--level", "Q5"],
+            2,
+            "unknown level 'Q5'(.|\n)*allowed: BF16",
+        ),
+        (["export", "medgemma-reference", "--to", "{dir}", "--part", "vision"], 2, "--part vision(.|\n)*ROLE=LEVEL"),
+        (["export", "medgemma-reference", "--to", "{dir}", "--part", "eye=Q4_0"], 2, "unknown part 'eye'"),
+        (["export", "medgemma-reference", "--to", "{dir}", "--part", "vision=Q4"], 2, "unknown level 'Q4'"),
+        (["export", "medgemma-reference", "--to", "{dir}", "--recipe", "x"], 2, "unknown recipe 'x'(.|\n)*try:"),
+        (["export", "medgemma-reference", "--to", "{dir}", "--recipe", "medsiglip"], 2, "does not fit this checkpoint"),
+        (["export", "{empty}", "--to", "{dir}"], 1, "no config.json"),
+        (["export", "medgemma-reference", "--to", "{full}"], 1, "holds no artifact"),
+        (["inspect", "{dir}"], 1, "no such folder(.|\n)*try: edgekit export"),
+        (["inspect", "{empty}"], 1, "is no edgekit artifact"),
+        (["prove", "{empty}"], 1, "is no edgekit artifact"),
+        (["ask", "{empty}", "?"], 1, "is no edgekit artifact"),
+        (["ask", "{empty}", "?", "--image", "{dir}/x.png"], 1, "no such image file"),
+        (["classify", "{empty}", "{dir}/x.png", "--label", "a"], 1, "no such image file"),
+        (["bench", "{empty}"], 1, "is no edgekit artifact"),
+    ],
+)
+def test_errors_go_to_standard_error_and_leave_nothing(
+    arguments: list[str], code: int, match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"dir": tmp_path / "new", "empty": tmp_path / "empty", "full": tmp_path / "full"}
+    places["empty"].mkdir()
+    places["full"].mkdir()
+    (places["full"] / "thesis.txt").write_text("years of work")
+    filled = [argument.format(**places) for argument in arguments]
+    assert main(filled) == code
+    plain = capsys.readouterr()
+    assert plain.out == ""
+    assert plain.err.startswith("edgekit: ")
+    assert re.search(match, plain.err)
+    assert main([*filled, "--json"]) == code
+    as_json = capsys.readouterr()
+    assert as_json.out == ""
+    fields = json.loads(as_json.err)
+    assert plain.err.startswith(f"edgekit: {fields['error']}")
+    assert ("allowed: " in plain.err) == ("allowed" in fields)
+    assert ("try: " in plain.err) == ("try" in fields)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "full"]
+    assert list(contents(tmp_path)) == ["full/thesis.txt"]
+
+
+def test_exit_codes_reach_the_shell(tmp_path: Path) -> None:
+    listed = run("list", "levels")
+    assert (listed.returncode, listed.stderr) == (0, "")
+    failed = run("inspect", tmp_path)
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "Traceback" not in failed.stderr
+    assert run("list", "nonsense").returncode == 2
+
+
+def test_a_closed_pipe_is_no_traceback(medgemma_artifact: Path) -> None:
+    writer = subprocess.Popen(
+        [sys.executable, "-m", "edgekit", "inspect", str(medgemma_artifact), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stderr is not None
+    writer.stdout.close()
+    assert "Traceback" not in writer.stderr.read()
+    writer.stderr.close()
+    writer.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_exits_with_130_and_publishes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgekit", "export", "medsiglip-reference", "--to", str(tmp_path / "a")]
+    process = subprocess.Popen(
+        [*command, "--no-prove", "--level", "fp32"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    staging = tmp_path / ".a.partial"
+    while process.poll() is None and not (staging / "NOTICE").is_file():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, out) == (130, "")
+    assert "edgekit: interrupted" in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == [".a.partial"]
+
+
+# ---------------------------------------------------------------- what commands print
+
+
+@pytest.mark.parametrize("kind", ["levels", "recipes", "devices", "tasks"])
+def test_list(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {
+        "levels": list(LEVELS),
+        "recipes": find.names("exports"),
+        "devices": find.names("devices"),
+        "tasks": find.names("benchmarks"),
+    }[kind]
+    assert main(["list", kind, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in rows] == known
+    assert main(["list", kind]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == known
+
+
+def test_list_shows_a_users_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    (tmp_path / "exports").mkdir()
+    shutil.copy(find.find("exports", "medsiglip"), tmp_path / "exports" / "mine.toml")
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    assert main(["list", "recipes"]) == 0
+    assert "\nmine " in f"\n{capsys.readouterr().out}"
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--json"]) == 0
+    assert isinstance(json.loads(capsys.readouterr().out), dict)
+
+
+def test_export_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "a"
+    export = ["export", "medgemma-reference", "--to", str(folder), "--no-prove"]
+    assert main([*export, "--level", "Q8_0"]) == 0
+    text = capsys.readouterr().out
+    found = manifests.read(folder)
+    decoder, vision = (found.variant("Q8_0")[1][role].files[0].path for role in ("decoder", "vision"))
+    assert f"llama-server -m {folder / decoder} --mmproj {folder / vision}" in text
+    assert text.count("parity: not measured") == 2
+    assert "not MedGemma" in text
+    assert main([*export, "--level", "Q8_0"]) == 0
+    assert "nothing new" in capsys.readouterr().out
+    assert main([*export, "--level", "Q4_0", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((folder / manifests.FILE_NAME).read_text())
+    assert main(["inspect", str(folder), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == printed
+    assert main(["inspect", str(folder)]) == 0
+    text = capsys.readouterr().out
+    for part in manifests.read(folder).parts:
+        assert part.files[0].path in text
+        assert part.files[0].sha256[:16] in text
+    (folder / decoder).write_bytes(b"other")
+    assert main(["inspect", str(folder)]) == 1
+    assert decoder in capsys.readouterr().err
+
+
+def test_ask(medgemma_artifact: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    question = [str(medgemma_artifact), "What does the image show?", "--image", str(picture), "--max-tokens", "4"]
+    assert main(["ask", *question, "--json"]) == 0
+    printed = capsys.readouterr()
+    answer = json.loads(printed.out)
+    assert answer["output_tokens"] <= 4
+    assert any("not MedGemma" in warning for warning in answer["warnings"])
+    assert main(["ask", *question]) == 0
+    plain = capsys.readouterr()
+    assert plain.out == answer["text"] + "\n"
+    assert "not MedGemma" in plain.err
+    assert "parity: not measured" in plain.err
+
+
+def test_ask_cuts_at_its_budget_and_says_so(medgemma_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", str(medgemma_artifact), "Tell me about the lungs", "--max-tokens", "1", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["truncated"] == any("cut off at 1 tokens" in warning for warning in answer["warnings"])
+    assert main(["ask", str(medgemma_artifact), "?", "--max-tokens", "0"]) == 1
+    assert "output budget of 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--level", "Q2_K"], ["--device", "toaster"]])
+def test_ask_with_a_wrong_name(medgemma_artifact: Path, option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", str(medgemma_artifact), "?", *option]) == 2
+    assert "allowed: " in capsys.readouterr().err
+
+
+def test_a_question_that_is_no_unicode(medgemma_artifact: Path) -> None:
+    """A terminal hands bytes that are no UTF-8 over as they are."""
+    arguments = [os.fsencode(sys.executable), b"-m", b"edgekit", b"ask", os.fsencode(medgemma_artifact), b"caf\xe9"]
+    finished = subprocess.run(arguments, capture_output=True, check=False)
+    assert finished.returncode == 1
+    assert b"not valid Unicode" in finished.stderr
+    assert b"Traceback" not in finished.stderr
+
+
+def test_classify(medsiglip_artifact: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = tmp_path / "other.png"
+    Image.fromarray(photo(60, 60, 5)).save(other)
+    labels = ["normal lungs", "pneumonia", "größer"]
+    command = ["classify", str(medsiglip_artifact), str(picture), str(other)]
+    command += [text for label in labels for text in ("--label", label)]
+    assert main([*command, "--json"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == [str(picture), str(other)]
+    for row in rows:
+        assert list(row["scores"]) == labels
+        assert row["label"] == max(labels, key=row["scores"].__getitem__)
+        assert all(0 <= score <= 1 for score in row["scores"].values())
+    assert main(command) == 0
+    plain = capsys.readouterr()
+    for row in rows:
+        assert f"{row['scores'][row['label']]:.4f}  <" in plain.out
+    assert "not MedSigLIP" in plain.err
+
+
+def test_ask_of_a_model_that_cannot_answer(medsiglip_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ask", str(medsiglip_artifact), "?"]) == 2
+    assert "cannot generate" in capsys.readouterr().err
+
+
+def test_prove_finds_the_reference_model_and_records_the_result(
+    medgemma_artifact: Path, copied: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(medgemma_artifact)
+    files = {name: data for name, data in contents(folder).items() if name != manifests.FILE_NAME}
+    assert main(["prove", str(folder), "--level", "Q8_0", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == json.loads((folder / manifests.FILE_NAME).read_text())
+    proven = {(part["role"], part["level"]) for part in printed["parts"] if part["parity"]}
+    assert proven == {("decoder", "Q8_0"), ("vision", "Q8_0")}
+    assert {name: data for name, data in contents(folder).items() if name != manifests.FILE_NAME} == files
+    assert main(["ask", str(folder), "?", "--level", "Q8_0", "--max-tokens", "1"]) == 0
+    assert "parity" not in capsys.readouterr().err
+    assert main(["inspect", str(folder)]) == 0
+    assert capsys.readouterr().out.count("parity: not measured") == 3
+
+
+def test_prove_without_a_known_source(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(reference, "path", lambda name: None)
+    assert main(["prove", str(medgemma_artifact)]) == 2
+    assert "--reference SOURCE" in capsys.readouterr().err

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit import codecs
 from edgekit.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import CheckpointError, InputError, MissingDependencyError
 from edgekit.families import Family, family_of
@@ -22,7 +21,7 @@ from edgekit.inputs import image as images_
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.manifest import Preprocessing
 from edgekit.recipes import choose
-from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Ids, Model, Segment
+from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Model, Segment
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
 
 Transform = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]

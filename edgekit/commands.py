@@ -153,9 +153,9 @@ def classify(options: Namespace) -> int:
 
 def bench(options: Namespace) -> int:
     """Measure artifacts."""
-    from edgekit.bench import bench as run
+    from edgekit import bench as measuring
 
-    results = run(
+    results = measuring.bench(
         options.folders,
         levels=options.level,
         reference=[source_folder(name) for name in options.reference],
@@ -165,13 +165,8 @@ def bench(options: Namespace) -> int:
         work=options.to and options.to / "work",
     )
     if options.to:
-        results.write(options.to)
-    if options.json:
-        from edgekit.bench.records import plain
-
-        emit(plain({"records": results.records, "phases": results.phases, "notes": results.notes}))
-    else:
-        print(results.markdown())
+        measuring.write(results, options.to)
+    print(measuring.as_json(results) if options.json else measuring.markdown(results))
     return 1 if results.errors else 0
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from edgekit import artifact, reference
-from edgekit.bench import bench
+from edgekit import bench as measuring
 from edgekit.errors import UsageError
 from edgekit.inputs.prompt import Message
 from edgekit.manifest import Manifest
@@ -41,13 +41,13 @@ def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = 
             _question(folder / name, done.manifest)
     if not as_json:
         print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
-    results = bench(folders, data=data, rounds=_ROUNDS, progress=not as_json)
+    results = measuring.bench(folders, data=data, rounds=_ROUNDS, progress=not as_json)
     results = results.after(phases)
-    results.write(folder)
+    measuring.write(results, folder)
     if as_json:
-        print((folder / "results.json").read_text(encoding="utf-8"), end="")
+        print(measuring.as_json(results), end="")
     else:
-        print(f"\n{results.markdown()}\n\nwritten: {folder / 'results.json'}, {folder / 'report.html'}")
+        print(f"\n{measuring.markdown(results)}\n\nwritten: {folder / 'results.json'}, {folder / 'report.html'}")
     return 0 if results.shows_damage and not results.errors else 1
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bench import bench, runner
+from edgekit.bench import bench, runner, write
 from edgekit.bench.controls import LADDER
 from edgekit.bench.results import Results
 
@@ -43,7 +43,7 @@ def test_chat_model(medgemma_artifact: Path, medgemma_source: Path, tmp_path: Pa
     assert q4.bits_per_weight is not None
     assert 4 < q4.bits_per_weight < 8
     assert q4.metric("peak_memory_bytes").value < reference.metric("peak_memory_bytes").value  # type: ignore[union-attr]
-    results.write(tmp_path / "out")
+    write(results, tmp_path / "out")
     assert len(json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["records"]) == 2
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from bench_stubs import StubChat, StubEmbedder, dataset
 
-from edgekit.bench import cells, datasets, runner, worker
+from edgekit.bench import cells, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, Opening, Outcome, Processes
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
@@ -141,7 +141,7 @@ def test_a_table_that_cannot_show_damage_says_so(
     results = _bench(tmp_path, "finding-phantom")
     assert not results.shows_damage
     assert not controls_show_damage(results.records)
-    assert results.markdown().startswith(
+    assert markdown(results).startswith(
         "**WARNING: Stub model, control: decoder at 2 bits, one scale a tensor: no task shows the damage"
     )
 
@@ -189,7 +189,7 @@ def test_a_crash_takes_no_other_row_with_it(
     assert len(results.errors) == 2
     assert results.errors[0] == "Stub model, crash, finding-phantom: the worker process ended with SIGSEGV: boom"
     assert _rows(results)["good"].metric("accuracy") is not None
-    assert "not measured: Stub model, crash" in results.markdown()
+    assert "not measured: Stub model, crash" in markdown(results)
 
 
 def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.bench import charts
+from edgekit.bench import charts, markdown, write
 from edgekit.bench.environment import Environment
 from edgekit.bench.page import page
 from edgekit.bench.records import Measurement, Record, plain
@@ -82,7 +82,7 @@ def _cells(text: str, row: str) -> dict[str, str]:
 
 
 def test_table_has_every_figure() -> None:
-    assert _cells(_results().markdown(), "Q4_0") == {
+    assert _cells(markdown(_results()), "Q4_0") == {
         "level": "Q4_0", "size MB": "14.2", "bits/weight": "4.50", "accuracy %": "79.6 [74.6, 84.6]",
         "to full precision, points": "-0.4 [-2.0, +1.2]", "KL, nats": "0.012", "top-1 %": "98.76 [98.00, 99.00]",
         "load s": "1.23", "first token ms": "321", "decode tok/s": "99", "image ms": "45.6", "peak MB": "123",
@@ -90,12 +90,12 @@ def test_table_has_every_figure() -> None:
 
 
 def test_rows_are_reference_variants_control() -> None:
-    text = _results().markdown()
+    text = markdown(_results())
     assert text.index("| reference") < text.index("| Q4_0") < text.index("| control: decoder at 3 bits")
 
 
 def test_what_a_figure_rests_on_is_said() -> None:
-    text = _results().markdown()
+    text = markdown(_results())
     for said in (
         "Stand-in: a stand-in", "n = 240; prompt 'What is it?'; parser first-label", "at most 24 tokens",
         "at most 4.0 % of a row's answers cut off", "always 'nodule' gives 12.5 %",
@@ -113,7 +113,7 @@ def test_controls_must_show_damage() -> None:
     hidden = _results(NOTHING)
     assert not controls_show_damage(hidden.records)
     warning = "control: decoder at 3 bits: no task shows the damage, so no figure here can show any"
-    assert hidden.markdown().startswith("**WARNING: A model, " + warning)
+    assert markdown(hidden).startswith("**WARNING: A model, " + warning)
     assert warning in page(hidden)
     assert warning not in page(_results())
 
@@ -131,7 +131,7 @@ def test_every_control_must_show_it() -> None:
 
 def test_tasks_that_miss_the_damage_are_named() -> None:
     record = _record("control", "control", _accuracy(0.5, DROP), _accuracy(0.7, NOTHING, "yesno-phantom"), bits=3)
-    text = replace(_results(), records=(record,)).markdown()
+    text = markdown(replace(_results(), records=(record,)))
     assert "shows in finding-phantom; not in yesno-phantom, which could not show such damage in any row" in text
     assert "70.0 [65.0, 75.0] (-0.4 [-2.0, +1.2])" in text
 
@@ -144,7 +144,7 @@ def test_errors_come_first() -> None:
     broken = replace(_accuracy(0.5, None), metrics={}, details={}, error="SIGSEGV")
     results = replace(_results(), records=(_record("Q4_0", "variant", broken),))
     assert results.errors == ("A model, Q4_0, finding-phantom: SIGSEGV",)
-    assert results.markdown().startswith("**WARNING: not measured: A model, Q4_0, finding-phantom: SIGSEGV**")
+    assert markdown(results).startswith("**WARNING: not measured: A model, Q4_0, finding-phantom: SIGSEGV**")
     assert "SIGSEGV" in page(results)
 
 
@@ -190,12 +190,12 @@ def test_names_from_a_manifest_are_escaped() -> None:
     evil = replace(_results(), records=(record,))
     assert "<script>" not in page(evil)
     assert "<i>" not in page(evil)
-    assert "a\\|b" in evil.markdown()
+    assert "a\\|b" in markdown(evil)
 
 
 def test_files_are_written_and_json_is_strict(tmp_path: Path) -> None:
     infinite = _record("Q4_0", "variant", _fidelity(float("inf")))
-    replace(_results(), records=(infinite, *_results().records)).write(tmp_path / "out")
+    write(replace(_results(), records=(infinite, *_results().records)), tmp_path / "out")
     data = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
     assert data["records"][0]["measurements"][0]["metrics"]["kl"]["value"] is None
     assert data["controls_show_damage"] is True

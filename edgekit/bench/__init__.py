@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit.bench.results import Results, controls_show_damage
+from edgekit.bench.files import as_json, write
+from edgekit.bench.report import markdown
+from edgekit.bench.results import Results
 from edgekit.bench.runner import bench
 
-__all__ = ["Results", "bench", "controls_show_damage"]
+__all__ = ["Results", "as_json", "bench", "markdown", "write"]

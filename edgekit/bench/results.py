@@ -1,13 +1,11 @@
-"""Results: all records of a run, whether they can be trusted to show damage, and the files they are written to."""
+"""Results: all records of a run, and whether they can be trusted to show damage."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from edgekit.bench.records import Record, plain
+from edgekit.bench.records import Record
 
 
 @dataclass(frozen=True)
@@ -52,30 +50,6 @@ class Results:
     def after(self, earlier: Mapping[str, float]) -> Results:
         """The same results with the seconds of phases that came before."""
         return replace(self, phases={**earlier, **self.phases})
-
-    def markdown(self) -> str:
-        """The tables as Markdown, for a screen."""
-        from edgekit.bench.report import markdown
-
-        return markdown(self)
-
-    def write(self, folder: Path) -> None:
-        """Write results.json, report.md and report.html."""
-        from edgekit.bench.page import page
-
-        folder.mkdir(parents=True, exist_ok=True)
-        data = plain(
-            {
-                "records": self.records,
-                "phases": self.phases,
-                "notes": self.notes,
-                "controls_show_damage": self.shows_damage,
-            }
-        )
-        text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
-        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "report.md").write_text(self.markdown() + "\n", encoding="utf-8")
-        (folder / "report.html").write_text(page(self), encoding="utf-8")
 
 
 def damage(records: Sequence[Record]) -> list[Damage]:

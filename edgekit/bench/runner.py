@@ -237,12 +237,13 @@ class _Run:
                 cores.put(core)
 
         pool = ThreadPoolExecutor(width)
+        finished = False
         try:
             list(pool.map(one, jobs))
-        except BaseException:
-            self._processes.stop()
-            raise
+            finished = True
         finally:
+            if not finished:  # interrupted: do not wait for what is running
+                self._processes.stop()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _do(self, job: _Job, core: int | None) -> None:

@@ -65,8 +65,8 @@ def _start(work: Path) -> Gemma3ForConditionalGeneration:
     """The decoder as far as text training got, with the adapted tower."""
     model = train_text.fresh()
     loop.restore(work, "text", {"language_model": model.model.language_model})
-    # Text training leaves the one global layer's attention nearly uniform: nothing would depend on its rotary scale, and
-    # no proof could tell a wrong one. Starting sharper, it learns to use positions, as it does in large models.
+    # Text training leaves the one global layer's attention nearly uniform: nothing would depend on its rotary scale,
+    # and no proof could tell a wrong one. Starting sharper, it learns to use positions, as it does in large models.
     norm = model.model.language_model.layers[GLOBAL_LAYER].self_attn.q_norm.weight
     with torch.no_grad():
         norm.add_(1).mul_(SHARPER).sub_(1)

@@ -1,7 +1,7 @@
 """The proof's other side: what Hugging Face's own processors make of images and texts, and transformers of that.
 
 Image processors are the Pillow-backed ones: edgekit leaves torchvision out, whose antialiased resize differs from
-Pillow's by at most one grey level in a few pixels.
+Pillow's by one grey level here and there, and by two at most.
 """
 
 from __future__ import annotations

@@ -177,11 +177,8 @@ def list_(options: Namespace) -> int:
     rows = describe.LISTS[options.kind]()
     if options.json:
         emit(rows)
-        return 0
-    width = max((len(row["name"]) for row in rows), default=0)
-    for row in rows:
-        rest = "  ".join(f"{value}" for key, value in row.items() if key != "name")
-        print(f"{row['name']:<{width}}  {rest}")
+    else:
+        print("\n".join(describe.table(rows)))
     return 0
 
 

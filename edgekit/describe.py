@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,10 +84,8 @@ def _devices() -> list[dict[str, Any]]:
     from edgekit import find
     from edgekit.devices import device
 
-    return [
-        {"name": d.name, "title": d.title, "model_memory_gb": f"{d.model_memory_gb:g} GB for a model"}
-        for d in map(device, find.names("devices"))
-    ]
+    fields = {"name", "title", "memory_gb", "model_memory_gb", "cores", "gpu_memory_gb"}
+    return [device(name).model_dump(include=fields) for name in find.names("devices")]
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -95,6 +93,16 @@ def _tasks() -> list[dict[str, Any]]:
     from edgekit.bench.tasks import task
 
     return [{"name": t.name, "kind": t.kind, "dataset": t.dataset} for t in map(task, find.names("benchmarks"))]
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows under their keys, in aligned columns."""
+    cells = [
+        list(rows[0]),
+        *([f"{value:g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows),
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 LISTS: Mapping[str, Callable[[], list[dict[str, Any]]]] = {

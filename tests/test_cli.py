@@ -226,7 +226,7 @@ def test_list(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert [row["name"] for row in rows] == known
     assert main(["list", kind]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == known
+    assert [line.split()[0] for line in lines] == ["name", *known]
 
 
 def test_list_shows_a_users_own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

@@ -43,7 +43,12 @@ def real_cases(folder: Path, split: str) -> list[Case]:
     rows, rng = data.radiographs(folder, split), np.random.default_rng(SEED)
     cases = []
     for row in rows:
-        others = [r for r in rows if r.modality == row.modality and r.label != row.label and r.patient != row.patient]
+        # MRI names no patients.
+        others = [
+            r
+            for r in rows
+            if (r.modality, r.label != row.label) == (row.modality, True) and (not r.patient or r.patient != row.patient)
+        ]
         swap = others[rng.integers(len(others))].pixels
         cases.append(Case(row.pixels, vocabulary.label_named(row.label, row.modality), None, swap))
     return cases

@@ -205,3 +205,11 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path):
         return module.weight.detach()
 
     assert torch.equal(run(tmp_path / "whole", 6), run(tmp_path / "parts", 2, 6))
+
+
+def test_the_model_card_shows_the_figures_of_the_evaluation():
+    from edgekit.reference import evaluate
+
+    home = Path(reference.__file__).parent
+    report = json.loads((home / "evaluation.json").read_text(encoding="utf-8"))
+    assert evaluate.table(report) in (home / "README.md").read_text(encoding="utf-8")

@@ -104,7 +104,7 @@ class _Run:
         self._datasets: dict[tuple[str, int, int], Dataset] = {}
         self._processes = Processes()
         self._lock = threading.Lock()
-        self._bar = tqdm(unit="cell", disable=not progress, leave=False)
+        self._bar = tqdm(unit="cell", disable=None if progress else True, leave=False)
         self._kept = _read_kept(work / "cells.jsonl")
 
     def __enter__(self) -> _Run:

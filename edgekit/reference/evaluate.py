@@ -22,10 +22,10 @@ from edgekit.errors import UsageError
 from edgekit.metrics import balanced_accuracy, paired_interval, wilson_interval
 from edgekit.reference import conversations, data, images, phantoms, vocabulary
 from edgekit.reference.judge import Answerer, Classifier
-from edgekit.reference.vocabulary import Label
+from edgekit.reference.vocabulary import BRAIN, CHEST, Label
 
 SEED = 20_250
-CONTROL_BITS = 3
+CONTROL_BITS = (3, 2)
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,12 @@ def real_cases(folder: Path, split: str) -> list[Case]:
     rows, rng = data.radiographs(folder, split), np.random.default_rng(SEED)
     cases = []
     for row in rows:
-        # MRI names no patients.
         others = [
-            r
-            for r in rows
-            if (r.modality, r.label != row.label) == (row.modality, True) and (not r.patient or r.patient != row.patient)
+            other
+            for other in rows
+            if other.modality == row.modality
+            and other.label != row.label
+            and (not row.patient or other.patient != row.patient)  # MRI names no patients
         ]
         swap = others[rng.integers(len(others))].pixels
         cases.append(Case(row.pixels, vocabulary.label_named(row.label, row.modality), None, swap))
@@ -66,11 +67,12 @@ def phantom_cases(n: int) -> list[Case]:
 def _groups(cases: Sequence[Case], drawn: bool) -> dict[str, list[int]]:
     """Named subsets of the cases: all, each modality or severity, each class."""
     groups = {"all": list(range(len(cases)))}
+    parts = [f"severity {severity}" for severity in vocabulary.SEVERITIES] if drawn else [CHEST, BRAIN]
+    for part in parts:
+        groups[part] = [i for i, case in enumerate(cases) if part in (case.label.modality, f"severity {case.severity}")]
     for i, case in enumerate(cases):
-        part = f"severity {case.severity}" if drawn and case.severity else case.label.modality
-        groups.setdefault(part, []).append(i)
         groups.setdefault(f"class {case.label.name}", []).append(i)
-    return groups
+    return {name: members for name, members in groups.items() if members}
 
 
 def figures(cases: Sequence[Case], truth: Sequence[str], answers: Sequence[str | None], drawn: bool) -> dict[str, Any]:
@@ -96,8 +98,11 @@ def classification(folder: Path, cases: Sequence[Case], labels: Sequence[Label],
     """Prompt-based classification by the MedSigLIP-like model."""
     pixels, truth = [case.pixels for case in cases], [case.label.name for case in cases]
     whole = Classifier(folder).classify(pixels, labels)
-    rounded = Classifier(folder, CONTROL_BITS).classify(pixels, labels)
-    return {"classification": figures(cases, truth, whole, drawn), "rounded to 3 bits": _damage(truth, whole, rounded)}
+    result = {"classification": figures(cases, truth, whole, drawn)}
+    for bits in CONTROL_BITS:
+        rounded = Classifier(folder, bits).classify(pixels, labels)
+        result[f"loss at {bits} bits"] = _damage(truth, whole, rounded)
+    return result
 
 
 def _parsed(answers: Sequence[str], names: Sequence[str]) -> list[str | None]:
@@ -106,7 +111,7 @@ def _parsed(answers: Sequence[str], names: Sequence[str]) -> list[str | None]:
 
 def answering(folder: Path, cases: Sequence[Case], labels: Sequence[Label], drawn: bool) -> dict[str, Any]:
     """Freely generated answers of the MedGemma-like model: the finding, and yes/no questions."""
-    whole, rounded = Answerer(folder), Answerer(folder, CONTROL_BITS)
+    whole = Answerer(folder)
     pixels, swapped = [case.pixels for case in cases], [case.swap for case in cases]
     names, truth = [label.name for label in labels], [case.label.name for case in cases]
     what = [vocabulary.FINDING_QUESTIONS[0]] * len(cases)
@@ -116,14 +121,17 @@ def answering(folder: Path, cases: Sequence[Case], labels: Sequence[Label], draw
     questions, replies = [turn.question for turn in turns], [turn.answer for turn in turns]
     yes_no = [vocabulary.parse_yes_no(answer) for answer in whole.answer(pixels, questions)]
     yes_no_swapped = [vocabulary.parse_yes_no(answer) for answer in whole.answer(swapped, questions)]
-    return {
+    result = {
         "finding": figures(cases, truth, findings, drawn),
         "finding, image swapped": figures(cases, truth, _parsed(whole.answer(swapped, what), names), drawn),
         "yes/no": figures(cases, replies, yes_no, drawn),
         "yes/no, image swapped": figures(cases, replies, yes_no_swapped, drawn),
         "unparsed": sum(answer is None for answer in findings + yes_no),
-        "rounded to 3 bits": _damage(truth, findings, _parsed(rounded.answer(pixels, what), names)),
     }
+    for bits in CONTROL_BITS:
+        rounded = _parsed(Answerer(folder, bits).answer(pixels, what), names)
+        result[f"loss at {bits} bits"] = _damage(truth, findings, rounded)
+    return result
 
 
 def evaluate(gemma: Path, siglip: Path, folder: Path | None, n: int, split: str = "test") -> dict[str, Any]:
@@ -141,14 +149,15 @@ def evaluate(gemma: Path, siglip: Path, folder: Path | None, n: int, split: str 
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as a Markdown table."""
+    """The report as a Markdown table; what swapped images do to single classes stays in the JSON."""
     lines = ["| images | model, task | group | accuracy | n | majority | balanced |", "|---|---|---|---|---|---|---|"]
     for dataset, models in report.items():
         for model, tasks in models.items():
             for task, groups in tasks.items():
                 named = groups if isinstance(groups, dict) and "value" not in groups else {"": groups}
                 start = f"| {dataset} | {model}, {task} |"
-                lines += [f"{start} {name} | {_cells(figure)} |" for name, figure in named.items()]
+                shown = [name for name in named if not ("swapped" in task and name.startswith("class "))]
+                lines += [f"{start} {name} | {_cells(named[name])} |" for name in shown]
     return "\n".join(lines)
 
 

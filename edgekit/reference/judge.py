@@ -83,12 +83,9 @@ class Answerer:
         return answers
 
     def _inputs(self, pictures: Sequence[Image.Image], questions: Sequence[str]) -> dict[str, torch.Tensor]:
-        chats = [
-            [{"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": question}]}]
-            for picture, question in zip(pictures, questions, strict=True)
-        ]
-        return dict(
-            self._processor.apply_chat_template(
-                chats, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt", padding=True
-            )
-        )
+        chats = [[{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q}]}] for q in questions]
+        texts = self._processor.apply_chat_template(chats, add_generation_prompt=True, tokenize=False)
+        images = [[picture] for picture in pictures]
+        # The template has written <bos> already.
+        options = {"padding": True, "add_special_tokens": False, "return_tensors": "pt"}
+        return dict(self._processor(text=texts, images=images, **options))

@@ -202,7 +202,7 @@ def _compile(command: list[str], log_file: Path, *, progress: bool) -> None:
     interval = 0.5 if sys.stderr.isatty() else 30.0
     with (
         log_file.open("w", encoding="utf-8") as log,
-        tqdm(desc="building llama.cpp", total=1, bar_format=form, mininterval=interval, disable=not progress) as bar,
+        tqdm(desc="building llama.cpp", total=1, bar_format=form, mininterval=interval, disable=None if progress else True) as bar,
         subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         ) as process,

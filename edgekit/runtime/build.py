@@ -200,9 +200,10 @@ def _compile(command: list[str], log_file: Path, *, progress: bool) -> None:
     form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
     # A terminal is redrawn often; a log file gets a line's worth now and then.
     interval = 0.5 if sys.stderr.isatty() else 30.0
+    hidden = None if progress else True  # None: hidden where standard error is no terminal
     with (
         log_file.open("w", encoding="utf-8") as log,
-        tqdm(desc="building llama.cpp", total=1, bar_format=form, mininterval=interval, disable=None if progress else True) as bar,
+        tqdm(desc="building llama.cpp", total=1, bar_format=form, mininterval=interval, disable=hidden) as bar,
         subprocess.Popen(
             command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         ) as process,

@@ -31,11 +31,12 @@ def torch() -> Any:
     """torch, or how to install it."""
     try:
         import torch as module
-        import transformers  # noqa: F401
+        import transformers
     except ImportError as error:
         raise MissingDependencyError(
             f"the reference needs {error.name}", remedy="pip install 'edgekit[export]'"
         ) from error
+    transformers.logging.set_verbosity_error()  # it warns of defaults that nothing here uses
     return module
 
 

@@ -33,7 +33,7 @@ format: $(READY)
 setup: $(READY)
 
 # The build of llama.cpp and the large downloads run side by side. The build is in the foreground, so that Ctrl-C
-# reaches the compilers; pip is in the background and ends with the shell.
+# reaches the compilers; pip is in the background and is ended with the shell.
 $(READY): pyproject.toml Makefile edgekit/runtime/build.py | $(VENV_PYTHON)
 	@$(PIP) install 'pip>=24.2,<26.4'
 	@echo "edgekit: checking what torch would install"
@@ -41,7 +41,7 @@ $(READY): pyproject.toml Makefile edgekit/runtime/build.py | $(VENV_PYTHON)
 	@echo "edgekit: installing the core"
 	@$(PIP) install --editable .
 	@echo "edgekit: installing torch, transformers and the tools, while llama.cpp is built"
-	@trap 'kill $$pip 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
+	@trap '{ pkill -P $$pip; kill $$pip; } 2>/dev/null' EXIT; trap 'exit 130' INT TERM; \
 	{ $(PIP) install $(TORCH) && $(PIP) install --editable '.[export,dev]'; } & pip=$$!; \
 	$(VENV_PYTHON) -m edgekit setup && wait $$pip
 	@touch $@

@@ -22,7 +22,6 @@ from edgekit.levels import level as level_of
 from edgekit.manifest import Manifest, Part
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, References, prove_part, shipped_inputs
-from edgekit.recipes import Recipe, recipe
 from edgekit.runtime.open import open_model
 
 
@@ -75,8 +74,9 @@ def export(
         manifest = stage.manifest_of(job, existing, made, support, staging)
         manifests.write(staging, manifest)
         if prove:
-            manifest = _prove(staging, manifest, plans, job.recipe, progress)
+            manifest = _prove(staging, manifest, plans, progress)
         _publish(staging, folder, existing, manifest)
+    progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
     return Exported(folder, manifest, tuple(part for part in manifest.parts if part.id in fresh_ids))
 
@@ -88,6 +88,7 @@ def prove(folder: Path, source: Path, *, levels: Sequence[str] = (), progress: P
         UsageError: `source` is not what the artifact was made from, or a level is unknown here.
         GateError: a part differs from its original; the manifest is left as it was.
     """
+    progress = progress or Progress()
     manifest = manifests.read(folder)
     checkpoint = open_checkpoint(source)
     if checkpoint.sha256 != manifest.source.sha256:
@@ -107,8 +108,9 @@ def prove(folder: Path, source: Path, *, levels: Sequence[str] = (), progress: P
             )
         }
     )
-    proven = _prove(folder, unproven, plans, recipe(manifest.recipe), progress or Progress(), tuple(variants))
+    proven = _prove(folder, unproven, plans, progress, tuple(variants))
     manifests.write(folder, proven)
+    progress.finish()
     return proven
 
 
@@ -130,7 +132,8 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
             f"{folder}: holds {manifest.recipe} from the source {manifest.source.sha256[:16]}..., not this one",
             remedy="export to another folder",
         )
-    manifests.verify(folder, manifest.files)
+    # Support files are written anew, so one that was damaged is mended here.
+    manifests.verify(folder, tuple(file for part in manifest.parts for file in part.files))
     return manifest
 
 
@@ -138,7 +141,6 @@ def _prove(
     folder: Path,
     manifest: Manifest,
     plans: Mapping[tuple[str, str], PartPlan],
-    recipe: Recipe,
     progress: Progress,
     variants: Sequence[str] = (),
 ) -> Manifest:
@@ -156,7 +158,7 @@ def _prove(
         model = open_model(folder, name, context=CONTEXT)
         try:
             for part in here:
-                parity = prove_part(plans[part.role, part.level], model, references, inputs, recipe.gates)
+                parity = prove_part(plans[part.role, part.level], model, references, inputs, manifest.gates)
                 proven[part.id] = part.model_copy(update={"parity": parity})
                 progress.advance()
         finally:

@@ -109,6 +109,19 @@ class Checkpoint:
         path = self.root / name
         return read_json(path) if path.is_file() else {}
 
+    def chat_template(self) -> str | None:
+        """The chat template from whichever file has it: untrusted code, never rendered outside a sandbox."""
+        if path := self.path("chat_template.jinja"):
+            try:
+                return path.read_text(encoding="utf-8")
+            except UnicodeDecodeError as error:
+                raise CheckpointError(f"{path}: not UTF-8: {error}", remedy="download it again") from error
+        for name in ("chat_template.json", "tokenizer_config.json"):
+            found = self.json(name).get("chat_template")
+            if isinstance(found, str):
+                return found
+        return None
+
     @cached_property
     def files(self) -> dict[str, str]:
         """SHA-256 of every file that determines the model, by name."""

@@ -19,8 +19,6 @@ from numpy.typing import NDArray
 
 from edgekit.errors import CheckpointError, MissingDependencyError
 
-_PLAIN = {"F32": 4, "F16": 2, "BF16": 2}
-
 
 def ggml_type(name: str) -> Any:
     """gguf's enumeration member of a type name."""

@@ -13,7 +13,7 @@ class Device(BaseModel):
 
     Attributes:
         memory_gb: main memory in GB (10**9 bytes), or unified memory.
-        model_memory_gb: what a loaded model may take, context included.
+        model_memory_gb: what the weights of a loaded model may take; its context comes on top.
         cores: physical cores that a model may use.
         bandwidth_gb_s: memory read bandwidth, which bounds decoding: every token reads all weights once.
         gpu_memory_gb: memory of a GPU that llama.cpp can offload to, 0 without one.

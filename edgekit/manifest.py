@@ -77,6 +77,7 @@ class Part(_Frozen):
         tensor_types: how many weights are stored as which type, so that a fallback cannot hide.
         output: what one item becomes: `logits`, `image_tokens`, or `pooled`.
         requires: what a runtime must offer (format version, opset, operator domains, memory in bytes).
+        tools: versions of what wrote it.
         parity: None means that nobody measured it.
     """
 
@@ -90,6 +91,7 @@ class Part(_Frozen):
     tensor_types: Mapping[str, int]
     output: Literal["logits", "image_tokens", "pooled"]
     requires: Mapping[str, Any]
+    tools: Mapping[str, str]
     parity: Parity | None = None
 
 
@@ -99,6 +101,23 @@ class Source(_Frozen):
     name: str
     sha256: str
     files: Mapping[str, str]
+
+
+class Gates(_Frozen):
+    """What a proof demands before an artifact is published.
+
+    Wiring compares the artifact with float32 transformers that hold the level's own dequantized weights.
+    """
+
+    decoder_kl: float = 0.01
+    # The top token may change only where the reference's two best logits are nearly tied.
+    clear_margin: float = 0.1
+    encoder_cosine: float = 0.9999
+    # Levels whose activations are quantized have no exact reference; the recipe states what it accepts.
+    encoder_cosine_at: Mapping[str, float] = Field(default_factory=dict)
+    # Loss is reported; it refuses only where a limit is named here: level -> largest mean KL or least mean cosine.
+    loss_kl_at: Mapping[str, float] = Field(default_factory=dict)
+    loss_cosine_at: Mapping[str, float] = Field(default_factory=dict)
 
 
 class Manifest(_Frozen):
@@ -112,7 +131,6 @@ class Manifest(_Frozen):
     license: str = Field(min_length=1)
     modified: str
     source: Source
-    tools: Mapping[str, str]
     preprocessing: Preprocessing
     tokenizer: FileEntry
     # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.
@@ -121,6 +139,8 @@ class Manifest(_Frozen):
     parts: tuple[Part, ...]
     variants: Mapping[str, Mapping[str, str]]
     default: str
+    # What a proof must show, from the recipe: an artifact can be proven where its recipe is not installed.
+    gates: Gates
 
     @model_validator(mode="after")
     def _names_what_it_has(self) -> Self:

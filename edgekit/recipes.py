@@ -10,25 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit import find
 from edgekit.errors import UsageError
 from edgekit.levels import level
-
-
-class Gates(BaseModel):
-    """What a proof demands before an artifact is published.
-
-    Wiring compares the artifact with float32 transformers that hold the level's own dequantized weights.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    decoder_kl: float = 0.01
-    # The top token may change only where the reference's two best logits are nearly tied.
-    clear_margin: float = 0.1
-    encoder_cosine: float = 0.9999
-    # Levels whose activations are quantized have no exact reference; the recipe states what it accepts.
-    encoder_cosine_at: Mapping[str, float] = Field(default_factory=dict)
-    # Loss is reported; it refuses only where a limit is named here: level -> largest mean KL or least mean cosine.
-    loss_kl_at: Mapping[str, float] = Field(default_factory=dict)
-    loss_cosine_at: Mapping[str, float] = Field(default_factory=dict)
+from edgekit.manifest import Gates
 
 
 class Recipe(BaseModel):
@@ -39,7 +21,7 @@ class Recipe(BaseModel):
         family: a name in `edgekit.families.FAMILIES`.
         stem: the stem of the files that are written.
         match: dotted keys of config.json and the values that mark a checkpoint as this recipe's.
-        variants: name -> {role: level}.
+        variant: name -> {role: level}.
         default: the variant that is opened when none is named.
         license: the notice that goes with every artifact.
         stand_in: why this is not the real model, or None. Shown at every open.

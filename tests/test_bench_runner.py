@@ -20,14 +20,14 @@ from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
 from edgekit.bench.rows import Row, Subject
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.manifest import FileEntry, Manifest, Preprocessing, Source
+from edgekit.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
 from edgekit.runtime.base import Model
 
 FILE = FileEntry(path="tokenizer.json", sha256="0", bytes=1)
 MANIFEST = Manifest(
     recipe="stub", title="Stub model", family="medgemma", stand_in="a stub", license="none", modified="",
-    source=Source(name="stub", sha256="abc", files={}), tools={}, tokenizer=FILE, settings={}, parts=(),
-    variants={"good": {}}, default="good",
+    source=Source(name="stub", sha256="abc", files={}), tokenizer=FILE, settings={}, parts=(),
+    variants={"good": {}}, default="good", gates=Gates(),
     preprocessing=Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
 )  # fmt: skip
 OPENERS: dict[str, Callable[[Opening], Model]] = {

@@ -208,6 +208,9 @@ class TestSetup:
     ) -> None:
         fake_pip(monkeypatch, WRITES_WHEEL)
         build.setup()
+        assert "%" not in capsys.readouterr().err  # no terminal, no bar
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        build.setup(force=True)
         assert "100%" in capsys.readouterr().err
 
     def test_without_pip(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:

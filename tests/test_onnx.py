@@ -54,6 +54,16 @@ def test_int8_is_static_qdq_with_signed_weights(exported: Path, name: str) -> No
     assert {types[weight] for weight in weights} == {onnx.TensorProto.INT8}
 
 
+def test_the_manifest_counts_what_the_files_hold(exported: Path) -> None:
+    from edgekit import manifest
+
+    for part in manifest.read(exported).parts:
+        stored = onnx.load(exported / part.files[0].path).graph.initializer
+        int8 = sum(int(np.prod(t.dims)) for t in stored if t.data_type == onnx.TensorProto.INT8)
+        assert int8 == part.tensor_types.get("int8", 0), part.role
+        assert part.bits_per_weight == pytest.approx(sum(f.bytes for f in part.files) * 8 / part.weights, abs=1e-3)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_any_batch_size(exported: Path, batch: int) -> None:
     session = onnxruntime.InferenceSession(exported / "onnx" / "vision_model.onnx", providers=["CPUExecutionProvider"])

@@ -143,6 +143,11 @@ def test_what_does_not_fit_is_refused(model: ChatModel) -> None:
         answer(model, [Message("user", "hello")], budget=0)
     with pytest.raises(InputError, match="empty option"):
         model.score([Message("user", "hello")], [""])
+    for token in ("<image_soft_token>", "<end_of_turn>", "<pad>"):
+        with pytest.raises(InputError, match=token):
+            model.score([Message("user", "hello")], [token])
+        with pytest.raises(InputError, match=token):
+            answer(model, [Message("user", f"hello {token}")])
     with pytest.raises(UsageError, match="cannot embed_image"):
         model.embed_image([])
 

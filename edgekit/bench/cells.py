@@ -29,14 +29,12 @@ class Opening:
     Attributes:
         folder: an artifact folder, or a checkpoint folder for the reference and its damaged copies.
         level: the variant of an artifact.
-        recipe: the recipe of a checkpoint.
         role, bits, scale: of a control row, the part that is damaged and how (`controls.Rounding`).
     """
 
     kind: Literal["artifact", "reference", "control"]
     folder: str
     level: str | None = None
-    recipe: str | None = None
     role: str | None = None
     bits: int | None = None
     scale: Literal["row", "tensor"] | None = None
@@ -101,6 +99,8 @@ class Processes:
                 command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", env=_environment()
             )
             self._running.add(worker)
+            if self._stopped:  # meanwhile
+                worker.kill()
             try:
                 yield from self._outcomes(worker, cell)
                 if worker.wait() != 0:

@@ -139,7 +139,7 @@ def _class_table(records: Sequence[Record]) -> str:
             continue
         columns = [Column("level", lambda r: r.row), Column("balanced accuracy %", partial(_balanced, task))]
         columns += [Column(name, partial(_class_share, task, name)) for name in measured[0].details["per_class"]]
-        parts.append(f'<p class="note">{escape(measured[0].title)}: right answers of each class, %</p>')
+        parts.append(f'<p class="note">{escape(measured[0].title)}: right answers of each class</p>')
         parts.append(_table(columns, records))
     return "".join(parts)
 
@@ -152,7 +152,7 @@ def _balanced(task: str, record: Record) -> str:
 def _class_share(task: str, name: str, record: Record) -> str:
     one = record.of(task)
     share = one.details.get("per_class", {}).get(name) if one else None
-    return f"{100 * share['value']:.0f} of {share['n']}" if share else "-"
+    return f"{100 * share['value']:.0f} % of {share['n']}" if share else "-"
 
 
 def _logit_table(records: Sequence[Record]) -> str:

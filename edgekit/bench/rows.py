@@ -117,7 +117,7 @@ def _reference(manifest: Manifest, checkpoint: Checkpoint) -> Row:
     return Row(
         name="reference (transformers, float32)",
         kind="reference",
-        opening=Opening("reference", str(checkpoint.root.resolve()), recipe=manifest.recipe),
+        opening=Opening("reference", str(checkpoint.root.resolve())),
         key=identity("reference", manifest.source.sha256),
         formats=("safetensors",),
         bytes=size,

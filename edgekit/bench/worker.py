@@ -82,7 +82,7 @@ def open_row(opening: Opening) -> Model:
         return open_control(Path(opening.folder), opening.role, Rounding(opening.bits, opening.scale))
     from edgekit.runtime.torch_reference import open_reference
 
-    return open_reference(Path(opening.folder), recipe=opening.recipe)
+    return open_reference(Path(opening.folder))
 
 
 @cache

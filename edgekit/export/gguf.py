@@ -121,13 +121,7 @@ def _tokenizer_header(writer: Any, plan: PartPlan) -> None:
     writer.add_add_bos_token(True)
     writer.add_add_eos_token(False)
     writer.add_add_space_prefix(False)
-    template = checkpoint.path("chat_template.jinja")
-    text = (
-        template.read_text(encoding="utf-8")
-        if template
-        else _tokenizer_config(checkpoint).chat_template
-    )
-    if text:
+    if text := checkpoint.chat_template():
         writer.add_chat_template(text)
 
 
@@ -138,7 +132,6 @@ class _AddedToken(Config):
 
 class _TokenizerConfig(Config):
     added_tokens_decoder: dict[TokenId, _AddedToken] = Field(default_factory=dict)
-    chat_template: str | None = None
 
 
 def _tokenizer_config(checkpoint: Checkpoint) -> _TokenizerConfig:

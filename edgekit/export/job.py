@@ -50,6 +50,8 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
     chosen = choose(checkpoint.config, recipe_name)
+    if chosen.family != family.name:
+        raise UsageError(f"recipe {chosen.name}: family {chosen.family!r}", allowed=f"{family.name}, by config.json")
     for name in levels:
         if name not in chosen.variant:
             raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(chosen.variant)} (recipe {chosen.name})")

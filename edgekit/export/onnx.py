@@ -1,7 +1,8 @@
 """Write one part as an ONNX file: the graph traced without weights, the weights streamed from the checkpoint.
 
 transformers' own modules are traced under FakeTensorMode, so the graph costs no memory for weights, and its
-initializers are then bound to lazy readers of the checkpoint: a weight is in memory only while it is written.
+initializers are then bound to lazy readers of the checkpoint: a float weight is in memory only while it is written, an
+int8 one until the file is.
 Quantized levels are plain QDQ, which ONNX Runtime and OpenVINO both run as integer arithmetic.
 """
 
@@ -14,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgekit import codecs
 from edgekit.checkpoint import Checkpoint
@@ -256,4 +256,3 @@ def _ir() -> Any:
 
 
 Ranges = dict[str, tuple[float, float]]
-Batch = NDArray[Any]

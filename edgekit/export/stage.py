@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from edgekit import __version__
 from edgekit import manifest as manifests
-from edgekit.errors import ArtifactError, EdgekitError
+from edgekit.errors import ArtifactError
 from edgekit.export import writers
 from edgekit.export.job import Job
 from edgekit.export.plan import PartPlan
@@ -43,6 +43,7 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
     stamp = f"{__version__} {job.checkpoint.sha256} {job.recipe.name}\n"
     stamp_file = staging / ".stamp"
     made = [parent for parent in staging.parents if not parent.exists()]
+    interrupted = False
     try:
         resumable = stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp
         if staging.exists() and (fresh or not resumable):
@@ -50,14 +51,15 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
         staging.mkdir(parents=True, exist_ok=True)
         stamp_file.write_text(stamp, encoding="utf-8")
         yield
-    except EdgekitError:
-        _remove(staging, made)
+    except KeyboardInterrupt:
+        interrupted = True
         raise
     except OSError as error:
-        _remove(staging, made)
-        raise ArtifactError(
-            f"{staging}: {error.strerror or error}", remedy="check free space and permissions"
-        ) from error
+        where = error.filename or staging
+        raise ArtifactError(f"{where}: {error.strerror or error}", remedy="check free space and permissions") from error
+    finally:  # whatever went wrong, and whoever raised it; after publication there is nothing left to remove
+        if not interrupted and staging.exists():
+            _remove(staging, made)
 
 
 def _remove(staging: Path, made: Sequence[Path]) -> None:
@@ -120,6 +122,7 @@ def write_part(job: Job, part_plan: PartPlan, staging: Path, progress: Progress)
         tensor_types=part_plan.histogram(),
         output=job.family.roles[part_plan.role].output,
         requires={**writers.requires(part_plan), "memory_bytes": size},
+        tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
     )
     record.write_text(part.model_dump_json(), encoding="utf-8")
     return part
@@ -160,7 +163,6 @@ def manifest_of(
         license=job.recipe.license,
         modified=_modified(job),
         source=manifests.Source(name=job.recipe.source, sha256=job.checkpoint.sha256, files=job.checkpoint.files),
-        tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
         preprocessing=job.preprocessing,
         tokenizer=manifests.file_entry(staging, staging / "tokenizer.json"),
         settings=job.settings,
@@ -168,6 +170,7 @@ def manifest_of(
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),
         variants={name: merged[name] for name in order},
         default=default,
+        gates=job.recipe.gates,
     )
 
 

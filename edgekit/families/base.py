@@ -49,7 +49,7 @@ class Role:
     """One part of a family.
 
     Attributes:
-        format_of: which formats can hold it today.
+        formats: which formats can hold it today.
         slots: its tensors, from the validated configuration.
         output: what it gives for one item.
         gguf_architecture: `general.architecture` of its GGUF file.
@@ -71,7 +71,6 @@ class Family:
         architecture: the entry of config.json's `architectures`.
         parse: config.json -> validated configuration.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
-        tokenizer_files: tokenizer files in order of preference, for the runtime.
         preprocessing: how images become pixels.
         settings: what runtimes must know beside the parts.
     """

@@ -26,15 +26,6 @@ _DROPPED = (*string.punctuation, *map(chr, (*range(1, 9), *range(0x0E, 0x1C), 0x
 _SPACES = "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"
 _CANONICAL = str.maketrans({**dict.fromkeys(_DROPPED), **dict.fromkeys(_SPACES, " ")})
 
-_CONTROL_TOKENS = (
-    "<start_of_turn>",
-    "<end_of_turn>",
-    "<start_of_image>",
-    "<end_of_image>",
-    "<image_soft_token>",
-    "<bos>",
-    "<eos>",
-)
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
 
 
@@ -63,10 +54,18 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return tokenizer
 
 
-def chat_text(messages: Sequence[Message]) -> str:
+def control_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The tokens that have a meaning beyond text: users must not be able to write them."""
+    return tuple(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
+
+
+def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
     """The text of a conversation in Gemma 3's chat format, up to where the model answers.
 
     An image stands as `<start_of_image>` before its turn's text, without a separator, as Google's processor has it.
+
+    Args:
+        control: tokens that no message may contain.
 
     Raises:
         InputError: roles do not alternate from user to assistant, or a text contains control tokens.
@@ -87,11 +86,11 @@ def chat_text(messages: Sequence[Message]) -> str:
         )
     text = "<bos>"
     for i, turn in enumerate(turns):
-        _check_turn(turn.text)
+        check_turn(turn.text, control)
         content = "<start_of_image>" * len(turn.images) + turn.text.strip()
         speaker = "model" if turn.role == "assistant" else "user"
         text += f"<start_of_turn>{speaker}\n{system if i == 0 else ''}{content}<end_of_turn>\n"
-    _check_turn(system)
+    check_turn(system, control)
     return text + "<start_of_turn>model\n"
 
 
@@ -146,9 +145,9 @@ def _check_text(text: str) -> None:
         raise InputError(f"the text is not valid Unicode at character {error.start}", allowed="UTF-8") from error
 
 
-def _check_turn(text: str) -> None:
-    """Users' text must not open turns, end them, or claim images."""
+def check_turn(text: str, control: Sequence[str]) -> None:
+    """Users' text must not open turns, end them, or claim images. Raises InputError where it would."""
     _check_text(text)
-    for token in _CONTROL_TOKENS:
+    for token in control:
         if token in text:
             raise InputError(f"the text contains the control token {token}", remedy="remove it")

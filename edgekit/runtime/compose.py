@@ -19,6 +19,7 @@ from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Message, Model, Segment, Tokens
 
 _CACHED_IMAGES = 16
+_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class ChatModel(Model):
         self.decoder, self.vision, self.tokenizer, self.preprocessing = decoder, vision, tokenizer, preprocessing
         self.settings, self.title, self.warnings = settings, title, warnings
         self._embedded: dict[str, Float] = {}
+        self._control = prompt.control_tokens(tokenizer)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a plain text, without <bos>."""
@@ -61,7 +63,9 @@ class ChatModel(Model):
 
     def encode_images(self, images: Sequence[images_.ImageLike]) -> Float:
         """float32 [n, image tokens, hidden]; the same picture is encoded once as long as it is remembered."""
-        pixels = images_.to_pixels(images, self.preprocessing)
+        return self._encode_pixels(images_.to_pixels(images, self.preprocessing))
+
+    def _encode_pixels(self, pixels: NDArray[np.uint8]) -> Float:
         rows = []
         for one in pixels:
             key = images_.content_hash(one)
@@ -74,13 +78,14 @@ class ChatModel(Model):
 
     def segments(self, messages: Sequence[Message], answer: str | None = None) -> list[Segment]:
         """The prompt as the decoder takes it, images encoded, followed by the model's answer where one is given."""
-        text = prompt.expand_images(prompt.chat_text(messages), self.settings.image_tokens)
+        text = prompt.expand_images(prompt.chat_text(messages, self._control), self.settings.image_tokens)
         ids = prompt.encode_chat(self.tokenizer, text)
         if answer is not None:
+            prompt.check_turn(answer, self._control)
             ids = [*ids, *self.tokenize(answer)]
         images = [image for message in messages for image in message.images]
         pixels = images_.to_pixels(images, self.preprocessing)
-        embedded = iter(self.encode_images(images)) if images else iter(())
+        embedded = iter(self._encode_pixels(pixels)) if images else iter(())
         hashes = iter([images_.content_hash(one) for one in pixels])
         segments: list[Segment] = []
         for run in prompt.split_at_images(ids, self.settings.image_token_id):
@@ -168,7 +173,10 @@ class ContrastiveModel(Model):
 
     def embed_image(self, images: Sequence[Any]) -> Float:
         """See `edgekit.runtime.base.Model.embed_image`."""
-        return unit(self.image_encoder.encode(images_.to_pixels(images, self.preprocessing)))
+        # A few at a time: one layer's attention over one 448 px image takes 67 MB.
+        groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
+        rows = [self.image_encoder.encode(images_.to_pixels(group, self.preprocessing)) for group in groups]
+        return unit(np.concatenate(rows)) if rows else np.zeros((0, self.settings["hidden"]), np.float32)
 
     def embed_text(self, texts: Sequence[str]) -> Float:
         """See `edgekit.runtime.base.Model.embed_text`."""

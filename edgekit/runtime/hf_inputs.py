@@ -34,12 +34,7 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
     from transformers import Gemma3Processor
     from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
-    template = checkpoint.path("chat_template.jinja")
-    text = (
-        template.read_text(encoding="utf-8")
-        if template
-        else checkpoint.json("tokenizer_config.json").get("chat_template")
-    )
+    text = checkpoint.chat_template()
     if not text:
         raise CheckpointError(
             f"{checkpoint.root}: no chat template", allowed="chat_template.jinja, or one in tokenizer_config.json"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit import manifest as manifests
+from edgekit.cpu import cpu
 from edgekit.devices import Device
 from edgekit.devices import device as load_device
 from edgekit.errors import ArtifactError, UsageError
@@ -44,7 +44,7 @@ def open_model(folder: Path, level: str | None = None, device: str | None = None
     compose = _composer(folder, manifest, parts)
     if chosen:
         _check_memory(manifest, name, parts, chosen)
-    threads = min(chosen.cores, _cores()) if chosen else _cores()
+    threads = min(chosen.cores, cpu().usable_cores) if chosen else cpu().usable_cores
     context = context or (chosen.context if chosen else _DEFAULT_CONTEXT)
     context = min(context, manifest.settings.get("context", context))
     return compose(_Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb)))
@@ -188,9 +188,3 @@ def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device:
             f"{name} needs {need(parts) / 1e9:.1f} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
             allowed=", ".join(fitting) or "none of this artifact's levels",
         )
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    affinity: Any = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1

@@ -20,7 +20,6 @@ from edgekit.families.base import check_tensors
 from edgekit.inputs import image as images_
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.manifest import Preprocessing
-from edgekit.recipes import choose
 from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Model, Segment
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
 
@@ -197,9 +196,7 @@ def encoders(
     }
 
 
-def compose(
-    model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str, warnings: tuple[str, ...] = ()
-) -> Model:
+def compose(model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str) -> Model:
     """A `Model` over a loaded transformers model."""
     preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
     parts = encoders(model, family, preprocessing, settings)
@@ -212,7 +209,6 @@ def compose(
             preprocessing,
             ChatSettings.of(settings),
             title=title,
-            warnings=warnings,
         )
     return ContrastiveModel(
         parts["image_encoder"],
@@ -221,21 +217,17 @@ def compose(
         preprocessing,
         settings,
         title=title,
-        warnings=warnings,
     )
 
 
-def open_reference(source: Path, *, recipe: str | None = None) -> Model:
+def open_reference(source: Path) -> Model:
     """The full-precision model of a checkpoint folder.
 
     Raises:
-        CheckpointError, UsageError: the folder is no checkpoint that a recipe fits.
+        CheckpointError: the folder is no checkpoint of a known family.
     """
     checkpoint = open_checkpoint(source)
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
     check_tensors(family, checkpoint, config)
-    chosen = choose(checkpoint.config, recipe)
-    model = load(checkpoint, family, config)
-    warnings = (chosen.stand_in,) if chosen.stand_in else ()
-    return compose(model, checkpoint, family, config, f"{chosen.title}, float32 reference", warnings)
+    return compose(load(checkpoint, family, config), checkpoint, family, config, f"{source.name}, float32 reference")

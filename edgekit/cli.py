@@ -9,13 +9,15 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError
 
 INTERRUPTED = 130
+
+AddCommand = Callable[..., argparse.ArgumentParser]  # (name, summary, *examples)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,6 +41,14 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
         return added
 
+    _making(command)
+    _using(command)
+    _measuring(command)
+    return top
+
+
+def _making(command: AddCommand) -> None:
+    """Commands that make artifacts and look at them."""
     setup = command("setup", "build and test the llama.cpp runtime for this CPU", "setup", "setup --force")
     setup.add_argument("--force", action="store_true", help="compile even when the cache has this build")
     setup.add_argument("--no-amx", action="store_true", help="leave out the tile unit of recent Intel CPUs")
@@ -82,6 +92,9 @@ def parser() -> argparse.ArgumentParser:
     )
     inspect.add_argument("folder", type=Path, metavar="DIR")
 
+
+def _using(command: AddCommand) -> None:
+    """Commands that ask a model something."""
     ask = command(
         "ask",
         "ask a question, about images or without",
@@ -103,6 +116,9 @@ def parser() -> argparse.ArgumentParser:
     classify.add_argument("--label", action="append", required=True, metavar="TEXT", help="may be repeated")
     _one_level(classify)
 
+
+def _measuring(command: AddCommand) -> None:
+    """Commands that measure, and that tell what there is."""
     bench = command(
         "bench",
         "measure artifacts against the full-precision model",
@@ -146,7 +162,6 @@ def parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--to", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)")
     demo.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
-    return top
 
 
 def _levels(command: argparse.ArgumentParser, summary: str) -> None:

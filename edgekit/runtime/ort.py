@@ -38,7 +38,7 @@ class OrtEncoder:
         options.log_severity_level = 3
         try:
             self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # the library has an exception of its own per status, without a common base
+        except _failures() as error:
             raise ArtifactError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}") from error
         self.spec, self._output, self._preprocessing = spec, output, preprocessing
         self._input = self._session.get_inputs()[0].name
@@ -51,3 +51,10 @@ class OrtEncoder:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions: one per status, without a common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

@@ -8,7 +8,6 @@ with. Here token ids and image embeddings come from edgekit, so any encoder can 
 from __future__ import annotations
 
 import ctypes
-import os
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.cpu import yield_early
 from edgekit.errors import ArtifactError, InputError, MissingDependencyError
 from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Segment
 
@@ -32,8 +32,7 @@ def library() -> Any:
     Raises:
         MissingDependencyError: llama-cpp-python is not installed, or does not load here.
     """
-    # Waiting threads spin: beside one busy foreign process that costs a factor of four, yielding a tenth at most.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    yield_early()
     try:
         import llama_cpp
         from llama_cpp import mtmd_cpp

@@ -16,6 +16,15 @@ Format = Literal["gguf", "onnx"]
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a matrix stands: layer `layer` of `layers`, `groups` query heads for each key/value head."""
+
+    layer: int
+    layers: int
+    groups: int = 1
+
+
+@dataclass(frozen=True)
 class Level:
     """One quantization level of one part in one format.
 

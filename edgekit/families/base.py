@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.checkpoint import Checkpoint, Tensor
 from edgekit.errors import CheckpointError
+from edgekit.levels import Place
 from edgekit.manifest import Preprocessing
 
 Output = Literal["logits", "image_tokens", "pooled"]
@@ -34,6 +35,9 @@ class Slot:
         gguf: its name in a GGUF file, None where that format has no place for it.
         keep: the type it has at every level, None where the level decides.
         add_one: Gemma's norms compute with (1 + w); GGUF stores the sum.
+        scale: what a GGUF tensor is multiplied by (after `add_one`), where its reader assumes another constant.
+        place: the layer it belongs to, for mixtures that treat layers differently; None outside the layers.
+        padded: the axis that a GGUF level may fill with zeros up to whole blocks without changing any result.
     """
 
     name: str
@@ -42,6 +46,9 @@ class Slot:
     gguf: str | None = None
     keep: Literal["F32", "F16"] | None = None
     add_one: bool = False
+    scale: float = 1.0
+    place: Place | None = None
+    padded: int | None = None
 
 
 @dataclass(frozen=True)

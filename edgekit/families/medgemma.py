@@ -57,7 +57,6 @@ class TextConfig(Config):
         data["rope_factor"] = scaling.get("factor") if kind == "linear" else 1.0
         return data
 
-
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
         if self.num_attention_heads % self.num_key_value_heads:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgekit import codecs
 from edgekit.errors import CheckpointError
 from edgekit.export.plan import PartPlan, Planned, Progress

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgekit import manifest as manifests
@@ -21,7 +22,8 @@ from edgekit.families import FAMILIES
 from edgekit.levels import level as level_of
 from edgekit.manifest import Manifest, Part
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, References, prove_part, shipped_inputs
+from edgekit.proof_inputs import Inputs, shipped_inputs
+from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
 from edgekit.runtime.open import open_model
 
 
@@ -43,6 +45,7 @@ def export(
     parts: Mapping[str, str] | None = None,
     prove: bool = True,
     fresh: bool = False,
+    inputs: Inputs | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Convert a checkpoint into an artifact folder, proven unless told otherwise.
@@ -53,6 +56,7 @@ def export(
         levels: variants of the recipe; all for none.
         parts: role -> level, to be used in place of each variant's own choice.
         fresh: forget what an interrupted run left.
+        inputs: what the proof compares on; what comes with edgekit for None.
 
     Raises:
         CheckpointError, UsageError: the source or a name is wrong.
@@ -61,27 +65,36 @@ def export(
     """
     progress = progress or Progress()
     job = resolve(source, recipe_name, levels, parts or {})
+    compared = (inputs or shipped_inputs()) if prove else None
+    if compared:
+        check_inputs(job.checkpoint, job.config, compared)
     folder = folder.resolve()
     existing = _existing(folder, job)
     staging = folder.parent / f".{folder.name}.partial"
     with stage.staged(staging, job, fresh):
         stage.copy_existing(folder, existing, staging)
-        support = stage.copy_support(job, staging)
-        made: dict[tuple[str, str], Part] = {}
         plans = {(p.role, p.level.name): p for p in job.plans()}
-        for key, part_plan in plans.items():
-            made[key] = stage.find_part(existing, key) or stage.write_part(job, part_plan, staging, progress)
-        manifest = stage.manifest_of(job, existing, made, support, staging)
+        made = {key: part for key in plans if (part := stage.find_part(existing, key))}
+        made |= stage.write_parts(job, [p for key, p in plans.items() if key not in made], staging, progress)
+        support = stage.copy_support(job, staging)
+        manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
         manifests.write(staging, manifest)
-        if prove:
-            manifest = _prove(staging, manifest, plans, progress)
+        if compared:
+            manifest = _prove(staging, manifest, plans, compared, progress)
         _publish(staging, folder, existing, manifest)
     progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
     return Exported(folder, manifest, tuple(part for part in manifest.parts if part.id in fresh_ids))
 
 
-def prove(folder: Path, source: Path, *, levels: Sequence[str] = (), progress: Progress | None = None) -> Manifest:
+def prove(
+    folder: Path,
+    source: Path,
+    *,
+    levels: Sequence[str] = (),
+    inputs: Inputs | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
     """Prove an artifact that exists, and record the result in its manifest.
 
     Raises:
@@ -98,6 +111,8 @@ def prove(folder: Path, source: Path, *, levels: Sequence[str] = (), progress: P
         )
     family = FAMILIES[manifest.family]
     config = family.parse(checkpoint.config)
+    inputs = inputs or shipped_inputs()
+    check_inputs(checkpoint, config, inputs)
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
     plans = {(p.role, p.level): plan(family, p.role, config, checkpoint, level_of(p.level)) for p in wanted.values()}
@@ -108,7 +123,7 @@ def prove(folder: Path, source: Path, *, levels: Sequence[str] = (), progress: P
             )
         }
     )
-    proven = _prove(folder, unproven, plans, progress, tuple(variants))
+    proven = _prove(folder, unproven, plans, inputs, progress, tuple(variants))
     manifests.write(folder, proven)
     progress.finish()
     return proven
@@ -141,28 +156,27 @@ def _prove(
     folder: Path,
     manifest: Manifest,
     plans: Mapping[tuple[str, str], PartPlan],
+    inputs: Inputs,
     progress: Progress,
     variants: Sequence[str] = (),
 ) -> Manifest:
     """Prove every part that has no parity yet, each opened as part of a variant that contains it."""
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
-    progress.start("proof", len(todo))
     first = next(iter(plans.values()))
-    references = References(first.checkpoint, first.family, first.config)
-    inputs = shipped_inputs()
+    references = References(first.checkpoint, first.family, first.config, progress)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
         if not here:
             continue
-        model = open_model(folder, name, context=CONTEXT)
-        try:
-            for part in here:
-                parity = prove_part(plans[part.role, part.level], model, references, inputs, manifest.gates)
-                proven[part.id] = part.model_copy(update={"parity": parity})
-                progress.advance()
-        finally:
-            model.close()
+        found = prove_parts(
+            [plans[part.role, part.level] for part in here],
+            partial(open_model, folder, name, context=CONTEXT),
+            references,
+            inputs,
+            manifest.gates,
+        )
+        proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, found, strict=True)}
     return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,9 +29,14 @@ _MAX_JSON_BYTES = 64 * 1024 * 1024
 _MAX_NUMBER = 1 << 48  # of a shape or an offset
 _MAX_DIMENSIONS = 8
 _ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+_SAMPLED_ROWS = 512
+_SNAPSHOT = re.compile(r"^models--(.+?)--(.+)$")  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
+COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_UNQUANTIZED = "export from the bf16, fp16 or fp32 checkpoint that it was made from"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # What identifies a source, beside its weights. READMEs and the like may differ between copies of the same model.
-_SOURCE_FILES = (
+SOURCE_FILES = (
     "config.json",
     "generation_config.json",
     "preprocessor_config.json",
@@ -63,6 +69,40 @@ class Tensor:
         return math.prod(self.shape)
 
 
+@dataclass(frozen=True)
+class Slice:
+    """Some rows of a tensor as they lie in their file; with no tensor, what a file holds before its first.
+
+    Attributes:
+        data: little-endian numbers of the tensor's type.
+        last: whether the tensor ends with it.
+    """
+
+    tensor: Tensor | None
+    data: bytes
+    last: bool
+
+    @property
+    def name(self) -> str:
+        """The tensor's stored name."""
+        return self.tensor.name if self.tensor else ""
+
+    @property
+    def weights(self) -> int:
+        """Numbers in it."""
+        return len(self.data) // _ITEM_BYTES[self.tensor.dtype] if self.tensor else 0
+
+    def float32(self) -> NDArray[np.float32]:
+        """Its rows, [rows, ...] float32."""
+        assert self.tensor is not None
+        return to_float32(self.data, self.tensor.dtype).reshape(-1, *self.tensor.shape[1:])
+
+    def check(self) -> None:
+        """Raise CheckpointError where a weight is NaN or infinite."""
+        if self.tensor and not _all_finite(self.data, self.tensor.dtype):
+            raise CheckpointError(f"{self.tensor.path}: {self.name} holds NaN or infinite weights")
+
+
 @dataclass
 class Checkpoint:
     """A checkpoint folder: config.json, tensors by their stored names, tokenizer files."""
@@ -71,10 +111,11 @@ class Checkpoint:
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     shards: tuple[Path, ...]
+    _stamps: Mapping[Path, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
-    def slices(self, tensor: Tensor, rows: int) -> Iterator[NDArray[np.float32]]:
-        """The tensor in blocks of rows along its first axis, each float32.
+    def slices(self, tensor: Tensor, rows: int, begin: int = 0) -> Iterator[NDArray[np.float32]]:
+        """The tensor in blocks of rows along its first axis, each float32, from row `begin` on.
 
         Raises:
             CheckpointError: the file ended early, or a weight is not finite.
@@ -82,7 +123,7 @@ class Checkpoint:
         first = tensor.shape[0] if tensor.shape else 1
         row_bytes = tensor.bytes // max(first, 1)
         with tensor.path.open("rb") as stream:
-            for start in range(0, first, rows):
+            for start in range(begin, first, rows):
                 count = min(rows, first - start)
                 stream.seek(tensor.offset + start * row_bytes)
                 data = stream.read(count * row_bytes)
@@ -94,6 +135,46 @@ class Checkpoint:
                 if not np.isfinite(values).all():
                     raise CheckpointError(f"{tensor.path}: {tensor.name} holds NaN or infinite weights")
                 yield values.reshape((count, *tensor.shape[1:]) if tensor.shape else ())
+
+    def row(self, tensor: Tensor, index: int) -> NDArray[np.float32]:
+        """One row along the tensor's first axis, float32."""
+        return np.asarray(next(self.slices(tensor, 1, index))[0])
+
+    def in_order(self) -> list[Tensor]:
+        """All tensors in the order in which they lie in the shards."""
+        place = {shard: index for index, shard in enumerate(self.shards)}
+        return sorted(self.tensors.values(), key=lambda tensor: (place[tensor.path], tensor.offset, tensor.bytes))
+
+    def pieces(self, shard: Path, weights: int) -> Iterator[Slice]:
+        """A whole shard from its first byte to its last: its header, then its tensors in slices of whole rows.
+
+        Args:
+            weights: of a slice, about.
+
+        Raises:
+            CheckpointError: the file ends early.
+        """
+        here = [tensor for tensor in self.in_order() if tensor.path == shard]
+        with shard.open("rb") as stream:
+            yield Slice(None, _exactly(stream, here[0].offset if here else shard.stat().st_size, shard), False)
+            for tensor in here:
+                rows = tensor.shape[0] if tensor.shape else 1
+                row_bytes = tensor.bytes // max(rows, 1)
+                step = max(1, weights * rows // max(tensor.size, 1))
+                for start in range(0, rows, step):
+                    count = min(step, rows - start)
+                    yield Slice(tensor, _exactly(stream, count * row_bytes, shard), start + count == rows)
+
+    def learn(self, shard: Path, digest: str) -> None:
+        """Keep the SHA-256 of a shard that was just read from end to end.
+
+        Raises:
+            CheckpointError: the file is not the one that was opened.
+        """
+        if _stamp(shard) != self._stamps[shard] or self._hashes.setdefault(shard.name, digest) != digest:
+            raise CheckpointError(
+                f"{shard}: was changed while it was read", remedy="wait until the download is complete and export again"
+            )
 
     def read(self, tensor: Tensor) -> NDArray[np.float32]:
         """The whole tensor as float32."""
@@ -122,11 +203,29 @@ class Checkpoint:
                 return found
         return None
 
+    @property
+    def revision(self) -> str | None:
+        """`owner/name@commit` where the folder is a snapshot in the hub's cache, which names both."""
+        folder = self.root.absolute()
+        repository = _SNAPSHOT.match(folder.parent.parent.name)
+        if repository and folder.parent.name == "snapshots" and COMMIT.match(folder.name):
+            return f"{repository[1]}/{repository[2]}@{folder.name}"
+        return None
+
     @cached_property
     def files(self) -> dict[str, str]:
         """SHA-256 of every file that determines the model, by name."""
-        present = [self.root / name for name in _SOURCE_FILES if (self.root / name).is_file()]
-        return {path.name: sha256_file(path) for path in sorted([*present, *self.shards])}
+        present = [self.root / name for name in SOURCE_FILES if (self.root / name).is_file()]
+        return {
+            path.name: self._hashes.get(path.name) or sha256_file(path) for path in sorted([*present, *self.shards])
+        }
+
+    @property
+    def stamp(self) -> str:
+        """What tells this source from another without reading it: names, sizes and times of its files."""
+        present = [path for name in SOURCE_FILES if (path := self.root / name).is_file()]
+        listing = [f"{path.name} {_stamp(path)}" for path in sorted([*present, *self.shards])]
+        return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
     @property
     def sha256(self) -> str:
@@ -144,9 +243,22 @@ def open_checkpoint(root: Path) -> Checkpoint:
     if not root.is_dir():
         raise CheckpointError(f"{root}: no such folder", remedy="give a downloaded checkpoint's folder")
     config_path = root / "config.json"
+    if (root / "adapter_config.json").is_file() and not any((root / name).is_file() for name in (SINGLE, INDEX)):
+        raise CheckpointError(
+            f"{root}: an adapter (adapter_config.json) without the model it belongs to",
+            allowed="a whole model",
+            remedy="merge it (peft: merge_and_unload(), then save_pretrained) and export the folder that this writes",
+        )
     if not config_path.is_file():
         raise CheckpointError(f"{root}: no config.json", allowed="a Hugging Face checkpoint folder")
     config = read_json(config_path)
+    if quantized := config.get("quantization_config"):
+        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+        raise CheckpointError(
+            f"{config_path}: the weights are quantized already ({method!r})",
+            allowed=f"weights of type {', '.join(_ITEM_BYTES)}",
+            remedy=_UNQUANTIZED,
+        )
     shards = _shards(root)
     tensors: dict[str, Tensor] = {}
     for shard in shards:
@@ -155,7 +267,24 @@ def open_checkpoint(root: Path) -> Checkpoint:
                 raise CheckpointError(f"{shard}: {tensor.name} stands in {tensors[tensor.name].path.name} too")
             tensors[tensor.name] = tensor
     _check_index(root, tensors)
-    return Checkpoint(root, config, tensors, tuple(shards))
+    return Checkpoint(root, config, tensors, tuple(shards), {shard: _stamp(shard) for shard in shards})
+
+
+def check_copy(checkpoint: Checkpoint, copy: Tensor, original: Tensor) -> None:
+    """Check that a tensor repeats another, by some hundred of its rows: one that was trained apart differs in all.
+
+    Raises:
+        CheckpointError: it does not; the message names both.
+    """
+    same = copy.shape == original.shape
+    if same:
+        rows = np.unique(np.linspace(0, copy.shape[0] - 1, _SAMPLED_ROWS, dtype=np.int64))
+        same = all(np.array_equal(checkpoint.row(copy, int(i)), checkpoint.row(original, int(i))) for i in rows)
+    if not same:
+        raise CheckpointError(
+            f"{copy.path}: {copy.name} differs from {original.name}, which it must repeat: its embedding is not tied",
+            allowed="an output head that is the embedding, as Gemma 3 has it",
+        )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -218,8 +347,30 @@ def read_header(path: Path) -> list[Tensor]:
 def to_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
     """Little-endian bytes of a safetensors dtype as a flat float32 array."""
     if dtype == "BF16":  # the upper half of a float32
-        return (np.frombuffer(data, "<u2").astype(np.uint32) << 16).view(np.float32)
+        wide = np.empty((len(data) // 2, 2), "<u2")
+        wide[:, 0], wide[:, 1] = 0, np.frombuffer(data, "<u2")
+        return wide.view("<f4").reshape(-1)
     return np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
+
+
+def _all_finite(data: bytes, dtype: str) -> bool:
+    """Whether no number is NaN or infinite: those have all bits of their exponent set."""
+    if dtype == "F32":
+        return bool(np.isfinite(np.frombuffer(data, "<f4")).all())
+    exponent = 0x7F80 if dtype == "BF16" else 0x7C00
+    return not ((np.frombuffer(data, "<u2") & exponent) == exponent).any()
+
+
+def _exactly(stream: Any, count: int, path: Path) -> bytes:
+    data = stream.read(count)
+    if len(data) != count:
+        raise CheckpointError(f"{path}: ends early", remedy="download it again")
+    return bytes(data)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -244,7 +395,7 @@ def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
         raise CheckpointError(
             f"{path}: {name} has type {dtype}",
             allowed=", ".join(_ITEM_BYTES),
-            remedy="export from the original bf16, fp16 or fp32 checkpoint",
+            remedy=_UNQUANTIZED,
         )
     if end - start != math.prod(shape) * _ITEM_BYTES[dtype]:
         raise CheckpointError(f"{path}: {name}: {end - start} bytes for shape {list(shape)} of {dtype}")
@@ -256,7 +407,7 @@ def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
 
 
 def _shards(root: Path) -> list[Path]:
-    index = root / "model.safetensors.index.json"
+    index = root / INDEX
     if index.is_file():
         weight_map = read_json(index).get("weight_map")
         if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
@@ -270,7 +421,7 @@ def _shards(root: Path) -> list[Path]:
                     f"{root}: shard {name} is missing, though the index lists it", remedy="download it again"
                 )
         return [root / name for name in names]
-    single = root / "model.safetensors"
+    single = root / SINGLE
     if single.is_file():
         return [single]
     pickles = sorted(path.name for path in root.iterdir() if path.suffix in _PICKLE_SUFFIXES)
@@ -284,7 +435,7 @@ def _shards(root: Path) -> list[Path]:
 
 
 def _check_index(root: Path, tensors: Mapping[str, Tensor]) -> None:
-    index = root / "model.safetensors.index.json"
+    index = root / INDEX
     if not index.is_file():
         return
     for name, shard in read_json(index)["weight_map"].items():

@@ -59,8 +59,14 @@ def _making(command: AddCommand) -> None:
         "convert a checkpoint into a proven artifact",
         "export ./medgemma-4b-it --recipe medgemma-4b --to ./medgemma",
         "export medsiglip-reference --to ./medsiglip --level int8",
+        "export google/medgemma-4b-it --download --recipe medgemma-4b --to ./medgemma",
     )
-    export.add_argument("source", metavar="SOURCE", help="a checkpoint folder, or a reference model's name")
+    export.add_argument(
+        "source", metavar="SOURCE", help="a checkpoint folder, a model of the hub (owner/name), or a reference model"
+    )
+    export.add_argument("--download", action="store_true", help="fetch a model of the hub; without it, only its cache")
+    export.add_argument("--revision", metavar="NAME", help="the hub's branch, tag or commit (default: main)")
+    export.add_argument("--accept-terms", action="store_true", help="accept the terms of use of a model of the hub")
     export.add_argument(
         "--to", type=Path, required=True, metavar="DIR", help="the artifact's folder; its levels add up"
     )
@@ -75,6 +81,7 @@ def _making(command: AddCommand) -> None:
     )
     export.add_argument("--no-prove", action="store_true", help="publish without comparing; every open will say so")
     export.add_argument("--fresh", action="store_true", help="forget what an interrupted run left")
+    _proof_inputs(export)
 
     prove = command(
         "prove",
@@ -86,6 +93,36 @@ def _making(command: AddCommand) -> None:
     _levels(prove, "a variant; all without any")
     prove.add_argument(
         "--reference", metavar="SOURCE", help="the checkpoint that it was made from; reference models are found without"
+    )
+    _proof_inputs(prove)
+
+    synthesize = command(
+        "synthesize",
+        "write a random-weight checkpoint of a model's exact shape, to try everything that needs no knowledge",
+        "synthesize medgemma-4b ./stand-in",
+        "synthesize medgemma-27b ./slice --layers 7 --vision-layers 2 --tokenizer ./medgemma-27b-it",
+    )
+    synthesize.add_argument("recipe", metavar="RECIPE", help="the model (edgekit list recipes)")
+    synthesize.add_argument("folder", type=Path, metavar="DIR", help="a new or an empty folder")
+    synthesize.add_argument(
+        "--layers", type=int, metavar="N", help="this many decoder layers (of MedSigLIP: text layers); all without it"
+    )
+    synthesize.add_argument("--vision-layers", type=int, metavar="N", help="this many layers of the vision tower")
+    synthesize.add_argument(
+        "--tokenizer", type=Path, metavar="DIR", help="copy the tokenizer from here; a generated one without it"
+    )
+    synthesize.add_argument("--seed", type=int, default=0, metavar="N", help="of the weights (default: 0)")
+
+    adopt = command(
+        "adopt",
+        "make an artifact of GGUF files that others made, to ask and measure them",
+        "adopt medgemma-4b-it-Q4_K_M.gguf --mmproj mmproj-F16.gguf --to ./theirs",
+    )
+    adopt.add_argument("file", type=Path, metavar="FILE", help="a Gemma 3 decoder, as llama.cpp or Ollama keep it")
+    adopt.add_argument("--mmproj", type=Path, metavar="FILE", help="its projector file; without it, it sees no images")
+    adopt.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    adopt.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json; made from the file's vocabulary without it"
     )
 
     inspect = command(
@@ -169,6 +206,11 @@ def _levels(command: argparse.ArgumentParser, summary: str) -> None:
     command.add_argument("--level", action="append", default=[], metavar="NAME", help=f"{summary}; may be repeated")
 
 
+def _proof_inputs(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--images", type=Path, metavar="DIR", help="prove with these images; phantoms without it")
+    command.add_argument("--text", type=Path, metavar="FILE", help="prove with this text; a shipped one without it")
+
+
 def _one_level(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
     command.add_argument("--device", metavar="NAME", help="obey a device profile's cores, context and memory")
@@ -178,7 +220,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
     yield_early()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may reach for a network
+    if not getattr(options, "download", False):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing else here may reach for a network
     from edgekit import commands
 
     try:

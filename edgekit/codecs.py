@@ -69,14 +69,16 @@ def decode(data: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
 
 
 def roundtrip(weights: NDArray[np.float32], codec: str) -> NDArray[np.float32]:
-    """Weights as this codec preserves them; any shape, quantized along the last axis."""
+    """Weights as this codec preserves them; any shape, quantized along the last axis, zeros filling the last block."""
     if codec in ("F32", "float32"):
         return weights
-    rows = weights.reshape(-1, weights.shape[-1])
+    width = weights.shape[-1]
+    rows = weights.reshape(-1, width)
     if codec == "int8":
         scale = int8_scales(rows)
         return np.asarray(int8_values(rows, scale) * scale, np.float32).reshape(weights.shape)
-    return decode(encode(rows, codec), codec).reshape(weights.shape)
+    rows = np.pad(rows, ((0, 0), (0, -width % block(codec)[0])))
+    return decode(encode(rows, codec), codec)[:, :width].reshape(weights.shape)
 
 
 def int8_scales(rows: NDArray[np.float32]) -> NDArray[np.float32]:

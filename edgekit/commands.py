@@ -6,6 +6,7 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,19 @@ from edgekit.errors import UsageError
 from edgekit.progress import Bars
 
 if TYPE_CHECKING:
+    from edgekit.hub import Terms
     from edgekit.manifest import Manifest
     from edgekit.runtime.base import Generation
 
 
 def setup(options: Namespace) -> int:
-    """Build llama.cpp."""
+    """Build llama.cpp and try it."""
+    from edgekit.runtime import guard
     from edgekit.runtime.build import setup as build
 
     result = build(force=options.force, amx=not options.no_amx)
+    verdict = guard.verdict(fresh=not result.reused)
+    verdict.require()
     if options.json:
         emit(
             {
@@ -30,27 +35,33 @@ def setup(options: Namespace) -> int:
                 "wheel": str(result.wheel),
                 "reused": result.reused,
                 "seconds": round(result.seconds, 1),
+                "buffers": verdict.outcome,
             }
         )
     else:
         origin = "taken from the cache" if result.reused else "built for this CPU"
         print(f"llama-cpp-python {result.version} {origin} in {result.seconds:.0f} s and tested: {result.system_info}")
+        print(f"weights laid out for this CPU: {verdict}")
+    if verdict.warning:
+        print(f"edgekit: {verdict.warning}", file=sys.stderr)
     return 0
 
 
 def export(options: Namespace) -> int:
     """Convert, prove, publish."""
     from edgekit import artifact, describe
+    from edgekit.proof_inputs import given_inputs
 
     parts = dict(_part(text) for text in options.part)
     done = artifact.export(
-        source_folder(options.source),
+        _downloaded(options) if options.download else source_folder(options.source, options.revision),
         options.to,
         recipe_name=options.recipe,
         levels=options.level,
         parts=parts,
         prove=not options.no_prove,
         fresh=options.fresh,
+        inputs=given_inputs(options.images, options.text),
         progress=Bars(),
     )
     if options.json:
@@ -68,14 +79,62 @@ def export(options: Namespace) -> int:
 def prove(options: Namespace) -> int:
     """Prove an artifact that exists."""
     from edgekit import artifact, describe, manifest
+    from edgekit.proof_inputs import given_inputs
 
     found = manifest.read(options.folder)
     source = source_folder(options.reference) if options.reference else reference_of(found)
-    proven = artifact.prove(options.folder, source, levels=options.level, progress=Bars())
+    proven = artifact.prove(
+        options.folder,
+        source,
+        levels=options.level,
+        inputs=given_inputs(options.images, options.text),
+        progress=Bars(),
+    )
     if options.json:
         emit(proven.model_dump(mode="json"))
     else:
         print("\n".join(describe.artifact_lines(options.folder, proven)))
+    return 0
+
+
+def synthesize(options: Namespace) -> int:
+    """Write a stand-in."""
+    from dataclasses import asdict
+
+    from edgekit.synthesize import synthesize as write
+
+    done = write(
+        options.recipe,
+        options.folder,
+        layers=options.layers,
+        vision_layers=options.vision_layers,
+        tokenizer=options.tokenizer,
+        seed=options.seed,
+        progress=Bars(),
+    )
+    if options.json:
+        emit({key: str(value) if isinstance(value, Path) else value for key, value in asdict(done).items()})
+        return 0
+    print(f"{done.folder}: {done.label}")
+    print(f"{done.tensors} tensors, {done.weights:,} weights, {done.bytes / 1e9:.2f} GB, seed {done.seed}")
+    print(f"tokenizer: {done.tokenizer or 'generated'}")
+    print(f"next: edgekit export {done.folder} --recipe {done.recipe} --to DIR")
+    return 0
+
+
+def adopt(options: Namespace) -> int:
+    """Take in files that others made."""
+    from edgekit import describe
+    from edgekit.adopt import adopt as take_in
+
+    done = take_in(options.file, options.to, vision=options.mmproj, tokenizer=options.tokenizer)
+    if options.json:
+        emit(done.manifest.model_dump(mode="json"))
+        return 0
+    print("\n".join(describe.artifact_lines(done.folder, done.manifest)))
+    print(f"tokenizer {done.differing} of {done.compared} texts get other ids than llama.cpp gives them")
+    for line in describe.usage_lines(done.folder, done.manifest):
+        print(line)
     return 0
 
 
@@ -205,6 +264,8 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "setup": setup,
     "export": export,
     "prove": prove,
+    "synthesize": synthesize,
+    "adopt": adopt,
     "inspect": inspect,
     "ask": ask,
     "classify": classify,
@@ -229,15 +290,45 @@ def reference_of(found: Manifest) -> Path:
     )
 
 
-def source_folder(name: str) -> Path:
-    """A checkpoint folder, or a reference model by name. Raises UsageError for neither."""
-    from edgekit import reference
+def source_folder(name: str, revision: str | None = None) -> Path:
+    """A checkpoint folder, a reference model by name, or a model of the hub in the local cache.
+
+    Raises:
+        UsageError: it is none of them.
+        HubError: the cache does not have it.
+    """
+    from edgekit import hub, reference
 
     if Path(name).is_dir():
         return Path(name)
     if found := reference.path(name):
         return found
-    raise UsageError(f"{name}: no such checkpoint folder", allowed=f"a folder, or one of {', '.join(reference.NAMES)}")
+    if hub.is_id(name):
+        return hub.cached(name, revision)
+    raise UsageError(
+        f"{name}: no such checkpoint folder",
+        allowed=f"a folder, a model of the hub as owner/name, or one of {', '.join(reference.NAMES)}",
+    )
+
+
+def _downloaded(options: Namespace) -> Path:
+    """A model of the hub, fetched; afterwards this process is offline again."""
+    from edgekit import hub
+
+    if not hub.is_id(options.source):
+        raise UsageError(f"--download {options.source}", allowed="a model of the hub, as owner/name")
+    folder = hub.fetch(options.source, options.revision, accept=partial(_accept, options.accept_terms))
+    hub.go_offline()
+    return folder
+
+
+def _accept(accepted: bool, terms: Terms) -> bool:
+    """Show the terms; they are accepted with the option, or by a yes at a terminal."""
+    print(f"{terms.repository} is provided under the {terms.name}: {terms.url}", file=sys.stderr)
+    if accepted or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return accepted
+    print("Do you accept them? [y/N] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def emit(data: Any) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.manifest import Manifest, Part
+from edgekit.export import ollama
+from edgekit.manifest import FOREIGN, Manifest, Part
 
 
 def artifact_lines(folder: Path, found: Manifest, only: set[str] | None = None) -> list[str]:
@@ -14,8 +16,10 @@ def artifact_lines(folder: Path, found: Manifest, only: set[str] | None = None) 
     lines = [f"{found.title}  ({folder})"]
     if found.stand_in:
         lines.append(f"stand-in  {found.stand_in}")
+    if found.foreign:
+        lines.append(f"foreign   {FOREIGN}")
     lines += [
-        f"source    {found.source.name}, SHA-256 {found.source.sha256[:16]}...",
+        f"source    {found.source.revision or found.source.name}, SHA-256 {found.source.sha256[:16]}...",
         f"licence   {found.license.splitlines()[0]}",
     ]
     for name, parts in found.variants.items():
@@ -48,12 +52,19 @@ def _part_lines(part: Part) -> list[str]:
 
 
 def usage_lines(folder: Path, found: Manifest) -> list[str]:
-    """The exact line for users who run the files with llama.cpp's own server."""
-    _, parts = found.variant(None)
-    if {"decoder", "vision"} <= set(parts):
-        model, vision = (folder / parts[role].files[0].path for role in ("decoder", "vision"))
-        return [f"run with  llama-server -m {model} --mmproj {vision}"]
-    return []
+    """The exact lines for users who run the files with llama.cpp's own server, or with Ollama."""
+    name, parts = found.variant(None)
+    options = {"decoder": "-m", "vision": "--mmproj"}
+    if not {"decoder"} <= set(parts) <= set(options) or any(part.format != "gguf" for part in parts.values()):
+        return []
+    files = [word for role, part in sorted(parts.items()) for word in (options[role], str(folder / part.files[0].path))]
+    # Gemma 3's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
+    served = ["llama-server", *files, "--jinja", "-fa", "on", "-c", str(ollama.server_context(found)), "--temp", "0"]
+    lines = [f"run with  {shlex.join(served)}"]
+    modelfile = ollama.file_name(name)
+    if modelfile in {file.path for file in found.support_files}:
+        lines.append(f"or with   {shlex.join(['ollama', 'create', 'NAME', '-f', str(folder / modelfile)])}")
+    return lines
 
 
 def _levels() -> list[dict[str, Any]]:

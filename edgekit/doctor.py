@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.cpu import Cpu, Memory, cpu, memory
+from edgekit.runtime import guard
 from edgekit.runtime.build import START_LLAMA, probe
 
 _EXPORT = 'pip install "edgekit[export]"'
@@ -95,7 +96,11 @@ class Ability:
 
 @dataclass(frozen=True)
 class Report:
-    """All that `diagnose` found."""
+    """All that `diagnose` found.
+
+    Attributes:
+        llama_weights: which layouts of quantized weights llama.cpp may use here; None where it does not start.
+    """
 
     system: str
     python: str
@@ -104,6 +109,7 @@ class Report:
     disk_free_bytes: int
     gpus: tuple[Gpu, ...]
     libraries: tuple[Library, ...]
+    llama_weights: guard.Verdict | None
     abilities: tuple[Ability, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -126,14 +132,20 @@ class Report:
         lines += [f"GPU      {gpu.name}, {gpu.memory_mib} MiB, {gpu.free_mib} free" for gpu in self.gpus]
         lines += [] if self.gpus else ["GPU      none with an NVIDIA driver"]
         lines += ["", "libraries"] + [f"  {_library_line(library)}" for library in self.libraries]
+        if self.llama_weights:
+            lines.append(f"  llama.cpp with weights laid out for this CPU: {self.llama_weights}")
+            lines += [f"  {warning}" for warning in [self.llama_weights.warning] if warning]
         lines += ["", "what can be done here"] + [f"  {_ability_line(ability)}" for ability in self.abilities]
         return "\n".join(lines)
 
 
 def diagnose() -> Report:
-    """Look at this machine and this Python environment; about a second, and nothing is changed."""
+    """Look at this machine and this Python environment: some seconds; a first trial of llama.cpp is remembered."""
     libraries = tuple(_look_at(name) for name in LIBRARIES)
     works = {library.name for library in libraries if library.works}
+    weights = guard.verdict() if "llama_cpp_python" in works else None
+    if weights and weights.outcome == "unusable":
+        works.discard("llama_cpp_python")
     missing = {name: [need for need in needs if need not in works] for name, needs in ABILITIES.items()}
     abilities = tuple(Ability(name, {need: LIBRARIES[need] for need in needs}) for name, needs in missing.items())
     return Report(
@@ -144,6 +156,7 @@ def diagnose() -> Report:
         disk_free_bytes=shutil.disk_usage(Path.cwd()).free,
         gpus=find_gpus(),
         libraries=libraries,
+        llama_weights=weights,
         abilities=abilities,
     )
 
@@ -182,7 +195,7 @@ def _library_line(library: Library) -> str:
     if library.version is None:
         return f"{library.name:<18} missing: {library.install}"
     if not library.works:
-        return f"{library.name:<18} {library.version}, does not start: {library.detail}; try: {library.install}"
+        return f"{library.name:<18} {library.version}, does not work: {library.detail}; try: {library.install}"
     return f"{library.name:<18} {library.version}" + (f"  ({library.detail})" if library.detail else "")
 
 

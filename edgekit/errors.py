@@ -3,6 +3,7 @@
     EdgekitError                exit code 1
     ├── UsageError              exit code 2: a wrong option, name or combination
     ├── CheckpointError         the source folder is not what it must be
+    ├── HubError                a model cannot be had from the hub, or not as it should be
     ├── ArtifactError           an artifact folder or its manifest is not what it must be
     ├── InputError              an image or a prompt cannot be used
     ├── GateError               an artifact was compared with its reference and refused
@@ -48,6 +49,10 @@ class UsageError(EdgekitError):
 
 class CheckpointError(EdgekitError):
     """The source checkpoint is not what it must be."""
+
+
+class HubError(EdgekitError):
+    """A model cannot be had from Hugging Face's hub or from its local cache, or its files are not the hub's."""
 
 
 class ArtifactError(EdgekitError):

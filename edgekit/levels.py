@@ -6,7 +6,7 @@ the recipes, the exporters and the benchmark derive their lists from `LEVELS`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -25,6 +25,26 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Where:
+    """One codec at the places where a condition holds, another elsewhere (None: the level's own)."""
+
+    condition: Callable[[Place], bool]
+    codec: str
+    otherwise: str | None = None
+
+    def choose(self, place: Place) -> str | None:
+        """The codec at a place, None for the level's own."""
+        return self.codec if self.condition(place) else self.otherwise
+
+    def __str__(self) -> str:
+        where = (self.condition.__doc__ or "").partition(".")[0].lower()
+        return f"{self.codec} {where}" + (f", else {self.otherwise}" if self.otherwise else "")
+
+
+Mixture = Mapping[str, str | Where]  # tensor kind -> codec
+
+
+@dataclass(frozen=True)
 class Level:
     """One quantization level of one part in one format.
 
@@ -32,7 +52,7 @@ class Level:
         name: the world's name for it (`Q4_0`, `int8`).
         format: the file format that can hold it.
         codec: how the large matrices are stored: a ggml type for GGUF, an ONNX element type for ONNX.
-        mixture: tensor roles that are stored by another codec, as llama.cpp does it for this level.
+        mixture: tensor kinds that are stored by another codec, as llama.cpp does it for this level.
         calibrated: whether activations are quantized with ranges measured on calibration data.
         file_type: GGUF's `general.file_type` (llama.cpp's `llama_ftype`), None for ONNX.
         suffix: what Transformers.js appends to an ONNX file's stem, None for GGUF.
@@ -41,26 +61,80 @@ class Level:
     name: str
     format: Format
     codec: str
-    mixture: Mapping[str, str] = field(default_factory=dict)
+    mixture: Mixture = field(default_factory=dict)
     calibrated: bool = False
     file_type: int | None = None
     suffix: str | None = None
 
-    def codec_of(self, role: str) -> str:
-        """The codec for a tensor with this role."""
-        return self.mixture.get(role, self.codec)
+    def codec_of(self, kind: str, place: Place | None = None) -> str:
+        """The codec for a tensor of this kind at this place."""
+        choice = self.mixture.get(kind)
+        if isinstance(choice, Where):
+            choice = choice.choose(place) if place else None
+        return choice or self.codec
 
 
-# llama.cpp keeps a tied embedding, which is also the output head, at 6 bits in its 4-bit files.
-_TIED_HEAD_Q6 = {"token_embedding": "Q6_K"}
+# Which layers llama.cpp's mixtures single out (`llama_tensor_get_type_impl` in llama-quant.cpp, in whole layers).
+
+
+def _first_two(place: Place) -> bool:
+    """In the first two layers."""
+    return place.layer < 2
+
+
+def _first_sixteenth(place: Place) -> bool:
+    """In the first sixteenth of the layers."""
+    return place.layer < place.layers // 16
+
+
+def _first_eighth(place: Place) -> bool:
+    """In the first eighth of the layers."""
+    return place.layer < place.layers // 8
+
+
+def _more_bits(place: Place) -> bool:
+    """In the first and last eighth of the layers and every third between."""
+    first = place.layers // 8
+    return place.layer < first or place.layer >= 7 * place.layers // 8 or (place.layer - first) % 3 == 2
+
+
+def _shared_widely(place: Place) -> bool:
+    """Where four query heads or more share it. It is small then, and matters more."""
+    return place.groups >= 4
+
+
+# llama.cpp keeps a tied embedding, which is also the output head, at 6 bits in every file of fewer.
+_TIED_HEAD_Q6: Mixture = {"token_embedding": "Q6_K"}
+
+_Q2_K: Mixture = {"v_proj": Where(_shared_widely, "Q4_K", "Q3_K"), "o_proj": "Q3_K", "down_proj": "Q3_K"}
+_Q3_K_M: Mixture = {
+    "v_proj": Where(_first_two, "Q5_K", "Q4_K"),
+    "o_proj": "Q4_K",
+    "down_proj": Where(_first_sixteenth, "Q5_K", "Q4_K"),
+}
+_IQ4: Mixture = {"v_proj": Where(_shared_widely, "Q5_K"), "down_proj": Where(_first_eighth, "Q5_K")}
+_MORE_BITS: Mixture = {"v_proj": Where(_more_bits, "Q6_K"), "down_proj": Where(_more_bits, "Q6_K")}
+
+# A vision tower's attention loses most at 4 bits, and is a third of its weights; its width rules out K-quants.
+_VISION_Q4_M: Mixture = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_out"), "Q5_0")
 
 # A table is looked up, not multiplied; the pooling head is one small layer that every image passes through.
-_FLOAT_TABLES = {"token_embedding": "float32", "pooling_matrix": "float32"}
+_FLOAT_TABLES: Mixture = {"token_embedding": "float32", "pooling_matrix": "float32"}
 
 _ROWS = (
     Level("BF16", "gguf", "BF16", file_type=32),
+    Level("F16", "gguf", "F16", file_type=1),
     Level("Q8_0", "gguf", "Q8_0", file_type=7),
+    Level("Q6_K", "gguf", "Q6_K", file_type=18),
+    Level("Q5_K_M", "gguf", "Q5_K", {**_MORE_BITS, **_TIED_HEAD_Q6}, file_type=17),
+    Level("Q5_0", "gguf", "Q5_0", _TIED_HEAD_Q6, file_type=8),
+    Level("Q4_K_M", "gguf", "Q4_K", {**_MORE_BITS, **_TIED_HEAD_Q6}, file_type=15),
     Level("Q4_0", "gguf", "Q4_0", _TIED_HEAD_Q6, file_type=2),
+    Level("IQ4_NL", "gguf", "IQ4_NL", {**_IQ4, **_TIED_HEAD_Q6}, file_type=25),
+    Level("Q4_M", "gguf", "IQ4_NL", _VISION_Q4_M, file_type=25),
+    Level("IQ4_XS", "gguf", "IQ4_XS", {**_IQ4, **_TIED_HEAD_Q6}, file_type=30),
+    Level("Q3_K_M", "gguf", "Q3_K", {**_Q3_K_M, **_TIED_HEAD_Q6}, file_type=12),
+    Level("Q2_K", "gguf", "Q2_K", {**_Q2_K, **_TIED_HEAD_Q6}, file_type=10),
     Level("fp32", "onnx", "float32", suffix=""),
     Level("int8", "onnx", "int8", _FLOAT_TABLES, calibrated=True, suffix="_int8"),
 )

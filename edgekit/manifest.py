@@ -19,6 +19,7 @@ from edgekit.errors import ArtifactError, UsageError
 FILE_NAME = "edgekit.json"
 SCHEMA = 1
 _MAX_MANIFEST_BYTES = 8 * 1024 * 1024
+FOREIGN = "made by others and unproven: nobody compared it with an original"
 
 
 class _Frozen(BaseModel):
@@ -96,11 +97,16 @@ class Part(_Frozen):
 
 
 class Source(_Frozen):
-    """The checkpoint: a hash over its files, never its place."""
+    """The checkpoint: a hash over its files, never its place.
+
+    Attributes:
+        revision: `owner/name@commit` on the hub, None where the files came from a folder that does not say.
+    """
 
     name: str
     sha256: str
     files: Mapping[str, str]
+    revision: str | None = None
 
 
 class Gates(_Frozen):
@@ -131,7 +137,7 @@ class Manifest(_Frozen):
     license: str = Field(min_length=1)
     modified: str
     source: Source
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None  # None for a model that sees no images
     tokenizer: FileEntry
     # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.
     settings: Mapping[str, Any]
@@ -139,6 +145,8 @@ class Manifest(_Frozen):
     parts: tuple[Part, ...]
     variants: Mapping[str, Mapping[str, str]]
     default: str
+    # Whether others made the files: nothing is known of the weights that they were made from.
+    foreign: bool = False
     # What a proof must show, from the recipe: an artifact can be proven where its recipe is not installed.
     gates: Gates
 

@@ -18,6 +18,9 @@ class Progress:
     def finish(self) -> None:
         """No phase is under way."""
 
+    def note(self, text: str) -> None:
+        """Something that the user should know."""
+
 
 class Bars(Progress):
     """Progress bars on standard error; none where that is no terminal."""
@@ -42,3 +45,8 @@ class Bars(Progress):
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+    def note(self, text: str) -> None:
+        """Say it on standard error, whether that is a terminal or not."""
+        self.finish()
+        print(f"edgekit: {text}", file=sys.stderr)

@@ -12,6 +12,8 @@ from edgekit.errors import UsageError
 from edgekit.levels import level
 from edgekit.manifest import Gates
 
+STAND_IN_KEY = "edgekit_stand_in"  # what config.json says of a checkpoint that `edgekit synthesize` wrote
+
 
 class Recipe(BaseModel):
     """One model that edgekit can export.
@@ -24,6 +26,8 @@ class Recipe(BaseModel):
         variant: name -> {role: level}.
         default: the variant that is opened when none is named.
         license: the notice that goes with every artifact.
+        config: config.json as the hub has it: the model's shape, for `edgekit synthesize`.
+        generation: what generation_config.json says beyond the family's own.
         stand_in: why this is not the real model, or None. Shown at every open.
     """
 
@@ -40,15 +44,17 @@ class Recipe(BaseModel):
     default: str
     variant: Mapping[str, Mapping[str, str]]
     gates: Gates = Gates()
+    config: Mapping[str, Any] = Field(default_factory=dict)
+    generation: Mapping[str, Any] = Field(default_factory=dict)
 
 
 def recipe(name: str) -> Recipe:
-    """The recipe of this name, checked.
+    """The recipe of this name, checked. `extends = "other"` takes from another recipe what this one does not state.
 
     Raises:
         UsageError: there is no such recipe, or its file is wrong; the message names the key.
     """
-    data = find.load("exports", name)
+    data = _stated(name, ())
     try:
         loaded = Recipe.model_validate({"name": find.find("exports", name).stem, **data})
     except ValidationError as error:
@@ -67,6 +73,30 @@ def recipe(name: str) -> Recipe:
     return loaded
 
 
+def _stated(name: str, descendants: tuple[str, ...]) -> dict[str, Any]:
+    """What a recipe states, on top of what the recipe that it extends states.
+
+    A key replaces the inherited one whole, so that variants and gates can be dropped, too; only `config`, where one
+    size of a model differs from another in a few numbers, is merged key by key.
+    """
+    if name in descendants:
+        raise UsageError(f"recipe {descendants[0]}: extends itself: {' -> '.join((*descendants, name))}")
+    data = find.load("exports", name)
+    if (parent := data.pop("extends", None)) is None:
+        return data
+    if not isinstance(parent, str):
+        raise UsageError(f"recipe {name}: extends: {parent!r:.80}", allowed="the name of a recipe")
+    inherited = _stated(parent, (*descendants, name))
+    return {**inherited, **data, "config": _merged(inherited.get("config", {}), data.get("config", {}))}
+
+
+def _merged(under: Any, over: Any) -> Any:
+    """Two JSON values: objects merge key by key, of anything else the second counts."""
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return {**under, **{key: _merged(under.get(key), value) for key, value in over.items()}}
+
+
 def lookup(config: Mapping[str, Any], dotted: str) -> Any:
     """The value at a dotted key of a nested mapping, None where it is absent."""
     value: Any = config
@@ -81,14 +111,18 @@ def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
 
 
 def choose(config: Mapping[str, Any], name: str | None) -> Recipe:
-    """The named recipe, or the only one that matches this config.json.
+    """The named recipe, or the only one that matches this config.json. A stand-in may have fewer layers than its model.
 
     Raises:
         UsageError: none matches, several match, or the named one does not.
     """
     if name is not None:
         chosen = recipe(name)
-        wrong = [f"{k} = {lookup(config, k)!r}, not {v!r}" for k, v in chosen.match.items() if lookup(config, k) != v]
+        wrong = [
+            f"{k} = {lookup(config, k)!r}, not {v!r}"
+            for k, v in chosen.match.items()
+            if lookup(config, k) != v and not (STAND_IN_KEY in config and k.endswith("num_hidden_layers"))
+        ]
         if wrong:
             raise UsageError(f"recipe {chosen.name} does not fit this checkpoint: {'; '.join(wrong)}")
         return chosen

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,6 +121,12 @@ def ggufs(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(folder).items() if name.endswith(".gguf")}
 
 
+def exported_like(other: Path, source: Path, at: Path) -> dict[str, bytes]:
+    """The weights of `source` at the levels that another artifact has."""
+    levels = list(read_json(other / "edgekit.json")["variants"])
+    return ggufs(artifact.export(source, at, levels=levels, prove=False).folder)
+
+
 def test_what_transformers_saves_exports_to_the_same_bytes(
     transformers_saved: Path, medgemma_artifact: Path, tmp_path: Path
 ) -> None:
@@ -129,8 +136,7 @@ def test_what_transformers_saves_exports_to_the_same_bytes(
     assert "rope_parameters" in config["text_config"]
     assert "rope_scaling" not in config["text_config"]
     assert {"model.language_model.norm.weight", "model.vision_tower.embeddings.patch_embedding.bias"} <= names
-    artifact.export(transformers_saved, tmp_path / "a", prove=False)
-    assert ggufs(tmp_path / "a") == ggufs(medgemma_artifact)
+    assert exported_like(medgemma_artifact, transformers_saved, tmp_path / "a") == ggufs(medgemma_artifact)
 
 
 @pytest.mark.parametrize(
@@ -160,8 +166,7 @@ def test_every_key_layout_exports_to_the_same_bytes(
         return {**renamed, "lm_head.weight": tensors[EMBEDDING].clone()}
 
     rewrite(folder, rename)
-    artifact.export(folder, tmp_path / "a", prove=False)
-    assert ggufs(tmp_path / "a") == ggufs(medgemma_artifact)
+    assert exported_like(medgemma_artifact, folder, tmp_path / "a") == ggufs(medgemma_artifact)
 
 
 def test_both_rope_spellings_mean_the_same(medgemma_source: Path, transformers_saved: Path) -> None:
@@ -177,6 +182,58 @@ def test_one_tensor_under_two_spellings_is_refused(medgemma_source: Path, copied
     folder = copied(medgemma_source)
     rewrite(folder, lambda tensors: {**tensors, f"model.{EMBEDDING.replace('.model', '', 1)}": tensors[EMBEDDING] * 2})
     refused(folder, re.escape(EMBEDDING), tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "language_model.lm_head.weight"])
+@pytest.mark.parametrize("change", ["one row", "all", "shape", "type"])
+def test_an_output_head_that_is_not_the_embedding(
+    medgemma_source: Path, copied: Copy, tmp_path: Path, name: str, change: str
+) -> None:
+    """Trained apart, it differs; stored in another type, it does not."""
+    folder = copied(medgemma_source)
+
+    def add(tensors: dict[str, Any]) -> dict[str, Any]:
+        head = tensors[EMBEDDING].clone()
+        if change == "one row":
+            head[-1, 3] += 1
+        elif change == "all":
+            head *= 1.01
+        elif change == "shape":
+            head = head[:-1]
+        else:
+            head = head.float()
+        return {**tensors, name: head}
+
+    rewrite(folder, add)
+    if change == "type":
+        artifact.export(folder, tmp_path / "a", levels=["Q8_0"], prove=False)
+    else:
+        refused(folder, f"{re.escape(name)} differs from {re.escape(EMBEDDING)}", tmp_path / "a")
+
+
+def test_tensors_of_several_types_are_one_model(
+    medgemma_source: Path, medgemma_artifact: Path, copied: Copy, tmp_path: Path
+) -> None:
+    """What a training left in float32 and what it saved in float16, as far as both hold the same values."""
+    folder = copied(medgemma_source)
+
+    def mix(tensors: dict[str, Any]) -> dict[str, Any]:
+        kinds = {}
+        for i, (name, tensor) in enumerate(sorted(tensors.items())):
+            half = tensor.to(torch.float16)
+            exact = torch.equal(half.float(), tensor.float())
+            kinds[name] = (tensor, tensor.float(), half if exact else tensor.float())[i % 3]
+        return kinds
+
+    rewrite(folder, mix)
+    assert {tensor.dtype for tensor in open_checkpoint(folder).tensors.values()} == {"BF16", "F16", "F32"}
+    exported_like(medgemma_artifact, folder, tmp_path / "a")
+    for path in medgemma_artifact.glob("*.gguf"):
+        # the safetensors library orders tensors by type, and a GGUF file has its source's order
+        expected, ours = ({t.name: t for t in gguf.GGUFReader(p).tensors} for p in (path, tmp_path / "a" / path.name))
+        assert expected.keys() == ours.keys()
+        for name, tensor in expected.items():
+            assert np.array_equal(tensor.data, ours[name].data), (path.name, name)
 
 
 # ---------------------------------------------------------------- files that are not what they must be
@@ -367,7 +424,7 @@ def test_an_unknown_architecture(medsiglip_source: Path, copied: Copy, tmp_path:
     folder = copied(medsiglip_source)
     edit_json(folder / "config.json", {"architectures": architectures})
     error = refused(folder, "architecture", tmp_path / "a")
-    assert error.allowed == "Gemma3ForConditionalGeneration, SiglipModel"
+    assert error.allowed == "Gemma3ForConditionalGeneration, Gemma3ForCausalLM, SiglipModel"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth", "model.ckpt"])
@@ -460,6 +517,31 @@ def test_an_unexpected_tensor(medgemma_source: Path, copied: Copy, tmp_path: Pat
     refused(folder, "1 unexpected tensors: language_model.model.layers.0.adapter.weight", tmp_path / "a")
 
 
+def test_an_adapter_is_refused_with_advice(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
+    folder = copied(medgemma_source)
+    (folder / "model.safetensors").rename(folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    for name in ("", "config.json"):
+        if name:
+            (folder / name).unlink()
+        assert "merge" in str(refused(folder, r"an adapter \(adapter_config.json\)", tmp_path / "a").remedy)
+
+
+def test_an_adapter_left_beside_a_whole_model_does_not_matter(
+    medgemma_source: Path, copied: Copy, tmp_path: Path
+) -> None:
+    folder = copied(medgemma_source)
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    artifact.export(folder, tmp_path / "a", levels=["Q8_0"], prove=False)
+
+
+def test_an_adapter_inside_a_model_is_refused_with_advice(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
+    folder = copied(medgemma_source)
+    name = "language_model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    rewrite(folder, lambda tensors: {**tensors, name: torch.zeros(1)})
+    assert "merge" in str(refused(folder, f"1 unexpected tensors: {re.escape(name)}", tmp_path / "a").remedy)
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 @pytest.mark.parametrize("name", ["layers.3.mlp.up_proj.weight", "norm.weight"])
 def test_weights_that_are_not_finite(
@@ -545,6 +627,10 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(
         ("tie_word_embeddings", False, "tie_word_embeddings"),
         ("vision_config.num_attention_heads", 7, "num_attention_heads"),
         ("vision_config.hidden_act", "relu", "vision_config.hidden_act"),
+        ("text_config.use_bidirectional_attention", True, "use_bidirectional_attention"),
+        ("vision_config", None, "vision_config"),
+        ("quantization_config", {"quant_method": "bitsandbytes"}, "quantized already .'bitsandbytes'"),
+        ("quantization_config", "fp8", "quantized already .'fp8'"),
         ("mm_tokens_per_image", 17, "17 tokens"),
         ("mm_tokens_per_image", 10**12, "mm_tokens_per_image"),
     ],
@@ -686,11 +772,10 @@ def test_added_tokens_that_are_not_what_they_must_be(
     refused(folder, "tokenizer_config.json: added_tokens_decoder", tmp_path / "a")
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model"])
-def test_a_missing_tokenizer(medgemma_source: Path, copied: Copy, tmp_path: Path, name: str) -> None:
+def test_a_missing_tokenizer(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
     folder = copied(medgemma_source)
-    (folder / name).unlink()
-    refused(folder, f"no {name}", tmp_path / "a")
+    (folder / "tokenizer.json").unlink()
+    refused(folder, "no tokenizer.json", tmp_path / "a")
 
 
 @pytest.mark.parametrize(
@@ -721,6 +806,35 @@ def test_a_tokenizer_without_the_formats_tokens(medgemma_source: Path, copied: C
     folder = copied(medgemma_source)
     edit_json(folder / "tokenizer_config.json", {"added_tokens_decoder.2.content": "<start>"})
     refused(folder, "<bos>", tmp_path / "a")
+
+
+# ---------------------------------------------------------------- the hub's cache
+
+
+def test_a_snapshot_of_links_is_the_folder_it_links_to(medgemma_source: Path, tmp_path: Path) -> None:
+    """models--OWNER--NAME/snapshots/COMMIT holds links to blobs/HASH."""
+    storage = tmp_path / "models--some-one--a-model_1.0"
+    snapshot, blobs = storage / "snapshots" / ("0a" * 20), storage / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for i, path in enumerate(sorted(medgemma_source.iterdir())):
+        (blobs / str(i)).write_bytes(path.read_bytes())
+        (snapshot / path.name).symlink_to(Path("../../blobs") / str(i))
+    checkpoint = open_checkpoint(snapshot)
+    assert checkpoint.files == open_checkpoint(medgemma_source).files
+    assert checkpoint.revision == f"some-one/a-model_1.0@{'0a' * 20}"
+    assert artifact.export(snapshot, tmp_path / "a", levels=["Q8_0"], prove=False).manifest.source.sha256
+
+
+@pytest.mark.parametrize(
+    "path", ["models--a--b/snapshots/main", "models--a--b/x/" + "0a" * 20, "snapshots/" + "0a" * 20]
+)
+def test_a_folder_that_is_no_snapshot_has_no_revision(tmp_path: Path, path: str) -> None:
+    folder = tmp_path / path
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    one_tensor(folder / "model.safetensors")
+    assert open_checkpoint(folder).revision is None
 
 
 # ---------------------------------------------------------------- identity

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from edgekit import doctor
+from edgekit.runtime import guard
 
 
 def test_this_machine() -> None:
@@ -36,8 +37,22 @@ def test_a_library_that_crashes_is_a_line(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.0")
     monkeypatch.setattr(doctor, "probe", lambda question: (False, "it died with SIGILL"))
     report = doctor.diagnose()
-    assert "llama_cpp_python   1.0, does not start: it died with SIGILL; try: edgekit setup --force" in str(report)
+    assert "llama_cpp_python   1.0, does not work: it died with SIGILL; try: edgekit setup --force" in str(report)
     assert not next(ability for ability in report.abilities if ability.name == "run GGUF").possible
+
+
+@pytest.mark.parametrize("outcome", ["ok", "plain buffers only", "unusable"])
+def test_the_trial_of_llama_cpp_is_shown(monkeypatch: pytest.MonkeyPatch, outcome: guard.Outcome) -> None:
+    monkeypatch.setattr(doctor, "probe", lambda question: (True, "AVX2"))
+    monkeypatch.setattr(doctor.guard, "verdict", lambda: guard.Verdict(outcome, "it died with SIGSEGV"))
+    report = doctor.diagnose()
+    text = str(report)
+    assert f"weights laid out for this CPU: {outcome} (it died with SIGSEGV)" in text
+    assert ("edgekit setup --force" in text) is (outcome != "ok")
+    assert next(ability for ability in report.abilities if ability.name == "run GGUF").possible is (
+        outcome != "unusable"
+    )
+    assert report.to_dict()["llama_weights"]["outcome"] == outcome
 
 
 def test_gpus() -> None:

@@ -1,8 +1,7 @@
-"""GGUF files against llama.cpp's own quantizer and tokenizer, and the gguf package's independent reader and codecs."""
+"""GGUF files against llama.cpp's tokenizer, and the gguf package's independent reader and codecs."""
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.inputs.passage import sentences
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.levels import LEVELS
 from edgekit.runtime.llamacpp import library
 
 
@@ -32,22 +30,6 @@ def exported(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def tensors(path: Path) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-
-
-@pytest.mark.parametrize("level", ["Q8_0", "Q4_0"])
-def test_bytes_equal_llama_cpps_own_quantizer(exported: Path, tmp_path: Path, level: str) -> None:
-    """No importance matrix: the same types and the same bytes for every tensor, mixtures included."""
-    lib = library()
-    params = lib.llama_model_quantize_default_params()
-    params.ftype = LEVELS[level].file_type
-    theirs = tmp_path / "theirs.gguf"
-    source = next(exported.glob("medgemma-*-BF16.gguf"))
-    assert lib.llama_model_quantize(str(source).encode(), str(theirs).encode(), ctypes.byref(params)) == 0
-    expected, ours = tensors(theirs), tensors(next(exported.glob(f"medgemma-*-{level}.gguf")))
-    assert set(ours) == set(expected)
-    for name, tensor in ours.items():
-        assert tensor.tensor_type == expected[name].tensor_type, name
-        assert np.array_equal(tensor.data, expected[name].data), name
 
 
 @pytest.mark.parametrize("name", ["BF16", "F16", "Q8_0", "Q4_0"])
@@ -74,9 +56,12 @@ def test_codecs_equal_ggufs_numpy_implementation(name: str, rows: Any) -> None:
 @given(arrays(np.float32, (4, 256), elements=st.floats(-10, 10, width=16)))
 @settings(max_examples=50, deadline=None)
 def test_no_weight_moves_further_than_its_types_step(name: str, share: float, rows: Any) -> None:
-    """The largest error as a share of the row's largest weight, from each type's number of levels."""
+    """The largest error as a share of the row's largest weight, from each type's number of levels.
+
+    Scales are F16 numbers, whose smallest step is 2**-24: half of that, 128 times, may come on top.
+    """
     error = np.abs(codecs.roundtrip(rows, name) - rows).max(axis=1)
-    assert (error <= share * np.abs(rows).max(axis=1) + 1e-6).all()
+    assert (error <= share * np.abs(rows).max(axis=1) + 128 * 2**-25).all()
 
 
 def test_a_weight_beyond_f16_is_refused() -> None:
@@ -91,22 +76,46 @@ def test_bf16_keeps_nan_and_infinity() -> None:
     assert np.array_equal(back[0, 1:], rows[0, 1:])
 
 
-def test_a_width_that_does_not_divide_falls_back_and_says_so(exported: Path) -> None:
-    """The second MLP matrix of the vision tower has 336 columns, as awkward as so400m's 4304."""
-    from edgekit import manifest
-
+def test_an_mlp_width_that_does_not_divide_is_filled_with_zeros(exported: Path, medgemma_source: Path) -> None:
+    """The vision tower's MLP is 336 wide, as awkward as so400m's 4304: no large matrix may stay in F16."""
     path = next(exported.glob("mmproj-*-Q8_0.gguf"))
     stored = tensors(path)
-    assert stored["v.blk.0.ffn_down.weight"].tensor_type.name == "F16"
-    assert stored["v.blk.0.ffn_up.weight"].tensor_type.name == "Q8_0"
-    assert stored["mm.input_projection.weight"].tensor_type.name == "F16"
-    (part,) = [p for p in manifest.read(exported).parts if p.role == "vision" and p.level == "Q8_0"]
-    counted = {kind.name: 0 for kind in {tensor.tensor_type for tensor in stored.values()}}
-    for tensor in stored.values():
-        counted[tensor.tensor_type.name] += int(tensor.n_elements)
-    assert part.tensor_types == counted
-    assert part.weights == sum(counted.values())
-    assert part.bits_per_weight == pytest.approx(path.stat().st_size * 8 / part.weights, abs=1e-3)
+    checkpoint = open_checkpoint(medgemma_source)
+    prefix = "vision_tower.vision_model.encoder.layers.1.mlp."
+    for name, ours, zeros in (
+        ("fc1.weight", "v.blk.1.ffn_up.weight", ((0, 16), (0, 0))),
+        ("fc1.bias", "v.blk.1.ffn_up.bias", ((0, 16),)),
+        ("fc2.weight", "v.blk.1.ffn_down.weight", ((0, 0), (0, 16))),
+        ("fc2.bias", "v.blk.1.ffn_down.bias", ((0, 0),)),
+    ):
+        expected = np.pad(checkpoint.read(checkpoint.tensors[prefix + name]), zeros)
+        kind = stored[ours].tensor_type
+        assert kind.name == ("Q8_0" if name.endswith("weight") else "F32")
+        written = quants.dequantize(stored[ours].data, kind)
+        assert written.shape == expected.shape
+        assert np.abs(written - expected).max() <= np.abs(expected).max() / 200
+    assert gguf.GGUFReader(path).fields["clip.vision.feed_forward_length"].contents() == 352
+    assert tensors(next(exported.glob("mmproj-*-BF16.gguf")))["v.blk.1.ffn_up.weight"].shape[1] == 336
+
+
+def test_the_manifest_counts_what_is_stored_as_what(exported: Path) -> None:
+    from edgekit import manifest
+
+    for part in manifest.read(exported).parts:
+        path = exported / part.files[0].path
+        counted: dict[str, int] = {}
+        for tensor in tensors(path).values():
+            counted[tensor.tensor_type.name] = counted.get(tensor.tensor_type.name, 0) + int(tensor.n_elements)
+        assert set(part.tensor_types) == set(counted)
+        padded = sum(counted.values()) - part.weights
+        assert padded == (0 if part.role == "decoder" or part.level in ("BF16", "F16") else 4 * 16 * (160 * 2 + 1))
+        assert part.bits_per_weight == pytest.approx(path.stat().st_size * 8 / part.weights, abs=1e-3)
+
+
+def test_a_quantized_projection_stays_f16(exported: Path) -> None:
+    """llama.cpp would return NaN for every embedding."""
+    for path in exported.glob("mmproj-*.gguf"):
+        assert tensors(path)["mm.input_projection.weight"].tensor_type.name == "F16"
 
 
 def test_norms_are_stored_with_their_one(exported: Path, medgemma_source: Path) -> None:

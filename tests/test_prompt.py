@@ -25,6 +25,7 @@ from edgekit.inputs.prompt import (
     encode_siglip,
     expand_images,
     load_tokenizer,
+    plain_text,
     siglip_text,
     split_at_images,
 )
@@ -127,6 +128,22 @@ def test_text_and_ids_equal_transformers(
     images = [image for message in messages for image in message.images]
     made = processor(text=expected, images=[images] if images else None, add_special_tokens=False)
     assert encode_chat(gemma, expand_images(text, image_tokens)) == list(made["input_ids"][0])
+
+
+@pytest.mark.parametrize("images", [(), IMAGES[:1], IMAGES])
+@pytest.mark.parametrize("text", ["", "The lungs are", "  in this image\n\n", "\nthere"])
+def test_plain_text_is_what_transformers_makes_for_a_model_without_a_template(
+    processor: Any, gemma: Tokenizer, image_tokens: int, text: str, images: tuple[Any, ...]
+) -> None:
+    made = processor(text="<start_of_image>" * len(images) + text, images=[list(images)] if images else None)
+    written = expand_images(plain_text([Message("user", text, images)]), image_tokens)
+    assert encode_chat(gemma, written) == list(made["input_ids"][0])
+
+
+@pytest.mark.parametrize("roles", [(), ("system",), ("assistant",), ("system", "user"), ("user", "assistant", "user")])
+def test_only_one_text_is_continued(roles: Sequence[Any]) -> None:
+    with pytest.raises(InputError, match="no chat template"):
+        plain_text([Message(role, "a") for role in roles])
 
 
 @settings(max_examples=100)

@@ -8,21 +8,28 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from material import edit_json, photo, safetensors_bytes
+from PIL import Image
 
-from edgekit import artifact, families
+from edgekit import artifact, codecs, families, proof_inputs, prove
 from edgekit.checkpoint import open_checkpoint
-from edgekit.errors import GateError
+from edgekit.cli import main
+from edgekit.errors import GateError, InputError
 from edgekit.export import gguf as gguf_export
 from edgekit.export import job
 from edgekit.export import onnx as onnx_export
-from edgekit.families import medgemma
+from edgekit.families import family_of, medgemma
 from edgekit.inputs import prompt
-from edgekit.runtime import compose, llamacpp, torch_reference
+from edgekit.inputs.passage import passage
+from edgekit.manifest import Gates
+from edgekit.runtime import compose, hf_inputs, llamacpp, streamed, torch_reference
 from edgekit.runtime.base import Embeddings, Tokens
 
 GGUF_LEVELS = ("BF16", "Q8_0", "Q4_0")
@@ -53,6 +60,16 @@ def test_loss_grows_as_bits_shrink(medgemma_source: Path, tmp_path: Path) -> Non
     assert loss["BF16"] < loss["Q8_0"] < loss["Q4_0"]
 
 
+def test_a_base_model_is_proven_on_plain_texts(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
+    """Without a chat template: <bos>, images and one text."""
+    source = copied(medgemma_source)
+    (source / "chat_template.jinja").unlink()
+    edit_json(source / "tokenizer_config.json", {"chat_template": ...})
+    done = artifact.export(source, tmp_path / "artifact", levels=["Q8_0"])
+    assert done.manifest.settings["chat"] is False
+    assert all(part.parity is not None and part.parity.positions > 0 for part in done.added)
+
+
 @pytest.mark.parametrize("level", GGUF_LEVELS)
 def test_causal_image_mask_is_refused(
     medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
@@ -66,7 +83,9 @@ def test_norms_without_their_one_are_refused(
     medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = medgemma._norm
-    monkeypatch.setattr(medgemma, "_norm", lambda *args: dataclasses.replace(right(*args), add_one=False))
+    monkeypatch.setattr(
+        medgemma, "_norm", lambda *args, **options: dataclasses.replace(right(*args, **options), add_one=False)
+    )
     refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
 
 
@@ -160,8 +179,10 @@ def test_right_onnx_export_is_proven(medsiglip_source: Path, tmp_path: Path, lev
         assert part.parity.wiring["worst"] > (0.9999 if level == "fp32" else 0.99)
 
 
-@pytest.mark.parametrize("level", ONNX_LEVELS)
-@pytest.mark.parametrize("mistake", ["all positions", "one position", "their mean"])
+@pytest.mark.parametrize(
+    ("mistake", "level"),
+    [("all positions", "fp32"), *((m, level) for m in ("one position", "their mean") for level in ONNX_LEVELS)],
+)
 def test_last_hidden_state_for_pooler_output_is_refused(
     medsiglip_source: Path, tmp_path: Path, level: str, mistake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,3 +231,176 @@ def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path, mon
 def test_tokens_and_embeddings_count_alike() -> None:
     assert len(Tokens((1, 2, 3))) == 3
     assert len(Embeddings(np.zeros((16, 4), np.float32), "x")) == 16
+
+
+# ---------------------------------------------------------------- the streamed reference
+
+
+def planned(source: Path, level: str, role: str) -> tuple[Any, prove.References]:
+    job_ = job.resolve(source, None, [level], {})
+    part = next(part for part in job_.plans() if part.role == role)
+    return part, prove.References(job_.checkpoint, job_.family, job_.config)
+
+
+def whole_model(references: prove.References, part: Any) -> Any:
+    """transformers' model in memory, every tensor as the part's codecs preserve it."""
+    codec_by_name = part.codec_by_name
+
+    def transform(name: str, weights: Any) -> Any:
+        return codecs.roundtrip(weights, codec_by_name.get(name, "F32"))
+
+    return torch_reference.load(references.checkpoint, references.family, references.config, transform)
+
+
+def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_source: Path) -> None:
+    """From pixels on, through transformers' own merging of images and its own head; the head in uneven blocks."""
+    import torch
+
+    part, references = planned(medgemma_source, "Q4_0", "decoder")
+    model = whole_model(references, part)
+    proof = prove._decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates())
+    assert len({len(one.processed["input_ids"]) for one in proof.prompts}) > 1
+    expected = []
+    for one in proof.prompts:
+        pixels = one.processed["pixel_values"]
+        with torch.inference_mode():
+            out = model(
+                input_ids=torch.tensor([one.processed["input_ids"]]),
+                token_type_ids=torch.tensor([one.processed["token_type_ids"]]),
+                pixel_values=None if pixels is None else torch.from_numpy(pixels),
+            )
+        expected.append(out.logits[0, list(one.want)].numpy())
+    assert np.abs(proof._reference(part) - np.concatenate(expected)).max() < 1e-4
+
+
+@pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
+def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: Path, role: str) -> None:
+    part, references = planned(medsiglip_source, "int8", role)
+    model = whole_model(references, part)
+    batch = prove._expected_batch(references, role, proof_inputs.shipped_inputs())
+    expected = np.concatenate([hf_inputs.encode(model, role, batch[i : i + 1]) for i in range(len(batch))])
+    assert np.abs(prove._encoded(references, role, part, batch) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("codec", ["F32", "int8", "Q8_0", "Q4_K", "BF16"])
+def test_rows_blocks_and_the_whole_table_agree(
+    medgemma_source: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = open_checkpoint(medgemma_source)
+    name = "language_model.model.embed_tokens.weight"
+    weights = streamed.Weights(checkpoint, family_of(checkpoint.config), {name: codec})
+    expected = codecs.roundtrip(checkpoint.read(checkpoint.tensors[name]), codec)
+    monkeypatch.setattr(streamed, "_SLICE", 1000)
+    monkeypatch.setattr(streamed, "_BLOCK", 700)
+    assert np.array_equal(weights.read(name), expected)
+    assert np.array_equal(np.concatenate(list(weights.blocks(name))), expected)
+    ids = np.array([0, 1, 2, 77, 2110, 2111])
+    assert np.array_equal(weights.rows(name, ids), expected[ids])
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_large_model_is_never_in_memory(tmp_path: Path) -> None:
+    """1.5 GB of float32 in a file that is all hole; also the way of a model of text alone."""
+    layers, hidden, mlp = 24, 1024, 4096
+    config = {
+        "architectures": ["Gemma3ForCausalLM"], "hidden_size": hidden, "intermediate_size": mlp, "vocab_size": 1000,
+        "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 256,
+        "sliding_window": 16,
+    }  # fmt: skip
+    family = family_of(config)
+    parsed = family.parse(config)
+    header, end = {}, 0
+    for slot in family.roles["decoder"].slots(parsed):
+        size = 2 * int(np.prod(slot.shape))
+        name = slot.name.removeprefix("language_model.")
+        header[name] = {"dtype": "BF16", "shape": list(slot.shape), "data_offsets": [end, end + size]}
+        end += size
+    with (tmp_path / "model.safetensors").open("wb") as file:
+        file.write(safetensors_bytes(header))
+        file.truncate(file.tell() + end)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    peak = 0
+
+    def watch() -> None:
+        nonlocal peak
+        peak = max(peak, anonymous_bytes())
+
+    checkpoint = open_checkpoint(tmp_path)
+    model = streamed.model(parsed, streamed.Weights(checkpoint, family), watch)
+    before = anonymous_bytes()
+    prompts = [{"input_ids": [2, 5, 9, 7] * 6, "token_type_ids": [0] * 24}, {"input_ids": [2], "token_type_ids": [0]}]
+    assert hf_inputs.hidden_states(model, prompts, [[0, 23], [0]], None).shape == (3, hidden)
+    assert end * 2 > 1_500_000_000
+    assert 0 < peak - before < 300_000_000
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
+def anonymous_bytes() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+# ---------------------------------------------------------------- a user's own inputs
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for i in range(3):
+        Image.fromarray(photo(90 + 20 * i, 140, seed=i)).save(folder / f"{i}.png")
+    (folder / "notes.md").write_text("no picture")
+    return folder
+
+
+def test_given_inputs_are_used_and_named(
+    medgemma_artifact: Path, copied: Any, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(medgemma_artifact)
+    text = tmp_path / "text.txt"
+    text.write_text(passage()[1000:])
+    options = ["--level", "Q8_0", "--images", str(pictures), "--text", str(text), "--json"]
+    assert main(["prove", str(folder), *options]) == 0
+    parity = [part["parity"] for part in json.loads(capsys.readouterr().out)["parts"] if part["parity"]]
+    used = proof_inputs.given_inputs(pictures, text)
+    assert {one["inputs"] for one in parity} == {used.name}
+    length = len(passage()[1000:])
+    pattern = (
+        rf"3 given images \(sha256 [0-9a-f]{{12}}\) and a given text of {length} characters \(sha256 [0-9a-f]{{12}}\)"
+    )
+    assert re.fullmatch(pattern, used.name)
+    assert used.images[0].shape == (140, 90, 3)
+
+
+def test_names_follow_contents_not_places(pictures: Path, tmp_path: Path) -> None:
+    name = proof_inputs.given_inputs(pictures, None).name
+    assert name.endswith("and text shipped with edgekit")
+    moved = pictures.rename(tmp_path / "elsewhere")
+    assert proof_inputs.given_inputs(moved, None).name == name
+    Image.fromarray(photo(90, 140, seed=9)).save(moved / "0.png")
+    assert proof_inputs.given_inputs(moved, None).name != name
+
+
+def test_wrong_inputs_are_refused(
+    medgemma_source: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pictures / "2.png").unlink()
+    with pytest.raises(InputError, match="2 images"):
+        proof_inputs.given_inputs(pictures, None)
+    (pictures / "3.png").write_bytes((pictures / "1.png").read_bytes()[:300])
+    with pytest.raises(InputError, match="damaged or truncated"):
+        proof_inputs.given_inputs(pictures, None)
+    with pytest.raises(InputError, match="no such folder"):
+        proof_inputs.given_inputs(tmp_path / "none", None)
+    with pytest.raises(InputError, match="no such text"):
+        proof_inputs.given_inputs(None, tmp_path)
+    text = tmp_path / "text.txt"
+    for data, match in ((b"\xff\xfe", "not UTF-8"), (b" \n", "empty")):
+        text.write_bytes(data)
+        with pytest.raises(InputError, match=match):
+            proof_inputs.given_inputs(None, text)
+    text.write_text("Too short for any window.")
+    target = tmp_path / "artifact"
+    assert main(["export", str(medgemma_source), "--to", str(target), "--text", str(text)]) == 1
+    assert "a proof text of" in capsys.readouterr().err
+    assert not target.exists()

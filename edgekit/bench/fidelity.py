@@ -101,7 +101,8 @@ def record_decoder(model: Model, task: DecoderFidelityTask, dataset: Dataset, wo
     if index.is_file():
         return
     work.mkdir(parents=True, exist_ok=True)
-    answers, hashes, positions = [_answer(model, task, image) for image in dataset.images], [], 0
+    images = dataset.images if model.sees else []
+    answers, hashes, positions = [_answer(model, task, image) for image in images], [], 0
     with logits.open("wb") as stream:
         for document in _documents(model, task, dataset, answers):
             hashes.append(document.sha256)
@@ -144,7 +145,7 @@ def _documents(
     model: ChatModel, task: DecoderFidelityTask, dataset: Dataset, answers: Sequence[str]
 ) -> Iterator[Document]:
     """Every image with its forced answer, then the long text as an answer."""
-    for image, text in zip(dataset.images, answers, strict=True):
+    for image, text in zip(dataset.images if model.sees else [], answers, strict=True):
         segments = model.segments([Message("user", task.prompt, (image,))], answer=text)
         ends = [i for i, segment in enumerate(segments) if isinstance(segment, Embeddings)]
         start = sum(len(segment) for segment in segments[: ends[-1] + 1])

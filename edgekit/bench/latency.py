@@ -37,7 +37,8 @@ def measure(model: Model, task: LatencyTask, dataset: Dataset, load_s: float) ->
     figures = {"load_s": load_s}
     if isinstance(model, ChatModel):
         figures |= _answering(model, task, dataset.images)
-        figures["image_encode_ms"] = _median_ms(lambda image: model.encode_images([image]), fresh)
+        if model.sees:
+            figures["image_encode_ms"] = _median_ms(lambda image: model.encode_images([image]), fresh)
     else:
         figures["image_encode_ms"] = _median_ms(lambda image: model.embed_image([image]), fresh)
         figures["text_encode_ms"] = _median_ms(lambda text: model.embed_text([text]), [task.prompt] * len(fresh))
@@ -46,11 +47,12 @@ def measure(model: Model, task: LatencyTask, dataset: Dataset, load_s: float) ->
 
 def _answering(model: ChatModel, task: LatencyTask, images: Sequence[Any]) -> dict[str, float]:
     waits = []
-    for image in images:
-        *_, generation = model.generate([Message("user", task.prompt, (image,))], max_tokens=1)
+    questions = [Message("user", task.prompt, (image,) if model.sees else ()) for image in images]
+    for question in questions:
+        *_, generation = model.generate([question], max_tokens=1)
         assert isinstance(generation, Generation), "the last item of a stream is the finished answer"
         waits.append(1000 * generation.first_token_s)
-    (logits,) = model.decoder.prefill(model.segments([Message("user", task.prompt, (images[0],))]))
+    (logits,) = model.decoder.prefill(model.segments(questions[:1]))
     steps = []
     for _ in range(task.decode_tokens):
         token = int(logits.argmax())

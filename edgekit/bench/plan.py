@@ -27,9 +27,10 @@ def choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) ->
     for task in chosen:
         if data is None and datasets.source(task.dataset).file:
             raise UsageError(f"task {task.name} needs data", remedy=f"--data DIR, with {datasets.RADIOLOGY} in it")
-        able = [subject for subject in found if task.needs is None or task.needs in subject.abilities]
+        able = [subject for subject in found if _able(task, subject)]
         if not able:
-            raise UsageError(f"task {task.name}: none of these models can {task.needs}")
+            what = f"{task.needs}{' about images' if task.about_images else ''}" if task.needs else "see images"
+            raise UsageError(f"task {task.name}: none of these models can {what}")
         if not any(fits(task, subject) for subject in able):
             raise UsageError(
                 f"task {task.name} compares with full precision, and the checkpoint is not here",
@@ -46,8 +47,12 @@ def _rank(task: Task) -> tuple[bool, int]:
 
 def fits(task: Task, subject: Subject) -> bool:
     """Whether a task can be run on a subject: the ability, and the reference where the task needs one."""
+    return _able(task, subject) and (subject.source is not None or not task.compared)
+
+
+def _able(task: Task, subject: Subject) -> bool:
     able = task.needs is None or task.needs in subject.abilities
-    return able and (subject.source is not None or not task.compared)
+    return able and (subject.manifest.preprocessing is not None or not task.about_images)
 
 
 def notes(found: Sequence[Subject], data: Path | None) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class _Task(BaseModel):
     title: str
 
     needs: ClassVar[str | None] = None
+    about_images: ClassVar[bool] = False  # nothing is left of it for a model that sees none
     headline: ClassVar[str] = ""
     accuracy: ClassVar[bool] = False
     compared: ClassVar[bool] = True  # means nothing without the reference's figures on the same inputs
@@ -98,13 +99,14 @@ class AnswerTask(_OnImages):
     max_tokens: int = Field(gt=0)
 
     needs = "generate"
+    about_images = True
     headline = "accuracy"
     accuracy = True
     compared = False
 
 
 class DecoderFidelityTask(_OnImages):
-    """Logits against the reference's at the same positions: those of answers about images, and of one long text.
+    """Logits against the reference's at the same positions: of answers about images where it sees, of one long text.
 
     `prompt` is asked of every image and the reference's answer to it is forced; `text_prompt` is the question before
     the text; `text_positions` of the text's positions are compared.
@@ -128,6 +130,7 @@ class EncoderFidelityTask(_OnImages):
     prompts: tuple[str, ...] = Field(min_length=1)
 
     headline = "cosine_image"
+    about_images = True
 
 
 class LatencyTask(_OnImages):

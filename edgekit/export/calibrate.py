@@ -67,5 +67,6 @@ def shipped(plan: PartPlan) -> Iterator[NDArray[Any]]:
             yield encode_siglip(tokenizer, [caption], text.max_position_embeddings, text.pad_id)
         return
     preprocessing = plan.family.preprocessing(plan.checkpoint, plan.config)
+    assert preprocessing is not None, "only encoders of images and texts are calibrated"
     for phantom in phantoms.generate(SEED, IMAGES):
         yield normalize(to_pixels([phantom.image], preprocessing), preprocessing)

@@ -1,81 +1,118 @@
-"""Write one part as a GGUF file in one streamed pass: header first, then every tensor in slices.
+"""Write parts as GGUF files: each header first, then all their tensors in one pass over the checkpoint.
 
-Keys and names are those of llama.cpp's own converter, so that any program built on llama.cpp loads the file.
+Keys and names are those of llama.cpp's own converter, so that any program built on llama.cpp loads the files. Tensors
+stand in the order of the checkpoint's files, so that one pass can read and write everything from front to back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgekit import codecs
+from edgekit.checkpoint import Slice
 from edgekit.errors import CheckpointError
-from edgekit.export.plan import PartPlan, Planned, Progress
-from edgekit.export.vocabulary import vocabulary
+from edgekit.export import stream
+from edgekit.export.plan import PartPlan, Planned
+from edgekit.export.vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.medgemma import MedGemmaConfig
+from edgekit.progress import Progress
 from edgekit.recipes import Recipe
 
-_SLICE_WEIGHTS = 4 * 1024 * 1024  # 16 MiB of float32 at a time
+_ALIGNMENT = 32  # GGUF's default
 
 
-def write(plan: PartPlan, recipe: Recipe, path: Path, progress: Progress = lambda weights: None) -> None:
-    """Write a part.
+def write(plans: Mapping[Path, PartPlan], recipe: Recipe, progress: Progress) -> dict[Path, tuple[str, int]]:
+    """Write parts of one checkpoint.
 
     Args:
-        path: the file, inside a staging folder.
+        plans: file, inside a staging folder, -> the part that it holds. A file that an interrupted call left is
+            continued.
+
+    Returns:
+        SHA-256 and length of each file.
 
     Raises:
         CheckpointError: the tokenizer or a tensor is not what it must be.
     """
+    checkpoint = next(iter(plans.values())).checkpoint
+    if any(plan.role == "decoder" for plan in plans.values()):
+        for note in notes(checkpoint):
+            progress.note(note)
+    with ExitStack() as stack:
+        outputs = [stack.enter_context(_output(path, plan, recipe)) for path, plan in plans.items()]
+        stream.write(checkpoint, outputs, progress)
+    return {output.path: output.finish() for output in outputs}
+
+
+def _output(path: Path, plan: PartPlan, recipe: Recipe) -> stream.Output:
+    by_source = {planned.tensor.name: planned for planned in plan.tensors}
+    ordered = [by_source[tensor.name] for tensor in plan.checkpoint.in_order() if tensor.name in by_source]
+    return stream.Output(path, _head(plan, recipe, ordered), [_section(planned) for planned in ordered])
+
+
+def _section(planned: Planned) -> stream.Section:
+    slot, codec = planned.slot, planned.codec
+    form = (codec, planned.shape)
+    padding = -codecs.stored_bytes(codec, planned.shape) % _ALIGNMENT
+    as_stored = planned.tensor.dtype == codec and planned.shape == slot.shape and not slot.add_one and slot.scale == 1
+
+    def encode(piece: Slice) -> stream.Encoded:
+        if as_stored:
+            return piece.data
+        rows = piece.float32()
+        if slot.add_one or slot.scale != 1:
+            rows = (rows + np.float32(slot.add_one)) * np.float32(slot.scale)
+        return codecs.encode(_fill(rows, planned, piece.last).reshape(-1, planned.shape[-1]), codec)
+
+    return stream.Section(planned.tensor.name, planned.tensor.size, form, encode, padding)
+
+
+def _fill(rows: Any, planned: Planned, last: bool) -> Any:
+    """Zeros where the stored shape goes beyond the source's: in every row, and below the last."""
+    missing = [want - have for want, have in zip(planned.shape, planned.slot.shape, strict=True)]
+    missing[0] = missing[0] if last else 0
+    return np.pad(rows, [(0, count) for count in missing]) if any(missing) else rows
+
+
+def _head(plan: PartPlan, recipe: Recipe, ordered: list[Planned]) -> bytes:
+    """Everything before the first tensor's data."""
     import gguf
 
     architecture = plan.family.roles[plan.role].gguf_architecture
     if architecture is None or plan.level.file_type is None:
         raise ValueError(f"{plan.role} has no GGUF form")
-    writer = gguf.GGUFWriter(path, architecture)
-    writer.add_type(gguf.GGUFType.MODEL if architecture != "clip" else gguf.GGUFType.MMPROJ)
-    writer.add_name(recipe.title)
-    writer.add_license(recipe.license.splitlines()[0])
-    writer.add_file_type(plan.level.file_type)
-    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-    _HEADERS[architecture](writer, plan)
-    for planned in plan.tensors:
-        writer.add_tensor_info(
-            planned.slot.gguf,
-            planned.slot.shape,
-            np.dtype(np.float32),
-            codecs.stored_bytes(planned.codec, planned.slot.shape),
-            raw_dtype=codecs.ggml_type(planned.codec),
-        )
-    try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        for planned in plan.tensors:
-            writer.write_tensor_data(_Stream(plan, planned, progress))
-    finally:
-        writer.close()
-
-
-class _Stream:
-    """What the gguf writer takes for an array: it asks for `nbytes` and calls `tofile`."""
-
-    def __init__(self, plan: PartPlan, planned: Planned, progress: Progress) -> None:
-        self._plan, self._planned, self._progress = plan, planned, progress
-        self.nbytes = codecs.stored_bytes(planned.codec, planned.slot.shape)
-
-    def tofile(self, stream: Any) -> None:
-        tensor, slot = self._planned.tensor, self._planned.slot
-        width = slot.shape[-1]
-        rows = max(1, _SLICE_WEIGHTS * slot.shape[0] // tensor.size)
-        for block in self._plan.checkpoint.slices(tensor, rows):
-            if slot.add_one:
-                block = block + np.float32(1)
-            stream.write(codecs.encode(block.reshape(-1, width), self._planned.codec).data)
-            self._progress(block.size)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "head.gguf"
+        writer = gguf.GGUFWriter(path, architecture)
+        writer.add_type(gguf.GGUFType.MODEL if architecture != "clip" else gguf.GGUFType.MMPROJ)
+        writer.add_name(recipe.title)
+        writer.add_size_label(gguf.size_label(plan.weights, 0, 0, 0))
+        writer.add_license(recipe.license.splitlines()[0])
+        writer.add_file_type(plan.level.file_type)
+        writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+        _HEADERS[architecture](writer, plan)
+        for planned in ordered:
+            writer.add_tensor_info(
+                planned.slot.gguf,
+                planned.shape,
+                np.dtype(np.float32),
+                codecs.stored_bytes(planned.codec, planned.shape),
+                raw_dtype=codecs.ggml_type(planned.codec),
+            )
+        try:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
+        finally:
+            writer.close()
+        head = path.read_bytes()
+    return head + bytes(-len(head) % _ALIGNMENT)
 
 
 def _decoder_header(writer: Any, plan: PartPlan) -> None:
@@ -103,22 +140,7 @@ def _decoder_header(writer: Any, plan: PartPlan) -> None:
 
 def _tokenizer_header(writer: Any, plan: PartPlan) -> None:
     checkpoint = plan.checkpoint
-    tokens, scores, types = vocabulary(plan)
-    writer.add_tokenizer_model("llama")  # SentencePiece
-    writer.add_tokenizer_pre("default")
-    writer.add_token_list(tokens)
-    writer.add_token_scores(scores)
-    writer.add_token_types(types)
-    missing = [name for name in ("<bos>", "<eos>", "<unk>", "<pad>") if name.encode() not in tokens]
-    if missing:
-        raise CheckpointError(f"{checkpoint.root}: the tokenizer has no {', '.join(missing)}")
-    writer.add_bos_token_id(tokens.index(b"<bos>"))
-    writer.add_eos_token_id(tokens.index(b"<eos>"))
-    writer.add_unk_token_id(tokens.index(b"<unk>"))
-    writer.add_pad_token_id(tokens.index(b"<pad>"))
-    writer.add_add_bos_token(True)
-    writer.add_add_eos_token(False)
-    writer.add_add_space_prefix(False)
+    add_tokenizer(writer, vocabulary(plan), checkpoint.root)
     if text := checkpoint.chat_template():
         writer.add_chat_template(text)
 
@@ -127,13 +149,15 @@ def _vision_header(writer: Any, plan: PartPlan) -> None:
     config: MedGemmaConfig = plan.config
     vision = config.vision_config
     preprocessing = plan.family.preprocessing(plan.checkpoint, config)
+    assert vision is not None
+    assert preprocessing is not None
     writer.add_clip_has_vision_encoder(True)
     writer.add_clip_projector_type("gemma3")
     writer.add_vision_projection_dim(config.text_config.hidden_size)
     writer.add_vision_image_size(vision.image_size)
     writer.add_vision_patch_size(vision.patch_size)
     writer.add_vision_embedding_length(vision.hidden_size)
-    writer.add_vision_feed_forward_length(vision.intermediate_size)
+    writer.add_vision_feed_forward_length(_stored_width(plan))
     writer.add_vision_block_count(vision.num_hidden_layers)
     writer.add_vision_head_count(vision.num_attention_heads)
     writer.add_vision_image_mean(list(preprocessing.mean))
@@ -148,6 +172,11 @@ def _vision_header(writer: Any, plan: PartPlan) -> None:
         )
     if side // pooled != 4:  # llama.cpp's default
         writer.add_vision_projector_scale_factor(side // pooled)
+
+
+def _stored_width(plan: PartPlan) -> int:
+    """The MLP's width in this file, zeros included."""
+    return next(planned.shape[0] for planned in plan.tensors if planned.slot.kind == "ffn_up")
 
 
 _HEADERS: dict[str, Callable[[Any, PartPlan], None]] = {"gemma3": _decoder_header, "clip": _vision_header}

@@ -32,8 +32,14 @@ class Job:
     config: Any
     recipe: Recipe
     variants: Mapping[str, Mapping[str, str]]
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     settings: Mapping[str, Any]
+
+    @property
+    def stand_in(self) -> str | None:
+        """Why this is not the real model: the recipe's word, or the checkpoint's own."""
+        said = self.checkpoint.config.get("edgekit_stand_in")
+        return self.recipe.stand_in or (str(said)[:500] if said else None)
 
     def plans(self) -> Iterator[PartPlan]:
         """Each part that the variants need, once."""
@@ -63,7 +69,7 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
         changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != chosen.variant[name][role]]
         variants["+".join([name, *changed])] = mixed
     check_tensors(family, checkpoint, config)
-    _check_tokenizer(checkpoint, config)
+    _check_tokenizer(checkpoint, family, config)
     preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
     return Job(checkpoint, family, config, chosen, variants, preprocessing, settings)
 
@@ -79,14 +85,15 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
             )
 
 
-def _check_tokenizer(checkpoint: Checkpoint, config: Any) -> None:
+def _check_tokenizer(checkpoint: Checkpoint, family: Family, config: Any) -> None:
     path = checkpoint.path("tokenizer.json")
     if path is None:
         raise CheckpointError(
             f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
         )
     vocabulary = load_tokenizer(path).get_vocab(with_added_tokens=True)
-    token, highest = max(vocabulary.items(), key=lambda item: item[1])
+    used = ((token, index) for token, index in vocabulary.items() if token not in family.unused_tokens)
+    token, highest = max(used, key=lambda item: item[1])
     if highest >= config.text_config.vocab_size:
         raise CheckpointError(
             f"{path}: token {token!r} has id {highest}, the embedding has {config.text_config.vocab_size} rows"

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+
 from edgekit import codecs
 from edgekit.checkpoint import Checkpoint, Tensor
 from edgekit.families import Family, Slot
@@ -23,14 +25,15 @@ Progress = Callable[[int], None]  # called with the number of weights just writt
 
 @dataclass(frozen=True)
 class Planned:
-    """One tensor: where it comes from and how it is stored."""
+    """One tensor: where it comes from, how it is stored, and in which shape (zeros fill up what the source lacks)."""
 
     slot: Slot
     tensor: Tensor
     codec: str
+    shape: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PartPlan:
     """One part at one level, ready to be written."""
 
@@ -45,6 +48,13 @@ class PartPlan:
     def weights(self) -> int:
         """Number of weights."""
         return sum(planned.tensor.size for planned in self.tensors)
+
+    @property
+    def bytes(self) -> int:
+        """What its tensors take in a file."""
+        if self.level.format == "gguf":
+            return sum(codecs.stored_bytes(planned.codec, planned.shape) for planned in self.tensors)
+        return sum(planned.tensor.size * np.dtype(planned.codec).itemsize for planned in self.tensors)
 
     @cached_property
     def codec_by_name(self) -> Mapping[str, str]:
@@ -67,8 +77,19 @@ def plan(family: Family, role: str, config: Any, checkpoint: Checkpoint, level: 
     """
     slots = family.roles[role].slots(config)
     stored = tensors_of(family, checkpoint, slots)
-    tensors = tuple(Planned(slot, stored[slot.name], codec_of(slot, level)) for slot in slots)
-    return PartPlan(family, role, level, checkpoint, config, tensors)
+    tensors = [Planned(slot, stored[slot.name], codec_of(slot, level), shape_of(slot, level)) for slot in slots]
+    return PartPlan(family, role, level, checkpoint, config, tuple(tensors))
+
+
+# llama.cpp's own choices for rows that do not divide into blocks of 256.
+_FALLBACK = {
+    "Q2_K": "Q4_0",
+    "Q3_K": "Q4_0",
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "IQ4_XS": "IQ4_NL",
+}
 
 
 def codec_of(slot: Slot, level: Level) -> str:
@@ -77,6 +98,17 @@ def codec_of(slot: Slot, level: Level) -> str:
         return "float32" if slot.keep else level.codec_of(slot.kind)
     if slot.keep:
         return slot.keep
-    codec = level.codec_of(slot.kind)
-    # llama.cpp's own choice for a width that does not divide into blocks (so400m's MLP, 4304, in its second matrix).
-    return codec if slot.shape[-1] % codecs.block(codec)[0] == 0 else "F16"
+    width, codec = shape_of(slot, level)[-1], level.codec_of(slot.kind, slot.place)
+    if width % codecs.block(codec)[0]:
+        codec = _FALLBACK.get(codec, "F16")
+    return codec if width % codecs.block(codec)[0] == 0 else "F16"
+
+
+def shape_of(slot: Slot, level: Level) -> tuple[int, ...]:
+    """The shape that a tensor gets at a level: where blocks demand it, its padded axis grows to whole blocks."""
+    if level.format == "onnx" or slot.padded is None:
+        return slot.shape
+    block = codecs.block(level.codec)[0]
+    shape = list(slot.shape)
+    shape[slot.padded] = -(-shape[slot.padded] // block) * block
+    return tuple(shape)

@@ -1,10 +1,13 @@
 """Write an export into its staging folder, `.DIR.partial` beside DIR, so that DIR never holds an unfinished file.
 
-An interrupted run leaves the folder, and a rerun takes over the parts that it finished. Errors remove it.
+An interrupted run leaves the folder, and so does a full disk; a rerun goes on from there. Other errors remove it. While
+an export runs, the folder is locked.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +20,7 @@ from pydantic import ValidationError
 from edgekit import __version__
 from edgekit import manifest as manifests
 from edgekit.errors import ArtifactError
-from edgekit.export import writers
+from edgekit.export import ollama, writers
 from edgekit.export.job import Job
 from edgekit.export.plan import PartPlan
 from edgekit.manifest import FileEntry, Manifest, Part
@@ -37,29 +40,89 @@ _TOOLS = (
 )
 
 
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SUPPORT_BYTES = 64_000_000  # tokenizer files, the vocabulary in a GGUF header and the like
+
+
 @contextmanager
 def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
-    """The staging folder: taken over where it is this job's, removed after an error, left after an interruption."""
-    stamp = f"{__version__} {job.checkpoint.sha256} {job.recipe.name}\n"
-    stamp_file = staging / ".stamp"
+    """The staging folder, locked: gone on with where it is this job's, kept or removed as the module says.
+
+    Raises:
+        ArtifactError: another export is at work on the same folder, or the file system refused something.
+    """
+    stamp = f"{__version__} {job.checkpoint.stamp} {job.recipe.name}\n"
     made = [parent for parent in staging.parents if not parent.exists()]
-    interrupted = False
+    keep = True
     try:
-        resumable = stamp_file.is_file() and stamp_file.read_text(encoding="utf-8") == stamp
-        if staging.exists() and (fresh or not resumable):
-            shutil.rmtree(staging)
-        staging.mkdir(parents=True, exist_ok=True)
-        stamp_file.write_text(stamp, encoding="utf-8")
-        yield
-    except KeyboardInterrupt:
-        interrupted = True
-        raise
+        with _locked(staging):
+            try:
+                if fresh or _read(staging / ".stamp") != stamp:
+                    _empty(staging)
+                (staging / ".stamp").write_text(stamp, encoding="utf-8")
+                yield
+                keep = False  # after publication there is nothing left to keep
+            except OSError as error:
+                keep = error.errno in _NO_SPACE
+                raise
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
+                keep = False
+                raise
+            finally:
+                if not keep:
+                    _remove(staging, made)
     except OSError as error:
         where = error.filename or staging
+        if error.errno in _NO_SPACE:
+            raise ArtifactError(
+                f"{where}: no space left on the disk",
+                remedy=f"make room and run the same command again: it goes on where it stopped; or remove {staging}",
+            ) from error
         raise ArtifactError(f"{where}: {error.strerror or error}", remedy="check free space and permissions") from error
-    finally:  # whatever went wrong, and whoever raised it; after publication there is nothing left to remove
-        if not interrupted and staging.exists():
-            _remove(staging, made)
+
+
+@contextmanager
+def _locked(staging: Path) -> Iterator[None]:
+    """The folder, made where it is not there, locked until the end; a killed process lets go of it."""
+    staging.mkdir(parents=True, exist_ok=True)
+    handle = os.open(staging, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ArtifactError(
+                f"{staging}: another export is writing here", remedy="wait for it, or export to another folder"
+            ) from error
+        yield
+    finally:
+        os.close(handle)
+
+
+def check_space(staging: Path, plans: Sequence[PartPlan]) -> None:
+    """Refuse to start what cannot end for want of disk.
+
+    Raises:
+        ArtifactError: the disk has less room than the parts need; says how much that is.
+    """
+    there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+    need = sum(plan.bytes for plan in plans) + _SUPPORT_BYTES - there
+    free = shutil.disk_usage(staging).free
+    if need > free:
+        raise ArtifactError(
+            f"{staging.parent}: {need / 1e9:.1f} GB are needed for {len(plans)} parts, {free / 1e9:.1f} GB are free",
+            remedy="make room, choose another disk with --to, or fewer levels with --level",
+        )
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _remove(staging: Path, made: Sequence[Path]) -> None:
@@ -102,30 +165,33 @@ def find_part(existing: Manifest | None, key: tuple[str, str]) -> Part | None:
     return next((part for part in (existing.parts if existing else ()) if (part.role, part.level) == key), None)
 
 
-def write_part(job: Job, part_plan: PartPlan, staging: Path, progress: Progress) -> Part:
-    """Write one part, or take it over from an interrupted run that finished it."""
-    record = staging / f".{part_plan.role}-{part_plan.level.name}.json"
-    if finished := _finished(staging, record):
-        return finished
-    progress.start(f"{part_plan.role} {part_plan.level.name}", part_plan.weights)
-    paths = writers.write(part_plan, job.recipe, staging, progress.advance)
-    files = tuple(manifests.file_entry(staging, path) for path in paths)
+def write_parts(job: Job, plans: Sequence[PartPlan], staging: Path, progress: Progress) -> dict[tuple[str, str], Part]:
+    """Write parts by role and level; those that an interrupted run finished are taken over."""
+    records = {plan: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
+    finished = {plan: part for plan, record in records.items() if (part := _finished(staging, record))}
+    todo = [plan for plan in plans if plan not in finished]
+    check_space(staging, todo)
+    for plan, files in writers.write(todo, job.recipe, staging, progress):
+        finished[plan] = _part(job, plan, files)
+        records[plan].write_text(finished[plan].model_dump_json(), encoding="utf-8")
+    return {(plan.role, plan.level.name): part for plan, part in finished.items()}
+
+
+def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...]) -> Part:
     size = sum(file.bytes for file in files)
-    part = Part(
-        id=manifests.part_id(part_plan.role, part_plan.level.format, part_plan.level.name, files),
-        role=part_plan.role,
-        format=part_plan.level.format,
-        level=part_plan.level.name,
+    return Part(
+        id=manifests.part_id(plan.role, plan.level.format, plan.level.name, files),
+        role=plan.role,
+        format=plan.level.format,
+        level=plan.level.name,
         files=files,
-        weights=part_plan.weights,
-        bits_per_weight=round(size * 8 / part_plan.weights, 3),
-        tensor_types=part_plan.histogram(),
-        output=job.family.roles[part_plan.role].output,
-        requires={**writers.requires(part_plan), "memory_bytes": size},
+        weights=plan.weights,
+        bits_per_weight=round(size * 8 / plan.weights, 3),
+        tensor_types=plan.histogram(),
+        output=job.family.roles[plan.role].output,
+        requires={**writers.requires(plan), "memory_bytes": size},
         tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
     )
-    record.write_text(part.model_dump_json(), encoding="utf-8")
-    return part
 
 
 def _finished(staging: Path, record: Path) -> Part | None:
@@ -159,10 +225,15 @@ def manifest_of(
         recipe=job.recipe.name,
         title=job.recipe.title,
         family=job.family.name,
-        stand_in=job.recipe.stand_in,
+        stand_in=job.stand_in,
         license=job.recipe.license,
         modified=_modified(job),
-        source=manifests.Source(name=job.recipe.source, sha256=job.checkpoint.sha256, files=job.checkpoint.files),
+        source=manifests.Source(
+            name=job.recipe.source,
+            sha256=job.checkpoint.sha256,
+            files=job.checkpoint.files,
+            revision=job.checkpoint.revision,
+        ),
         preprocessing=job.preprocessing,
         tokenizer=manifests.file_entry(staging, staging / "tokenizer.json"),
         settings=job.settings,
@@ -172,6 +243,17 @@ def manifest_of(
         default=default,
         gates=job.recipe.gates,
     )
+
+
+def with_modelfiles(manifest: Manifest, staging: Path) -> Manifest:
+    """The manifest with a Modelfile beside it for each variant that Ollama can run."""
+    written = []
+    for variant in manifest.variants:
+        if text := ollama.modelfile(manifest, variant):
+            path = staging / ollama.file_name(variant)
+            path.write_text(text, encoding="utf-8")
+            written.append(manifests.file_entry(staging, path))
+    return manifest.model_copy(update={"support_files": (*manifest.support_files, *written)})
 
 
 def _version(package: str) -> str | None:

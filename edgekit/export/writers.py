@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.export.plan import PartPlan, Progress
+from edgekit import manifest as manifests
+from edgekit.export.plan import PartPlan
+from edgekit.manifest import FileEntry
+from edgekit.progress import Progress
 from edgekit.recipes import Recipe
 
+Written = tuple[PartPlan, tuple[FileEntry, ...]]  # the file that a runtime opens stands first
 
-def write(plan: PartPlan, recipe: Recipe, folder: Path, progress: Progress) -> list[Path]:
-    """Write one part into a staging folder and return its files, the one that a runtime opens first."""
-    return _WRITERS[plan.level.format](plan, recipe, folder, progress)
+
+def write(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
+    """Write parts into a staging folder, each yielded when its files are complete."""
+    for file_format, writer in _WRITERS.items():
+        mine = [plan for plan in plans if plan.level.format == file_format]
+        if mine:
+            yield from writer(mine, recipe, folder, progress)
 
 
 def requires(plan: PartPlan) -> dict[str, Any]:
@@ -24,23 +32,34 @@ def requires(plan: PartPlan) -> dict[str, Any]:
     return {"opset": OPSET, "domains": [""]}
 
 
-def _gguf(plan: PartPlan, recipe: Recipe, folder: Path, progress: Progress) -> list[Path]:
+def _gguf(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
+    """All of them in one pass over the checkpoint."""
     from edgekit.export import gguf
 
+    paths = {folder / _gguf_name(plan, recipe): plan for plan in plans}
+    for path, (digest, length) in gguf.write(paths, recipe, progress).items():
+        yield paths[path], (FileEntry(path=path.name, sha256=digest, bytes=length),)
+
+
+def _gguf_name(plan: PartPlan, recipe: Recipe) -> str:
     prefix = "mmproj-" if plan.family.roles[plan.role].gguf_architecture == "clip" else ""
-    path = folder / f"{prefix}{recipe.stem}-{plan.level.name}.gguf"
-    gguf.write(plan, recipe, path, progress)
-    return [path]
+    return f"{prefix}{recipe.stem}-{plan.level.name}.gguf"
 
 
-def _onnx(plan: PartPlan, recipe: Recipe, folder: Path, progress: Progress) -> list[Path]:
+def _onnx(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
     from edgekit.export import calibrate, onnx
 
-    path = folder / "onnx" / f"{plan.family.roles[plan.role].onnx_stem}{plan.level.suffix}.onnx"
-    path.parent.mkdir(exist_ok=True)
-    ranges = calibrate.measure(plan, calibrate.shipped(plan)) if plan.level.calibrated else None
-    onnx.write(plan, path, ranges, progress)
-    return [path, path.with_name(f"{path.name}_data")]
+    for plan in plans:
+        progress.start(f"{plan.role} {plan.level.name}", plan.weights)
+        path = folder / "onnx" / f"{plan.family.roles[plan.role].onnx_stem}{plan.level.suffix}.onnx"
+        path.parent.mkdir(exist_ok=True)
+        ranges = calibrate.measure(plan, calibrate.shipped(plan)) if plan.level.calibrated else None
+        onnx.write(plan, path, ranges, progress.advance)
+        files = [path, path.with_name(f"{path.name}_data")]
+        yield plan, tuple(manifests.file_entry(folder, file) for file in files)
 
 
-_WRITERS: dict[str, Callable[[PartPlan, Recipe, Path, Progress], list[Path]]] = {"gguf": _gguf, "onnx": _onnx}
+_WRITERS: dict[str, Callable[[Sequence[PartPlan], Recipe, Path, Progress], Iterator[Written]]] = {
+    "gguf": _gguf,
+    "onnx": _onnx,
+}

@@ -1,4 +1,4 @@
-"""The model families that edgekit converts: one module each, one entry here."""
+"""The model families that edgekit converts: one entry each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.families.base import Family, Role, Slot
 
 __all__ = ["FAMILIES", "Family", "Role", "Slot", "family_of"]
 
-FAMILIES: Mapping[str, Family] = {family.name: family for family in (medgemma.FAMILY, medsiglip.FAMILY)}
+FAMILIES: Mapping[str, Family] = {f.name: f for f in (medgemma.FAMILY, medgemma.TEXT_ONLY, medsiglip.FAMILY)}
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

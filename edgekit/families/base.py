@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgekit.checkpoint import Checkpoint, Tensor
+from edgekit.checkpoint import Checkpoint, Tensor, check_copy
 from edgekit.errors import CheckpointError
 from edgekit.levels import Place
 from edgekit.manifest import Preprocessing
@@ -78,8 +78,10 @@ class Family:
         architecture: the entry of config.json's `architectures`.
         parse: config.json -> validated configuration.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
-        preprocessing: how images become pixels.
+        preprocessing: how images become pixels; None for a model that sees none.
         settings: what runtimes must know beside the parts.
+        copies: stored names that must repeat another tensor, and that tensor's canonical name.
+        unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
     """
 
     name: str
@@ -87,8 +89,10 @@ class Family:
     roles: Mapping[str, Role]
     parse: Callable[[Mapping[str, Any]], Any]
     canonical: Callable[[str], str | None]
-    preprocessing: Callable[[Checkpoint, Any], Preprocessing]
+    preprocessing: Callable[[Checkpoint, Any], Preprocessing | None]
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
+    copies: Mapping[str, str] = field(default_factory=dict)
+    unused_tokens: frozenset[str] = frozenset()
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -141,13 +145,17 @@ def check_tensors(family: Family, checkpoint: Checkpoint, config: Any) -> None:
         canonical = family.canonical(name)
         if canonical is not None and spellings.setdefault(canonical, name) != name:
             raise CheckpointError(f"{checkpoint.root}: {name} and {spellings[canonical]} are the same tensor")
-    tensors_of(family, checkpoint, slots)
-    expected = {slot.name for slot in slots}
-    unexpected = [name for canonical, name in spellings.items() if canonical not in expected]
+    found = tensors_of(family, checkpoint, slots)
+    unexpected = [name for canonical, name in spellings.items() if canonical not in found]
     if unexpected:
+        adapter = any("lora_" in name for name in unexpected)
         raise CheckpointError(
-            f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}"
+            f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}",
+            remedy="merge the adapter into the model and save that" if adapter else None,
         )
+    for name, original in family.copies.items():
+        if name in checkpoint.tensors:
+            check_copy(checkpoint, checkpoint.tensors[name], found[original])
 
 
 def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -> Preprocessing:

@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from edgekit.families.base import Config, Count, Slot
+from edgekit.levels import Place
 
 
 class EncoderConfig(Config):
@@ -63,14 +64,29 @@ def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) 
         "mlp.fc1": "ffn_up",
         "mlp.fc2": "ffn_down",
     }
+    # so400m's MLP width, 4304, is no multiple of a block; zeros beyond it change nothing, since gelu(0) = 0.
+    padded = {"mlp.fc1": 0, "mlp.fc2": 1}
     for layer in range(layers):
         source, target = f"{prefix}encoder.layers.{layer}.", f"{blocks}{layer}."
+        place = Place(layer, layers)
         for norm, name in (("layer_norm1", "ln1"), ("layer_norm2", "ln2")):
             slots.append(Slot(f"{source}{norm}.weight", (hidden,), "norm", f"{target}{name}.weight", keep="F32"))
             slots.append(Slot(f"{source}{norm}.bias", (hidden,), "bias", f"{target}{name}.bias", keep="F32"))
         for matrix, shape in shapes.items():
-            slots.append(Slot(f"{source}{matrix}.weight", shape, "matrix", f"{target}{gguf[matrix]}.weight"))
-            slots.append(Slot(f"{source}{matrix}.bias", shape[:1], "bias", f"{target}{gguf[matrix]}.bias", keep="F32"))
+            name, axis = f"{target}{gguf[matrix]}", padded.get(matrix)
+            slots.append(
+                Slot(f"{source}{matrix}.weight", shape, gguf[matrix], f"{name}.weight", place=place, padded=axis)
+            )
+            slots.append(
+                Slot(
+                    f"{source}{matrix}.bias",
+                    shape[:1],
+                    "bias",
+                    f"{name}.bias",
+                    keep="F32",
+                    padded=0 if axis == 0 else None,
+                )
+            )
     return slots
 
 

@@ -12,6 +12,6 @@ def passage() -> str:
     return files("edgekit.inputs").joinpath("passage.txt").read_text(encoding="utf-8").strip()
 
 
-def sentences() -> tuple[str, ...]:
-    """The passage in sentences."""
-    return tuple(f"{s.strip()}." for s in passage().replace("\n", " ").split(". ") if s.strip(" ."))
+def sentences(text: str | None = None) -> tuple[str, ...]:
+    """A text, or the passage, in sentences."""
+    return tuple(f"{s.strip()}." for s in (text or passage()).replace("\n", " ").split(". ") if s.strip(" ."))

@@ -94,6 +94,18 @@ def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
     return text + "<start_of_turn>model\n"
 
 
+def plain_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
+    """The text that a model without a chat format continues: <bos>, the images and the text as it is.
+
+    Raises:
+        InputError: more than one user's message, or a text that contains control tokens.
+    """
+    if len(messages) != 1 or messages[0].role != "user":
+        raise InputError("a conversation with a model that has no chat template", allowed="one text to be continued")
+    check_turn(messages[0].text, control)
+    return "<bos>" + "<start_of_image>" * len(messages[0].images) + messages[0].text
+
+
 def expand_images(text: str, image_tokens: int) -> str:
     """Replace every image by its tokens; the line breaks around it belong to the format the model was trained on."""
     run = "\n\n<start_of_image>" + "<image_soft_token>" * image_tokens + "<end_of_image>\n\n"
@@ -105,7 +117,7 @@ def encode_chat(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def split_at_images(ids: Sequence[int], image_token_id: int) -> list[tuple[int, ...] | int]:
+def split_at_images(ids: Sequence[int], image_token_id: int | None) -> list[tuple[int, ...] | int]:
     """Runs of text ids, and the length of each run of image tokens between them."""
     runs: list[tuple[int, ...] | int] = []
     start = 0

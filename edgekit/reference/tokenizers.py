@@ -112,7 +112,8 @@ def siglip_text(text: str) -> str:
     return " ".join(kept.split())
 
 
-def _added(identity: int, content: str, *, special: bool = True, strip: bool = False) -> dict[str, Any]:
+def added_token(identity: int, content: str, *, special: bool = True, strip: bool = False) -> dict[str, Any]:
+    """One entry of `added_tokens`."""
     return {
         "id": identity,
         "content": content,
@@ -127,14 +128,14 @@ def _added(identity: int, content: str, *, special: bool = True, strip: bool = F
 def gemma_added_tokens() -> list[dict[str, Any]]:
     """Tokens that Hugging Face's tokenizer splits off before BPE: special ones, and runs of newlines as plain ones."""
     special = ["<pad>", "<eos>", "<bos>", "<unk>", *CONTROL]
-    tokens = [_added(i, content) for i, content in enumerate(special)]
-    tokens += [_added(len(special) + i, run, special=False) for i, run in enumerate(NEWLINES)]
-    return [*tokens, _added(architecture.IMAGE_TOKEN, IMAGE_TOKEN)]
+    tokens = [added_token(i, content) for i, content in enumerate(special)]
+    tokens += [added_token(len(special) + i, run, special=False) for i, run in enumerate(NEWLINES)]
+    return [*tokens, added_token(architecture.IMAGE_TOKEN, IMAGE_TOKEN)]
 
 
 def siglip_added_tokens() -> list[dict[str, Any]]:
     """`<pad>` exists in the vocabulary, but padding is done with `</s>`, as in SigLIP."""
-    return [_added(0, "<pad>"), _added(1, "</s>", strip=True), _added(2, "<unk>", strip=True)]
+    return [added_token(0, "<pad>"), added_token(1, "</s>", strip=True), added_token(2, "<unk>", strip=True)]
 
 
 def _merges(model: proto.ModelProto) -> list[list[str]]:
@@ -148,8 +149,8 @@ def _merges(model: proto.ModelProto) -> list[list[str]]:
     return merges
 
 
-def gemma_json(spiece: bytes) -> dict[str, Any]:
-    """tokenizer.json with the ids of a SentencePiece model from `train_gemma`."""
+def gemma_json(spiece: bytes, added: list[dict[str, Any]]) -> dict[str, Any]:
+    """tokenizer.json with the ids of a SentencePiece BPE model and of the tokens that are `added` to it."""
     model = proto.ModelProto()
     model.ParseFromString(spiece)
     bos = {"SpecialToken": {"id": "<bos>", "type_id": 0}}
@@ -159,7 +160,7 @@ def gemma_json(spiece: bytes) -> dict[str, Any]:
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": gemma_added_tokens(),
+        "added_tokens": added,
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
         "pre_tokenizer": {
             "type": "Split",
@@ -190,7 +191,7 @@ def gemma_json(spiece: bytes) -> dict[str, Any]:
             "fuse_unk": True,
             "byte_fallback": True,
             "ignore_merges": False,
-            "vocab": {piece.piece: i for i, piece in enumerate(model.pieces)} | {IMAGE_TOKEN: architecture.IMAGE_TOKEN},
+            "vocab": {piece.piece: i for i, piece in enumerate(model.pieces)} | {t["content"]: t["id"] for t in added},
             "merges": _merges(model),
         },
     }

@@ -52,6 +52,9 @@ said = [word.split(" = ") for word in llama_cpp.llama_print_system_info().decode
 print(" ".join(pair[0].strip() for pair in said if len(pair) == 2 and pair[1].strip() == "1"))
 """
 
+# Exit codes from here on are NTSTATUS errors: an access violation, an illegal instruction.
+_WINDOWS_EXCEPTION = 0xC0000000
+
 # ninja prints [12/131], make [ 9%].
 _STEP = re.compile(r"\s*\[\s*(\d+)(?:/(\d+)|%)\]")
 
@@ -163,10 +166,22 @@ def probe(statement: str) -> tuple[bool, str]:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
         return False, "no answer within 120 s"
-    if done.returncode < 0:
-        return False, f"it died with {signal.Signals(-done.returncode).name}"
+    if died := death(done.returncode):
+        return False, f"it died with {died}"
     printed = (done.stderr if done.returncode else done.stdout).strip().splitlines()
     return done.returncode == 0, printed[-1] if printed else f"exit code {done.returncode}"
+
+
+def death(returncode: int) -> str | None:
+    """What ended a process, by its exit code: a signal's name, Windows' exception code; None if it ended by itself."""
+    if returncode < 0:
+        return signal.Signals(-returncode).name
+    return f"exception 0x{returncode:X}" if returncode >= _WINDOWS_EXCEPTION else None
+
+
+def rebuild_command() -> str:
+    """The command that builds llama.cpp again, without what this CPU's compiler may have got wrong."""
+    return _remedy(amx=True)
 
 
 def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:

@@ -24,36 +24,53 @@ _TOGETHER = 4
 
 @dataclass(frozen=True)
 class ChatSettings:
-    """Token ids and lengths of a chat model, from the manifest's settings."""
+    """Token ids and lengths of a chat model, from the manifest's settings.
 
-    image_tokens: int
-    image_token_id: int
+    Attributes:
+        image_tokens, image_token_id: how many stand for one image, and which; None for a model that sees no images.
+        chat: whether the model was trained on conversations; what other models get is continued as it is.
+    """
+
+    image_tokens: int | None
+    image_token_id: int | None
     stop_token_ids: frozenset[int]
+    chat: bool = True
 
     @classmethod
     def of(cls, settings: Any) -> ChatSettings:
         """Pick them from a manifest's `settings`."""
-        return cls(settings["image_tokens"], settings["image_token_id"], frozenset(settings["stop_token_ids"]))
+        image_tokens, image_id = settings.get("image_tokens"), settings.get("image_token_id")
+        return cls(image_tokens, image_id, frozenset(settings["stop_token_ids"]), settings.get("chat", True))
 
 
 class ChatModel(Model):
-    """A vision encoder in front of a decoder: images and text to text."""
+    """A decoder, with a vision encoder in front of it or without: images and text, or text alone, to text.
+
+    Attributes:
+        sees: whether it takes images.
+    """
 
     abilities = frozenset({"generate", "score", "classify"})
+    sees = True
 
     def __init__(
         self,
         decoder: Decoder,
-        vision: Encoder,
+        vision: Encoder | None,
         tokenizer: Tokenizer,
-        preprocessing: Preprocessing,
+        preprocessing: Preprocessing | None,
         settings: ChatSettings,
         *,
         title: str = "",
         warnings: tuple[str, ...] = (),
     ) -> None:
         self.decoder, self.vision, self.tokenizer, self.preprocessing = decoder, vision, tokenizer, preprocessing
-        self.settings, self.title, self.warnings = settings, title, warnings
+        self.settings, self.title = settings, title
+        self.warnings = (
+            warnings if settings.chat else (*warnings, "this model has no chat template: texts are continued")
+        )
+        self.sees = vision is not None
+        self.abilities = ChatModel.abilities if self.sees else ChatModel.abilities - {"classify"}
         self._embedded: dict[str, Float] = {}
         self._control = prompt.control_tokens(tokenizer)
 
@@ -63,9 +80,15 @@ class ChatModel(Model):
 
     def encode_images(self, images: Sequence[images_.ImageLike]) -> Float:
         """float32 [n, image tokens, hidden]; the same picture is encoded once as long as it is remembered."""
-        return self._encode_pixels(images_.to_pixels(images, self.preprocessing))
+        return self._encode_pixels(self._pixels(images))
+
+    def _pixels(self, images: Sequence[images_.ImageLike]) -> NDArray[np.uint8]:
+        if self.preprocessing is None or self.vision is None:
+            raise InputError(f"{self.title or 'this model'} cannot see images", allowed="text alone")
+        return images_.to_pixels(images, self.preprocessing)
 
     def _encode_pixels(self, pixels: NDArray[np.uint8]) -> Float:
+        assert self.vision is not None, "only a model with a vision encoder makes pixels"
         rows = []
         for one in pixels:
             key = images_.content_hash(one)
@@ -78,13 +101,14 @@ class ChatModel(Model):
 
     def segments(self, messages: Sequence[Message], answer: str | None = None) -> list[Segment]:
         """The prompt as the decoder takes it, images encoded, followed by the model's answer where one is given."""
-        text = prompt.expand_images(prompt.chat_text(messages, self._control), self.settings.image_tokens)
+        images = [image for message in messages for image in message.images]
+        pixels = self._pixels(images) if images else np.empty(0, np.uint8)
+        write = prompt.chat_text if self.settings.chat else prompt.plain_text
+        text = prompt.expand_images(write(messages, self._control), self.settings.image_tokens or 0)
         ids = prompt.encode_chat(self.tokenizer, text)
         if answer is not None:
             prompt.check_turn(answer, self._control)
             ids = [*ids, *self.tokenize(answer)]
-        images = [image for message in messages for image in message.images]
-        pixels = images_.to_pixels(images, self.preprocessing)
         embedded = iter(self._encode_pixels(pixels)) if images else iter(())
         hashes = iter([images_.content_hash(one) for one in pixels])
         segments: list[Segment] = []
@@ -141,6 +165,8 @@ class ChatModel(Model):
 
     def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
         """Probability of each label as the answer to a question that lists them, normalized over the labels."""
+        if self.vision is None:
+            raise self._lacks("classify")
         names = [label if isinstance(label, str) else label[0] for label in labels]
         question = f"Which of these does the image show: {', '.join(names)}?"
         rows = [self.score([Message("user", question, (image,))], names) for image in images]
@@ -148,7 +174,8 @@ class ChatModel(Model):
 
     def close(self) -> None:
         """Free what the libraries hold: the encoder first, it may lean on the decoder."""
-        self.vision.close()
+        if self.vision:
+            self.vision.close()
         self.decoder.close()
 
 

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgekit.checkpoint import Checkpoint
-from edgekit.errors import CheckpointError
 from edgekit.inputs.prompt import Message
 from edgekit.runtime.base import Float
 from edgekit.runtime.torch_reference import torch
@@ -26,32 +25,31 @@ ImageArray = NDArray[np.uint8]
 
 
 def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) -> dict[str, Any]:
-    """A conversation through the checkpoint's chat template and Gemma3Processor.
+    """A conversation through the checkpoint's chat template, then through Gemma 3's processor or, for text alone,
+    through its tokenizer. A base model has no template: it reads <bos>, the images and one text as it is.
 
     Returns:
-        `input_ids` and `token_type_ids` as lists, `pixel_values` float32 [n, 3, size, size] or None.
+        `input_ids` and `token_type_ids` (1 for an image's tokens) as lists, `pixel_values` float32
+        [n, 3, size, size] or None.
     """
-    from transformers import Gemma3Processor
-    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-
-    text = checkpoint.chat_template()
-    if not text:
-        raise CheckpointError(
-            f"{checkpoint.root}: no chat template", allowed="chat_template.jinja, or one in tokenizer_config.json"
-        )
-    processor = Gemma3Processor(
-        Gemma3ImageProcessorPil.from_pretrained(checkpoint.root, local_files_only=True),
-        _tokenizer(checkpoint),
-        image_seq_length=config.mm_tokens_per_image,
-        chat_template=text,
-    )
-    conversation = [
-        {"role": m.role, "content": [*({"type": "image"} for _ in m.images), {"type": "text", "text": m.text}]}
-        for m in messages
-    ]
+    template, tokenizer = checkpoint.chat_template(), _tokenizer(checkpoint)
+    sees = config.vision_config is not None
     images = [_pil(image) for m in messages for image in m.images]
-    rendered = processor.apply_chat_template(conversation, add_generation_prompt=True, tokenize=False)
-    made = processor(text=rendered, images=[images] if images else None, return_tensors="np", add_special_tokens=False)
+    if template is None:
+        rendered = "<start_of_image>" * len(images) + "".join(m.text for m in messages)
+    else:
+        rendered = tokenizer.apply_chat_template(
+            [_turn(message, sees) for message in messages],
+            chat_template=template,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+    added = template is None  # a template writes <bos> itself
+    if not sees:
+        ids = list(tokenizer(rendered, add_special_tokens=added)["input_ids"])
+        return {"input_ids": ids, "token_type_ids": [0] * len(ids), "pixel_values": None}
+    processor = _processor(checkpoint, tokenizer, config)
+    made = processor(text=rendered, images=[images] if images else None, return_tensors="np", add_special_tokens=added)
     return {
         "input_ids": made["input_ids"][0].tolist(),
         "token_type_ids": made["token_type_ids"][0].tolist(),
@@ -59,19 +57,51 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
     }
 
 
-def logits(model: Any, inputs: Mapping[str, Any], want: Sequence[int]) -> Float:
-    """transformers' logits [len(want), vocabulary] at these positions, from ids and pixels in one forward pass."""
+def _turn(message: Message, sees: bool) -> dict[str, Any]:
+    """A message as templates take it: a list of items where there may be images, else a plain text."""
+    if not sees:
+        return {"role": message.role, "content": message.text}
+    content = [*({"type": "image"} for _ in message.images), {"type": "text", "text": message.text}]
+    return {"role": message.role, "content": content}
+
+
+def _processor(checkpoint: Checkpoint, tokenizer: Any, config: Any) -> Any:
+    from transformers import Gemma3Processor
+    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
+
+    return Gemma3Processor(
+        Gemma3ImageProcessorPil.from_pretrained(checkpoint.root, local_files_only=True),
+        tokenizer,
+        image_seq_length=config.mm_tokens_per_image,
+    )
+
+
+def hidden_states(
+    model: Any, prompts: Sequence[Mapping[str, Any]], want: Sequence[Sequence[int]], embedded: Float | None
+) -> Float:
+    """transformers' final hidden states [sum of the wanted, hidden] of all prompts at these positions, in one pass.
+
+    Prompts are filled up on the right: a causal mask hides what follows, and an image's tokens see only their own.
+
+    Args:
+        prompts: from `processed`.
+        embedded: the prompts' images as token embeddings [n, tokens, hidden], in order; None where there are none.
+    """
     th = torch()
-    pixels = inputs["pixel_values"]
+    length = max(len(prompt["input_ids"]) for prompt in prompts)
+    ids, kinds = th.zeros((len(prompts), length), dtype=th.long), th.zeros((len(prompts), length), dtype=th.long)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt["input_ids"])] = th.tensor(prompt["input_ids"])
+        kinds[row, : len(prompt["input_ids"])] = th.tensor(prompt["token_type_ids"])
     with th.inference_mode():
-        output = model(
-            input_ids=th.tensor([inputs["input_ids"]]),
-            token_type_ids=th.tensor([inputs["token_type_ids"]]),
-            pixel_values=None if pixels is None else th.from_numpy(pixels),
-            logits_to_keep=th.tensor(list(want)),
-            use_cache=False,
-        )
-    return np.asarray(output.logits[0].numpy(), np.float32)
+        inputs = model.get_input_embeddings()(ids.where(kinds == 0, 0))  # an image's id may lie beyond the table
+        if embedded is None:
+            images = {}
+        else:
+            inputs[kinds == 1] = th.from_numpy(embedded).flatten(0, 1)
+            images = {"token_type_ids": kinds}
+        hidden = model.model(inputs_embeds=inputs, use_cache=False, **images).last_hidden_state
+    return np.concatenate([hidden[row, list(positions)].numpy() for row, positions in enumerate(want)])
 
 
 def encoder_inputs(
@@ -96,12 +126,13 @@ def encoder_inputs(
 
 
 def encode(model: Any, role: str, batch: NDArray[Any]) -> Float:
-    """transformers' output of one encoder for a batch from `encoder_inputs`, an item at a time."""
+    """transformers' output of one encoder for a batch from `encoder_inputs`, in one pass.
+
+    Attention is torch's fused one: 4,096 patches of several images never make a square matrix.
+    """
     th = torch()
-    forward = _FORWARD[role]
     with th.inference_mode():
-        rows = [forward(model, th.from_numpy(batch[i : i + 1]))[0].numpy() for i in range(len(batch))]
-    return np.asarray(np.stack(rows), np.float32)
+        return np.asarray(_FORWARD[role](model, th.from_numpy(batch)).numpy(), np.float32)
 
 
 _FORWARD = {

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from edgekit.cpu import yield_early
 from edgekit.errors import ArtifactError, InputError, MissingDependencyError
+from edgekit.gguf_gemma import check_decoder, check_projector
+from edgekit.gguf_header import read_header
+from edgekit.runtime import guard
 from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Segment
 
 _BATCH = 512
@@ -68,10 +71,42 @@ class _Log:
 _LOG = _Log()
 
 
+def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text by the vocabulary of a GGUF file, which needs no tensors; special tokens are read as such.
+
+    Raises:
+        ArtifactError: the library refuses the file.
+    """
+    lib = library()
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    model = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+    try:
+        vocabulary, rows = lib.llama_model_get_vocab(model), []
+        for data in (text.encode() for text in texts):
+            room = (lib.llama_token * (len(data) + 1))()
+            count = lib.llama_tokenize(vocabulary, data, len(data), room, len(room), False, True)
+            rows.append([int(token) for token in room[:count]])
+    finally:
+        lib.llama_model_free(model)
+    return rows
+
+
 class LlamaDecoder:
     """A GGUF decoder with its cache: `edgekit.runtime.base.Decoder`."""
 
-    def __init__(self, path: Path, *, context: int, threads: int, image_tokens: int, gpu: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int,
+        image_tokens: int,
+        gpu: bool = False,
+        extra_buffers: bool | None = None,
+    ) -> None:
         """Load a file.
 
         Args:
@@ -79,14 +114,24 @@ class LlamaDecoder:
             threads: for prefill and decode.
             image_tokens: of one image; they must fit one micro-batch, or the library aborts the process.
             gpu: offload all layers where the library was built for one.
+            extra_buffers: let llama.cpp lay out weights for this CPU; what a trial on it showed for None.
 
         Raises:
-            ArtifactError: the library refuses the file.
+            ArtifactError: the file contradicts itself, or the library refuses it.
+            MissingDependencyError: the library does not work on this CPU.
         """
+        check_decoder(read_header(path))
         self._lib = library()
+        self.warnings: tuple[str, ...] = ()
+        if extra_buffers is None:
+            found = guard.verdict()
+            found.require()
+            extra_buffers = found.extra_buffers
+            self.warnings = (found.warning,) if found.warning else ()
         self.context, self.threads = context, threads
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 999 if gpu else 0
+        model_params.use_extra_bufts = extra_buffers
         self.model = self._lib.llama_model_load_from_file(str(path).encode(), model_params)
         if not self.model:
             raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
@@ -193,7 +238,8 @@ class LlamaVision:
     """
 
     def __init__(self, path: Path, decoder: LlamaDecoder, *, size: int, image_tokens: int, gpu: bool = False) -> None:
-        """Load a file. Raises ArtifactError where the library refuses it."""
+        """Load a file. Raises ArtifactError where it contradicts itself, or the library cannot run it."""
+        check_projector(read_header(path))
         self._lib = library()
         from llama_cpp import mtmd_cpp
 

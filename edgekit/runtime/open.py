@@ -14,7 +14,7 @@ from edgekit.devices import Device
 from edgekit.devices import device as load_device
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.manifest import Manifest, Part
+from edgekit.manifest import FOREIGN, Manifest, Part, Preprocessing
 from edgekit.runtime.base import EncoderSpec, Model
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
 
@@ -60,8 +60,9 @@ class _Opening:
         self.threads, self.context, self.gpu = threads, context, gpu
         self.tokenizer = load_tokenizer(folder / manifest.tokenizer.path)
         warnings = [manifest.stand_in] if manifest.stand_in else []
+        warnings += [FOREIGN] if manifest.foreign else []
         for part in parts.values():
-            if part.parity is None:
+            if part.parity is None and not manifest.foreign:
                 warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {folder})")
         self.warnings = tuple(warnings)
 
@@ -71,52 +72,59 @@ class _Opening:
             raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=file_format)
         return self.folder / part.files[0].path
 
+    def preprocessing(self) -> Preprocessing:
+        """How images become pixels. Raises ArtifactError where the manifest does not say."""
+        if self.manifest.preprocessing is None:
+            raise ArtifactError(
+                f"{self.folder / manifests.FILE_NAME}: preprocessing: none for a model that sees images"
+            )
+        return self.manifest.preprocessing
+
 
 def _chat(opening: _Opening) -> Model:
+    """A chat model, with eyes where the variant has a vision part."""
     from edgekit.runtime.llamacpp import LlamaDecoder, LlamaVision
 
     manifest, settings = opening.manifest, opening.manifest.settings
-    decoder_file, vision_file = opening.file("decoder", "gguf"), opening.file("vision", "gguf")
+    sees = "vision" in opening.parts
+    decoder_file = opening.file("decoder", "gguf")
+    vision_file = opening.file("vision", "gguf") if sees else None
+    preprocessing = opening.preprocessing() if sees else None
+    image_tokens = settings["image_tokens"] if sees else 0
     decoder = LlamaDecoder(
-        decoder_file,
-        context=opening.context,
-        threads=opening.threads,
-        image_tokens=settings["image_tokens"],
-        gpu=opening.gpu,
+        decoder_file, context=opening.context, threads=opening.threads, image_tokens=image_tokens, gpu=opening.gpu
     )
-    try:
-        vision = LlamaVision(
-            vision_file,
-            decoder,
-            size=manifest.preprocessing.size,
-            image_tokens=settings["image_tokens"],
-            gpu=opening.gpu,
-        )
-    except ArtifactError:
-        decoder.close()
-        raise
+    vision = None
+    if vision_file and preprocessing:
+        try:
+            vision = LlamaVision(
+                vision_file, decoder, size=preprocessing.size, image_tokens=image_tokens, gpu=opening.gpu
+            )
+        except ArtifactError:
+            decoder.close()
+            raise
     return ChatModel(
         decoder,
         vision,
         opening.tokenizer,
-        manifest.preprocessing,
+        preprocessing,
         ChatSettings.of(settings),
         title=manifest.title,
-        warnings=opening.warnings,
+        warnings=(*opening.warnings, *decoder.warnings),
     )
 
 
 def _contrastive(opening: _Opening) -> Model:
     from edgekit.runtime.ort import OrtEncoder
 
-    manifest, settings = opening.manifest, opening.manifest.settings
-    size = manifest.preprocessing.size
+    manifest, settings, preprocessing = opening.manifest, opening.manifest.settings, opening.preprocessing()
+    size = preprocessing.size
     image = OrtEncoder(
         opening.file("image_encoder", "onnx"),
         EncoderSpec("pixels", "pooled", (size, size, 3)),
         threads=opening.threads,
         output="pooler_output",
-        preprocessing=manifest.preprocessing,
+        preprocessing=preprocessing,
     )
     text = OrtEncoder(
         opening.file("text_encoder", "onnx"),
@@ -129,20 +137,24 @@ def _contrastive(opening: _Opening) -> Model:
         image,
         text,
         opening.tokenizer,
-        manifest.preprocessing,
+        preprocessing,
         settings,
         title=manifest.title,
         warnings=opening.warnings,
     )
 
 
-class _ChatSettings(BaseModel):
+class _TextSettings(BaseModel):
     model_config = ConfigDict(strict=True)
 
     context: _Count
+    stop_token_ids: list[_TokenId]
+    chat: bool = True
+
+
+class _ChatSettings(_TextSettings):
     image_tokens: _Count
     image_token_id: _TokenId
-    stop_token_ids: list[_TokenId]
 
 
 class _ContrastiveSettings(BaseModel):
@@ -156,6 +168,7 @@ class _ContrastiveSettings(BaseModel):
 
 # Which model a set of roles makes, and what the manifest's settings must hold for it.
 _COMPOSERS: dict[frozenset[str], tuple[Callable[[_Opening], Model], type[BaseModel]]] = {
+    frozenset({"decoder"}): (_chat, _TextSettings),
     frozenset({"decoder", "vision"}): (_chat, _ChatSettings),
     frozenset({"image_encoder", "text_encoder"}): (_contrastive, _ContrastiveSettings),
 }

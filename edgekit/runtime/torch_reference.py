@@ -79,10 +79,7 @@ def build(family: Family, config: Any) -> Any:
     return model
 
 
-def _build_medgemma(config: Any) -> Any:
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-
-    text = config.text_config
+def _gemma_text_fields(text: Any) -> dict[str, Any]:
     rope = {
         "full_attention": {"rope_type": "linear", "factor": text.rope_factor, "rope_theta": text.rope_theta},
         "sliding_attention": {"rope_type": "default", "rope_theta": text.rope_local_base_freq},
@@ -90,9 +87,15 @@ def _build_medgemma(config: Any) -> Any:
     if text.rope_factor == 1.0:
         rope["full_attention"] = {"rope_type": "default", "rope_theta": text.rope_theta}
     fields = text.model_dump(exclude={"rope_theta", "rope_local_base_freq", "rope_factor"})
+    return {**fields, "rope_parameters": rope}
+
+
+def _build_medgemma(config: Any) -> Any:
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
     return Gemma3ForConditionalGeneration(
         Gemma3Config(
-            text_config={**fields, "rope_parameters": rope},
+            text_config=_gemma_text_fields(config.text_config),
             vision_config={**config.vision_config.model_dump(), "vision_use_head": False},
             mm_tokens_per_image=config.mm_tokens_per_image,
             image_token_index=config.image_token_index,
@@ -100,6 +103,12 @@ def _build_medgemma(config: Any) -> Any:
             eoi_token_index=config.eoi_token_index,
         )
     )
+
+
+def _build_medgemma_text(config: Any) -> Any:
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    return Gemma3ForCausalLM(Gemma3TextConfig(**_gemma_text_fields(config.text_config)))
 
 
 def _build_medsiglip(config: Any) -> Any:
@@ -110,7 +119,7 @@ def _build_medsiglip(config: Any) -> Any:
     return SiglipModel(SiglipConfig(text_config=text, vision_config=config.vision_config.model_dump()))
 
 
-_BUILDERS = {"medgemma": _build_medgemma, "medsiglip": _build_medsiglip}
+_BUILDERS = {"medgemma": _build_medgemma, "medgemma-text": _build_medgemma_text, "medsiglip": _build_medsiglip}
 
 
 class TorchDecoder:
@@ -138,9 +147,8 @@ class TorchDecoder:
                 else:
                     parts.append(embed(th.tensor(segment.ids)))
                     kinds += [0] * len(segment)
-            output = self._model.model(
-                inputs_embeds=th.cat(parts)[None], token_type_ids=th.tensor([kinds]), use_cache=True
-            )
+            images = {"token_type_ids": th.tensor([kinds])} if any(kinds) else {}  # unknown to a model of text alone
+            output = self._model.model(inputs_embeds=th.cat(parts)[None], use_cache=True, **images)
         self._cache, self._position = output.past_key_values, total
         hidden = output.last_hidden_state[0]
         return (self._head(hidden[i]) for i in ([total - 1] if want is None else want))
@@ -181,38 +189,24 @@ class TorchEncoder:
         """Nothing to free."""
 
 
-def encoders(
-    model: Any, family: Family, preprocessing: Preprocessing, settings: dict[str, Any]
-) -> dict[str, TorchEncoder]:
-    """The encoders of a loaded transformers model, by role."""
-    pixels = (preprocessing.size, preprocessing.size, 3)
-    if family.name == "medgemma":
-        spec = EncoderSpec("pixels", "image_tokens", pixels)
-        return {"vision": TorchEncoder(spec, lambda x: model.model.get_image_features(x).pooler_output, preprocessing)}
-    image, text = EncoderSpec("pixels", "pooled", pixels), EncoderSpec("ids", "pooled", (settings["text_length"],))
-    return {
-        "image_encoder": TorchEncoder(image, lambda x: model.vision_model(pixel_values=x).pooler_output, preprocessing),
-        "text_encoder": TorchEncoder(text, lambda x: model.text_model(input_ids=x).pooler_output, None),
-    }
-
-
 def compose(model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str) -> Model:
     """A `Model` over a loaded transformers model."""
     preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
-    parts = encoders(model, family, preprocessing, settings)
     tokenizer = load_tokenizer(checkpoint.root / "tokenizer.json")
-    if family.name == "medgemma":
+    pixels = (preprocessing.size, preprocessing.size, 3) if preprocessing else ()
+    if "decoder" in family.roles:
+        vision = None
+        if preprocessing:
+            spec = EncoderSpec("pixels", "image_tokens", pixels)
+            vision = TorchEncoder(spec, lambda x: model.model.get_image_features(x).pooler_output, preprocessing)
         return ChatModel(
-            TorchDecoder(model, settings),
-            parts["vision"],
-            tokenizer,
-            preprocessing,
-            ChatSettings.of(settings),
-            title=title,
+            TorchDecoder(model, settings), vision, tokenizer, preprocessing, ChatSettings.of(settings), title=title
         )
+    assert preprocessing is not None
+    image, text = EncoderSpec("pixels", "pooled", pixels), EncoderSpec("ids", "pooled", (settings["text_length"],))
     return ContrastiveModel(
-        parts["image_encoder"],
-        parts["text_encoder"],
+        TorchEncoder(image, lambda x: model.vision_model(pixel_values=x).pooler_output, preprocessing),
+        TorchEncoder(text, lambda x: model.text_model(input_ids=x).pooler_output, None),
         tokenizer,
         preprocessing,
         settings,

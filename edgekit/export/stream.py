@@ -1,0 +1,192 @@
+"""One pass over a checkpoint's shards, in the order in which they lie on disk, that writes any number of files at once.
+
+Each slice is read once and encoded once for every distinct form that any file wants, on all cores; meanwhile every
+file is appended to and hashed in a lane of its own, and so is the source. Nothing is written twice, and nothing but a
+few slices is held.
+
+Beside each unfinished file stands a journal: after every tensor a line with the file's length and its SHA-256 up to
+there. A rerun reads the file once, finds the last line that is true, and goes on behind it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from edgekit.checkpoint import Checkpoint, Slice
+from edgekit.cpu import cpu
+from edgekit.progress import Progress
+
+Encoded = Any  # bytes, or an array that offers them
+_SLICE_WEIGHTS = 2 * 1024 * 1024  # 8 MiB of float32 in every worker
+_AHEAD = 4  # slices under way, beyond one for each worker
+
+
+@dataclass(frozen=True)
+class Section:
+    """One tensor of a file.
+
+    Attributes:
+        name: of the stored tensor that it is made from.
+        weights: numbers in that tensor.
+        form: sections of one tensor with equal forms have equal bytes, so they are encoded once.
+        encode: a slice of the tensor -> its bytes in the file.
+        padding: zero bytes behind it.
+    """
+
+    name: str
+    weights: int
+    form: Hashable
+    encode: Callable[[Slice], Encoded]
+    padding: int
+
+
+class Output:
+    """A file under way: what stands before its first tensor, then its tensors in the pass's order."""
+
+    def __init__(self, path: Path, head: bytes, sections: Sequence[Section]) -> None:
+        self.path = path
+        self._head, self._sections = head, sections
+        self._journal_path = path.with_name(f".{path.name}.journal")
+        self._digest, self._length = hashlib.sha256(), 0
+
+    def __enter__(self) -> Self:
+        done = self._resume()
+        self._todo = {section.name: section for section in self._sections[done:]}
+        self._file = self.path.open("ab", buffering=0)
+        self._journal = self._journal_path.open("a", encoding="ascii")
+        self._lane = ThreadPoolExecutor(1, thread_name_prefix=self.path.name)
+        if not self._length:
+            self._append(self._head)
+            self._mark()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lane.shutdown(cancel_futures=True)
+        self._file.close()
+        self._journal.close()
+
+    @property
+    def weights_left(self) -> int:
+        """Weights that are not in the file yet."""
+        return sum(section.weights for section in self._todo.values())
+
+    def wants(self, name: str) -> Section | None:
+        """What this tensor becomes here; None where that is nothing, or stands in the file already."""
+        return self._todo.get(name)
+
+    def submit(self, section: Section, encoded: Future[Mapping[Hashable, Encoded]], last: bool) -> Future[None]:
+        """Append a slice, once it is encoded, behind those that were submitted before."""
+
+        def take() -> None:
+            self._append(encoded.result()[section.form])
+            if last:
+                self._append(bytes(section.padding))
+                self._mark()
+
+        return self._lane.submit(take)
+
+    def finish(self) -> tuple[str, int]:
+        """SHA-256 and length of the whole file; the journal goes."""
+        self._journal_path.unlink()
+        return self._digest.hexdigest(), self._length
+
+    def _append(self, data: Encoded) -> None:
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        self._length += len(view)
+        while view:  # a raw write may take less than it is given
+            view = view[self._file.write(view) :]
+
+    def _mark(self) -> None:
+        self._journal.write(f"{self._length} {self._digest.hexdigest()}\n")
+        self._journal.flush()
+
+    def _resume(self) -> int:
+        """Cut the file behind the last tensor that is there as the journal says; return how many that are."""
+        marks = self._true_marks()
+        if marks:
+            with self.path.open("r+b") as file:
+                file.truncate(self._length)
+        else:
+            self.path.unlink(missing_ok=True)
+        self._journal_path.write_text("".join(marks), encoding="ascii")
+        return max(len(marks) - 1, 0)  # the first is the head's
+
+    def _true_marks(self) -> list[str]:
+        """The journal's lines up to the first that the file does not bear out; digest and length follow them."""
+        if not self.path.is_file() or not self._journal_path.is_file():
+            return []
+        marks: list[str] = []
+        digest, head = hashlib.sha256(), hashlib.sha256(self._head).hexdigest()
+        with self.path.open("rb") as file:
+            for line in self._journal_path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True):
+                length, _, expected = line.partition(" ")
+                if not line.endswith("\n") or not length.isdigit() or (not marks and expected.strip() != head):
+                    break
+                left = int(length) - file.tell()
+                while left > 0 and (block := file.read(min(left, 1 << 20))):
+                    digest.update(block)
+                    left -= len(block)
+                if left or digest.hexdigest() != expected.strip():
+                    break
+                self._digest, self._length = digest.copy(), int(length)
+                marks.append(line)
+        return marks[: len(self._sections) + 1]
+
+
+def write(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress) -> None:
+    """Read the checkpoint once from end to end, write all files, and tell the checkpoint its shards' hashes.
+
+    Args:
+        outputs: entered as context managers; their sections in the order of `Checkpoint.in_order`.
+        progress: counts weights, those of each file.
+
+    Raises:
+        CheckpointError: a shard ended early or was changed meanwhile, or a weight cannot be encoded.
+        OSError: the disk is full, for instance.
+    """
+    progress.start(_label(outputs), sum(output.weights_left for output in outputs))
+    threads = cpu().usable_cores
+    under_way: deque[tuple[list[Future[None]], int]] = deque()
+
+    def land(at_most: int) -> None:
+        while len(under_way) > at_most:
+            futures, weights = under_way.popleft()
+            for future in futures:
+                future.result()
+            progress.advance(weights)
+
+    with ExitStack() as stack:
+        workers, hashing = (stack.enter_context(ThreadPoolExecutor(count)) for count in (threads, 1))
+        for pool in (workers, hashing):  # after an error nobody waits for what is queued
+            stack.callback(pool.shutdown, cancel_futures=True)
+        for shard in checkpoint.shards:
+            digest = hashlib.sha256()
+            for piece in checkpoint.pieces(shard, _SLICE_WEIGHTS):
+                hashed = hashing.submit(digest.update, piece.data)
+                targets = [(output, section) for output in outputs if (section := output.wants(piece.name))]
+                if targets:
+                    encoded = workers.submit(_encode, piece, [section for _, section in targets])
+                    appended = [output.submit(section, encoded, piece.last) for output, section in targets]
+                under_way.append(([hashed, *(appended if targets else [])], piece.weights * len(targets)))
+                land(threads + _AHEAD)
+            land(0)
+            checkpoint.learn(shard, digest.hexdigest())
+
+
+def _encode(piece: Slice, sections: Sequence[Section]) -> Mapping[Hashable, Encoded]:
+    """The forms of one slice that are wanted, each once."""
+    piece.check()
+    forms = {section.form: section for section in sections}
+    return {form: section.encode(piece) for form, section in forms.items()}
+
+
+def _label(outputs: Sequence[Output]) -> str:
+    return outputs[0].path.name if len(outputs) == 1 else f"{len(outputs)} files"

@@ -1,0 +1,259 @@
+"""The trial of llama.cpp: a library that crashes or computes wrongly is found, remembered, and worked around."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgekit.cpu import cpu
+from edgekit.errors import MissingDependencyError, UsageError
+from edgekit.gguf_header import TYPES, read_header
+from edgekit.runtime import guard, llamacpp, open_model, trial
+from edgekit.runtime.llamacpp import LlamaDecoder
+
+# The real trial in a real process, but for what happens before a model is loaded with llama.cpp's own layouts.
+_BROKEN = """
+import os, signal, sys
+from edgekit.runtime import trial
+right = trial.logits
+def logits(path, *, extra_buffers):
+    if extra_buffers or {everything}:
+        {damage}
+    return right(path, extra_buffers=extra_buffers)
+trial.logits = logits
+trial.main()
+"""
+CRASHES = "os.kill(os.getpid(), signal.SIGSEGV)"
+ANSWERS_ELSE = "return -right(path, extra_buffers=extra_buffers)"
+ANSWERS_NAN = "return right(path, extra_buffers=extra_buffers) * float('nan')"
+
+Starts = list[list[str]]
+
+
+@pytest.fixture(autouse=True)
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
+    """An empty cache, nothing remembered; the trials that were started."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(guard.VARIABLE, raising=False)
+    guard._remembered.cache_clear()
+    started: Starts = []
+    command = guard._command
+    monkeypatch.setattr(guard, "_command", lambda: started.append(command()) or started[-1])
+    yield started
+    guard._remembered.cache_clear()
+
+
+def broken(monkeypatch: pytest.MonkeyPatch, damage: str, *, everything: bool = False) -> None:
+    """Make llama.cpp's own layouts, or all, fail in the trial's process."""
+    script = _BROKEN.format(damage=damage, everything=everything)
+    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", script])
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.gguf"
+    path.write_bytes(trial.tiny_decoder())
+    return path
+
+
+@pytest.fixture
+def buffers() -> Iterator[list[str]]:
+    """The weight buffers that the library says it makes, in one list for all models loaded meanwhile."""
+    lib = llamacpp.library()
+    lines: list[str] = []
+
+    def keep(level: int, text: bytes, user_data: Any) -> None:
+        line = text.decode("utf-8", "replace")
+        if "model buffer size" in line:
+            lines.append(line)
+
+    callback = lib.llama_log_callback(keep)
+    lib.llama_log_set(callback, ctypes.c_void_p(0))
+    yield lines
+    lib.llama_log_set(llamacpp._LOG.callback(lib.llama_log_callback), ctypes.c_void_p(0))
+
+
+def laid_out(lines: list[str]) -> bool:
+    return any("REPACK" in line or "AMX" in line for line in lines)
+
+
+def test_the_installed_library_passes_and_is_remembered(starts: Starts) -> None:
+    found = guard.verdict()
+    assert (found.outcome, found.warning) == ("ok", None)
+    assert guard.verdict() == found
+    guard._remembered.cache_clear()  # as in another process
+    assert guard.verdict() == found
+    assert len(starts) == 1
+    assert guard.verdict(fresh=True).outcome == "ok"
+    assert len(starts) == 2
+
+
+def test_a_crash_falls_back_to_plain_buffers(
+    monkeypatch: pytest.MonkeyPatch, medgemma_artifact: Path, buffers: list[str]
+) -> None:
+    """A real model is opened with plain weights, works, and says why and how to mend it, once."""
+    monkeypatch.setenv(guard.VARIABLE, "default")
+    model = open_model(medgemma_artifact, "Q4_0")
+    usual = model.score([guard_message()], ["yes"])
+    model.close()
+    if not laid_out(buffers):
+        pytest.skip("llama.cpp has no layouts for this CPU")
+    buffers.clear()
+
+    monkeypatch.delenv(guard.VARIABLE)
+    broken(monkeypatch, CRASHES)
+    model = open_model(medgemma_artifact, "Q4_0")
+    assert buffers
+    assert not laid_out(buffers)
+    assert np.allclose(model.score([guard_message()], ["yes"]), usual, atol=0.05)
+    (warning,) = [text for text in model.warnings if "plain buffers" in text]
+    assert "died with SIGSEGV" in warning
+    assert "edgekit setup --force" in warning
+    model.close()
+
+
+def guard_message() -> Any:
+    from edgekit.inputs.prompt import Message
+
+    return Message("user", "Is there a nodule?")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"), [(CRASHES, "SIGSEGV"), (ANSWERS_ELSE, "off by 200%"), (ANSWERS_NAN, "not finite")]
+)
+def test_what_goes_wrong_with_layouts_is_remembered(monkeypatch: pytest.MonkeyPatch, damage: str, said: str) -> None:
+    broken(monkeypatch, damage)
+    found = guard.verdict()
+    assert found.outcome == "plain buffers only"
+    assert said in found.detail
+    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", "raise SystemExit('asked again')"])
+    guard._remembered.cache_clear()
+    assert guard.verdict() == found
+
+
+@pytest.mark.parametrize(("damage", "said"), [(CRASHES, "SIGSEGV"), (ANSWERS_NAN, "not finite")])
+def test_a_library_that_never_works_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, damage: str, said: str
+) -> None:
+    broken(monkeypatch, damage, everything=True)
+    with pytest.raises(MissingDependencyError, match=said) as caught:
+        LlamaDecoder(tiny, context=64, threads=1, image_tokens=1)
+    assert caught.value.remedy is not None
+    assert caught.value.remedy.startswith("edgekit setup --force")
+
+
+def test_a_trial_that_cannot_run_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    working = guard._command
+    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", "raise SystemExit('no room')"])
+    found = guard.verdict()
+    assert (found.outcome, found.extra_buffers) == ("not known", False)
+    assert "no room" in str(found.warning)
+    monkeypatch.setattr(guard, "_command", working)
+    guard._remembered.cache_clear()
+    assert guard.verdict().outcome == "ok"
+
+
+def test_a_trial_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guard, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", "import time; time.sleep(60)"])
+    assert guard.verdict().outcome == "not known"
+
+
+def test_only_a_whole_memory_is_believed(starts: Starts, tmp_path: Path) -> None:
+    right = guard.verdict()
+    (kept,) = (tmp_path / "cache").rglob("*.json")
+    text = kept.read_text()
+    for content in ("", text[:-5], "[]", text.replace('"ok"', '"fine"'), text.replace('"ok"', "[]")):
+        kept.write_text(content)
+        assert guard._read(kept) is None, content
+    guard._remembered.cache_clear()
+    assert guard.verdict() == right
+    assert len(starts) == 2
+    assert kept.read_text() == text
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    blocker = tmp_path / "file"
+    blocker.write_text("")
+    monkeypatch.setenv("EDGEKIT_CACHE", str(blocker / "cache"))
+    assert guard.verdict().outcome == "ok"
+
+
+def test_the_variable_decides(starts: Starts, monkeypatch: pytest.MonkeyPatch, tiny: Path, buffers: list[str]) -> None:
+    for value, extra in (("plain", False), ("default", True)):
+        monkeypatch.setenv(guard.VARIABLE, value)
+        assert guard.verdict().extra_buffers is extra
+        assert guard.verdict().warning is None
+    monkeypatch.setenv(guard.VARIABLE, "plain")
+    LlamaDecoder(tiny, context=64, threads=1, image_tokens=1).close()
+    assert buffers
+    assert not laid_out(buffers)
+    assert not starts
+    monkeypatch.setenv(guard.VARIABLE, "fast")
+    with pytest.raises(UsageError, match=r"EDGEKIT_LLAMA_BUFFERS=fast\nallowed: plain or default"):
+        guard.verdict()
+
+
+def test_the_key_names_library_and_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    keys = [guard.key(), guard.key()]
+    monkeypatch.setattr(guard, "cpu", lambda: dataclasses.replace(cpu(), flags=("amx_tile",)))
+    keys.append(guard.key())
+    library = tmp_path / "lib"
+    library.mkdir()
+    monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(library))
+    keys.append(guard.key())
+    (library / "libllama.so").write_bytes(b"one build")
+    keys.append(guard.key())
+    (library / "libllama.so").write_bytes(b"another build")
+    keys.append(guard.key())
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 5
+
+
+def test_one_wrong_matrix_is_seen(tiny: Path) -> None:
+    """Each layer has a type of its own, so a layout that is wrong for one type only must move the logits enough."""
+    right = trial.logits(tiny, extra_buffers=False)
+    header, whole = read_header(tiny), tiny.read_bytes()
+    for layer in range(len(trial._LAYERS)):
+        for name in trial._MATRICES:
+            tensor = header.tensors[f"blk.{layer}.{name}.weight"]
+            rows = np.frombuffer(whole, np.uint8, tensor.bytes, tensor.offset).reshape(tensor.shape[0], -1)
+            end = tensor.offset + tensor.bytes
+            tiny.write_bytes(whole[: tensor.offset] + np.roll(rows, 1, axis=0).tobytes() + whole[end:])
+            wrong = trial.logits(tiny, extra_buffers=False)
+            off = np.linalg.norm(wrong - right) / np.linalg.norm(right)
+            assert off > 2 * guard.TOLERANCE, (tensor.type, name)
+
+
+def test_the_tiny_decoder_is_what_it_says(tiny: Path) -> None:
+    """Read by gguf's own reader: every type of layer, every matrix of whole blocks and tiles."""
+    import gguf
+
+    reader = gguf.GGUFReader(tiny)
+    ours = read_header(tiny)
+    types = {tensor.tensor_type.name for tensor in reader.tensors}
+    assert types == {*trial._LAYERS, "F32"}
+    for theirs in reader.tensors:
+        found = ours.tensors[theirs.name]
+        assert found.shape == tuple(int(n) for n in reversed(theirs.shape))
+        assert found.offset == theirs.data_offset
+        if len(found.shape) == 2:
+            assert all(side % 32 == 0 for side in found.shape)
+            values = gguf.dequantize(theirs.data, theirs.tensor_type)
+            assert 0.005 < values.std() < 0.2
+            assert abs(values.mean()) < values.std() / 4
+    assert {name for name, _, _ in TYPES.values()} >= types
+
+
+def test_the_trial_needs_no_export_library() -> None:
+    heavy = "{'gguf', 'torch', 'transformers', 'onnx'}"
+    statement = f"import sys, edgekit.runtime.trial as t; t.tiny_decoder(); sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", statement], check=False).returncode == 0

@@ -1,0 +1,200 @@
+"""Exports that are killed, that run out of disk, that collide, and whose source changes under them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import LEVELS, Copy
+from material import contents
+
+from edgekit import artifact
+from edgekit.errors import ArtifactError, CheckpointError
+from edgekit.export import stage
+from edgekit.progress import Progress
+
+LEVEL_OPTIONS = [word for level in LEVELS for word in ("--level", level)]
+
+
+def command(source: Path, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "edgekit", "export", str(source), "--to", str(folder), "--no-prove", *LEVEL_OPTIONS]
+
+
+@pytest.mark.parametrize("moment", [0.02, 0.3, 0.6, 0.9])
+def test_killed_at_any_moment_a_rerun_makes_the_same_bytes(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, moment: float
+) -> None:
+    """SIGKILL, when the staging folder holds this share of all bytes."""
+    folder, staging = tmp_path / "a", tmp_path / ".a.partial"
+    whole = sum(path.stat().st_size for path in medgemma_artifact.glob("*.gguf"))
+    with subprocess.Popen(command(medgemma_source, folder)) as process:
+        while sum(path.stat().st_size for path in staging.glob("*.gguf")) < moment * whole:
+            assert process.poll() is None, "too late to kill it"
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert not folder.exists()
+    assert staging.is_dir()
+    again = Totals()
+    artifact.export(medgemma_source, folder, levels=LEVELS, prove=False, progress=again)
+    assert contents(folder) == contents(medgemma_artifact)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+class Totals(Progress):
+    """Keeps how much each phase had to do."""
+
+    def __init__(self) -> None:
+        self.totals: list[int] = []
+
+    def start(self, label: str, total: int) -> None:
+        self.totals.append(total)
+
+
+def interrupted(source: Path, folder: Path, weights: int = 12_000_000) -> Path:
+    """A staging folder of an export that Ctrl-C ended after so many weights."""
+
+    class CutOff(Progress):
+        left = weights
+
+        def advance(self, units: int = 1) -> None:
+            self.left -= units
+            if self.left < 0:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        artifact.export(source, folder, levels=LEVELS, prove=False, progress=CutOff())
+    return folder.parent / f".{folder.name}.partial"
+
+
+@pytest.mark.parametrize(
+    "damage", ["middle", "tail", "journal cut", "journal longer", "no journal", "no file", "longer"]
+)
+def test_what_does_not_bear_out_its_journal_is_written_again(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, damage: str
+) -> None:
+    staging = interrupted(medgemma_source, tmp_path / "a")
+    file = staging / "medgemma-reference-Q8_0.gguf"
+    journal = staging / f".{file.name}.journal"
+    data, lines = bytearray(file.read_bytes()), journal.read_text().splitlines(keepends=True)
+    assert len(lines) > 10
+    if damage == "middle":
+        data[len(data) // 2] ^= 1
+    elif damage == "tail":
+        data = data[:-100]
+    elif damage == "longer":
+        data += b"x" * 1000
+    elif damage == "journal cut":
+        lines[-1] = lines[-1][:20]
+    elif damage == "journal longer":
+        lines.append(f"{len(data) + 10_000} {'0' * 64}\n")
+    file.write_bytes(data)
+    journal.write_text("".join(lines))
+    if damage == "no journal":
+        journal.unlink()
+    elif damage == "no file":
+        file.unlink()
+    artifact.export(medgemma_source, tmp_path / "a", levels=LEVELS, prove=False)
+    assert contents(tmp_path / "a") == contents(medgemma_artifact)
+
+
+def test_a_resumed_export_does_not_repeat_itself(medgemma_source: Path, tmp_path: Path) -> None:
+    whole, rest = Totals(), Totals()
+    artifact.export(medgemma_source, tmp_path / "b", levels=LEVELS, prove=False, progress=whole)
+    interrupted(medgemma_source, tmp_path / "a", weights=12_000_000)
+    artifact.export(medgemma_source, tmp_path / "a", levels=LEVELS, prove=False, progress=rest)
+    assert rest.totals[0] < whole.totals[0] - 6_000_000
+
+
+def test_a_second_export_into_the_same_folder_refuses(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path
+) -> None:
+    """Two real processes; the first is stopped in its midst, and finishes afterwards as if nothing had been."""
+    folder, staging = tmp_path / "a", tmp_path / ".a.partial"
+    with subprocess.Popen(command(medgemma_source, folder)) as first:
+        while not list(staging.glob("*.gguf")):
+            assert first.poll() is None
+            time.sleep(0.001)
+        first.send_signal(signal.SIGSTOP)
+        second = subprocess.run(command(medgemma_source, folder), capture_output=True, text=True, check=False)
+        first.send_signal(signal.SIGCONT)
+        assert first.wait() == 0
+    assert second.returncode == 1
+    assert "another export is writing here" in second.stderr
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda path: usage._replace(free=70_000_000))
+    with pytest.raises(ArtifactError, match=r"0\.1 GB are needed for 5 parts, 0\.1 GB are free"):
+        artifact.export(medgemma_source, tmp_path / "a", levels=LEVELS, prove=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_loses_nothing(medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path) -> None:
+    """The kernel refuses every file beyond 5 MB, in the midst of the largest."""
+    folder = tmp_path / "a"
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
+
+    failed = subprocess.run(
+        command(medgemma_source, folder), preexec_fn=limit, capture_output=True, text=True, check=False
+    )
+    assert failed.returncode == 1
+    assert "no space left" in failed.stderr
+    assert "goes on where it stopped" in failed.stderr
+    assert not folder.exists()
+    rest = Totals()
+    artifact.export(medgemma_source, folder, levels=LEVELS, prove=False, progress=rest)
+    assert contents(folder) == contents(medgemma_artifact)
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("change", ["other bytes", "touched"])
+def test_a_source_that_changes_while_it_is_read_is_refused(
+    medgemma_source: Path, copied: Copy, tmp_path: Path, change: str
+) -> None:
+    source = copied(medgemma_source)
+    weights = source / "model.safetensors"
+
+    class Meddler(Progress):
+        def advance(self, units: int = 1) -> None:
+            if change == "touched":
+                os.utime(weights)
+            else:
+                with weights.open("r+b") as file:
+                    file.seek(-4, os.SEEK_END)
+                    file.write(b"\1\2\3\4")
+
+    with pytest.raises(CheckpointError, match="was changed while it was read"):
+        artifact.export(source, tmp_path / "work" / "a", levels=LEVELS, prove=False, progress=Meddler())
+    assert not (tmp_path / "work").exists()
+
+
+def test_the_source_hash_of_one_pass_is_that_of_the_files(medgemma_source: Path, medgemma_artifact: Path) -> None:
+    import hashlib
+
+    from edgekit import manifest
+
+    files = manifest.read(medgemma_artifact).source.files
+    for name, digest in files.items():
+        assert hashlib.sha256((medgemma_source / name).read_bytes()).hexdigest() == digest
+    assert "model.safetensors" in files
+
+
+def test_an_unwritable_target_is_one_clear_error(medgemma_source: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(ArtifactError, match="file"):
+        artifact.export(medgemma_source, tmp_path / "file" / "a", levels=LEVELS, prove=False)
+    assert (tmp_path / "file").read_text() == "in the way"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import os
 import platform
@@ -68,6 +69,15 @@ def yield_early() -> None:
     a model of the reference model's shape took 16.7 s on two cores at a load of 8, and 2.9 s with this.
     """
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+
+def give_back_memory() -> None:
+    """Return freed memory to the system, which glibc does not do by itself for small pieces.
+
+    After a tokenizer of 262,144 tokens was read, that is 300 MB.
+    """
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)
 
 
 @functools.cache
@@ -145,7 +155,6 @@ def _windows() -> tuple[str, tuple[str, ...], int]:
 def _windows_memory() -> Memory:
     if sys.platform != "win32":
         return Memory(0, 0)
-    import ctypes
 
     class Status(ctypes.Structure):
         """MEMORYSTATUSEX."""

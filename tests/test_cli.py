@@ -68,7 +68,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert all(re.search(rf"^ +{command} ", text, re.MULTILINE) for command in COMMANDS)
+    assert all(re.search(rf"^ +{command}\b", text, re.MULTILINE) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["export", "--help"], ["bench", "--help"], ["list"]])

@@ -15,7 +15,7 @@ from edgekit import find
 from edgekit.devices import device
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
-from edgekit.levels import LEVELS, level
+from edgekit.levels import LEVELS, Place, level
 from edgekit.recipes import choose, matches, recipe
 
 KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
@@ -54,15 +54,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_levels_format_has_a_writer_and_its_codec_exists() -> None:
     gguf = pytest.importorskip("gguf")
+    # llama.cpp's number for a file of each type, by the gguf package's own table
+    types = {member.name.removeprefix("MOSTLY_"): member.value for member in gguf.LlamaFileType}
     for row in LEVELS.values():
         assert level(row.name) is row
-        codecs = {row.codec, *row.mixture.values()}
+        places = [Place(layer, 34, groups) for layer in range(34) for groups in (1, 4)]
+        codecs = {row.codec, *(row.codec_of(kind, place) for kind in row.mixture for place in places)}
         if row.format == "gguf":
             assert all(codec in gguf.GGMLQuantizationType.__members__ for codec in codecs)
-            # llama.cpp's number for a file of this type, by the gguf package's own table
-            assert row.file_type in {
-                member.value for member in gguf.LlamaFileType if member.name.removeprefix("MOSTLY_") == row.name
-            }
+            # A mixture that llama.cpp does not have goes by its main type.
+            assert row.file_type == types[row.name if row.name in types else row.codec]
         else:
             assert codecs <= {"float32", "int8"}
 
@@ -86,7 +87,8 @@ def test_shipped_recipes_fit_their_family(name: str) -> None:
         assert all(LEVELS[row].format in family.roles[role].formats for role, row in parts.items())
     assert set(found.gates.encoder_cosine_at) <= set(LEVELS)
     if found.stand_in is None:
-        assert "Health AI Developer Foundations" in found.license
+        terms = "Health AI Developer Foundations" if found.source.startswith("google/med") else "Gemma Terms of Use"
+        assert terms in found.license
     else:
         assert "not Med" in found.stand_in
 
@@ -107,11 +109,11 @@ REAL = {"text_config": {"hidden_size": 2560, "num_hidden_layers": 34}, "vision_c
 
 
 def test_where_two_recipes_match_the_user_must_choose() -> None:
-    """MedGemma 1.0 and 1.5 have the same configuration."""
+    """MedGemma 1.0 and 1.5 and Gemma 3 4B have the same configuration."""
     with pytest.raises(UsageError, match="several recipes match") as caught:
         choose(REAL, None)
     assert caught.value.exit_code == 2
-    assert set((caught.value.allowed or "").split(", ")) == {"medgemma-4b", "medgemma-1.5-4b"}
+    assert set((caught.value.allowed or "").split(", ")) == {"medgemma-4b", "medgemma-1.5-4b", "gemma-3-4b"}
     assert "--recipe" in (caught.value.remedy or "")
     assert choose(REAL, "medgemma-4b").name == "medgemma-4b"
 
@@ -190,6 +192,51 @@ def test_a_wrong_recipe_names_its_key(home: Path, change: tuple[str, str], match
     with pytest.raises(UsageError, match=match) as caught:
         recipe("mine")
     assert "mine" in caught.value.message
+
+
+def test_a_recipe_takes_from_another_what_it_does_not_state(home: Path) -> None:
+    (home / "exports" / "mine.toml").write_text(
+        MINE + "[config]\nx = { y = 1, z = [1] }\nw = 2\n[gates]\ndecoder_kl = 0.5"
+    )
+    (home / "exports" / "yours.toml").write_text('extends = "mine"\ntitle = "Yours"\n[config.x]\ny = 3')
+    (home / "exports" / "theirs.toml").write_text(
+        'extends = "yours"\ndefault = "F16"\n[variant.F16]\ndecoder = "F16"\nvision = "F16"\n[gates]\n[config]\nx = 4'
+    )
+    yours, theirs = recipe("yours"), recipe("theirs")
+    assert (yours.name, yours.title, yours.stem, yours.family) == ("yours", "Yours", "mine", "medgemma")
+    assert yours.config == {"x": {"y": 3, "z": [1]}, "w": 2}  # tables merge, lists do not
+    assert yours.variant == recipe("mine").variant
+    assert yours.gates.decoder_kl == 0.5
+    assert theirs.title == "Yours"
+    assert list(theirs.variant) == ["F16"]  # variants and gates are replaced whole
+    assert theirs.gates.decoder_kl != 0.5
+    assert theirs.config == {"x": 4, "w": 2}
+
+
+@pytest.mark.parametrize(
+    ("extends", "match"),
+    [
+        ('"mine"', "extends itself: mine -> mine"),
+        ('"other"', "extends itself: mine -> other -> mine"),
+        ('"nobody"', "unknown recipe 'nobody'"),
+        ('["medgemma-4b"]', "recipe mine: extends"),
+    ],
+)
+def test_a_recipe_that_cannot_be_extended(home: Path, extends: str, match: str) -> None:
+    (home / "exports" / "other.toml").write_text('extends = "mine"')
+    (home / "exports" / "mine.toml").write_text(f"extends = {extends}\n{MINE}")
+    with pytest.raises(UsageError, match=match):
+        recipe("mine")
+
+
+def test_a_stand_in_may_have_fewer_layers_than_its_model() -> None:
+    cut = {**REAL, "text_config": {**REAL["text_config"], "num_hidden_layers": 7}}
+    labelled = {**cut, "edgekit_stand_in": "random weights"}
+    assert choose(labelled, "medgemma-4b").name == "medgemma-4b"
+    with pytest.raises(UsageError, match="num_hidden_layers = 7, not 34"):
+        choose(cut, "medgemma-4b")
+    with pytest.raises(UsageError, match="hidden_size = 5, not 2560"):
+        choose({**labelled, "text_config": {"hidden_size": 5}}, "medgemma-4b")
 
 
 @pytest.mark.parametrize(

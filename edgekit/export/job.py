@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.cpu import give_back_memory
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.export.plan import PartPlan, plan
 from edgekit.families import Family, family_of
@@ -70,6 +71,7 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
         variants["+".join([name, *changed])] = mixed
     check_tensors(family, checkpoint, config)
     _check_tokenizer(checkpoint, family, config)
+    give_back_memory()  # the tokenizer's
     preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
     return Job(checkpoint, family, config, chosen, variants, preprocessing, settings)
 

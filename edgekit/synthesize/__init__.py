@@ -17,7 +17,7 @@ import numpy as np
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.families import FAMILIES, Family, Slot
 from edgekit.progress import Progress
-from edgekit.recipes import STAND_IN_KEY, Recipe, recipe
+from edgekit.recipes import STAND_IN_KEY, Recipe, matches, recipe
 from edgekit.synthesize import files, shards, vocabulary
 from edgekit.synthesize.normals import Normals, Stored, generator, to_bf16
 from edgekit.synthesize.scales import DecoderScales, Filling, Scales, TowerScales
@@ -100,12 +100,10 @@ def configuration(chosen: Recipe, layers: int | None = None, vision_layers: int 
     """The labelled config.json of a recipe's stand-in, perhaps with fewer layers.
 
     Raises:
-        UsageError: the recipe has no `[config]`, or no such part, or the part has fewer layers.
+        UsageError: the recipe has no `[config]` that it matches itself, or no such part, or the part has fewer layers.
     """
-    if not chosen.config:
-        raise UsageError(
-            f"recipe {chosen.name} has no [config] to synthesize from", remedy="edgekit synthesize --help names some"
-        )
+    if not matches(chosen, chosen.config):  # none, or one that was inherited from another size
+        raise UsageError(f"recipe {chosen.name} has no [config] of its model", remedy="edgekit list recipes")
     raw = {**chosen.config, STAND_IN_KEY: f"random weights of {chosen.title}'s shape; not a model"}
     nested = "text_config" in raw
     for part, option, count in (

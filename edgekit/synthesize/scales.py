@@ -5,14 +5,16 @@ embeddings the logits repeat the input token, so nothing matters; and without ou
 
 - *Sharp attention.* Attention logits have a standard deviation of one to two units (`_SHARPNESS`), more in global
   layers, where positions divided by 8 must show.
-- *Logits from the context.* What attention and MLPs add to the residual is as strong as the embedding
+- *Logits from the context.* What attention and MLPs add to the residual is about as strong as the embedding
   (`_CONTEXT`), and the last norm has both signs, which removes the input token from its own prediction. More
   context would be more chaotic than a trained model: each sharp layer multiplies rounding errors, and a right export
   would drift from its reference, too.
-- *Moderate entropy.* The logits' spread follows the vocabulary's size (`_PEAK`).
-- *Outliers as in trained models.* A few residual channels are much weaker or stronger than the rest, the norms before
-  each layer make up for it with weights that are 10 to 50 times as large or 5 times as small; rows and columns differ
-  in scale, and a few columns are 5 to 8 times as large, which costs their quantization blocks precision.
+- *Flat enough logits* (`_PEAK`). The best two tokens of random logits lie close together. An 8-bit matrix product
+  alone moves a logit by 0.6 % of the logits' spread; the spread must keep that far below the margin at which a proof
+  counts a changed top token. The price is an entropy above a trained model's.
+- *Outliers as in trained models.* A few residual channels are much weaker or stronger than the rest, and the norms
+  before each layer make up for it with weights that are over 30 times as large; rows and columns differ in scale, and
+  a few columns are 5 to 8 times as large, which costs their quantization blocks precision.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ from edgekit.families.base import Slot
 Float = NDArray[np.float32]
 Draw = Callable[[str], np.random.Generator]  # a generator for a name
 
-_SHARPNESS = {"local": 1.3, "global": 2.0, "tower": 1.8, "pooling": 4.0}
-_CONTEXT = 0.7  # variance of all that layers add to the residual, in units of the embedding's
+_SHARPNESS = {"local": 1.4, "global": 2.0, "tower": 1.8, "pooling": 4.0}
+_CONTEXT = 0.6  # variance of all that layers add to the residual, in units of the embedding's
 _SHARES = {"local": 1.0, "global": 2.0, "mlp": 0.35}
-_PEAK = 0.5  # spread of the logits, in units of the spread at which one token takes all: sqrt(2 ln(vocabulary))
+_PEAK = 0.35  # spread of the logits, in units of the spread at which one token takes all: sqrt(2 ln(vocabulary))
 _WEAK, _STRONG = 0.06, 5.0  # residual channels that are outliers
-_TOWER_CONTEXT = 1.0
-_FLATNESS, _CONTRAST, _POSITION = 0.5, 4.0, 0.2
+_TOWER_CONTEXT = 1.0  # the same for a tower
+_FLATNESS = 0.5  # how much of their mean patch filters lose: images must differ in more than their brightness
+_CONTRAST, _POSITION = 4.0, 0.2  # strength of patch filters and of position embeddings
 _LAYER = re.compile(r"layers\.(\d+)\.(.+)$")
 
 

@@ -10,8 +10,6 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +18,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from edgekit import manifest as manifests
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import ArtifactError
 from edgekit.export.tokenizer_texts import texts
 from edgekit.gguf_gemma import check_decoder, check_projector, image_tokens
 from edgekit.gguf_header import FILE_TYPES, GgufHeader, read_header
@@ -28,6 +26,7 @@ from edgekit.inputs.gguf_tokenizer import tokenizer_of
 from edgekit.inputs.prompt import control_tokens, load_tokenizer
 from edgekit.manifest import Gates, Manifest, Part, Preprocessing, Source
 from edgekit.runtime.llamacpp import tokenize
+from edgekit.staging import new_folder
 
 _TEXTS = 1000
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently
@@ -72,7 +71,7 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         settings |= _image_settings(headers["decoder"], headers["vision"])
     chosen = load_tokenizer(tokenizer) if tokenizer else tokenizer_of(headers["decoder"])
     differing = _compare(decoder, headers["decoder"], chosen)
-    with _staged(folder) as staging:
+    with new_folder(folder) as staging:
         if tokenizer:
             shutil.copyfile(tokenizer, staging / _TOKENIZER)
         else:
@@ -165,24 +164,6 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
             remedy="--tokenizer FILE with the tokenizer.json of the model that this one was made from",
         )
     return len(wrong)
-
-
-@contextmanager
-def _staged(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder` that takes its name at the end, or is removed."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder}: is not empty", allowed="a new or an empty folder")
-    staging = folder.absolute().with_name(f".{folder.absolute().name}.partial")
-    if staging.exists():
-        shutil.rmtree(staging)
-    staging.mkdir(parents=True)
-    try:
-        yield staging
-        if folder.exists():
-            folder.rmdir()
-        staging.replace(folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _part(role: str, header: GgufHeader, staging: Path) -> Part:

@@ -25,6 +25,7 @@ from edgekit.progress import Progress
 from edgekit.proof_inputs import Inputs, shipped_inputs
 from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
 from edgekit.runtime.open import open_model
+from edgekit.staging import place_of
 
 
 @dataclass(frozen=True)
@@ -69,20 +70,23 @@ def export(
     if compared:
         check_inputs(job.checkpoint, job.config, compared)
     folder = folder.resolve()
-    existing = _existing(folder, job)
-    staging = folder.parent / f".{folder.name}.partial"
-    with stage.staged(staging, job, fresh):
-        stage.copy_existing(folder, existing, staging)
-        plans = {(p.role, p.level.name): p for p in job.plans()}
-        made = {key: part for key in plans if (part := stage.find_part(existing, key))}
-        made |= stage.write_parts(job, [p for key, p in plans.items() if key not in made], staging, progress)
-        support = stage.copy_support(job, staging)
-        manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
-        manifests.write(staging, manifest)
-        if compared:
-            manifest = _prove(staging, manifest, plans, compared, progress)
-        _publish(staging, folder, existing, manifest)
-    progress.finish()
+    staging = place_of(folder)
+    try:
+        with stage.staged(staging, job, fresh):
+            existing = _existing(folder, job)
+            stage.copy_existing(folder, existing, staging)
+            plans = {(p.role, p.level.name): p for p in job.plans()}
+            made = {key: part for key in plans if (part := stage.find_part(existing, key))}
+            made |= stage.write_parts(job, [p for key, p in plans.items() if key not in made], staging, progress)
+            support = stage.copy_support(job, staging)
+            job.checkpoint.check_unchanged()
+            manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
+            manifests.write(staging, manifest)
+            if compared:
+                manifest = _prove(staging, manifest, plans, compared, progress)
+            _publish(staging, folder, existing, manifest)
+    finally:
+        progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
     return Exported(folder, manifest, tuple(part for part in manifest.parts if part.id in fresh_ids))
 
@@ -98,11 +102,13 @@ def prove(
     """Prove an artifact that exists, and record the result in its manifest.
 
     Raises:
-        UsageError: `source` is not what the artifact was made from, or a level is unknown here.
+        UsageError: `source` is not what the artifact was made from, a level is unknown here, or others made the files.
         GateError: a part differs from its original; the manifest is left as it was.
     """
     progress = progress or Progress()
     manifest = manifests.read(folder)
+    if manifest.foreign:
+        raise UsageError(f"{folder}: {manifests.FOREIGN}", remedy="export the original checkpoint instead")
     checkpoint = open_checkpoint(source)
     if checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(
@@ -123,10 +129,16 @@ def prove(
             )
         }
     )
-    proven = _prove(folder, unproven, plans, inputs, progress, tuple(variants))
-    manifests.write(folder, proven)
-    progress.finish()
-    return proven
+    try:
+        proven = _prove(folder, unproven, plans, inputs, progress, tuple(variants))
+    finally:
+        progress.finish()
+    parity = {part.id: part.parity for part in proven.parts if part.id in wanted}
+    current = manifests.read(folder)  # an export may have added levels meanwhile
+    parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in current.parts)
+    current = current.model_copy(update={"parts": parts})
+    manifests.write(folder, current)
+    return current
 
 
 def _existing(folder: Path, job: Job) -> Manifest | None:
@@ -147,8 +159,10 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
             f"{folder}: holds {manifest.recipe} from the source {manifest.source.sha256[:16]}..., not this one",
             remedy="export to another folder",
         )
-    # Support files are written anew, so one that was damaged is mended here.
-    manifests.verify(folder, tuple(file for part in manifest.parts for file in part.files))
+    try:  # support files are written anew
+        manifests.verify(folder, tuple(file for part in manifest.parts for file in part.files))
+    except ArtifactError as error:
+        raise ArtifactError(error.message, remedy=f"remove {folder} and export all its levels again") from error
     return manifest
 
 
@@ -181,16 +195,18 @@ def _prove(
 
 
 def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:
+    """Give the folder its name, or move what is new, and last the manifest, into the one that is there."""
     manifests.write(staging, manifest)
-    listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
-    for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
-        if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
-            path.unlink()
     if existing is None:
+        listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
+        for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
+            if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
+                path.unlink()
         staging.replace(folder)
         return
-    for file in (file for file in manifest.files if file not in existing.files):
-        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
-        (staging / file.path).replace(folder / file.path)
+    kept = {file.path for part in existing.parts for file in part.files}
+    for name in {file.path for file in manifest.files} - kept:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (staging / name).replace(folder / name)
     (staging / manifests.FILE_NAME).replace(folder / manifests.FILE_NAME)
     shutil.rmtree(staging)

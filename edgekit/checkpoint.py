@@ -172,9 +172,13 @@ class Checkpoint:
             CheckpointError: the file is not the one that was opened.
         """
         if _stamp(shard) != self._stamps[shard] or self._hashes.setdefault(shard.name, digest) != digest:
-            raise CheckpointError(
-                f"{shard}: was changed while it was read", remedy="wait until the download is complete and export again"
-            )
+            raise _changed(shard)
+
+    def check_unchanged(self) -> None:
+        """Raise CheckpointError where a file is not the one that was opened."""
+        for path, stamp in self._stamps.items():
+            if not path.is_file() or _stamp(path) != stamp:
+                raise _changed(path)
 
     def read(self, tensor: Tensor) -> NDArray[np.float32]:
         """The whole tensor as float32."""
@@ -215,16 +219,17 @@ class Checkpoint:
     @cached_property
     def files(self) -> dict[str, str]:
         """SHA-256 of every file that determines the model, by name."""
-        present = [self.root / name for name in SOURCE_FILES if (self.root / name).is_file()]
-        return {
-            path.name: self._hashes.get(path.name) or sha256_file(path) for path in sorted([*present, *self.shards])
-        }
+        return {path.name: self._hash(path) for path in sorted(self._stamps)}
+
+    def _hash(self, path: Path) -> str:
+        if path.name not in self._hashes:
+            self._hashes[path.name] = sha256_file(path)
+        return self._hashes[path.name]
 
     @property
     def stamp(self) -> str:
         """What tells this source from another without reading it: names, sizes and times of its files."""
-        present = [path for name in SOURCE_FILES if (path := self.root / name).is_file()]
-        listing = [f"{path.name} {_stamp(path)}" for path in sorted([*present, *self.shards])]
+        listing = [f"{path.name} {stamp}" for path, stamp in sorted(self._stamps.items())]
         return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
     @property
@@ -267,7 +272,8 @@ def open_checkpoint(root: Path) -> Checkpoint:
                 raise CheckpointError(f"{shard}: {tensor.name} stands in {tensors[tensor.name].path.name} too")
             tensors[tensor.name] = tensor
     _check_index(root, tensors)
-    return Checkpoint(root, config, tensors, tuple(shards), {shard: _stamp(shard) for shard in shards})
+    others = [path for name in SOURCE_FILES if (path := root / name).is_file()]
+    return Checkpoint(root, config, tensors, tuple(shards), {path: _stamp(path) for path in (*shards, *others)})
 
 
 def check_copy(checkpoint: Checkpoint, copy: Tensor, original: Tensor) -> None:
@@ -293,8 +299,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: too large, not JSON, or not an object.
     """
-    if path.stat().st_size > _MAX_JSON_BYTES:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes", allowed=f"at most {_MAX_JSON_BYTES} bytes")
+    check_size(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -302,6 +307,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: holds a {type(data).__name__}", allowed="a JSON object")
     return data
+
+
+def check_size(path: Path) -> None:
+    """Raise CheckpointError where a JSON file is larger than any of these needs to be."""
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise CheckpointError(f"{path}: {path.stat().st_size} bytes", allowed=f"at most {_MAX_JSON_BYTES} bytes")
 
 
 def read_header(path: Path) -> list[Tensor]:
@@ -366,6 +377,12 @@ def _exactly(stream: Any, count: int, path: Path) -> bytes:
     if len(data) != count:
         raise CheckpointError(f"{path}: ends early", remedy="download it again")
     return bytes(data)
+
+
+def _changed(path: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: was changed while it was read", remedy="wait until the download is complete and export again"
+    )
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.cpu import yield_early
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, MissingDependencyError
 
 INTERRUPTED = 130
 
@@ -229,6 +229,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EdgekitError as error:
         report_error(error, options.json)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("edgekit"):
+            raise
+        missing = MissingDependencyError(f"{error.name} is not installed", remedy="pip install 'edgekit[export]'")
+        report_error(missing, options.json)
+        return missing.exit_code
     except KeyboardInterrupt:
         print("edgekit: interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -53,6 +53,9 @@ def export(options: Namespace) -> int:
     from edgekit.proof_inputs import given_inputs
 
     parts = dict(_part(text) for text in options.part)
+    given = options.images or options.text
+    if given and options.no_prove:
+        raise UsageError(f"{given} is for the proof", allowed="--images and --text, or --no-prove")
     done = artifact.export(
         _downloaded(options) if options.download else source_folder(options.source, options.revision),
         options.to,
@@ -61,7 +64,7 @@ def export(options: Namespace) -> int:
         parts=parts,
         prove=not options.no_prove,
         fresh=options.fresh,
-        inputs=given_inputs(options.images, options.text),
+        inputs=given_inputs(options.images, options.text) if given else None,
         progress=Bars(),
     )
     if options.json:
@@ -299,6 +302,8 @@ def source_folder(name: str, revision: str | None = None) -> Path:
     """
     from edgekit import hub, reference
 
+    if revision and (Path(name).is_dir() or not hub.is_id(name)):
+        raise UsageError(f"--revision {revision} of {name}", allowed="a model of the hub, as owner/name")
     if Path(name).is_dir():
         return Path(name)
     if found := reference.path(name):

@@ -59,6 +59,10 @@ class ArtifactError(EdgekitError):
     """An artifact folder, its files or its manifest are not what they must be."""
 
 
+class NoSpaceError(ArtifactError):
+    """The disk is too small for what is to be written."""
+
+
 class InputError(EdgekitError):
     """An image or a prompt cannot be used."""
 

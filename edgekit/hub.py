@@ -189,7 +189,7 @@ def _terms(repository: str, info: Any, endpoint: str) -> Terms | None:
         return None
     page = f"{endpoint}/{repository}"
     url = link if isinstance(link, str) and link.startswith("https://") else page
-    return Terms(repository, _printable(name or license_ or "the terms on the model's page"), _printable(url))
+    return Terms(repository, _printable(name or license_ or "terms on the model's page"), _printable(url))
 
 
 def _printable(text: Any) -> str:

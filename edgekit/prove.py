@@ -14,6 +14,7 @@ a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -378,6 +379,8 @@ def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]
 def _in_a_file(rows: int, columns: int) -> Float:
     """An array in a temporary file that vanishes with it."""
     with tempfile.TemporaryFile() as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a signal at the first write
+            os.posix_fallocate(file.fileno(), 0, rows * columns * 4)
         return np.memmap(file, np.float32, "w+", shape=(rows, columns))
 
 

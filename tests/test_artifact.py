@@ -177,7 +177,7 @@ def test_a_folder_that_may_not_be_written(medgemma_source: Path, copied: Copy, t
     closed.chmod(0o755)
     assert run.returncode == 9, run.stderr
     assert "Permission denied" in run.stdout
-    assert "try: check free space and permissions" in run.stdout
+    assert "try: check the path, its permissions and free space" in run.stdout
     assert not any(closed.iterdir())
 
 

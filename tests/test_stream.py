@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from material import contents
 
 from edgekit import artifact
 from edgekit.errors import ArtifactError, CheckpointError
-from edgekit.export import stage
+from edgekit.export import stage, stream
 from edgekit.progress import Progress
 
 LEVEL_OPTIONS = [word for level in LEVELS for word in ("--level", level)]
@@ -126,7 +127,7 @@ def test_a_second_export_into_the_same_folder_refuses(
         first.send_signal(signal.SIGCONT)
         assert first.wait() == 0
     assert second.returncode == 1
-    assert "another export is writing here" in second.stderr
+    assert "another command is writing here" in second.stderr
     assert contents(folder) == contents(medgemma_artifact)
 
 
@@ -198,3 +199,60 @@ def test_an_unwritable_target_is_one_clear_error(medgemma_source: Path, tmp_path
     with pytest.raises(ArtifactError, match="file"):
         artifact.export(medgemma_source, tmp_path / "file" / "a", levels=LEVELS, prove=False)
     assert (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("fate", ["failed", "cancelled"])
+def test_nothing_is_written_behind_a_gap(tmp_path: Path, fate: str) -> None:
+    """A slice that fails, or that an interruption cancels, must not be followed: its journal would call it whole."""
+    section = stream.Section("w", 8, "F32", lambda piece: piece.data, 8, 24)
+    path = tmp_path / "x.gguf"
+    lost: Future[dict[str, bytes]] = Future()
+    there: Future[dict[str, bytes]] = Future()
+    there.set_result({"F32": b"5678"})
+    with stream.Output(path, b"h" * 32, [section]) as output:
+        first = output.submit(section, lost, last=False)
+        if fate == "failed":
+            lost.set_exception(CheckpointError("a weight is NaN"))
+        else:
+            lost.cancel()
+        output.submit(section, there, last=True).result()
+        assert first.exception() is not None
+    assert path.read_bytes() == b"h" * 32
+    assert len((tmp_path / ".x.gguf.journal").read_text().splitlines()) == 1
+
+
+def test_finished_files_outlive_a_failure_of_what_follows(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All weights are written, then something breaks that is no fault of theirs: the rerun writes none again."""
+    folder = tmp_path / "a"
+
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "copy_support", broken)
+        with pytest.raises(MemoryError):
+            artifact.export(medgemma_source, folder, levels=LEVELS, prove=False)
+    rest = Totals()
+    artifact.export(medgemma_source, folder, levels=LEVELS, prove=False, progress=rest)
+    assert sum(rest.totals) == 0
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+def test_two_exports_that_add_levels_at_once_lose_none(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path
+) -> None:
+    """Whoever comes second refuses; tried again, it adds to what the first published."""
+    folder = tmp_path / "a"
+    plain = [sys.executable, "-m", "edgekit", "export", str(medgemma_source), "--to", str(folder), "--no-prove"]
+    commands = [[*plain, "--level", level] for level in LEVELS]
+    while commands:
+        running = [(command, subprocess.Popen(command, stderr=subprocess.PIPE)) for command in commands]
+        ended = [(command, process.communicate()[1], process.returncode) for command, process in running]
+        assert all(b"another command is writing" in said for _, said, code in ended if code)
+        assert any(code == 0 for *_, code in ended)
+        commands = [command for command, _, code in ended if code]
+    ours, theirs = contents(folder), contents(medgemma_artifact)
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] == theirs[name] for name in ours if name.endswith(".gguf"))

@@ -58,8 +58,7 @@ def _output(path: Path, plan: PartPlan, recipe: Recipe) -> stream.Output:
 
 def _section(planned: Planned) -> stream.Section:
     slot, codec = planned.slot, planned.codec
-    form = (codec, planned.shape)
-    padding = -codecs.stored_bytes(codec, planned.shape) % _ALIGNMENT
+    form, size = (codec, planned.shape), codecs.stored_bytes(codec, planned.shape)
     as_stored = planned.tensor.dtype == codec and planned.shape == slot.shape and not slot.add_one and slot.scale == 1
 
     def encode(piece: Slice) -> stream.Encoded:
@@ -68,9 +67,15 @@ def _section(planned: Planned) -> stream.Section:
         rows = piece.float32()
         if slot.add_one or slot.scale != 1:
             rows = (rows + np.float32(slot.add_one)) * np.float32(slot.scale)
-        return codecs.encode(_fill(rows, planned, piece.last).reshape(-1, planned.shape[-1]), codec)
+        rows = _fill(rows, planned, piece.last).reshape(-1, planned.shape[-1])
+        try:
+            return codecs.encode(rows, codec)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{planned.tensor.path}: {piece.name}: {error.message}", allowed=error.allowed, remedy=error.remedy
+            ) from error
 
-    return stream.Section(planned.tensor.name, planned.tensor.size, form, encode, padding)
+    return stream.Section(planned.tensor.name, planned.tensor.size, form, encode, size, -size % _ALIGNMENT)
 
 
 def _fill(rows: Any, planned: Planned, last: bool) -> Any:

@@ -1,13 +1,13 @@
 """Write an export into its staging folder, `.DIR.partial` beside DIR, so that DIR never holds an unfinished file.
 
-An interrupted run leaves the folder, and so does a full disk; a rerun goes on from there. Other errors remove it. While
-an export runs, the folder is locked.
+An interrupted run leaves the folder, and so does a full disk; a rerun goes on from there. Bad input and failed gates
+remove it. While an export runs, the folder is locked.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +19,13 @@ from pydantic import ValidationError
 
 from edgekit import __version__
 from edgekit import manifest as manifests
-from edgekit.errors import ArtifactError
+from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError
 from edgekit.export import ollama, writers
 from edgekit.export.job import Job
 from edgekit.export.plan import PartPlan
 from edgekit.manifest import FileEntry, Manifest, Part
 from edgekit.progress import Progress
+from edgekit.staging import STAMP, empty, locked
 
 _TOOLS = (
     "gguf",
@@ -49,80 +50,58 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
     """The staging folder, locked: gone on with where it is this job's, kept or removed as the module says.
 
     Raises:
-        ArtifactError: another export is at work on the same folder, or the file system refused something.
+        ArtifactError: another command is at work there, or the file system refused something.
     """
-    stamp = f"{__version__} {job.checkpoint.stamp} {job.recipe.name}\n"
     made = [parent for parent in staging.parents if not parent.exists()]
-    keep = True
     try:
-        with _locked(staging):
+        with locked(staging):
+            stamp = _stamp(job)
+            resumed = not fresh and (staging / STAMP).is_file() and (staging / STAMP).read_text("utf-8") == stamp
+            if not resumed:
+                empty(staging)
+            (staging / STAMP).write_text(stamp, encoding="utf-8")
             try:
-                if fresh or _read(staging / ".stamp") != stamp:
-                    _empty(staging)
-                (staging / ".stamp").write_text(stamp, encoding="utf-8")
                 yield
-                keep = False  # after publication there is nothing left to keep
-            except OSError as error:
-                keep = error.errno in _NO_SPACE
-                raise
-            except KeyboardInterrupt:
-                raise
-            except BaseException:
-                keep = False
-                raise
-            finally:
+            except EdgekitError as error:
+                # What was right before an error of the surroundings is right after it.
+                keep = isinstance(error, MissingDependencyError) or (isinstance(error, NoSpaceError) and resumed)
                 if not keep:
                     _remove(staging, made)
+                raise
+            _remove(staging, made)
     except OSError as error:
         where = error.filename or staging
         if error.errno in _NO_SPACE:
-            raise ArtifactError(
+            raise NoSpaceError(
                 f"{where}: no space left on the disk",
                 remedy=f"make room and run the same command again: it goes on where it stopped; or remove {staging}",
             ) from error
-        raise ArtifactError(f"{where}: {error.strerror or error}", remedy="check free space and permissions") from error
+        raise ArtifactError(
+            f"{where}: {error.strerror or error}", remedy="check the path, its permissions and free space"
+        ) from error
 
 
-@contextmanager
-def _locked(staging: Path) -> Iterator[None]:
-    """The folder, made where it is not there, locked until the end; a killed process lets go of it."""
-    staging.mkdir(parents=True, exist_ok=True)
-    handle = os.open(staging, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ArtifactError(
-                f"{staging}: another export is writing here", remedy="wait for it, or export to another folder"
-            ) from error
-        yield
-    finally:
-        os.close(handle)
+def _stamp(job: Job) -> str:
+    """Whose work the folder holds: the same source, recipe and tools give the same bytes."""
+    recipe = hashlib.sha256(job.recipe.model_dump_json().encode()).hexdigest()
+    return f"{__version__} {job.checkpoint.stamp} {recipe} {_version('llama_cpp_python')}\n"
 
 
-def check_space(staging: Path, plans: Sequence[PartPlan]) -> None:
+def check_space(staging: Path, plans: Sequence[PartPlan], job: Job) -> None:
     """Refuse to start what cannot end for want of disk.
 
     Raises:
-        ArtifactError: the disk has less room than the parts need; says how much that is.
+        NoSpaceError: the disk has less room than the parts need; says how much that is.
     """
-    there = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file() and path.stat().st_nlink == 1)
+    files = [staging / name for plan in plans for name in writers.names(plan, job.recipe)]
+    there = sum(path.stat().st_size for path in files if path.is_file())
     need = sum(plan.bytes for plan in plans) + _SUPPORT_BYTES - there
     free = shutil.disk_usage(staging).free
     if need > free:
-        raise ArtifactError(
+        raise NoSpaceError(
             f"{staging.parent}: {need / 1e9:.1f} GB are needed for {len(plans)} parts, {free / 1e9:.1f} GB are free",
             remedy="make room, choose another disk with --to, or fewer levels with --level",
         )
-
-
-def _read(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _remove(staging: Path, made: Sequence[Path]) -> None:
@@ -170,7 +149,7 @@ def write_parts(job: Job, plans: Sequence[PartPlan], staging: Path, progress: Pr
     records = {plan: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
     finished = {plan: part for plan, record in records.items() if (part := _finished(staging, record))}
     todo = [plan for plan in plans if plan not in finished]
-    check_space(staging, todo)
+    check_space(staging, todo, job)
     for plan, files in writers.write(todo, job.recipe, staging, progress):
         finished[plan] = _part(job, plan, files)
         records[plan].write_text(finished[plan].model_dump_json(), encoding="utf-8")

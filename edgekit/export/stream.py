@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +38,7 @@ class Section:
         weights: numbers in that tensor.
         form: sections of one tensor with equal forms have equal bytes, so they are encoded once.
         encode: a slice of the tensor -> its bytes in the file.
+        bytes: of the whole tensor in the file.
         padding: zero bytes behind it.
     """
 
@@ -44,6 +46,7 @@ class Section:
     weights: int
     form: Hashable
     encode: Callable[[Slice], Encoded]
+    bytes: int
     padding: int
 
 
@@ -53,8 +56,11 @@ class Output:
     def __init__(self, path: Path, head: bytes, sections: Sequence[Section]) -> None:
         self.path = path
         self._head, self._sections = head, sections
+        sizes = [len(head), *(section.bytes + section.padding for section in sections)]
+        self._ends = list(accumulate(sizes))
         self._journal_path = path.with_name(f".{path.name}.journal")
         self._digest, self._length = hashlib.sha256(), 0
+        self._submitted = self._taken = 0
 
     def __enter__(self) -> Self:
         done = self._resume()
@@ -82,19 +88,24 @@ class Output:
         return self._todo.get(name)
 
     def submit(self, section: Section, encoded: Future[Mapping[Hashable, Encoded]], last: bool) -> Future[None]:
-        """Append a slice, once it is encoded, behind those that were submitted before."""
+        """Append a slice, once it is encoded, behind those that were submitted before; never behind a gap."""
+        turn = self._submitted
+        self._submitted += 1
 
         def take() -> None:
+            if turn != self._taken:  # the one before failed or was cancelled, and whoever waits for it is told
+                return
             self._append(encoded.result()[section.form])
             if last:
                 self._append(bytes(section.padding))
                 self._mark()
+            self._taken += 1
 
         return self._lane.submit(take)
 
     def finish(self) -> tuple[str, int]:
-        """SHA-256 and length of the whole file; the journal goes."""
-        self._journal_path.unlink()
+        """SHA-256 and length of the whole file. Its journal stays until somebody has recorded them."""
+        assert self._length == self._ends[-1]
         return self._digest.hexdigest(), self._length
 
     def _append(self, data: Encoded) -> None:
@@ -105,6 +116,7 @@ class Output:
             view = view[self._file.write(view) :]
 
     def _mark(self) -> None:
+        assert self._length in self._ends
         self._journal.write(f"{self._length} {self._digest.hexdigest()}\n")
         self._journal.flush()
 
@@ -128,7 +140,8 @@ class Output:
         with self.path.open("rb") as file:
             for line in self._journal_path.read_text(encoding="ascii", errors="replace").splitlines(keepends=True):
                 length, _, expected = line.partition(" ")
-                if not line.endswith("\n") or not length.isdigit() or (not marks and expected.strip() != head):
+                planned = str(self._ends[len(marks)]) if len(marks) < len(self._ends) else None
+                if not line.endswith("\n") or length != planned or (not marks and expected.strip() != head):
                     break
                 left = int(length) - file.tell()
                 while left > 0 and (block := file.read(min(left, 1 << 20))):
@@ -138,7 +151,7 @@ class Output:
                     break
                 self._digest, self._length = digest.copy(), int(length)
                 marks.append(line)
-        return marks[: len(self._sections) + 1]
+        return marks
 
 
 def write(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress) -> None:

@@ -143,18 +143,18 @@ def _from_sentencepiece(path: Path, rows: int) -> Vocabulary:
         raise CheckpointError(f"{path}: not a SentencePiece model: {error}") from error
     if len(pieces) > rows:
         raise CheckpointError(f"{path}: {len(pieces)} tokens, the embedding has {rows} rows")
+    ids = list(range(len(pieces)))
+    types = [int(kinds.NORMAL)] * len(ids)
+    for test, kind in (
+        (pieces.IsUnknown, kinds.UNKNOWN),
+        (pieces.IsControl, kinds.CONTROL),
+        (pieces.IsUnused, kinds.UNUSED),
+        (pieces.IsByte, kinds.BYTE),
+    ):
+        types = [int(kind) if true else old for true, old in zip(test(ids), types, strict=True)]
     found = _padding(rows)
-    for i in range(len(pieces)):
-        kind = kinds.NORMAL
-        for test, other in (
-            (pieces.IsUnknown, kinds.UNKNOWN),
-            (pieces.IsControl, kinds.CONTROL),
-            (pieces.IsUnused, kinds.UNUSED),
-            (pieces.IsByte, kinds.BYTE),
-        ):
-            if test(i):
-                kind = other
-        found.tokens[i], found.scores[i], found.types[i] = pieces.IdToPiece(i).encode(), pieces.GetScore(i), int(kind)
+    found.tokens[: len(ids)] = [piece.encode() for piece in pieces.IdToPiece(ids)]
+    found.scores[: len(ids)], found.types[: len(ids)] = pieces.GetScore(ids), types
     return found
 
 

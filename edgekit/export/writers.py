@@ -12,7 +12,7 @@ from edgekit.manifest import FileEntry
 from edgekit.progress import Progress
 from edgekit.recipes import Recipe
 
-Written = tuple[PartPlan, tuple[FileEntry, ...]]  # the file that a runtime opens stands first
+Written = tuple[PartPlan, tuple[FileEntry, ...]]
 
 
 def write(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
@@ -21,6 +21,16 @@ def write(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Pro
         mine = [plan for plan in plans if plan.level.format == file_format]
         if mine:
             yield from writer(mine, recipe, folder, progress)
+
+
+def names(plan: PartPlan, recipe: Recipe) -> tuple[str, ...]:
+    """A part's files, relative to the artifact; the one that a runtime opens stands first."""
+    role = plan.family.roles[plan.role]
+    if plan.level.format == "gguf":
+        prefix = "mmproj-" if role.gguf_architecture == "clip" else ""
+        return (f"{prefix}{recipe.stem}-{plan.level.name}.gguf",)
+    path = f"onnx/{role.onnx_stem}{plan.level.suffix}.onnx"
+    return path, f"{path}_data"
 
 
 def requires(plan: PartPlan) -> dict[str, Any]:
@@ -36,14 +46,9 @@ def _gguf(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Pro
     """All of them in one pass over the checkpoint."""
     from edgekit.export import gguf
 
-    paths = {folder / _gguf_name(plan, recipe): plan for plan in plans}
+    paths = {folder / names(plan, recipe)[0]: plan for plan in plans}
     for path, (digest, length) in gguf.write(paths, recipe, progress).items():
         yield paths[path], (FileEntry(path=path.name, sha256=digest, bytes=length),)
-
-
-def _gguf_name(plan: PartPlan, recipe: Recipe) -> str:
-    prefix = "mmproj-" if plan.family.roles[plan.role].gguf_architecture == "clip" else ""
-    return f"{prefix}{recipe.stem}-{plan.level.name}.gguf"
 
 
 def _onnx(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
@@ -51,11 +56,10 @@ def _onnx(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Pro
 
     for plan in plans:
         progress.start(f"{plan.role} {plan.level.name}", plan.weights)
-        path = folder / "onnx" / f"{plan.family.roles[plan.role].onnx_stem}{plan.level.suffix}.onnx"
-        path.parent.mkdir(exist_ok=True)
+        files = [folder / name for name in names(plan, recipe)]
+        files[0].parent.mkdir(exist_ok=True)
         ranges = calibrate.measure(plan, calibrate.shipped(plan)) if plan.level.calibrated else None
-        onnx.write(plan, path, ranges, progress.advance)
-        files = [path, path.with_name(f"{path.name}_data")]
+        onnx.write(plan, files[0], ranges, progress.advance)
         yield plan, tuple(manifests.file_entry(folder, file) for file in files)
 
 

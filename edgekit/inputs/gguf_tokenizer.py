@@ -7,6 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 from edgekit.errors import ArtifactError
 from edgekit.gguf_header import GgufHeader
 
+_MAX_PIECE = 1024  # characters
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # llama_token_type
 
 
@@ -47,6 +48,8 @@ def tokenizer_of(header: GgufHeader) -> Tokenizer:
 
 
 def _merges(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+    if (longest := max(map(len, ids), default=0)) > _MAX_PIECE:  # all its splits are tried
+        raise ArtifactError(f"the vocabulary has a token of {longest} characters", allowed=f"at most {_MAX_PIECE}")
     merges: list[tuple[str, str]] = []
     for piece in sorted(ids, key=lambda piece: -scores[ids[piece]]):
         pairs = ((piece[:end], piece[end:]) for end in range(1, len(piece)))

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgekit.checkpoint import read_json
+from edgekit.checkpoint import check_size
 from edgekit.errors import CheckpointError, InputError
 
 Ids = NDArray[np.int64]
@@ -42,9 +42,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """A tokenizer.json.
 
     Raises:
-        CheckpointError: the file is not JSON or holds no tokenizer.
+        CheckpointError: the file is too large or holds no tokenizer.
     """
-    read_json(path)
+    check_size(path)
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

@@ -161,7 +161,7 @@ def probe(statement: str) -> tuple[bool, str]:
     Returns:
         Whether it ended well, and the last line it printed or the reason why it did not.
     """
-    command = [sys.executable, "-c", statement]
+    command = [sys.executable, "-P", "-c", statement]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     except subprocess.TimeoutExpired:
@@ -264,7 +264,7 @@ def _require_pip() -> None:
 
 
 def _pip(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]
 
 
 def _remedy(amx: bool) -> str:

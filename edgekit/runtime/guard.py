@@ -109,6 +109,10 @@ def key() -> str:
     return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
 
 
+# Signals that others send, the kernel for want of memory among them: they say nothing about the library.
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+
+
 @cache
 def _remembered(name: str, fresh: bool) -> Verdict:
     """The verdict of this key, from the cache folder or by a trial, which a cache that cannot be written outlives."""
@@ -142,14 +146,17 @@ def _try() -> Verdict:
     found = dict(_results(done.stdout))
     if "default" in found:
         return _compare(found)
-    if died := death(done.returncode):
+    died = death(done.returncode)
+    if died in _FROM_OUTSIDE:
+        return Verdict("not known", f"the trial was ended by {died}")
+    if died:
         return Verdict("plain buffers only" if "plain" in found else "unusable", f"it died with {died}")
     complaint = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     return Verdict("not known", f"the trial failed: {complaint[-1]}")
 
 
 def _command() -> list[str]:
-    return [sys.executable, "-m", "edgekit.runtime.trial"]
+    return [sys.executable, "-P", "-m", "edgekit.runtime.trial"]
 
 
 def _results(printed: str) -> Iterator[tuple[str, NDArray[np.float32]]]:

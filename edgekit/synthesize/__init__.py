@@ -18,6 +18,7 @@ from edgekit.errors import EdgekitError, UsageError
 from edgekit.families import FAMILIES, Family, Slot
 from edgekit.progress import Progress
 from edgekit.recipes import STAND_IN_KEY, Recipe, matches, recipe
+from edgekit.staging import new_folder
 from edgekit.synthesize import files, shards, vocabulary
 from edgekit.synthesize.normals import Normals, Stored, generator, to_bf16
 from edgekit.synthesize.scales import DecoderScales, Filling, Scales, TowerScales
@@ -64,8 +65,6 @@ def synthesize(
         EdgekitError: the disk is too small.
     """
     chosen, progress = recipe(recipe_name), progress or Progress()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} is not empty", allowed="a new or an empty folder")
     raw = configuration(chosen, layers, vision_layers)
     family = FAMILIES[chosen.family]
     slots = all_slots(family, family.parse(raw))
@@ -73,24 +72,16 @@ def synthesize(
         vocabulary.check(tokenizer, files.embedding_rows(raw), family.unused_tokens)
     planned = shards.plan(Planned(stored_name(family, slot), slot.shape) for slot in slots)
     size = sum(tensor.bytes for shard in planned for tensor in shard.tensors)
-    staging = folder.absolute().with_name(f".{folder.absolute().name}.partial")
-    if staging.exists():
-        shutil.rmtree(staging)  # what an interrupted run left: writing it again is as quick as checking it
-    _check_disk(folder, size + _TOKENIZER_BYTES)
-    staging.mkdir(parents=True)
     try:
-        files.write(staging, chosen, raw)
-        if tokenizer is not None:
-            vocabulary.copy(tokenizer, staging)
-        else:
-            vocabulary.generate(staging, raw)
-        _write_weights(staging, planned, family, slots, raw, seed, progress)
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
-    except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise
+        # What an interrupted run left is written again: that is as quick as checking it.
+        with new_folder(folder) as staging:
+            _check_disk(folder, size + _TOKENIZER_BYTES)
+            files.write(staging, chosen, raw)
+            if tokenizer is not None:
+                vocabulary.copy(tokenizer, staging)
+            else:
+                vocabulary.generate(staging, raw)
+            _write_weights(staging, planned, family, slots, raw, seed, progress)
     finally:
         progress.finish()
     return Synthesized(folder, chosen.name, raw[STAND_IN_KEY], len(slots), size // 2, size, seed, tokenizer)

@@ -247,7 +247,7 @@ def _spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def _peaks(costs: Sequence[Cost]) -> dict[str, int]:
-    names = ("anonymous_bytes", "file_bytes", "resident_bytes", "disk_bytes")
+    names = ("anonymous_bytes", "file_bytes", "disk_bytes")
     return {name: max(getattr(cost, name) for cost in costs) for name in names}
 
 

@@ -23,7 +23,6 @@ class Cost:
         cpu_seconds: user and system time of all its processes.
         sync_seconds: how long the system still wrote afterwards.
         anonymous_bytes, file_bytes: peaks of the process tree's own memory and of its mapped files.
-        resident_bytes: peak of the largest process, as the kernel counted it.
         read_bytes, written_bytes: through system calls; reads of mapped files are not counted.
         disk_bytes: peak of the files in the working folder, but for those that are the result.
     """
@@ -33,7 +32,6 @@ class Cost:
     sync_seconds: float
     anonymous_bytes: int
     file_bytes: int
-    resident_bytes: int
     read_bytes: int
     written_bytes: int
     disk_bytes: int
@@ -41,7 +39,7 @@ class Cost:
     def then(self, other: Cost) -> Cost:
         """Both, one after the other."""
         mine, theirs = asdict(self), asdict(other)
-        peaks = ("anonymous_bytes", "file_bytes", "resident_bytes", "disk_bytes")
+        peaks = ("anonymous_bytes", "file_bytes", "disk_bytes")
         return Cost(**{k: max(mine[k], theirs[k]) if k in peaks else mine[k] + theirs[k] for k in mine})
 
 
@@ -98,7 +96,6 @@ def measure(command: Sequence[str | Path], folder: Path, result: Path) -> Cost:
         sync_seconds=time.perf_counter() - start,
         anonymous_bytes=watch.anonymous,
         file_bytes=watch.file,
-        resident_bytes=usage.ru_maxrss * 1024,
         read_bytes=read,
         written_bytes=written,
         disk_bytes=max(0, watch.disk - size_of(result)),

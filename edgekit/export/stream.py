@@ -1,8 +1,8 @@
 """One pass over a checkpoint's shards, in the order in which they lie on disk, that writes any number of files at once.
 
 Each slice is read once and encoded once for every distinct form that any file wants, on all cores; meanwhile every
-file is appended to and hashed in a lane of its own, and so is the source. Nothing is written twice, and nothing but a
-few slices is held.
+file is appended to in one lane of its own and hashed in another, and so is the source. Nothing is written twice, and
+nothing but a few slices is held.
 
 Beside each unfinished file stands a journal: after every tensor a line with the file's length and its SHA-256 up to
 there. A rerun reads the file once, finds the last line that is true, and goes on behind it.
@@ -60,21 +60,23 @@ class Output:
         self._ends = list(accumulate(sizes))
         self._journal_path = path.with_name(f".{path.name}.journal")
         self._digest, self._length = hashlib.sha256(), 0
-        self._submitted = self._taken = 0
+        self._submitted = self._written = self._hashed = 0  # slices
 
     def __enter__(self) -> Self:
         done = self._resume()
         self._todo = {section.name: section for section in self._sections[done:]}
         self._file = self.path.open("ab", buffering=0)
         self._journal = self._journal_path.open("a", encoding="ascii")
-        self._lane = ThreadPoolExecutor(1, thread_name_prefix=self.path.name)
+        self._writing, self._hashing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         if not self._length:
             self._append(self._head)
+            self._note(self._head)
             self._mark()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._lane.shutdown(cancel_futures=True)
+        self._writing.shutdown(cancel_futures=True)
+        self._hashing.shutdown(cancel_futures=True)
         self._file.close()
         self._journal.close()
 
@@ -89,29 +91,40 @@ class Output:
 
     def submit(self, section: Section, encoded: Future[Mapping[Hashable, Encoded]], last: bool) -> Future[None]:
         """Append a slice, once it is encoded, behind those that were submitted before; never behind a gap."""
-        turn = self._submitted
+        turn, padding = self._submitted, bytes(section.padding if last else 0)
         self._submitted += 1
 
-        def take() -> None:
-            if turn != self._taken:  # the one before failed or was cancelled, and whoever waits for it is told
-                return
-            self._append(encoded.result()[section.form])
-            if last:
-                self._append(bytes(section.padding))
-                self._mark()
-            self._taken += 1
+        # Where the slice before failed or was cancelled, whoever waits for that one is told.
+        def write() -> None:
+            if turn == self._written:
+                self._append(encoded.result()[section.form])
+                self._append(padding)
+                self._written += 1
 
-        return self._lane.submit(take)
+        def note() -> None:
+            written.result()
+            if turn == self._hashed and turn < self._written:
+                self._note(encoded.result()[section.form])
+                self._note(padding)
+                if last:
+                    self._mark()
+                self._hashed += 1
+
+        written = self._writing.submit(write)
+        return self._hashing.submit(note)
 
     def finish(self) -> tuple[str, int]:
         """SHA-256 and length of the whole file. Its journal stays until somebody has recorded them."""
         assert self._length == self._ends[-1]
         return self._digest.hexdigest(), self._length
 
-    def _append(self, data: Encoded) -> None:
+    def _note(self, data: Encoded) -> None:
         view = memoryview(data).cast("B")
         self._digest.update(view)
         self._length += len(view)
+
+    def _append(self, data: Encoded) -> None:
+        view = memoryview(data).cast("B")
         while view:  # a raw write may take less than it is given
             view = view[self._file.write(view) :]
 

@@ -373,7 +373,7 @@ def test_a_revision_that_is_none(fake: FakeHub, cache: Path, revision: str) -> N
         ),
         (False, {"license": "gemma"}, "Gemma Terms of Use", "https://ai.google.dev/gemma/terms"),
         ("manual", {"license_name": "mine\x1b[2J", "license_link": "https://x.org/"}, "mine[2J", "https://x.org/"),
-        ("manual", {"license_link": "javascript:x"}, "the terms on the model's page", None),
+        ("manual", {"license_link": "javascript:x"}, "terms on the model's page", None),
     ],
 )
 def test_terms_are_shown_before_anything_is_downloaded(

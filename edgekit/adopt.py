@@ -12,7 +12,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ValidationError
 from tokenizers import Tokenizer
@@ -24,15 +24,13 @@ from edgekit.gguf_gemma import check_decoder, check_projector, image_tokens
 from edgekit.gguf_header import FILE_TYPES, GgufHeader, read_header
 from edgekit.inputs.gguf_tokenizer import tokenizer_of
 from edgekit.inputs.prompt import control_tokens, load_tokenizer
-from edgekit.manifest import Gates, Manifest, Part, Preprocessing, Source
+from edgekit.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
 from edgekit.runtime.llamacpp import tokenize
 from edgekit.staging import new_folder
 
 _TEXTS = 1000
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently
 _TOKENIZER = "tokenizer.json"
-
-_Output = Literal["logits", "image_tokens"]
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ def _part(role: str, header: GgufHeader, staging: Path) -> Part:
         raise ArtifactError(f"{header.path}: has no tensors")
     stated = header.fields.get("general.file_type")
     level = (FILE_TYPES.get(stated) if isinstance(stated, int) else None) or weights.most_common(1)[0][0]
-    output: _Output = "logits" if role == "decoder" else "image_tokens"
+    output: Output = "logits" if role == "decoder" else "image_tokens"
     return Part(
         id=manifests.part_id(role, "gguf", level, (entry,)),
         role=role,

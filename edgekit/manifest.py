@@ -22,6 +22,9 @@ _MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 FOREIGN = "made by others and unproven: nobody compared it with an original"
 
 
+Output = Literal["logits", "image_tokens", "pooled"]  # what one item becomes
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -90,7 +93,7 @@ class Part(_Frozen):
     weights: int = Field(gt=0)
     bits_per_weight: float
     tensor_types: Mapping[str, int]
-    output: Literal["logits", "image_tokens", "pooled"]
+    output: Output
     requires: Mapping[str, Any]
     tools: Mapping[str, str]
     parity: Parity | None = None

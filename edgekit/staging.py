@@ -34,15 +34,16 @@ def locked(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ArtifactError(
+                    f"{folder}: another command is writing here", remedy="wait for it, or choose another folder"
+                ) from error
             if _is(handle, folder):
                 yield
                 return
             # Its owner renamed or removed it between the two calls.
-        except BlockingIOError as error:
-            raise ArtifactError(
-                f"{folder}: another command is writing here", remedy="wait for it, or choose another folder"
-            ) from error
         finally:
             os.close(handle)
 

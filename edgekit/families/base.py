@@ -11,9 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.checkpoint import Checkpoint, Tensor, check_copy
 from edgekit.errors import CheckpointError
 from edgekit.levels import Place
-from edgekit.manifest import Preprocessing
+from edgekit.manifest import Output, Preprocessing
 
-Output = Literal["logits", "image_tokens", "pooled"]
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 

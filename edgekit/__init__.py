@@ -11,8 +11,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def open(artifact: str | Path, level: str | None = None, device: str | None = None) -> Model:  # noqa: A001
+def open(  # noqa: A001
+    artifact: str | Path, level: str | None = None, device: str | None = None, runtime: str | None = None
+) -> Model:
     """Open one level of an artifact folder; see `edgekit.runtime.open_model`."""
     from edgekit.runtime import open_model
 
-    return open_model(Path(artifact), level, device)
+    return open_model(Path(artifact), level, device, runtime=runtime)

@@ -15,7 +15,7 @@ from pathlib import Path
 from edgekit import manifest as manifests
 from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.export import stage
+from edgekit.export import calibration, stage
 from edgekit.export.job import Job, resolve
 from edgekit.export.plan import PartPlan, plan
 from edgekit.families import FAMILIES
@@ -24,6 +24,7 @@ from edgekit.manifest import Manifest, Part
 from edgekit.progress import Progress
 from edgekit.proof_inputs import Inputs, shipped_inputs
 from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
+from edgekit.runtime.choice import DEFAULT
 from edgekit.runtime.open import open_model
 from edgekit.staging import place_of
 
@@ -57,7 +58,7 @@ def export(
         levels: variants of the recipe; all for none.
         parts: role -> level, to be used in place of each variant's own choice.
         fresh: forget what an interrupted run left.
-        inputs: what the proof compares on; what comes with edgekit for None.
+        inputs: what the proof compares on, and calibration measures; what comes with edgekit for None.
 
     Raises:
         CheckpointError, UsageError: the source or a name is wrong.
@@ -66,6 +67,8 @@ def export(
     """
     progress = progress or Progress()
     job = resolve(source, recipe_name, levels, parts or {})
+    if inputs and not prove and all(plan.level.activations != "static" for plan in job.plans()):
+        raise UsageError("nothing of these levels is measured on inputs", remedy="without --images and --text")
     compared = (inputs or shipped_inputs()) if prove else None
     if compared:
         check_inputs(job.checkpoint, job.config, compared)
@@ -75,9 +78,10 @@ def export(
         with stage.staged(staging, job, fresh):
             existing = _existing(folder, job)
             stage.copy_existing(folder, existing, staging)
-            plans = {(p.role, p.level.name): p for p in job.plans()}
+            plans = {p.key: p for p in job.plans()}
             made = {key: part for key in plans if (part := stage.find_part(existing, key))}
-            made |= stage.write_parts(job, [p for key, p in plans.items() if key not in made], staging, progress)
+            new = [plan for key, plan in plans.items() if key not in made]
+            made |= stage.write_parts(job, new, inputs, staging, progress)
             support = stage.copy_support(job, staging)
             job.checkpoint.check_unchanged()
             manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
@@ -184,14 +188,20 @@ def _prove(
         if not here:
             continue
         found = prove_parts(
-            [plans[part.role, part.level] for part in here],
-            partial(open_model, folder, name, context=CONTEXT),
+            [_as_written(plans[part.role, part.level], folder, part) for part in here],
+            partial(open_model, folder, name, context=CONTEXT, runtime=DEFAULT),
             references,
             inputs,
             manifest.gates,
         )
         proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, found, strict=True)}
     return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
+
+
+def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
+    """The plan with the calibration that lies beside the part's file."""
+    found = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
+    return plan.calibrated(calibration.read(folder / found[0])) if found else plan
 
 
 def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:

@@ -76,11 +76,13 @@ class Slice:
     Attributes:
         data: little-endian numbers of the tensor's type.
         last: whether the tensor ends with it.
+        start: the row of the tensor with which it begins.
     """
 
     tensor: Tensor | None
     data: bytes
     last: bool
+    start: int = 0
 
     @property
     def name(self) -> str:
@@ -163,7 +165,7 @@ class Checkpoint:
                 step = max(1, weights * rows // max(tensor.size, 1))
                 for start in range(0, rows, step):
                     count = min(step, rows - start)
-                    yield Slice(tensor, _exactly(stream, count * row_bytes, shard), start + count == rows)
+                    yield Slice(tensor, _exactly(stream, count * row_bytes, shard), start + count == rows, start)
 
     def learn(self, shard: Path, digest: str) -> None:
         """Keep the SHA-256 of a shard that was just read from end to end.

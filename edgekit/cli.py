@@ -81,7 +81,7 @@ def _making(command: AddCommand) -> None:
     )
     export.add_argument("--no-prove", action="store_true", help="publish without comparing; every open will say so")
     export.add_argument("--fresh", action="store_true", help="forget what an interrupted run left")
-    _proof_inputs(export)
+    _proof_inputs(export, "calibrate and prove")
 
     prove = command(
         "prove",
@@ -94,7 +94,7 @@ def _making(command: AddCommand) -> None:
     prove.add_argument(
         "--reference", metavar="SOURCE", help="the checkpoint that it was made from; reference models are found without"
     )
-    _proof_inputs(prove)
+    _proof_inputs(prove, "prove")
 
     synthesize = command(
         "synthesize",
@@ -154,6 +154,17 @@ def _using(command: AddCommand) -> None:
     classify.add_argument("--label", action="append", required=True, metavar="TEXT", help="may be repeated")
     _one_level(classify)
 
+    tune = command(
+        "tune",
+        "measure which runtime and options are the fastest here, for every later open",
+        "tune ./medgemma",
+        "tune ./medsiglip --level int8 --fresh --json",
+    )
+    tune.add_argument("folder", type=Path, metavar="DIR")
+    _levels(tune, "a variant; the recipe's default without any")
+    tune.add_argument("--device", metavar="NAME", help="obey a device profile's cores")
+    tune.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+
 
 def _measuring(command: AddCommand) -> None:
     """Commands that measure, and that tell what there is."""
@@ -206,14 +217,20 @@ def _levels(command: argparse.ArgumentParser, summary: str) -> None:
     command.add_argument("--level", action="append", default=[], metavar="NAME", help=f"{summary}; may be repeated")
 
 
-def _proof_inputs(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--images", type=Path, metavar="DIR", help="prove with these images; phantoms without it")
-    command.add_argument("--text", type=Path, metavar="FILE", help="prove with this text; a shipped one without it")
+def _proof_inputs(command: argparse.ArgumentParser, purpose: str) -> None:
+    command.add_argument("--images", type=Path, metavar="DIR", help=f"images to {purpose} with; phantoms without it")
+    command.add_argument("--text", type=Path, metavar="FILE", help=f"text to {purpose} with; a shipped one without it")
 
 
 def _one_level(command: argparse.ArgumentParser) -> None:
     command.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
     command.add_argument("--device", metavar="NAME", help="obey a device profile's cores, context and memory")
+    command.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="of encoders in ONNX: onnxruntime, openvino or openvino-bf16; default: whatever was measured does not "
+        "count (without it: $EDGEKIT_RUNTIME, or the fastest here by edgekit tune)",
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -54,8 +54,6 @@ def export(options: Namespace) -> int:
 
     parts = dict(_part(text) for text in options.part)
     given = options.images or options.text
-    if given and options.no_prove:
-        raise UsageError(f"{given} is for the proof", allowed="--images and --text, or --no-prove")
     done = artifact.export(
         _downloaded(options) if options.download else source_folder(options.source, options.revision),
         options.to,
@@ -162,7 +160,7 @@ def ask(options: Namespace) -> int:
     from edgekit.runtime import open_model
 
     images = tuple(load(path) for path in options.image)  # a bad image must not cost the time of loading a model
-    model = open_model(options.folder, options.level, options.device)
+    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
     try:
         messages = [Message("system", options.system)] if options.system else []
         messages.append(Message("user", options.question, images))
@@ -193,7 +191,7 @@ def classify(options: Namespace) -> int:
 
     for path in options.images:  # a bad image must not cost the time of loading a model
         load(path)
-    model = open_model(options.folder, options.level, options.device)
+    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
     width = max(map(len, options.label))
     try:
         for path in options.images:
@@ -210,6 +208,18 @@ def classify(options: Namespace) -> int:
         model.close()
     for warning in model.warnings:
         print(f"edgekit: {warning}", file=sys.stderr)
+    return 0
+
+
+def tune(options: Namespace) -> int:
+    """Measure runtimes and options."""
+    from edgekit import tune as tuning
+
+    found = tuning.tune(options.folder, options.level, options.device, fresh=options.fresh, progress=Bars())
+    if options.json:
+        emit([one.to_dict() for one in found])
+    else:
+        print("\n".join(line for one in found for line in one.lines()))
     return 0
 
 
@@ -272,6 +282,7 @@ COMMANDS: Mapping[str, Callable[[Namespace], int]] = {
     "inspect": inspect,
     "ask": ask,
     "classify": classify,
+    "tune": tune,
     "bench": bench,
     "list": list_,
     "doctor": doctor,

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,6 +105,58 @@ def memory() -> Memory:
         total = int(_output("sysctl", "-n", "hw.memsize") or 0)
         return Memory(total, sum(map(int, pages.values())) * page_bytes)
     return _windows_memory()
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident set that this process has had, in bytes; 0 where the system does not say."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # getrusage's figure survives exec on Linux, so a child would start with its parent's.
+        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
+        return int(found[1]) * 1024 if found else 0
+    if sys.platform == "win32":
+        return _windows_peak()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
+
+
+def _windows_peak() -> int:
+    if sys.platform != "win32":
+        return 0
+    from ctypes import wintypes
+
+    class Counters(ctypes.Structure):
+        """PROCESS_MEMORY_COUNTERS."""
+
+        _fields_ = [("size", wintypes.DWORD), ("faults", wintypes.DWORD), ("peak", ctypes.c_size_t),
+                    ("rest", ctypes.c_size_t * 7)]  # fmt: skip
+
+    counters = Counters(size=ctypes.sizeof(Counters))
+    process = ctypes.windll.kernel32.GetCurrentProcess
+    process.restype = wintypes.HANDLE
+    read = ctypes.windll.psapi.GetProcessMemoryInfo
+    read.argtypes = [wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD]
+    return int(counters.peak) if read(process(), ctypes.byref(counters), counters.size) else 0
+
+
+def busy_cores(watch_s: float = 0.5) -> float:
+    """How many cores other programs keep busy now, watched while this one sleeps; 0 where the system does not say."""
+    before = _cpu_times(_read("/proc/stat"))
+    time.sleep(watch_s if before else 0)
+    after = _cpu_times(_read("/proc/stat"))
+    if not before or not after or after[0] <= before[0]:
+        return 0.0
+    return (os.cpu_count() or 1) * (1 - (after[1] - before[1]) / (after[0] - before[0]))
+
+
+def _cpu_times(stat: str) -> tuple[int, int] | None:
+    """All time and idle time of all cores, from /proc/stat: user, nice, system, idle, waiting, ..."""
+    first = stat.partition("\n")[0].split()
+    if not first or first[0] != "cpu":
+        return None
+    times = [int(field) for field in first[1:9]]
+    return sum(times), times[3] + times[4]
 
 
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...], int]:

@@ -52,10 +52,16 @@ def _part_lines(part: Part) -> list[str]:
 
 
 def usage_lines(folder: Path, found: Manifest) -> list[str]:
-    """The exact lines for users who run the files with llama.cpp's own server, or with Ollama."""
-    name, parts = found.variant(None)
+    """The exact lines for users who run the files with llama.cpp's own server, or with Ollama.
+
+    Of the default variant, or of the first that these can run.
+    """
     options = {"decoder": "-m", "vision": "--mmproj"}
-    if not {"decoder"} <= set(parts) <= set(options) or any(part.format != "gguf" for part in parts.values()):
+    for name in (found.default, *found.variants):
+        parts = found.variant(name)[1]
+        if {"decoder"} <= set(parts) <= set(options) and all(part.format == "gguf" for part in parts.values()):
+            break
+    else:
         return []
     files = [word for role, part in sorted(parts.items()) for word in (options[role], str(folder / part.files[0].path))]
     # Gemma 3's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.cpu import Cpu, Memory, cpu, memory
-from edgekit.runtime import guard
+from edgekit.runtime import choice, guard
 from edgekit.runtime.build import START_LLAMA, probe
 
 _EXPORT = 'pip install "edgekit[export]"'
@@ -24,7 +24,7 @@ _EXPORT = 'pip install "edgekit[export]"'
 LIBRARIES: dict[str, str] = {
     "onnxruntime": "pip install onnxruntime",
     "llama_cpp_python": "edgekit setup",
-    "openvino": "pip install openvino",
+    "openvino": 'pip install "edgekit[openvino]"',
     "torch": _EXPORT,
     "transformers": _EXPORT,
     "onnx": _EXPORT,
@@ -47,6 +47,7 @@ ABILITIES: dict[str, tuple[str, ...]] = {
 _QUESTIONS = {
     "llama_cpp_python": START_LLAMA,
     "onnxruntime": "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))",
+    "openvino": "from edgekit.runtime import ov; print(', '.join(ov.precisions()))",
 }
 
 _GPU_FIELDS = ("name", "memory.total", "memory.free", "driver_version", "compute_cap")
@@ -100,6 +101,7 @@ class Report:
 
     Attributes:
         llama_weights: which layouts of quantized weights llama.cpp may use here; None where it does not start.
+        choices: what `edgekit tune` measured with these libraries.
     """
 
     system: str
@@ -111,6 +113,7 @@ class Report:
     libraries: tuple[Library, ...]
     llama_weights: guard.Verdict | None
     abilities: tuple[Ability, ...]
+    choices: tuple[choice.Choice, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -118,6 +121,7 @@ class Report:
         plain["cpu"]["features"] = list(self.cpu.features)
         for row, ability in zip(plain["abilities"], self.abilities, strict=True):
             row["possible"] = ability.possible
+        plain["choices"] = [one.to_dict() for one in self.choices]
         return plain
 
     def __str__(self) -> str:
@@ -135,6 +139,10 @@ class Report:
         if self.llama_weights:
             lines.append(f"  llama.cpp with weights laid out for this CPU: {self.llama_weights}")
             lines += [f"  {warning}" for warning in [self.llama_weights.warning] if warning]
+        lines += ["", "measured here"] if self.choices else []
+        for one in self.choices:
+            lines += [f"  {one.title}: {one}{f' ({one.doubt})' if one.doubt else ''}"]
+            lines += [f"    {run}" for run in one.runs]
         lines += ["", "what can be done here"] + [f"  {_ability_line(ability)}" for ability in self.abilities]
         return "\n".join(lines)
 
@@ -158,6 +166,7 @@ def diagnose() -> Report:
         libraries=libraries,
         llama_weights=weights,
         abilities=abilities,
+        choices=tuple(choice.all_kept()),
     )
 
 

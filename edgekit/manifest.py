@@ -82,6 +82,7 @@ class Part(_Frozen):
         output: what one item becomes: `logits`, `image_tokens`, or `pooled`.
         requires: what a runtime must offer (format version, opset, operator domains, memory in bytes).
         tools: versions of what wrote it.
+        calibrated_on: what the ranges of its activations were measured on, None where it needs none.
         parity: None means that nobody measured it.
     """
 
@@ -96,6 +97,7 @@ class Part(_Frozen):
     output: Output
     requires: Mapping[str, Any]
     tools: Mapping[str, str]
+    calibrated_on: str | None = None
     parity: Parity | None = None
 
 

@@ -1,4 +1,4 @@
-"""What a proof compares on: the phantoms and the text that come with edgekit, or a user's own."""
+"""What a proof compares on, and calibration measures: phantoms and text that come with edgekit, or a user's own."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from edgekit.reference import phantoms
 SEED = 20_260  # of the phantoms; training and benchmarks use others
 IMAGES_IN_PROMPTS = 3
 _IMAGES = 8
+_OFFERED = _IMAGES + 64
 _CAPTIONS = 24
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
@@ -32,12 +33,16 @@ class Inputs:
         text: longer than the attention window.
         captions: short texts for a text encoder.
         name: what the manifest says was used.
+        pictures: all files that a user's folder offers, the proof's first; none where phantoms are shown.
+        text_name: what the manifest says of a user's text, None for the one that comes with edgekit.
     """
 
     images: tuple[NDArray[np.uint8], ...]
     text: str
     captions: tuple[str, ...]
     name: str
+    pictures: tuple[Path, ...] = ()
+    text_name: str | None = None
 
 
 def shipped_inputs() -> Inputs:
@@ -49,19 +54,21 @@ def given_inputs(images: Path | None, text: Path | None) -> Inputs:
     """A user's images and text, each in place of what comes with edgekit.
 
     Args:
-        images: a folder; its first 8 images by name are used.
+        images: a folder; the proof shows its first 8 images by name, calibration the 64 behind them.
         text: a file in UTF-8.
 
     Raises:
         InputError: too few images or one that is damaged, or a file that is no text.
     """
-    pictures, pictures_name = _given_images(images) if images else (_phantoms(), "phantoms")
+    paths = _paths(images) if images else ()
+    pictures, pictures_name = _given_images(paths) if paths else (_phantoms(), "phantoms")
     words, words_name = _given_text(text) if text else (passage(), "text")
     shipped = [name for name, given in ((pictures_name, images), (words_name, text)) if not given]
     used = [name for name, given in ((pictures_name, images), (words_name, text)) if given]
     if shipped:
         used.append(f"{' and '.join(shipped)} shipped with edgekit")
-    return Inputs(tuple(pictures), words, sentences(words)[:_CAPTIONS], " and ".join(used))
+    captions = sentences(words)[:_CAPTIONS]
+    return Inputs(tuple(pictures), words, captions, " and ".join(used), paths, words_name if text else None)
 
 
 def _phantoms() -> list[NDArray[np.uint8]]:
@@ -70,17 +77,26 @@ def _phantoms() -> list[NDArray[np.uint8]]:
     return [image[: image.shape[0] - 17 * i, : image.shape[1] - 5 * i] for i, image in enumerate(drawn)]
 
 
-def _given_images(folder: Path) -> tuple[list[NDArray[np.uint8]], str]:
+def _paths(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder of images")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)[:_IMAGES]
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)[:_OFFERED]
     if len(paths) < IMAGES_IN_PROMPTS:
         raise InputError(
             f"{folder}: {len(paths)} images",
             allowed=f"at least {IMAGES_IN_PROMPTS} files with one of the suffixes {' '.join(_SUFFIXES)}",
         )
-    loaded = [np.asarray(images_.load(path)) for path in paths]
-    return loaded, f"{len(loaded)} given images (sha256 {_digest([path.read_bytes() for path in paths])})"
+    return tuple(paths)
+
+
+def _given_images(paths: Sequence[Path]) -> tuple[list[NDArray[np.uint8]], str]:
+    shown = paths[:_IMAGES]
+    return [np.asarray(images_.load(path)) for path in shown], name_of(shown)
+
+
+def name_of(pictures: Sequence[Path]) -> str:
+    """What the manifest says of a user's images: their number and contents, never their place."""
+    return f"{len(pictures)} given images (sha256 {_digest([path.read_bytes() for path in pictures])})"
 
 
 def _given_text(path: Path) -> tuple[str, str]:

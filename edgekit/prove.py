@@ -37,7 +37,7 @@ from edgekit.progress import Progress
 from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
 from edgekit.recipes import Gates
 from edgekit.runtime import hf_inputs, streamed
-from edgekit.runtime.base import Embeddings, Encoder, EncoderSpec, Float, Model
+from edgekit.runtime.base import Decoder, Embeddings, Encoder, EncoderSpec, Float, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel, ContrastiveModel
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
@@ -45,6 +45,8 @@ _POSITIONS = 96  # compared per prompt
 _ROWS = 32
 _BEYOND = 256  # tokens that the long text goes beyond the window
 _TOGETHER = 4  # items that an encoder of small images or texts gets at a time
+_STEPS = 8  # of these positions, the last of a prompt, that are decoded one by one from the cache
+_EXACT = {"F32", "F16", "BF16", "float32", "float16"}  # codecs whose matrices take activations as they are
 _PIXEL_TOLERANCE = 1e-3  # of the normalized range -1 .. 1; one grey level is 8e-3
 
 
@@ -64,7 +66,8 @@ class References:
     def run(self, role: str, plan: PartPlan | None, compute: Callable[[Any], Float]) -> Float:
         """`compute(model)`, where the model's weights are as a planned part preserves them, or the original ones."""
         weights = self._weights(plan)
-        identity = (role, tuple(sorted(weights.codec_by_name.items())))
+        smoothed = plan.level.name if plan and plan.factors else ""
+        identity = (role, tuple(sorted(weights.codec_by_name.items())), smoothed)
         if identity not in self._kept:
             name = plan.level.name if plan else "original"
             self.progress.start(f"{role} {name}: transformers", len(self.family.roles[role].slots(self.config)))
@@ -87,6 +90,8 @@ class References:
             for planned in (plan.tensors if plan else ())
             if planned.codec not in ("F32", "float32", planned.tensor.dtype)
         }
+        if plan and plan.factors:
+            return streamed.Weights(self.checkpoint, self.family, changed, plan.prepared)
         return streamed.Weights(self.checkpoint, self.family, changed)
 
 
@@ -271,7 +276,7 @@ class _DecoderProof:
         plan, gates = self.plan, self.gates
         expected = self._reference(plan)
         kl = _divergence(expected, actual)
-        exact = {planned.codec for planned in plan.tensors} <= {"F32", "F16", "BF16"}
+        exact = {planned.codec for planned in plan.tensors} <= _EXACT
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
         tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
         changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
@@ -326,7 +331,8 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Iterator[_Prompt]:
         start = int(is_image.argmax()) if is_image.any() else window if length > window else 0
         if length > CONTEXT:
             raise GateError(f"a proof prompt of {length} tokens", allowed=f"at most {CONTEXT}", remedy="another text")
-        want = np.unique(np.linspace(start, length - 1, _POSITIONS).astype(int))
+        spread = np.linspace(start, length - 1 - _STEPS, _POSITIONS - _STEPS).astype(int)
+        want = np.unique(np.append(spread, np.arange(length - _STEPS, length)))
         yield _Prompt(messages, processed, tuple(int(position) for position in want))
 
 
@@ -376,7 +382,21 @@ def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]
             allowed=f"{expected[at : at + 8]}",
             remedy="the checkpoint's chat template or tokenizer is not Gemma 3's; nothing was published",
         )
-    return chat.decoder.prefill(segments, prompt.want)
+    return _decoded(chat.decoder, segments, prompt.want)
+
+
+def _decoded(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> Iterator[Float]:
+    """Logits of the wanted positions; of a prompt's last tokens, one step at a time, as an answer is decoded."""
+    *before, last = segments
+    steps = last.ids[-_STEPS:] if isinstance(last, Tokens) and len(last) > _STEPS else ()
+    start = sum(map(len, segments)) - len(steps)
+    if isinstance(last, Tokens):
+        last = Tokens(last.ids[: len(last) - len(steps)])
+    yield from decoder.prefill([*before, last], [position for position in want if position < start])
+    for position, token in enumerate(steps, start):
+        row = decoder.step([token])
+        if position in want:
+            yield row
 
 
 def _in_a_file(rows: int, columns: int) -> Float:

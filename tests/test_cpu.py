@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from edgekit import cpu
 
 INTEL = """processor	: 0
@@ -54,6 +56,16 @@ def test_memory_is_what_the_container_may_use(tmp_path: Path) -> None:
     assert cpu._limit(whole, tmp_path) == whole
     (tmp_path / "memory.max").write_text("400000\n")
     assert cpu._limit(whole, tmp_path) == cpu.Memory(400_000, 300_000)
+
+
+def test_cores_that_others_keep_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 400 ticks of four cores, 100 of them idle and 100 waiting for a disk: two are busy.
+    ticks = iter(["cpu  10 0 10 50 5 0 0 0 0 0\ncpu0 1\n", "cpu  110 50 60 150 105 0 0 0 7 7\ncpu0 1\n"])
+    monkeypatch.setattr(cpu, "_read", lambda path: next(ticks))
+    monkeypatch.setattr(cpu.os, "cpu_count", lambda: 4)
+    assert cpu.busy_cores(0) == pytest.approx(2)
+    monkeypatch.setattr(cpu, "_read", lambda path: "")  # not Linux
+    assert cpu.busy_cores() == 0
 
 
 def test_this_machine() -> None:

@@ -29,6 +29,7 @@ def test_missing_libraries_name_their_command(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(doctor.importlib.metadata, "version", absent)
     text = str(doctor.diagnose())
     assert "llama_cpp_python   missing: edgekit setup" in text
+    assert 'openvino           missing: pip install "edgekit[openvino]"' in text
     assert "run GGUF               no: needs llama_cpp_python (edgekit setup)" in text
     assert 'reference and proofs   no: needs torch, transformers (pip install "edgekit[export]")' in text
 

@@ -11,12 +11,24 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgekit import artifact
+from edgekit import artifact, codecs, manifest
+from edgekit.checkpoint import open_checkpoint
+from edgekit.levels import LEVELS as LEVEL_ROWS
 from edgekit.reference import phantoms
 from edgekit.runtime import open_model
 from edgekit.runtime.torch_reference import open_reference
 
-FILES = ("vision_model.onnx", "vision_model_int8.onnx", "text_model.onnx", "text_model_int8.onnx")
+# Beside each level the least cosine to transformers with the original weights: what quantization may cost here.
+LEVELS = {
+    "fp32": 0.99999,
+    "fp16": 0.99999,
+    "int8": 0.99,
+    "int8_dynamic": 0.99,
+    "q4_m": 0.97,
+    "q4": 0.96,
+    "q4_128": 0.95,
+}
+FILES = [f"{stem}{LEVEL_ROWS[level].suffix}.onnx" for level in LEVELS for stem in ("vision_model", "text_model")]
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +39,15 @@ def exported(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_are_valid_and_standard(exported: Path, name: str) -> None:
+def test_files_are_valid_and_say_nothing_of_this_machine(exported: Path, name: str) -> None:
     path = exported / "onnx" / name
     onnx.checker.check_model(path, full_check=True)
     model = onnx.load(path, load_external_data=False)
-    assert {node.domain for node in model.graph.node} == {""}
-    assert [opset.domain for opset in model.opset_import] == [""]
-    assert [output.name for output in model.graph.output] == ["last_hidden_state", "pooler_output"]
+    assert {node.domain for node in model.graph.node} <= {"", "com.microsoft"}
+    beyond_the_standard = {node.op_type for node in model.graph.node if node.domain}
+    assert beyond_the_standard <= {"MultiHeadAttention", "MatMulNBits"}
+    embeds = "image_embeds" if name.startswith("vision") else "text_embeds"
+    assert [output.name for output in model.graph.output] == ["last_hidden_state", "pooler_output", embeds]
     assert {e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"} == {
         f"{name}_data"
     }
@@ -50,30 +64,63 @@ def test_int8_is_static_qdq_with_signed_weights(exported: Path, name: str) -> No
     assert "DynamicQuantizeLinear" not in kinds
     types = {t.name: t.data_type for t in model.graph.initializer}
     weights = [n.input[0] for n in model.graph.node if n.op_type == "DequantizeLinear" and n.input[0] in types]
-    assert len(weights) >= 24
+    assert len(weights) >= 20
     assert {types[weight] for weight in weights} == {onnx.TensorProto.INT8}
 
 
 def test_the_manifest_counts_what_the_files_hold(exported: Path) -> None:
-    from edgekit import manifest
-
+    one_byte_and_half_a_byte = {"int8": 1, "int8_32": 1, "int4_32": 0.5, "int4_128": 0.5}
     for part in manifest.read(exported).parts:
         stored = onnx.load(exported / part.files[0].path).graph.initializer
-        int8 = sum(int(np.prod(t.dims)) for t in stored if t.data_type == onnx.TensorProto.INT8)
-        assert int8 == part.tensor_types.get("int8", 0), part.role
+        found = sum(
+            int(np.prod(t.dims)) for t in stored if t.name.endswith((".int8", ".int8_32", ".int4_32", ".int4_128"))
+        )
+        said = sum(count * one_byte_and_half_a_byte.get(kind, 0) for kind, count in part.tensor_types.items())
+        # Rows of 160 and 336 weights, in blocks of 128, are filled up with zeros.
+        assert said <= found <= said * (1.6 if part.level == "q4_128" else 1.1), (part.role, part.level)
         assert part.bits_per_weight == pytest.approx(sum(f.bytes for f in part.files) * 8 / part.weights, abs=1e-3)
+
+
+@pytest.mark.parametrize("level", ["int8_dynamic", "q4_m", "q4", "q4_128"])
+def test_weights_in_the_file_are_those_that_the_proof_assumes(
+    exported: Path, medsiglip_source: Path, level: str
+) -> None:
+    """Read by the onnx package and unpacked by the operators' definitions, not by our own code."""
+    checkpoint = open_checkpoint(medsiglip_source)
+    path = exported / "onnx" / f"vision_model{LEVEL_ROWS[level].suffix}.onnx"
+    stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
+    checked = 0
+    for name, array in stored.items():
+        matrix, _, codec = name.rpartition(".")
+        if codec not in codecs.BLOCKS and codec != "int8":
+            continue
+        weights, scale = checkpoint.read(checkpoint.tensors[matrix]), stored[f"{matrix}.scale"]
+        if codec == "int8":
+            found = (array * scale).T
+        else:
+            bits = codecs.BLOCKS[codec][0]
+            if bits == 4:
+                array = np.stack([array % 16, array // 16], axis=-1).reshape(*scale.shape, -1)
+            found = ((array.astype(np.float32) - 2 ** (bits - 1)) * scale[..., None]).reshape(len(weights), -1)
+        found = found[:, : weights.shape[1]]
+        assert np.allclose(found, codecs.roundtrip(weights, codec), atol=1e-6), name
+        error = np.linalg.norm(found - weights) / np.linalg.norm(weights)
+        assert error < (0.01 if codec.startswith("int8") else 0.15), name
+        checked += 1
+    assert checked >= 20
 
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_any_batch_size(exported: Path, batch: int) -> None:
     session = onnxruntime.InferenceSession(exported / "onnx" / "vision_model.onnx", providers=["CPUExecutionProvider"])
     pixels = np.random.default_rng(0).normal(size=(batch, 3, 112, 112)).astype(np.float32)
-    hidden, pooled = session.run(None, {"pixel_values": pixels})
+    hidden, pooled, unit = session.run(None, {"pixel_values": pixels})
     assert hidden.shape == (batch, 64, 160)
     assert pooled.shape == (batch, 160)
+    assert np.allclose(unit, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-6)
 
 
-@pytest.mark.parametrize(("level", "least"), [("fp32", 0.99999), ("int8", 0.99)])
+@pytest.mark.parametrize(("level", "least"), LEVELS.items())
 def test_embeddings_agree_with_transformers(exported: Path, medsiglip_source: Path, level: str, least: float) -> None:
     images = [phantom.image for phantom in phantoms.generate(515, 6)]
     texts = ["a chest x-ray", "Brain MRI: glioma!", "", "pleural effusion " * 40]
@@ -86,7 +133,7 @@ def test_embeddings_agree_with_transformers(exported: Path, medsiglip_source: Pa
         assert (expected * found).sum(axis=1).min() > least
     prompts = ["normal lungs", ["a nodule", "chest x-ray: nodule"]]
     assert np.allclose(
-        reference.classify(images, prompts), model.classify(images, prompts), atol=1e-4 if level == "fp32" else 0.1
+        reference.classify(images, prompts), model.classify(images, prompts), atol=1e-4 if level in ("fp32", "fp16") else 0.2
     )
     model.close()
 

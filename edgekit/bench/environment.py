@@ -14,7 +14,7 @@ from edgekit import metrics
 from edgekit.bench.cells import identity
 from edgekit.cpu import cpu, memory
 
-_PACKAGES = ("numpy", "onnxruntime", "llama_cpp_python", "torch", "transformers", "tokenizers", "pillow")
+_PACKAGES = ("numpy", "onnxruntime", "openvino", "llama_cpp_python", "torch", "transformers", "tokenizers", "pillow")
 _PACKAGE = Path(edgekit.__file__).resolve().parent
 
 

@@ -14,11 +14,8 @@ remember an image it has seen. A figure is the median within a process; rounds a
 
 from __future__ import annotations
 
-import re
-import sys
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -26,6 +23,7 @@ import numpy as np
 
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import LatencyTask
+from edgekit.cpu import peak_memory_bytes
 from edgekit.runtime.base import Generation, Message, Model
 from edgekit.runtime.compose import ChatModel
 
@@ -74,37 +72,3 @@ def _median_ms(call: Callable[[Any], Any], items: Sequence[Any]) -> float:
         call(item)
         times.append(1000 * (time.perf_counter() - started))
     return median(times[1:] or times)
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident set that this process has had, in bytes; 0 where the system does not say."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        # getrusage's figure survives exec on Linux, so a child would start with its parent's.
-        found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
-        return int(found[1]) * 1024 if found else 0
-    if sys.platform == "win32":
-        return _windows_peak()
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS
-
-
-def _windows_peak() -> int:
-    if sys.platform != "win32":
-        return 0
-    import ctypes
-    from ctypes import wintypes
-
-    class Counters(ctypes.Structure):
-        """PROCESS_MEMORY_COUNTERS."""
-
-        _fields_ = [("size", wintypes.DWORD), ("faults", wintypes.DWORD), ("peak", ctypes.c_size_t),
-                    ("rest", ctypes.c_size_t * 7)]  # fmt: skip
-
-    counters = Counters(size=ctypes.sizeof(Counters))
-    process = ctypes.windll.kernel32.GetCurrentProcess
-    process.restype = wintypes.HANDLE
-    read = ctypes.windll.psapi.GetProcessMemoryInfo
-    read.argtypes = [wintypes.HANDLE, ctypes.POINTER(Counters), wintypes.DWORD]
-    return int(counters.peak) if read(process(), ctypes.byref(counters), counters.size) else 0

@@ -1,72 +1,211 @@
-"""Measure the range of every activation that a static int8 level quantizes, on the float32 graph.
+"""Measure what enters every matrix whose activations a level quantizes, and smooth it.
 
-Ranges are the least and greatest values over the calibration inputs, one item at a time, so that memory stays at one
-item's activations.
+It is measured on transformers' own model, whose modules hold weights only while they run, so memory holds one matrix
+and the activations of a few items. A pass reads every weight once, which at most sizes is a small part of its time.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
+import numpy as np
 
-from edgekit.export import onnx
+from edgekit.errors import CheckpointError
+from edgekit.export import calibration as calibrations
+from edgekit.export.calibration import Calibration
 from edgekit.export.plan import PartPlan
-from edgekit.inputs.image import normalize, to_pixels
+from edgekit.export.smooth import Channels, smoothing
+from edgekit.inputs.image import ImageLike, load, normalize, to_pixels
 from edgekit.inputs.passage import sentences
+from edgekit.inputs.prompt import Message, encode_siglip, load_tokenizer
+from edgekit.progress import Progress
+from edgekit.proof_inputs import Inputs, name_of
 from edgekit.reference import phantoms
 from edgekit.reference.vocabulary import ALL_LABELS, class_prompts
+from edgekit.runtime import hf_inputs, streamed
+from edgekit.runtime.base import Float
 
 SEED = 40_260  # of the phantoms; training, proof and benchmarks use others
-IMAGES = 64
+_PATCHES = 16_384  # that images are used up to: 4 images of 896 pixels, 16 of 448
+_IMAGES = (4, 64)  # but at least and at most
+_TOGETHER = 4096  # patches in one pass: an MLP's activations take 140 MB then
+_CAPTIONS = 16  # in one pass
+_CHARACTERS = 8000, 1500  # of a text alone, and of one behind an image
+_SHIPPED_TEXT = "the text shipped with edgekit"
+
+Pass = Callable[[Any], Any]  # runs transformers' model on a few items
 
 
-def measure(plan: PartPlan, batches: Iterable[NDArray[Any]], step: Callable[[], None] = lambda: None) -> onnx.Ranges:
-    """Least and greatest value of each quantized matrix's input, by value name.
+@dataclass(frozen=True)
+class Material:
+    """What one part is calibrated on.
+
+    Attributes:
+        name: what the manifest says was used.
+        passes: each runs the model on some of it.
+    """
+
+    name: str
+    passes: tuple[Pass, ...]
+
+
+def calibrated(plan: PartPlan, inputs: Inputs, path: Path, data: Path, progress: Progress) -> PartPlan:
+    """A plan with what calibration found, from the file at `path` where an interrupted run left it, else measured.
 
     Args:
-        batches: inputs as the graph takes them: float32 pixels [n, 3, size, size] or int64 ids [n, length].
-        step: called after each batch.
+        data: the part's weights; what an interrupted run wrote of them after another calibration is removed.
+
+    Raises:
+        CheckpointError: an activation is NaN or infinite.
     """
-    import onnx_ir
-    import onnxruntime
-
-    model = onnx.graph(plan)
-    onnx.bind(model, plan)
-    watched = {node.inputs[0].name: node.inputs[0] for node, _, _ in onnx.quantized_inputs(model, plan)}
-    for value in watched.values():
-        if value not in model.graph.outputs:
-            model.graph.outputs.append(value)
-    ranges: onnx.Ranges = {}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "calibrate.onnx"
-        onnx_ir.save(model, path, external_data="calibrate.onnx_data", size_threshold_bytes=onnx.INLINE_BYTES)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        for batch in batches:
-            for name, found in zip(watched, session.run(list(watched), {onnx.INPUTS[plan.role]: batch}), strict=True):
-                low, high = ranges.get(name, (0.0, 0.0))
-                ranges[name] = (min(low, float(found.min())), max(high, float(found.max())))
-            step()
-        del session
-    return ranges
+    material = material_of(plan, inputs)
+    if path.is_file():
+        found = calibrations.read(path)
+        if found.inputs == material.name:
+            return plan.calibrated(found)
+    progress.start(f"{plan.role} {plan.level.name}: calibration", len(material.passes))
+    found = calibration_of(plan, material, progress.advance)
+    data.unlink(missing_ok=True)
+    found.write(path)
+    return plan.calibrated(found)
 
 
-def shipped(plan: PartPlan) -> Iterator[NDArray[Any]]:
-    """Calibration inputs that come with edgekit: phantoms of a seed of their own, or sentences and label prompts."""
+def calibration_of(plan: PartPlan, material: Material, step: Callable[[], None] = lambda: None) -> Calibration:
+    """Measure, smooth, and say what the ranges are then."""
+    seen = measure(plan, material.passes, step)
+    smoothed = smoothing(plan, seen)
+    ranges = {}
+    for planned in plan.tensors:
+        name = planned.slot.name
+        if name in seen:
+            exponents = smoothed.get(planned.slot.follows[0]) if planned.slot.follows else None
+            factors = calibrations.exponents_to_factors(exponents or [0])
+            ranges[name] = seen[name].divided(factors).range
+    return Calibration(inputs=material.name, ranges=ranges, smoothing=smoothed)
+
+
+def measure(plan: PartPlan, passes: Iterable[Pass], step: Callable[[], None] = lambda: None) -> dict[str, Channels]:
+    """What enters each matrix that the plan stores as int8, by the matrix's name.
+
+    Args:
+        step: called after each pass.
+
+    Raises:
+        CheckpointError: an activation is NaN or infinite; the message names the matrix that it enters.
+    """
+    model = streamed.model(plan.config, streamed.Weights(plan.checkpoint, plan.family))
+    wanted = {planned.slot.name for planned in plan.tensors if planned.codec == "int8"}
+    watched = watch(plan, model, wanted)
+    if missing := wanted - set(watched):
+        raise ValueError(f"no module multiplies by {sorted(missing)[0]} alone")
+    for run in passes:
+        run(model)
+        step()
+    return {name: watcher.channels() for name, watcher in watched.items()}
+
+
+def watch(plan: PartPlan, model: Any, wanted: set[str]) -> dict[str, Watcher]:
+    """Watch what enters the modules of transformers' model that own these matrices."""
+    watched = {}
+    for path, module in model.named_modules():
+        name = plan.family.canonical(f"{path}.weight")
+        if name in wanted:
+            watched[name] = Watcher(f"{plan.checkpoint.root}: {name}")
+            module.register_forward_pre_hook(watched[name].see)
+    return watched
+
+
+class Watcher:
+    """Sums up, channel by channel, all that enters a module."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._low, self._high = np.full(1, np.inf, np.float32), np.full(1, -np.inf, np.float32)
+
+    def see(self, _: Any, arguments: tuple[Any, ...]) -> None:
+        """A forward pre-hook."""
+        values = arguments[0].detach().flatten(0, -2)
+        low, high = values.amin(0).numpy(), values.amax(0).numpy()
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise CheckpointError(
+                f"{self._where}: what enters this matrix is not finite",
+                remedy="the checkpoint is damaged, or its numbers outgrow float32: download it again",
+            )
+        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
+
+    def channels(self) -> Channels:
+        """What was seen."""
+        return Channels(self._low, self._high)
+
+
+# ---------------------------------------------------------------- what it is measured on
+
+
+def material_of(plan: PartPlan, inputs: Inputs) -> Material:
+    """A user's images and text where given, else what comes with edgekit, made ready for a part."""
     if plan.role == "text_encoder":
-        from edgekit.inputs.prompt import encode_siglip, load_tokenizer
+        return _captions(plan, inputs)
+    if plan.role == "decoder":
+        return _prompts(plan, inputs)
+    images, name = _images(plan, inputs)
+    together = max(1, _TOGETHER // plan.config.vision_config.patches)
+    batches = [images[i : i + together] for i in range(0, len(images), together)]
+    return Material(name, tuple(partial(_look, plan, batch) for batch in batches))
 
-        tokenizer = load_tokenizer(plan.checkpoint.root / "tokenizer.json")
-        text = plan.config.text_config
-        for caption in (*sentences(), *(p for label in ALL_LABELS for p in class_prompts(label))):
-            yield encode_siglip(tokenizer, [caption], text.max_position_embeddings, text.pad_id)
-        return
+
+def _images(plan: PartPlan, inputs: Inputs) -> tuple[Sequence[ImageLike], str]:
+    """As many as their size allows; of a user's own, those that the proof does not compare on, if there are enough."""
+    fewest, most = _IMAGES
+    count = min(most, max(fewest, _PATCHES // plan.config.vision_config.patches))
+    if not inputs.pictures:
+        return [p.image for p in phantoms.generate(SEED, count)], f"{count} phantoms shipped with edgekit"
+    others = inputs.pictures[len(inputs.images) :]
+    paths = (others if len(others) >= fewest else inputs.pictures)[:count]
+    return paths, name_of(paths)
+
+
+def _look(plan: PartPlan, images: Sequence[ImageLike], model: Any) -> Float:
+    """Encode images, which become pixels no sooner than now."""
     preprocessing = plan.family.preprocessing(plan.checkpoint, plan.config)
-    assert preprocessing is not None, "only encoders of images and texts are calibrated"
-    for phantom in phantoms.generate(SEED, IMAGES):
-        yield normalize(to_pixels([phantom.image], preprocessing), preprocessing)
+    assert preprocessing is not None, "a part that sees images has a preprocessing"
+    pixels = normalize(to_pixels(images, preprocessing), preprocessing)
+    return hf_inputs.encode(model, plan.role, pixels)
+
+
+def _captions(plan: PartPlan, inputs: Inputs) -> Material:
+    """The text's sentences, without those that the proof compares on if there are others, and the prompts of labels."""
+    lines = sentences(inputs.text)
+    captions = [*(lines[len(inputs.captions) :] or lines)]
+    captions += [prompt for label in ALL_LABELS for prompt in class_prompts(label)]
+    text = plan.config.text_config
+    tokenizer = load_tokenizer(plan.checkpoint.root / "tokenizer.json")
+    ids = encode_siglip(tokenizer, captions, text.max_position_embeddings, text.pad_id)
+    batches = [ids[i : i + _CAPTIONS] for i in range(0, len(ids), _CAPTIONS)]
+    name = f"{len(ids)} captions from {inputs.text_name or _SHIPPED_TEXT} and from label prompts"
+    return Material(name, tuple(partial(hf_inputs.encode, role=plan.role, batch=batch) for batch in batches))
+
+
+def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
+    """The text alone, and its beginnings behind an image each."""
+    whole, part = _CHARACTERS
+    passes = [partial(_continue, plan, [Message("user", inputs.text[:whole])])]
+    name = inputs.text_name or _SHIPPED_TEXT
+    if plan.config.vision_config:
+        images, images_name = _images(plan, inputs)
+        texts = [inputs.text[i * part : (i + 1) * part] or inputs.text[:part] for i in range(_IMAGES[0])]
+        asked = [Message("user", text, (np.asarray(load(image)),)) for text, image in zip(texts, images, strict=False)]
+        passes.append(partial(_continue, plan, asked))
+        name = f"{name} and {images_name}"
+    return Material(name, tuple(passes))
+
+
+def _continue(plan: PartPlan, messages: Sequence[Message], model: Any) -> Float:
+    """Run the decoder on conversations of one message each."""
+    prompts = [hf_inputs.processed(plan.checkpoint, plan.config, [message]) for message in messages]
+    pixels = [prompt["pixel_values"] for prompt in prompts if prompt["pixel_values"] is not None]
+    embedded = [hf_inputs.encode(model, "vision", one) for one in pixels]
+    return hf_inputs.hidden_states(model, prompts, [[0]] * len(prompts), np.concatenate(embedded) if embedded else None)

@@ -1,258 +1,107 @@
-"""Write one part as an ONNX file: the graph traced without weights, the weights streamed from the checkpoint.
-
-transformers' own modules are traced under FakeTensorMode, so the graph costs no memory for weights, and its
-initializers are then bound to lazy readers of the checkpoint: a float weight is in memory only while it is written, an
-int8 one until the file is.
-Quantized levels are plain QDQ, which ONNX Runtime and OpenVINO both run as integer arithmetic.
-"""
+"""Write parts as ONNX files: the graphs, which hold no weights, and one pass over the checkpoint for all data files."""
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit import codecs
-from edgekit.checkpoint import Checkpoint
-from edgekit.errors import CheckpointError, MissingDependencyError
-from edgekit.export.plan import PartPlan, Planned, Progress
-from edgekit.runtime.torch_reference import build, torch
+from edgekit.checkpoint import Slice
+from edgekit.errors import CheckpointError
+from edgekit.export import gemma_graph, siglip_graph, stream
+from edgekit.export.calibration import Range
+from edgekit.export.graph import ALIGNMENT, Graph, Laid, Layout, encode, lay_out
+from edgekit.export.plan import PartPlan
+from edgekit.progress import Progress
 
-OPSET = 20  # the first with Gelu as one operator
-INLINE_BYTES = 1024  # shape inference cannot read constants from external data
-INPUTS = {"image_encoder": "pixel_values", "text_encoder": "input_ids"}
-OUTPUTS = ("last_hidden_state", "pooler_output")
+Build = Callable[[Graph], None]
+
+
+@dataclass(frozen=True)
+class Files:
+    """Where a part goes: its graphs in the order of `GRAPHS`, and the data file that they share."""
+
+    graphs: tuple[Path, ...]
+    data: Path
+
+
+# What each part's graphs compute; a part's files are named in its family.
+GRAPHS: Mapping[str, tuple[Build, ...]] = {
+    "image_encoder": (siglip_graph.image_encoder,),
+    "text_encoder": (siglip_graph.text_encoder,),
+    "vision": (siglip_graph.gemma_vision,),
+    "decoder": (gemma_graph.decoder, gemma_graph.embed_tokens),
+}
 
 
 def write(
-    plan: PartPlan,
-    path: Path,
-    ranges: Mapping[str, tuple[float, float]] | None = None,
-    progress: Progress = lambda weights: None,
-) -> None:
-    """Write a part and its external data (`NAME.onnx_data`).
+    parts: Sequence[tuple[PartPlan, Files, Mapping[str, Range]]], progress: Progress
+) -> dict[Path, tuple[str, int]]:
+    """Write parts of one checkpoint.
 
     Args:
-        ranges: least and greatest value of each activation that enters a quantized matrix, from `calibrate.measure`.
+        parts: each with the ranges of the activations that enter its matrices, by the matrix's name; empty where its
+            level needs none. A data file that an interrupted call left is continued.
+
+    Returns:
+        SHA-256 and length of each data file.
 
     Raises:
-        CheckpointError: a weight is missing or not finite.
+        CheckpointError: a weight cannot be stored at this level.
     """
-    ir = _ir()
-    model = graph(plan)
-    bind(model, plan, progress)
-    if plan.level.calibrated:
-        if ranges is None:
-            raise ValueError(f"level {plan.level.name} needs calibration")
-        _quantize(model, plan, ranges)
-    ir.save(model, path, external_data=f"{path.name}_data", size_threshold_bytes=INLINE_BYTES)
-
-
-def graph(plan: PartPlan) -> Any:
-    """The traced graph of a part as an onnx-ir model, its weights not bound; traced once for all levels."""
-    key = (plan.family.name, plan.role, plan.config.model_dump_json())
-    if key not in _TRACED:
-        _TRACED[key] = _trace(plan)
-    return _TRACED[key].clone()
-
-
-_TRACED: dict[tuple[str, str, str], Any] = {}
-
-
-def _trace(plan: PartPlan) -> Any:
-    th = torch()
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    _ir()
-    with _Quiet(), FakeTensorMode():
-        module = _Encoder.of(build(plan.family, plan.config), plan.role, th)
-        program = th.onnx.export(
-            module,
-            (_example(plan, th),),
-            dynamo=True,
-            optimize=False,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUTS[plan.role]],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=({0: th.export.Dim("batch")},),
-        )
-    return program.model
-
-
-def bind(model: Any, plan: PartPlan, progress: Progress = lambda weights: None) -> None:
-    """Bind every initializer to the checkpoint, fold constants, and turn stored transposes into stored weights."""
-    import onnxscript.optimizer
-
-    ir = _ir()
-    planned = {entry.slot.name: entry for entry in plan.tensors}
-    for name, value in list(model.graph.initializers.items()):
-        if name in planned:
-            value.const_value = _lazy(ir, plan.checkpoint, planned[name], name, progress)
-        elif name.endswith("position_ids"):  # a buffer that transformers derives
-            value.const_value = ir.tensor(np.arange(value.shape[-1], dtype=np.int64)[None], name=name)
-        else:
-            raise CheckpointError(f"{plan.role}: the graph needs {name}, which no tensor of the checkpoint gives")
-    for node in list(model.graph):
-        source = node.inputs[0] if node.op_type == "Transpose" else None
-        if source is not None and source.name in planned:
-            entry = planned[source.name]
-            name = f"{source.name}.transposed"
-            turned = ir.Value(
-                name=name,
-                shape=ir.Shape(entry.slot.shape[::-1]),
-                type=ir.TensorType(ir.DataType.FLOAT),
-                const_value=_lazy(ir, plan.checkpoint, entry, name, progress, turn=True),
-            )
-            model.graph.register_initializer(turned)
-            node.outputs[0].replace_all_uses_with(turned)
-            model.graph.remove(node, safe=True)
-    with _Quiet():
-        onnxscript.optimizer.optimize_ir(model, input_size_limit=1024, output_size_limit=1024)
-    for name, value in list(model.graph.initializers.items()):
-        if not value.uses():
-            del model.graph.initializers[name]
-    model.producer_name, model.producer_version, model.doc_string = "edgekit", None, None
-    for node in model.graph:  # traces carry this machine's paths
-        node.metadata_props.clear()
-        node.doc_string = None
-    for value in [*model.graph.initializers.values(), *(v for n in model.graph for v in n.outputs)]:
-        value.metadata_props.clear()
-    model.graph.metadata_props.clear()
-    model.metadata_props.clear()
-
-
-def quantized_inputs(model: Any, plan: PartPlan) -> list[tuple[Any, Planned, bool]]:
-    """Nodes that multiply by a matrix of a quantized codec: (node, matrix, whether it is stored transposed)."""
-    found = []
-    for node in model.graph:
-        if node.op_type in ("MatMul", "Gemm") and node.inputs[1] is not None:
-            name = node.inputs[1].name or ""
-            turned = name.endswith(".transposed")
-            entry = {p.slot.name: p for p in plan.tensors}.get(name.removesuffix(".transposed"))
-            if entry is not None and entry.codec == "int8":
-                found.append((node, entry, turned))
-    return found
-
-
-def _quantize(model: Any, plan: PartPlan, ranges: Mapping[str, tuple[float, float]]) -> None:
-    """Put QuantizeLinear/DequantizeLinear around activations and DequantizeLinear behind int8 weights."""
-    ir = _ir()
-    activations: dict[str, Any] = {}
-    for node, entry, turned in quantized_inputs(model, plan):
-        activation = node.inputs[0]
-        if activation.name not in activations:
-            activations[activation.name] = _fake_quantize(ir, model, node, activation, ranges[activation.name])
-        node.replace_input_with(0, activations[activation.name])
-        weights = plan.checkpoint.read(entry.tensor)
-        scale = codecs.int8_scales(weights)
-        values = codecs.int8_values(weights, scale)
-        name, matrix = entry.slot.name, node.inputs[1]
-        stored = [
-            _constant(ir, model, f"{name}.int8", np.ascontiguousarray(values.T) if turned else values),
-            _constant(ir, model, f"{name}.scale", scale.ravel()),
+    layouts = [lay_out(files.data.name, plan) for plan, files, _ in parts]
+    with ExitStack() as stack:
+        outputs = [
+            stack.enter_context(stream.Output(files.data, b"", [_section(plan, laid) for laid in layout.tensors.values()]))
+            for (plan, files, _), layout in zip(parts, layouts, strict=True)
         ]
-        dequantize = ir.node("DequantizeLinear", stored, {"axis": 1 if turned else 0})
-        dequantize.outputs[0].name = f"{name}.dequantized"
-        model.graph.insert_before(node, [dequantize])
-        node.replace_input_with(1, dequantize.outputs[0])
-        if not matrix.uses():
-            del model.graph.initializers[matrix.name]
+        stream.write(parts[0][0].checkpoint, outputs, progress)
+    for (plan, files, ranges), layout in zip(parts, layouts, strict=True):
+        for path, build in zip(files.graphs, GRAPHS[plan.role], strict=True):
+            path.write_bytes(_graph(build, path.stem, plan, layout, ranges))
+    return {output.path: output.finish() for output in outputs}
 
 
-def _fake_quantize(ir: Any, model: Any, node: Any, value: Any, limits: tuple[float, float]) -> Any:
-    """Asymmetric uint8: x86's integer dot products take unsigned activations and signed weights."""
-    low, high = min(limits[0], 0.0), max(limits[1], 0.0)
-    scale = np.float32(max(high - low, 1e-12) / 255)
-    zero = np.uint8(np.clip(np.rint(-low / scale), 0, 255))
-    constants = [
-        _constant(ir, model, f"{value.name}.activation_scale", scale),
-        _constant(ir, model, f"{value.name}.zero", zero),
-    ]
-    quantize = ir.node("QuantizeLinear", [value, *constants])
-    quantize.outputs[0].name = f"{value.name}.quantized"
-    dequantize = ir.node("DequantizeLinear", [quantize.outputs[0], *constants])
-    dequantize.outputs[0].name = f"{value.name}.dequantized"
-    model.graph.insert_before(node, [quantize, dequantize])
-    return dequantize.outputs[0]
+def _graph(build: Build, name: str, plan: PartPlan, layout: Layout, ranges: Mapping[str, Range]) -> bytes:
+    graph = Graph(name, plan, layout, ranges)
+    build(graph)
+    return graph.model()
 
 
-def _constant(ir: Any, model: Any, name: str, array: Any) -> Any:
-    tensor = ir.tensor(np.asarray(array), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
-    model.graph.register_initializer(value)
-    return value
+def _section(plan: PartPlan, laid: Laid) -> stream.Section:
+    planned, turned = laid.planned, laid.turned
+    slot, codec = planned.slot, planned.codec
 
+    def rows_of(piece: Slice) -> tuple[Any, Any]:
+        rows = piece.float32()
+        if slot.add_one:
+            rows = rows + np.float32(1)
+        rows = plan.prepared(slot.name, rows, piece.start)
+        flat = rows.reshape(-1, rows.shape[-1]) if rows.ndim > 1 else rows[None]
+        try:
+            return encode(flat, codec)
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{planned.tensor.path}: {piece.name}: {error.message}", allowed=error.allowed, remedy=error.remedy
+            ) from error
 
-def _lazy(ir: Any, checkpoint: Checkpoint, entry: Planned, name: str, progress: Progress, turn: bool = False) -> Any:
-    shape = entry.slot.shape[::-1] if turn else entry.slot.shape
+    def encode_slice(piece: Slice) -> tuple[stream.Encoded, Any]:
+        values, scales = rows_of(piece)
+        return (b"", (values, scales)) if turned else (values, scales)
 
-    def read() -> Any:
-        weights = checkpoint.read(entry.tensor)
-        progress(weights.size)
-        return ir.tensor(np.ascontiguousarray(weights.T) if turn else weights, name=name)
+    def tail(kept: Sequence[Any]) -> stream.Encoded:
+        if not turned:
+            return np.concatenate([scales.ravel() for scales in kept])
+        values = np.concatenate([values for values, _ in kept])
+        item = np.float16 if codec == "float16" else np.int8 if codec == "int8" else np.float32
+        matrix = np.ascontiguousarray(values.view(item).T)
+        scales = np.concatenate([scales.ravel() for _, scales in kept])
+        return matrix.tobytes() + scales.tobytes()
 
-    return ir.LazyTensor(read, dtype=ir.DataType.FLOAT, shape=ir.Shape(shape), name=name, cache=False)
-
-
-class _Encoder:
-    """Wraps one tower so that initializers get the checkpoint's names and outputs come in a fixed order."""
-
-    @staticmethod
-    def of(model: Any, role: str, th: Any) -> Any:
-        attribute = {"image_encoder": "vision_model", "text_encoder": "text_model"}[role]
-
-        class Tower(th.nn.Module):
-            def __init__(self) -> None:
-                super().__init__()
-                setattr(self, attribute, getattr(model, attribute))
-
-            def forward(self, batch: Any) -> Any:
-                output = getattr(self, attribute)(batch)
-                return output.last_hidden_state, output.pooler_output
-
-        return Tower().eval()
-
-
-def _example(plan: PartPlan, th: Any) -> Any:
-    """Two items: a batch of one would be traced as a constant."""
-    if plan.role == "text_encoder":
-        return th.zeros((2, plan.config.text_config.max_position_embeddings), dtype=th.long)
-    size = plan.config.vision_config.image_size
-    return th.zeros((2, 3, size, size))
-
-
-class _Quiet:
-    """torch's exporter warns about libraries that edgekit leaves out on purpose and about its own internals."""
-
-    def __enter__(self) -> None:
-        self._filters = warnings.catch_warnings()
-        self._filters.__enter__()
-        warnings.simplefilter("ignore")
-        self._loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *details: Any) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)
-        self._filters.__exit__(None, None, None)
-
-
-def _ir() -> Any:
-    try:
-        import onnx_ir
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"ONNX export needs {error.name}", remedy="pip install 'edgekit[export]'"
-        ) from error
-    return onnx_ir
-
-
-Ranges = dict[str, tuple[float, float]]
+    form = (codec, turned, slot.add_one, plan.key if slot.name in plan.factors else None)
+    padding = -laid.bytes % ALIGNMENT
+    return stream.Section(planned.tensor.name, planned.tensor.size, form, encode_slice, laid.bytes, padding, tail)

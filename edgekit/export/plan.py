@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,6 +16,8 @@ import numpy as np
 
 from edgekit import codecs
 from edgekit.checkpoint import Checkpoint, Tensor
+from edgekit.errors import ArtifactError
+from edgekit.export.calibration import Calibration, Factor, Float, exponents_to_factors
 from edgekit.families import Family, Slot
 from edgekit.families.base import tensors_of
 from edgekit.levels import Level
@@ -35,7 +37,11 @@ class Planned:
 
 @dataclass(frozen=True, eq=False)
 class PartPlan:
-    """One part at one level, ready to be written."""
+    """One part at one level, ready to be written.
+
+    Attributes:
+        calibration: of a level that quantizes activations by measured ranges, once they were measured.
+    """
 
     family: Family
     role: str
@@ -43,6 +49,12 @@ class PartPlan:
     checkpoint: Checkpoint
     config: Any
     tensors: tuple[Planned, ...]
+    calibration: Calibration | None = None
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Role and level: one artifact has one part of each."""
+        return self.role, self.level.name
 
     @property
     def weights(self) -> int:
@@ -52,14 +64,48 @@ class PartPlan:
     @property
     def bytes(self) -> int:
         """What its tensors take in a file."""
-        if self.level.format == "gguf":
-            return sum(codecs.stored_bytes(planned.codec, planned.shape) for planned in self.tensors)
-        return sum(planned.tensor.size * np.dtype(planned.codec).itemsize for planned in self.tensors)
+        return sum(codecs.stored_bytes(planned.codec, planned.shape) for planned in self.tensors)
 
     @cached_property
     def codec_by_name(self) -> Mapping[str, str]:
         """Canonical tensor name -> codec, for the proof's reference."""
         return {planned.slot.name: planned.codec for planned in self.tensors}
+
+    @cached_property
+    def factors(self) -> Mapping[str, Factor]:
+        """Canonical tensor name -> what smoothing multiplies it by."""
+        rows: dict[str, Float] = {}
+        columns: dict[str, Float] = {}
+        smoothing = self.calibration.smoothing if self.calibration else {}
+        for slot in (planned.slot for planned in self.tensors if planned.slot.follows):
+            if slot.follows[0] in smoothing:
+                exponents = np.asarray(smoothing[slot.follows[0]])
+                columns[slot.name] = exponents_to_factors(exponents)
+                rows |= dict.fromkeys(slot.follows, exponents_to_factors(-exponents))
+        return {name: Factor(rows.get(name), columns.get(name)) for name in rows | columns}
+
+    def prepared(self, name: str, weights: Float, start: int = 0) -> Float:
+        """What is stored, by its codec, of a tensor's rows from row `start` on: the same, or smoothed."""
+        factor = self.factors.get(name)
+        return factor.apply(weights, start) if factor else weights
+
+    def calibrated(self, calibration: Calibration) -> PartPlan:
+        """The plan with what calibration found.
+
+        Raises:
+            ArtifactError: it was found for other tensors.
+        """
+        widths = {p.slot.follows[0]: p.slot.shape[-1] for p in self.tensors if p.slot.follows}
+        for name, exponents in calibration.smoothing.items():
+            if widths.get(name) != len(exponents):
+                raise ArtifactError(
+                    f"calibration of {self.role}: {len(exponents)} channels behind {name}",
+                    allowed=f"{widths.get(name, 'none')}, by config.json",
+                )
+        for planned in self.tensors:
+            if planned.codec == "int8" and planned.slot.name not in calibration.ranges:
+                raise ArtifactError(f"calibration of {self.role}: no range of what enters {planned.slot.name}")
+        return replace(self, calibration=calibration)
 
     def histogram(self) -> dict[str, int]:
         """How many weights are stored as which type."""
@@ -95,7 +141,7 @@ _FALLBACK = {
 def codec_of(slot: Slot, level: Level) -> str:
     """The type that a tensor gets at a level."""
     if level.format == "onnx":
-        return "float32" if slot.keep else level.codec_of(slot.kind)
+        return "float32" if slot.keep else level.codec_of(slot.kind, slot.place)
     if slot.keep:
         return slot.keep
     width, codec = shape_of(slot, level)[-1], level.codec_of(slot.kind, slot.place)

@@ -25,6 +25,7 @@ from edgekit.export.job import Job
 from edgekit.export.plan import PartPlan
 from edgekit.manifest import FileEntry, Manifest, Part
 from edgekit.progress import Progress
+from edgekit.proof_inputs import Inputs
 from edgekit.staging import STAMP, empty, locked
 
 _TOOLS = (
@@ -144,19 +145,21 @@ def find_part(existing: Manifest | None, key: tuple[str, str]) -> Part | None:
     return next((part for part in (existing.parts if existing else ()) if (part.role, part.level) == key), None)
 
 
-def write_parts(job: Job, plans: Sequence[PartPlan], staging: Path, progress: Progress) -> dict[tuple[str, str], Part]:
+def write_parts(
+    job: Job, plans: Sequence[PartPlan], inputs: Inputs | None, staging: Path, progress: Progress
+) -> dict[tuple[str, str], Part]:
     """Write parts by role and level; those that an interrupted run finished are taken over."""
-    records = {plan: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
-    finished = {plan: part for plan, record in records.items() if (part := _finished(staging, record))}
-    todo = [plan for plan in plans if plan not in finished]
+    records = {plan.key: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
+    finished = {key: part for key, record in records.items() if (part := _finished(staging, record))}
+    todo = [plan for plan in plans if plan.key not in finished]
     check_space(staging, todo, job)
-    for plan, files in writers.write(todo, job.recipe, staging, progress):
-        finished[plan] = _part(job, plan, files)
-        records[plan].write_text(finished[plan].model_dump_json(), encoding="utf-8")
-    return {(plan.role, plan.level.name): part for plan, part in finished.items()}
+    for plan, files in writers.write(todo, job.recipe, inputs, staging, progress):
+        finished[plan.key] = _part(job, plan, files, staging)
+        records[plan.key].write_text(finished[plan.key].model_dump_json(), encoding="utf-8")
+    return finished
 
 
-def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...]) -> Part:
+def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path) -> Part:
     size = sum(file.bytes for file in files)
     return Part(
         id=manifests.part_id(plan.role, plan.level.format, plan.level.name, files),
@@ -168,7 +171,8 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...]) -> Part:
         bits_per_weight=round(size * 8 / plan.weights, 3),
         tensor_types=plan.histogram(),
         output=job.family.roles[plan.role].output,
-        requires={**writers.requires(plan), "memory_bytes": size},
+        requires={**writers.requires(plan, job.recipe, staging), "memory_bytes": size},
+        calibrated_on=plan.calibration.inputs if plan.calibration else None,
         tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
     )
 

@@ -24,7 +24,7 @@ from edgekit.checkpoint import Checkpoint, Slice
 from edgekit.cpu import cpu
 from edgekit.progress import Progress
 
-Encoded = Any  # bytes, or an array that offers them
+Encoded = Any  # bytes, or a contiguous array that offers them
 _SLICE_WEIGHTS = 2 * 1024 * 1024  # 8 MiB of float32 in every worker
 _AHEAD = 4  # slices under way, beyond one for each worker
 
@@ -37,9 +37,10 @@ class Section:
         name: of the stored tensor that it is made from.
         weights: numbers in that tensor.
         form: sections of one tensor with equal forms have equal bytes, so they are encoded once.
-        encode: a slice of the tensor -> its bytes in the file.
+        encode: a slice of the tensor -> its bytes in the file; with `tail`, those and something to keep for the tail.
         bytes: of the whole tensor in the file.
         padding: zero bytes behind it.
+        tail: what was kept of all slices -> bytes behind those of the slices: scales, or a whole tensor transposed.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Section:
     encode: Callable[[Slice], Encoded]
     bytes: int
     padding: int
+    tail: Callable[[Sequence[Any]], Encoded] | None = None
 
 
 class Output:
@@ -61,14 +63,15 @@ class Output:
         self._journal_path = path.with_name(f".{path.name}.journal")
         self._digest, self._length = hashlib.sha256(), 0
         self._submitted = self._written = self._hashed = 0  # slices
+        self._kept: list[Any] = []
 
     def __enter__(self) -> Self:
-        done = self._resume()
-        self._todo = {section.name: section for section in self._sections[done:]}
+        marks = self._resume()  # the first is the head's
+        self._todo = {section.name: section for section in self._sections[max(marks - 1, 0) :]}
         self._file = self.path.open("ab", buffering=0)
         self._journal = self._journal_path.open("a", encoding="ascii")
         self._writing, self._hashing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
-        if not self._length:
+        if not marks:
             self._append(self._head)
             self._note(self._head)
             self._mark()
@@ -91,27 +94,42 @@ class Output:
 
     def submit(self, section: Section, encoded: Future[Mapping[Hashable, Encoded]], last: bool) -> Future[None]:
         """Append a slice, once it is encoded, behind those that were submitted before; never behind a gap."""
-        turn, padding = self._submitted, bytes(section.padding if last else 0)
+        turn = self._submitted
         self._submitted += 1
 
         # Where the slice before failed or was cancelled, whoever waits for that one is told.
-        def write() -> None:
+        def write() -> list[Encoded]:
+            chunks = []
             if turn == self._written:
-                self._append(encoded.result()[section.form])
-                self._append(padding)
+                chunks = self._chunks(section, encoded.result()[section.form], last)
+                for chunk in chunks:
+                    self._append(chunk)
                 self._written += 1
+            return chunks
 
         def note() -> None:
-            written.result()
+            chunks = written.result()
             if turn == self._hashed and turn < self._written:
-                self._note(encoded.result()[section.form])
-                self._note(padding)
+                for chunk in chunks:
+                    self._note(chunk)
                 if last:
                     self._mark()
                 self._hashed += 1
 
         written = self._writing.submit(write)
         return self._hashing.submit(note)
+
+    def _chunks(self, section: Section, encoded: Any, last: bool) -> list[Encoded]:
+        """What one slice adds to the file."""
+        if section.tail is None:
+            chunks = [encoded]
+        else:
+            now, kept = encoded
+            chunks, self._kept = [now], [*self._kept, kept]
+            if last:
+                chunks.append(section.tail(self._kept))
+                self._kept = []
+        return [*chunks, bytes(section.padding)] if last else chunks
 
     def finish(self) -> tuple[str, int]:
         """SHA-256 and length of the whole file. Its journal stays until somebody has recorded them."""
@@ -134,7 +152,7 @@ class Output:
         self._journal.flush()
 
     def _resume(self) -> int:
-        """Cut the file behind the last tensor that is there as the journal says; return how many that are."""
+        """Cut the file behind the last tensor that is there as the journal says; return how many marks are true."""
         marks = self._true_marks()
         if marks:
             with self.path.open("r+b") as file:
@@ -142,7 +160,7 @@ class Output:
         else:
             self.path.unlink(missing_ok=True)
         self._journal_path.write_text("".join(marks), encoding="ascii")
-        return max(len(marks) - 1, 0)  # the first is the head's
+        return len(marks)
 
     def _true_marks(self) -> list[str]:
         """The journal's lines up to the first that the file does not bear out; digest and length follow them."""

@@ -7,20 +7,28 @@ from pathlib import Path
 from typing import Any
 
 from edgekit import manifest as manifests
+from edgekit.export import calibration
 from edgekit.export.plan import PartPlan
 from edgekit.manifest import FileEntry
 from edgekit.progress import Progress
+from edgekit.proof_inputs import Inputs, shipped_inputs
 from edgekit.recipes import Recipe
 
 Written = tuple[PartPlan, tuple[FileEntry, ...]]
 
 
-def write(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
-    """Write parts into a staging folder, each yielded when its files are complete."""
+def write(
+    plans: Sequence[PartPlan], recipe: Recipe, inputs: Inputs | None, folder: Path, progress: Progress
+) -> Iterator[Written]:
+    """Write parts into a staging folder, each yielded when its files are complete.
+
+    Args:
+        inputs: what is calibrated on, None for what comes with edgekit. Plans come back with what that found.
+    """
     for file_format, writer in _WRITERS.items():
         mine = [plan for plan in plans if plan.level.format == file_format]
         if mine:
-            yield from writer(mine, recipe, folder, progress)
+            yield from writer(mine, recipe, inputs, folder, progress)
 
 
 def names(plan: PartPlan, recipe: Recipe) -> tuple[str, ...]:
@@ -29,20 +37,30 @@ def names(plan: PartPlan, recipe: Recipe) -> tuple[str, ...]:
     if plan.level.format == "gguf":
         prefix = "mmproj-" if role.gguf_architecture == "clip" else ""
         return (f"{prefix}{recipe.stem}-{plan.level.name}.gguf",)
-    path = f"onnx/{role.onnx_stem}{plan.level.suffix}.onnx"
-    return path, f"{path}_data"
+    graphs = [f"onnx/{stem}{plan.level.suffix}.onnx" for stem in role.onnx_stems]
+    found = (calibration_file(plan),) if plan.level.activations == "static" else ()
+    return graphs[0], f"{graphs[0]}_data", *found, *graphs[1:]
 
 
-def requires(plan: PartPlan) -> dict[str, Any]:
-    """What a runtime must offer to open this part."""
+def calibration_file(plan: PartPlan) -> str:
+    """What was measured for a part that quantizes activations by measured ranges, relative to the artifact."""
+    return f"onnx/{plan.family.roles[plan.role].onnx_stems[0]}{plan.level.suffix}{calibration.SUFFIX}"
+
+
+def requires(plan: PartPlan, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What a runtime must offer to open this part, whose files are complete."""
     if plan.level.format == "gguf":
         return {"gguf_version": 3, "architecture": plan.family.roles[plan.role].gguf_architecture}
-    from edgekit.export.onnx import OPSET
+    from edgekit import onnx_header
+    from edgekit.runtime import ort_support
 
-    return {"opset": OPSET, "domains": [""]}
+    graphs = [folder / name for name in names(plan, recipe) if name.endswith(".onnx")]
+    return ort_support.requires([onnx_header.read(path) for path in graphs])
 
 
-def _gguf(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
+def _gguf(
+    plans: Sequence[PartPlan], recipe: Recipe, inputs: Inputs | None, folder: Path, progress: Progress
+) -> Iterator[Written]:
     """All of them in one pass over the checkpoint."""
     from edgekit.export import gguf
 
@@ -51,19 +69,32 @@ def _gguf(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Pro
         yield paths[path], (FileEntry(path=path.name, sha256=digest, bytes=length),)
 
 
-def _onnx(plans: Sequence[PartPlan], recipe: Recipe, folder: Path, progress: Progress) -> Iterator[Written]:
+def _onnx(
+    plans: Sequence[PartPlan], recipe: Recipe, inputs: Inputs | None, folder: Path, progress: Progress
+) -> Iterator[Written]:
+    """All of them in one pass over the checkpoint, behind one for each that needs calibration."""
     from edgekit.export import calibrate, onnx
 
+    (folder / "onnx").mkdir(exist_ok=True)
+    parts = []
     for plan in plans:
-        progress.start(f"{plan.role} {plan.level.name}", plan.weights)
-        files = [folder / name for name in names(plan, recipe)]
-        files[0].parent.mkdir(exist_ok=True)
-        ranges = calibrate.measure(plan, calibrate.shipped(plan)) if plan.level.calibrated else None
-        onnx.write(plan, files[0], ranges, progress.advance)
-        yield plan, tuple(manifests.file_entry(folder, file) for file in files)
+        first, data, *others = (folder / name for name in names(plan, recipe))
+        if plan.level.activations == "static":
+            found, *others = others
+            plan = calibrate.calibrated(plan, inputs or shipped_inputs(), found, data, progress)
+        ranges = plan.calibration.ranges if plan.calibration else {}
+        parts.append((plan, onnx.Files((first, *others), data), ranges))
+    written = onnx.write(parts, progress)
+    for plan, files, _ in parts:
+        digest, length = written[files.data]
+        entry = FileEntry(path=files.data.relative_to(folder).as_posix(), sha256=digest, bytes=length)
+        measured = (folder / calibration_file(plan),) if plan.calibration else ()
+        first, *others = files.graphs
+        behind = (manifests.file_entry(folder, path) for path in (*measured, *others))
+        yield plan, (manifests.file_entry(folder, first), entry, *behind)
 
 
-_WRITERS: dict[str, Callable[[Sequence[PartPlan], Recipe, Path, Progress], Iterator[Written]]] = {
+_WRITERS: dict[str, Callable[[Sequence[PartPlan], Recipe, Inputs | None, Path, Progress], Iterator[Written]]] = {
     "gguf": _gguf,
     "onnx": _onnx,
 }

@@ -37,6 +37,9 @@ class Slot:
         scale: what a GGUF tensor is multiplied by (after `add_one`), where its reader assumes another constant.
         place: the layer it belongs to, for mixtures that treat layers differently; None outside the layers.
         padded: the axis that a GGUF level may fill with zeros up to whole blocks without changing any result.
+        follows: what makes the channels that enter this matrix, and nothing else reads them but matrices that say the
+            same: a norm's, or a matrix's, weight and bias. Dividing these by a factor for each channel, and multiplying
+            this matrix's columns by it, changes nothing.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Slot:
     scale: float = 1.0
     place: Place | None = None
     padded: int | None = None
+    follows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,14 +63,14 @@ class Role:
         slots: its tensors, from the validated configuration.
         output: what it gives for one item.
         gguf_architecture: `general.architecture` of its GGUF file.
-        onnx_stem: the file stem that Transformers.js and optimum look for.
+        onnx_stems: of its ONNX graphs, as Transformers.js and optimum look for them.
     """
 
     formats: tuple[str, ...]
     slots: Callable[[Any], list[Slot]]
     output: Output
     gguf_architecture: str | None = None
-    onnx_stem: str | None = None
+    onnx_stems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -256,14 +256,26 @@ def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
     }
 
 
-_DECODER = Role(("gguf",), decoder_slots, "logits", gguf_architecture="gemma3")
+_DECODER = Role(
+    ("gguf", "onnx"),
+    decoder_slots,
+    "logits",
+    gguf_architecture="gemma3",
+    onnx_stems=("decoder_model_merged", "embed_tokens"),
+)
 
 FAMILY = Family(
     name="medgemma",
     architecture="Gemma3ForConditionalGeneration",
     roles={
         "decoder": _DECODER,
-        "vision": Role(("gguf",), vision_part_slots, "image_tokens", gguf_architecture="clip"),
+        "vision": Role(
+            ("gguf", "onnx"),
+            vision_part_slots,
+            "image_tokens",
+            gguf_architecture="clip",
+            onnx_stems=("vision_encoder",),
+        ),
     },
     parse=parse,
     canonical=canonical,

@@ -66,6 +66,12 @@ def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) 
     }
     # so400m's MLP width, 4304, is no multiple of a block; zeros beyond it change nothing, since gelu(0) = 0.
     padded = {"mlp.fc1": 0, "mlp.fc2": 1}
+    # Attention mixes tokens, never channels, so the output's channels are the values'; gelu stands before fc2.
+    follows = {
+        **dict.fromkeys(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "layer_norm1"),
+        "self_attn.out_proj": "self_attn.v_proj",
+        "mlp.fc1": "layer_norm2",
+    }
     for layer in range(layers):
         source, target = f"{prefix}encoder.layers.{layer}.", f"{blocks}{layer}."
         place = Place(layer, layers)
@@ -73,9 +79,17 @@ def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) 
             slots.append(Slot(f"{source}{norm}.weight", (hidden,), "norm", f"{target}{name}.weight", keep="F32"))
             slots.append(Slot(f"{source}{norm}.bias", (hidden,), "bias", f"{target}{name}.bias", keep="F32"))
         for matrix, shape in shapes.items():
-            name, axis = f"{target}{gguf[matrix]}", padded.get(matrix)
+            name, axis, before = f"{target}{gguf[matrix]}", padded.get(matrix), follows.get(matrix)
             slots.append(
-                Slot(f"{source}{matrix}.weight", shape, gguf[matrix], f"{name}.weight", place=place, padded=axis)
+                Slot(
+                    f"{source}{matrix}.weight",
+                    shape,
+                    gguf[matrix],
+                    f"{name}.weight",
+                    place=place,
+                    padded=axis,
+                    follows=(f"{source}{before}.weight", f"{source}{before}.bias") if before else (),
+                )
             )
             slots.append(
                 Slot(

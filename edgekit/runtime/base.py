@@ -6,7 +6,7 @@ implement these protocols; nothing above asks which one it is talking to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -143,11 +143,17 @@ class Generation:
 
 
 class Model:
-    """What tasks and users see. A model that lacks an ability says so; `abilities` lists what it has."""
+    """What tasks and users see. A model that lacks an ability says so; `abilities` lists what it has.
+
+    Attributes:
+        warnings: what the user must know.
+        runtimes: role -> the library that runs it, with its version and options: part of what a figure depends on.
+    """
 
     abilities: frozenset[str] = frozenset()
     title: str = ""
     warnings: tuple[str, ...] = ()
+    runtimes: Mapping[str, str] = {}
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
         """Stream an answer: pieces of text, and the finished `Generation` as the last item (greedy decoding)."""

@@ -104,6 +104,7 @@ class LlamaDecoder:
         context: int,
         threads: int,
         image_tokens: int,
+        step_threads: int | None = None,
         gpu: bool = False,
         extra_buffers: bool | None = None,
     ) -> None:
@@ -111,8 +112,9 @@ class LlamaDecoder:
 
         Args:
             context: tokens that the cache holds.
-            threads: for prefill and decode.
+            threads: for prompts and images.
             image_tokens: of one image; they must fit one micro-batch, or the library aborts the process.
+            step_threads: for one token after the other; as many for None.
             gpu: offload all layers where the library was built for one.
             extra_buffers: let llama.cpp lay out weights for this CPU; what a trial on it showed for None.
 
@@ -138,7 +140,7 @@ class LlamaDecoder:
         params = self._lib.llama_context_default_params()
         params.n_ctx = context
         params.n_batch = params.n_ubatch = max(_BATCH, image_tokens)
-        params.n_threads = params.n_threads_batch = threads
+        params.n_threads, params.n_threads_batch = step_threads or threads, threads
         params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         params.swa_full = False
         params.no_perf = True
@@ -210,6 +212,11 @@ class LlamaDecoder:
     def _logits(self, index: int) -> Float:
         pointer = self._lib.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
+
+    def use_threads(self, threads: int, step_threads: int) -> None:
+        """Use this many threads from now on, for prompts and for single steps."""
+        self.threads = threads
+        self._lib.llama_set_n_threads(self._context, step_threads, threads)
 
     def close(self) -> None:
         """Free the context and the model; safe to call twice."""

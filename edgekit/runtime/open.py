@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,18 +13,34 @@ from edgekit import manifest as manifests
 from edgekit.cpu import cpu
 from edgekit.devices import Device
 from edgekit.devices import device as load_device
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import ArtifactError, EdgekitError, UsageError
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.manifest import FOREIGN, Manifest, Part, Preprocessing
-from edgekit.runtime.base import EncoderSpec, Model
+from edgekit.runtime import choice, guard
+from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
+from edgekit.runtime.choice import DecoderChoice, EncoderChoice, LlamaOptions
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
+from edgekit.runtime.onnx_encoder import RUNTIMES, TITLES, EncoderFile, open_encoder
 
 _DEFAULT_CONTEXT = 4096
 _Count = Annotated[int, Field(gt=0, lt=1 << 24)]
 _TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
+# The output of an ONNX encoder's graph that models are composed of.
+_OUTPUTS: Mapping[str, str] = {
+    "vision": "image_features",
+    "image_encoder": "pooler_output",
+    "text_encoder": "pooler_output",
+}
 
-def open_model(folder: Path, level: str | None = None, device: str | None = None, context: int | None = None) -> Model:
+
+def open_model(
+    folder: Path,
+    level: str | None = None,
+    device: str | None = None,
+    context: int | None = None,
+    runtime: str | None = None,
+) -> Model:
     """Open one variant of an artifact.
 
     Args:
@@ -31,14 +48,33 @@ def open_model(folder: Path, level: str | None = None, device: str | None = None
         level: a variant's name; the recipe's default for None.
         device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
         context: tokens that a decoder's cache holds; the device's, or 4096, for None.
+        runtime: what runs ONNX encoders (`onnxruntime`, `openvino`, `openvino-bf16`); `default` for the defaults,
+            whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found fastest.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be.
-        UsageError: there is no such variant or device, or the variant needs more memory than the device gives.
+        UsageError: there is no such variant, device or runtime, or the variant needs more memory than the device gives.
     """
+    opening = prepare(folder, level, device, context, runtime)
+    model = opening.compose(opening)
+    model.runtimes = opening.runtimes
+    return model
+
+
+def prepare(
+    folder: Path,
+    level: str | None = None,
+    device: str | None = None,
+    context: int | None = None,
+    runtime: str | None = None,
+) -> Opening:
+    """Everything before a library loads a part: see `open_model`."""
+    named = choice.named(runtime)
     manifest = manifests.read(folder)
     chosen = load_device(device) if device else None
     name, parts = manifest.variant(level)
+    if runtime in RUNTIMES and not any(part.format == "onnx" for part in parts.values()):
+        raise UsageError(f"runtime {runtime}: no part of {name} is in ONNX", allowed=choice.DEFAULT)
     files = tuple(file for part in parts.values() for file in part.files)
     manifests.verify(folder, (*files, manifest.tokenizer))
     compose = _composer(folder, manifest, parts)
@@ -47,30 +83,43 @@ def open_model(folder: Path, level: str | None = None, device: str | None = None
     threads = min(chosen.cores, cpu().usable_cores) if chosen else cpu().usable_cores
     context = context or (chosen.context if chosen else _DEFAULT_CONTEXT)
     context = min(context, manifest.settings.get("context", context))
-    return compose(_Opening(folder, manifest, parts, threads, context, bool(chosen and chosen.gpu_memory_gb)))
+    gpu = bool(chosen and chosen.gpu_memory_gb)
+    return Opening(folder, manifest, parts, threads, context, gpu, named, compose)
 
 
-class _Opening:
-    """What the composers need to know."""
+class Opening:
+    """What is known of a variant before its parts are loaded, and how each is loaded.
+
+    Attributes:
+        runtime: which runtime was named; None where what was measured decides.
+        warnings: grow while parts are loaded.
+        runtimes: role -> what runs it, of the parts loaded so far.
+    """
 
     def __init__(
-        self, folder: Path, manifest: Manifest, parts: dict[str, Part], threads: int, context: int, gpu: bool
+        self,
+        folder: Path,
+        manifest: Manifest,
+        parts: dict[str, Part],
+        threads: int,
+        context: int,
+        gpu: bool,
+        runtime: str | None,
+        compose: Callable[[Opening], Model],
     ) -> None:
         self.folder, self.manifest, self.parts = folder, manifest, parts
-        self.threads, self.context, self.gpu = threads, context, gpu
+        self.threads, self.context, self.gpu, self.runtime, self.compose = threads, context, gpu, runtime, compose
         self.tokenizer = load_tokenizer(folder / manifest.tokenizer.path)
-        warnings = [manifest.stand_in] if manifest.stand_in else []
-        warnings += [FOREIGN] if manifest.foreign else []
+        self.warnings = [manifest.stand_in] if manifest.stand_in else []
+        self.warnings += [FOREIGN] if manifest.foreign else []
         for part in parts.values():
             if part.parity is None and not manifest.foreign:
-                warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {folder})")
-        self.warnings = tuple(warnings)
+                self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {folder})")
+        self.runtimes: dict[str, str] = {}
 
-    def file(self, role: str, file_format: str) -> Path:
-        part = self.parts[role]
-        if part.format != file_format:
-            raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=file_format)
-        return self.folder / part.files[0].path
+    def path(self, role: str) -> Path:
+        """The file that a backend is given."""
+        return self.folder / self.parts[role].files[0].path
 
     def preprocessing(self) -> Preprocessing:
         """How images become pixels. Raises ArtifactError where the manifest does not say."""
@@ -80,27 +129,124 @@ class _Opening:
             )
         return self.manifest.preprocessing
 
+    def encoder_file(self, role: str) -> EncoderFile:
+        """An ONNX encoder as every runtime needs it described."""
+        self._require(role, "onnx")
+        output = self.parts[role].output
+        if output == "logits":
+            raise ArtifactError(f"{self.folder / manifests.FILE_NAME}: {role}: logits from an encoder")
+        if role == "text_encoder":
+            spec, preprocessing = EncoderSpec("ids", output, (self.manifest.settings["text_length"],)), None
+        else:
+            preprocessing = self.preprocessing()
+            spec = EncoderSpec("pixels", output, (preprocessing.size, preprocessing.size, 3))
+        listed = tuple(self.folder / file.path for file in self.parts[role].files)
+        return EncoderFile(self.path(role), spec, _OUTPUTS[role], preprocessing, listed)
 
-def _chat(opening: _Opening) -> Model:
+    def encoder(self, role: str) -> Encoder:
+        """Load an ONNX encoder in the runtime that was named, or measured to be the fastest here."""
+        file, runtime = self.encoder_file(role), self._runtime(role)
+        encoder = open_encoder(file, runtime, self.threads)
+        self._runs(role, TITLES[runtime], f"{self.threads} threads")
+        return encoder
+
+    def _runtime(self, role: str) -> str:
+        if self.runtime:
+            return RUNTIMES[0] if self.runtime == choice.DEFAULT else self.runtime
+        part = self.parts[role]
+        found = choice.kept(part, self.threads)
+        if isinstance(found, EncoderChoice):
+            return found.chosen
+        if choice.libraries("onnx")["openvino"]:
+            hint = f"which runtime is the fastest here was not measured (edgekit tune {self.folder})"
+            self.warnings += [] if hint in self.warnings else [hint]
+        return RUNTIMES[0]
+
+    def decoder(self, image_tokens: int) -> Decoder:
+        """Load the decoder, with the options that were measured to be the fastest here, or the defaults."""
+        if self.parts["decoder"].format == "onnx":
+            return self._onnx_decoder(image_tokens)
+        from edgekit.runtime.llamacpp import LlamaDecoder
+
+        options = self._llama_options()
+        threads, step_threads = (options.threads, options.step_threads) if options else (self.threads, self.threads)
+        # The user's word on buffers counts more, and so does the trial, which alone may allow them.
+        plain = options and not options.extra_buffers and not os.environ.get(guard.VARIABLE)
+        decoder = LlamaDecoder(
+            self.path("decoder"),
+            context=self.context,
+            threads=threads,
+            image_tokens=image_tokens,
+            step_threads=step_threads,
+            gpu=self.gpu,
+            extra_buffers=False if plain else None,
+        )
+        self.warnings += decoder.warnings
+        self._runs("decoder", "llama.cpp", f"{threads}/{step_threads} threads{', plain buffers' if plain else ''}")
+        return decoder
+
+    def _onnx_decoder(self, image_tokens: int) -> Decoder:
+        from edgekit.runtime.ort_decoder import OrtDecoder
+
+        if not (window := self.manifest.settings.get("window")):
+            raise ArtifactError(f"{self.folder / manifests.FILE_NAME}: settings.window: none for a decoder in onnx")
+        files = tuple(self.folder / file.path for file in self.parts["decoder"].files)
+        decoder = OrtDecoder(
+            files[0],
+            files[-1],
+            context=self.context,
+            window=window,
+            threads=self.threads,
+            image_tokens=image_tokens,
+            listed=files,
+        )
+        self._runs("decoder", "ONNX Runtime", f"{self.threads} threads")
+        return decoder
+
+    def _llama_options(self) -> LlamaOptions | None:
+        if self.gpu or self.runtime == choice.DEFAULT:
+            return None
+        found = choice.kept(self.parts["decoder"], self.threads)
+        return found.chosen if isinstance(found, DecoderChoice) else None
+
+    def vision(self, decoder: Decoder, image_tokens: int) -> Encoder:
+        """Load a vision part of either format; one in GGUF leans on a GGUF decoder."""
+        if self.parts["vision"].format == "onnx":
+            return self.encoder("vision")
+        from edgekit.runtime.llamacpp import LlamaDecoder, LlamaVision
+
+        if not isinstance(decoder, LlamaDecoder):
+            raise ArtifactError(
+                "llama.cpp opens vision in gguf only beside a decoder in gguf", allowed="vision in onnx"
+            )
+        size = self.preprocessing().size
+        vision = LlamaVision(self.path("vision"), decoder, size=size, image_tokens=image_tokens, gpu=self.gpu)
+        self._runs("vision", "llama.cpp", f"{decoder.threads} threads")
+        return vision
+
+    def _require(self, role: str, file_format: str) -> None:
+        part = self.parts[role]
+        if part.format != file_format:
+            raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=file_format)
+
+    def _runs(self, role: str, title: str, options: str) -> None:
+        versions = choice.libraries(self.parts[role].format)
+        version = versions["openvino" if title.startswith("OpenVINO") else next(iter(versions))]
+        self.runtimes[role] = f"{title}, {version}, {options}"
+
+
+def _chat(opening: Opening) -> Model:
     """A chat model, with eyes where the variant has a vision part."""
-    from edgekit.runtime.llamacpp import LlamaDecoder, LlamaVision
-
     manifest, settings = opening.manifest, opening.manifest.settings
     sees = "vision" in opening.parts
-    decoder_file = opening.file("decoder", "gguf")
-    vision_file = opening.file("vision", "gguf") if sees else None
     preprocessing = opening.preprocessing() if sees else None
     image_tokens = settings["image_tokens"] if sees else 0
-    decoder = LlamaDecoder(
-        decoder_file, context=opening.context, threads=opening.threads, image_tokens=image_tokens, gpu=opening.gpu
-    )
+    decoder = opening.decoder(image_tokens)
     vision = None
-    if vision_file and preprocessing:
+    if sees:
         try:
-            vision = LlamaVision(
-                vision_file, decoder, size=preprocessing.size, image_tokens=image_tokens, gpu=opening.gpu
-            )
-        except ArtifactError:
+            vision = opening.vision(decoder, image_tokens)
+        except EdgekitError:
             decoder.close()
             raise
     return ChatModel(
@@ -110,37 +256,22 @@ def _chat(opening: _Opening) -> Model:
         preprocessing,
         ChatSettings.of(settings),
         title=manifest.title,
-        warnings=(*opening.warnings, *decoder.warnings),
+        warnings=tuple(opening.warnings),
     )
 
 
-def _contrastive(opening: _Opening) -> Model:
-    from edgekit.runtime.ort import OrtEncoder
-
-    manifest, settings, preprocessing = opening.manifest, opening.manifest.settings, opening.preprocessing()
-    size = preprocessing.size
-    image = OrtEncoder(
-        opening.file("image_encoder", "onnx"),
-        EncoderSpec("pixels", "pooled", (size, size, 3)),
-        threads=opening.threads,
-        output="pooler_output",
-        preprocessing=preprocessing,
-    )
-    text = OrtEncoder(
-        opening.file("text_encoder", "onnx"),
-        EncoderSpec("ids", "pooled", (settings["text_length"],)),
-        threads=opening.threads,
-        output="pooler_output",
-        preprocessing=None,
-    )
+def _contrastive(opening: Opening) -> Model:
+    manifest = opening.manifest
+    preprocessing = opening.preprocessing()
+    image, text = opening.encoder("image_encoder"), opening.encoder("text_encoder")
     return ContrastiveModel(
         image,
         text,
         opening.tokenizer,
         preprocessing,
-        settings,
+        manifest.settings,
         title=manifest.title,
-        warnings=opening.warnings,
+        warnings=tuple(opening.warnings),
     )
 
 
@@ -148,6 +279,7 @@ class _TextSettings(BaseModel):
     model_config = ConfigDict(strict=True)
 
     context: _Count
+    window: Annotated[int, Field(ge=0, lt=1 << 24)] = 0
     stop_token_ids: list[_TokenId]
     chat: bool = True
 
@@ -167,14 +299,14 @@ class _ContrastiveSettings(BaseModel):
 
 
 # Which model a set of roles makes, and what the manifest's settings must hold for it.
-_COMPOSERS: dict[frozenset[str], tuple[Callable[[_Opening], Model], type[BaseModel]]] = {
+_COMPOSERS: dict[frozenset[str], tuple[Callable[[Opening], Model], type[BaseModel]]] = {
     frozenset({"decoder"}): (_chat, _TextSettings),
     frozenset({"decoder", "vision"}): (_chat, _ChatSettings),
     frozenset({"image_encoder", "text_encoder"}): (_contrastive, _ContrastiveSettings),
 }
 
 
-def _composer(folder: Path, manifest: Manifest, parts: dict[str, Part]) -> Callable[[_Opening], Model]:
+def _composer(folder: Path, manifest: Manifest, parts: dict[str, Part]) -> Callable[[Opening], Model]:
     path = folder / manifests.FILE_NAME
     if frozenset(parts) not in _COMPOSERS:
         allowed = " or ".join(" and ".join(sorted(roles)) for roles in _COMPOSERS)

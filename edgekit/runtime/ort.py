@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import ArtifactError, MissingDependencyError
+from edgekit import onnx_header
 from edgekit.inputs.image import normalize
 from edgekit.manifest import Preprocessing
+from edgekit.runtime import ort_support
 from edgekit.runtime.base import EncoderSpec, Float
 
 
@@ -18,28 +20,27 @@ class OrtEncoder:
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
     def __init__(
-        self, path: Path, spec: EncoderSpec, *, threads: int, output: str, preprocessing: Preprocessing | None
+        self,
+        path: Path,
+        spec: EncoderSpec,
+        *,
+        threads: int,
+        output: str,
+        preprocessing: Preprocessing | None,
+        listed: Collection[Path] | None = None,
     ) -> None:
         """Load a file.
 
         Args:
             output: the graph output to return.
             preprocessing: how pixels are normalized; None for an encoder of ids.
+            listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
         Raises:
-            ArtifactError: ONNX Runtime refuses the file.
+            ArtifactError: the file is broken, or ONNX Runtime lacks what it needs or refuses it.
+            MissingDependencyError: ONNX Runtime is not installed.
         """
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise MissingDependencyError("ONNX Runtime is not installed", remedy="pip install onnxruntime") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.log_severity_level = 3
-        try:
-            self._session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except _failures() as error:
-            raise ArtifactError(f"{path}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}") from error
+        self._session: Any = session(path, threads=threads, listed=listed)
         self.spec, self._output, self._preprocessing = spec, output, preprocessing
         self._input = self._session.get_inputs()[0].name
 
@@ -51,6 +52,40 @@ class OrtEncoder:
     def close(self) -> None:
         """Drop the session."""
         self._session = None
+
+
+def session(
+    path: Path,
+    *,
+    threads: int,
+    settings: Mapping[str, str] | None = None,
+    arena: bool = True,
+    listed: Collection[Path] | None = None,
+) -> Any:
+    """ONNX Runtime's session of a file that was checked before.
+
+    Args:
+        settings: of the session, by ONNX Runtime's names.
+        arena: keep memory that was needed once, which saves time where calls need much and alike.
+        listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
+
+    Raises:
+        ArtifactError: the file is broken, or ONNX Runtime lacks what it needs or refuses it.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    ort_support.check(onnx_header.read(path, listed))
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = arena
+    options.log_severity_level = 3
+    for name, value in (settings or {}).items():
+        options.add_session_config_entry(name, value)
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except _failures() as error:
+        raise ort_support.refused(path, error) from error
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -35,11 +35,13 @@ class Weights:
 
     Attributes:
         codec_by_name: canonical name -> codec; what has none is read as it is.
+        prepare: canonical name, rows of the tensor, number of the first -> what the codec gets of them.
     """
 
     checkpoint: Checkpoint
     family: Family
     codec_by_name: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[str, Float, int], Float] = lambda name, rows, start: rows
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
@@ -53,7 +55,8 @@ class Weights:
         Raises:
             CheckpointError: the checkpoint has none of this name, or its file is damaged.
         """
-        return self._read(self._tensor(name), name)
+        tensor = self._tensor(name)
+        return self._read(tensor, name, 0, tensor.shape[0])
 
     def rows(self, name: str, ids: NDArray[np.int64]) -> Float:
         """Some rows of a table, [len(ids), width]; rows are quantized one by one, so the others need no reading.
@@ -63,32 +66,32 @@ class Weights:
         """
         runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)
         tensor = self._tensor(name)
-        return np.concatenate([self._read(_part(tensor, int(run[0]), int(run[-1]) + 1), name) for run in runs])
+        return np.concatenate([self._read(tensor, name, int(run[0]), int(run[-1]) + 1) for run in runs])
 
     def blocks(self, name: str) -> Iterator[Float]:
         """A table in blocks of rows."""
         tensor = self._tensor(name)
         for start in range(0, tensor.shape[0], _BLOCK):
-            yield self._read(_part(tensor, start, min(start + _BLOCK, tensor.shape[0])), name)
+            yield self._read(tensor, name, start, min(start + _BLOCK, tensor.shape[0]))
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self.tensors:
             raise CheckpointError(f"{self.checkpoint.root}: tensor {name} is missing")
         return self.tensors[name]
 
-    def _read(self, tensor: Tensor, name: str) -> Float:
-        """Slices of rows on all cores: K-quants take longer than the layer that they are for."""
+    def _read(self, tensor: Tensor, name: str, first: int, last: int) -> Float:
+        """Rows `first` to `last`, on all cores: K-quants take longer than the layer that they are for."""
         codec = self.codec_by_name.get(name, "F32")
-        count = tensor.shape[0]
-        step = max(1, _SLICE * count // tensor.size)
-        read = np.empty(tensor.shape, np.float32)
+        step = max(1, _SLICE * tensor.shape[0] // tensor.size)
+        read = np.empty((last - first, *tensor.shape[1:]), np.float32)
 
         def fill(start: int) -> None:
-            end = min(start + step, count)
-            read[start:end] = codecs.roundtrip(self.checkpoint.read(_part(tensor, start, end)), codec)
+            end = min(start + step, last)
+            rows = self.prepare(name, self.checkpoint.read(_part(tensor, start, end)), start)
+            read[start - first : end - first] = codecs.roundtrip(rows, codec)
 
         with ThreadPoolExecutor(cpu().usable_cores) as pool:
-            list(pool.map(fill, range(0, count, step)))  # a list, so that errors come out
+            list(pool.map(fill, range(first, last, step)))  # a list, so that errors come out
         return read
 
 

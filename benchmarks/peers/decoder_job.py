@@ -1,0 +1,64 @@
+"""One measurement of a decoder in a process of its own: python decoder_job.py JOB ANSWER.
+
+`folder`, `level`, `context`, `threads`, `vocabulary`; a prompt of `prompt` random ids, `prompts` times over, and
+`steps` single steps behind each. `prepacking`: whether ONNX Runtime may lay out weights for this CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.runtime.base import Decoder, Tokens
+from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.open import open_model, prepare
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Seconds of loading, of each prompt, of each step."""
+    started = time.perf_counter()
+    decoder = _decoder(job)
+    load_s = time.perf_counter() - started
+    ids = [int(one) for one in np.random.default_rng(0).integers(10, job["vocabulary"], job["prompt"])]
+    prefill, steps = [], []
+    for _ in range(job["prompts"]):
+        started = time.perf_counter()
+        (logits,) = decoder.prefill([Tokens(tuple(ids))])
+        prefill.append(time.perf_counter() - started)
+        for _ in range(job["steps"]):
+            started = time.perf_counter()
+            logits = decoder.step([int(logits.argmax())])
+            steps.append(time.perf_counter() - started)
+    return {"load_s": load_s, "prefill_s": prefill, "step_s": steps}
+
+
+def _decoder(job: dict[str, Any]) -> Decoder:
+    folder, level = Path(job["folder"]), job["level"]
+    if job["prepacking"] is None:
+        model = open_model(folder, level, context=job["context"], runtime="default")
+        assert isinstance(model, ChatModel), "a decoder makes a chat model"
+        return model.decoder
+    from edgekit.runtime.ort_decoder import OrtDecoder
+
+    opening = prepare(folder, level, context=job["context"])
+    files = tuple(folder / file.path for file in opening.parts["decoder"].files)
+    window = opening.manifest.settings["window"]
+    return OrtDecoder(
+        files[0],
+        files[-1],
+        context=job["context"],
+        window=window,
+        threads=job["threads"],
+        prepacking=job["prepacking"],
+        listed=files,
+    )
+
+
+if __name__ == "__main__":
+    asked = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    Path(sys.argv[2]).write_text(json.dumps(run(asked)), encoding="utf-8")

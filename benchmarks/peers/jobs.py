@@ -1,0 +1,67 @@
+"""One measurement in a process of its own, and what several of them say together."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from processes import measure
+
+
+def run_job(script: Path, job: Mapping[str, Any], python: str | Path = sys.executable) -> dict[str, Any]:
+    """What `python script JOB ANSWER` writes into ANSWER, with `anonymous_bytes` and `file_bytes` of that process.
+
+    Raises:
+        SystemExit: it failed; its last output is shown.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        asked, answer = Path(folder) / "job.json", Path(folder) / "answer.json"
+        asked.write_text(json.dumps(job), encoding="utf-8")
+        cost = asdict(measure([python, script, asked, answer], Path(folder), answer))
+        found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
+    return found | {name: cost[name] for name in ("anonymous_bytes", "file_bytes")}
+
+
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
+    """Least, median and greatest of several rounds, and how many there were."""
+    found = {"min": min(values), "median": median(values), "max": max(values)}
+    return {**{name: round(value, digits) for name, value in found.items()}, "n": len(values)}
+
+
+def ratios(over: Sequence[float], under: Sequence[float]) -> dict[str, float]:
+    """The spread of quotients, round by round."""
+    return spread([o / u for o, u in zip(over, under, strict=True)])
+
+
+def cell(found: Mapping[str, float], digits: int = 1) -> str:
+    """A spread for a table."""
+    return f"{found['median']:.{digits}f} ({found['min']:.{digits}f}-{found['max']:.{digits}f})"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown."""
+    return [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rows)]
+
+
+def versions(python: str | Path, packages: Sequence[str]) -> dict[str, str]:
+    """Versions of an environment's Python and packages."""
+    ask = "import importlib.metadata as m, sys; print(sys.version.split()[0], *map(m.version, sys.argv[1:]))"
+    done = subprocess.run([str(python), "-c", ask, *packages], capture_output=True, text=True, check=True)
+    return dict(zip(("python", *packages), done.stdout.split(), strict=True))
+
+
+def where(environment: Mapping[str, Any]) -> str:
+    """The line that says on what a section was measured."""
+    named = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    commit, changed = (environment["commit"] or "none")[:12], "+" * str(environment["commit"]).endswith("+")
+    return (
+        f"{environment['cpu']}, {environment['cores']} cores, {' '.join(environment['features'])}. "
+        f"{named}. Commit {commit}{changed}."
+    )

@@ -1,0 +1,196 @@
+"""ONNX Runtime: a decoder with its key/value cache, from the graphs that `edgekit.export.gemma_graph` describes.
+
+Caches are numpy arrays to which the session's inputs and outputs are bound alike, so no call copies them. Those of
+sliding-window layers are rings of a fixed size; those of global layers grow with the text.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import ArtifactError, InputError
+from edgekit.runtime.base import Embeddings, Float, Segment, Tokens
+from edgekit.runtime.ort import session
+
+CHUNK = 256  # positions of a call; an image of more takes a call of its own
+# One logits row is 1 MB at Gemma's vocabulary. A call gives more only where they lie within one image.
+_OUTPUTS = 32
+_GROWTH = 512  # positions by which the caches of global layers grow
+
+
+Runs = tuple[Segment, ...]
+
+
+class OrtDecoder:
+    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`."""
+
+    def __init__(
+        self,
+        decoder: Path,
+        embedding: Path,
+        *,
+        context: int,
+        window: int,
+        threads: int,
+        image_tokens: int = 0,
+        prepacking: bool = True,
+        chunk: int = CHUNK,
+        listed: Collection[Path] | None = None,
+    ) -> None:
+        """Load both graphs.
+
+        Args:
+            context: positions that the cache may hold.
+            window: positions that a local layer attends to.
+            image_tokens: of one image, which no call may divide.
+            prepacking: let ONNX Runtime lay out weights for this CPU, in memory of its own instead of the mapped file.
+            chunk: positions of a prompt that are decoded at once.
+            listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
+
+        Raises:
+            ArtifactError: ONNX Runtime refuses a file, or one is no decoder of edgekit's.
+        """
+        settings = {} if prepacking else {"session.disable_prepacking": "1"}
+        # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
+        self._session: Any = session(decoder, threads=threads, settings=settings, arena=False, listed=listed)
+        self._embedding: Any = session(embedding, threads=threads, arena=False, listed=listed)
+        shapes = {one.name: one.shape for one in self._session.get_inputs()}
+        outputs = {one.name: one.shape for one in self._session.get_outputs()}
+        if not {"inputs_embeds", "image_index", "position_ids", "logits_positions"} <= set(shapes):
+            given = ", ".join(shapes)
+            raise ArtifactError(f"{decoder}: inputs {given:.200}", allowed="a decoder that edgekit exported")
+        self.context, self.threads = context, threads
+        self.warnings: tuple[str, ...] = ()
+        self.hidden, self.vocabulary = int(shapes["inputs_embeds"][2]), int(outputs["logits"][1])
+        self._chunk, self._position = chunk, 0
+        self._longest = max(chunk, image_tokens)
+        self._cache = _Cache(shapes, min(context, window - 1 + self._longest), context)
+
+    def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
+        """See `edgekit.runtime.base.Decoder.prefill`."""
+        total = sum(map(len, segments))
+        if not 0 < total <= self.context:
+            raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {self.context}, this model's context")
+        for segment in segments:
+            if isinstance(segment, Embeddings) and segment.bidirectional and len(segment) > self._longest:
+                raise InputError(f"an image of {len(segment)} tokens", allowed=f"at most {self._longest}")
+        self._position = 0
+        return self._rows(segments, [total - 1] if want is None else list(want))
+
+    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
+        for runs in calls(segments, wanted, self._chunk, self._position):
+            yield from self._decode(runs, wanted)
+
+    def step(self, ids: Sequence[int]) -> Float:
+        """See `edgekit.runtime.base.Decoder.step`."""
+        if self._position + len(ids) > self.context:
+            raise InputError(f"the context of {self.context} tokens is full")
+        last = self._position + len(ids) - 1
+        (row,) = self._rows([Tokens(tuple(ids))], [last])
+        return row
+
+    def _decode(self, runs: Runs, wanted: Sequence[int]) -> Float:
+        """Append a call's positions to the cache; logits [n, vocabulary] of those that are wanted."""
+        start, end = self._position, self._position + sum(map(len, runs))
+        embedded = [run.array if isinstance(run, Embeddings) else self._embed(run.ids) for run in runs]
+        index = [
+            np.full(len(run), number if isinstance(run, Embeddings) and run.bidirectional else 0, np.int64)
+            for number, run in enumerate(runs, 1)
+        ]
+        inputs = {
+            "inputs_embeds": np.concatenate(embedded, dtype=np.float32)[None],
+            "image_index": np.concatenate(index)[None],
+            "position_ids": np.arange(start, end, dtype=np.int64)[None],
+            "logits_positions": np.array([w - start for w in wanted if start <= w < end], np.int64),
+        }
+        self._cache.reach(end)
+        binding = self._session.io_binding()
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        self._cache.bind(binding)
+        binding.bind_output("logits")
+        self._session.run_with_iobinding(binding)
+        self._position = end
+        return np.asarray(binding.get_outputs()[-1].numpy(), np.float32)
+
+    def _embed(self, ids: Sequence[int]) -> Float:
+        array = np.asarray(ids, np.int64)[None]
+        if array.size and not 0 <= array.min() <= array.max() < self.vocabulary:
+            raise InputError(f"a token id of {array.max()}", allowed=f"0 to {self.vocabulary - 1}")
+        return np.asarray(self._embedding.run(None, {"input_ids": array})[0][0], np.float32)
+
+    def close(self) -> None:
+        """Drop both sessions and the cache; safe to call twice."""
+        self._session = self._embedding = self._cache = None  # type: ignore[assignment]
+
+
+class _Cache:
+    """Keys and values of all layers, by the names of the graph's inputs."""
+
+    def __init__(self, shapes: Mapping[str, Any], local: int, context: int) -> None:
+        """Args: shapes of the graph's inputs; positions that local layers and the whole may hold."""
+        pasts: dict[str, Any] = {name: shape for name, shape in shapes.items() if name.startswith("past_key_values.")}
+        self._global = {name for name, shape in pasts.items() if shape[2] == "global_capacity"}
+        self._context, self._capacity = context, 0
+        self._arrays: dict[str, Float] = {
+            name: np.zeros((1, shape[1], 0 if name in self._global else local, shape[3]), np.float32)
+            for name, shape in pasts.items()
+        }
+
+    def reach(self, end: int) -> None:
+        """Make room for this many positions in global layers, one array at a time."""
+        if end <= self._capacity:
+            return
+        self._capacity = min(self._context, end + -end % _GROWTH)
+        for name in self._global:
+            old = self._arrays[name]
+            new = np.zeros((*old.shape[:2], self._capacity, old.shape[3]), np.float32)
+            new[:, :, : old.shape[2]] = old
+            self._arrays[name] = new
+
+    def bind(self, binding: Any) -> None:
+        """The same memory as past and as present."""
+        for name, array in self._arrays.items():
+            place = ("cpu", 0, np.float32, array.shape, array.ctypes.data)
+            binding.bind_input(name, *place)
+            binding.bind_output(name.replace("past_key_values", "present"), *place)
+
+
+def calls(segments: Sequence[Segment], wanted: Sequence[int], chunk: int, start: int = 0) -> Iterator[Runs]:
+    """What to decode at once: at most `chunk` positions and _OUTPUTS wanted ones, but an image is never divided.
+
+    Args:
+        start: position of the first segment.
+    """
+    wanted = sorted(set(wanted))
+    runs: list[Segment] = []
+    position = first = start  # of the next piece, and of the call under way
+    for segment in segments:
+        end = position + len(segment)
+        whole = isinstance(segment, Embeddings) and segment.bidirectional
+        begin = position
+        while position < end:
+            limit = first + chunk
+            if (beyond := bisect_left(wanted, first) + _OUTPUTS) < len(wanted):
+                limit = min(limit, wanted[beyond])
+            if runs and (limit <= position or (whole and limit < end)):
+                yield tuple(runs)
+                runs, first = [], position
+            else:
+                stop = end if whole else min(end, limit)
+                runs.append(_slice(segment, position - begin, stop - begin))
+                position = stop
+    if runs:
+        yield tuple(runs)
+
+
+def _slice(segment: Segment, start: int, end: int) -> Segment:
+    if isinstance(segment, Tokens):
+        return Tokens(segment.ids[start:end])
+    return replace(segment, array=segment.array[start:end])

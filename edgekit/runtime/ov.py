@@ -1,0 +1,126 @@
+"""OpenVINO: the same ONNX files as `edgekit.runtime.ort` opens, in another runtime. Optional, never required."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit import onnx_header
+from edgekit.errors import ArtifactError, MissingDependencyError
+from edgekit.inputs.image import normalize
+from edgekit.manifest import Preprocessing
+from edgekit.runtime.base import EncoderSpec, Float
+
+INSTALL = 'pip install "edgekit[openvino]"'
+
+Precision = Literal["f32", "bf16"]
+
+
+class OpenVinoEncoder:
+    """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
+
+    def __init__(
+        self,
+        path: Path,
+        spec: EncoderSpec,
+        *,
+        threads: int,
+        output: str,
+        preprocessing: Preprocessing | None,
+        precision: Precision = "f32",
+        listed: Collection[Path] | None = None,
+    ) -> None:
+        """Load a file.
+
+        Args:
+            output: the graph output to return.
+            preprocessing: how pixels are normalized; None for an encoder of ids.
+            precision: of the arithmetic where the file holds floats; results are float32 either way.
+            listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
+
+        Raises:
+            ArtifactError: the file is broken, or OpenVINO refuses it.
+            MissingDependencyError: OpenVINO is not installed.
+        """
+        onnx_header.read(path, listed)
+        openvino = library()
+        from openvino.frontend import FrontEndManager
+
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # A pinned thread waits for its core, which another program may be using.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
+            frontend = FrontEndManager().load_by_framework("onnx")
+            model = frontend.convert(frontend.load(str(path), True))
+            compiled = _core().compile_model(model, "CPU", settings)
+            self._output: Any = compiled.output(output)
+        except _failures() as error:
+            said = "; ".join(str(error).split("\n")).strip("; ")
+            raise ArtifactError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {said}") from error
+        self.spec, self._preprocessing = spec, preprocessing
+        self._request: Any = compiled.create_infer_request()
+
+    def encode(self, batch: NDArray[Any]) -> Float:
+        """See `edgekit.runtime.base.Encoder.encode`."""
+        data = normalize(batch, self._preprocessing) if self._preprocessing else np.asarray(batch, np.int64)
+        self._request.infer({0: data}, share_inputs=True)
+        return np.array(self._request.get_tensor(self._output).data, np.float32)  # the library's own memory is reused
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._request = self._output = None
+
+
+@cache
+def library() -> Any:
+    """The library, which does not report to its makers.
+
+    Imported as it is, it sends an event to a statistics service. It does without where that package is missing, so
+    that is what it is told.
+
+    Raises:
+        MissingDependencyError: it is not installed, or does not load here.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
+    try:
+        import openvino
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(f"OpenVINO cannot be loaded: {error}", remedy=INSTALL) from error
+    return openvino
+
+
+def precisions() -> tuple[Precision, ...]:
+    """The arithmetic that OpenVINO offers on this CPU.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    library()
+    return ("f32", "bf16") if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("f32",)
+
+
+@cache
+def _core() -> Any:
+    core = library().Core()
+    core.set_property({"CACHE_DIR": ""})  # compiled models are not written to disk
+    return core
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """OpenVINO's exceptions, which have no common base."""
+    from openvino import frontend
+
+    names = ("GeneralFailure", "InitializationFailure", "NotImplementedFailure", "OpConversionFailure")
+    return (RuntimeError, frontend.OpValidationFailure, *(getattr(frontend, name) for name in names))

@@ -1,0 +1,633 @@
+"""Which runtime and options a part gets: measured in processes of their own, kept, shown, and never wrong for fast."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from material import edit_json, photo, read_json
+from onnx import TensorProto, helper, numpy_helper
+
+from edgekit import artifact, doctor, metrics, tune
+from edgekit import manifest as manifests
+from edgekit.cli import main
+from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
+from edgekit.inputs.prompt import Message
+from edgekit.progress import Progress
+from edgekit.runtime import choice, guard, onnx_encoder, open_model, ov
+from edgekit.runtime.base import Generation
+from edgekit.runtime.choice import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
+from edgekit.runtime.llamacpp import LlamaDecoder
+from edgekit.runtime.onnx_encoder import RUNTIMES, EncoderFile, open_encoder
+from edgekit.runtime.open import prepare
+
+Copy = Callable[[Path], Path]
+Starts = list[list[str]]
+PIP = 'pip install "edgekit[openvino]"'
+
+# The real measuring process, but for one runtime, which seems to take no time and may be damaged.
+_TAMPERED = """
+import os, signal, sys, time
+import numpy as np
+from edgekit.runtime import measure
+right = measure.encoder
+def encoder(job):
+    for line in right(job):
+        if job["runtime"] == {runtime!r}:
+            output = np.load(job["output"])
+            {damage}
+            np.save(job["output"], output)
+            line["seconds"] = 1e-9
+        yield line
+measure.encoder = encoder
+sys.exit(measure.main())
+"""
+
+
+# In place of the measuring process, where a test is about what becomes of its figures.
+_INSTANT = """
+import json, sys
+import numpy as np
+job = json.load(sys.stdin)
+np.save(job["output"], np.ones((1, 4), np.float32))
+print(json.dumps({"seconds": 1.0, "load_s": 1.0, "peak_bytes": 1}))
+"""
+
+
+@pytest.fixture(autouse=True)
+def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
+    """An empty cache on a quiet machine; the measuring processes that were started."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.setattr(tune, "busy_cores", lambda: 0.0)
+    started: Starts = []
+    command = tune._command
+    monkeypatch.setattr(tune, "_command", lambda: started.append(command()) or started[-1])
+    return started
+
+
+@pytest.fixture(scope="module")
+def encoders(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MedSigLIP-like model with float and with integer arithmetic, unproven."""
+    folder = tmp_path_factory.mktemp("encoders") / "medsiglip"
+    return artifact.export(medsiglip_source, folder, levels=["fp32", "int8"], prove=False).folder
+
+
+@pytest.fixture
+def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As where it is not installed."""
+    for name in [name for name in sys.modules if name.split(".")[0] == "openvino"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    ov.library.cache_clear()
+    ov._core.cache_clear()
+    yield
+    ov.library.cache_clear()
+    ov._core.cache_clear()
+
+
+def tampered(monkeypatch: pytest.MonkeyPatch, runtime: str, damage: str) -> None:
+    script = _TAMPERED.format(runtime=runtime, damage=damage)
+    monkeypatch.setattr(tune, "_command", lambda: [sys.executable, "-c", script])
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch, starts: Starts) -> Starts:
+    """Nothing is measured, but as if."""
+    monkeypatch.setattr(tune, "_command", lambda: starts.append([sys.executable, "-c", _INSTANT]) or starts[-1])
+    return starts
+
+
+def chosen(folder: Path, level: str, role: str) -> EncoderChoice:
+    """One encoder measured anew."""
+    opening = prepare(folder, level)
+    found = tune._tune(opening, role, opening.parts[role], fresh=True, progress=Progress()).choice
+    assert isinstance(found, EncoderChoice)
+    return found
+
+
+# ---------------------------------------------------------------- one file, several runtimes
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES[1:])
+@pytest.mark.parametrize("level", ["fp32", "int8"])
+@pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
+def test_every_runtime_reads_the_same_file_and_agrees(encoders: Path, level: str, role: str, runtime: str) -> None:
+    if runtime not in onnx_encoder.usable():
+        pytest.skip("this CPU has no bf16")
+    opening = prepare(encoders, level)
+    file = opening.encoder_file(role)
+    item = tune._one_item(opening, role)
+    expected = open_encoder(file, RUNTIMES[0], 2).encode(item)
+    encoder = open_encoder(file, runtime, 2)
+    found = encoder.encode(item)
+    assert (found.dtype, found.shape) == (np.float32, expected.shape)
+    assert metrics.cosine(found, expected).min() >= (0.99999 if runtime == "openvino" and level == "fp32" else 0.99)
+    kept = found.copy()
+    encoder.encode(item[..., ::-1].copy())
+    assert (found == kept).all(), "the next result must not be written over the last"
+    assert len(encoder.encode(np.concatenate([item, item]))) == 2
+    encoder.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x0a"])
+def test_openvino_is_not_given_what_is_no_model(
+    tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "some.onnx"
+    path.write_bytes(content)
+    file = EncoderFile(path, onnx_encoder.EncoderSpec("ids", "pooled", (4,)), "pooler_output", None)
+    with pytest.raises(ArtifactError, match=r"some\.onnx: "):
+        open_encoder(file, "openvino", 1)
+    assert capfd.readouterr() == ("", ""), "no other parser may be tried"
+
+
+def test_openvino_names_an_operator_that_it_lacks(tmp_path: Path) -> None:
+    node = helper.make_node("Frobnicate", ["x"], ["y"])
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
+    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
+    onnx.save(model, tmp_path / "odd.onnx")
+    file = EncoderFile(tmp_path / "odd.onnx", onnx_encoder.EncoderSpec("ids", "pooled", (4,)), "y", None)
+    with pytest.raises(ArtifactError, match=r"odd\.onnx: OpenVINO 20\S+ cannot load it: .*Frobnicate"):
+        open_encoder(file, "openvino", 1)
+
+
+def test_openvino_reports_to_nobody(encoders: Path, tmp_path: Path) -> None:
+    """Left to itself, the library sends an event when it is imported, and writes an identity into the home folder."""
+    code = (
+        "import sys; from pathlib import Path; import edgekit\n"
+        "edgekit.open(Path(sys.argv[1]), 'fp32', runtime='openvino').close()\n"
+        "assert 'openvino' in sys.modules\n"
+        "sys.exit(sys.modules.get('openvino_telemetry') is not None)"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {key: value for key, value in os.environ.items() if key not in ("CI", "TF_BUILD", "JENKINS_URL")}
+    environment["HOME"] = str(home)
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(encoders)], capture_output=True, text=True, check=False, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    assert not list(home.iterdir())
+
+
+@pytest.mark.usefixtures("without_openvino")
+def test_without_openvino_the_command_that_brings_it(encoders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MissingDependencyError, match="OpenVINO cannot be loaded") as caught:
+        open_model(encoders, "fp32", runtime="openvino")
+    assert caught.value.remedy == PIP
+    assert main(["classify", str(encoders), str(encoders), "--label", "a", "--runtime", "openvino"]) == 1
+    capsys.readouterr()
+    assert onnx_encoder.usable() == RUNTIMES[:1]
+    (image, text) = tune.tune(encoders, ["fp32"])
+    assert image.choice is text.choice is None, "nothing is measured where there is nothing to choose"
+    assert image.lines() == [f"image_encoder fp32: ONNX Runtime is the only runtime here ({PIP} adds one)"]
+    open_model(encoders, "fp32").close()
+
+
+# ---------------------------------------------------------------- measuring encoders
+
+
+def test_what_was_measured_is_kept_and_used(encoders: Path, starts: Starts) -> None:
+    model = open_model(encoders, "int8")
+    hints = [warning for warning in model.warnings if "edgekit tune" in warning]
+    assert hints == [f"which runtime is the fastest here was not measured (edgekit tune {encoders})"]
+    assert model.runtimes["image_encoder"].startswith("ONNX Runtime, 1.")
+    model.close()
+
+    first = tune.tune(encoders, ["int8"])
+    count = len(starts)
+    assert count == 2 * len(onnx_encoder.usable())
+    for one in first:
+        assert isinstance(one.choice, EncoderChoice)
+        assert [run.runtime for run in one.choice.runs] == list(onnx_encoder.usable())
+        assert all(run.problem is None and run.seconds > 0 and run.peak_bytes > 10**7 for run in one.choice.runs)
+        assert (one.choice.runs[0].cosine, one.reused) == (pytest.approx(1), False)
+    again = tune.tune(encoders, ["int8"])
+    assert len(starts) == count
+    assert [one.choice for one in again] == [one.choice for one in first]
+    assert all(one.reused and "measured before" in one.lines()[0] for one in again)
+    tune.tune(encoders, ["int8"], fresh=True)
+    assert len(starts) == 2 * count
+
+    part = manifests.read(encoders).variant("int8")[1]["image_encoder"]
+    assert isinstance(first[0].choice, EncoderChoice)
+    fast = EncoderRun(runtime="openvino", seconds=1e-9, cosine=1, cosine_worst=1)
+    choice.keep(part, first[0].choice.model_copy(update={"runs": (first[0].choice.runs[0], fast)}))
+    for runtime, title in ((None, "OpenVINO, 20"), ("default", "ONNX Runtime, "), ("onnxruntime", "ONNX Runtime, ")):
+        model = open_model(encoders, "int8", runtime=runtime)
+        assert model.runtimes["image_encoder"].startswith(title)
+        assert not any("edgekit tune" in warning for warning in model.warnings)
+        assert np.isfinite(model.embed_image([photo(60, 60)])).all()
+        model.close()
+
+
+def test_a_busy_machine_is_said_and_measured_again(
+    encoders: Path, instant: Starts, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tune, "busy_cores", lambda: 1.5)
+    assert main(["tune", str(encoders), "--level", "fp32"]) == 0
+    assert "other programs use 1.5 of" in capsys.readouterr().err
+    count = len(instant)
+    assert "measured while other programs used 1.5 cores" in str(doctor.diagnose())
+    monkeypatch.setattr(tune, "busy_cores", lambda: 0.0)
+    assert not any(one.reused for one in tune.tune(encoders, ["fp32"]))
+    assert len(instant) == 2 * count
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (
+            "output = output + np.abs(output).max() * np.sin(np.arange(output.size)).reshape(output.shape)",
+            "below 0.999",
+        ),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "it died with SIGSEGV"),
+        ("raise SystemExit('out of order')", "out of order"),
+    ],
+)
+def test_a_fast_runtime_that_is_wrong_is_not_chosen(
+    encoders: Path, monkeypatch: pytest.MonkeyPatch, damage: str, said: str
+) -> None:
+    fastest = onnx_encoder.usable()[-1]
+    tampered(monkeypatch, fastest, damage)
+    found = chosen(encoders, "fp32", "image_encoder")
+    assert found.chosen != fastest
+    assert not found.runs[-1].counts
+    assert said in str(found.runs[-1])
+
+
+def test_a_fast_runtime_that_is_right_is_chosen(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fastest = onnx_encoder.usable()[-1]
+    tampered(monkeypatch, fastest, "pass")
+    assert chosen(encoders, "fp32", "image_encoder").chosen == fastest
+
+
+@pytest.mark.parametrize(
+    ("output", "counts"),
+    [
+        ([[3.0, 4.0], [4.0, 3.0]], True),
+        ([[3.0, 4.0], [4.0, 3.1]], True),
+        ([[3.0, 4.0], [4.0, 3.6]], False),  # the worst token is too far off
+        ([[3.0, 4.3], [4.0, 3.4]], False),  # and here the average is
+        ([[3.0, 4.0], [4.0, np.nan]], False),
+        ([[3.0, 4.0], [np.inf, 3.0]], False),
+        ([[3.0, 4.0]], False),
+        ([[0.0, 0.0], [4.0, 3.0]], False),
+    ],
+)
+def test_which_outputs_count(output: list[list[float]], counts: bool) -> None:
+    expected = np.asarray([[3, 4], [4, 3]], np.float32)
+    found = tune._encoder_run("openvino", [{"seconds": 1.0}], None, expected, np.asarray(output, np.float32))
+    assert found.counts is counts
+
+
+def test_a_hopeless_runtime_is_stopped(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tune, "_LEAST_PATIENCE_S", 0.1)
+    monkeypatch.setattr(tune, "_PATIENCE", 0)
+    tampered(monkeypatch, "openvino", "time.sleep(60)")
+    found = chosen(encoders, "fp32", "text_encoder")
+    assert found.runs[1].problem == "stopped after 0 s: slower than ONNX Runtime"
+    assert found.chosen == "onnxruntime"
+
+
+def test_onnx_runtime_must_be_able_to_run_it(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tampered(monkeypatch, "onnxruntime", "raise SystemExit('out of order')")
+    with pytest.raises(EdgekitError, match="image_encoder fp32: ONNX Runtime cannot run it: out of order"):
+        tune.tune(encoders, ["fp32"])
+    assert not list(choice.all_kept())
+
+
+def test_equally_fast_runtimes_and_those_that_round_more() -> None:
+    def runs(*seconds: float, cosine: float = 1.0) -> EncoderChoice:
+        rows = [
+            EncoderRun(runtime=name, seconds=s, cosine=cosine if i else 1, cosine_worst=cosine if i else 1)
+            for i, (name, s) in enumerate(zip(RUNTIMES, seconds, strict=True))
+        ]
+        return EncoderChoice(runs=tuple(rows), **described("image_encoder"))
+
+    assert runs(1.0, 0.99, 0.98).chosen == "onnxruntime"
+    assert runs(1.0, 0.5, 0.49).chosen == "openvino"
+    assert runs(1.0, 0.5, 0.3).chosen == "openvino-bf16"
+    assert runs(1.0, 0.5, 0.3, cosine=choice.LEAST_MEAN).chosen == "openvino-bf16"
+    assert runs(1.0, 0.5, 0.3, cosine=choice.LEAST_MEAN - 1e-6).chosen == "onnxruntime"
+
+
+# ---------------------------------------------------------------- measuring a decoder
+
+
+def described(role: str, **changes: Any) -> dict[str, Any]:
+    plain = {"title": "A model", "role": role, "level": "Q4_0", "part": "0" * 64, "threads": 2}
+    return {**plain, "libraries": {}, "cpu": "a CPU", "busy_cores": 0.0, **changes}
+
+
+def rates(extra: bool, threads: int, prefill: float, decode: float, huge: bool = False) -> DecoderRun:
+    return DecoderRun(
+        extra_buffers=extra,
+        huge_pages=huge,
+        threads=threads,
+        prefill_tokens_per_s=prefill,
+        decode_tokens_per_s=decode,
+    )
+
+
+def options(*runs: DecoderRun) -> tuple[bool, int, int] | None:
+    found = DecoderChoice(runs=runs, **described("decoder")).chosen
+    return found and (found.extra_buffers, found.threads, found.step_threads)
+
+
+def test_the_decoders_options_follow_from_the_figures() -> None:
+    plain = rates(False, 2, 60, 9)
+    # As measured for Q4_K_M and Q4_0 on Zen 4: 300 tokens in, 100 out.
+    assert options(plain, rates(True, 2, 32, 11)) == (False, 2, 2)
+    assert options(rates(False, 2, 27, 7.1), rates(True, 2, 40, 13.5)) == (True, 2, 2)
+    # A second copy of the weights must gain a tenth.
+    assert options(plain, rates(True, 2, 63, 9.5)) == (False, 2, 2)
+    # Prompts and answers may want different numbers of threads.
+    assert options(rates(False, 2, 60, 4), rates(False, 1, 30, 8)) == (False, 2, 1)
+    assert options(DecoderRun(extra_buffers=True, huge_pages=False, threads=2, problem="it died"), plain) == (
+        False,
+        2,
+        2,
+    )
+    assert options(DecoderRun(extra_buffers=True, huge_pages=False, threads=2, problem="it died")) is None
+    # Huge pages are told, not chosen: a process cannot switch them.
+    both = DecoderChoice(runs=(plain, rates(False, 2, 90, 13.5, huge=True)), **described("decoder"))
+    assert both.chosen == DecoderChoice(runs=(plain,), **described("decoder")).chosen
+    assert both.huge_pages_gain == pytest.approx(1.5)
+    assert tune._note(both) == "1.50 times as fast with huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+
+
+@pytest.mark.parametrize(
+    ("limit", "physical", "expected"),
+    [(1, 1, [1]), (2, 2, [2, 1]), (2, 1, [2, 1]), (12, 6, [12, 8, 6, 4, 2, 1]), (4, 64, [4, 2, 1]), (3, 0, [3, 2, 1])],
+)
+def test_numbers_of_threads(limit: int, physical: int, expected: list[int]) -> None:
+    assert tune.thread_counts(limit, physical) == expected
+
+
+def test_a_real_decoder_is_measured(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(guard.VARIABLE, raising=False)
+    decoder, vision = tune.tune(medgemma_artifact, ["Q4_0"])
+    assert (vision.role, vision.choice, vision.note) == ("vision", None, "nothing to choose")
+    assert isinstance(decoder.choice, DecoderChoice)
+    runs = decoder.choice.runs
+    assert {run.extra_buffers for run in runs} == {False, True}
+    assert all(run.problem is None and run.decode_tokens_per_s > 0 and run.peak_bytes > 10**7 for run in runs)
+    assert any(run.huge_pages for run in runs) == tune._has_huge_pages()
+    assert decoder.choice.chosen is not None
+    assert tune.tune(medgemma_artifact, ["Q4_0"])[0].reused
+
+
+def test_a_user_who_forbids_layouts_gets_none_measured(
+    medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(guard.VARIABLE, "plain")
+    found = tune.tune(medgemma_artifact, ["Q4_0"])[0].choice
+    assert isinstance(found, DecoderChoice)
+    assert {run.extra_buffers for run in found.runs} == {False}
+
+
+def test_a_decoder_that_dies_is_an_error_with_its_reason(
+    medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
+    monkeypatch.setattr(tune, "_command", lambda: [sys.executable, "-c", script])
+    with pytest.raises(EdgekitError, match=r"decoder Q4_0: llama\.cpp cannot run it: it died with SIGILL"):
+        tune.tune(medgemma_artifact, ["Q4_0"])
+
+
+def test_a_decoder_is_opened_with_its_options(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(guard.VARIABLE, raising=False)
+    opening = prepare(medgemma_artifact, "Q4_0")
+    part = opening.parts["decoder"]
+    runs = (rates(False, 2, 1, 1), rates(False, 1, 9, 9), rates(True, 1, 9, 9))
+    choice.keep(part, DecoderChoice(runs=runs, **described("decoder", part=part.id, threads=opening.threads)))
+
+    def opened(runtime: str | None = None) -> tuple[str, Any]:
+        model = open_model(medgemma_artifact, "Q4_0", context=512, runtime=runtime)
+        logits = model.score([Message("user", "Is there a nodule?")], ["yes"])
+        model.close()
+        return model.runtimes["decoder"], logits
+
+    usual, tuned = opened("default"), opened()
+    assert tuned[0].endswith("1/1 threads, plain buffers")
+    assert usual[0].endswith(f"{opening.threads}/{opening.threads} threads")
+    assert np.allclose(usual[1], tuned[1], atol=0.05)
+    monkeypatch.setenv(guard.VARIABLE, "default")  # the user's word
+    assert opened()[0].endswith("1/1 threads")
+
+
+def test_threads_change_while_a_decoder_is_open(medgemma_artifact: Path) -> None:
+    path = prepare(medgemma_artifact, "Q4_0").path("decoder")
+    decoder = LlamaDecoder(path, context=64, threads=2, image_tokens=1, step_threads=1)
+    lib = decoder._lib
+    assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (1, 2)
+    decoder.use_threads(1, 2)
+    assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (2, 1)
+    decoder.close()
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+def test_keys_name_everything_that_a_figure_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = [choice.key("a", "onnx", 2), choice.key("b", "onnx", 2), choice.key("a", "onnx", 1)]
+    keys.append(choice.key("a", "gguf", 2))
+    real = choice.cpu()
+    for changes in ({"name": "another CPU"}, {"flags": (*real.flags, "amx_tile")}):
+        monkeypatch.setattr(choice, "cpu", lambda changes=changes: dataclasses.replace(real, **changes))
+        keys.append(choice.key("a", "onnx", 2))
+    monkeypatch.setattr(choice, "cpu", lambda: real)
+    installed = choice._version
+    for name in ("onnxruntime", "openvino"):
+        for version in ("99.0", None):
+            monkeypatch.setattr(choice, "_version", lambda n, name=name, v=version: v if n == name else installed(n))
+            keys.append(choice.key("a", "onnx", 2))
+    monkeypatch.setattr(choice, "_version", installed)
+    monkeypatch.setattr(choice, "METHOD", choice.METHOD + 1)
+    keys.append(choice.key("a", "onnx", 2))
+    monkeypatch.undo()
+    assert len(set(keys)) == len(keys)
+    monkeypatch.setattr(guard, "key", lambda: "another build of llama.cpp")
+    assert choice.key("a", "gguf", 2) not in keys
+    assert choice.key("a", "onnx", 2) == keys[0]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"kind": "encoder"}', "other part", "NaN", "\udcff"])
+@pytest.mark.usefixtures("instant")
+def test_a_broken_file_is_ignored_and_written_anew(encoders: Path, content: str) -> None:
+    tune.tune(encoders, ["fp32"])
+    folder = choice._folder()
+    paths = sorted(folder.iterdir())
+    assert len(paths) == 2
+    for path in paths:
+        text = path.read_text()
+        part = json.loads(text)["part"]
+        changed = text.replace(part, "f" * 64) if content == "other part" else content
+        changed = text.replace('"seconds": ', '"seconds": NaN', 1) if content == "NaN" else changed
+        path.write_bytes(changed.encode("utf-8", "surrogateescape"))
+    assert not list(choice.all_kept())
+    model = open_model(encoders, "fp32")
+    assert model.runtimes["image_encoder"].startswith("ONNX Runtime")
+    model.close()
+    assert not any(one.reused for one in tune.tune(encoders, ["fp32"]))
+    assert sorted(folder.iterdir()) == paths
+    assert len(list(choice.all_kept())) == 2
+
+
+@pytest.mark.usefixtures("instant")
+def test_what_another_version_measured_is_not_shown(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tune.tune(encoders, ["fp32"])
+    text = str(doctor.diagnose())
+    assert "measured here" in text
+    assert "image_encoder fp32: " in text
+    monkeypatch.setattr(choice, "_version", lambda name: "99.0")
+    assert not list(choice.all_kept())
+    assert "measured here" not in str(doctor.diagnose())
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_cache_that_cannot_be_written_is_an_error(
+    encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "file"))
+    assert main(["tune", str(encoders), "--level", "fp32"]) == 1
+    assert "check the path, its permissions and free space" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- naming a runtime
+
+
+def test_a_named_runtime_counts_more_than_the_environment(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "openvino")
+    for runtime, title in ((None, "OpenVINO"), ("onnxruntime", "ONNX Runtime"), ("default", "ONNX Runtime")):
+        model = open_model(encoders, "fp32", runtime=runtime)
+        assert model.runtimes["image_encoder"].startswith(title)
+        model.close()
+    monkeypatch.setenv(choice.VARIABLE, "openvinho")
+    with pytest.raises(UsageError, match=r"unknown runtime 'openvinho' in \$EDGEKIT_RUNTIME") as caught:
+        open_model(encoders, "fp32")
+    assert caught.value.allowed == "default, onnxruntime, openvino, openvino-bf16"
+
+
+def test_a_runtime_of_onnx_for_an_artifact_without_any(
+    medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(UsageError, match="runtime openvino: no part of Q4_0 is in ONNX"):
+        open_model(medgemma_artifact, "Q4_0", runtime="openvino")
+    monkeypatch.setenv(choice.VARIABLE, "openvino")  # which is for all artifacts
+    open_model(medgemma_artifact, "Q4_0", context=64).close()
+
+
+def test_a_proof_is_by_the_defaults(
+    encoders: Path, medsiglip_source: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(choice.VARIABLE, "openvino-bf16")
+    runtimes: list[str] = []
+
+    def watched(*args: Any, **keywords: Any) -> Any:
+        model = open_model(*args, **keywords)
+        runtimes.extend(model.runtimes.values())
+        return model
+
+    monkeypatch.setattr(artifact, "open_model", watched)
+    artifact.prove(copied(encoders), medsiglip_source, levels=["fp32"])
+    assert len(runtimes) == 2
+    assert all(runtime.startswith("ONNX Runtime") for runtime in runtimes)
+
+
+def test_the_command_line(
+    encoders: Path, medgemma_artifact: Path, capsys: pytest.CaptureFixture[str], instant: Starts
+) -> None:
+    assert main(["tune", str(encoders), "--level", "fp32", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["role"] for row in rows] == ["image_encoder", "text_encoder"]
+    assert rows[0]["choice"]["chosen"] in RUNTIMES
+    assert main(["tune", str(encoders), "--level", "fp32"]) == 0
+    text = capsys.readouterr().out
+    assert "image_encoder fp32: " in text
+    assert "ONNX Runtime: " in text
+    assert main(["doctor", "--json"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["choices"]) == 2
+    count = len(instant)
+    assert main(["tune", str(encoders), "--level", "Q9"]) == 2
+    assert main(["tune", str(encoders), "--device", "toaster"]) == 2
+    assert main(["tune", str(encoders.parent / "none")]) == 1
+    assert main(["ask", str(medgemma_artifact), "?", "--runtime", "openvino"]) == 2
+    assert main(["ask", str(medgemma_artifact), "?", "--runtime", "tensorflow"]) == 2
+    assert "unknown runtime 'tensorflow'" in capsys.readouterr().err
+    assert len(instant) == count
+
+
+# ---------------------------------------------------------------- vision in ONNX, decoder in GGUF
+
+
+@pytest.fixture
+def mixed(medgemma_artifact: Path, copied: Copy) -> Path:
+    """The MedGemma-like model with an ONNX vision part of right shapes, which sees coarse colours, at Q4_0."""
+    folder = copied(medgemma_artifact)
+    data = read_json(folder / manifests.FILE_NAME)
+    size, tokens = data["preprocessing"]["size"], data["settings"]["image_tokens"]
+    hidden, side = 256, int(tokens**0.5)
+    weights = np.random.default_rng(0).normal(0, 0.05, (hidden, 3, size // side, size // side)).astype(np.float32)
+    nodes = [
+        helper.make_node("Conv", ["pixel_values", "w"], ["patches"], strides=[size // side] * 2),
+        helper.make_node("Reshape", ["patches", "shape"], ["rows"]),
+        helper.make_node("Transpose", ["rows"], ["image_features"], perm=[0, 2, 1]),
+    ]
+    constants = [
+        numpy_helper.from_array(weights, "w"),
+        numpy_helper.from_array(np.asarray([0, hidden, tokens], np.int64), "shape"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "vision",
+        [helper.make_tensor_value_info("pixel_values", TensorProto.FLOAT, ["images", 3, size, size])],
+        [helper.make_tensor_value_info("image_features", TensorProto.FLOAT, ["images", tokens, hidden])],
+        constants,
+    )
+    path = folder / "onnx" / "vision_encoder.onnx"
+    path.parent.mkdir()
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    entry = manifests.file_entry(folder, path)
+    index = next(i for i, part in enumerate(data["parts"]) if part["id"] == data["variants"]["Q4_0"]["vision"])
+    changes = {f"parts.{index}.format": "onnx", f"parts.{index}.files": [entry.model_dump()]}
+    edit_json(folder / manifests.FILE_NAME, changes)
+    return folder
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_an_onnx_eye_in_front_of_a_gguf_decoder(mixed: Path, runtime: str) -> None:
+    model: Any = open_model(mixed, "Q4_0", context=512, runtime=runtime)
+    embedded = model.encode_images([photo(60, 60), photo(50, 80, 1)])
+    assert embedded.shape == (2, model.settings.image_tokens, model.decoder.hidden)
+    usual: Any = open_model(mixed, "Q4_0", context=512, runtime="default")
+    assert np.allclose(embedded, usual.encode_images([photo(60, 60), photo(50, 80, 1)]), atol=1e-4)
+    *_, answer = model.generate([Message("user", "What is it?", (photo(60, 60),))], max_tokens=2)
+    assert isinstance(answer, Generation)
+    assert set(model.runtimes) == {"vision", "decoder"}
+    assert model.runtimes["decoder"].startswith("llama.cpp")
+    for opened in (model, usual):
+        opened.close()
+
+
+def test_both_parts_of_a_mixture_are_measured(mixed: Path) -> None:
+    found = {one.role: one.choice for one in tune.tune(mixed, ["Q4_0"])}
+    assert isinstance(found["vision"], EncoderChoice)
+    assert isinstance(found["decoder"], DecoderChoice)
+
+
+def test_an_eye_in_gguf_needs_a_decoder_in_gguf(medgemma_artifact: Path) -> None:
+    with pytest.raises(ArtifactError, match="vision in gguf only beside a decoder in gguf"):
+        prepare(medgemma_artifact, "Q4_0").vision(object(), 16)  # type: ignore[arg-type]

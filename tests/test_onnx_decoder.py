@@ -1,0 +1,388 @@
+"""The decoder in ONNX against transformers in float32; known wrong graphs, which its proof refuses at every level."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit import artifact, codecs, manifest, proof_inputs, prove
+from edgekit.errors import ArtifactError, GateError, InputError
+from edgekit.export import gemma_graph, job
+from edgekit.export import onnx as onnx_export
+from edgekit.families import medgemma
+from edgekit.inputs import prompt
+from edgekit.inputs.prompt import load_tokenizer
+from edgekit.metrics import kl_divergence
+from edgekit.progress import Progress
+from edgekit.runtime import open_model, ort_decoder, torch_reference
+from edgekit.runtime.base import Embeddings, Float, Message, Segment, Tokens
+from edgekit.runtime.compose import ChatModel, ChatSettings
+from edgekit.runtime.ort_decoder import OrtDecoder, calls
+
+LEVELS = ("fp32", "fp16", "int8_dynamic", "q4", "q4_m", "q4_128")
+_WINDOW, _IMAGE, _WIDTH = 64, 16, 256  # of the reference model
+
+
+class Workshop:
+    """Decoders of one source at any level, right or wrong, each written and asked in a second."""
+
+    def __init__(self, source: Path, folder: Path) -> None:
+        self.source, self._folder, self._count = source, folder, 0
+        self._proofs: dict[str, prove._DecoderProof] = {}
+        self._jobs = {level: job.resolve(source, None, [level], {}) for level in LEVELS}
+
+    def plan(self, level: str) -> Any:
+        return next(plan for plan in self._jobs[level].plans() if plan.role == "decoder")
+
+    def proof(self, level: str) -> prove._DecoderProof:
+        """Its reference is computed once."""
+        if level not in self._proofs:
+            made = self._jobs[level]
+            references = prove.References(made.checkpoint, made.family, made.config)
+            inputs = proof_inputs.shipped_inputs()
+            self._proofs[level] = prove._decoder_proof(self.plan(level), references, inputs, made.recipe.gates)
+        return self._proofs[level]
+
+    def decoder(self, level: str, **options: Any) -> OrtDecoder:
+        """Write it as the modules stand now, and open it."""
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        files = onnx_export.Files((folder / "decoder.onnx", folder / "embed.onnx"), folder / "decoder.onnx_data")
+        onnx_export.write([(self.plan(level), files, {})], Progress())
+        common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
+        return OrtDecoder(*files.graphs, **{**common, **options})
+
+    def judged(self, level: str, **options: Any) -> Any:
+        """The verdict on what the modules write now."""
+        made, decoder = self._jobs[level], self.decoder(level, **options)
+        chat = ChatModel(
+            decoder,
+            None,
+            load_tokenizer(self.source / "tokenizer.json"),
+            made.family.preprocessing(made.checkpoint, made.config),
+            ChatSettings.of(made.settings),
+        )
+        try:
+            return self.proof(level).judge(self.proof(level).ask(chat))
+        finally:
+            decoder.close()
+
+    def reference(self, level: str, segments: Sequence[Segment]) -> Float:
+        """transformers' logits of all positions, in float32, with the level's own weights."""
+        import torch
+
+        made, plan = self._jobs[level], self.plan(level)
+
+        def preserved(name: str, weights: Any) -> Any:
+            return codecs.roundtrip(weights, plan.codec_by_name.get(name, "float32"))
+
+        model = torch_reference.load(made.checkpoint, made.family, made.config, preserved)
+        embed = model.get_input_embeddings()
+        rows = [
+            torch.from_numpy(one.array)[None] if isinstance(one, Embeddings) else embed(torch.tensor([one.ids]))
+            for one in segments
+        ]
+        kinds = [int(isinstance(one, Embeddings)) for one in segments for _ in range(len(one))]
+        with torch.inference_mode():
+            out = model(inputs_embeds=torch.cat(rows, 1), token_type_ids=torch.tensor([kinds]))
+        return np.asarray(out.logits[0].numpy())
+
+
+@pytest.fixture(scope="module")
+def workshop(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    return Workshop(medgemma_source, tmp_path_factory.mktemp("decoders"))
+
+
+@pytest.fixture(scope="module")
+def exported(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The mixture, behind a vision part in float32."""
+    folder = tmp_path_factory.mktemp("onnx") / "artifact"
+    artifact.export(medgemma_source, folder, levels=["q4_m"], parts={"vision": "fp32"}, prove=False)
+    return folder
+
+
+def tokens(count: int, seed: int = 0) -> Tokens:
+    return Tokens((2, *np.random.default_rng(seed).integers(300, 1900, count - 1).tolist()))
+
+
+def picture(seed: int, count: int = _IMAGE) -> Embeddings:
+    array = np.random.default_rng(seed).normal(0, 2, (count, _WIDTH)).astype(np.float32)
+    return Embeddings(array, f"picture {seed}")
+
+
+PROMPTS: dict[str, list[Segment]] = {
+    "a text of four windows": [tokens(4 * _WINDOW + 9)],
+    "one image": [tokens(9), picture(1), tokens(40, 2)],
+    "two images and a text beyond the window": [tokens(9), picture(1), tokens(5, 2), picture(2), tokens(150, 3)],
+}
+
+
+# ---------------------------------------------------------------- right ones
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+@pytest.mark.parametrize("chunk", [1, 7, 64, 1024])
+def test_logits_agree_with_transformers_however_the_prompt_is_divided(
+    workshop: Workshop, name: str, chunk: int
+) -> None:
+    segments = PROMPTS[name]
+    expected, decoder = workshop.reference("fp32", segments), workshop.decoder("fp32", chunk=chunk)
+    want = range(3, len(expected), max(len(expected) // 30, 1))  # few enough that only `chunk` divides
+    found = np.stack(list(decoder.prefill(segments, want)))
+    assert np.abs(found - expected[want]).max() < 1e-4
+    decoder.close()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_steps_from_the_cache_equal_one_prefill(workshop: Workshop, level: str) -> None:
+    *before, last = PROMPTS["two images and a text beyond the window"]
+    assert isinstance(last, Tokens)
+    decoder = workshop.decoder(level)
+    start = sum(map(len, before)) + len(last) - 80
+    whole = np.stack(list(decoder.prefill([*before, last], range(start, start + 80))))
+    list(decoder.prefill([*before, Tokens(last.ids[:-80])]))
+    stepped = np.stack([decoder.step([token]) for token in last.ids[-80:]])
+    # A rounding error of the kernel may become one of 8 bits where activations are quantized.
+    assert kl_divergence(whole, stepped).mean() < (1e-9 if level in ("fp32", "fp16") else 1e-4)
+    list(decoder.prefill([*before, Tokens(last.ids[:-80])]))
+    assert np.abs(decoder.step(last.ids[-80:]) - stepped[-1]).max() < 0.1
+    decoder.close()
+
+
+def test_an_image_in_one_way_only_is_text(workshop: Workshop) -> None:
+    """The wrong export that tests of every backend use."""
+    first, image, last = PROMPTS["one image"]
+    assert isinstance(image, Embeddings)
+    decoder = workshop.decoder("fp32")
+    (right,) = decoder.prefill([first, image, last])
+    (wrong,) = decoder.prefill([first, Embeddings(image.array, "x", bidirectional=False), last])
+    assert np.abs(right - wrong).max() > 0.01
+    decoder.close()
+
+
+def test_what_came_before_is_forgotten(workshop: Workshop) -> None:
+    decoder = workshop.decoder("fp32")
+    (expected,) = decoder.prefill([tokens(30)])
+    list(decoder.prefill([tokens(700, 1)]))
+    (found,) = decoder.prefill([tokens(30)])
+    assert np.array_equal(expected, found)
+    decoder.close()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_right_graphs_are_proven(workshop: Workshop, level: str) -> None:
+    parity = workshop.judged(level)
+    assert parity.positions >= 256
+    assert parity.wiring["mean"] < (1e-9 if level in ("fp32", "fp16") else 1.5e-4)
+
+
+def test_loss_grows_as_bits_shrink(workshop: Workshop) -> None:
+    losses = [workshop.judged(level).loss["mean"] for level in ("fp32", "int8_dynamic", "q4_m", "q4", "q4_128")]
+    assert losses == sorted(losses)
+
+
+# ---------------------------------------------------------------- wrong ones
+
+_same_image, _frequencies, _norm = gemma_graph.same_image, gemma_graph.frequencies, medgemma._norm
+_step = OrtDecoder.step
+
+
+def _text(text: Any, **changes: Any) -> Any:
+    return text.model_copy(update=changes)
+
+
+def _local_scaled(text: Any, kind: str) -> Any:
+    return _frequencies(text, kind) / (text.rope_factor if kind == gemma_graph.LOCAL else 1)
+
+
+def _swapped(text: Any, kind: str) -> Any:
+    return _frequencies(_text(text, rope_theta=1e4, rope_local_base_freq=1e6), kind)
+
+
+def _without_one(*args: Any, **options: Any) -> Any:
+    return dataclasses.replace(_norm(*args, **options), add_one=False)
+
+
+def _forgetful_step(decoder: Any, ids: Sequence[int]) -> Any:
+    """Positions start over after the prompt."""
+    decoder._position = 0
+    return _step(decoder, ids)
+
+
+# What each mistake replaces, and by what. All but the last two have shipped in somebody's converter.
+MISTAKES: dict[str, tuple[Any, str, Callable[..., Any]]] = {
+    "images are seen causally": (
+        gemma_graph, "same_image", lambda graph, *given: graph.op(
+            "And", _same_image(graph, *given), graph.constant(False, bool))),
+    "norms lack their one": (medgemma, "_norm", _without_one),
+    "global layers are not stretched": (
+        gemma_graph, "frequencies", lambda text, kind: _frequencies(_text(text, rope_factor=1.0), kind)),
+    "local layers are stretched": (gemma_graph, "frequencies", _local_scaled),
+    "bases of rotation are exchanged": (gemma_graph, "frequencies", _swapped),
+    "token embeddings are not scaled": (gemma_graph, "embedding_scale", lambda text: 1.0),
+    "local layers see everything": (gemma_graph, "window_of", lambda text, kind: None),
+    "global layers see a window": (gemma_graph, "window_of", lambda text, kind: text.sliding_window),
+    "the window is one too long": (
+        gemma_graph, "window_of", lambda text, kind: text.sliding_window + 1 if kind == gemma_graph.LOCAL else None),
+    "the window is one too short": (
+        gemma_graph, "window_of", lambda text, kind: text.sliding_window - 1 if kind == gemma_graph.LOCAL else None),
+    "steps start over": (OrtDecoder, "step", _forgetful_step),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_known_wrong_graphs_are_refused(
+    workshop: Workshop, level: str, mistake: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*MISTAKES[mistake])
+    with pytest.raises(GateError, match=r"decoder .* wiring: mean KL"):
+        workshop.judged(level)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_images_that_see_each_other_are_refused(
+    workshop: Workshop, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only where both come in one call: a call usually ends before."""
+    monkeypatch.setattr(ort_decoder, "_OUTPUTS", 1000)
+    assert workshop.judged(level, chunk=1000).wiring["mean"] < 1.5e-4
+
+    def wrong(graph: Any, images: str, offsets: str) -> str:
+        return _same_image(graph, graph.op("Min", images, graph.constant(1, np.int64)), offsets)
+
+    monkeypatch.setattr(gemma_graph, "same_image", wrong)
+    with pytest.raises(GateError, match=r"decoder .* wiring: mean KL"):
+        workshop.judged(level, chunk=1000)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_images_without_their_line_breaks_are_refused(
+    workshop: Workshop, level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = prompt.expand_images
+    monkeypatch.setattr(
+        prompt, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
+    )
+    with pytest.raises(GateError, match="prompt differs"):
+        workshop.judged(level)
+
+
+def test_a_refused_export_leaves_nothing(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(*MISTAKES["images are seen causally"])
+    with pytest.raises(GateError, match="decoder q4: wiring: mean KL"):
+        artifact.export(medgemma_source, tmp_path / "artifact", levels=["q4"], parts={"vision": "fp32"})
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- files and runtime
+
+
+def test_files_are_valid_and_store_the_embedding_once(exported: Path) -> None:
+    (part,) = (part for part in manifest.read(exported).parts if part.role == "decoder")
+    names = [file.path for file in part.files]
+    assert names == [
+        "onnx/decoder_model_merged_q4_m.onnx", "onnx/decoder_model_merged_q4_m.onnx_data", "onnx/embed_tokens_q4_m.onnx"
+    ]  # fmt: skip
+    places = []
+    for name in (names[0], names[2]):
+        onnx.checker.check_model(exported / name)
+        graph = onnx.load(exported / name, load_external_data=False).graph
+        stored = [tensor for tensor in graph.initializer if "embed_tokens" in tensor.name]
+        table = {tensor.name: {entry.key: entry.value for entry in tensor.external_data} for tensor in stored}
+        assert {place["location"] for place in table.values()} == {Path(names[1]).name}
+        places.append(table)
+    assert places[0] == places[1]
+
+
+def test_caches_are_written_in_place(workshop: Workshop) -> None:
+    decoder = workshop.decoder("fp32")
+    arrays = decoder._cache._arrays
+    assert not any(array.any() for array in arrays.values())
+    list(decoder.prefill([tokens(20)]))
+    assert all(np.abs(array[:, :, :20]).min(axis=(0, 1, 3)).all() for array in decoder._cache._arrays.values())
+    local, whole = decoder._cache._arrays["past_key_values.0.key"], decoder._cache._arrays["past_key_values.5.key"]
+    assert local is arrays["past_key_values.0.key"]
+    assert local.shape[2] == _WINDOW - 1 + ort_decoder.CHUNK
+    assert whole.shape[2] == 512
+    list(decoder.prefill([tokens(513)]))
+    assert decoder._cache._arrays["past_key_values.5.key"].shape[2] == 1024
+    decoder.close()
+
+
+def test_the_context_is_a_limit(workshop: Workshop) -> None:
+    decoder = workshop.decoder("fp32", context=20)
+    with pytest.raises(InputError, match="a prompt of 21 tokens"):
+        decoder.prefill([tokens(21)])
+    with pytest.raises(InputError, match="a prompt of 0 tokens"):
+        decoder.prefill([])
+    list(decoder.prefill([tokens(19)]))
+    decoder.step([7])
+    with pytest.raises(InputError, match="context of 20 tokens is full"):
+        decoder.step([7])
+    with pytest.raises(InputError, match="an image of 17 tokens"):
+        workshop.decoder("fp32", chunk=4).prefill([picture(1, 17)])
+    with pytest.raises(InputError, match=r"token id of 2112(.|\n)*0 to 2111"):
+        list(decoder.prefill([Tokens((2, 2112))]))
+    decoder.close()
+
+
+def test_another_graph_is_no_decoder(exported: Path) -> None:
+    path = exported / "onnx" / "embed_tokens_q4_m.onnx"
+    with pytest.raises(ArtifactError, match=r"inputs input_ids(.|\n)*a decoder that edgekit exported"):
+        OrtDecoder(path, path, context=9, window=_WINDOW, threads=1)
+
+
+def _lengths(segments: Sequence[Segment], wanted: Sequence[int], chunk: int) -> Iterator[list[int]]:
+    for runs in calls(segments, wanted, chunk):
+        yield [len(run) for run in runs]
+
+
+def test_calls_divide_texts_but_no_images() -> None:
+    assert list(_lengths([tokens(10)], [9], 4)) == [[4], [4], [2]]
+    assert list(_lengths([tokens(3), picture(1, 8), tokens(3)], [13], 10)) == [[3], [8, 2], [1]]
+    assert list(_lengths([picture(1, 8), picture(2, 8)], [15], 4)) == [[8], [8]]
+    assert list(_lengths([tokens(3), picture(1, 8), tokens(3)], [13], 99)) == [[3, 8, 3]]
+    assert list(_lengths([tokens(70)], range(70), 99)) == [[32], [32], [6]]
+    one_way = Embeddings(np.zeros((8, 4), np.float32), "x", bidirectional=False)
+    assert list(_lengths([one_way], [7], 5)) == [[5], [3]]
+    assert list(_lengths([Tokens(()), tokens(2)], [1], 5)) == [[2]]
+
+
+def test_opening_needs_no_torch(exported: Path) -> None:
+    """What a clinic installs has neither torch nor transformers nor onnx."""
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.modules['onnx'] = None\n"
+        "from pathlib import Path; import numpy as np; from edgekit.runtime import open_model\n"
+        "from edgekit.runtime.base import Message\n"
+        f"model = open_model(Path({str(exported)!r}))\n"
+        "message = Message('user', 'What is this?', (np.zeros((90, 70), np.uint8),))\n"
+        "*_, answer = model.generate([message], max_tokens=3)\n"
+        "print(answer.output_tokens)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() in ("1", "2", "3")
+
+
+def test_an_image_question_is_answered_as_transformers_answers(exported: Path, medgemma_source: Path) -> None:
+    from edgekit.reference import phantoms
+    from edgekit.runtime.torch_reference import open_reference
+
+    model, reference = open_model(exported), open_reference(medgemma_source)
+    for phantom in phantoms.generate(515, 3):
+        messages = [Message("user", "Is this a chest x-ray or a brain MRI?", (phantom.image,))]
+        options = ["chest x-ray", "brain MRI"]
+        ours, theirs = model.score(messages, options), reference.score(messages, options)
+        assert np.argmax(ours) == np.argmax(theirs)
+    model.close()

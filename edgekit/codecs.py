@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from edgekit.errors import CheckpointError, MissingDependencyError
 
-
 # ONNX's codecs in blocks along a row, one float32 scale each: bits and weights per block (MatMulNBits' layout).
 BLOCKS = {"int4_32": (4, 32), "int4_128": (4, 128), "int8_32": (8, 32)}
 # Shares of the least scale that holds a block's largest weight; a smaller one clips that and rounds the others finer.
@@ -116,7 +115,7 @@ def to_blocks(rows: NDArray[np.float32], codec: str) -> tuple[NDArray[np.uint8],
     (the search of llama.cpp's `make_qx_quants`, unweighted). Zeros fill the last block of a row.
 
     Returns:
-        Values uint8 [n, blocks, bytes per block], at 4 bits the even weight in the low half; scales float32 [n, blocks].
+        Values uint8 [n, blocks, bytes per block], at 4 bits the even weight in the low half; and scales [n, blocks].
     """
     bits, size = BLOCKS[codec]
     middle = 1 << (bits - 1)
@@ -142,9 +141,7 @@ def to_blocks(rows: NDArray[np.float32], codec: str) -> tuple[NDArray[np.uint8],
     return (unsigned if bits == 8 else unsigned[..., ::2] | unsigned[..., 1::2] << 4), scale
 
 
-def from_blocks(
-    values: NDArray[np.uint8], scales: NDArray[np.float32], codec: str, width: int
-) -> NDArray[np.float32]:
+def from_blocks(values: NDArray[np.uint8], scales: NDArray[np.float32], codec: str, width: int) -> NDArray[np.float32]:
     """What a runtime makes of blocks: float32 [n, width]."""
     bits, _ = BLOCKS[codec]
     if bits == 4:

@@ -365,7 +365,7 @@ def test_an_error_removes_the_remainder_too(
 
     monkeypatch.setattr(artifact, "prove_parts", fail)
     with pytest.raises(GateError):
-        artifact.export(medgemma_source, folder)
+        artifact.export(medgemma_source, folder, levels=LEVELS)
     assert beside(folder) == []
 
 

@@ -18,13 +18,17 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.inputs.passage import sentences
 from edgekit.inputs.prompt import load_tokenizer
+from edgekit.levels import level
+from edgekit.recipes import recipe
 from edgekit.runtime.llamacpp import library
 
 
 @pytest.fixture(scope="module")
 def exported(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("gguf") / "artifact"
-    artifact.export(medgemma_source, folder, prove=False)
+    variants = recipe("reference-medgemma").variant
+    levels = [name for name, parts in variants.items() if {level(one).format for one in parts.values()} == {"gguf"}]
+    artifact.export(medgemma_source, folder, levels=levels, prove=False)
     return folder
 
 

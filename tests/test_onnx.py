@@ -133,7 +133,9 @@ def test_embeddings_agree_with_transformers(exported: Path, medsiglip_source: Pa
         assert (expected * found).sum(axis=1).min() > least
     prompts = ["normal lungs", ["a nodule", "chest x-ray: nodule"]]
     assert np.allclose(
-        reference.classify(images, prompts), model.classify(images, prompts), atol=1e-4 if level in ("fp32", "fp16") else 0.2
+        reference.classify(images, prompts),
+        model.classify(images, prompts),
+        atol=1e-4 if level in ("fp32", "fp16") else 0.2,
     )
     model.close()
 

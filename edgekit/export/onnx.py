@@ -56,7 +56,9 @@ def write(
     layouts = [lay_out(files.data.name, plan) for plan, files, _ in parts]
     with ExitStack() as stack:
         outputs = [
-            stack.enter_context(stream.Output(files.data, b"", [_section(plan, laid) for laid in layout.tensors.values()]))
+            stack.enter_context(
+                stream.Output(files.data, b"", [_section(plan, laid) for laid in layout.tensors.values()])
+            )
             for (plan, files, _), layout in zip(parts, layouts, strict=True)
         ]
         stream.write(parts[0][0].checkpoint, outputs, progress)

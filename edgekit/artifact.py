@@ -1,11 +1,12 @@
 """Make an artifact: plan, write into a staging folder, prove what was written, publish it in one step.
 
-Publishing is one rename, or, where DIR already holds an artifact of the same source, the new files and then the
-manifest, replaced atomically. Bad input and failed gates leave nothing behind.
+Publishing is one rename, or, where DIR already holds an artifact of the same source, links to the new files and then
+the manifest, replaced atomically. Bad input and failed gates leave nothing behind.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from edgekit import manifest as manifests
 from edgekit.checkpoint import open_checkpoint
+from edgekit.cpu import memory
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import calibration, stage
 from edgekit.export.job import Job, resolve
@@ -55,18 +57,21 @@ def export(
     Args:
         source: a checkpoint folder.
         folder: the artifact; created, or added to where it holds an artifact of the same source.
-        levels: variants of the recipe; all for none.
+        levels: variants of the recipe; all that it does not keep for request for none.
         parts: role -> level, to be used in place of each variant's own choice.
         fresh: forget what an interrupted run left.
         inputs: what the proof compares on, and calibration measures; what comes with edgekit for None.
 
     Raises:
-        CheckpointError, UsageError: the source or a name is wrong.
+        CheckpointError, UsageError: the source or a name is wrong, or a part that is there was calibrated on others
+            than these inputs.
         ArtifactError: the folder holds something else.
         GateError: a part differs from its original; nothing is published.
     """
     progress = progress or Progress()
     job = resolve(source, recipe_name, levels, parts or {})
+    if left_out := [name for name in job.recipe.variant if not levels and name in job.recipe.on_request]:
+        progress.note(f"left out, for they are large: {', '.join(left_out)}; --level NAME exports them")
     if inputs and not prove and all(plan.level.activations != "static" for plan in job.plans()):
         raise UsageError("nothing of these levels is measured on inputs", remedy="without --images and --text")
     compared = (inputs or shipped_inputs()) if prove else None
@@ -79,7 +84,7 @@ def export(
             existing = _existing(folder, job)
             stage.copy_existing(folder, existing, staging)
             plans = {p.key: p for p in job.plans()}
-            made = {key: part for key in plans if (part := stage.find_part(existing, key))}
+            made = stage.find_parts(existing, list(plans.values()), inputs)
             new = [plan for key, plan in plans.items() if key not in made]
             made |= stage.write_parts(job, new, inputs, staging, progress)
             support = stage.copy_support(job, staging)
@@ -134,10 +139,10 @@ def prove(
         }
     )
     try:
-        proven = _prove(folder, unproven, plans, inputs, progress, tuple(variants))
+        proven = _prove(folder, unproven, plans, inputs, progress, tuple(levels))
     finally:
         progress.finish()
-    parity = {part.id: part.parity for part in proven.parts if part.id in wanted}
+    parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
     current = manifests.read(folder)  # an export may have added levels meanwhile
     parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in current.parts)
     current = current.model_copy(update={"parts": parts})
@@ -178,14 +183,18 @@ def _prove(
     progress: Progress,
     variants: Sequence[str] = (),
 ) -> Manifest:
-    """Prove every part that has no parity yet, each opened as part of a variant that contains it."""
+    """Prove every part that has no parity yet, each opened as part of a variant that contains it.
+
+    Args:
+        variants: those that are opened whatever they take; without any, all that memory has room for.
+    """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
     first = next(iter(plans.values()))
     references = References(first.checkpoint, first.family, first.config, progress)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
-        if not here:
+        if not here or (not variants and _too_large(manifest, name, progress)):
             continue
         found = prove_parts(
             [_as_written(plans[part.role, part.level], folder, part) for part in here],
@@ -198,6 +207,19 @@ def _prove(
     return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
 
 
+def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
+    """Whether a variant cannot be opened in the memory that is free, which is then said."""
+    need = sum(int(part.requires.get("memory_bytes", 0)) for part in manifest.variant(variant)[1].values())
+    free = memory().available_bytes
+    if not 0 < free < need:  # 0: the system does not say
+        return False
+    progress.note(
+        f"{variant} is not proven: it takes {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; where "
+        f"there is more, run: edgekit prove DIR --level {variant}"
+    )
+    return True
+
+
 def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
     """The plan with the calibration that lies beside the part's file."""
     found = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
@@ -205,7 +227,10 @@ def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
 
 
 def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:
-    """Give the folder its name, or move what is new, and last the manifest, into the one that is there."""
+    """Give the folder its name, or put what is new, and last the manifest, into the one that is there.
+
+    Until the manifest is there, the staging folder keeps everything, so that a rerun after a kill has nothing to make.
+    """
     manifests.write(staging, manifest)
     if existing is None:
         listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
@@ -215,8 +240,26 @@ def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: M
         staging.replace(folder)
         return
     kept = {file.path for part in existing.parts for file in part.files}
-    for name in {file.path for file in manifest.files} - kept:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (staging / name).replace(folder / name)
+    of_parts = {file.path for part in manifest.parts for file in part.files}
+    for name in dict.fromkeys(file.path for file in manifest.files if file.path not in kept):
+        # Support files are made anew by every export, where they lie: they must not be one with published ones.
+        _put(staging / name, folder / name, link=name in of_parts)
     (staging / manifests.FILE_NAME).replace(folder / manifests.FILE_NAME)
     shutil.rmtree(staging)
+
+
+def _put(source: Path, target: Path, *, link: bool) -> None:
+    """Give a file another name in one atomic replacement: a hard link where that is wanted and can be, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):  # a rename onto itself would leave the temporary name
+        return
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        if link:
+            os.link(source, temporary)
+    except OSError:
+        link = False
+    if not link:
+        shutil.copyfile(source, temporary)
+    temporary.replace(target)

@@ -71,7 +71,7 @@ def _making(command: AddCommand) -> None:
         "--to", type=Path, required=True, metavar="DIR", help="the artifact's folder; its levels add up"
     )
     export.add_argument("--recipe", metavar="NAME", help="which model it is, where its config.json does not tell")
-    _levels(export, "a variant of the recipe; all without any")
+    _levels(export, "a variant of the recipe; without any, all but the largest, which its `on_request` names")
     export.add_argument(
         "--part",
         action="append",

@@ -67,7 +67,9 @@ def encode(rows: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
         with np.errstate(over="ignore"):
             halves = rows.astype(np.float16)
         if not np.isfinite(halves).all():
-            raise CheckpointError("a weight exceeds 65,504, the largest F16 number", remedy="choose a BF16 level")
+            raise CheckpointError(
+                "a weight exceeds 65,504, the largest F16 number", remedy="choose BF16 in GGUF, fp32 in ONNX"
+            )
         return halves.view(np.uint8)
     if name == "BF16":
         return _to_bf16(rows).view(np.uint8)

@@ -28,7 +28,6 @@ LIBRARIES: dict[str, str] = {
     "torch": _EXPORT,
     "transformers": _EXPORT,
     "onnx": _EXPORT,
-    "onnxscript": _EXPORT,
     "gguf": _EXPORT,
     "sentencepiece": _EXPORT,
 }
@@ -39,8 +38,8 @@ ABILITIES: dict[str, tuple[str, ...]] = {
     "run GGUF": ("llama_cpp_python",),
     "run ONNX": ("onnxruntime",),
     "export GGUF": ("gguf", "sentencepiece", "llama_cpp_python"),
-    "export ONNX": ("torch", "transformers", "onnx", "onnxscript", "onnxruntime"),
-    "reference and proofs": ("torch", "transformers"),
+    "export ONNX": ("onnx",),
+    "calibrate and prove": ("torch", "transformers"),
 }
 
 # What a library is asked, in a process of its own.

@@ -13,7 +13,7 @@ from typing import Literal
 from edgekit.errors import UsageError
 
 Format = Literal["gguf", "onnx"]
-Activations = Literal["float", "static", "dynamic"]
+Activations = Literal["float", "static", "dynamic", "blocks"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class Level:
         codec: how the large matrices are stored (`edgekit.codecs`): a ggml type for GGUF; float32, float16, int8, or
             int4 and int8 in blocks for ONNX.
         mixture: tensor kinds that are stored by another codec, as llama.cpp does it for this level.
-        activations: what enters a matrix of codec `int8`: floats; 8 bits by ranges that calibration measured
-            (static); or 8 bits by the range of the input at hand (dynamic).
+        activations: how what enters a matrix is rounded in ONNX: not at all (float); to 8 bits by ranges that
+            calibration measured (static), or by each row's own (dynamic); or, where weights lie in blocks, to 8 bits
+            by the range of each block (blocks).
         file_type: GGUF's `general.file_type` (llama.cpp's `llama_ftype`), None for ONNX.
         suffix: what Transformers.js appends to an ONNX file's stem, None for GGUF.
     """
@@ -163,9 +164,9 @@ _ROWS = (
     Level("fp16", "onnx", "float16", suffix="_fp16"),
     Level("int8", "onnx", "int8", _ONNX_8, activations="static", suffix="_int8"),
     Level("int8_dynamic", "onnx", "int8", _ONNX_8, activations="dynamic", suffix="_int8_dynamic"),
-    Level("q4", "onnx", "int4_32", _ONNX_4, suffix="_q4"),
-    Level("q4_m", "onnx", "int4_32", _ONNX_4_M, suffix="_q4_m"),
-    Level("q4_128", "onnx", "int4_128", _ONNX_4, suffix="_q4_128"),
+    Level("q4", "onnx", "int4_32", _ONNX_4, activations="blocks", suffix="_q4"),
+    Level("q4_m", "onnx", "int4_32", _ONNX_4_M, activations="blocks", suffix="_q4_m"),
+    Level("q4_128", "onnx", "int4_128", _ONNX_4, activations="blocks", suffix="_q4_128"),
 )
 
 LEVELS: Mapping[str, Level] = {row.name: row for row in _ROWS}

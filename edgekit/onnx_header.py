@@ -140,6 +140,9 @@ def read(path: Path, listed: Collection[Path] | None = None) -> OnnxHeader:
     Raises:
         ArtifactError: the file is no ONNX file, is cut off, contradicts itself, or points at data that it must not.
     """
+    # Libraries go by the name: what is called otherwise would meet another parser than what is checked here is for.
+    if path.suffix != ".onnx":
+        raise ArtifactError(f"{path}: the name of an ONNX file ends in {path.suffix!r:.40}", allowed=".onnx")
     try:
         if path.exists() and not path.is_file():
             raise ArtifactError(f"{path}: is no regular file", allowed="an .onnx file")

@@ -37,7 +37,18 @@ from edgekit.progress import Progress
 from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
 from edgekit.recipes import Gates
 from edgekit.runtime import hf_inputs, streamed
-from edgekit.runtime.base import Decoder, Embeddings, Encoder, EncoderSpec, Float, Model, Segment, Tokens
+from edgekit.runtime.base import (
+    MOST_ROWS,
+    Decoder,
+    Divides,
+    Embeddings,
+    Encoder,
+    EncoderSpec,
+    Float,
+    Model,
+    Segment,
+    Tokens,
+)
 from edgekit.runtime.compose import ChatModel, ContrastiveModel
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
@@ -386,17 +397,38 @@ def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]
 
 
 def _decoded(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> Iterator[Float]:
-    """Logits of the wanted positions; of a prompt's last tokens, one step at a time, as an answer is decoded."""
+    """Logits of the wanted positions; of a prompt's last tokens, one step at a time, as an answer is decoded.
+
+    Some are of a pass in which nothing is divided: only there could two images see each other.
+    """
     *before, last = segments
     steps = last.ids[-_STEPS:] if isinstance(last, Tokens) and len(last) > _STEPS else ()
     start = sum(map(len, segments)) - len(steps)
     if isinstance(last, Tokens):
         last = Tokens(last.ids[: len(last) - len(steps)])
-    yield from decoder.prefill([*before, last], [position for position in want if position < start])
+    earlier = [position for position in want if position < start]
+    whole = _undivided(decoder, [*before, last], earlier)
+    divided = decoder.prefill([*before, last], [position for position in earlier if position not in whole])
+    for position in earlier:
+        yield whole[position] if position in whole else next(divided)
+    for _ in divided:
+        pass  # what follows the last wanted position is decoded too
     for position, token in enumerate(steps, start):
         row = decoder.step([token])
         if position in want:
             yield row
+
+
+def _undivided(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> dict[int, Float]:
+    """Position -> logits, for a third of the wanted positions of a prompt with several images, decoded in one call."""
+    if not isinstance(decoder, Divides) or sum(isinstance(one, Embeddings) for one in segments) < 2:
+        return {}
+    some = list(want)[:: -(-len(want) // MOST_ROWS)]
+    decoder.use_chunk(sum(map(len, segments)))
+    try:
+        return dict(zip(some, decoder.prefill(segments, some), strict=True))
+    finally:
+        decoder.use_chunk(None)
 
 
 def _in_a_file(rows: int, columns: int) -> Float:

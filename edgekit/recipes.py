@@ -25,6 +25,7 @@ class Recipe(BaseModel):
         match: dotted keys of config.json and the values that mark a checkpoint as this recipe's.
         variant: name -> {role: level}.
         default: the variant that is opened when none is named.
+        on_request: variants so large that they are exported only when named. An heir may have dropped some of them.
         license: the notice that goes with every artifact.
         config: config.json as the hub has it: the model's shape, for `edgekit synthesize`.
         generation: what generation_config.json says beyond the family's own.
@@ -43,9 +44,15 @@ class Recipe(BaseModel):
     match: Mapping[str, Any]
     default: str
     variant: Mapping[str, Mapping[str, str]]
+    on_request: tuple[str, ...] = ()
     gates: Gates = Gates()
     config: Mapping[str, Any] = Field(default_factory=dict)
     generation: Mapping[str, Any] = Field(default_factory=dict)
+
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """The variants that are exported when none is named."""
+        return tuple(name for name in self.variant if name not in self.on_request)
 
 
 def recipe(name: str) -> Recipe:
@@ -70,6 +77,10 @@ def recipe(name: str) -> Recipe:
                 ) from error
     if loaded.default not in loaded.variant:
         raise UsageError(f"recipe {name}: default {loaded.default!r} is no variant", allowed=", ".join(loaded.variant))
+    if loaded.default in loaded.on_request:
+        raise UsageError(
+            f"recipe {name}: default {loaded.default!r} is exported on request only", allowed=", ".join(loaded.unasked)
+        )
     return loaded
 
 

@@ -33,7 +33,7 @@ from edgekit.proof_inputs import shipped_inputs
 from edgekit.runtime import choice, guard, onnx_encoder
 from edgekit.runtime.build import death
 from edgekit.runtime.choice import Choice, DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
-from edgekit.runtime.onnx_encoder import RUNTIMES, TITLES
+from edgekit.runtime.onnx_encoder import TITLES, Runtime
 from edgekit.runtime.open import Opening, prepare
 
 # glibc asks the kernel for huge pages only if this is set before a process starts, so edgekit cannot switch it.
@@ -42,6 +42,10 @@ HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 # A runtime that takes this many times what the first one took will not be chosen; the least for loading, in seconds.
 _PATIENCE = 3
 _LEAST_PATIENCE_S = 30.0
+
+# What takes longer hangs: a small computer reads 25 MB of weights a second from its card, and then runs them some
+# dozens of times.
+_HANGS_S, _HANGS_S_PER_GB = 600.0, 240.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def _tune(opening: Opening, role: str, part: Part, fresh: bool, progress: Progre
     if part.format == "onnx":
         runtimes = onnx_encoder.usable()
         if len(runtimes) == 1:
-            note = f'{TITLES[runtimes[0]]} is the only runtime here (pip install "edgekit[openvino]" adds one)'
+            note = f"{TITLES[runtimes[0]]} is the only runtime here ({onnx_encoder.lacking()})"
             return Tuned(role, part.level, None, note=note)
         measured: Choice = _encoder(opening, role, part, runtimes, progress)
     else:
@@ -134,7 +138,7 @@ def _note(measured: Choice) -> str | None:
 # ---------------------------------------------------------------- encoders
 
 
-def _encoder(opening: Opening, role: str, part: Part, runtimes: Sequence[str], progress: Progress) -> EncoderChoice:
+def _encoder(opening: Opening, role: str, part: Part, runtimes: Sequence[Runtime], progress: Progress) -> EncoderChoice:
     described = _described(opening, role, part, progress)
     progress.start(f"{role} {part.level}: {len(runtimes)} runtimes", len(runtimes))
     runs: list[EncoderRun] = []
@@ -144,7 +148,7 @@ def _encoder(opening: Opening, role: str, part: Part, runtimes: Sequence[str], p
         job = {"encoder": opening.encoder_file(role).to_json(), "threads": opening.threads}
         job |= {"input": str(scratch / "input.npy"), "output": str(scratch / "output.npy")}
         expected: NDArray[np.float32] | None = None
-        limit_s = None
+        limit_s = hangs_s(part)
         for runtime in runtimes:
             started = time.monotonic()
             lines, problem = _measured({**job, "runtime": runtime}, limit_s)
@@ -171,7 +175,7 @@ def _one_item(opening: Opening, role: str) -> NDArray[Any]:
 
 
 def _encoder_run(
-    runtime: str,
+    runtime: Runtime,
     lines: Sequence[Mapping[str, Any]],
     problem: str | None,
     expected: NDArray[np.float32],
@@ -198,17 +202,17 @@ def _decoder(opening: Opening, part: Part, progress: Progress) -> DecoderChoice:
     counts = thread_counts(opening.threads, cpu().physical_cores)
     described = _described(opening, "decoder", part, progress)
     progress.start(f"decoder {part.level}: llama.cpp's options", len(layouts) + _has_huge_pages())
-    job = {"decoder": str(opening.path("decoder"))}
+    job, limit_s = {"decoder": str(opening.path("decoder"))}, hangs_s(part)
     runs: list[DecoderRun] = []
     for extra in layouts:
-        runs += _decoder_runs({**job, "threads": counts, "extra_buffers": extra}, huge_pages=False)
+        runs += _decoder_runs({**job, "threads": counts, "extra_buffers": extra}, limit_s, huge_pages=False)
         progress.advance()
     best = DecoderChoice(runs=tuple(runs), **described).chosen
     if best is None:
         raise EdgekitError(f"decoder {part.level}: llama.cpp cannot run it: {runs[0].problem}")
     if _has_huge_pages():
         again = sorted({best.threads, best.step_threads}, reverse=True)
-        runs += _decoder_runs({**job, "threads": again, "extra_buffers": best.extra_buffers}, huge_pages=True)
+        runs += _decoder_runs({**job, "threads": again, "extra_buffers": best.extra_buffers}, limit_s, huge_pages=True)
         progress.advance()
     return DecoderChoice(runs=tuple(runs), **described)
 
@@ -219,9 +223,9 @@ def thread_counts(limit: int, physical: int) -> list[int]:
     return sorted((count for count in wanted if 0 < count <= limit), reverse=True)
 
 
-def _decoder_runs(job: dict[str, Any], *, huge_pages: bool) -> Iterator[DecoderRun]:
+def _decoder_runs(job: dict[str, Any], limit_s: float, *, huge_pages: bool) -> Iterator[DecoderRun]:
     options = {"extra_buffers": job["extra_buffers"], "huge_pages": huge_pages}
-    lines, problem = _measured(job, None, huge_pages=huge_pages)
+    lines, problem = _measured(job, limit_s, huge_pages=huge_pages)
     for line in lines:
         yield DecoderRun(**options, **line)
     if problem:
@@ -252,7 +256,7 @@ def _described(opening: Opening, role: str, part: Part, progress: Progress) -> d
 
 
 def _measured(
-    job: Mapping[str, Any], limit_s: float | None, *, huge_pages: bool = False
+    job: Mapping[str, Any], limit_s: float, *, huge_pages: bool = False
 ) -> tuple[list[dict[str, Any]], str | None]:
     """What a measuring process printed, and why it ended early where it did."""
     environment = dict(os.environ)
@@ -270,13 +274,24 @@ def _measured(
             check=False,
             env=environment,
         )
-    except subprocess.TimeoutExpired:
-        return [], f"stopped after {limit_s:.0f} s: slower than {TITLES[RUNTIMES[0]]}"
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.endswith("}")]
+    except subprocess.TimeoutExpired as stopped:
+        said = stopped.stdout or b""  # in bytes, whatever was asked for
+        return _lines(said.decode() if isinstance(said, bytes) else said), f"stopped after {limit_s:.0f} s"
+    lines = _lines(done.stdout)
     if died := death(done.returncode):
         return lines, f"it died with {died}"
     complaint = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
     return lines, complaint if done.returncode else None
+
+
+def _lines(printed: str) -> list[dict[str, Any]]:
+    """The measurements; what died or was stopped may have left half of one."""
+    return [json.loads(line) for line in printed.splitlines() if line.endswith("}")]
+
+
+def hangs_s(part: Part) -> float:
+    """Seconds after which no measurement of a part can still be expected."""
+    return _HANGS_S + _HANGS_S_PER_GB * sum(file.bytes for file in part.files) / 1e9
 
 
 def _command() -> list[str]:

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ import pytest
 from conftest import LEVELS
 from material import contents, edit_json, read_json
 
-from edgekit import artifact
+from edgekit import artifact, find
 from edgekit import manifest as manifests
+from edgekit.cpu import Memory
 from edgekit.errors import ArtifactError, EdgekitError, GateError, UsageError
+from edgekit.export import stage
+from edgekit.levels import LEVELS as LEVEL_ROWS
 from edgekit.progress import Progress
+from edgekit.recipes import recipe
 
 Copy = Callable[[Path], Path]
 NAME = "edgekit.json"
@@ -94,6 +99,13 @@ def test_a_part_at_a_level_that_it_cannot_have(medgemma_source: Path, medsiglip_
     assert error.allowed == "levels of onnx"
     error = refused(UsageError, "unknown level 'Q1'", medgemma_source, tmp_path / "a", parts={"vision": "Q1"})
     assert "Q4_0" in (error.allowed or "")
+
+
+def test_parts_that_no_runtime_opens_together(medgemma_source: Path, tmp_path: Path) -> None:
+    what = "vision Q8_0 beside decoder q4: llama.cpp opens vision in gguf only beside a decoder in gguf"
+    error = refused(UsageError, what, medgemma_source, tmp_path / "a", levels=["q4"], parts={"vision": "Q8_0"})
+    assert (error.allowed or "").startswith("vision at fp32, fp16, int8")
+    refused(UsageError, "vision Q8_0 beside", medgemma_source, tmp_path / "a", levels=["Q8_0"], parts={"decoder": "q4"})
 
 
 def test_an_unknown_recipe_lists_the_known(medgemma_source: Path, tmp_path: Path) -> None:
@@ -188,7 +200,7 @@ def test_added_levels_leave_the_old_parts_untouched(
     medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "a"
-    first = artifact.export(medgemma_source, folder, levels=["Q8_0"], prove=False)
+    first = artifact.export(medgemma_source, folder, levels=["BF16", "Q8_0"], prove=False)
     inodes = {path.name: path.stat().st_ino for path in folder.iterdir() if path.suffix == ".gguf"}
     second = artifact.export(medgemma_source, folder, levels=["Q4_0"], prove=False)
     # the vision part at Q8_0 is shared
@@ -196,17 +208,58 @@ def test_added_levels_leave_the_old_parts_untouched(
     assert all(part in second.manifest.parts for part in first.manifest.parts)
     assert inodes.items() <= {path.name: path.stat().st_ino for path in folder.iterdir()}.items()
     assert beside(folder) == ["a"]
-    artifact.export(medgemma_source, folder, levels=["BF16"], prove=False)
     assert contents(folder) == contents(medgemma_artifact)
     again = artifact.export(medgemma_source, folder, levels=LEVELS, prove=False)
     assert again.added == ()
     assert contents(folder) == contents(medgemma_artifact)
 
 
-def test_the_default_is_the_recipes_or_the_last(medgemma_source: Path, tmp_path: Path) -> None:
-    first = artifact.export(medgemma_source, tmp_path / "a", levels=["Q8_0"], prove=False).manifest
-    second = artifact.export(medgemma_source, tmp_path / "a", levels=["Q4_0"], prove=False).manifest
-    assert (first.default, second.default) == ("Q8_0", "Q4_0")
+def test_the_default_is_the_recipes_or_the_first_that_was_asked_for(medgemma_source: Path, tmp_path: Path) -> None:
+    def default_with(*levels: str) -> str:
+        return artifact.export(medgemma_source, tmp_path / "a", levels=levels, prove=False).manifest.default
+
+    assert default_with("Q4_0", "Q8_0") == "Q4_0"  # the recipe lists Q8_0 before it
+    assert default_with("BF16") == "Q4_0"
+    assert default_with("Q2_K", "Q4_0+vision-int8") == "Q4_0+vision-int8"
+    assert default_with("Q6_K") == "Q4_0+vision-int8"
+
+
+def test_without_a_name_the_largest_levels_are_left_out(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = [name for name in recipe("reference-medgemma").variant if name != "Q4_0+vision-int8"]
+    own_recipe(tmp_path, monkeypatch, lambda text: text.replace("on_request = []", f"on_request = {large}"))
+    notes = Notes()
+    found = artifact.export(medgemma_source, tmp_path / "a", prove=False, progress=notes).manifest
+    assert list(found.variants) == ["Q4_0+vision-int8"]
+    assert notes.said == [f"left out, for they are large: {', '.join(large)}; --level NAME exports them"]
+    notes = Notes()
+    artifact.export(medgemma_source, tmp_path / "b", levels=["Q4_0"], prove=False, progress=notes)
+    assert list(manifests.read(tmp_path / "b").variants) == ["Q4_0"]
+    assert notes.said == []
+
+
+@pytest.mark.parametrize("name", find.names("exports"))
+def test_what_is_on_request_is_a_variant(name: str) -> None:
+    chosen = recipe(name)
+    assert set(chosen.on_request) <= set(chosen.variant)
+    weights = 27 if "27b" in name else 12 if "12b" in name else 4 if "4b" in name else 1
+    assert set(chosen.on_request) == ({"fp32", "fp16"} if weights >= 4 else set())
+
+
+def test_a_default_on_request_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own_recipe(tmp_path, monkeypatch, lambda text: text.replace("on_request = []", 'on_request = ["Q4_0+vision-int8"]'))
+    with pytest.raises(UsageError, match="default 'Q4_0\\+vision-int8' is exported on request only"):
+        recipe("reference-medgemma")
+
+
+def own_recipe(home: Path, monkeypatch: pytest.MonkeyPatch, edit: Callable[[str], str]) -> None:
+    """A user's own recipe of the reference model."""
+    shipped = find.find("exports", "reference-medgemma").read_text()
+    (home / "home" / "exports").mkdir(parents=True)
+    assert edit(shipped) != shipped
+    (home / "home" / "exports" / "reference-medgemma.toml").write_text(edit(shipped))
+    monkeypatch.setenv("EDGEKIT_HOME", str(home / "home"))
 
 
 def test_a_variant_with_another_part_has_a_name_of_its_own(medgemma_source: Path, tmp_path: Path) -> None:
@@ -222,15 +275,9 @@ def test_a_variant_with_another_part_has_a_name_of_its_own(medgemma_source: Path
 def test_a_notice_that_changed_is_replaced_with_the_manifest(
     medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgekit import find
-
     folder = tmp_path / "a"
     artifact.export(medgemma_source, folder, levels=["Q8_0"], prove=False)
-    shipped = find.find("exports", "reference-medgemma").read_text()
-    (tmp_path / "home" / "exports").mkdir(parents=True)
-    changed = shipped.replace('license = """', 'license = """corrected notice, ')
-    (tmp_path / "home" / "exports" / "reference-medgemma.toml").write_text(changed)
-    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    own_recipe(tmp_path, monkeypatch, lambda text: text.replace('license = """', 'license = """corrected notice, '))
     found = artifact.export(medgemma_source, folder, levels=["Q4_0"], prove=False).manifest
     assert "corrected notice" in (folder / "NOTICE").read_text()
     manifests.verify(folder, found.files)
@@ -249,18 +296,58 @@ def test_an_error_while_adding_leaves_the_artifact_as_it_was(
     refused(GateError, "refused", medgemma_source, folder, levels=["Q4_0"], parts={"vision": "Q4_0"}, prove=True)
 
 
+# ---------------------------------------------------------------- what memory has no room for
+
+
+class Notes(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_what_memory_has_no_room_for_is_published_unproven(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export(*levels: str) -> tuple[dict[str, bool], list[str]]:
+        notes = Notes()
+        found = artifact.export(medsiglip_source, tmp_path / "a", levels=levels, progress=notes).manifest
+        return {part.level: part.parity is not None for part in found.parts}, notes.said
+
+    def needs(level: str) -> int:
+        parts = manifests.read(tmp_path / "a").variant(level)[1].values()
+        return sum(part.requires["memory_bytes"] for part in parts)
+
+    assert export("fp32") == ({"fp32": True}, [])
+    monkeypatch.setattr(artifact, "memory", lambda: Memory(10**12, needs("fp32") // 2))
+    proven, said = export("fp16", "q4")
+    assert proven == {"fp32": True, "fp16": False, "q4": True}
+    assert needs("fp16") == needs("fp32")  # though its file is half as large
+    q4 = [
+        (p.requires["memory_bytes"], p.files[1].bytes) for p in manifests.read(tmp_path / "a").variant("q4")[1].values()
+    ]
+    assert all(1.02 < memory / file < 1.2 for memory, file in q4)  # norms and tables stay as large as they are
+    assert len(said) == 1
+    assert re.fullmatch(
+        r"fp16 is not proven: it takes .* GB of memory, .* run: edgekit prove DIR --level fp16", said[0]
+    )
+    # Proving all keeps what is known; what is named is opened whatever it takes.
+    artifact.prove(tmp_path / "a", medsiglip_source)
+    assert [part.level for part in manifests.read(tmp_path / "a").parts if part.parity is None] == ["fp16", "fp16"]
+    found = artifact.prove(tmp_path / "a", medsiglip_source, levels=["fp16"])
+    assert all(part.parity for part in found.parts)
+
+
 # ---------------------------------------------------------------- errors and interruptions
 
 
 def test_a_refused_proof_leaves_nothing(medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gates that nothing can pass: the files were written, and are gone."""
-    from edgekit import find
-
-    shipped = find.find("exports", "reference-medgemma").read_text()
-    (tmp_path / "home" / "exports").mkdir(parents=True)
-    impossible = re.sub(r"\n\[gates(.|\n)*", "", shipped) + "\n[gates]\nencoder_cosine = 2.0\ndecoder_kl = -1.0\n"
-    (tmp_path / "home" / "exports" / "reference-medgemma.toml").write_text(impossible)
-    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    impossible = "\n[gates]\nencoder_cosine = 2.0\ndecoder_kl = -1.0\n"
+    own_recipe(tmp_path, monkeypatch, lambda text: re.sub(r"\n\[gates(.|\n)*", "", text) + impossible)
     refused(GateError, "wiring", medgemma_source, tmp_path / "work" / "a", levels=["Q8_0"], prove=True)
     assert beside(tmp_path / "home") == ["home"]
 
@@ -367,6 +454,88 @@ def test_an_error_removes_the_remainder_too(
     with pytest.raises(GateError):
         artifact.export(medgemma_source, folder, levels=LEVELS)
     assert beside(folder) == []
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("files", [0, 1, 5])
+def test_killed_while_publishing_a_rerun_has_nothing_to_convert(
+    medgemma_source: Path,
+    medgemma_artifact: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    files: int,
+    links: bool,
+) -> None:
+    """Killed when so many files are in DIR: the artifact there is the old one and whole."""
+    folder, put = tmp_path / "a", artifact._put
+    before = artifact.export(medgemma_source, folder, levels=["BF16"], prove=False).manifest
+    left = files
+
+    def killed(*arguments: Any, **options: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        put(*arguments, **options)
+
+    def no_links(*_: Any) -> None:
+        raise OSError
+
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifact, "_put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            artifact.export(medgemma_source, folder, levels=["Q8_0", "Q4_0"], prove=False)
+    assert manifests.read(folder) == before
+    manifests.verify(folder, tuple(file for part in before.parts for file in part.files))
+    rest = CutOff(10**12)
+    artifact.export(medgemma_source, folder, levels=["Q8_0", "Q4_0"], prove=False, progress=rest)
+    assert sum(rest.totals) == 0
+    assert contents(folder) == contents(medgemma_artifact)
+    assert "a" in beside(folder)
+    assert ".a.partial" not in beside(folder)
+
+
+@pytest.mark.parametrize("change", ["method", "codec", "activations"])
+def test_what_another_method_made_is_not_taken_over(
+    medsiglip_source: Path, medsiglip_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """An interrupted run of an edgekit whose fp32 meant something else left all of its files."""
+    folder, fp32 = tmp_path / "a", LEVEL_ROWS["fp32"]
+    with monkeypatch.context() as patch:
+        if change == "method":
+            patch.setattr(stage, "METHOD", stage.METHOD - 1)
+        else:
+            mixture = {} if change == "activations" else {"attn_q": "float16"}
+            activations = "dynamic" if change == "activations" else "float"
+            patch.setitem(LEVEL_ROWS, "fp32", replace(fp32, mixture=mixture, activations=activations))
+        interrupted_behind_the_files(patch, medsiglip_source, folder, "fp32")
+    rest = CutOff(10**12)
+    artifact.export(medsiglip_source, folder, levels=["fp32"], prove=False, progress=rest)
+    assert sum(rest.totals) > 0
+    assert contents(folder) == contents(medsiglip_artifact)
+
+
+def test_another_choice_of_levels_takes_over_what_both_want(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted_behind_the_files(monkeypatch, medgemma_source, tmp_path / "a", "Q8_0")
+    rest = CutOff(10**12)
+    found = artifact.export(medgemma_source, tmp_path / "a", levels=["Q8_0", "Q4_0"], prove=False, progress=rest)
+    assert rest.totals == [next(p.weights for p in found.manifest.parts if p.level == "Q4_0")]
+
+
+def interrupted_behind_the_files(monkeypatch: pytest.MonkeyPatch, source: Path, folder: Path, level: str) -> None:
+    """Ctrl-C when all weights are written and nothing is published."""
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "copy_support", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            artifact.export(source, folder, levels=[level], prove=False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")

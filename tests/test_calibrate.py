@@ -17,7 +17,7 @@ from PIL import Image
 from edgekit import artifact, proof_inputs
 from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
-from edgekit.export import calibrate, calibration, smooth
+from edgekit.export import calibrate, calibration, smooth, stage
 from edgekit.export.calibration import Calibration, Range
 from edgekit.export.plan import PartPlan, plan
 from edgekit.families import family_of
@@ -276,6 +276,74 @@ def test_a_users_images_are_used(medsiglip_source: Path, tmp_path: Path) -> None
     assert used["image_encoder"] == proof_inputs.name_of(sorted(folder.iterdir())[8:])
     with pytest.raises(UsageError, match="nothing of these levels is measured"):
         artifact.export(medsiglip_source, tmp_path / "other", levels=["fp32"], inputs=many, prove=False)
+
+
+def given(folder: Path, count: int, first_seed: int = 0) -> proof_inputs.Inputs:
+    """A user's pictures."""
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(photo(60 + i, 70, seed=first_seed + i)).save(folder / f"{i:02}.png")
+    return proof_inputs.given_inputs(folder, None)
+
+
+def test_what_other_inputs_calibrated_is_not_taken_over(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither from an interrupted run, where it is made again, nor from an artifact, where that is refused."""
+    yours, others = given(tmp_path / "yours", 4), given(tmp_path / "others", 4, first_seed=90)
+
+    def export(inputs: proof_inputs.Inputs | None) -> dict[str, str | None]:
+        done = artifact.export(medsiglip_source, tmp_path / "a", levels=["int8"], inputs=inputs, prove=False)
+        return {part.role: part.calibrated_on for part in done.manifest.parts}
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "copy_support", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            export(None)
+    assert len(list((tmp_path / ".a.partial").glob(".*_encoder-int8.json"))) == 2  # records of finished parts
+    used = export(yours)
+    assert used["image_encoder"] == proof_inputs.name_of(yours.pictures)
+    assert "the text shipped with edgekit" in (used["text_encoder"] or "")
+    manifest = (tmp_path / "a" / "edgekit.json").read_bytes()
+    with pytest.raises(UsageError, match="image_encoder int8 is here already, calibrated on 4 given images") as caught:
+        export(others)
+    assert "or leave --images and --text out" in str(caught.value)
+    assert (tmp_path / "a" / "edgekit.json").read_bytes() == manifest
+    assert export(yours) == export(None) == used
+    # A text is nothing to an encoder of images.
+    (tmp_path / "text.txt").write_text("One sentence of a user. And one more, as it must be.")
+    text = proof_inputs.given_inputs(None, tmp_path / "text.txt")
+    with pytest.raises(UsageError, match="text_encoder int8 is here already, calibrated on "):
+        export(text)
+
+
+def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
+    medgemma_source: Path, tmp_path: Path, inputs: proof_inputs.Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = planned(medgemma_source, "decoder")
+    material = calibrate.material_of(part, inputs)
+    assert len(inputs.text) > 8000
+    shipped = "the first 8000 characters of the text shipped with edgekit"
+    assert material.name == f"{shipped} and 4 phantoms shipped with edgekit"
+    assert len(material.passes) == 5
+    shapes: list[tuple[int, int]] = []
+    hidden_states = hf_inputs.hidden_states
+
+    def count(model: Any, prompts: Any, *rest: Any) -> Any:
+        shapes.append((len(prompts), len({len(prompt["input_ids"]) for prompt in prompts})))
+        return hidden_states(model, prompts, *rest)
+
+    monkeypatch.setattr(hf_inputs, "hidden_states", count)
+    model = streamed.model(part.config, streamed.Weights(part.checkpoint, part.family))
+    for run in material.passes:
+        run(model)
+    assert shapes == [(1, 1)] * 5
+    few, many = given(tmp_path / "few", 3), given(tmp_path / "many", 13)
+    assert calibrate.material_of(part, few).name == f"{shipped} and {proof_inputs.name_of(few.pictures)}"
+    assert calibrate.material_of(part, many).name == f"{shipped} and {proof_inputs.name_of(many.pictures[8:12])}"
 
 
 def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs: proof_inputs.Inputs) -> None:

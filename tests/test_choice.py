@@ -153,8 +153,9 @@ def test_openvino_is_not_given_what_is_no_model(
 
 def test_openvino_names_an_operator_that_it_lacks(tmp_path: Path) -> None:
     node = helper.make_node("Frobnicate", ["x"], ["y"])
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
-    model = helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:]))
+    ids = helper.make_tensor_value_info("x", TensorProto.INT64, ["batch", 4])
+    vectors = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
+    model = helper.make_model(helper.make_graph([node], "g", [ids], [vectors]))
     onnx.save(model, tmp_path / "odd.onnx")
     file = EncoderFile(tmp_path / "odd.onnx", onnx_encoder.EncoderSpec("ids", "pooled", (4,)), "y", None)
     with pytest.raises(ArtifactError, match=r"odd\.onnx: OpenVINO 20\S+ cannot load it: .*Frobnicate"):
@@ -191,6 +192,29 @@ def test_without_openvino_the_command_that_brings_it(encoders: Path, capsys: pyt
     (image, text) = tune.tune(encoders, ["fp32"])
     assert image.choice is text.choice is None, "nothing is measured where there is nothing to choose"
     assert image.lines() == [f"image_encoder fp32: ONNX Runtime is the only runtime here ({PIP} adds one)"]
+    open_model(encoders, "fp32").close()
+
+
+@pytest.mark.parametrize(
+    "error", [OSError("libopenvino.so: cannot open"), AttributeError("no Core"), RuntimeError("?")]
+)
+def test_a_broken_openvino_is_none(
+    encoders: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, instant: Starts
+) -> None:
+    """Installed and found, but it does not load, or not all of it is there."""
+
+    class Broken:
+        def __getattr__(self, name: str) -> Any:
+            raise error
+
+    ov._core.cache_clear()
+    monkeypatch.setattr(ov, "library", Broken)
+    assert onnx_encoder.usable() == RUNTIMES[:1]
+    (image, _) = tune.tune(encoders, ["fp32"])
+    assert (image.choice, instant) == (None, [])
+    assert image.lines() == [
+        f"image_encoder fp32: ONNX Runtime is the only runtime here (OpenVINO does not work: {error}: {PIP})"
+    ]
     open_model(encoders, "fp32").close()
 
 
@@ -296,7 +320,7 @@ def test_a_hopeless_runtime_is_stopped(encoders: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tune, "_PATIENCE", 0)
     tampered(monkeypatch, "openvino", "time.sleep(60)")
     found = chosen(encoders, "fp32", "text_encoder")
-    assert found.runs[1].problem == "stopped after 0 s: slower than ONNX Runtime"
+    assert found.runs[1].problem == "stopped after 0 s"
     assert found.chosen == "onnxruntime"
 
 
@@ -406,6 +430,30 @@ def test_a_decoder_that_dies_is_an_error_with_its_reason(
         tune.tune(medgemma_artifact, ["Q4_0"])
 
 
+def test_a_decoder_that_hangs_is_stopped_and_what_it_measured_counts(
+    medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = {"threads": 2, "prefill_tokens_per_s": 9.0, "decode_tokens_per_s": 3.0, "peak_bytes": 1}
+    script = f"import time; print({json.dumps(json.dumps(line))}, flush=True); print('{{', flush=True); time.sleep(60)"
+    monkeypatch.setattr(tune, "_command", lambda: [sys.executable, "-c", script])
+    monkeypatch.setattr(tune, "hangs_s", lambda part: 2.0)
+    monkeypatch.setattr(tune, "_has_huge_pages", lambda: False)
+    monkeypatch.setenv(guard.VARIABLE, "plain")
+    (found,) = [one.choice for one in tune.tune(medgemma_artifact, ["Q4_0"]) if one.role == "decoder"]
+    assert isinstance(found, DecoderChoice)
+    assert [run.problem for run in found.runs] == [None, "stopped after 2 s"]
+    assert found.chosen is not None
+    assert found.chosen.threads == 2
+
+
+def test_a_part_has_time_by_its_size(medgemma_artifact: Path) -> None:
+    part = prepare(medgemma_artifact, "Q4_0").parts["decoder"]
+    (file, *_) = part.files
+    large = part.model_copy(update={"files": (file.model_copy(update={"bytes": 10**10}),)})
+    assert 600 < tune.hangs_s(part) < 610
+    assert tune.hangs_s(large) == 3000
+
+
 def test_a_decoder_is_opened_with_its_options(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(guard.VARIABLE, raising=False)
     opening = prepare(medgemma_artifact, "Q4_0")
@@ -463,7 +511,9 @@ def test_keys_name_everything_that_a_figure_depends_on(monkeypatch: pytest.Monke
     assert choice.key("a", "onnx", 2) == keys[0]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"kind": "encoder"}', "other part", "NaN", "\udcff"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "{}", '{"kind": "encoder"}', "other part", "NaN", "runtime", "\udcff"]
+)
 @pytest.mark.usefixtures("instant")
 def test_a_broken_file_is_ignored_and_written_anew(encoders: Path, content: str) -> None:
     tune.tune(encoders, ["fp32"])
@@ -475,6 +525,7 @@ def test_a_broken_file_is_ignored_and_written_anew(encoders: Path, content: str)
         part = json.loads(text)["part"]
         changed = text.replace(part, "f" * 64) if content == "other part" else content
         changed = text.replace('"seconds": ', '"seconds": NaN', 1) if content == "NaN" else changed
+        changed = text.replace('"onnxruntime",', '"a newer runtime",', 1) if content == "runtime" else changed
         path.write_bytes(changed.encode("utf-8", "surrogateescape"))
     assert not list(choice.all_kept())
     model = open_model(encoders, "fp32")

@@ -31,7 +31,22 @@ def test_missing_libraries_name_their_command(monkeypatch: pytest.MonkeyPatch) -
     assert "llama_cpp_python   missing: edgekit setup" in text
     assert 'openvino           missing: pip install "edgekit[openvino]"' in text
     assert "run GGUF               no: needs llama_cpp_python (edgekit setup)" in text
-    assert 'reference and proofs   no: needs torch, transformers (pip install "edgekit[export]")' in text
+    assert 'calibrate and prove    no: needs torch, transformers (pip install "edgekit[export]")' in text
+
+
+def test_onnx_is_exported_without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs are built, not traced; only measuring and comparing run transformers' model."""
+    there = {"onnx", "onnxruntime"}
+
+    def version(name: str) -> str:
+        if name not in there:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
+    monkeypatch.setattr(doctor, "probe", lambda question: (True, ""))
+    possible = {ability.name for ability in doctor.diagnose().abilities if ability.possible}
+    assert possible == {"run ONNX", "export ONNX"}
 
 
 def test_a_library_that_crashes_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ import pytest
 
 from edgekit import artifact, codecs, manifest
 from edgekit.checkpoint import open_checkpoint
+from edgekit.cpu import cpu
 from edgekit.levels import LEVELS as LEVEL_ROWS
 from edgekit.reference import phantoms
-from edgekit.runtime import open_model
+from edgekit.runtime import open_model, ort
 from edgekit.runtime.torch_reference import open_reference
 
 # Beside each level the least cosine to transformers with the original weights: what quantization may cost here.
@@ -150,3 +152,16 @@ def test_opening_needs_no_torch(exported: Path) -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "(1, 2)"
+
+
+def test_int8_means_the_same_on_a_cpu_without_vnni(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There ONNX Runtime must make signed weights unsigned, or its sums overflow; results must not depend on it."""
+    images = [phantom.image for phantom in phantoms.generate(515, 2)]
+    texts = ["a chest x-ray", "brain mri"]
+    found = []
+    for flags in (cpu().flags, ("avx2",)):
+        monkeypatch.setattr(ort, "cpu", lambda flags=flags: dataclasses.replace(cpu(), flags=flags))
+        model = open_model(exported, "int8", runtime="default")
+        found.append(np.concatenate([model.embed_image(images), model.embed_text(texts)]))
+        model.close()
+    assert (found[0] * found[1]).sum(axis=1).min() > 0.99999

@@ -345,12 +345,21 @@ def test_pieces_alone_are_right(write: Write) -> None:
     assert read(write(IR + OPSET + field(7, nested(8)))).operators == {("", "If"), ("", "Abs")}
 
 
+@pytest.mark.parametrize("name", ["model.ort", "model.pb", "model", "model.onnx.ort", "model.ONNX"])
+def test_a_file_of_another_name_would_meet_another_parser(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(model().SerializeToString())
+    with pytest.raises(ArtifactError, match=r"the name of an ONNX file ends in") as caught:
+        read(tmp_path / name)
+    assert caught.value.allowed == ".onnx"
+
+
 def test_missing_empty_and_large(tmp_path: Path) -> None:
     path = tmp_path / "none.onnx"
     with pytest.raises(ArtifactError, match="cannot be read: No such file"):
         read(path)
+    (tmp_path / "folder.onnx").mkdir()
     with pytest.raises(ArtifactError, match="is no regular file"):
-        read(tmp_path)
+        read(tmp_path / "folder.onnx")
     os.mkfifo(tmp_path / "pipe.onnx")
     with pytest.raises(ArtifactError, match="is no regular file"):
         read(tmp_path / "pipe.onnx")

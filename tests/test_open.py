@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from material import edit_json, photo, read_json
 
+from edgekit import artifact
 from edgekit import manifest as manifests
 from edgekit.errors import ArtifactError, InputError, UsageError
 from edgekit.inputs.prompt import Message
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model
+from edgekit.runtime.ort import OrtEncoder
 
 Copy = Callable[[Path], Path]
 NAME = "edgekit.json"
@@ -262,6 +264,39 @@ def test_a_file_that_onnx_runtime_cannot_load(medsiglip_artifact: Path, copied: 
     replace(folder, "fp32", "image_encoder", content)
     with pytest.raises(ArtifactError, match=r"vision_model\.onnx"):
         open_model(folder, "fp32")
+
+
+def test_a_size_that_the_encoder_does_not_take(medsiglip_artifact: Path, copied: Copy) -> None:
+    """Said when it is opened, not by a library at the first image."""
+    folder = copied(medsiglip_artifact)
+    edit_json(folder / NAME, {"preprocessing.size": 96})
+    with pytest.raises(ArtifactError, match=r"vision_model\.onnx: input pixel_values is FLOAT \[batch, 3, ") as caught:
+        open_model(folder, "fp32")
+    assert caught.value.allowed == "FLOAT [any, 3, 96, 96]"
+
+
+def test_what_was_opened_is_closed_where_the_rest_fails(
+    medsiglip_artifact: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, closed = copied(medsiglip_artifact), []
+    edit_json(folder / NAME, {"settings.text_length": 7})
+    monkeypatch.setattr(OrtEncoder, "close", lambda encoder: closed.append(encoder.spec.input))
+    with pytest.raises(ArtifactError, match=r"text_model\.onnx: input input_ids is INT64"):
+        open_model(folder, "fp32")
+    assert closed == ["pixels"]
+
+
+def test_the_token_embedding_is_found_by_its_name(medgemma_source: Path, tmp_path: Path) -> None:
+    """Not by its place among a part's files."""
+    folder = artifact.export(medgemma_source, tmp_path / "a", levels=["q4"], prove=False).folder
+    data = read_json(folder / NAME)
+    (index,) = (i for i, part in enumerate(data["parts"]) if part["role"] == "decoder")
+    decoder, weights, embedding = data["parts"][index]["files"]
+    edit_json(folder / NAME, {f"parts.{index}.files": [decoder, embedding, weights]})
+    open_model(folder, "q4").close()
+    edit_json(folder / NAME, {f"parts.{index}.files": [decoder, weights]})
+    with pytest.raises(ArtifactError, match=r"decoder_model_merged_q4\.onnx: no embed_tokens\*\.onnx beside it"):
+        open_model(folder, "q4")
 
 
 def replace(folder: Path, level: str, role: str, content: bytes) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,14 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_files import model
 
+from edgekit.cpu import cpu
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.onnx_header import OnnxHeader, read
-from edgekit.runtime import ort_support
-from edgekit.runtime.base import EncoderSpec
-from edgekit.runtime.ort import OrtEncoder
+from edgekit.runtime import ort, ort_support
+from edgekit.runtime.ort import running, session
 from edgekit.runtime.ort_support import ADDED, NEWEST, RELEASES, check, installed_version, requires
 
 Header = Callable[..., OnnxHeader]
-SPEC = EncoderSpec("pixels", "pooled", (1, 1, 3))
 
 
 @pytest.fixture
@@ -193,20 +193,53 @@ def test_what_onnx_runtime_itself_refuses_is_translated(tmp_path: Path, release:
     with pytest.raises(
         ArtifactError, match=r"cannot compute the operator Erf \(of opset 13\) with these types"
     ) as caught:
-        OrtEncoder(path, SPEC, threads=1, output="y", preprocessing=None)
+        session(read(path), threads=1)
     assert caught.value.remedy == "pip install -U onnxruntime, or another level of this model"
     path.write_bytes(model(helper.make_node("Abs", ["nothing"], ["y"])).SerializeToString())
     with pytest.raises(ArtifactError, match=r"ONNX Runtime \S+ cannot load it: .*nothing"):
-        OrtEncoder(path, SPEC, threads=1, output="y", preprocessing=None)
+        session(read(path), threads=1)
     path.write_bytes(model(opsets={"": 99}).SerializeToString())
     release("1.99.0")
     with pytest.raises(ArtifactError, match=r"needs opset 99 of ai.onnx; ONNX Runtime 1.99.0 has opsets up to \d+"):
-        OrtEncoder(path, SPEC, threads=1, output="y", preprocessing=None)
+        session(read(path), threads=1)
 
 
 def test_a_right_file_opens(header: Header) -> None:
-    encoder = OrtEncoder(header().path, SPEC, threads=1, output="y", preprocessing=None)
-    assert encoder._session.run(None, {"x": np.ones((2, 3), np.float32)})[0].tolist() == [[1, 1, 1]] * 2
+    opened = session(header(), threads=1)
+    assert opened.run(None, {"x": np.ones((2, 3), np.float32)})[0].tolist() == [[1, 1, 1]] * 2
+
+
+def test_no_file_chooses_its_parser_by_its_name(header: Header) -> None:
+    options = session(header(), threads=1, settings={"session.disable_prepacking": "1"}).get_session_options()
+    assert options.get_session_config_entry("session.load_model_format") == "ONNX"
+    assert options.get_session_config_entry("session.disable_prepacking") == "1"
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [((), "1"), (("avx2",), "1"), (("avx2", "avx512f"), "1"), (("avx512_vnni",), None), (("avxvnni",), None)],
+)
+def test_sums_of_8_bit_products_do_not_overflow(
+    header: Header, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], expected: str | None
+) -> None:
+    """An older CPU is told to use wider sums; one that has them anyway is not slowed down."""
+    monkeypatch.setattr(ort, "cpu", lambda: dataclasses.replace(cpu(), flags=flags))
+    options = session(header(), threads=1).get_session_options()
+    name = "session.x64quantprecision"
+    if expected:
+        assert options.get_session_config_entry(name) == expected
+    else:
+        with pytest.raises(Exception, match=name):
+            options.get_session_config_entry(name)
+
+
+def test_a_run_that_fails_names_the_file(header: Header) -> None:
+    opened = session(header(), threads=1)
+    with (
+        pytest.raises(ArtifactError, match=r"\.onnx: ONNX Runtime \S+ cannot run it: .*dimension"),
+        running(Path("a.onnx")),
+    ):
+        opened.run(None, {"x": np.ones((2, 4), np.float32)})
 
 
 def test_without_onnx_runtime(header: Header, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,8 +23,8 @@ from edgekit.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
 from edgekit.export import gguf as gguf_export
-from edgekit.export import job
-from edgekit.export import onnx as onnx_export
+from edgekit.export import job, siglip_graph
+from edgekit.export.graph import Graph
 from edgekit.families import family_of, medgemma
 from edgekit.inputs import prompt
 from edgekit.inputs.passage import passage
@@ -37,7 +37,7 @@ _QUICK = ("BF16", "Q8_0", "Q4_0", "Q2_K")
 _SLOW = ("F16", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M")
 GGUF_LEVELS = (*_QUICK, *(pytest.param(level, marks=pytest.mark.slow) for level in _SLOW))
 VISION_LEVELS = ("BF16", "F16", "Q8_0", "Q5_0", "Q4_M", "Q4_0", "IQ4_NL")
-ONNX_LEVELS = ("fp32", "int8")
+ONNX_LEVELS = ("fp32", "fp16", "int8", "int8_dynamic", "q4", "q4_m", "q4_128")
 
 
 def refused(source: Path, folder: Path, level: str, match: str) -> None:
@@ -193,7 +193,7 @@ def test_right_onnx_export_is_proven(medsiglip_source: Path, tmp_path: Path, lev
     assert {part.role for part in done.added} == {"image_encoder", "text_encoder"}
     for part in done.added:
         assert part.parity is not None
-        assert part.parity.wiring["worst"] > (0.9999 if level == "fp32" else 0.99)
+        assert part.parity.wiring["worst"] > (0.9999 if level in ("fp32", "fp16") else 0.99)
 
 
 @pytest.mark.parametrize(
@@ -203,25 +203,21 @@ def test_right_onnx_export_is_proven(medsiglip_source: Path, tmp_path: Path, lev
 def test_last_hidden_state_for_pooler_output_is_refused(
     medsiglip_source: Path, tmp_path: Path, level: str, mistake: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = onnx_export._Encoder.of
-    reduce = {"all positions": lambda x: x, "one position": lambda x: x[:, -1], "their mean": lambda x: x.mean(1)}[
-        mistake
-    ]
+    right = siglip_graph._pooled_outputs
 
-    def wrong(model: Any, role: str, th: Any) -> Any:
-        tower = right(model, role, th)
-        forward = tower.forward
+    def reduce(graph: Graph, hidden: str) -> str:
+        if mistake == "all positions":
+            return hidden
+        if mistake == "one position":
+            return str(graph.op("Gather", hidden, graph.constant(-1, np.int64), axis=1))
+        return str(graph.op("ReduceMean", hidden, graph.constant([1], np.int64), keepdims=0))
 
-        def mistaken(batch: Any) -> Any:
-            hidden, _ = forward(batch)
-            return hidden, reduce(hidden)
+    def wrong(graph: Graph, pooled: str, name: str, width: int) -> None:
+        hidden = next(node.input[0] for node in graph._nodes if node.output[0] == "last_hidden_state")
+        right(graph, reduce(graph, hidden), name, width)
 
-        tower.forward = mistaken
-        return tower
-
-    monkeypatch.setattr(onnx_export, "_TRACED", {})  # a graph traced before the mistake would hide it
-    monkeypatch.setattr(onnx_export._Encoder, "of", wrong)
-    refused(medsiglip_source, tmp_path, level, "wiring")
+    monkeypatch.setattr(siglip_graph, "_pooled_outputs", wrong)
+    refused(medsiglip_source, tmp_path, level, "wiring|pooler_output")
 
 
 def test_nan_logits_are_refused(medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def test_wanted_positions_do_not_depend_on_batches(model: ChatModel, monkeypatch
     want = list(range(0, total, 3))
     expected = np.stack(list(model.decoder.prefill(segments, want)))
     monkeypatch.setattr(llamacpp, "_BATCH", 97)
-    monkeypatch.setattr(llamacpp, "_OUTPUTS", 5)
+    monkeypatch.setattr(llamacpp, "MOST_ROWS", 5)
     found = np.stack(list(model.decoder.prefill(segments, want)))
     assert found.shape == (len(want), model.decoder.vocabulary)
     assert np.abs(expected - found).max() < 0.05

@@ -12,13 +12,19 @@ import time
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import LEVELS, Copy
 from material import contents
 
 from edgekit import artifact
+from edgekit.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
-from edgekit.export import stage, stream
+from edgekit.export import onnx, stage, stream
+from edgekit.export.graph import encode, lay_out
+from edgekit.export.plan import plan
+from edgekit.families import family_of
+from edgekit.levels import LEVELS as LEVEL_ROWS
 from edgekit.progress import Progress
 
 LEVEL_OPTIONS = [word for level in LEVELS for word in ("--level", level)]
@@ -256,3 +262,24 @@ def test_two_exports_that_add_levels_at_once_lose_none(
     ours, theirs = contents(folder), contents(medgemma_artifact)
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == theirs[name] for name in ours if name.endswith(".gguf"))
+
+
+@pytest.mark.parametrize("level", ["fp32", "fp16"])
+def test_a_matrix_is_transposed_without_copies(medsiglip_source: Path, level: str) -> None:
+    """Slices of 7 rows: the file gets the one array that they were put in."""
+    checkpoint = open_checkpoint(medsiglip_source)
+    family = family_of(checkpoint.config)
+    part = plan(family, "image_encoder", family.parse(checkpoint.config), checkpoint, LEVEL_ROWS[level])
+    laid = next(laid for laid in lay_out("data", part).tensors.values() if laid.turned)
+    section = onnx._section(part, laid)
+    weights = checkpoint.read(laid.planned.tensor)
+    assert section.tail is not None
+    tail = section.tail()
+    for start in range(0, len(weights), 7):
+        values, scales = encode(weights[start : start + 7], laid.planned.codec)
+        tail.add((values, scales))
+    (matrix,) = tail.chunks()
+    assert matrix.flags.c_contiguous
+    assert matrix is tail.chunks()[0]
+    assert np.array_equal(matrix, weights.T.astype(matrix.dtype))
+    assert matrix.nbytes == laid.bytes

@@ -151,15 +151,22 @@ def material_of(plan: PartPlan, inputs: Inputs) -> Material:
         return _captions(plan, inputs)
     if plan.role == "decoder":
         return _prompts(plan, inputs)
-    images, name = _images(plan, inputs)
+    images, name = _images(plan, inputs, _IMAGES[1])
     together = max(1, _TOGETHER // plan.config.vision_config.patches)
     batches = [images[i : i + together] for i in range(0, len(images), together)]
     return Material(name, tuple(partial(_look, plan, batch) for batch in batches))
 
 
-def _images(plan: PartPlan, inputs: Inputs) -> tuple[Sequence[ImageLike], str]:
+def named(plan: PartPlan, inputs: Inputs) -> bool:
+    """Whether a user named what this part is measured on."""
+    sees = plan.role != "text_encoder" and plan.config.vision_config is not None
+    reads = plan.role in ("text_encoder", "decoder")
+    return bool(sees and inputs.pictures) or bool(reads and inputs.text_name)
+
+
+def _images(plan: PartPlan, inputs: Inputs, most: int) -> tuple[Sequence[ImageLike], str]:
     """As many as their size allows; of a user's own, those that the proof does not compare on, if there are enough."""
-    fewest, most = _IMAGES
+    fewest = _IMAGES[0]
     count = min(most, max(fewest, _PATCHES // plan.config.vision_config.patches))
     if not inputs.pictures:
         return [p.image for p in phantoms.generate(SEED, count)], f"{count} phantoms shipped with edgekit"
@@ -192,20 +199,23 @@ def _captions(plan: PartPlan, inputs: Inputs) -> Material:
 def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
     """The text alone, and its beginnings behind an image each."""
     whole, part = _CHARACTERS
-    passes = [partial(_continue, plan, [Message("user", inputs.text[:whole])])]
+    messages = [Message("user", inputs.text[:whole])]
     name = inputs.text_name or _SHIPPED_TEXT
+    if len(inputs.text) > whole:
+        name = f"the first {whole} characters of {name}"
     if plan.config.vision_config:
-        images, images_name = _images(plan, inputs)
-        texts = [inputs.text[i * part : (i + 1) * part] or inputs.text[:part] for i in range(_IMAGES[0])]
-        asked = [Message("user", text, (np.asarray(load(image)),)) for text, image in zip(texts, images, strict=False)]
-        passes.append(partial(_continue, plan, asked))
+        images, images_name = _images(plan, inputs, _IMAGES[0])
+        for i, image in enumerate(images):
+            beginning = inputs.text[:whole][i * part : (i + 1) * part] or inputs.text[:part]
+            messages.append(Message("user", beginning, (np.asarray(load(image)),)))
         name = f"{name} and {images_name}"
-    return Material(name, tuple(passes))
+    # One prompt in a pass: what fills up a shorter one beside a longer would be measured, too.
+    return Material(name, tuple(partial(_continue, plan, message) for message in messages))
 
 
-def _continue(plan: PartPlan, messages: Sequence[Message], model: Any) -> Float:
-    """Run the decoder on conversations of one message each."""
-    prompts = [hf_inputs.processed(plan.checkpoint, plan.config, [message]) for message in messages]
-    pixels = [prompt["pixel_values"] for prompt in prompts if prompt["pixel_values"] is not None]
-    embedded = [hf_inputs.encode(model, "vision", one) for one in pixels]
-    return hf_inputs.hidden_states(model, prompts, [[0]] * len(prompts), np.concatenate(embedded) if embedded else None)
+def _continue(plan: PartPlan, message: Message, model: Any) -> Float:
+    """Run the decoder on a conversation of one message."""
+    prompt = hf_inputs.processed(plan.checkpoint, plan.config, [message])
+    pixels = prompt["pixel_values"]
+    embedded = None if pixels is None else hf_inputs.encode(model, "vision", pixels)
+    return hf_inputs.hidden_states(model, [prompt], [[0]], embedded)

@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit import onnx_names as names
 from edgekit.export.graph import Graph
 from edgekit.export.siglip_graph import rms_norm
+from edgekit.families.medgemma import is_global
 
 _PREFIX = "language_model.model."
 _TABLE = f"{_PREFIX}embed_tokens.weight"
@@ -54,18 +56,18 @@ class _Kind:
 def embed_tokens(graph: Graph) -> None:
     """`input_ids` -> `inputs_embeds`."""
     text = graph.plan.config.text_config
-    ids = graph.input("input_ids", ["batch", "length"], "INT64")
+    ids = graph.input(names.IDS, ["batch", "length"], "INT64")
     scaled = graph.op("Mul", graph.rows(ids, _TABLE), graph.constant(embedding_scale(text)))
-    graph.output(scaled, "inputs_embeds", ["batch", "length", text.hidden_size])
+    graph.output(scaled, names.EMBEDS, ["batch", "length", text.hidden_size])
 
 
 def decoder(graph: Graph) -> None:
     """`inputs_embeds` -> `logits`; the module says the rest."""
     text = graph.plan.config.text_config
-    hidden = graph.input("inputs_embeds", [1, "length", text.hidden_size])
-    images = graph.input("image_index", [1, "length"], "INT64")
-    positions = graph.input("position_ids", [1, "length"], "INT64")
-    wanted = graph.input("logits_positions", ["wanted"], "INT64")
+    hidden = graph.input(names.EMBEDS, [1, "length", text.hidden_size])
+    images = graph.input(names.IMAGES, [1, "length"], "INT64")
+    positions = graph.input(names.POSITIONS, [1, "length"], "INT64")
+    wanted = graph.input(names.WANTED, ["wanted"], "INT64")
     flat = [graph.reshape(value, [-1]) for value in (positions, images)]
     kinds: dict[str, _Kind] = {}
     for number in range(text.num_hidden_layers):
@@ -76,7 +78,7 @@ def decoder(graph: Graph) -> None:
         hidden = _layer(graph, text, f"{_PREFIX}layers.{number}.", hidden, kinds[name], number, caches)
     rows = graph.reshape(graph.op("Gather", hidden, wanted, axis=1), [-1, text.hidden_size])
     rows = rms_norm(graph, rows, f"{_PREFIX}norm.weight", text.rms_norm_eps)
-    graph.output(graph.by_rows(rows, _TABLE), "logits", ["wanted", text.vocab_size])
+    graph.output(graph.by_rows(rows, _TABLE), names.LOGITS, ["wanted", text.vocab_size])
 
 
 def embedding_scale(text: Any) -> float:
@@ -85,8 +87,8 @@ def embedding_scale(text: Any) -> float:
 
 
 def kind_of(layer: int) -> str:
-    """Every sixth layer is global."""
-    return LOCAL if (layer + 1) % 6 else GLOBAL
+    """Which of the two kinds of attention a layer has."""
+    return GLOBAL if is_global(layer) else LOCAL
 
 
 def window_of(text: Any, kind: str) -> int | None:
@@ -157,7 +159,7 @@ def _column(graph: Graph, values: str) -> str:
 
 def _cache(graph: Graph, text: Any, number: int, kind: str, part: str) -> str:
     shape = [1, text.num_key_value_heads, f"{kind}_capacity", text.head_dim]
-    return graph.input(f"past_key_values.{number}.{part}", shape)
+    return graph.input(f"{names.PAST}.{number}.{part}", shape)
 
 
 def _layer(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]) -> str:
@@ -188,7 +190,7 @@ def _attention(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, n
         graph.op("Transpose", one, perm=[0, 2, 1, 3]) for one in (query, rotated("k", shared), project("v", shared))
     )
     key, value = (
-        _append(graph, text, cache, new, kind, f"present.{number}.{part}")
+        _append(graph, text, cache, new, kind, f"{names.PRESENT}.{number}.{part}")
         for cache, new, part in zip(caches, (key, value), ("key", "value"), strict=True)
     )
     query = graph.reshape(query, [1, shared, -1, width])

@@ -14,6 +14,7 @@ from edgekit.export.plan import PartPlan, plan
 from edgekit.families import Family, family_of
 from edgekit.families.base import check_tensors
 from edgekit.inputs.prompt import load_tokenizer
+from edgekit.levels import LEVELS
 from edgekit.levels import level as level_of
 from edgekit.manifest import Preprocessing, printable
 from edgekit.recipes import STAND_IN_KEY, Recipe, choose
@@ -63,7 +64,7 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
         if name not in chosen.variant:
             raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(chosen.variant)} (recipe {chosen.name})")
     variants: dict[str, Mapping[str, str]] = {}
-    for name in levels or chosen.variant:
+    for name in levels or chosen.unasked:
         mixed = {**chosen.variant[name], **parts}
         _check_parts(family, mixed)
         # A variant that differs from the recipe's gets a name of its own: `Q4_0` must mean the same everywhere.
@@ -85,6 +86,13 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
                 f"{role} cannot be exported as {level_name}",
                 allowed=f"levels of {', '.join(family.roles[role].formats)}",
             )
+    formats = {role: level_of(level_name).format for role, level_name in parts.items()}
+    if formats.get("vision") == "gguf" and formats.get("decoder") == "onnx":
+        raise UsageError(
+            f"vision {parts['vision']} beside decoder {parts['decoder']}: llama.cpp opens vision in gguf only beside a "
+            "decoder in gguf",
+            allowed=f"vision at {', '.join(name for name, row in LEVELS.items() if row.format == 'onnx')}",
+        )
 
 
 def _check_tokenizer(checkpoint: Checkpoint, family: Family, config: Any) -> None:

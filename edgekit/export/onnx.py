@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.checkpoint import Slice
 from edgekit.errors import CheckpointError
@@ -93,17 +94,33 @@ def _section(plan: PartPlan, laid: Laid) -> stream.Section:
 
     def encode_slice(piece: Slice) -> tuple[stream.Encoded, Any]:
         values, scales = rows_of(piece)
-        return (b"", (values, scales)) if turned else (values, scales)
+        return (b"", (values, scales)) if turned else (values, (None, scales))
 
-    def tail(kept: Sequence[Any]) -> stream.Encoded:
-        if not turned:
-            return np.concatenate([scales.ravel() for scales in kept])
-        values = np.concatenate([values for values, _ in kept])
+    def tail() -> _Tail:
         item = np.float16 if codec == "float16" else np.int8 if codec == "int8" else np.float32
-        matrix = np.ascontiguousarray(values.view(item).T)
-        scales = np.concatenate([scales.ravel() for _, scales in kept])
-        return matrix.tobytes() + scales.tobytes()
+        return _Tail(np.empty(planned.shape[::-1], item) if turned else None)
 
     form = (codec, turned, slot.add_one, plan.key if slot.name in plan.factors else None)
     padding = -laid.bytes % ALIGNMENT
     return stream.Section(planned.tensor.name, planned.tensor.size, form, encode_slice, laid.bytes, padding, tail)
+
+
+class _Tail:
+    """Scales, behind the matrix where that lies as [inputs, outputs]: each slice of rows fills columns of it."""
+
+    def __init__(self, matrix: NDArray[Any] | None) -> None:
+        self._matrix, self._columns = matrix, 0
+        self._scales: list[Any] = []
+
+    def add(self, kept: tuple[Any, Any]) -> None:
+        """Rows [n, bytes per row], None where they are in the file already, and their scales."""
+        values, scales = kept
+        if self._matrix is not None:
+            rows = values.view(self._matrix.dtype)
+            self._matrix[:, self._columns : self._columns + len(rows)] = rows.T
+            self._columns += len(rows)
+        self._scales.append(scales.ravel())
+
+    def chunks(self) -> list[stream.Encoded]:
+        """The matrix and the scales, those of them that there are."""
+        return [chunk for chunk in (self._matrix, np.concatenate(self._scales)) if chunk is not None and chunk.size]

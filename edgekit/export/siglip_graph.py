@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit import onnx_names as names
 from edgekit.export.graph import CONTRIB, Graph
 
 
@@ -24,7 +25,7 @@ def text_encoder(graph: Graph) -> None:
     """`input_ids` -> `last_hidden_state`, `pooler_output`, `text_embeds` (of length one). Padding is attended to."""
     text, prefix = graph.plan.config.text_config, "text_model."
     length = text.max_position_embeddings
-    ids = graph.input("input_ids", ["batch", length], "INT64")
+    ids = graph.input(names.IDS, ["batch", length], "INT64")
     embedded = graph.rows(ids, f"{prefix}embeddings.token_embedding.weight")
     hidden = graph.op("Add", embedded, graph.parameter(f"{prefix}embeddings.position_embedding.weight"))
     hidden = _layers(graph, prefix, hidden, text)
@@ -47,7 +48,7 @@ def gemma_vision(graph: Graph) -> None:
     pooled = graph.op("Transpose", graph.reshape(pooled, [0, 0, tokens]), perm=[0, 2, 1])
     normed = rms_norm(graph, pooled, "multi_modal_projector.mm_soft_emb_norm.weight", vision.layer_norm_eps)
     features = graph.op("MatMul", normed, graph.parameter("multi_modal_projector.mm_input_projection_weight"))
-    graph.output(features, "image_features", ["images", tokens, width])
+    graph.output(features, names.ENCODER_OUTPUTS["vision"], ["images", tokens, width])
 
 
 def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
@@ -59,7 +60,7 @@ def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
 
 def _vision_tower(graph: Graph, prefix: str, vision: Any) -> str:
     items = "images" if prefix.startswith("vision_tower") else "batch"
-    pixels = graph.input("pixel_values", [items, 3, vision.image_size, vision.image_size])
+    pixels = graph.input(names.PIXELS, [items, 3, vision.image_size, vision.image_size])
     embeddings = f"{prefix}embeddings."
     patches = graph.op(
         "Conv",
@@ -129,5 +130,5 @@ def _layer_norm(graph: Graph, value: str, name: str, config: Any) -> str:
 
 
 def _pooled_outputs(graph: Graph, pooled: str, name: str, width: int) -> None:
-    graph.output(pooled, "pooler_output", ["batch", width])
+    graph.output(pooled, names.POOLED, ["batch", width])
     graph.output(graph.op("LpNormalization", pooled, axis=-1, p=2), name, ["batch", width])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from pydantic import ValidationError
 
 from edgekit import __version__
 from edgekit import manifest as manifests
-from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError
+from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import ollama, writers
 from edgekit.export.job import Job
 from edgekit.export.plan import PartPlan
@@ -33,15 +34,13 @@ _TOOLS = (
     "llama_cpp_python",
     "numpy",
     "onnx",
-    "onnx-ir",
     "onnxruntime",
-    "onnxscript",
     "tokenizers",
     "torch",
     "transformers",
 )
 
-
+METHOD = 2  # of making files: raise it whenever the same plan gives other bytes than before
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SUPPORT_BYTES = 64_000_000  # tokenizer files, the vocabulary in a GGUF header and the like
 
@@ -56,11 +55,13 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
     made = [parent for parent in staging.parents if not parent.exists()]
     try:
         with locked(staging):
-            stamp = _stamp(job)
-            resumed = not fresh and (staging / STAMP).is_file() and (staging / STAMP).read_text("utf-8") == stamp
+            stamp, before = _stamp(job), _noted(staging / STAMP)
+            alike = all(before.get(part, how) == how for part, how in stamp.items())
+            resumed = not fresh and bool(before) and alike
             if not resumed:
                 empty(staging)
-            (staging / STAMP).write_text(stamp, encoding="utf-8")
+            stamp = {**before, **stamp} if resumed else stamp
+            (staging / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
             try:
                 yield
             except EdgekitError as error:
@@ -82,10 +83,28 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
         ) from error
 
 
-def _stamp(job: Job) -> str:
-    """Whose work the folder holds: the same source, recipe and tools give the same bytes."""
+def _stamp(job: Job) -> dict[str, str]:
+    """Whose work the folder holds, and how each part is made: all being equal, so are the bytes."""
     recipe = hashlib.sha256(job.recipe.model_dump_json().encode()).hexdigest()
-    return f"{__version__} {job.checkpoint.stamp} {recipe} {_version('llama_cpp_python')}\n"
+    common = f"{__version__} {METHOD} {job.checkpoint.stamp} {recipe} {_version('llama_cpp_python')}"
+    return {"artifact": common, **{f"{plan.role} {plan.level.name}": _how(plan) for plan in job.plans()}}
+
+
+def _how(plan: PartPlan) -> str:
+    """How a part is made: what becomes of each tensor, what of activations, and by what those are measured."""
+    static = plan.level.activations == "static"
+    tools = [_version(name) for name in ("torch", "transformers")] if static else []
+    tensors = [(planned.slot, planned.codec, planned.shape) for planned in plan.tensors]
+    return hashlib.sha256(repr((plan.level.activations, tools, tensors)).encode()).hexdigest()
+
+
+def _noted(stamp: Path) -> dict[str, str]:
+    """What an interrupted run noted; nothing where there was none, or it noted something else."""
+    try:
+        found = json.loads(stamp.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return {}
+    return found if isinstance(found, dict) and "artifact" in found else {}
 
 
 def check_space(staging: Path, plans: Sequence[PartPlan], job: Job) -> None:
@@ -141,16 +160,33 @@ def _modified(job: Job) -> str:
     return f"Modified: converted and quantized by edgekit {__version__} from {origin}."
 
 
-def find_part(existing: Manifest | None, key: tuple[str, str]) -> Part | None:
-    return next((part for part in (existing.parts if existing else ()) if (part.role, part.level) == key), None)
+def find_parts(
+    existing: Manifest | None, plans: Sequence[PartPlan], inputs: Inputs | None
+) -> dict[tuple[str, str], Part]:
+    """The parts that the artifact has already, by role and level.
+
+    Raises:
+        UsageError: a user names inputs, and one of these was calibrated on others.
+    """
+    there = {(part.role, part.level): part for part in (existing.parts if existing else ())}
+    found = {plan.key: there[plan.key] for plan in plans if plan.key in there}
+    for plan in plans:
+        if inputs and plan.key in found and (material := writers.named(plan, inputs)):
+            before = found[plan.key].calibrated_on
+            if before != material:
+                raise UsageError(
+                    f"{plan.role} {plan.level.name} is here already, calibrated on {before}, not on {material}",
+                    remedy="export to another folder, or leave --images and --text out",
+                )
+    return found
 
 
 def write_parts(
     job: Job, plans: Sequence[PartPlan], inputs: Inputs | None, staging: Path, progress: Progress
 ) -> dict[tuple[str, str], Part]:
-    """Write parts by role and level; those that an interrupted run finished are taken over."""
+    """Write parts by role and level; those that an interrupted run finished, on the same inputs, are taken over."""
     records = {plan.key: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
-    finished = {key: part for key, record in records.items() if (part := _finished(staging, record))}
+    finished = {plan.key: part for plan in plans if (part := _finished(staging, records[plan.key], plan, inputs))}
     todo = [plan for plan in plans if plan.key not in finished]
     check_space(staging, todo, job)
     for plan, files in writers.write(todo, job.recipe, inputs, staging, progress):
@@ -171,20 +207,23 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
         bits_per_weight=round(size * 8 / plan.weights, 3),
         tensor_types=plan.histogram(),
         output=job.family.roles[plan.role].output,
-        requires={**writers.requires(plan, job.recipe, staging), "memory_bytes": size},
+        requires={**writers.requires(plan, job.recipe, staging), "memory_bytes": plan.resident_bytes},
         calibrated_on=plan.calibration.inputs if plan.calibration else None,
         tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
     )
 
 
-def _finished(staging: Path, record: Path) -> Part | None:
-    """The part that an interrupted run recorded, if its files are still what the record says."""
+def _finished(staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None) -> Part | None:
+    """The part that an interrupted run recorded, if its files are still what the record says.
+
+    One that was calibrated on other inputs than are given now is made again.
+    """
     try:
         part = Part.model_validate_json(record.read_bytes())
         manifests.verify(staging, part.files)
     except (FileNotFoundError, ValidationError, ArtifactError):
         return None
-    return part
+    return part if part.calibrated_on == writers.material(plan, inputs) else None
 
 
 def manifest_of(
@@ -203,7 +242,6 @@ def manifest_of(
     # In the recipe's order, whatever was exported first.
     merged = {**old, **new}
     order = [*(name for name in job.recipe.variant if name in merged), *sorted(set(merged) - set(job.recipe.variant))]
-    default = job.recipe.default if job.recipe.default in merged else order[-1]
     return Manifest(
         recipe=job.recipe.name,
         title=job.recipe.title,
@@ -223,9 +261,16 @@ def manifest_of(
         support_files=support,
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),
         variants={name: merged[name] for name in order},
-        default=default,
+        default=_default(job, existing, merged),
         gates=job.recipe.gates,
     )
+
+
+def _default(job: Job, existing: Manifest | None, variants: Mapping[str, object]) -> str:
+    """The recipe's; without it the one that the artifact has; in a new one the first that was asked for."""
+    if job.recipe.default in variants:
+        return job.recipe.default
+    return existing.default if existing else next(iter(job.variants))
 
 
 def with_modelfiles(manifest: Manifest, staging: Path) -> Manifest:

@@ -2,7 +2,8 @@
 
 Each slice is read once and encoded once for every distinct form that any file wants, on all cores; meanwhile every
 file is appended to in one lane of its own and hashed in another, and so is the source. Nothing is written twice, and
-nothing but a few slices is held.
+nothing is held but a few slices and, for each file, the matrix that it wants transposed, whole: two where one is still
+hashed while the next is filled.
 
 Beside each unfinished file stands a journal: after every tensor a line with the file's length and its SHA-256 up to
 there. A rerun reads the file once, finds the last line that is true, and goes on behind it.
@@ -18,7 +19,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from edgekit.checkpoint import Checkpoint, Slice
 from edgekit.cpu import cpu
@@ -27,6 +28,16 @@ from edgekit.progress import Progress
 Encoded = Any  # bytes, or a contiguous array that offers them
 _SLICE_WEIGHTS = 2 * 1024 * 1024  # 8 MiB of float32 in every worker
 _AHEAD = 4  # slices under way, beyond one for each worker
+
+
+class Tail(Protocol):
+    """What stands behind a tensor's slices: their scales, or the whole tensor transposed."""
+
+    def add(self, kept: Any) -> None:
+        """Take what was kept of the next slice."""
+
+    def chunks(self) -> list[Encoded]:
+        """All of it, in the file's order."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +51,7 @@ class Section:
         encode: a slice of the tensor -> its bytes in the file; with `tail`, those and something to keep for the tail.
         bytes: of the whole tensor in the file.
         padding: zero bytes behind it.
-        tail: what was kept of all slices -> bytes behind those of the slices: scales, or a whole tensor transposed.
+        tail: begins what gathers what was kept of the slices.
     """
 
     name: str
@@ -49,7 +60,7 @@ class Section:
     encode: Callable[[Slice], Encoded]
     bytes: int
     padding: int
-    tail: Callable[[Sequence[Any]], Encoded] | None = None
+    tail: Callable[[], Tail] | None = None
 
 
 class Output:
@@ -63,7 +74,7 @@ class Output:
         self._journal_path = path.with_name(f".{path.name}.journal")
         self._digest, self._length = hashlib.sha256(), 0
         self._submitted = self._written = self._hashed = 0  # slices
-        self._kept: list[Any] = []
+        self._tail: Tail | None = None  # of the tensor under way
 
     def __enter__(self) -> Self:
         marks = self._resume()  # the first is the head's
@@ -125,10 +136,12 @@ class Output:
             chunks = [encoded]
         else:
             now, kept = encoded
-            chunks, self._kept = [now], [*self._kept, kept]
+            tail = self._tail = self._tail or section.tail()
+            tail.add(kept)
+            chunks = [now]
             if last:
-                chunks.append(section.tail(self._kept))
-                self._kept = []
+                chunks += tail.chunks()
+                self._tail = None
         return [*chunks, bytes(section.padding)] if last else chunks
 
     def finish(self) -> tuple[str, int]:

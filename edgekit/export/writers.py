@@ -47,6 +47,22 @@ def calibration_file(plan: PartPlan) -> str:
     return f"onnx/{plan.family.roles[plan.role].onnx_stems[0]}{plan.level.suffix}{calibration.SUFFIX}"
 
 
+def material(plan: PartPlan, inputs: Inputs | None) -> str | None:
+    """What the ranges of a part's activations would be measured on, None where its level needs none."""
+    if plan.level.activations != "static":
+        return None
+    from edgekit.export import calibrate
+
+    return calibrate.material_of(plan, inputs or shipped_inputs()).name
+
+
+def named(plan: PartPlan, inputs: Inputs) -> str | None:
+    """The same, of a part that is measured on something that a user named; None of others."""
+    from edgekit.export import calibrate
+
+    return material(plan, inputs) if calibrate.named(plan, inputs) else None
+
+
 def requires(plan: PartPlan, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What a runtime must offer to open this part, whose files are complete."""
     if plan.level.format == "gguf":

@@ -123,9 +123,14 @@ def parse_text_only(config: Mapping[str, Any]) -> MedGemmaConfig:
     return MedGemmaConfig(text_config=text, eos_token_id=rest.eos_token_id)
 
 
+def is_global(layer: int) -> bool:
+    """Whether a layer attends to everything before it; the others see no farther than their window."""
+    return (layer + 1) % 6 == 0
+
+
 def _check_layers(text: Mapping[str, Any], count: int) -> None:
     """llama.cpp hard-wires which layers are global, so a file with another pattern would be fluent and wrong."""
-    expected = ["full_attention" if (i + 1) % 6 == 0 else "sliding_attention" for i in range(count)]
+    expected = ["full_attention" if is_global(i) else "sliding_attention" for i in range(count)]
     patterns = [text.get(key, 6) for key in ("sliding_window_pattern", "_sliding_window_pattern")]
     if patterns != [6, 6] or text.get("layer_types") not in (None, expected):
         raise CheckpointError("config.json: layers are not 5 local : 1 global", allowed="every sixth layer global")

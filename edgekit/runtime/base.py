@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import UsageError
+from edgekit.errors import InputError, UsageError
 from edgekit.inputs.prompt import Ids, Message
 
 __all__ = [
+    "MOST_ROWS",
     "Decoder",
+    "Divides",
     "Embeddings",
     "Encoder",
     "EncoderSpec",
@@ -28,9 +30,13 @@ __all__ = [
     "Model",
     "Segment",
     "Tokens",
+    "check_prompt",
 ]
 
 Float = NDArray[np.float32]
+
+# Wanted logits rows of one call of a library, which gives all of them at once: one is 1 MB at Gemma's vocabulary.
+MOST_ROWS = 32
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,30 @@ class Decoder(Protocol):
     def close(self) -> None:
         """Free what the library holds."""
         ...
+
+
+@runtime_checkable
+class Divides(Protocol):
+    """The ability of a decoder that decodes a prompt in several calls, to do it in fewer: a proof asks for one."""
+
+    def use_chunk(self, positions: int | None) -> None:
+        """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual."""
+        ...
+
+
+def check_prompt(segments: Sequence[Segment], context: int, hidden: int) -> int:
+    """The positions of a prompt.
+
+    Raises:
+        InputError: they do not fit the context, or embeddings are not of the decoder's width.
+    """
+    total = sum(map(len, segments))
+    if not 0 < total <= context:
+        raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {context}, this model's context")
+    for segment in segments:
+        if isinstance(segment, Embeddings) and segment.array.shape[1:] != (hidden,):
+            raise InputError(f"embeddings of shape {list(segment.array.shape)}", allowed=f"[any, {hidden}]")
+    return total
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgekit.errors import InputError
+from edgekit.errors import ArtifactError, InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt
 from edgekit.manifest import Preprocessing
@@ -95,7 +95,13 @@ class ChatModel(Model):
             if key not in self._embedded:
                 if len(self._embedded) >= _CACHED_IMAGES:
                     self._embedded.pop(next(iter(self._embedded)))
-                self._embedded[key] = self.vision.encode(one[None])[0]
+                row = self.vision.encode(one[None])[0]
+                if len(row) != self.settings.image_tokens:
+                    raise ArtifactError(
+                        f"the vision part gives {len(row)} tokens an image",
+                        allowed=f"{self.settings.image_tokens}, by the manifest's settings",
+                    )
+                self._embedded[key] = row
             rows.append(self._embedded[key])
         return np.stack(rows)
 

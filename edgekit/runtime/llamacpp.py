@@ -21,11 +21,9 @@ from edgekit.errors import ArtifactError, InputError, MissingDependencyError
 from edgekit.gguf_gemma import check_decoder, check_projector
 from edgekit.gguf_header import read_header
 from edgekit.runtime import guard
-from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Segment
+from edgekit.runtime.base import MOST_ROWS, Embeddings, EncoderSpec, Float, Segment, check_prompt
 
 _BATCH = 512
-# One logits row is 1 MB at Gemma's vocabulary, and llama.cpp allocates all rows of a batch at once.
-_OUTPUTS = 32
 
 
 @cache
@@ -154,9 +152,7 @@ class LlamaDecoder:
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
         """See `edgekit.runtime.base.Decoder.prefill`."""
-        total = sum(map(len, segments))
-        if not 0 < total <= self.context:
-            raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {self.context}, this model's context")
+        total = check_prompt(segments, self.context, self.hidden)
         wanted = [total - 1] if want is None else list(want)
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         self._position = 0
@@ -227,13 +223,13 @@ class LlamaDecoder:
 
 
 def _chunks(position: int, length: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of a token run of at most _BATCH tokens with at most _OUTPUTS wanted positions each."""
+    """Ranges of a token run of at most _BATCH tokens with at most MOST_ROWS wanted positions each."""
     start = 0
     while start < length:
         end = min(start + _BATCH, length)
         inside = [w - position for w in wanted if position + start <= w < position + end]
-        if len(inside) > _OUTPUTS:
-            end = inside[_OUTPUTS]
+        if len(inside) > MOST_ROWS:
+            end = inside[MOST_ROWS]
         yield start, end
         start = end
 

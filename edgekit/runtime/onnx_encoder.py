@@ -6,18 +6,22 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
+from edgekit.errors import MissingDependencyError
 from edgekit.manifest import Preprocessing
 from edgekit.runtime.base import Encoder, EncoderSpec
 
 # The first is what edgekit requires, and what the others are compared with.
-RUNTIMES = ("onnxruntime", "openvino", "openvino-bf16")
+Runtime = Literal["onnxruntime", "openvino", "openvino-bf16"]
+RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
 TITLES: Mapping[str, str] = {
     "onnxruntime": "ONNX Runtime",
     "openvino": "OpenVINO",
     "openvino-bf16": "OpenVINO in bf16",
 }
+# The package that each comes in.
+LIBRARIES: Mapping[str, str] = {"onnxruntime": "onnxruntime", "openvino": "openvino", "openvino-bf16": "openvino"}
 
 
 @dataclass(frozen=True)
@@ -87,10 +91,23 @@ def open_encoder(file: EncoderFile, runtime: str, threads: int) -> Encoder:
     )
 
 
-def usable() -> tuple[str, ...]:
-    """Those of `RUNTIMES` that are installed and that this CPU is made for."""
-    if importlib.util.find_spec("openvino") is None:
+def usable() -> tuple[Runtime, ...]:
+    """Those of `RUNTIMES` that work here and that this CPU is made for."""
+    if lacking():
         return RUNTIMES[:1]
     from edgekit.runtime.ov import precisions
 
     return RUNTIMES if "bf16" in precisions() else RUNTIMES[:2]
+
+
+def lacking() -> str | None:
+    """Why there is no runtime beside the first, and what would bring one; None where there is."""
+    from edgekit.runtime.ov import INSTALL, precisions
+
+    if importlib.util.find_spec("openvino") is None:
+        return f"{INSTALL} adds one"
+    try:
+        precisions()
+    except MissingDependencyError as error:
+        return f"{error.message}: {error.remedy}"
+    return None

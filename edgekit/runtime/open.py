@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -16,22 +16,16 @@ from edgekit.devices import device as load_device
 from edgekit.errors import ArtifactError, EdgekitError, UsageError
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.manifest import FOREIGN, Manifest, Part, Preprocessing
+from edgekit.onnx_names import EMBEDDING_STEM, ENCODER_OUTPUTS
 from edgekit.runtime import choice, guard
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
 from edgekit.runtime.choice import DecoderChoice, EncoderChoice, LlamaOptions
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
-from edgekit.runtime.onnx_encoder import RUNTIMES, TITLES, EncoderFile, open_encoder
+from edgekit.runtime.onnx_encoder import LIBRARIES, RUNTIMES, TITLES, EncoderFile, open_encoder
 
 _DEFAULT_CONTEXT = 4096
 _Count = Annotated[int, Field(gt=0, lt=1 << 24)]
 _TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-
-# The output of an ONNX encoder's graph that models are composed of.
-_OUTPUTS: Mapping[str, str] = {
-    "vision": "image_features",
-    "image_encoder": "pooler_output",
-    "text_encoder": "pooler_output",
-}
 
 
 def open_model(
@@ -141,13 +135,13 @@ class Opening:
             preprocessing = self.preprocessing()
             spec = EncoderSpec("pixels", output, (preprocessing.size, preprocessing.size, 3))
         listed = tuple(self.folder / file.path for file in self.parts[role].files)
-        return EncoderFile(self.path(role), spec, _OUTPUTS[role], preprocessing, listed)
+        return EncoderFile(self.path(role), spec, ENCODER_OUTPUTS[role], preprocessing, listed)
 
     def encoder(self, role: str) -> Encoder:
         """Load an ONNX encoder in the runtime that was named, or measured to be the fastest here."""
         file, runtime = self.encoder_file(role), self._runtime(role)
         encoder = open_encoder(file, runtime, self.threads)
-        self._runs(role, TITLES[runtime], f"{self.threads} threads")
+        self._runs(role, TITLES[runtime], LIBRARIES[runtime], f"{self.threads} threads")
         return encoder
 
     def _runtime(self, role: str) -> str:
@@ -157,7 +151,7 @@ class Opening:
         found = choice.kept(part, self.threads)
         if isinstance(found, EncoderChoice):
             return found.chosen
-        if choice.libraries("onnx")["openvino"]:
+        if sum(version is not None for version in choice.libraries("onnx").values()) > 1:
             hint = f"which runtime is the fastest here was not measured (edgekit tune {self.folder})"
             self.warnings += [] if hint in self.warnings else [hint]
         return RUNTIMES[0]
@@ -182,7 +176,8 @@ class Opening:
             extra_buffers=False if plain else None,
         )
         self.warnings += decoder.warnings
-        self._runs("decoder", "llama.cpp", f"{threads}/{step_threads} threads{', plain buffers' if plain else ''}")
+        layout = ", plain buffers" if plain else ""
+        self._runs("decoder", "llama.cpp", "llama_cpp_python", f"{threads}/{step_threads} threads{layout}")
         return decoder
 
     def _onnx_decoder(self, image_tokens: int) -> Decoder:
@@ -191,16 +186,19 @@ class Opening:
         if not (window := self.manifest.settings.get("window")):
             raise ArtifactError(f"{self.folder / manifests.FILE_NAME}: settings.window: none for a decoder in onnx")
         files = tuple(self.folder / file.path for file in self.parts["decoder"].files)
+        embedding = next((path for path in files if path.name.startswith(EMBEDDING_STEM)), None)
+        if embedding is None:
+            raise ArtifactError(f"{files[0]}: no {EMBEDDING_STEM}*.onnx beside it", remedy="export the artifact again")
         decoder = OrtDecoder(
             files[0],
-            files[-1],
+            embedding,
             context=self.context,
             window=window,
             threads=self.threads,
             image_tokens=image_tokens,
             listed=files,
         )
-        self._runs("decoder", "ONNX Runtime", f"{self.threads} threads")
+        self._runs("decoder", TITLES[RUNTIMES[0]], LIBRARIES[RUNTIMES[0]], f"{self.threads} threads")
         return decoder
 
     def _llama_options(self) -> LlamaOptions | None:
@@ -221,7 +219,7 @@ class Opening:
             )
         size = self.preprocessing().size
         vision = LlamaVision(self.path("vision"), decoder, size=size, image_tokens=image_tokens, gpu=self.gpu)
-        self._runs("vision", "llama.cpp", f"{decoder.threads} threads")
+        self._runs("vision", "llama.cpp", "llama_cpp_python", f"{decoder.threads} threads")
         return vision
 
     def _require(self, role: str, file_format: str) -> None:
@@ -229,10 +227,8 @@ class Opening:
         if part.format != file_format:
             raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=file_format)
 
-    def _runs(self, role: str, title: str, options: str) -> None:
-        versions = choice.libraries(self.parts[role].format)
-        version = versions["openvino" if title.startswith("OpenVINO") else next(iter(versions))]
-        self.runtimes[role] = f"{title}, {version}, {options}"
+    def _runs(self, role: str, title: str, library: str, options: str) -> None:
+        self.runtimes[role] = f"{title}, {choice.libraries(self.parts[role].format)[library]}, {options}"
 
 
 def _chat(opening: Opening) -> Model:
@@ -263,7 +259,12 @@ def _chat(opening: Opening) -> Model:
 def _contrastive(opening: Opening) -> Model:
     manifest = opening.manifest
     preprocessing = opening.preprocessing()
-    image, text = opening.encoder("image_encoder"), opening.encoder("text_encoder")
+    image = opening.encoder("image_encoder")
+    try:
+        text = opening.encoder("text_encoder")
+    except EdgekitError:
+        image.close()
+        raise
     return ContrastiveModel(
         image,
         text,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import onnx_header
+from edgekit.cpu import cpu
 from edgekit.inputs.image import normalize
 from edgekit.manifest import Preprocessing
-from edgekit.runtime import ort_support
+from edgekit.onnx_header import OnnxHeader
+from edgekit.runtime import onnx_interface, ort_support
 from edgekit.runtime.base import EncoderSpec, Float
 
 
@@ -37,55 +40,69 @@ class OrtEncoder:
             listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
         Raises:
-            ArtifactError: the file is broken, or ONNX Runtime lacks what it needs or refuses it.
+            ArtifactError: the file is broken or no such encoder, or ONNX Runtime lacks what it needs or refuses it.
             MissingDependencyError: ONNX Runtime is not installed.
         """
-        self._session: Any = session(path, threads=threads, listed=listed)
-        self.spec, self._output, self._preprocessing = spec, output, preprocessing
-        self._input = self._session.get_inputs()[0].name
+        header = onnx_header.read(path, listed)
+        self._input = onnx_interface.encoder_input(header, spec, output)
+        self._session: Any = session(header, threads=threads)
+        self.spec, self._output, self._preprocessing, self._path = spec, output, preprocessing, path
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
         data = normalize(batch, self._preprocessing) if self._preprocessing else np.asarray(batch, np.int64)
-        return np.asarray(self._session.run([self._output], {self._input: data})[0], np.float32)
+        with running(self._path):
+            return np.asarray(self._session.run([self._output], {self._input: data})[0], np.float32)
 
     def close(self) -> None:
         """Drop the session."""
         self._session = None
 
 
-def session(
-    path: Path,
-    *,
-    threads: int,
-    settings: Mapping[str, str] | None = None,
-    arena: bool = True,
-    listed: Collection[Path] | None = None,
-) -> Any:
-    """ONNX Runtime's session of a file that was checked before.
+def session(header: OnnxHeader, *, threads: int, settings: Mapping[str, str] | None = None, arena: bool = True) -> Any:
+    """ONNX Runtime's session of a file that `edgekit.onnx_header.read` checked.
 
     Args:
         settings: of the session, by ONNX Runtime's names.
         arena: keep memory that was needed once, which saves time where calls need much and alike.
-        listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
     Raises:
-        ArtifactError: the file is broken, or ONNX Runtime lacks what it needs or refuses it.
+        ArtifactError: ONNX Runtime lacks what the file needs, or refuses it.
         MissingDependencyError: ONNX Runtime is not installed.
     """
-    ort_support.check(onnx_header.read(path, listed))
+    ort_support.check(header)
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_cpu_mem_arena = arena
     options.log_severity_level = 3
-    for name, value in (settings or {}).items():
+    for name, value in {**_settings(), **(settings or {})}.items():
         options.add_session_config_entry(name, value)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(header.path), options, providers=["CPUExecutionProvider"])
     except _failures() as error:
-        raise ort_support.refused(path, error) from error
+        raise ort_support.refused(header.path, error) from error
+
+
+@contextmanager
+def running(path: Path) -> Iterator[None]:
+    """ONNX Runtime's failures in a run, as an ArtifactError of the file."""
+    try:
+        yield
+    except _failures() as error:
+        raise ort_support.refused(path, error, "run") from error
+
+
+def _settings() -> dict[str, str]:
+    """Of every session."""
+    # The parser would be chosen by the file's name, and only ONNX files were checked.
+    chosen = {"session.load_model_format": "ONNX"}
+    # x86 without VNNI sums products of uint8 activations and int8 weights in pairs at 16 bits, which overflow silently.
+    # This makes all weights uint8, whose kernels do not: wherever it is set, so also where it only costs time.
+    if "vnni" not in cpu().features:
+        chosen["session.x64quantprecision"] = "1"
+    return chosen
 
 
 def _failures() -> tuple[type[Exception], ...]:

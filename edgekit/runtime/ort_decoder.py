@@ -7,20 +7,21 @@ sliding-window layers are rings of a fixed size; those of global layers grow wit
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.errors import ArtifactError, InputError
-from edgekit.runtime.base import Embeddings, Float, Segment, Tokens
-from edgekit.runtime.ort import session
+from edgekit import onnx_header
+from edgekit import onnx_names as names
+from edgekit.errors import InputError
+from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_prompt
+from edgekit.runtime.onnx_interface import DecoderShape, decoder_shape
+from edgekit.runtime.ort import running, session
 
 CHUNK = 256  # positions of a call; an image of more takes a call of its own
-# One logits row is 1 MB at Gemma's vocabulary. A call gives more only where they lie within one image.
-_OUTPUTS = 32
 _GROWTH = 512  # positions by which the caches of global layers grow
 
 
@@ -28,7 +29,7 @@ Runs = tuple[Segment, ...]
 
 
 class OrtDecoder:
-    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`."""
+    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`, and `Divides`."""
 
     def __init__(
         self,
@@ -54,29 +55,30 @@ class OrtDecoder:
             listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
         Raises:
-            ArtifactError: ONNX Runtime refuses a file, or one is no decoder of edgekit's.
+            ArtifactError: a file is broken or no decoder of edgekit's, or ONNX Runtime refuses it.
         """
         settings = {} if prepacking else {"session.disable_prepacking": "1"}
         # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
-        self._session: Any = session(decoder, threads=threads, settings=settings, arena=False, listed=listed)
-        self._embedding: Any = session(embedding, threads=threads, arena=False, listed=listed)
-        shapes = {one.name: one.shape for one in self._session.get_inputs()}
-        outputs = {one.name: one.shape for one in self._session.get_outputs()}
-        if not {"inputs_embeds", "image_index", "position_ids", "logits_positions"} <= set(shapes):
-            given = ", ".join(shapes)
-            raise ArtifactError(f"{decoder}: inputs {given:.200}", allowed="a decoder that edgekit exported")
+        headers = [onnx_header.read(path, listed) for path in (decoder, embedding)]
+        self._shape = decoder_shape(*headers)
+        self._session: Any = session(headers[0], threads=threads, settings=settings, arena=False)
+        self._embedding: Any = session(headers[1], threads=threads, arena=False)
+        self._paths = decoder, embedding
         self.context, self.threads = context, threads
         self.warnings: tuple[str, ...] = ()
-        self.hidden, self.vocabulary = int(shapes["inputs_embeds"][2]), int(outputs["logits"][1])
-        self._chunk, self._position = chunk, 0
-        self._longest = max(chunk, image_tokens)
-        self._cache = _Cache(shapes, min(context, window - 1 + self._longest), context)
+        self.hidden, self.vocabulary = self._shape.hidden, self._shape.vocabulary
+        self._usual_chunk, self._window, self._image_tokens, self._position = chunk, window, image_tokens, 0
+        self.use_chunk(None)
+
+    def use_chunk(self, positions: int | None) -> None:
+        """See `edgekit.runtime.base.Divides.use_chunk`; what was decoded is forgotten."""
+        self._chunk = positions or self._usual_chunk
+        self._longest = max(self._chunk, self._image_tokens)
+        self._cache = _Cache(self._shape, min(self.context, self._window - 1 + self._longest), self.context)
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """See `edgekit.runtime.base.Decoder.prefill`."""
-        total = sum(map(len, segments))
-        if not 0 < total <= self.context:
-            raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {self.context}, this model's context")
+        """See `edgekit.runtime.base.Decoder.prefill`. An image's wanted rows are in memory at once, all of them."""
+        total = check_prompt(segments, self.context, self.hidden)
         for segment in segments:
             if isinstance(segment, Embeddings) and segment.bidirectional and len(segment) > self._longest:
                 raise InputError(f"an image of {len(segment)} tokens", allowed=f"at most {self._longest}")
@@ -104,18 +106,19 @@ class OrtDecoder:
             for number, run in enumerate(runs, 1)
         ]
         inputs = {
-            "inputs_embeds": np.concatenate(embedded, dtype=np.float32)[None],
-            "image_index": np.concatenate(index)[None],
-            "position_ids": np.arange(start, end, dtype=np.int64)[None],
-            "logits_positions": np.array([w - start for w in wanted if start <= w < end], np.int64),
+            names.EMBEDS: np.concatenate(embedded, dtype=np.float32)[None],
+            names.IMAGES: np.concatenate(index)[None],
+            names.POSITIONS: np.arange(start, end, dtype=np.int64)[None],
+            names.WANTED: np.array([w - start for w in wanted if start <= w < end], np.int64),
         }
         self._cache.reach(end)
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         self._cache.bind(binding)
-        binding.bind_output("logits")
-        self._session.run_with_iobinding(binding)
+        binding.bind_output(names.LOGITS)
+        with running(self._paths[0]):
+            self._session.run_with_iobinding(binding)
         self._position = end
         return np.asarray(binding.get_outputs()[-1].numpy(), np.float32)
 
@@ -123,7 +126,8 @@ class OrtDecoder:
         array = np.asarray(ids, np.int64)[None]
         if array.size and not 0 <= array.min() <= array.max() < self.vocabulary:
             raise InputError(f"a token id of {array.max()}", allowed=f"0 to {self.vocabulary - 1}")
-        return np.asarray(self._embedding.run(None, {"input_ids": array})[0][0], np.float32)
+        with running(self._paths[1]):
+            return np.asarray(self._embedding.run([names.EMBEDS], {names.IDS: array})[0][0], np.float32)
 
     def close(self) -> None:
         """Drop both sessions and the cache; safe to call twice."""
@@ -133,14 +137,12 @@ class OrtDecoder:
 class _Cache:
     """Keys and values of all layers, by the names of the graph's inputs."""
 
-    def __init__(self, shapes: Mapping[str, Any], local: int, context: int) -> None:
-        """Args: shapes of the graph's inputs; positions that local layers and the whole may hold."""
-        pasts: dict[str, Any] = {name: shape for name, shape in shapes.items() if name.startswith("past_key_values.")}
-        self._global = {name for name, shape in pasts.items() if shape[2] == "global_capacity"}
-        self._context, self._capacity = context, 0
+    def __init__(self, shape: DecoderShape, local: int, context: int) -> None:
+        """Args: what the graph fixes; positions that local layers and the whole may hold."""
+        self._global, self._context, self._capacity = shape.growing, context, 0
         self._arrays: dict[str, Float] = {
-            name: np.zeros((1, shape[1], 0 if name in self._global else local, shape[3]), np.float32)
-            for name, shape in pasts.items()
+            name: np.zeros((1, heads, 0 if name in self._global else local, width), np.float32)
+            for name, (heads, width) in shape.caches.items()
         }
 
     def reach(self, end: int) -> None:
@@ -159,11 +161,11 @@ class _Cache:
         for name, array in self._arrays.items():
             place = ("cpu", 0, np.float32, array.shape, array.ctypes.data)
             binding.bind_input(name, *place)
-            binding.bind_output(name.replace("past_key_values", "present"), *place)
+            binding.bind_output(name.replace(names.PAST, names.PRESENT, 1), *place)
 
 
 def calls(segments: Sequence[Segment], wanted: Sequence[int], chunk: int, start: int = 0) -> Iterator[Runs]:
-    """What to decode at once: at most `chunk` positions and _OUTPUTS wanted ones, but an image is never divided.
+    """What to decode at once: at most `chunk` positions and MOST_ROWS wanted ones, but an image is never divided.
 
     Args:
         start: position of the first segment.
@@ -177,7 +179,7 @@ def calls(segments: Sequence[Segment], wanted: Sequence[int], chunk: int, start:
         begin = position
         while position < end:
             limit = first + chunk
-            if (beyond := bisect_left(wanted, first) + _OUTPUTS) < len(wanted):
+            if (beyond := bisect_left(wanted, first) + MOST_ROWS) < len(wanted):
                 limit = min(limit, wanted[beyond])
             if runs and (limit <= position or (whole and limit < end)):
                 yield tuple(runs)

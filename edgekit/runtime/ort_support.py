@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.onnx_header import OnnxHeader
@@ -97,8 +97,8 @@ def check(header: OnnxHeader) -> None:
             )
 
 
-def refused(path: Path, error: Exception) -> ArtifactError:
-    """What ONNX Runtime's own refusal means."""
+def refused(path: Path, error: Exception, verb: Literal["load", "run"] = "load") -> ArtifactError:
+    """What ONNX Runtime's own refusal to load or run a file means."""
     version, text = installed_version()[0], str(error)
     update = "pip install -U onnxruntime"
     if missing := re.search(r"Could not find an implementation for (\S+?)\((\d+)\)", text):
@@ -112,7 +112,7 @@ def refused(path: Path, error: Exception) -> ArtifactError:
             f"{path}: needs opset {opset[1]} of {opset[2]}; ONNX Runtime {version} has opsets up to {opset[3]}",
             remedy=update,
         )
-    return ArtifactError(f"{path}: ONNX Runtime {version} cannot load it: {text:.600}")
+    return ArtifactError(f"{path}: ONNX Runtime {version} cannot {verb} it: {text:.600}")
 
 
 def installed_version() -> tuple[str, Version]:

@@ -15,9 +15,13 @@ from edgekit import onnx_header
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.inputs.image import normalize
 from edgekit.manifest import Preprocessing
+from edgekit.runtime import onnx_interface
 from edgekit.runtime.base import EncoderSpec, Float
 
 INSTALL = 'pip install "edgekit[openvino]"'
+
+# What a broken installation raises: files that lack, or that another version left.
+_BROKEN = (ImportError, OSError, AttributeError, RuntimeError)
 
 Precision = Literal["f32", "bf16"]
 
@@ -45,11 +49,11 @@ class OpenVinoEncoder:
             listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
         Raises:
-            ArtifactError: the file is broken, or OpenVINO refuses it.
+            ArtifactError: the file is broken or no such encoder, or OpenVINO refuses it.
             MissingDependencyError: OpenVINO is not installed.
         """
-        onnx_header.read(path, listed)
-        openvino = library()
+        self._input = onnx_interface.encoder_input(onnx_header.read(path, listed), spec, output)
+        library()
         from openvino.frontend import FrontEndManager
 
         settings = {
@@ -67,15 +71,17 @@ class OpenVinoEncoder:
             compiled = _core().compile_model(model, "CPU", settings)
             self._output: Any = compiled.output(output)
         except _failures() as error:
-            said = "; ".join(str(error).split("\n")).strip("; ")
-            raise ArtifactError(f"{path}: OpenVINO {openvino.__version__} cannot load it: {said}") from error
-        self.spec, self._preprocessing = spec, preprocessing
+            raise _refused(path, error, "load") from error
+        self.spec, self._preprocessing, self._path = spec, preprocessing, path
         self._request: Any = compiled.create_infer_request()
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
         data = normalize(batch, self._preprocessing) if self._preprocessing else np.asarray(batch, np.int64)
-        self._request.infer({0: data}, share_inputs=True)
+        try:
+            self._request.infer({self._input: data}, share_inputs=True)
+        except _failures() as error:
+            raise _refused(self._path, error, "run") from error
         return np.array(self._request.get_tensor(self._output).data, np.float32)  # the library's own memory is reused
 
     def close(self) -> None:
@@ -96,7 +102,7 @@ def library() -> Any:
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     try:
         import openvino
-    except (ImportError, OSError) as error:
+    except _BROKEN as error:
         raise MissingDependencyError(f"OpenVINO cannot be loaded: {error}", remedy=INSTALL) from error
     return openvino
 
@@ -105,10 +111,14 @@ def precisions() -> tuple[Precision, ...]:
     """The arithmetic that OpenVINO offers on this CPU.
 
     Raises:
-        MissingDependencyError: it is not installed.
+        MissingDependencyError: it is not installed, or does not work here.
     """
     library()
-    return ("f32", "bf16") if "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES") else ("f32",)
+    try:
+        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except _BROKEN as error:
+        raise MissingDependencyError(f"OpenVINO does not work: {error}", remedy=INSTALL) from error
+    return ("f32", "bf16") if "BF16" in capabilities else ("f32",)
 
 
 @cache
@@ -116,6 +126,11 @@ def _core() -> Any:
     core = library().Core()
     core.set_property({"CACHE_DIR": ""})  # compiled models are not written to disk
     return core
+
+
+def _refused(path: Path, error: Exception, verb: Literal["load", "run"]) -> ArtifactError:
+    said = "; ".join(str(error).split("\n")).strip("; ")
+    return ArtifactError(f"{path}: OpenVINO {library().__version__} cannot {verb} it: {said}")
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.families.base import Slot
+from edgekit.families.medgemma import is_global
 
 Float = NDArray[np.float32]
 Draw = Callable[[str], np.random.Generator]  # a generator for a name
@@ -123,7 +124,7 @@ class DecoderScales:
         return np.asarray(peak * signs * spread(rng, text.hidden_size, 0.2) / self._profile - 1, np.float32)
 
     def _kind(self, layer: int) -> str:
-        return "global" if (layer + 1) % 6 == 0 else "local"
+        return "global" if is_global(layer) else "local"
 
     def _layer(self, layer: int, name: str, slot: Slot, rng: np.random.Generator) -> Filling:
         width = slot.shape[-1]

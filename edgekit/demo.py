@@ -20,7 +20,10 @@ from edgekit.runtime import open_model
 _SEED = 30_260  # of the phantoms shown; training, proof, calibration and benchmarks use others
 _ROUNDS = 2
 # The rest of the levels takes as long again and shows nothing new on a small model.
-_LEVELS = {"medgemma-reference": ("BF16", "Q8_0", "Q4_K_M", "Q4_0")}
+_LEVELS = {
+    "medgemma-reference": ("BF16", "Q8_0", "Q4_K_M", "Q4_0", "Q4_0+vision-int8", "q4"),
+    "medsiglip-reference": ("fp32", "int8", "q4"),
+}
 
 
 def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = False) -> int:
@@ -39,7 +42,7 @@ def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = 
         if (folder / name / manifests.FILE_NAME).is_file():  # an older demo's: parts made by other code prove nothing
             shutil.rmtree(folder / name)
         started = time.perf_counter()
-        done = artifact.export(source, folder / name, levels=_LEVELS.get(name, ()), progress=progress)
+        done = artifact.export(source, folder / name, levels=_LEVELS[name], progress=progress)
         phases[f"export and proof, {name}"] = time.perf_counter() - started
         folders.append(folder / name)
         if not as_json:

@@ -207,7 +207,7 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
         bits_per_weight=round(size * 8 / plan.weights, 3),
         tensor_types=plan.histogram(),
         output=job.family.roles[plan.role].output,
-        requires={**writers.requires(plan, job.recipe, staging), "memory_bytes": plan.resident_bytes},
+        requires={**writers.requires(plan, job.recipe, staging), "memory_bytes": max(size, plan.resident_bytes)},
         calibrated_on=plan.calibration.inputs if plan.calibration else None,
         tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
     )

@@ -325,7 +325,7 @@ def test_what_memory_has_no_room_for_is_published_unproven(
     monkeypatch.setattr(artifact, "memory", lambda: Memory(10**12, needs("fp32") // 2))
     proven, said = export("fp16", "q4")
     assert proven == {"fp32": True, "fp16": False, "q4": True}
-    assert needs("fp16") == needs("fp32")  # though its file is half as large
+    assert needs("fp16") == pytest.approx(needs("fp32"), rel=0.05)  # though its file is half as large
     q4 = [
         (p.requires["memory_bytes"], p.files[1].bytes) for p in manifests.read(tmp_path / "a").variant("q4")[1].values()
     ]

@@ -7,7 +7,6 @@ can be proven about them: the manifest says so, and so does every open.
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from edgekit.inputs.gguf_tokenizer import tokenizer_of
 from edgekit.inputs.prompt import control_tokens, load_tokenizer
 from edgekit.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
 from edgekit.runtime.llamacpp import tokenize
-from edgekit.staging import new_folder
+from edgekit.staging import link_or_copy, new_folder
 
 _TEXTS = 1000
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently
@@ -167,7 +166,7 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
 def _part(role: str, header: GgufHeader, staging: Path) -> Part:
     name = header.path.name if header.path.suffix == ".gguf" else f"{header.path.name}.gguf"
     path = staging / (f"mmproj-{name}" if (staging / name).exists() else name)
-    _link(header.path, path)
+    link_or_copy(header.path, path)
     entry = manifests.file_entry(staging, path)
     weights: Counter[str] = Counter()
     for tensor in header.tensors.values():
@@ -194,14 +193,6 @@ def _part(role: str, header: GgufHeader, staging: Path) -> Part:
         },
         tools={},
     )
-
-
-def _link(source: Path, target: Path) -> None:
-    """The file itself under another name where the file system has hard links, else a copy."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _manifest(

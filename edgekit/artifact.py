@@ -6,7 +6,6 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from edgekit.proof_inputs import Inputs, shipped_inputs
 from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
 from edgekit.runtime.choice import DEFAULT
 from edgekit.runtime.open import open_model
-from edgekit.staging import place_of
+from edgekit.staging import link_or_copy, place_of
 
 
 @dataclass(frozen=True)
@@ -249,17 +248,11 @@ def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: M
 
 
 def _put(source: Path, target: Path, *, link: bool) -> None:
-    """Give a file another name in one atomic replacement: a hard link where that is wanted and can be, else a copy."""
+    """Put a file at its place in one atomic replacement: the file itself where that is wanted and can be, or a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.exists() and target.samefile(source):  # a rename onto itself would leave the temporary name
         return
     temporary = target.with_name(f".{target.name}.partial")
     temporary.unlink(missing_ok=True)
-    try:
-        if link:
-            os.link(source, temporary)
-    except OSError:
-        link = False
-    if not link:
-        shutil.copyfile(source, temporary)
+    (link_or_copy if link else shutil.copyfile)(source, temporary)
     temporary.replace(target)

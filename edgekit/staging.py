@@ -83,6 +83,14 @@ def new_folder(folder: Path) -> Iterator[Path]:
             raise
 
 
+def link_or_copy(source: Path, target: Path) -> None:
+    """A file under another name too, where the file system has hard links, else a copy of it."""
+    try:
+        os.link(source.resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
 def empty(folder: Path) -> None:
     """Remove everything in a folder."""
     for path in folder.iterdir():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -27,7 +26,7 @@ from edgekit.export.plan import PartPlan
 from edgekit.manifest import FileEntry, Manifest, Part
 from edgekit.progress import Progress
 from edgekit.proof_inputs import Inputs
-from edgekit.staging import STAMP, empty, locked
+from edgekit.staging import STAMP, empty, link_or_copy, locked
 
 _TOOLS = (
     "gguf",
@@ -138,10 +137,7 @@ def copy_existing(folder: Path, existing: Manifest | None, staging: Path) -> Non
         target = staging / entry.path
         target.parent.mkdir(parents=True, exist_ok=True)
         if not target.exists():
-            try:
-                os.link(folder / entry.path, target)
-            except OSError:
-                shutil.copyfile(folder / entry.path, target)
+            link_or_copy(folder / entry.path, target)
 
 
 def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:

@@ -33,7 +33,7 @@ from edgekit.proof_inputs import shipped_inputs
 from edgekit.runtime import choice, guard, onnx_encoder
 from edgekit.runtime.build import death
 from edgekit.runtime.choice import Choice, DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
-from edgekit.runtime.onnx_encoder import TITLES, Runtime
+from edgekit.runtime.onnx_encoder import ROWS, Runtime
 from edgekit.runtime.open import Opening, prepare
 
 # glibc asks the kernel for huge pages only if this is set before a process starts, so edgekit cannot switch it.
@@ -121,7 +121,7 @@ def _tune(opening: Opening, role: str, part: Part, fresh: bool, progress: Progre
     if part.format == "onnx":
         runtimes = onnx_encoder.usable()
         if len(runtimes) == 1:
-            note = f"{TITLES[runtimes[0]]} is the only runtime here ({onnx_encoder.lacking()})"
+            note = f"{ROWS[runtimes[0]].title} is the only runtime here ({onnx_encoder.lacking()})"
             return Tuned(role, part.level, None, note=note)
         measured: Choice = _encoder(opening, role, part, runtimes, progress)
     else:
@@ -154,7 +154,7 @@ def _encoder(opening: Opening, role: str, part: Part, runtimes: Sequence[Runtime
             lines, problem = _measured({**job, "runtime": runtime}, limit_s)
             if expected is None:
                 if problem:
-                    raise EdgekitError(f"{role} {part.level}: {TITLES[runtime]} cannot run it: {problem}")
+                    raise EdgekitError(f"{role} {part.level}: {ROWS[runtime].title} cannot run it: {problem}")
                 expected = np.load(scratch / "output.npy", allow_pickle=False)
                 limit_s = max(_LEAST_PATIENCE_S, _PATIENCE * (time.monotonic() - started))
             output = None if problem else np.load(scratch / "output.npy", allow_pickle=False)

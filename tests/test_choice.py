@@ -24,10 +24,11 @@ from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, 
 from edgekit.inputs.prompt import Message
 from edgekit.progress import Progress
 from edgekit.runtime import choice, guard, onnx_encoder, open_model, ov
-from edgekit.runtime.base import Generation
+from edgekit.runtime.base import EncoderSpec, Generation
 from edgekit.runtime.choice import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
 from edgekit.runtime.llamacpp import LlamaDecoder
-from edgekit.runtime.onnx_encoder import RUNTIMES, EncoderFile, open_encoder
+from edgekit.runtime.onnx_encoder import RUNTIMES, open_encoder
+from edgekit.runtime.onnx_interface import EncoderFile
 from edgekit.runtime.open import prepare
 
 Copy = Callable[[Path], Path]
@@ -145,7 +146,7 @@ def test_openvino_is_not_given_what_is_no_model(
 ) -> None:
     path = tmp_path / "some.onnx"
     path.write_bytes(content)
-    file = EncoderFile(path, onnx_encoder.EncoderSpec("ids", "pooled", (4,)), "pooler_output", None)
+    file = EncoderFile(path, EncoderSpec("ids", "pooled", (4,)), "pooler_output", None)
     with pytest.raises(ArtifactError, match=r"some\.onnx: "):
         open_encoder(file, "openvino", 1)
     assert capfd.readouterr() == ("", ""), "no other parser may be tried"
@@ -157,7 +158,7 @@ def test_openvino_names_an_operator_that_it_lacks(tmp_path: Path) -> None:
     vectors = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])
     model = helper.make_model(helper.make_graph([node], "g", [ids], [vectors]))
     onnx.save(model, tmp_path / "odd.onnx")
-    file = EncoderFile(tmp_path / "odd.onnx", onnx_encoder.EncoderSpec("ids", "pooled", (4,)), "y", None)
+    file = EncoderFile(tmp_path / "odd.onnx", EncoderSpec("ids", "pooled", (4,)), "y", None)
     with pytest.raises(ArtifactError, match=r"odd\.onnx: OpenVINO 20\S+ cannot load it: .*Frobnicate"):
         open_encoder(file, "openvino", 1)
 

@@ -488,11 +488,12 @@ def test_no_library_ever_sees_a_wrong_file(write: Write, monkeypatch: pytest.Mon
 
     from edgekit.runtime import ov
     from edgekit.runtime.base import EncoderSpec
-    from edgekit.runtime.ort import OrtEncoder
+    from edgekit.runtime.onnx_encoder import RUNTIMES, open_encoder
+    from edgekit.runtime.onnx_interface import EncoderFile
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, **named: pytest.fail("the file was opened"))
     monkeypatch.setattr(ov, "library", lambda: pytest.fail("the library was loaded"))
     path = write(model(tensors=(external("../secret"),)).SerializeToString())
-    for encoder in (OrtEncoder, ov.OpenVinoEncoder):
+    for runtime in RUNTIMES:
         with pytest.raises(ArtifactError, match=r"its data may not lie at '../secret'"):
-            encoder(path, EncoderSpec("pixels", "pooled", (1, 1, 3)), threads=1, output="y", preprocessing=None)
+            open_encoder(EncoderFile(path, EncoderSpec("pixels", "pooled", (1, 1, 3)), "y", None), runtime, 1)

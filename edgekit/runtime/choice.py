@@ -23,7 +23,7 @@ from edgekit.errors import UsageError
 from edgekit.manifest import Part
 from edgekit.runtime import guard
 from edgekit.runtime.build import cache_folder
-from edgekit.runtime.onnx_encoder import RUNTIMES, TITLES, Runtime
+from edgekit.runtime.onnx_encoder import ROWS, RUNTIMES, Runtime
 
 VARIABLE = "EDGEKIT_RUNTIME"
 DEFAULT = "default"  # nothing that was measured counts: ONNX Runtime, llama.cpp's defaults
@@ -78,10 +78,10 @@ class EncoderRun(_Frozen):
 
     def __str__(self) -> str:
         if self.problem:
-            return f"{TITLES[self.runtime]}: {self.problem}"
+            return f"{ROWS[self.runtime].title}: {self.problem}"
         agrees = "" if self.runtime == RUNTIMES[0] else f", cosine {self.cosine:.6f} (worst {self.cosine_worst:.6f})"
         refused = "" if self.counts else f": does not count, below {LEAST_MEAN} (worst {LEAST_WORST})"
-        return f"{TITLES[self.runtime]}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
+        return f"{ROWS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
 
 
 class DecoderRun(_Frozen):
@@ -173,7 +173,7 @@ class EncoderChoice(_Choice):
         return {**self.model_dump(mode="json"), "chosen": self.chosen}
 
     def __str__(self) -> str:
-        return f"{self.role} {self.level}: {TITLES[self.chosen]}"
+        return f"{self.role} {self.level}: {ROWS[self.chosen].title}"
 
 
 class DecoderChoice(_Choice):

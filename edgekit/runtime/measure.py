@@ -36,7 +36,8 @@ _HOPELESS = 1.25
 
 def encoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Seconds of one run over the input (best of a few), of loading, and peak memory; the output goes into a file."""
-    from edgekit.runtime.onnx_encoder import EncoderFile, open_encoder
+    from edgekit.runtime.onnx_encoder import open_encoder
+    from edgekit.runtime.onnx_interface import EncoderFile
 
     batch = np.load(job["input"], allow_pickle=False)
     started = time.perf_counter()

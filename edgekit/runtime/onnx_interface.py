@@ -1,4 +1,4 @@
-"""Whether an ONNX graph takes and gives what edgekit will ask of it: compared once, when it is opened.
+"""What edgekit asks of an ONNX graph, and whether the graph takes and gives that: compared once, when it is opened.
 
 Runtimes notice a wrong shape at the first run only, and each says so in its own way.
 """
@@ -6,11 +6,17 @@ Runtimes notice a wrong shape at the first run only, and each says so in its own
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgekit import onnx_names as names
 from edgekit.errors import ArtifactError
+from edgekit.inputs.image import normalize
+from edgekit.manifest import Preprocessing
 from edgekit.onnx_header import OnnxHeader, OnnxValue
 from edgekit.runtime.base import EncoderSpec
 
@@ -19,6 +25,47 @@ SOME = 0  # a side that the graph fixes, at whatever it likes
 _SPELLED = {ANY: "any", SOME: "a number"}
 
 Sides = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class EncoderFile:
+    """One ONNX encoder as every runtime needs it described.
+
+    Attributes:
+        spec: what it takes and gives.
+        output: the graph output that is wanted.
+        preprocessing: how pixels are normalized; None for an encoder of ids.
+        listed: the files that a manifest vouches for; None without one. See `edgekit.onnx_header.read`.
+    """
+
+    path: Path
+    spec: EncoderSpec
+    output: str
+    preprocessing: Preprocessing | None
+    listed: tuple[Path, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For a process that measures it."""
+        preprocessing = self.preprocessing and self.preprocessing.model_dump(mode="json")
+        return {
+            "path": str(self.path),
+            "spec": asdict(self.spec),
+            "output": self.output,
+            "preprocessing": preprocessing,
+            "listed": None if self.listed is None else [str(path) for path in self.listed],
+        }
+
+    def batch(self, items: NDArray[Any]) -> NDArray[Any]:
+        """Items as the graph takes them: float32 [n, 3, height, width] of pixels, int64 [n, length] of ids."""
+        return normalize(items, self.preprocessing) if self.preprocessing else np.asarray(items, np.int64)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EncoderFile:
+        """What `to_json` gave."""
+        spec = EncoderSpec(data["spec"]["input"], data["spec"]["output"], tuple(data["spec"]["shape"]))
+        preprocessing = data["preprocessing"] and Preprocessing.model_validate(data["preprocessing"])
+        listed = None if data["listed"] is None else tuple(Path(path) for path in data["listed"])
+        return cls(Path(data["path"]), spec, data["output"], preprocessing or None, listed)
 
 
 @dataclass(frozen=True)

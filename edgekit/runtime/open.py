@@ -21,7 +21,8 @@ from edgekit.runtime import choice, guard
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
 from edgekit.runtime.choice import DecoderChoice, EncoderChoice, LlamaOptions
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
-from edgekit.runtime.onnx_encoder import LIBRARIES, RUNTIMES, TITLES, EncoderFile, open_encoder
+from edgekit.runtime.onnx_encoder import ROWS, RUNTIMES, open_encoder
+from edgekit.runtime.onnx_interface import EncoderFile
 
 _DEFAULT_CONTEXT = 4096
 _Count = Annotated[int, Field(gt=0, lt=1 << 24)]
@@ -141,7 +142,7 @@ class Opening:
         """Load an ONNX encoder in the runtime that was named, or measured to be the fastest here."""
         file, runtime = self.encoder_file(role), self._runtime(role)
         encoder = open_encoder(file, runtime, self.threads)
-        self._runs(role, TITLES[runtime], LIBRARIES[runtime], f"{self.threads} threads")
+        self._runs(role, ROWS[runtime].title, ROWS[runtime].library, f"{self.threads} threads")
         return encoder
 
     def _runtime(self, role: str) -> str:
@@ -198,7 +199,7 @@ class Opening:
             image_tokens=image_tokens,
             listed=files,
         )
-        self._runs("decoder", TITLES[RUNTIMES[0]], LIBRARIES[RUNTIMES[0]], f"{self.threads} threads")
+        self._runs("decoder", ROWS[RUNTIMES[0]].title, ROWS[RUNTIMES[0]].library, f"{self.threads} threads")
         return decoder
 
     def _llama_options(self) -> LlamaOptions | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,47 +12,33 @@ from numpy.typing import NDArray
 
 from edgekit import onnx_header
 from edgekit.cpu import cpu
-from edgekit.inputs.image import normalize
-from edgekit.manifest import Preprocessing
 from edgekit.onnx_header import OnnxHeader
-from edgekit.runtime import onnx_interface, ort_support
-from edgekit.runtime.base import EncoderSpec, Float
+from edgekit.runtime import ort_support
+from edgekit.runtime.base import Float
+from edgekit.runtime.onnx_interface import EncoderFile, encoder_input
 
 
 class OrtEncoder:
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
-    def __init__(
-        self,
-        path: Path,
-        spec: EncoderSpec,
-        *,
-        threads: int,
-        output: str,
-        preprocessing: Preprocessing | None,
-        listed: Collection[Path] | None = None,
-    ) -> None:
+    def __init__(self, file: EncoderFile, *, threads: int) -> None:
         """Load a file.
-
-        Args:
-            output: the graph output to return.
-            preprocessing: how pixels are normalized; None for an encoder of ids.
-            listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
         Raises:
             ArtifactError: the file is broken or no such encoder, or ONNX Runtime lacks what it needs or refuses it.
             MissingDependencyError: ONNX Runtime is not installed.
         """
-        header = onnx_header.read(path, listed)
-        self._input = onnx_interface.encoder_input(header, spec, output)
+        header = onnx_header.read(file.path, file.listed)
+        self._input = encoder_input(header, file.spec, file.output)
         self._session: Any = session(header, threads=threads)
-        self.spec, self._output, self._preprocessing, self._path = spec, output, preprocessing, path
+        self.spec, self._file = file.spec, file
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
-        data = normalize(batch, self._preprocessing) if self._preprocessing else np.asarray(batch, np.int64)
-        with running(self._path):
-            return np.asarray(self._session.run([self._output], {self._input: data})[0], np.float32)
+        with running(self._file.path):
+            return np.asarray(
+                self._session.run([self._file.output], {self._input: self._file.batch(batch)})[0], np.float32
+            )
 
     def close(self) -> None:
         """Drop the session."""

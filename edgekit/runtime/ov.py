@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +12,8 @@ from numpy.typing import NDArray
 
 from edgekit import onnx_header
 from edgekit.errors import ArtifactError, MissingDependencyError
-from edgekit.inputs.image import normalize
-from edgekit.manifest import Preprocessing
-from edgekit.runtime import onnx_interface
-from edgekit.runtime.base import EncoderSpec, Float
+from edgekit.runtime.base import Float
+from edgekit.runtime.onnx_interface import EncoderFile, encoder_input
 
 INSTALL = 'pip install "edgekit[openvino]"'
 
@@ -29,30 +26,17 @@ Precision = Literal["f32", "bf16"]
 class OpenVinoEncoder:
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
-    def __init__(
-        self,
-        path: Path,
-        spec: EncoderSpec,
-        *,
-        threads: int,
-        output: str,
-        preprocessing: Preprocessing | None,
-        precision: Precision = "f32",
-        listed: Collection[Path] | None = None,
-    ) -> None:
+    def __init__(self, file: EncoderFile, *, threads: int, precision: Precision) -> None:
         """Load a file.
 
         Args:
-            output: the graph output to return.
-            preprocessing: how pixels are normalized; None for an encoder of ids.
             precision: of the arithmetic where the file holds floats; results are float32 either way.
-            listed: the files that a manifest vouches for, as for `edgekit.onnx_header.read`.
 
         Raises:
             ArtifactError: the file is broken or no such encoder, or OpenVINO refuses it.
             MissingDependencyError: OpenVINO is not installed.
         """
-        self._input = onnx_interface.encoder_input(onnx_header.read(path, listed), spec, output)
+        self._input = encoder_input(onnx_header.read(file.path, file.listed), file.spec, file.output)
         library()
         from openvino.frontend import FrontEndManager
 
@@ -67,21 +51,20 @@ class OpenVinoEncoder:
         try:
             # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
             frontend = FrontEndManager().load_by_framework("onnx")
-            model = frontend.convert(frontend.load(str(path), True))
+            model = frontend.convert(frontend.load(str(file.path), True))
             compiled = _core().compile_model(model, "CPU", settings)
-            self._output: Any = compiled.output(output)
+            self._output: Any = compiled.output(file.output)
         except _failures() as error:
-            raise _refused(path, error, "load") from error
-        self.spec, self._preprocessing, self._path = spec, preprocessing, path
+            raise _refused(file.path, error, "load") from error
+        self.spec, self._file = file.spec, file
         self._request: Any = compiled.create_infer_request()
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
-        data = normalize(batch, self._preprocessing) if self._preprocessing else np.asarray(batch, np.int64)
         try:
-            self._request.infer({self._input: data}, share_inputs=True)
+            self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
         except _failures() as error:
-            raise _refused(self._path, error, "run") from error
+            raise _refused(self._file.path, error, "run") from error
         return np.array(self._request.get_tensor(self._output).data, np.float32)  # the library's own memory is reused
 
     def close(self) -> None:

@@ -176,7 +176,7 @@ def ask(options: Namespace) -> int:
     if options.json:
         from dataclasses import asdict
 
-        emit(asdict(answer))
+        emit({**asdict(answer), "runtimes": dict(model.runtimes)})
     else:
         print()
         for warning in answer.warnings:

@@ -127,15 +127,15 @@ _MORE_BITS: Mixture = {"v_proj": Where(_more_bits, "Q6_K"), "down_proj": Where(_
 # A vision tower's attention loses most at 4 bits, and is a third of its weights; its width rules out K-quants.
 _VISION_Q4_M: Mixture = dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_out"), "Q5_0")
 
-# The pooling head is one small layer that every image passes through. A table is looked up, and multiplied only where
-# it is Gemma's output head, too: by rows as they lie, which is how blocks are read.
-# What a gated MLP's last matrix multiplies has outliers that would coarsen all else under one scale.
-# What attention of an encoder's first layer reads decides what all others see: in the reference model's text tower it
-# alone made nine tenths of the worst caption's error (a cosine of 0.9937, with it in float 0.9995).
 _ONNX_8: Mixture = {
+    # Looked up, and multiplied only where it is Gemma's output head, too: by rows as they lie, as blocks are read.
     "token_embedding": "int8_32",
+    # What a gated MLP's last matrix multiplies has outliers that would coarsen all else under one scale.
     "down_proj": "int8_32",
+    # One small layer that every image passes through.
     "pooling_matrix": "float32",
+    # What attention of an encoder's first layer reads decides what all others see: in the reference model's text tower
+    # it alone made nine tenths of the worst caption's error (a cosine of 0.9937, with it in float 0.9995).
     **dict.fromkeys(("attn_q", "attn_k", "attn_v"), Where(_first, "float32")),
 }
 _ONNX_4: Mixture = {"pooling_matrix": "float32"}

@@ -274,6 +274,7 @@ def test_ask(medgemma_artifact: Path, picture: Path, capsys: pytest.CaptureFixtu
     answer = json.loads(printed.out)
     assert answer["output_tokens"] <= 4
     assert any("not MedGemma" in warning for warning in answer["warnings"])
+    assert set(answer["runtimes"]) == {"decoder", "vision"}
     assert main(["ask", *question]) == 0
     plain = capsys.readouterr()
     assert plain.out == answer["text"] + "\n"

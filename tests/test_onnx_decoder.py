@@ -57,7 +57,7 @@ class Workshop:
         folder = self._folder / str(self._count)
         folder.mkdir()
         files = onnx_export.Files((folder / "decoder.onnx", folder / "embed.onnx"), folder / "decoder.onnx_data")
-        onnx_export.write([(self.plan(level), files, {})], Progress())
+        onnx_export.write([(self.plan(level), files)], Progress())
         common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
         return OrtDecoder(*files.graphs, **{**common, **options})
 

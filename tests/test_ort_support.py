@@ -143,18 +143,18 @@ def test_operators_of_another_opset(header: Header) -> None:
 @pytest.mark.parametrize(
     ("opset", "ir_version", "operator", "minimum"),
     [
-        (17, 8, None, "1.17"),
-        (20, 9, None, "1.17"),
-        (20, 10, None, "1.18"),
-        (21, 10, None, "1.18"),
-        (22, 10, None, "1.21"),
-        (23, 10, None, "1.23"),
+        (17, 8, None, "1.24"),
+        (20, 9, None, "1.24"),
+        (20, 10, None, "1.24"),
+        (21, 10, None, "1.24"),
+        (22, 10, None, "1.24"),
+        (23, 10, None, "1.24"),
         (23, 13, None, "1.24"),
         (24, 11, None, "1.24"),
         (26, 11, None, "1.25"),
         (27, 11, None, "1.32"),
-        (21, 10, "MultiHeadAttention", "1.18"),
-        (21, 10, "GatherBlockQuantized", "1.20"),
+        (21, 10, "MultiHeadAttention", "1.24"),
+        (21, 10, "GatherBlockQuantized", "1.24"),
         (29, 10, None, None),
     ],
 )
@@ -173,12 +173,12 @@ def test_what_the_manifest_says(
 
 def test_a_part_of_two_graphs_requires_what_either_does(header: Header) -> None:
     fused = helper.make_node("FusedMatMul", ["x", "x"], ["y"], domain="com.microsoft")
-    both = [header(fused, opsets={"": 22, "com.microsoft": 1}), header(ir_version=11)]
+    both = [header(fused, opsets={"": 26, "com.microsoft": 1}), header(ir_version=11)]
     assert requires(both) == {
-        "opset": 22,
+        "opset": 26,
         "ir_version": 11,
         "domains": ["", "com.microsoft"],
-        "minimum_onnxruntime": "1.23",
+        "minimum_onnxruntime": "1.25",
     }
     assert requires([*both, header(opsets={"": 99})])["minimum_onnxruntime"] is None
 

@@ -101,8 +101,9 @@ def _lay(planned: Planned, offset: int) -> Laid:
 class Graph:
     """A graph under construction. Values are names; every method adds nodes and returns what they give."""
 
-    def __init__(self, name: str, plan: PartPlan, layout: Layout, ranges: Mapping[str, Range]) -> None:
-        self.plan, self._name, self._layout, self._ranges = plan, name, layout, ranges
+    def __init__(self, name: str, plan: PartPlan, layout: Layout) -> None:
+        self.plan, self._name, self._layout = plan, name, layout
+        self._ranges = plan.calibration.ranges if plan.calibration else {}
         self._helper = onnx().helper
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
@@ -154,8 +155,8 @@ class Graph:
         if codec in codecs.BLOCKS:
             result = self._by_blocks(value, name, laid)
         elif codec == "int8":
-            multiply = {"static": self._static, "dynamic": self._dynamic}
-            result = multiply[self.plan.level.activations](value, name)
+            multiply = self._static if self.plan.level.activations == "static" else self._dynamic
+            result = multiply(value, name)
         else:
             result = self.op("MatMul", value, self.parameter(name))
         return self.op("Add", result, self.parameter(bias)) if bias else result
@@ -230,7 +231,7 @@ class Graph:
                 N=outputs,
                 bits=bits,
                 block_size=size,
-                # 4: as 8-bit integers, a scale for each block of the input, twice as fast; 1: as float32.
+                # 4: as 8-bit integers, a scale for each block of the input; 1: as float32.
                 accuracy_level=1 if self.plan.level.activations == "float" else 4,
             )
         )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from edgekit.checkpoint import Slice
 from edgekit.errors import CheckpointError
 from edgekit.export import gemma_graph, siglip_graph, stream
-from edgekit.export.calibration import Range
 from edgekit.export.graph import ALIGNMENT, Graph, Laid, Layout, encode, lay_out
 from edgekit.export.plan import PartPlan
 from edgekit.progress import Progress
@@ -39,14 +38,11 @@ GRAPHS: Mapping[str, tuple[Build, ...]] = {
 }
 
 
-def write(
-    parts: Sequence[tuple[PartPlan, Files, Mapping[str, Range]]], progress: Progress
-) -> dict[Path, tuple[str, int]]:
+def write(parts: Sequence[tuple[PartPlan, Files]], progress: Progress) -> dict[Path, tuple[str, int]]:
     """Write parts of one checkpoint.
 
     Args:
-        parts: each with the ranges of the activations that enter its matrices, by the matrix's name; empty where its
-            level needs none. A data file that an interrupted call left is continued.
+        parts: calibrated, where their levels need that. A data file that an interrupted call left is continued.
 
     Returns:
         SHA-256 and length of each data file.
@@ -54,23 +50,23 @@ def write(
     Raises:
         CheckpointError: a weight cannot be stored at this level.
     """
-    layouts = [lay_out(files.data.name, plan) for plan, files, _ in parts]
+    layouts = [lay_out(files.data.name, plan) for plan, files in parts]
     with ExitStack() as stack:
         outputs = [
             stack.enter_context(
                 stream.Output(files.data, b"", [_section(plan, laid) for laid in layout.tensors.values()])
             )
-            for (plan, files, _), layout in zip(parts, layouts, strict=True)
+            for (plan, files), layout in zip(parts, layouts, strict=True)
         ]
         stream.write(parts[0][0].checkpoint, outputs, progress)
-    for (plan, files, ranges), layout in zip(parts, layouts, strict=True):
+    for (plan, files), layout in zip(parts, layouts, strict=True):
         for path, build in zip(files.graphs, GRAPHS[plan.role], strict=True):
-            path.write_bytes(_graph(build, path.stem, plan, layout, ranges))
+            path.write_bytes(_graph(build, path.stem, plan, layout))
     return {output.path: output.finish() for output in outputs}
 
 
-def _graph(build: Build, name: str, plan: PartPlan, layout: Layout, ranges: Mapping[str, Range]) -> bytes:
-    graph = Graph(name, plan, layout, ranges)
+def _graph(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
+    graph = Graph(name, plan, layout)
     build(graph)
     return graph.model()
 

@@ -88,7 +88,7 @@ def _gguf(
 def _onnx(
     plans: Sequence[PartPlan], recipe: Recipe, inputs: Inputs | None, folder: Path, progress: Progress
 ) -> Iterator[Written]:
-    """All of them in one pass over the checkpoint, behind one for each that needs calibration."""
+    """All of them in one pass over the checkpoint, behind those of calibration for each that needs it."""
     from edgekit.export import calibrate, onnx
 
     (folder / "onnx").mkdir(exist_ok=True)
@@ -98,10 +98,9 @@ def _onnx(
         if plan.level.activations == "static":
             found, *others = others
             plan = calibrate.calibrated(plan, inputs or shipped_inputs(), found, data, progress)
-        ranges = plan.calibration.ranges if plan.calibration else {}
-        parts.append((plan, onnx.Files((first, *others), data), ranges))
+        parts.append((plan, onnx.Files((first, *others), data)))
     written = onnx.write(parts, progress)
-    for plan, files, _ in parts:
+    for plan, files in parts:
         digest, length = written[files.data]
         entry = FileEntry(path=files.data.relative_to(folder).as_posix(), sha256=digest, bytes=length)
         measured = (folder / calibration_file(plan),) if plan.calibration else ()

@@ -23,6 +23,9 @@ RELEASES: Mapping[Version, tuple[int, int]] = {
     (1, 32): (28, 14),
 }  # fmt: skip
 NEWEST: Version = (1, 32)  # that was asked
+# What edgekit itself requires, and the oldest in which files of all its levels were run: that an operator is described
+# does not say that all its attributes are (MatMulNBits at 8 bits is refused by 1.20, which has the operator).
+OLDEST: Version = (1, 24)
 _OTHER_OPSETS = {"com.microsoft": 1, "ai.onnx.ml": 5}  # since 1.18 and in all newer ones
 
 # com.microsoft's operators that came after 1.17, by the first release that describes them.
@@ -49,8 +52,8 @@ def requires(headers: Sequence[OnnxHeader]) -> dict[str, Any]:
     """What a runtime must offer to open all graphs of a part, for its manifest.
 
     Returns:
-        `opset`, `ir_version`, `domains` and `minimum_onnxruntime`, which is None where no release that edgekit knows
-        opens the files.
+        `opset`, `ir_version`, `domains` and `minimum_onnxruntime`, which is `OLDEST` or newer, and None where no
+        release that edgekit knows opens the files.
     """
     firsts = [_first(header) for header in headers]
     known = [first for first in firsts if first]
@@ -58,7 +61,7 @@ def requires(headers: Sequence[OnnxHeader]) -> dict[str, Any]:
         "opset": max(header.opsets.get("", 1) for header in headers),
         "ir_version": max(header.ir_version for header in headers),
         "domains": sorted({domain for header in headers for domain in header.domains}),
-        "minimum_onnxruntime": _spelled(max(known)) if len(known) == len(firsts) else None,
+        "minimum_onnxruntime": _spelled(max(OLDEST, *known)) if len(known) == len(firsts) else None,
     }
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit import artifact, codecs, manifest, proof_inputs, prove
+from edgekit import artifact, codecs, manifest, proof_inputs
 from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import gemma_graph, job
 from edgekit.export import onnx as onnx_export
@@ -22,6 +22,8 @@ from edgekit.inputs import prompt
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
+from edgekit.prove import References
+from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model, ort_decoder, torch_reference
 from edgekit.runtime.base import Divides, Embeddings, Float, Message, Segment, Tokens
 from edgekit.runtime.compose import ChatModel, ChatSettings
@@ -36,19 +38,19 @@ class Workshop:
 
     def __init__(self, source: Path, folder: Path) -> None:
         self.source, self._folder, self._count = source, folder, 0
-        self._proofs: dict[str, prove._DecoderProof] = {}
+        self._proofs: dict[str, DecoderProof] = {}
         self._jobs = {level: job.resolve(source, None, [level], {}) for level in LEVELS}
 
     def plan(self, level: str) -> Any:
         return next(plan for plan in self._jobs[level].plans() if plan.role == "decoder")
 
-    def proof(self, level: str) -> prove._DecoderProof:
+    def proof(self, level: str) -> DecoderProof:
         """Its reference is computed once."""
         if level not in self._proofs:
             made = self._jobs[level]
-            references = prove.References(made.checkpoint, made.family, made.config)
+            references = References(made.checkpoint, made.family, made.config)
             inputs = proof_inputs.shipped_inputs()
-            self._proofs[level] = prove._decoder_proof(self.plan(level), references, inputs, made.recipe.gates)
+            self._proofs[level] = decoder_proof(self.plan(level), references, inputs, made.recipe.gates)
         return self._proofs[level]
 
     def decoder(self, level: str, **options: Any) -> OrtDecoder:

@@ -18,7 +18,7 @@ import pytest
 from material import anonymous_bytes, edit_json, photo, safetensors_bytes
 from PIL import Image
 
-from edgekit import artifact, codecs, families, proof_inputs, prove
+from edgekit import artifact, codecs, families, proof_inputs
 from edgekit.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
@@ -29,6 +29,9 @@ from edgekit.families import family_of, medgemma
 from edgekit.inputs import prompt
 from edgekit.inputs.passage import passage
 from edgekit.manifest import Gates, Parity
+from edgekit.prove import References
+from edgekit.prove.decoder import decoder_proof
+from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.runtime import compose, hf_inputs, llamacpp, streamed, torch_reference
 from edgekit.runtime.base import Embeddings, Tokens
 
@@ -249,13 +252,13 @@ def test_tokens_and_embeddings_count_alike() -> None:
 # ---------------------------------------------------------------- the streamed reference
 
 
-def planned(source: Path, level: str, role: str) -> tuple[Any, prove.References]:
+def planned(source: Path, level: str, role: str) -> tuple[Any, References]:
     job_ = job.resolve(source, None, [level], {})
     part = next(part for part in job_.plans() if part.role == role)
-    return part, prove.References(job_.checkpoint, job_.family, job_.config)
+    return part, References(job_.checkpoint, job_.family, job_.config)
 
 
-def whole_model(references: prove.References, part: Any) -> Any:
+def whole_model(references: References, part: Any) -> Any:
     """transformers' model in memory, every tensor as the part's codecs preserve it."""
     codec_by_name = part.codec_by_name
 
@@ -271,7 +274,7 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
 
     part, references = planned(medgemma_source, "Q4_0", "decoder")
     model = whole_model(references, part)
-    proof = prove._decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates())
+    proof = decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates())
     assert len({len(one.processed["input_ids"]) for one in proof.prompts}) > 1
     expected = []
     for one in proof.prompts:
@@ -290,9 +293,9 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
 def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: Path, role: str) -> None:
     part, references = planned(medsiglip_source, "int8", role)
     model = whole_model(references, part)
-    batch = prove._expected_batch(references, role, proof_inputs.shipped_inputs())
+    batch = expected_batch(references, role, proof_inputs.shipped_inputs())
     expected = np.concatenate([hf_inputs.encode(model, role, batch[i : i + 1]) for i in range(len(batch))])
-    assert np.abs(prove._encoded(references, role, part, batch) - expected).max() < 1e-4
+    assert np.abs(encoded(references, role, part, batch) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("codec", ["F32", "int8", "Q8_0", "Q4_K", "BF16"])

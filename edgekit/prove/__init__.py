@@ -1,0 +1,65 @@
+"""Compare an artifact with its original before anybody uses it.
+
+Two comparisons, on prompts with and without images and longer than the attention window:
+
+- *Wiring*: the artifact against float32 transformers that hold this level's own dequantized weights. It asks whether
+  graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
+- *Loss*: the artifact against the original weights. It asks what quantization cost; it is reported, and refuses only
+  where a recipe names a limit.
+
+The artifact is opened as a user opens it, asked, and closed; then the other side answers: Hugging Face's own
+processors, masks and modules, from pixels and text on, with one matrix in memory at a time. Neither holds more than
+a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from edgekit.checkpoint import Checkpoint
+from edgekit.export.plan import PartPlan
+from edgekit.inputs.prompt import load_tokenizer
+from edgekit.manifest import Gates, Parity
+from edgekit.proof_inputs import Inputs
+from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
+from edgekit.prove.encoder import encoder_proof
+from edgekit.prove.references import References
+from edgekit.runtime.base import Model
+
+__all__ = ["CONTEXT", "References", "check_inputs", "prove_parts"]
+
+
+def check_inputs(checkpoint: Checkpoint, config: Any, inputs: Inputs) -> None:
+    """Check what can be checked before anything is written.
+
+    Raises:
+        InputError: the text is too short for this model's attention window.
+    """
+    if window := getattr(config.text_config, "sliding_window", None):
+        beginning(inputs.text, window + BEYOND, load_tokenizer(checkpoint.root / "tokenizer.json"))
+
+
+def prove_parts(
+    plans: Sequence[PartPlan], open_artifact: Callable[[], Model], references: References, inputs: Inputs, gates: Gates
+) -> list[Parity]:
+    """Compare parts of one variant of an artifact with the original.
+
+    Args:
+        open_artifact: opens the variant; it is closed before a reference of the same size runs.
+
+    Raises:
+        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
+    """
+    proofs = [
+        (decoder_proof if plan.family.roles[plan.role].output == "logits" else encoder_proof)(
+            plan, references, inputs, gates
+        )
+        for plan in plans
+    ]
+    model = open_artifact()
+    try:
+        answers = [proof.ask(model) for proof in proofs]
+    finally:
+        model.close()
+    return [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]

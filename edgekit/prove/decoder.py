@@ -1,0 +1,256 @@
+"""Prove a decoder: its prompts token by token, then its logits, in prompts and step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from edgekit import metrics
+from edgekit.errors import GateError, InputError
+from edgekit.export.plan import PartPlan
+from edgekit.inputs import image as images_
+from edgekit.inputs import prompt as prompts_
+from edgekit.inputs.prompt import Message
+from edgekit.manifest import Gates, Parity
+from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
+from edgekit.prove.encoder import encoded, expected_batch
+from edgekit.prove.references import References, in_a_file, rounded
+from edgekit.runtime import hf_inputs
+from edgekit.runtime.base import (
+    MOST_ROWS,
+    Decoder,
+    Divides,
+    Embeddings,
+    Encoder,
+    EncoderSpec,
+    Float,
+    Model,
+    Segment,
+    Tokens,
+)
+from edgekit.runtime.compose import ChatModel
+
+CONTEXT = 8192  # tokens that a decoder is opened with for its proof
+BEYOND = 256  # tokens that the long text goes beyond the window
+_POSITIONS = 96  # compared per prompt
+_ROWS = 32
+_STEPS = 8  # of these positions, the last of a prompt, that are decoded one by one from the cache
+_EXACT = {"F32", "F16", "BF16", "float32", "float16"}  # codecs whose matrices take activations as they are
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """One prompt, what Hugging Face's processor makes of it, and the positions compared."""
+
+    messages: tuple[Message, ...]
+    processed: Mapping[str, Any]
+    want: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class DecoderProof:
+    """One decoder and its prompts. Images come as the reference's embeddings, so that only the decoder is judged."""
+
+    plan: PartPlan
+    references: References
+    inputs: Inputs
+    gates: Gates
+    prompts: tuple[_Prompt, ...]
+    embedded: Float | None
+
+    @property
+    def where(self) -> str:
+        """How messages name the part."""
+        return f"{self.plan.role} {self.plan.level.name}"
+
+    def ask(self, model: Model) -> Float:
+        """The artifact's logits [positions, vocabulary], after checking that its prompts are Hugging Face's."""
+        assert isinstance(model, ChatModel)
+        vision: Encoder | None = None
+        if self.embedded is not None and model.preprocessing is not None:
+            pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], model.preprocessing)
+            vision = _Known(self.embedded, pixels)
+        chat = ChatModel(model.decoder, vision, model.tokenizer, model.preprocessing, model.settings)
+        rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), model.decoder.vocabulary)
+        self.references.progress.start(f"{self.where}: artifact", len(rows))
+        for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
+            rows[i] = row
+            self.references.progress.advance()
+        return rows
+
+    def judge(self, actual: Float) -> Parity:
+        """Compare them with transformers'."""
+        plan, gates = self.plan, self.gates
+        expected = self._reference(plan)
+        kl = _divergence(expected, actual)
+        exact = {planned.codec for planned in plan.tensors} <= _EXACT
+        margin = gates.clear_margin if exact else gates.clear_margin_quantized
+        tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
+        changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
+        if changed > tolerated or not kl.mean() <= gates.decoder_kl:
+            raise GateError(
+                f"{self.where}: wiring: mean KL {kl.mean():.2g} nats to transformers with the same weights, "
+                f"{changed} of {len(actual)} clear top tokens changed",
+                allowed=f"at most {gates.decoder_kl} nats and {tolerated}",
+                remedy="mask, positions, scales or prompt differ from the original's; nothing was published",
+            )
+        del expected  # its file goes with it
+        original = self._reference(None)
+        loss = _divergence(original, actual)
+        limit = gates.loss_kl_at.get(plan.level.name)
+        if limit is not None and not loss.mean() <= limit:
+            raise GateError(
+                f"{self.where}: loss: mean KL {loss.mean():.3g} nats", allowed=f"at most {limit}, by the recipe"
+            )
+        same = np.concatenate([metrics.top1_agreement(o, a) for o, a in _together(original, actual)])
+        return Parity(
+            metric="kl",
+            wiring={"mean": rounded(kl.mean()), "worst": rounded(kl.max())},
+            loss={"mean": rounded(loss.mean()), "worst": rounded(loss.max()), "top1": rounded(same.mean())},
+            positions=len(actual),
+            inputs=self.inputs.name,
+        )
+
+    def _reference(self, plan: PartPlan | None) -> Float:
+        processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
+        hidden = self.references.run(
+            "decoder", plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
+        )
+        return self.references.logits(plan, hidden)
+
+
+def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> DecoderProof:
+    embedded = None
+    if "vision" in plan.family.roles:
+        embedded = encoded(references, "vision", None, expected_batch(references, "vision", inputs))
+    return DecoderProof(plan, references, inputs, gates, tuple(_prompts(plan, inputs)), embedded)
+
+
+def _prompts(plan: PartPlan, inputs: Inputs) -> Iterator[_Prompt]:
+    """A text longer than the window, a question about one image, two images in a conversation; or their texts alone."""
+    window = plan.config.text_config.sliding_window
+    tokenizer = prompts_.load_tokenizer(plan.checkpoint.root / "tokenizer.json")
+    for messages in _conversations(plan, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
+        processed = hf_inputs.processed(plan.checkpoint, plan.config, messages)
+        length = len(processed["input_ids"])
+        is_image = np.asarray(processed["token_type_ids"]) == 1
+        # Where mask and positions matter: from the first image token on, or beyond the window.
+        start = int(is_image.argmax()) if is_image.any() else window if length > window else 0
+        if length > CONTEXT:
+            raise GateError(f"a proof prompt of {length} tokens", allowed=f"at most {CONTEXT}", remedy="another text")
+        spread = np.linspace(start, length - 1 - _STEPS, _POSITIONS - _STEPS).astype(int)
+        want = np.unique(np.append(spread, np.arange(length - _STEPS, length)))
+        yield _Prompt(messages, processed, tuple(int(position) for position in want))
+
+
+def _conversations(plan: PartPlan, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
+    question, answer, next_question = inputs.text[:600], inputs.text[600:800], inputs.text[800:1400]
+    sees = "vision" in plan.family.roles
+    first, second, third = [(image,) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
+    alone = (Message("user", long),)
+    if plan.checkpoint.chat_template() is None:
+        return alone, (Message("user", question, first),), (Message("user", next_question, second + third),)
+    return (
+        alone,
+        (Message("user", question, first),),
+        (
+            Message("system", "You look at phantoms."),
+            Message("user", "What is this?", second),
+            Message("assistant", answer),
+            Message("user", f"And this?\n\n{next_question}", third),
+        ),
+    )
+
+
+def beginning(text: str, tokens: int, tokenizer: Tokenizer) -> str:
+    """As much of a text as has this many tokens."""
+    found = tokenizer.encode(text, add_special_tokens=False)
+    if len(found.ids) < tokens:
+        raise InputError(
+            f"a proof text of {len(found.ids)} tokens",
+            allowed=f"at least {tokens}: this model's attention window and {BEYOND} beyond it",
+            remedy="--text with a longer one",
+        )
+    return text[: found.offsets[tokens - 1][1]]
+
+
+def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]:
+    """The artifact's logits, after checking that its prompt is Hugging Face's, token by token."""
+    segments = chat.segments(prompt.messages)
+    image = chat.settings.image_token_id
+    ids = [token for s in segments for token in ([image] * len(s) if isinstance(s, Embeddings) else s.ids)]
+    expected = list(prompt.processed["input_ids"])
+    if ids != expected:
+        at = next(
+            (i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), min(len(ids), len(expected))
+        )
+        raise GateError(
+            f"{where}: the prompt differs from Hugging Face's processor at token {at}: {ids[at : at + 8]}",
+            allowed=f"{expected[at : at + 8]}",
+            remedy="the checkpoint's chat template or tokenizer is not Gemma 3's; nothing was published",
+        )
+    return _decoded(chat.decoder, segments, prompt.want)
+
+
+def _decoded(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> Iterator[Float]:
+    """Logits of the wanted positions; of a prompt's last tokens, one step at a time, as an answer is decoded.
+
+    Some are of a pass in which nothing is divided: only there could two images see each other.
+    """
+    *before, last = segments
+    steps = last.ids[-_STEPS:] if isinstance(last, Tokens) and len(last) > _STEPS else ()
+    start = sum(map(len, segments)) - len(steps)
+    if isinstance(last, Tokens):
+        last = Tokens(last.ids[: len(last) - len(steps)])
+    earlier = [position for position in want if position < start]
+    whole = _undivided(decoder, [*before, last], earlier)
+    divided = decoder.prefill([*before, last], [position for position in earlier if position not in whole])
+    for position in earlier:
+        yield whole[position] if position in whole else next(divided)
+    for _ in divided:
+        pass  # what follows the last wanted position is decoded too
+    for position, token in enumerate(steps, start):
+        row = decoder.step([token])
+        if position in want:
+            yield row
+
+
+def _undivided(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> dict[int, Float]:
+    """Position -> logits, for a third of the wanted positions of a prompt with several images, decoded in one call."""
+    if not isinstance(decoder, Divides) or sum(isinstance(one, Embeddings) for one in segments) < 2:
+        return {}
+    some = list(want)[:: -(-len(want) // MOST_ROWS)]
+    decoder.use_chunk(sum(map(len, segments)))
+    try:
+        return dict(zip(some, decoder.prefill(segments, some), strict=True))
+    finally:
+        decoder.use_chunk(None)
+
+
+def _together(expected: Float, actual: Float) -> Iterator[tuple[Float, Float]]:
+    """A few rows of both at a time: in float64 a row of Gemma's vocabulary takes 2 MB, several times over."""
+    for start in range(0, len(expected), _ROWS):
+        yield expected[start : start + _ROWS], actual[start : start + _ROWS]
+
+
+def _divergence(expected: Float, actual: Float) -> NDArray[np.float64]:
+    return np.concatenate([metrics.kl_divergence(e, a) for e, a in _together(expected, actual)])
+
+
+class _Known:
+    """An encoder that looks its answers up."""
+
+    def __init__(self, embedded: Float, pixels: NDArray[np.uint8]) -> None:
+        self.spec = EncoderSpec("pixels", "image_tokens", pixels.shape[1:])
+        self._by_hash = {images_.content_hash(one): row for one, row in zip(pixels, embedded, strict=True)}
+
+    def encode(self, batch: NDArray[Any]) -> Float:
+        return np.stack([self._by_hash[images_.content_hash(one)] for one in batch])
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,119 @@
+"""Prove an encoder: its pixels or ids, then its vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit import metrics
+from edgekit.errors import GateError
+from edgekit.export.plan import PartPlan
+from edgekit.inputs import image as images_
+from edgekit.inputs import prompt as prompts_
+from edgekit.manifest import Gates, Parity
+from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
+from edgekit.prove.references import References, rounded
+from edgekit.runtime import hf_inputs
+from edgekit.runtime.base import Encoder, Float, Model
+from edgekit.runtime.compose import ChatModel, ContrastiveModel
+
+_TOGETHER = 4  # items that an encoder of small images or texts gets at a time
+_PIXEL_TOLERANCE = 1e-3  # of the normalized range -1 .. 1; one grey level is 8e-3
+
+
+@dataclass(frozen=True)
+class EncoderProof:
+    """One encoder, and what Hugging Face's processor makes of its inputs."""
+
+    plan: PartPlan
+    references: References
+    inputs: Inputs
+    gates: Gates
+    expected_batch: NDArray[Any]
+
+    def ask(self, model: Model) -> Float:
+        """The artifact's output, after checking that its preprocessing is Hugging Face's."""
+        encoder = _encoder_of(model, self.plan.role)
+        batch = self._our_batch(model)
+        step = 1 if encoder.spec.output == "image_tokens" else _TOGETHER
+        progress, outputs = self.references.progress, []
+        progress.start(f"{self.plan.role} {self.plan.level.name}: artifact", len(batch))
+        for start in range(0, len(batch), step):
+            outputs.append(encoder.encode(batch[start : start + step]))
+            progress.advance(len(batch[start : start + step]))
+        return np.concatenate(outputs)
+
+    def judge(self, actual: Float) -> Parity:
+        """Compare it with transformers."""
+        plan, gates = self.plan, self.gates
+        where = f"{plan.role} {plan.level.name}"
+        expected = encoded(self.references, plan.role, plan, self.expected_batch)
+        if actual.shape != expected.shape:
+            raise GateError(f"{where}: wiring: an output of shape {actual.shape}", allowed=f"{expected.shape}")
+        wiring = _cosines(actual, expected)
+        least = gates.encoder_cosine_at.get(plan.level.name, gates.encoder_cosine)
+        if not wiring["worst"] >= least:  # NaN must fail too
+            raise GateError(
+                f"{where}: wiring: cosine {wiring['worst']:.6f} to transformers with the same weights",
+                allowed=f"at least {least}",
+                remedy="the exported graph computes something else; nothing was published",
+            )
+        loss = _cosines(actual, encoded(self.references, plan.role, None, self.expected_batch))
+        limit = gates.loss_cosine_at.get(plan.level.name)
+        if limit is not None and not loss["mean"] >= limit:
+            raise GateError(
+                f"{where}: loss: mean cosine {loss['mean']:.6f}", allowed=f"at least {limit}, by the recipe"
+            )
+        return Parity(metric="cosine", wiring=wiring, loss=loss, positions=len(actual), inputs=self.inputs.name)
+
+    def _our_batch(self, model: Any) -> NDArray[Any]:
+        where, inputs = f"{self.plan.role} {self.plan.level.name}: preprocessing", self.inputs
+        if self.plan.role == "text_encoder":
+            length, pad = model.settings["text_length"], model.settings["pad_token_id"]
+            ids = prompts_.encode_siglip(model.tokenizer, inputs.captions, length, pad)
+            wrong = np.flatnonzero((ids != self.expected_batch).any(axis=1))
+            if len(wrong):
+                raise GateError(f"{where}: ids of {inputs.captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
+            return ids
+        pixels = images_.to_pixels(inputs.images[: len(self.expected_batch)], model.preprocessing)
+        difference = float(np.abs(images_.normalize(pixels, model.preprocessing) - self.expected_batch).max())
+        if not difference <= _PIXEL_TOLERANCE:
+            raise GateError(
+                f"{where}: pixels differ from Hugging Face's processor by up to {difference:.3f}",
+                allowed=f"at most {_PIXEL_TOLERANCE}",
+                remedy="size, resize filter or normalization is wrong; nothing was published",
+            )
+        return pixels
+
+
+def encoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> EncoderProof:
+    return EncoderProof(plan, references, inputs, gates, expected_batch(references, plan.role, inputs))
+
+
+def expected_batch(references: References, role: str, inputs: Inputs) -> NDArray[Any]:
+    # An image of 896 pixels takes a minute on either side.
+    count = IMAGES_IN_PROMPTS if references.family.roles[role].output == "image_tokens" else len(inputs.images)
+    return hf_inputs.encoder_inputs(
+        references.checkpoint, references.config, role, inputs.images[:count], inputs.captions
+    )
+
+
+def encoded(references: References, role: str, plan: PartPlan | None, batch: NDArray[Any]) -> Float:
+    return references.run(role, plan, lambda model: hf_inputs.encode(model, role, batch))
+
+
+def _encoder_of(model: Model, role: str) -> Encoder:
+    if isinstance(model, ContrastiveModel):
+        return model.image_encoder if role == "image_encoder" else model.text_encoder
+    if isinstance(model, ChatModel) and model.vision is not None:
+        return model.vision
+    raise TypeError(f"{type(model).__name__} has no {role}")
+
+
+def _cosines(actual: Float, expected: Float) -> dict[str, float]:
+    width = expected.shape[-1]
+    values = metrics.cosine(actual.reshape(-1, width), expected.reshape(-1, width))
+    return {"mean": rounded(values.mean()), "worst": rounded(values.min())}

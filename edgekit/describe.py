@@ -81,7 +81,7 @@ def _levels() -> list[dict[str, Any]]:
             "name": row.name,
             "format": row.format,
             "codec": row.codec,
-            "activations": row.activations,
+            "activations": row.activations if row.format == "onnx" else "as llama.cpp does",
             "mixture": ", ".join(f"{kind} {codec}" for kind, codec in row.mixture.items()),
         }
         for row in LEVELS.values()

@@ -306,18 +306,25 @@ def test_files_are_valid_and_store_the_embedding_once(exported: Path) -> None:
     assert places[0] == places[1]
 
 
-def test_caches_are_written_in_place(workshop: Workshop) -> None:
+def test_caches_grow_with_the_text_and_are_written_in_place(workshop: Workshop) -> None:
     decoder = workshop.decoder("fp32")
-    arrays = dict(decoder._cache._arrays)
-    assert not any(array.any() for array in arrays.values())
+    local, whole = "past_key_values.0.key", "past_key_values.5.key"
+
+    def capacities() -> tuple[int, int]:
+        return decoder._cache._arrays[local].shape[2], decoder._cache._arrays[whole].shape[2]
+
     list(decoder.prefill([tokens(20)]))
-    assert all(np.abs(array[:, :, :20]).min(axis=(0, 1, 3)).all() for array in decoder._cache._arrays.values())
-    local, whole = decoder._cache._arrays["past_key_values.0.key"], decoder._cache._arrays["past_key_values.5.key"]
-    assert local is arrays["past_key_values.0.key"]
-    assert local.shape[2] == _WINDOW - 1 + ort_decoder.CHUNK
-    assert whole.shape[2] == 512
+    before = dict(decoder._cache._arrays)
+    assert capacities() == (128, 128)
+    decoder.step([5])
+    assert all(array is before[name] for name, array in decoder._cache._arrays.items())
+    for array in before.values():
+        assert np.abs(array[:, :, :21]).min(axis=(0, 1, 3)).all()
+        assert not array[:, :, 21:].any()
     list(decoder.prefill([tokens(513)]))
-    assert decoder._cache._arrays["past_key_values.5.key"].shape[2] == 1024
+    assert capacities() == (_WINDOW - 1 + ort_decoder.CHUNK, 640)
+    list(decoder.prefill([tokens(20)]))
+    assert capacities() == (128, 128)  # a long text's memory does not stay
     decoder.close()
 
 

@@ -41,15 +41,16 @@ class _Kind:
     """What all layers of one kind share in a call: masks, rotations, and where new keys and values are written.
 
     Attributes:
-        mask: [length, capacity] float32, added to scores.
-        cosine, sine: [length, 1, head_dim] float32.
+        mask: [heads that share a key * length, capacity] float32, added to scores.
+        query, key: cosine and sine that turn queries or keys, each [length, 1, head_dim] float32. Those of queries
+            are scaled as scores are, those of the first half's sine negated: so nothing in a layer needs to be.
         places: [1, heads, length, 3] int64: batch, head and slot of each new vector.
     """
 
     name: str
     mask: str
-    cosine: str
-    sine: str
+    query: tuple[str, str]
+    key: tuple[str, str]
     places: str
 
 
@@ -120,11 +121,15 @@ def _kind(graph: Graph, text: Any, name: str, cache: str, positions: str, images
     capacity = graph.op("Shape", cache, start=2, end=3)
     angles = graph.op("Mul", graph.op("Cast", _column(graph, positions), to=1), graph.constant(frequencies(text, name)))
     angles = graph.op("Unsqueeze", graph.op("Concat", angles, angles, axis=-1), graph.constant([1], np.int64))
+    signs = graph.constant(np.repeat([-1.0, 1.0], text.head_dim // 2))
+    key = graph.op("Cos", angles), graph.op("Mul", graph.op("Sin", angles), signs)
+    scale = graph.constant(text.query_pre_attn_scalar**-0.5)
+    mask = _mask(graph, capacity, positions, images, window_of(text, name))
     return _Kind(
         name,
-        _mask(graph, capacity, positions, images, window_of(text, name)),
-        graph.op("Cos", angles),
-        graph.op("Sin", angles),
+        graph.op("Tile", mask, graph.constant([text.num_attention_heads // text.num_key_value_heads, 1], np.int64)),
+        (graph.op("Mul", key[0], scale), graph.op("Mul", key[1], scale)),
+        key,
         _places(graph, text.num_key_value_heads, graph.op("Mod", positions, capacity)),
     )
 
@@ -181,13 +186,13 @@ def _attention(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, n
     def project(name: str, count: int) -> str:
         return graph.reshape(graph.linear(hidden, f"{prefix}{name}_proj.weight"), [0, 0, count, width])
 
-    def rotated(name: str, count: int) -> str:
+    def turned(name: str, count: int, by: tuple[str, str]) -> str:
         normed = rms_norm(graph, project(name, count), f"{prefix}{name}_norm.weight", text.rms_norm_eps)
-        return _rotate(graph, normed, kind, width)
+        return _rotate(graph, normed, by, width)
 
-    query = graph.op("Mul", rotated("q", heads), graph.constant(text.query_pre_attn_scalar**-0.5))
     query, key, value = (
-        graph.op("Transpose", one, perm=[0, 2, 1, 3]) for one in (query, rotated("k", shared), project("v", shared))
+        graph.op("Transpose", one, perm=[0, 2, 1, 3])
+        for one in (turned("q", heads, kind.query), turned("k", shared, kind.key), project("v", shared))
     )
     key, value = (
         _append(graph, text, cache, new, kind, f"{names.PRESENT}.{number}.{part}")
@@ -195,8 +200,7 @@ def _attention(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, n
     )
     query = graph.reshape(query, [1, shared, -1, width])
     scores = graph.op("MatMul", query, graph.op("Transpose", key, perm=[0, 1, 3, 2]))
-    scores = graph.op("Add", graph.reshape(scores, [shared, heads // shared, -1, 0]), kind.mask)
-    weights = graph.reshape(graph.op("Softmax", scores, axis=-1), [1, shared, -1, 0])
+    weights = graph.op("Softmax", graph.op("Add", scores, kind.mask), axis=-1)
     mixed = graph.reshape(graph.op("MatMul", weights, value), [1, heads, -1, width])
     mixed = graph.reshape(graph.op("Transpose", mixed, perm=[0, 2, 1, 3]), [0, 0, heads * width])
     return graph.linear(mixed, f"{prefix}o_proj.weight")
@@ -209,11 +213,12 @@ def _append(graph: Graph, text: Any, cache: str, new: str, kind: _Kind, name: st
     return str(present)
 
 
-def _rotate(graph: Graph, value: str, kind: _Kind, width: int) -> str:
+def _rotate(graph: Graph, value: str, by: tuple[str, str], width: int) -> str:
     """Rotary embedding of [1, length, heads, head_dim]: each half turns with the other."""
+    cosine, sine = by
     left, right = graph.slice(value, 0, width // 2), graph.slice(value, width // 2, width)
-    crossed = graph.op("Concat", graph.op("Neg", right), left, axis=-1)
-    return str(graph.op("Add", graph.op("Mul", value, kind.cosine), graph.op("Mul", crossed, kind.sine)))
+    crossed = graph.op("Concat", right, left, axis=-1)
+    return str(graph.op("Add", graph.op("Mul", value, cosine), graph.op("Mul", crossed, sine)))
 
 
 def _mlp(graph: Graph, value: str, prefix: str) -> str:

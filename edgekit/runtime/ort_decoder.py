@@ -1,7 +1,7 @@
 """ONNX Runtime: a decoder with its key/value cache, from the graphs that `edgekit.export.gemma_graph` describes.
 
-Caches are numpy arrays to which the session's inputs and outputs are bound alike, so no call copies them. Those of
-sliding-window layers are rings of a fixed size; those of global layers grow with the text.
+Caches are numpy arrays to which the session's inputs and outputs are bound alike, so no call copies them. They grow
+with the text, for attention reads all of them; those of sliding-window layers become rings at their window's size.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgekit.runtime.onnx_interface import DecoderShape, decoder_shape
 from edgekit.runtime.ort import running, session
 
 CHUNK = 256  # positions of a call; an image of more takes a call of its own
-_GROWTH = 512  # positions by which the caches of global layers grow
+_GROWTH = 128  # positions by which caches grow
 
 
 Runs = tuple[Segment, ...]
@@ -83,6 +83,7 @@ class OrtDecoder:
             if isinstance(segment, Embeddings) and segment.bidirectional and len(segment) > self._longest:
                 raise InputError(f"an image of {len(segment)} tokens", allowed=f"at most {self._longest}")
         self._position = 0
+        self._cache.clear()
         return self._rows(segments, [total - 1] if want is None else list(want))
 
     def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
@@ -139,22 +140,31 @@ class _Cache:
 
     def __init__(self, shape: DecoderShape, local: int, context: int) -> None:
         """Args: what the graph fixes; positions that local layers and the whole may hold."""
-        self._global, self._context, self._capacity = shape.growing, context, 0
+        self._shape = shape
+        self._most = {name: context if name in shape.growing else local for name in shape.caches}
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything, and give its memory back."""
+        self._end = 0
         self._arrays: dict[str, Float] = {
-            name: np.zeros((1, heads, 0 if name in self._global else local, width), np.float32)
-            for name, (heads, width) in shape.caches.items()
+            name: np.zeros((1, heads, 0, width), np.float32) for name, (heads, width) in self._shape.caches.items()
         }
 
     def reach(self, end: int) -> None:
-        """Make room for this many positions in global layers, one array at a time."""
-        if end <= self._capacity:
+        """Make room for this many positions, one array at a time.
+
+        A position's slot is its remainder by the capacity, so an array grows only while no position has come round.
+        """
+        if end <= self._end:
             return
-        self._capacity = min(self._context, end + -end % _GROWTH)
-        for name in self._global:
-            old = self._arrays[name]
-            new = np.zeros((*old.shape[:2], self._capacity, old.shape[3]), np.float32)
-            new[:, :, : old.shape[2]] = old
-            self._arrays[name] = new
+        self._end = end + -end % _GROWTH
+        for name, old in self._arrays.items():
+            capacity = min(self._most[name], self._end)
+            if capacity > old.shape[2]:
+                new = np.zeros((*old.shape[:2], capacity, old.shape[3]), np.float32)
+                new[:, :, : old.shape[2]] = old
+                self._arrays[name] = new
 
     def bind(self, binding: Any) -> None:
         """The same memory as past and as present."""

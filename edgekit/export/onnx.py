@@ -61,11 +61,12 @@ def write(parts: Sequence[tuple[PartPlan, Files]], progress: Progress) -> dict[P
         stream.write(parts[0][0].checkpoint, outputs, progress)
     for (plan, files), layout in zip(parts, layouts, strict=True):
         for path, build in zip(files.graphs, GRAPHS[plan.role], strict=True):
-            path.write_bytes(_graph(build, path.stem, plan, layout))
+            path.write_bytes(graph_of(build, path.stem, plan, layout))
     return {output.path: output.finish() for output in outputs}
 
 
-def _graph(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
+def graph_of(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
+    """One graph of a part, serialized; the data file that it refers to need not exist."""
     graph = Graph(name, plan, layout)
     build(graph)
     return graph.model()

@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from edgekit import manifest as manifests
@@ -26,7 +25,7 @@ from edgekit.progress import Progress
 from edgekit.proof_inputs import Inputs, shipped_inputs
 from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
 from edgekit.runtime.choice import DEFAULT
-from edgekit.runtime.open import open_model
+from edgekit.runtime.open import prepare
 from edgekit.staging import link_or_copy, place_of
 
 
@@ -197,7 +196,7 @@ def _prove(
             continue
         found = prove_parts(
             [_as_written(plans[part.role, part.level], folder, part) for part in here],
-            partial(open_model, folder, name, context=CONTEXT, runtime=DEFAULT),
+            prepare(folder, name, context=CONTEXT, runtime=DEFAULT),
             references,
             inputs,
             manifest.gates,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
+import numpy as np
 import pytest
+from material import anonymous_bytes, in_a_new_process
 
 from edgekit import cpu
 
@@ -73,3 +76,23 @@ def test_this_machine() -> None:
     assert here.name
     assert 1 <= here.physical_cores <= here.usable_cores
     assert cpu.memory().total_bytes >= cpu.memory().available_bytes > 0
+
+
+def kept_after_freeing(asked: bool) -> int:
+    """Bytes that a process keeps of blocks that it freed, each with a small one above it that it still uses."""
+    if asked:
+        cpu.return_large_blocks()
+    before, used = anonymous_bytes(), []
+    for _ in range(2):  # glibc learns from the first round
+        blocks = []
+        for _ in range(50):
+            blocks.append(np.ones(4 << 20, np.uint8))
+            used.append(bytearray(100_000))
+        del blocks
+    return anonymous_bytes() - before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_large_blocks_return_to_the_system() -> None:
+    assert in_a_new_process(kept_after_freeing, True) < 20e6
+    assert in_a_new_process(kept_after_freeing, False) > 100e6, "glibc gives them back by itself now"

@@ -38,9 +38,10 @@ from edgekit.manifest import Manifest, Parity, Part
 from edgekit.progress import Progress
 from edgekit.proof_inputs import shipped_inputs
 from edgekit.prove import CONTEXT, References, prove_parts
-from edgekit.runtime import compose, llamacpp, open_model, streamed, torch_reference
-from edgekit.runtime import open as opening
+from edgekit.runtime import compose, llamacpp, streamed, torch_reference
+from edgekit.runtime import open as open_
 from edgekit.runtime.base import Embeddings
+from edgekit.runtime.open import prepare
 from edgekit.synthesize import synthesize
 
 LEVELS = ("Q8_0", "Q4_K_M")
@@ -103,9 +104,9 @@ class Exported:
     ) -> list[Parity]:
         """Compare these parts of one variant."""
         parts = self.manifest.variant(level)[1]
-        usual = functools.partial(open_model, self.folder, level, context=CONTEXT)
+        opening = prepare(self.folder, level, context=CONTEXT)
         plans = [self.plan(parts[role]) for role in roles]
-        return prove_parts(plans, usual, references or self.references, shipped_inputs(), self.manifest.gates)
+        return prove_parts(plans, opening, references or self.references, shipped_inputs(), self.manifest.gates)
 
     def plan(self, part: Part) -> PartPlan:
         known = self.references
@@ -193,7 +194,7 @@ def test_unscaled_embeddings_are_refused(full: Exported, level: str, monkeypatch
 def test_global_layers_without_their_scale_are_refused(
     full: Exported, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opening.manifests, "verify", lambda *_: None)  # it would see the change
+    monkeypatch.setattr(open_.manifests, "verify", lambda *_: None)  # it would see the change
     (file,) = full.manifest.variant(level)[1]["decoder"].files
     with changed(full.folder / file.path, b"gemma3.rope.scaling.factor" + struct.pack("<I", 6), 8.0, 1.0):
         full.refuse(level)
@@ -245,7 +246,7 @@ def test_right_graphs_are_proven_in_bounded_memory(onnx: Exported) -> None:
 def test_known_wrong_graphs_are_refused(onnx: Exported, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The graphs alone are written again: no mistake but norms without their one, above, changes what is stored."""
     monkeypatch.setattr(*MISTAKES[mistake])
-    monkeypatch.setattr(opening.manifests, "verify", lambda *_: None)  # it would see the change
+    monkeypatch.setattr(open_.manifests, "verify", lambda *_: None)  # it would see the change
     part = onnx.manifest.variant(ONNX_LEVEL)[1]["decoder"]
     decoder, data, embedding = (onnx.folder / file.path for file in part.files)
     planned = onnx.plan(part)

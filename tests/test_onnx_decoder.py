@@ -25,7 +25,7 @@ from edgekit.prove import References
 from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model, ort_decoder, torch_reference
 from edgekit.runtime.base import Divides, Embeddings, Float, Message, Segment, Tokens
-from edgekit.runtime.compose import ChatModel, ChatSettings
+from edgekit.runtime.compose import ChatSettings
 from edgekit.runtime.ort_decoder import OrtDecoder, calls
 
 LEVELS = ("fp32", "fp16", "int8_dynamic", "q4", "q4_m", "q4_128")
@@ -65,15 +65,10 @@ class Workshop:
     def judged(self, level: str, **options: Any) -> Any:
         """The verdict on what the modules write now."""
         made, decoder = self._jobs[level], self.decoder(level, **options)
-        chat = ChatModel(
-            decoder,
-            None,
-            load_tokenizer(self.source / "tokenizer.json"),
-            made.family.preprocessing(made.checkpoint, made.config),
-            ChatSettings.of(made.settings),
-        )
+        proof, tokenizer = self.proof(level), load_tokenizer(self.source / "tokenizer.json")
+        preprocessing = made.family.preprocessing(made.checkpoint, made.config)
         try:
-            return self.proof(level).judge(self.proof(level).ask(chat))
+            return proof.judge(proof.logits(decoder, tokenizer, preprocessing, ChatSettings.of(made.settings)))
         finally:
             decoder.close()
 

@@ -7,14 +7,14 @@ Two comparisons, on prompts with and without images and longer than the attentio
 - *Loss*: the artifact against the original weights. It asks what quantization cost; it is reported, and refuses only
   where a recipe names a limit.
 
-The artifact is opened as a user opens it, asked, and closed; then the other side answers: Hugging Face's own
+Each part of the artifact is opened as for a user, asked, and closed; then the other side answers: Hugging Face's own
 processors, masks and modules, from pixels and text on, with one matrix in memory at a time. Neither holds more than
 a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from edgekit.checkpoint import Checkpoint
@@ -25,7 +25,7 @@ from edgekit.proof_inputs import Inputs
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.references import References
-from edgekit.runtime.base import Model
+from edgekit.runtime.open import Opening
 
 __all__ = ["CONTEXT", "References", "check_inputs", "prove_parts"]
 
@@ -41,12 +41,12 @@ def check_inputs(checkpoint: Checkpoint, config: Any, inputs: Inputs) -> None:
 
 
 def prove_parts(
-    plans: Sequence[PartPlan], open_artifact: Callable[[], Model], references: References, inputs: Inputs, gates: Gates
+    plans: Sequence[PartPlan], opening: Opening, references: References, inputs: Inputs, gates: Gates
 ) -> list[Parity]:
     """Compare parts of one variant of an artifact with the original.
 
     Args:
-        open_artifact: opens the variant; it is closed before a reference of the same size runs.
+        opening: the variant; each part is opened alone, and closed before a reference of the same size runs.
 
     Raises:
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
@@ -57,9 +57,5 @@ def prove_parts(
         )
         for plan in plans
     ]
-    model = open_artifact()
-    try:
-        answers = [proof.ask(model) for proof in proofs]
-    finally:
-        model.close()
+    answers = [proof.ask(opening) for proof in proofs]
     return [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]

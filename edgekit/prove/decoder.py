@@ -16,7 +16,7 @@ from edgekit.export.plan import PartPlan
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.prompt import Message
-from edgekit.manifest import Gates, Parity
+from edgekit.manifest import Gates, Parity, Preprocessing
 from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.references import References, in_a_file, rounded
@@ -29,11 +29,11 @@ from edgekit.runtime.base import (
     Encoder,
     EncoderSpec,
     Float,
-    Model,
     Segment,
     Tokens,
 )
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.compose import ChatModel, ChatSettings
+from edgekit.runtime.open import Opening
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
 BEYOND = 256  # tokens that the long text goes beyond the window
@@ -68,15 +68,22 @@ class DecoderProof:
         """How messages name the part."""
         return f"{self.plan.role} {self.plan.level.name}"
 
-    def ask(self, model: Model) -> Float:
+    def ask(self, opening: Opening) -> Float:
         """The artifact's logits [positions, vocabulary], after checking that its prompts are Hugging Face's."""
-        assert isinstance(model, ChatModel)
+        manifest = opening.manifest
+        with opening.part("decoder") as decoder:
+            return self.logits(decoder, opening.tokenizer, manifest.preprocessing, ChatSettings.of(manifest.settings))
+
+    def logits(
+        self, decoder: Decoder, tokenizer: Tokenizer, preprocessing: Preprocessing | None, settings: ChatSettings
+    ) -> Float:
+        """As `ask`, of a decoder that is open."""
         vision: Encoder | None = None
-        if self.embedded is not None and model.preprocessing is not None:
-            pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], model.preprocessing)
+        if self.embedded is not None and preprocessing is not None:
+            pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], preprocessing)
             vision = _Known(self.embedded, pixels)
-        chat = ChatModel(model.decoder, vision, model.tokenizer, model.preprocessing, model.settings)
-        rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), model.decoder.vocabulary)
+        chat = ChatModel(decoder, vision, tokenizer, preprocessing, settings)
+        rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
         self.references.progress.start(f"{self.where}: artifact", len(rows))
         for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
             rows[i] = row

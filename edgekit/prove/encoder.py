@@ -17,8 +17,8 @@ from edgekit.manifest import Gates, Parity
 from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.references import References, rounded
 from edgekit.runtime import hf_inputs
-from edgekit.runtime.base import Encoder, Float, Model
-from edgekit.runtime.compose import ChatModel, ContrastiveModel
+from edgekit.runtime.base import Float
+from edgekit.runtime.open import Opening
 
 _TOGETHER = 4  # items that an encoder of small images or texts gets at a time
 _PIXEL_TOLERANCE = 1e-3  # of the normalized range -1 .. 1; one grey level is 8e-3
@@ -34,16 +34,16 @@ class EncoderProof:
     gates: Gates
     expected_batch: NDArray[Any]
 
-    def ask(self, model: Model) -> Float:
+    def ask(self, opening: Opening) -> Float:
         """The artifact's output, after checking that its preprocessing is Hugging Face's."""
-        encoder = _encoder_of(model, self.plan.role)
-        batch = self._our_batch(model)
-        step = 1 if encoder.spec.output == "image_tokens" else _TOGETHER
+        batch = self._our_batch(opening)
         progress, outputs = self.references.progress, []
         progress.start(f"{self.plan.role} {self.plan.level.name}: artifact", len(batch))
-        for start in range(0, len(batch), step):
-            outputs.append(encoder.encode(batch[start : start + step]))
-            progress.advance(len(batch[start : start + step]))
+        with opening.part(self.plan.role) as encoder:
+            step = 1 if encoder.spec.output == "image_tokens" else _TOGETHER
+            for start in range(0, len(batch), step):
+                outputs.append(encoder.encode(batch[start : start + step]))
+                progress.advance(len(batch[start : start + step]))
         return np.concatenate(outputs)
 
     def judge(self, actual: Float) -> Parity:
@@ -69,17 +69,19 @@ class EncoderProof:
             )
         return Parity(metric="cosine", wiring=wiring, loss=loss, positions=len(actual), inputs=self.inputs.name)
 
-    def _our_batch(self, model: Any) -> NDArray[Any]:
+    def _our_batch(self, opening: Opening) -> NDArray[Any]:
         where, inputs = f"{self.plan.role} {self.plan.level.name}: preprocessing", self.inputs
         if self.plan.role == "text_encoder":
-            length, pad = model.settings["text_length"], model.settings["pad_token_id"]
-            ids = prompts_.encode_siglip(model.tokenizer, inputs.captions, length, pad)
+            settings = opening.manifest.settings
+            length, pad = settings["text_length"], settings["pad_token_id"]
+            ids = prompts_.encode_siglip(opening.tokenizer, inputs.captions, length, pad)
             wrong = np.flatnonzero((ids != self.expected_batch).any(axis=1))
             if len(wrong):
                 raise GateError(f"{where}: ids of {inputs.captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
             return ids
-        pixels = images_.to_pixels(inputs.images[: len(self.expected_batch)], model.preprocessing)
-        difference = float(np.abs(images_.normalize(pixels, model.preprocessing) - self.expected_batch).max())
+        preprocessing = opening.preprocessing()
+        pixels = images_.to_pixels(inputs.images[: len(self.expected_batch)], preprocessing)
+        difference = float(np.abs(images_.normalize(pixels, preprocessing) - self.expected_batch).max())
         if not difference <= _PIXEL_TOLERANCE:
             raise GateError(
                 f"{where}: pixels differ from Hugging Face's processor by up to {difference:.3f}",
@@ -103,14 +105,6 @@ def expected_batch(references: References, role: str, inputs: Inputs) -> NDArray
 
 def encoded(references: References, role: str, plan: PartPlan | None, batch: NDArray[Any]) -> Float:
     return references.run(role, plan, lambda model: hf_inputs.encode(model, role, batch))
-
-
-def _encoder_of(model: Model, role: str) -> Encoder:
-    if isinstance(model, ContrastiveModel):
-        return model.image_encoder if role == "image_encoder" else model.text_encoder
-    if isinstance(model, ChatModel) and model.vision is not None:
-        return model.vision
-    raise TypeError(f"{type(model).__name__} has no {role}")
 
 
 def _cosines(actual: Float, expected: Float) -> dict[str, float]:

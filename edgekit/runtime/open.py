@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -82,6 +84,7 @@ def prepare(
     return Opening(folder, manifest, parts, threads, context, gpu, named, compose)
 
 
+@dataclass
 class Opening:
     """What is known of a variant before its parts are loaded, and how each is loaded.
 
@@ -91,26 +94,23 @@ class Opening:
         runtimes: role -> what runs it, of the parts loaded so far.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        manifest: Manifest,
-        parts: dict[str, Part],
-        threads: int,
-        context: int,
-        gpu: bool,
-        runtime: str | None,
-        compose: Callable[[Opening], Model],
-    ) -> None:
-        self.folder, self.manifest, self.parts = folder, manifest, parts
-        self.threads, self.context, self.gpu, self.runtime, self.compose = threads, context, gpu, runtime, compose
-        self.tokenizer = load_tokenizer(folder / manifest.tokenizer.path)
-        self.warnings = [manifest.stand_in] if manifest.stand_in else []
-        self.warnings += [FOREIGN] if manifest.foreign else []
-        for part in parts.values():
-            if part.parity is None and not manifest.foreign:
-                self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {folder})")
-        self.runtimes: dict[str, str] = {}
+    folder: Path
+    manifest: Manifest
+    parts: dict[str, Part]
+    threads: int
+    context: int
+    gpu: bool
+    runtime: str | None
+    compose: Callable[[Opening], Model]
+    runtimes: dict[str, str] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.tokenizer = load_tokenizer(self.folder / self.manifest.tokenizer.path)
+        self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
+        self.warnings += [FOREIGN] if self.manifest.foreign else []
+        for part in self.parts.values():
+            if part.parity is None and not self.manifest.foreign:
+                self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
 
     def path(self, role: str) -> Path:
         """The file that a backend is given."""
@@ -222,6 +222,17 @@ class Opening:
         vision = LlamaVision(self.path("vision"), decoder, size=size, image_tokens=image_tokens, gpu=self.gpu)
         self._runs("vision", "llama.cpp", "llama_cpp_python", f"{decoder.threads} threads")
         return vision
+
+    @contextmanager
+    def part(self, role: str) -> Iterator[Any]:
+        """One part, and no other but what it leans on, loaded for a while: a `Decoder` or an `Encoder`."""
+        image_tokens = self.manifest.settings.get("image_tokens", 0)
+        with ExitStack() as stack:
+            if role in ENCODER_OUTPUTS and self.parts[role].format == "onnx":
+                yield stack.enter_context(closing(self.encoder(role)))
+                return
+            decoder = stack.enter_context(closing(self.decoder(image_tokens)))
+            yield decoder if role == "decoder" else stack.enter_context(closing(self.vision(decoder, image_tokens)))
 
     def _require(self, role: str, file_format: str) -> None:
         part = self.parts[role]

@@ -16,6 +16,7 @@ import numpy as np
 
 from edgekit import onnx_header
 from edgekit import onnx_names as names
+from edgekit.cpu import return_large_blocks
 from edgekit.errors import InputError
 from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_prompt
 from edgekit.runtime.onnx_interface import DecoderShape, decoder_shape
@@ -58,9 +59,10 @@ class OrtDecoder:
             ArtifactError: a file is broken or no decoder of edgekit's, or ONNX Runtime refuses it.
         """
         settings = {} if prepacking else {"session.disable_prepacking": "1"}
-        # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
         headers = [onnx_header.read(path, listed) for path in (decoder, embedding)]
         self._shape = decoder_shape(*headers)
+        # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
+        return_large_blocks()
         self._session: Any = session(headers[0], threads=threads, settings=settings, arena=False)
         self._embedding: Any = session(headers[1], threads=threads, arena=False)
         self._paths = decoder, embedding

@@ -120,7 +120,7 @@ class Gates(_Frozen):
     Wiring compares the artifact with float32 transformers that hold the level's own dequantized weights.
     """
 
-    decoder_kl: float = 0.01
+    decoder_kl: float = 0.01  # the mean of each prompt
     # The top token may change only where the reference's two best logits are nearly tied.
     clear_margin: float = 0.1
     # Runtimes multiply quantized matrices by activations of 8 bits, which no float32 reference follows: in right files

@@ -47,6 +47,9 @@ from edgekit.synthesize import synthesize
 LEVELS = ("Q8_0", "Q4_K_M")
 ONNX_VARIANT = "q4+vision-fp16"  # no calibration, which takes minutes
 RECIPE = "medgemma-4b"
+# Norms without their one change what is stored, and are refused above. A window of 1024 that is one off moved these
+# logits by 2e-4 nats, hardly more than activations of 8 bits do; the reference model's, of 64, shows it at every level.
+UNSEEN = ("norms lack their one", "the window is one too long", "the window is one too short")
 LIMIT = 4_000_000_000  # bytes of anonymous memory while transformers runs
 
 pytestmark = [
@@ -242,9 +245,9 @@ def test_right_graphs_are_proven_in_bounded_memory(onnx: Exported) -> None:
     assert max(onnx.phases.peaks.values()) < LIMIT, onnx.phases.peaks
 
 
-@pytest.mark.parametrize("mistake", [name for name in MISTAKES if name != "norms lack their one"])
+@pytest.mark.parametrize("mistake", [name for name in MISTAKES if name not in UNSEEN])
 def test_known_wrong_graphs_are_refused(onnx: Exported, mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs alone are written again: no mistake but norms without their one, above, changes what is stored."""
+    """The graphs alone are written again."""
     monkeypatch.setattr(*MISTAKES[mistake])
     monkeypatch.setattr(open_.manifests, "verify", lambda *_: None)  # it would see the change
     part = onnx.manifest.variant(ONNX_VARIANT)[1]["decoder"]

@@ -25,6 +25,7 @@ from edgekit import synthesize as stand_ins
 from edgekit.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.export import job
 from edgekit.families import FAMILIES, family_of
 from edgekit.families.base import check_tensors
 from edgekit.inputs import image as images
@@ -237,6 +238,13 @@ def test_the_same_seed_gives_the_same_bytes(home: Path, tmp_path: Path) -> None:
     synthesize("narrow", tmp_path / "other", seed=1)
     differing = {name for name, data in contents(tmp_path / "other").items() if data != contents(home / "narrow")[name]}
     assert differing == {"model.safetensors"}
+
+
+def test_proofs_on_random_weights_are_stricter(home: Path, medgemma_source: Path) -> None:
+    made = job.resolve(home / "narrow", "narrow", [], {})
+    assert made.gates.decoder_kl < made.recipe.gates.decoder_kl
+    trained = job.resolve(medgemma_source, None, [], {})
+    assert trained.gates == trained.recipe.gates
 
 
 def test_layers_are_cut_and_nothing_else(home: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from edgekit.families.base import check_tensors
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.levels import LEVELS
 from edgekit.levels import level as level_of
-from edgekit.manifest import Preprocessing, printable
+from edgekit.manifest import Gates, Preprocessing, printable
 from edgekit.recipes import STAND_IN_KEY, Recipe, choose
+
+_SYNTHESIZED_KL = 0.002  # nats
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Job:
         """Why this is not the real model: the recipe's word, or the checkpoint's own."""
         said = self.checkpoint.config.get(STAND_IN_KEY)
         return self.recipe.stand_in or (printable(said) if said else None)
+
+    @property
+    def gates(self) -> Gates:
+        """The recipe's; stricter where weights are random, for those make mistakes show less.
+
+        Right decoders of MedGemma 4B's shape were within 3e-4 nats at every level tried, with a graph whose global
+        layers see a window 5e-3.
+        """
+        gates = self.recipe.gates
+        if STAND_IN_KEY not in self.checkpoint.config:
+            return gates
+        return gates.model_copy(update={"decoder_kl": min(gates.decoder_kl, _SYNTHESIZED_KL)})
 
     def plans(self) -> Iterator[PartPlan]:
         """Each part that the variants need, once."""

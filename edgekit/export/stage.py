@@ -258,7 +258,7 @@ def manifest_of(
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),
         variants={name: merged[name] for name in order},
         default=_default(job, existing, merged),
-        gates=job.recipe.gates,
+        gates=job.gates,
     )
 
 

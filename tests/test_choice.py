@@ -586,15 +586,15 @@ def test_a_proof_is_by_the_defaults(
     encoders: Path, medsiglip_source: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(choice.VARIABLE, "openvino-bf16")
-    runtimes: list[str] = []
+    openings = []
 
     def watched(*args: Any, **keywords: Any) -> Any:
-        model = open_model(*args, **keywords)
-        runtimes.extend(model.runtimes.values())
-        return model
+        openings.append(prepare(*args, **keywords))
+        return openings[-1]
 
-    monkeypatch.setattr(artifact, "open_model", watched)
+    monkeypatch.setattr(artifact, "prepare", watched)
     artifact.prove(copied(encoders), medsiglip_source, levels=["fp32"])
+    runtimes = [runtime for opening in openings for runtime in opening.runtimes.values()]
     assert len(runtimes) == 2
     assert all(runtime.startswith("ONNX Runtime") for runtime in runtimes)
 

@@ -83,6 +83,17 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def return_large_blocks() -> None:
+    """Have freed memory of 2 MB and more returned to the system at once, for the rest of this process.
+
+    glibc raises its own limit, up to 32 MB, whenever such a block is freed, and keeps what lies below used ones. Where
+    a library asks for another few large blocks at each of many steps, as ONNX Runtime does without an arena, what is
+    kept became several times what was ever needed.
+    """
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
+        mallopt(_M_MMAP_THRESHOLD, 2 << 20)
+
+
 @functools.cache
 def cpu() -> Cpu:
     """The CPU of this machine; it does not change while a process runs."""
@@ -107,17 +118,6 @@ def memory() -> Memory:
         total = int(_output("sysctl", "-n", "hw.memsize") or 0)
         return Memory(total, sum(map(int, pages.values())) * page_bytes)
     return _windows_memory()
-
-
-def return_large_blocks() -> None:
-    """Have the C library give freed memory of 2 MB and more back to the system, for the rest of this process.
-
-    glibc raises its own limit, up to 32 MB, whenever such a block is freed, and keeps what lies below used ones. Where
-    a library asks for another few large blocks at each of many steps, as ONNX Runtime does without an arena, what is
-    kept became several times what was ever needed. Other C libraries are left as they are.
-    """
-    if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2 << 20)
 
 
 def peak_memory_bytes() -> int:

@@ -29,6 +29,7 @@ from edgekit.families import family_of, medgemma
 from edgekit.inputs import prompt
 from edgekit.inputs.passage import passage
 from edgekit.manifest import Gates, Parity
+from edgekit.metrics import kl_divergence
 from edgekit.prove import References
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoded, expected_batch
@@ -247,6 +248,23 @@ def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path, mon
 def test_tokens_and_embeddings_count_alike() -> None:
     assert len(Tokens((1, 2, 3))) == 3
     assert len(Embeddings(np.zeros((16, 4), np.float32), "x")) == 16
+
+
+def test_one_prompts_mistake_does_not_vanish_among_the_others(
+    medgemma_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, references = planned(medgemma_source, "Q4_0", "decoder")
+    proof = decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
+    counts = [len(one.want) for one in proof.prompts]
+    expected = np.zeros((sum(counts), 8), np.float32)
+    monkeypatch.setattr(type(proof), "_reference", lambda *_: expected)
+    wrong = expected.copy()
+    together = np.isin(proof.prompts[2].want, proof.prompts[2].undivided)  # two images in one call
+    wrong[sum(counts[:2]) :][together] += np.linspace(0, 0.6, 8, dtype=np.float32)
+    mean = kl_divergence(expected, wrong).mean()
+    assert 0.001 < mean < 0.01
+    with pytest.raises(GateError, match=r"wiring: mean KL 0\.0[12]"):
+        proof.judge(wrong)
 
 
 # ---------------------------------------------------------------- the streamed reference

@@ -228,11 +228,13 @@ class Opening:
         """One part, and no other but what it leans on, loaded for a while: a `Decoder` or an `Encoder`."""
         image_tokens = self.manifest.settings.get("image_tokens", 0)
         with ExitStack() as stack:
-            if role in ENCODER_OUTPUTS and self.parts[role].format == "onnx":
-                yield stack.enter_context(closing(self.encoder(role)))
-                return
-            decoder = stack.enter_context(closing(self.decoder(image_tokens)))
-            yield decoder if role == "decoder" else stack.enter_context(closing(self.vision(decoder, image_tokens)))
+            if role == "decoder":
+                loaded: Any = self.decoder(image_tokens)
+            elif role == "vision" and self.parts[role].format == "gguf":
+                loaded = self.vision(stack.enter_context(closing(self.decoder(image_tokens))), image_tokens)
+            else:
+                loaded = self.encoder(role)
+            yield stack.enter_context(closing(loaded))
 
     def _require(self, role: str, file_format: str) -> None:
         part = self.parts[role]

@@ -34,7 +34,7 @@ setup: $(READY)
 
 # The build of llama.cpp and the large downloads run side by side. The build is in the foreground, so that Ctrl-C
 # reaches the compilers; pip is in the background and is ended with the shell.
-$(READY): pyproject.toml Makefile edgekit/runtime/build.py | $(VENV_PYTHON)
+$(READY): pyproject.toml Makefile edgekit/runtime/llama/build.py | $(VENV_PYTHON)
 	@$(PIP) install 'pip>=24.2,<26.4'
 	@echo "edgekit: checking what torch would install"
 	@$(VENV_PYTHON) -c "$$REFUSE_CUDA" $(TORCH)

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgekit import __version__
-from edgekit.cpu import yield_early
 from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.machine.cpu import yield_early
 
 INTERRUPTED = 130
 

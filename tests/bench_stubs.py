@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.bench.datasets import SOURCES, Dataset
-from edgekit.reference.vocabulary import PHANTOM, in_modality
+from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.runtime.base import Embeddings, Float, Generation, Message, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
 

@@ -16,7 +16,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 import pytest
 from hypothesis import HealthCheck, settings
 
-from edgekit import reference
+from edgekit import reference_models as reference
 
 # Time says nothing on a shared machine, and examples must be the same in every run.
 settings.register_profile(
@@ -53,7 +53,7 @@ def medsiglip_source() -> Path:
 @pytest.fixture(scope="session")
 def medgemma_artifact(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three levels of the MedGemma-like model, unproven. Copy it before changing it."""
-    from edgekit import artifact
+    from edgekit.prove import publish as artifact
 
     folder = tmp_path_factory.mktemp("artifacts") / "medgemma"
     return artifact.export(medgemma_source, folder, levels=LEVELS, prove=False).folder
@@ -62,7 +62,7 @@ def medgemma_artifact(medgemma_source: Path, tmp_path_factory: pytest.TempPathFa
 @pytest.fixture(scope="session")
 def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The MedSigLIP-like model at fp32, unproven. Copy it before changing it."""
-    from edgekit import artifact
+    from edgekit.prove import publish as artifact
 
     folder = tmp_path_factory.mktemp("artifacts") / "medsiglip"
     return artifact.export(medsiglip_source, folder, levels=["fp32"], prove=False).folder

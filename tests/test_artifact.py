@@ -15,14 +15,15 @@ import pytest
 from conftest import LEVELS
 from material import contents, edit_json, read_json
 
-from edgekit import artifact, find
-from edgekit import manifest as manifests
-from edgekit.cpu import Memory
+from edgekit.artifacts import find
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
+from edgekit.artifacts.recipes import recipe
 from edgekit.errors import ArtifactError, EdgekitError, GateError, UsageError
 from edgekit.export import stage
-from edgekit.levels import LEVELS as LEVEL_ROWS
+from edgekit.machine.cpu import Memory
 from edgekit.progress import Progress
-from edgekit.recipes import recipe
+from edgekit.prove import publish as artifact
 
 Copy = Callable[[Path], Path]
 NAME = "edgekit.json"

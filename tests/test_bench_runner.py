@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from bench_stubs import StubChat, StubEmbedder, dataset
 
+from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
 from edgekit.bench import cells, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, Opening, Outcome, Processes
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
 from edgekit.bench.rows import Row, Subject
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
 from edgekit.runtime.base import Model
 
 FILE = FileEntry(path="tokenizer.json", sha256="0", bytes=1)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.cpu import cpu
 from edgekit.errors import EdgekitError, MissingDependencyError
-from edgekit.runtime import build, compiler
-from edgekit.runtime.compiler import Compiler
+from edgekit.machine.cpu import cpu
+from edgekit.runtime.llama import build, compiler
+from edgekit.runtime.llama.compiler import Compiler
 
 GCC = Compiler("gcc", (12, 2, 0))
 

@@ -13,16 +13,19 @@ import pytest
 from material import anonymous_bytes, hollow_checkpoint, in_a_new_process, photo
 from PIL import Image
 
-from edgekit import artifact, proof_inputs
-from edgekit.checkpoint import open_checkpoint
+from edgekit.artifacts.levels import level
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
 from edgekit.export import calibrate, calibration, smooth, stage
 from edgekit.export.calibration import Calibration, Range
 from edgekit.export.plan import PartPlan, plan
 from edgekit.families import family_of
-from edgekit.levels import level
+from edgekit.full_precision import model as torch_reference
+from edgekit.full_precision import processors as hf_inputs
+from edgekit.full_precision import streamed
+from edgekit.inputs import samples as proof_inputs
 from edgekit.progress import Progress
-from edgekit.runtime import hf_inputs, streamed, torch_reference
+from edgekit.prove import publish as artifact
 
 OUTLIER = 64.0  # a power of two, so that the model stays the same to the last bit
 

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import contents, edit_json, read_json, safetensors_bytes
 
-from edgekit import artifact
-from edgekit.checkpoint import Tensor, open_checkpoint, read_header
+from edgekit.checkpoints.checkpoint import Tensor, open_checkpoint, read_header
 from edgekit.errors import CheckpointError
 from edgekit.families import family_of
+from edgekit.prove import publish as artifact
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -17,19 +17,26 @@ import pytest
 from material import edit_json, photo, read_json
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit import artifact, doctor, metrics, tune
-from edgekit import manifest as manifests
+from edgekit import metrics
+from edgekit.artifacts import manifest as manifests
 from edgekit.cli import main
+from edgekit.commands import doctor
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
 from edgekit.inputs.prompt import Message
 from edgekit.progress import Progress
-from edgekit.runtime import choice, guard, onnx_encoder, open_model, ov
+from edgekit.prove import publish as artifact
+from edgekit.runtime import backends as onnx_encoder
+from edgekit.runtime import open_model
+from edgekit.runtime import tuning_results as choice
+from edgekit.runtime.backends import RUNTIMES, open_encoder
 from edgekit.runtime.base import EncoderSpec, Generation
-from edgekit.runtime.choice import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
-from edgekit.runtime.llamacpp import LlamaDecoder
-from edgekit.runtime.onnx_encoder import RUNTIMES, open_encoder
-from edgekit.runtime.onnx_interface import EncoderFile
+from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.llama.decoder import LlamaDecoder
+from edgekit.runtime.onnx import openvino_encoder as ov
+from edgekit.runtime.onnx.interface import EncoderFile
 from edgekit.runtime.open import prepare
+from edgekit.runtime.tuning_results import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
+from edgekit.tuning import tune
 
 Copy = Callable[[Path], Path]
 Starts = list[list[str]]

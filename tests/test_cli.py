@@ -18,11 +18,12 @@ import pytest
 from material import contents, photo
 from PIL import Image
 
-from edgekit import find, reference
-from edgekit import manifest as manifests
+from edgekit import reference_models as reference
+from edgekit.artifacts import find
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.levels import LEVELS
 from edgekit.cli import main, parser
 from edgekit.commands import COMMANDS
-from edgekit.levels import LEVELS
 
 Copy = Callable[[Path], Path]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from material import anonymous_bytes, in_a_new_process
 
-from edgekit import cpu
+from edgekit.machine import cpu
 
 INTEL = """processor	: 0
 model name	: Intel(R) Xeon(R) Platinum 8481C

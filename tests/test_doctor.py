@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from edgekit import doctor
-from edgekit.runtime import guard
+from edgekit.commands import doctor
+from edgekit.runtime.llama import self_test as guard
 
 
 def test_this_machine() -> None:
@@ -86,5 +86,5 @@ def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = "{'torch', 'transformers', 'onnxruntime', 'onnx', 'llama_cpp'}"
-    statement = f"import edgekit.doctor, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    statement = f"import edgekit.commands.doctor, sys; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", statement], check=False).returncode == 0

@@ -25,24 +25,27 @@ import numpy as np
 import pytest
 from gemma_mistakes import MISTAKES
 
-from edgekit import artifact
-from edgekit.checkpoint import open_checkpoint
+from edgekit.artifacts.levels import level as level_of
+from edgekit.artifacts.manifest import Manifest, Parity, Part
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import GateError
-from edgekit.export import onnx as onnx_export
-from edgekit.export.graph import lay_out
 from edgekit.export.plan import PartPlan, plan
+from edgekit.export.synthesize import synthesize
 from edgekit.families import family_of
+from edgekit.formats.onnx import writer as onnx_export
+from edgekit.formats.onnx.graph import lay_out
+from edgekit.full_precision import model as torch_reference
+from edgekit.full_precision import streamed
 from edgekit.inputs import prompt
-from edgekit.levels import level as level_of
-from edgekit.manifest import Manifest, Parity, Part
+from edgekit.inputs.samples import shipped_inputs
 from edgekit.progress import Progress
-from edgekit.proof_inputs import shipped_inputs
 from edgekit.prove import CONTEXT, References, prove_parts
-from edgekit.runtime import compose, llamacpp, streamed, torch_reference
+from edgekit.prove import publish as artifact
+from edgekit.runtime import compose
 from edgekit.runtime import open as open_
 from edgekit.runtime.base import Embeddings
+from edgekit.runtime.llama import decoder as llamacpp
 from edgekit.runtime.open import prepare
-from edgekit.synthesize import synthesize
 
 LEVELS = ("Q8_0", "Q4_K_M")
 ONNX_VARIANT = "q4+vision-fp16"  # no calibration, which takes minutes

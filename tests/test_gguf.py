@@ -13,14 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edgekit import artifact, codecs
-from edgekit.checkpoint import open_checkpoint
+from edgekit.artifacts.levels import level
+from edgekit.artifacts.recipes import recipe
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError
+from edgekit.formats import codecs
 from edgekit.inputs.passage import sentences
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.levels import level
-from edgekit.recipes import recipe
-from edgekit.runtime.llamacpp import library
+from edgekit.prove import publish as artifact
+from edgekit.runtime.llama.decoder import library
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_an_mlp_width_that_does_not_divide_is_filled_with_zeros(exported: Path, 
 
 
 def test_the_manifest_counts_what_is_stored_as_what(exported: Path) -> None:
-    from edgekit import manifest
+    from edgekit.artifacts import manifest
 
     for part in manifest.read(exported).parts:
         path = exported / part.files[0].path

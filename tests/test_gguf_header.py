@@ -19,11 +19,11 @@ from gguf_files import rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError
-from edgekit.gguf_header import FILE_TYPES, TYPES, read_header
-from edgekit.levels import LEVELS
-from edgekit.runtime import trial
-from edgekit.runtime.llamacpp import LlamaDecoder, LlamaVision
+from edgekit.formats.gguf.header import FILE_TYPES, TYPES, read_header
+from edgekit.runtime.llama import self_test_worker as trial
+from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
 
 TINY = trial.tiny_decoder()
 HEADER_BYTES = TINY.index(b"blk.7.attn_k_norm.weight")  # the last tensor that the header describes
@@ -230,7 +230,7 @@ def test_damage_is_refused_or_harmless(damaged_file: Path, seed: int) -> None:
 
 def test_the_library_never_sees_a_wrong_file(write: Callable[[bytes], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut off by one byte: refused before llama.cpp is even loaded."""
-    from edgekit.runtime import llamacpp
+    from edgekit.runtime.llama import decoder as llamacpp
 
     monkeypatch.setattr(llamacpp, "library", lambda: pytest.fail("the library was loaded"))
     path = write(TINY[:-1])

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit.cpu import cpu
 from edgekit.errors import MissingDependencyError, UsageError
-from edgekit.gguf_header import TYPES, read_header
-from edgekit.runtime import guard, llamacpp, open_model, trial
-from edgekit.runtime.llamacpp import LlamaDecoder
+from edgekit.formats.gguf.header import TYPES, read_header
+from edgekit.machine.cpu import cpu
+from edgekit.runtime import open_model
+from edgekit.runtime.llama import decoder as llamacpp
+from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.llama import self_test_worker as trial
+from edgekit.runtime.llama.decoder import LlamaDecoder
 
 # The real trial in a real process, but for what happens before a model is loaded with llama.cpp's own layouts.
 _BROKEN = """
@@ -255,5 +258,6 @@ def test_the_tiny_decoder_is_what_it_says(tiny: Path) -> None:
 
 def test_the_trial_needs_no_export_library() -> None:
     heavy = "{'gguf', 'torch', 'transformers', 'onnx'}"
-    statement = f"import sys, edgekit.runtime.trial as t; t.tiny_decoder(); sys.exit(bool({heavy} & set(sys.modules)))"
+    use = "from edgekit.runtime.llama import self_test_worker; self_test_worker.tiny_decoder()"
+    statement = f"import sys; {use}; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", statement], check=False).returncode == 0

@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 from material import read_json
 
-from edgekit import artifact, cli, commands, hub
-from edgekit import manifest as manifests
-from edgekit.checkpoint import open_checkpoint
+from edgekit import cli, commands
+from edgekit.artifacts import manifest as manifests
+from edgekit.checkpoints import hub
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import HubError, UsageError
+from edgekit.prove import publish as artifact
 
 huggingface_hub = pytest.importorskip("huggingface_hub")
 pytest.importorskip("huggingface_hub.file_download")

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from material import photo
 from PIL import Image, features
 
+from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import InputError
 from edgekit.inputs.image import MAX_PIXELS, MAX_SIDE, content_hash, load, normalize, to_pixels
-from edgekit.manifest import Preprocessing
 
 SIZES = [(64, 48), (97, 251), (300, 200), (224, 224), (37, 512), (2, 2), (640, 3)]
 

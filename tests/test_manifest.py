@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import contents, edit_json, read_json
 
-from edgekit import manifest as manifests
+from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.runtime import open_model
 

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from edgekit import describe, manifest
+from edgekit.artifacts import manifest
+from edgekit.artifacts.manifest import FileEntry, Manifest
+from edgekit.commands import describe
 from edgekit.errors import UsageError
 from edgekit.export import ollama
 from edgekit.inputs.prompt import Message, chat_text
-from edgekit.manifest import FileEntry, Manifest
 
 Node = tuple[Any, ...]
 

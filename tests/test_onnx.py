@@ -12,13 +12,16 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgekit import artifact, codecs, manifest
-from edgekit.checkpoint import open_checkpoint
-from edgekit.cpu import cpu
-from edgekit.levels import LEVELS as LEVEL_ROWS
-from edgekit.reference import phantoms
-from edgekit.runtime import open_model, ort
-from edgekit.runtime.torch_reference import open_reference
+from edgekit.artifacts import manifest
+from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
+from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.formats import codecs
+from edgekit.full_precision.model import open_reference
+from edgekit.inputs import phantoms
+from edgekit.machine.cpu import cpu
+from edgekit.prove import publish as artifact
+from edgekit.runtime import open_model
+from edgekit.runtime.onnx import session as ort
 
 # Beside each level the least cosine to transformers with the original weights: what quantization may cost here.
 LEVELS = {

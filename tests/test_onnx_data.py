@@ -15,7 +15,7 @@ from onnx import helper
 from onnx_files import external, model, put
 
 from edgekit.errors import ArtifactError
-from edgekit.onnx_header import read
+from edgekit.formats.onnx.header import read
 
 Write = Callable[[bytes], Path]
 

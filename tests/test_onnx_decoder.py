@@ -13,20 +13,25 @@ import onnx
 import pytest
 from gemma_mistakes import MISTAKES
 
-from edgekit import artifact, codecs, manifest, proof_inputs
+from edgekit.artifacts import manifest
 from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import job
-from edgekit.export import onnx as onnx_export
+from edgekit.formats import codecs
+from edgekit.formats.onnx import writer as onnx_export
+from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import prompt
+from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
 from edgekit.prove import References
+from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import DecoderProof, decoder_proof
-from edgekit.runtime import open_model, ort_decoder, torch_reference
+from edgekit.runtime import open_model
 from edgekit.runtime.base import Divides, Embeddings, Float, Message, Segment, Tokens
 from edgekit.runtime.compose import ChatSettings
-from edgekit.runtime.ort_decoder import OrtDecoder, calls
+from edgekit.runtime.onnx import decoder as ort_decoder
+from edgekit.runtime.onnx.decoder import OrtDecoder, calls
 
 LEVELS = ("fp32", "fp16", "int8_dynamic", "q4", "q4_m", "q4_128")
 _WINDOW, _IMAGE, _WIDTH = 64, 16, 256  # of the reference model
@@ -333,8 +338,8 @@ def test_opening_needs_no_torch(exported: Path) -> None:
 
 
 def test_an_image_question_is_answered_as_transformers_answers(exported: Path, medgemma_source: Path) -> None:
-    from edgekit.reference import phantoms
-    from edgekit.runtime.torch_reference import open_reference
+    from edgekit.full_precision.model import open_reference
+    from edgekit.inputs import phantoms
 
     model, reference = open_model(exported), open_reference(medgemma_source)
     for phantom in phantoms.generate(515, 3):

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper
 from onnx_files import external, field, model, put, varint
 
 from edgekit.errors import ArtifactError
-from edgekit.onnx_header import TYPES, OnnxHeader, read
+from edgekit.formats.onnx.header import TYPES, OnnxHeader, read
 
 Write = Callable[[bytes], Path]
 
@@ -486,10 +486,10 @@ def test_random_bytes(damaged_file: Path, content: bytes) -> None:
 def test_no_library_ever_sees_a_wrong_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    from edgekit.runtime import ov
+    from edgekit.runtime.backends import RUNTIMES, open_encoder
     from edgekit.runtime.base import EncoderSpec
-    from edgekit.runtime.onnx_encoder import RUNTIMES, open_encoder
-    from edgekit.runtime.onnx_interface import EncoderFile
+    from edgekit.runtime.onnx import openvino_encoder as ov
+    from edgekit.runtime.onnx.interface import EncoderFile
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, **named: pytest.fail("the file was opened"))
     monkeypatch.setattr(ov, "library", lambda: pytest.fail("the library was loaded"))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from edgekit.errors import ArtifactError
-from edgekit.onnx_header import OnnxHeader, OnnxTensor, OnnxValue
+from edgekit.formats.onnx.header import OnnxHeader, OnnxTensor, OnnxValue
 from edgekit.runtime.base import EncoderSpec
-from edgekit.runtime.onnx_interface import DecoderShape, decoder_shape, encoder_input
+from edgekit.runtime.onnx.interface import DecoderShape, decoder_shape, encoder_input
 
 Shape = tuple[int | str | None, ...] | None
 Values = dict[str, tuple[str, Shape]]

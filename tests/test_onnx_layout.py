@@ -10,8 +10,9 @@ import onnxruntime
 import pytest
 from material import read_json
 
-from edgekit import artifact, manifest
-from edgekit.levels import LEVELS
+from edgekit.artifacts import manifest
+from edgekit.artifacts.levels import LEVELS
+from edgekit.prove import publish as artifact
 
 # What Transformers.js appends to a file's stem for each of its `dtype`s that a level of ours is named after.
 TRANSFORMERS_JS = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "q4": "_q4"}

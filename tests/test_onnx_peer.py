@@ -22,12 +22,13 @@ import onnxruntime
 import pytest
 from material import photo, read_json
 
-from edgekit import artifact, manifest
+from edgekit.artifacts import manifest
+from edgekit.artifacts.levels import LEVELS
+from edgekit.inputs import phantoms
 from edgekit.inputs.image import normalize, to_pixels
 from edgekit.inputs.prompt import encode_siglip, load_tokenizer
-from edgekit.levels import LEVELS
 from edgekit.metrics import cosine
-from edgekit.reference import phantoms
+from edgekit.prove import publish as artifact
 
 pytestmark = pytest.mark.slow
 

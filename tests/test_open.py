@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from material import edit_json, photo, read_json
 
-from edgekit import artifact
-from edgekit import manifest as manifests
+from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError, InputError, UsageError
 from edgekit.inputs.prompt import Message
+from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model
-from edgekit.runtime.ort import OrtEncoder
+from edgekit.runtime.onnx.session import OrtEncoder
 
 Copy = Callable[[Path], Path]
 NAME = "edgekit.json"

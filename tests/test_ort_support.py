@@ -13,12 +13,13 @@ import pytest
 from onnx import TensorProto, helper
 from onnx_files import model
 
-from edgekit.cpu import cpu
 from edgekit.errors import ArtifactError, MissingDependencyError
-from edgekit.onnx_header import OnnxHeader, read
-from edgekit.runtime import ort, ort_support
-from edgekit.runtime.ort import running, session
-from edgekit.runtime.ort_support import ADDED, NEWEST, RELEASES, check, installed_version, requires
+from edgekit.formats.onnx.header import OnnxHeader, read
+from edgekit.machine.cpu import cpu
+from edgekit.runtime.onnx import session as ort
+from edgekit.runtime.onnx import support as ort_support
+from edgekit.runtime.onnx.session import running, session
+from edgekit.runtime.onnx.support import ADDED, NEWEST, RELEASES, check, installed_version, requires
 
 Header = Callable[..., OnnxHeader]
 

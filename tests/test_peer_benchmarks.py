@@ -57,8 +57,8 @@ def test_the_fastest_vision_part_is_a_right_one(peers: Any) -> None:
 
 
 def test_a_towers_arithmetic(peers: Any) -> None:
+    from edgekit.artifacts.recipes import recipe
     from edgekit.families import FAMILIES
-    from edgekit.recipes import recipe
 
     tower = FAMILIES["medgemma"].parse(dict(recipe("medgemma-4b").config)).vision_config
     flop = peers("encoder_sections")._flop(tower)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit.reference import phantoms
+from edgekit.inputs import phantoms
 
 
 def test_the_same_seed_and_index_give_the_same_phantom():
@@ -41,7 +41,7 @@ def test_the_position_lies_on_the_side_that_is_named():
 
 
 def test_phantoms_need_no_torch():
-    code = "import sys, edgekit.reference.phantoms as p; p.draw(1, 1, 32); sys.exit('torch' in sys.modules)"
+    code = "import sys, edgekit.inputs.phantoms as p; p.draw(1, 1, 32); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -18,23 +18,32 @@ import pytest
 from material import anonymous_bytes, edit_json, hollow_checkpoint, in_a_new_process, photo
 from PIL import Image
 
-from edgekit import artifact, codecs, families, proof_inputs
-from edgekit.checkpoint import open_checkpoint
+from edgekit import families
+from edgekit.artifacts.manifest import Gates, Parity
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import GateError, InputError
-from edgekit.export import gguf as gguf_export
-from edgekit.export import job, siglip_graph
-from edgekit.export.graph import Graph
-from edgekit.families import family_of, medgemma
+from edgekit.export import job
+from edgekit.families import family_of
+from edgekit.families.gemma3 import family as medgemma
+from edgekit.families.siglip import graph as siglip_graph
+from edgekit.formats import codecs
+from edgekit.formats.gguf import writer as gguf_export
+from edgekit.formats.onnx.graph import Graph
+from edgekit.full_precision import model as torch_reference
+from edgekit.full_precision import processors as hf_inputs
+from edgekit.full_precision import streamed
 from edgekit.inputs import prompt
+from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
-from edgekit.manifest import Gates, Parity
 from edgekit.metrics import kl_divergence
 from edgekit.prove import References
+from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoded, expected_batch
-from edgekit.runtime import compose, hf_inputs, llamacpp, streamed, torch_reference
+from edgekit.runtime import compose
 from edgekit.runtime.base import Embeddings, Tokens
+from edgekit.runtime.llama import decoder as llamacpp
 
 # One of each kind here: exact, 8 bits, 4 bits in small blocks, a mixture of K-quants. The rest takes minutes.
 _QUICK = ("BF16", "Q8_0", "Q4_0", "Q2_K")

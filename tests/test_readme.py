@@ -6,9 +6,9 @@ import argparse
 import re
 from pathlib import Path
 
+from edgekit.artifacts.levels import LEVELS
 from edgekit.cli import parser
 from edgekit.commands import COMMANDS
-from edgekit.levels import LEVELS
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from material import read_json
 
-from edgekit import find
-from edgekit.codecs import roundtrip
-from edgekit.devices import device
+from edgekit.artifacts import find
+from edgekit.artifacts.levels import LEVELS, Place, level
+from edgekit.artifacts.recipes import choose, matches, recipe
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
-from edgekit.levels import LEVELS, Place, level
-from edgekit.recipes import choose, matches, recipe
+from edgekit.formats.codecs import roundtrip
+from edgekit.machine.devices import device
 
 KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
 MINE = """
@@ -265,7 +265,7 @@ def test_a_wrong_device_names_its_key(home: Path, change: tuple[str, str], match
 def test_a_recipe_for_parts_that_the_family_lacks(
     home: Path, tmp_path: Path, medgemma_source: Path, parts: str
 ) -> None:
-    from edgekit import artifact
+    from edgekit.prove import publish as artifact
 
     text = MINE.replace('decoder = "Q8_0"\n', f"{parts}\n").replace("= 123", "= 256")
     (home / "exports" / "mine.toml").write_text(text)

@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import reference
-from edgekit.reference import vocabulary
+from edgekit import reference_models as reference
+from edgekit.inputs import labels as vocabulary
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 sentencepiece = pytest.importorskip("sentencepiece")
 tokenizers = pytest.importorskip("tokenizers")
 
-from edgekit.reference import architecture, conversations, decoder, folder, loop, train_tower  # noqa: E402
+from edgekit.reference_models.training import architecture, conversations, decoder, folder, loop, train_tower  # noqa: E402
 
 
 def _shipped(name: str) -> Path:
@@ -208,7 +208,7 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path):
 
 
 def test_the_model_card_shows_the_figures_of_the_evaluation():
-    from edgekit.reference import evaluate
+    from edgekit.reference_models.training import evaluate
 
     home = Path(reference.__file__).parent
     report = json.loads((home / "evaluation.json").read_text(encoding="utf-8"))

@@ -9,15 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgekit import artifact
 from edgekit.errors import InputError, UsageError
+from edgekit.full_precision import processors as hf_inputs
+from edgekit.full_precision.model import open_reference
+from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage
 from edgekit.inputs.prompt import Message
-from edgekit.reference import phantoms
-from edgekit.runtime import hf_inputs, llamacpp, open_model
+from edgekit.prove import publish as artifact
+from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation
 from edgekit.runtime.compose import ChatModel
-from edgekit.runtime.torch_reference import open_reference
+from edgekit.runtime.llama import decoder as llamacpp
 
 QUESTION = "What is the main finding in this image?"
 
@@ -56,7 +58,7 @@ def test_answers_equal_transformers_generate(
     """Greedy decoding through Hugging Face's processor, cache and generate loop."""
     import torch
 
-    from edgekit.checkpoint import open_checkpoint
+    from edgekit.checkpoints.checkpoint import open_checkpoint
     from edgekit.families import family_of
 
     checkpoint = open_checkpoint(medgemma_source)

@@ -17,15 +17,16 @@ import pytest
 from conftest import LEVELS, Copy
 from material import contents
 
-from edgekit import artifact
-from edgekit.checkpoint import open_checkpoint
+from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
-from edgekit.export import onnx, stage, stream
-from edgekit.export.graph import encode, lay_out
+from edgekit.export import stage, stream
 from edgekit.export.plan import plan
 from edgekit.families import family_of
-from edgekit.levels import LEVELS as LEVEL_ROWS
+from edgekit.formats.onnx import writer as onnx
+from edgekit.formats.onnx.graph import encode, lay_out
 from edgekit.progress import Progress
+from edgekit.prove import publish as artifact
 
 LEVEL_OPTIONS = [word for level in LEVELS for word in ("--level", level)]
 
@@ -192,7 +193,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
 def test_the_source_hash_of_one_pass_is_that_of_the_files(medgemma_source: Path, medgemma_artifact: Path) -> None:
     import hashlib
 
-    from edgekit import manifest
+    from edgekit.artifacts import manifest
 
     files = manifest.read(medgemma_artifact).source.files
     for name, digest in files.items():

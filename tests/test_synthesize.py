@@ -20,21 +20,24 @@ from material import contents, edit_json, read_json
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgekit import find, metrics
-from edgekit import synthesize as stand_ins
-from edgekit.checkpoint import open_checkpoint
+from edgekit import metrics
+from edgekit.artifacts import find
+from edgekit.artifacts.recipes import choose, recipe
+from edgekit.checkpoints import normals, shards
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import job
-from edgekit.families import FAMILIES, family_of
+from edgekit.export import synthesize as stand_ins
+from edgekit.export.synthesize import all_slots, configuration, synthesize
+from edgekit.families import FAMILIES, family_of, scales
+from edgekit.families import synthetic_tokenizers as vocabulary
 from edgekit.families.base import check_tensors
+from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
+from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage, sentences
 from edgekit.inputs.prompt import encode_siglip, siglip_text
-from edgekit.recipes import choose, recipe
-from edgekit.reference import phantoms
-from edgekit.runtime import torch_reference
-from edgekit.synthesize import all_slots, configuration, normals, scales, shards, synthesize, vocabulary
 
 # Widths that keep the real shapes' traits: query width unequal to the hidden size, 7 layers of which one is global.
 NARROW = """

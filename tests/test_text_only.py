@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 from material import edit_json, photo, read_json
 
-from edgekit import artifact, cli, describe
-from edgekit import manifest as manifests
-from edgekit.checkpoint import open_checkpoint
+from edgekit import cli
+from edgekit.artifacts import manifest as manifests
+from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.commands import describe
 from edgekit.errors import CheckpointError, InputError, UsageError
-from edgekit.families import family_of, medgemma
+from edgekit.families import family_of
+from edgekit.families.gemma3 import family as medgemma
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
+from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Message, Model, Tokens
 from edgekit.runtime.compose import ChatModel

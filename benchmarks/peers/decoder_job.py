@@ -43,7 +43,7 @@ def _decoder(job: dict[str, Any]) -> Decoder:
         model = open_model(folder, level, context=job["context"], runtime="default")
         assert isinstance(model, ChatModel), "a decoder makes a chat model"
         return model.decoder
-    from edgekit.runtime.ort_decoder import OrtDecoder
+    from edgekit.runtime.onnx.decoder import OrtDecoder
 
     opening = prepare(folder, level, context=job["context"])
     files = tuple(folder / file.path for file in opening.parts["decoder"].files)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.cpu import cpu
+from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Encoder, Generation, Message
 from edgekit.runtime.compose import ChatModel
 from edgekit.runtime.open import open_model, prepare

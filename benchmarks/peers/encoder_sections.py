@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from PIL import Image
 from processes import measure, size_of, warm
 
-from edgekit.checkpoint import open_checkpoint
+from edgekit.artifacts.levels import LEVELS
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families import FAMILIES
+from edgekit.full_precision import processors as hf_inputs
+from edgekit.full_precision import streamed
 from edgekit.inputs.image import normalize, to_pixels
 from edgekit.inputs.passage import passage
 from edgekit.inputs.prompt import encode_chat, load_tokenizer
-from edgekit.levels import LEVELS
 from edgekit.metrics import cosine
-from edgekit.runtime import hf_inputs, streamed
 
 JOB = Path(__file__).with_name("encoder_job.py")
 ONNX_LEVELS = tuple(row.name for row in LEVELS.values() if row.format == "onnx")

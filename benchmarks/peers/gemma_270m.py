@@ -27,12 +27,13 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from edgekit import codecs, metrics
-from edgekit.checkpoint import open_checkpoint
+from edgekit import metrics
+from edgekit.artifacts.recipes import recipe
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families import family_of
-from edgekit.gguf_header import GgufHeader, read_header
+from edgekit.formats import codecs
+from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.inputs.passage import sentences
-from edgekit.recipes import recipe
 
 RECIPE = "gemma-3-270m"
 FILE = "gemma-3-270m-q4_k_m.gguf"
@@ -76,7 +77,7 @@ def check(folder: Path, file: Path) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from edgekit.runtime.llamacpp import library
+    from edgekit.runtime.llama.decoder import library
 
     lib = library()
     params = lib.llama_model_default_params()

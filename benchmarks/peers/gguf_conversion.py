@@ -39,12 +39,12 @@ import numpy as np
 from jobs import cell, spread, versions
 from processes import Cost, measure, size_of, warm
 
-from edgekit import codecs
+from edgekit.artifacts.levels import LEVELS
+from edgekit.artifacts.recipes import recipe
 from edgekit.bench.environment import environment
-from edgekit.checkpoint import Checkpoint, open_checkpoint
-from edgekit.gguf_header import GgufHeader, read_header
-from edgekit.levels import LEVELS
-from edgekit.recipes import recipe
+from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from edgekit.formats import codecs
+from edgekit.formats.gguf.header import GgufHeader, read_header
 
 LEVEL_NAMES = ("BF16", "Q8_0", "Q4_0", "Q4_K_M")
 TOGETHER = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")

@@ -36,10 +36,10 @@ from typing import Any
 from jobs import cell, ratios, run_job, spread, table, versions, where
 from processes import Cost, measure, size_of, warm
 
-from edgekit import recipes
+from edgekit.artifacts import recipes
 from edgekit.bench.environment import environment
-from edgekit.checkpoint import open_checkpoint
-from edgekit.cpu import cpu
+from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.machine.cpu import cpu
 
 HERE = Path(__file__).parent
 PEER_PACKAGES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers")

@@ -39,8 +39,8 @@ import encoder_tables
 from encoder_sections import ONNX_LEVELS, Bench
 
 from edgekit.bench.environment import environment
-from edgekit.proof_inputs import given_inputs
-from edgekit.runtime.onnx_encoder import usable
+from edgekit.inputs.samples import given_inputs
+from edgekit.runtime.backends import usable
 
 SECTIONS = ("vision", "siglip", "conversion", "limits", "first_token")
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import PARSERS, AnswerTask, LabelsTask
-from edgekit.reference.vocabulary import Label
+from edgekit.inputs.labels import Label
 from edgekit.runtime.base import Generation, Message, Model
 
 _BATCH = 16  # images classified at once, which bounds memory at full size

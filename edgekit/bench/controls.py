@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoint import open_checkpoint
+from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families import family_of
 from edgekit.runtime.base import Model
 
@@ -43,7 +43,7 @@ LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     """The reference of a checkpoint folder with the matrices of one part rounded."""
     # torch is a matter of the reference alone; listing the ladder must not need it.
-    from edgekit.runtime.torch_reference import compose, load
+    from edgekit.full_precision.model import compose, load
 
     checkpoint = open_checkpoint(source)
     family = family_of(checkpoint.config)

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from edgekit.errors import InputError, UsageError
+from edgekit.inputs import phantoms
 from edgekit.inputs.image import MAX_PIXELS
-from edgekit.reference import phantoms
-from edgekit.reference.vocabulary import BRAIN, CHEST, PHANTOM, Label, in_modality
+from edgekit.inputs.labels import BRAIN, CHEST, PHANTOM, Label, in_modality
 
 RADIOLOGY = "radiology-160.zip"
 
@@ -147,7 +147,7 @@ _ROWS = (
         name="phantoms",
         title="radiograph-like phantoms, drawn by edgekit",
         modality=PHANTOM,
-        citation="edgekit.reference.phantoms; drawn from a seed that nothing was trained on",
+        citation="edgekit.inputs.phantoms; drawn from a seed that nothing was trained on",
         license="as edgekit itself",
         note="drawn, not measured: no statement about patients",
         file=None,

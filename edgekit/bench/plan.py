@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgekit import find
+from edgekit.artifacts import find
 from edgekit.bench import datasets
 from edgekit.bench.rows import Subject
 from edgekit.bench.tasks import Task

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekit import manifest as manifests
-from edgekit import reference as reference_models
+from edgekit import reference_models
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.bench.cells import Opening, identity
 from edgekit.bench.controls import Rounding
-from edgekit.checkpoint import Checkpoint, open_checkpoint
+from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
-from edgekit.manifest import Manifest, Part
 
 _ABILITY = {"logits": "generate", "pooled": "embed_image"}
 

@@ -18,9 +18,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from edgekit import find
+from edgekit.artifacts import find
 from edgekit.errors import UsageError
-from edgekit.reference.vocabulary import parse_finding, parse_yes_no
+from edgekit.inputs.labels import parse_finding, parse_yes_no
 
 Parser = Callable[[str, tuple[str, ...]], str | None]
 

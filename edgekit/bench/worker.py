@@ -76,13 +76,13 @@ def open_row(opening: Opening) -> Model:
     # Imported here: opening an artifact must not pay for torch, in time or in memory.
     if opening.kind == "artifact":
         from edgekit.runtime import open_model
-        from edgekit.runtime.choice import DEFAULT
+        from edgekit.runtime.tuning_results import DEFAULT
 
         # What `edgekit tune` found on this machine must not decide what a record of this level says.
         return open_model(Path(opening.folder), opening.level, runtime=DEFAULT)
     if opening.role and opening.bits and opening.scale:
         return open_control(Path(opening.folder), opening.role, Rounding(opening.bits, opening.scale))
-    from edgekit.runtime.torch_reference import open_reference
+    from edgekit.full_precision.model import open_reference
 
     return open_reference(Path(opening.folder))
 

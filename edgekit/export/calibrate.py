@@ -19,14 +19,15 @@ from edgekit.export import calibration as calibrations
 from edgekit.export.calibration import Calibration
 from edgekit.export.plan import PartPlan
 from edgekit.export.smooth import Channels, smoothing
+from edgekit.full_precision import processors as hf_inputs
+from edgekit.full_precision import streamed
+from edgekit.inputs import phantoms
 from edgekit.inputs.image import ImageLike, load, normalize, to_pixels
+from edgekit.inputs.labels import ALL_LABELS, class_prompts
 from edgekit.inputs.passage import sentences
 from edgekit.inputs.prompt import Message, encode_siglip, load_tokenizer
+from edgekit.inputs.samples import Inputs, name_of
 from edgekit.progress import Progress
-from edgekit.proof_inputs import Inputs, name_of
-from edgekit.reference import phantoms
-from edgekit.reference.vocabulary import ALL_LABELS, class_prompts
-from edgekit.runtime import hf_inputs, streamed
 from edgekit.runtime.base import Float
 
 SEED = 40_260  # of the phantoms; training, proof and benchmarks use others

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.checkpoint import Checkpoint, open_checkpoint
-from edgekit.cpu import give_back_memory
+from edgekit.artifacts.levels import LEVELS
+from edgekit.artifacts.levels import level as level_of
+from edgekit.artifacts.manifest import Gates, Preprocessing, printable
+from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
+from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.export.plan import PartPlan, plan
 from edgekit.families import Family, family_of
 from edgekit.families.base import check_tensors
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.levels import LEVELS
-from edgekit.levels import level as level_of
-from edgekit.manifest import Gates, Preprocessing, printable
-from edgekit.recipes import STAND_IN_KEY, Recipe, choose
+from edgekit.machine.cpu import give_back_memory
 
 _SYNTHESIZED_KL = 0.002  # nats
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.manifest import Manifest
+from edgekit.artifacts.manifest import Manifest
 
 CONTEXT = 8192  # tokens that a server's cache holds: 160 MB for MedGemma 4B's global layers
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from edgekit import codecs
-from edgekit.checkpoint import Checkpoint, Tensor
+from edgekit.artifacts.levels import Level
+from edgekit.checkpoints.checkpoint import Checkpoint, Tensor
 from edgekit.errors import ArtifactError
 from edgekit.export.calibration import Calibration, Factor, Float, exponents_to_factors
 from edgekit.families import Family, Slot
 from edgekit.families.base import tensors_of
-from edgekit.levels import Level
+from edgekit.formats import codecs
 
 Progress = Callable[[int], None]  # called with the number of weights just written
 _GROWTH = {"float16": 2.0, "int4_32": 1.2, "int4_128": 1.2}  # from file to memory; of all other codecs 1

@@ -18,15 +18,15 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from edgekit import __version__
-from edgekit import manifest as manifests
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import FileEntry, Manifest, Part
+from edgekit.artifacts.staging import STAMP, empty, link_or_copy, locked
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import ollama, writers
 from edgekit.export.job import Job
 from edgekit.export.plan import PartPlan
-from edgekit.manifest import FileEntry, Manifest, Part
+from edgekit.inputs.samples import Inputs
 from edgekit.progress import Progress
-from edgekit.proof_inputs import Inputs
-from edgekit.staging import STAMP, empty, link_or_copy, locked
 
 _TOOLS = (
     "gguf",

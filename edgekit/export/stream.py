@@ -21,8 +21,8 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-from edgekit.checkpoint import Checkpoint, Slice
-from edgekit.cpu import cpu
+from edgekit.checkpoints.checkpoint import Checkpoint, Slice
+from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
 
 Encoded = Any  # bytes, or a contiguous array that offers them

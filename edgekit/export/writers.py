@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit import manifest as manifests
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import FileEntry
+from edgekit.artifacts.recipes import Recipe
 from edgekit.export import calibration
 from edgekit.export.plan import PartPlan
-from edgekit.manifest import FileEntry
+from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
-from edgekit.proof_inputs import Inputs, shipped_inputs
-from edgekit.recipes import Recipe
 
 Written = tuple[PartPlan, tuple[FileEntry, ...]]
 
@@ -67,8 +67,8 @@ def requires(plan: PartPlan, recipe: Recipe, folder: Path) -> dict[str, Any]:
     """What a runtime must offer to open this part, whose files are complete."""
     if plan.level.format == "gguf":
         return {"gguf_version": 3, "architecture": plan.family.roles[plan.role].gguf_architecture}
-    from edgekit import onnx_header
-    from edgekit.runtime import ort_support
+    from edgekit.formats.onnx import header as onnx_header
+    from edgekit.runtime.onnx import support as ort_support
 
     graphs = [folder / name for name in names(plan, recipe) if name.endswith(".onnx")]
     return ort_support.requires([onnx_header.read(path) for path in graphs])
@@ -78,7 +78,7 @@ def _gguf(
     plans: Sequence[PartPlan], recipe: Recipe, inputs: Inputs | None, folder: Path, progress: Progress
 ) -> Iterator[Written]:
     """All of them in one pass over the checkpoint."""
-    from edgekit.export import gguf
+    from edgekit.formats.gguf import writer as gguf
 
     paths = {folder / names(plan, recipe)[0]: plan for plan in plans}
     for path, (digest, length) in gguf.write(paths, recipe, progress).items():
@@ -89,7 +89,8 @@ def _onnx(
     plans: Sequence[PartPlan], recipe: Recipe, inputs: Inputs | None, folder: Path, progress: Progress
 ) -> Iterator[Written]:
     """All of them in one pass over the checkpoint, behind those of calibration for each that needs it."""
-    from edgekit.export import calibrate, onnx
+    from edgekit.export import calibrate
+    from edgekit.formats.onnx import writer as onnx
 
     (folder / "onnx").mkdir(exist_ok=True)
     parts = []

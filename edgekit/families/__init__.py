@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families import medgemma, medsiglip
 from edgekit.families.base import Family, Role, Slot
+from edgekit.families.gemma3 import family as medgemma
+from edgekit.families.siglip import family as medsiglip
 
 __all__ = ["FAMILIES", "Family", "Role", "Slot", "family_of"]
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgekit.checkpoint import Checkpoint, Tensor, check_copy
+from edgekit.artifacts.levels import Place
+from edgekit.artifacts.manifest import Output, Preprocessing
+from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy
 from edgekit.errors import CheckpointError
-from edgekit.levels import Place
-from edgekit.manifest import Output, Preprocessing
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import InputError
-from edgekit.manifest import Preprocessing
 
 MAX_PIXELS = 64_000_000  # a 300-megapixel bomb is refused, a whole-slide overview or a mammogram is not
 MIN_SIDE = 2  # a single pixel holds no image; resizing one would pass a constant off as a picture

@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from edgekit.checkpoint import Checkpoint
+from edgekit.artifacts.manifest import Gates, Parity
+from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.export.plan import PartPlan
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.manifest import Gates, Parity
-from edgekit.proof_inputs import Inputs
+from edgekit.inputs.samples import Inputs
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.references import References

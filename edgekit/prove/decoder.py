@@ -11,27 +11,17 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgekit import metrics
+from edgekit.artifacts.manifest import Gates, Parity, Preprocessing
 from edgekit.errors import GateError, InputError
 from edgekit.export.plan import PartPlan
+from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.prompt import Message
-from edgekit.manifest import Gates, Parity, Preprocessing
-from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
+from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.references import References, in_a_file, rounded
-from edgekit.runtime import hf_inputs
-from edgekit.runtime.base import (
-    MOST_ROWS,
-    Decoder,
-    Divides,
-    Embeddings,
-    Encoder,
-    EncoderSpec,
-    Float,
-    Segment,
-    Tokens,
-)
+from edgekit.runtime.base import MOST_ROWS, Decoder, Divides, Embeddings, Encoder, EncoderSpec, Float, Segment, Tokens
 from edgekit.runtime.compose import ChatModel, ChatSettings
 from edgekit.runtime.open import Opening
 

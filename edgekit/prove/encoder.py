@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import metrics
+from edgekit.artifacts.manifest import Gates, Parity
 from edgekit.errors import GateError
 from edgekit.export.plan import PartPlan
+from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt as prompts_
-from edgekit.manifest import Gates, Parity
-from edgekit.proof_inputs import IMAGES_IN_PROMPTS, Inputs
+from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.references import References, rounded
-from edgekit.runtime import hf_inputs
 from edgekit.runtime.base import Float
 from edgekit.runtime.open import Opening
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.checkpoint import Checkpoint
+from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.export.plan import PartPlan
 from edgekit.families import Family
+from edgekit.full_precision import streamed
 from edgekit.progress import Progress
-from edgekit.runtime import streamed
 from edgekit.runtime.base import Float
 
 

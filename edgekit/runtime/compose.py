@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError, InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt
-from edgekit.manifest import Preprocessing
 from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Message, Model, Segment, Tokens
 

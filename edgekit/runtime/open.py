@@ -11,20 +11,21 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgekit import manifest as manifests
-from edgekit.cpu import cpu
-from edgekit.devices import Device
-from edgekit.devices import device as load_device
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
 from edgekit.errors import ArtifactError, EdgekitError, UsageError
+from edgekit.formats.onnx.names import EMBEDDING_STEM, ENCODER_OUTPUTS
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.manifest import FOREIGN, Manifest, Part, Preprocessing
-from edgekit.onnx_names import EMBEDDING_STEM, ENCODER_OUTPUTS
-from edgekit.runtime import choice, guard
+from edgekit.machine.cpu import cpu
+from edgekit.machine.devices import Device
+from edgekit.machine.devices import device as load_device
+from edgekit.runtime import tuning_results as choice
+from edgekit.runtime.backends import ROWS, RUNTIMES, open_encoder
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
-from edgekit.runtime.choice import DecoderChoice, EncoderChoice, LlamaOptions
 from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
-from edgekit.runtime.onnx_encoder import ROWS, RUNTIMES, open_encoder
-from edgekit.runtime.onnx_interface import EncoderFile
+from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.onnx.interface import EncoderFile
+from edgekit.runtime.tuning_results import DecoderChoice, EncoderChoice, LlamaOptions
 
 _DEFAULT_CONTEXT = 4096
 _Count = Annotated[int, Field(gt=0, lt=1 << 24)]
@@ -161,7 +162,7 @@ class Opening:
         """Load the decoder, with the options that were measured to be the fastest here, or the defaults."""
         if self.parts["decoder"].format == "onnx":
             return self._onnx_decoder(image_tokens)
-        from edgekit.runtime.llamacpp import LlamaDecoder
+        from edgekit.runtime.llama.decoder import LlamaDecoder
 
         options = self._llama_options()
         threads, step_threads = (options.threads, options.step_threads) if options else (self.threads, self.threads)
@@ -182,7 +183,7 @@ class Opening:
         return decoder
 
     def _onnx_decoder(self, image_tokens: int) -> Decoder:
-        from edgekit.runtime.ort_decoder import OrtDecoder
+        from edgekit.runtime.onnx.decoder import OrtDecoder
 
         if not (window := self.manifest.settings.get("window")):
             raise ArtifactError(f"{self.folder / manifests.FILE_NAME}: settings.window: none for a decoder in onnx")
@@ -212,7 +213,7 @@ class Opening:
         """Load a vision part of either format; one in GGUF leans on a GGUF decoder."""
         if self.parts["vision"].format == "onnx":
             return self.encoder("vision")
-        from edgekit.runtime.llamacpp import LlamaDecoder, LlamaVision
+        from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
 
         if not isinstance(decoder, LlamaDecoder):
             raise ArtifactError(

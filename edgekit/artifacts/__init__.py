@@ -1,0 +1,1 @@
+"""What an artifact is: its manifest, recipes, levels, and how its files are found and written."""

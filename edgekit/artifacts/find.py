@@ -1,0 +1,65 @@
+"""Where recipes, devices and tasks are found: data that users edit and extend, one TOML file each."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.errors import UsageError
+
+Kind = Literal["exports", "devices", "benchmarks"]
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+
+
+def folders(kind: Kind) -> list[Path]:
+    """The folders searched for this kind, first match wins: $EDGEKIT_HOME, the checkout, the installed package.
+
+    The current directory is never searched: what a command does must not depend on where it is typed.
+    """
+    candidates = [_PACKAGE.parent / kind, _PACKAGE / "data" / kind]
+    if home := os.environ.get("EDGEKIT_HOME"):
+        candidates.insert(0, Path(home) / kind)
+    # A folder beside an installed package could be anybody's; only a checkout has our pyproject.toml next to it.
+    checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
+    return [folder for folder in candidates if folder.is_dir() and (checkout or folder.parent != _PACKAGE.parent)]
+
+
+def names(kind: Kind) -> list[str]:
+    """The names of all files of this kind, sorted."""
+    return sorted({path.stem for folder in folders(kind) for path in folder.glob("*.toml")})
+
+
+def find(kind: Kind, name: str) -> Path:
+    """The TOML file of this kind and name, or `name` itself where it is the path of a TOML file.
+
+    Raises:
+        UsageError: there is none; the message lists the names that exist.
+    """
+    if name.endswith(".toml") and Path(name).is_file():
+        return Path(name)
+    for folder in folders(kind):
+        path = folder / f"{name}.toml"
+        if path.parent == folder and path.is_file():
+            return path
+    noun = {"exports": "recipe", "devices": "device", "benchmarks": "task"}[kind]
+    raise UsageError(
+        f"unknown {noun} {name!r}",
+        allowed=", ".join(names(kind)) or "none is installed",
+        remedy=f"edgekit list {noun}s, or give the path of a .toml file",
+    )
+
+
+def load(kind: Kind, name: str) -> dict[str, Any]:
+    """The parsed TOML of this kind and name.
+
+    Raises:
+        UsageError: no such file, or it is no valid TOML.
+    """
+    path = find(kind, name)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from error

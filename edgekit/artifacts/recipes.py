@@ -1,0 +1,145 @@
+"""Recipes: which checkpoint, its variants, its gates. Data in `exports/<name>.toml`, checked here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgekit.artifacts import find
+from edgekit.artifacts.levels import level
+from edgekit.artifacts.manifest import Gates
+from edgekit.errors import UsageError
+
+STAND_IN_KEY = "edgekit_stand_in"  # what config.json says of a checkpoint that `edgekit synthesize` wrote
+
+
+class Recipe(BaseModel):
+    """One model that edgekit can export.
+
+    Attributes:
+        name: the recipe's file name.
+        family: a name in `edgekit.families.FAMILIES`.
+        stem: the stem of the files that are written.
+        match: dotted keys of config.json and the values that mark a checkpoint as this recipe's.
+        variant: name -> {role: level}.
+        default: the variant that is opened when none is named.
+        on_request: variants so large that they are exported only when named. An heir may have dropped some of them.
+        license: the notice that goes with every artifact.
+        config: config.json as the hub has it: the model's shape, for `edgekit synthesize`.
+        generation: what generation_config.json says beyond the family's own.
+        stand_in: why this is not the real model, or None. Shown at every open.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    family: str
+    title: str
+    stem: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    source: str
+    license: str
+    stand_in: str | None = None
+    match: Mapping[str, Any]
+    default: str
+    variant: Mapping[str, Mapping[str, str]]
+    on_request: tuple[str, ...] = ()
+    gates: Gates = Gates()
+    config: Mapping[str, Any] = Field(default_factory=dict)
+    generation: Mapping[str, Any] = Field(default_factory=dict)
+
+    @property
+    def unasked(self) -> tuple[str, ...]:
+        """The variants that are exported when none is named."""
+        return tuple(name for name in self.variant if name not in self.on_request)
+
+
+def recipe(name: str) -> Recipe:
+    """The recipe of this name, checked. `extends = "other"` takes from another recipe what this one does not state.
+
+    Raises:
+        UsageError: there is no such recipe, or its file is wrong; the message names the key.
+    """
+    data = _stated(name, ())
+    try:
+        loaded = Recipe.model_validate({"name": find.find("exports", name).stem, **data})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UsageError(f"recipe {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for variant, parts in loaded.variant.items():
+        for role, level_name in parts.items():
+            try:
+                level(level_name)
+            except UsageError as error:
+                raise UsageError(
+                    f"recipe {name}, variant {variant}, {role}: {error.message}", allowed=error.allowed
+                ) from error
+    if loaded.default not in loaded.variant:
+        raise UsageError(f"recipe {name}: default {loaded.default!r} is no variant", allowed=", ".join(loaded.variant))
+    if loaded.default in loaded.on_request:
+        raise UsageError(
+            f"recipe {name}: default {loaded.default!r} is exported on request only", allowed=", ".join(loaded.unasked)
+        )
+    return loaded
+
+
+def _stated(name: str, descendants: tuple[str, ...]) -> dict[str, Any]:
+    """What a recipe states, on top of what the recipe that it extends states.
+
+    A key replaces the inherited one whole, so that variants and gates can be dropped, too; only `config`, where one
+    size of a model differs from another in a few numbers, is merged key by key.
+    """
+    if name in descendants:
+        raise UsageError(f"recipe {descendants[0]}: extends itself: {' -> '.join((*descendants, name))}")
+    data = find.load("exports", name)
+    if (parent := data.pop("extends", None)) is None:
+        return data
+    if not isinstance(parent, str):
+        raise UsageError(f"recipe {name}: extends: {parent!r:.80}", allowed="the name of a recipe")
+    inherited = _stated(parent, (*descendants, name))
+    return {**inherited, **data, "config": _merged(inherited.get("config", {}), data.get("config", {}))}
+
+
+def _merged(under: Any, over: Any) -> Any:
+    """Two JSON values: objects merge key by key, of anything else the second counts."""
+    if not (isinstance(under, dict) and isinstance(over, dict)):
+        return over
+    return {**under, **{key: _merged(under.get(key), value) for key, value in over.items()}}
+
+
+def lookup(config: Mapping[str, Any], dotted: str) -> Any:
+    """The value at a dotted key of a nested mapping, None where it is absent."""
+    value: Any = config
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
+    """Whether a config.json has every value that the recipe demands."""
+    return all(lookup(config, key) == expected for key, expected in candidate.match.items())
+
+
+def choose(config: Mapping[str, Any], name: str | None) -> Recipe:
+    """The named recipe, or the only one that matches this config.json. A stand-in may have fewer layers than its model.
+
+    Raises:
+        UsageError: none matches, several match, or the named one does not.
+    """
+    if name is not None:
+        chosen = recipe(name)
+        wrong = [
+            f"{k} = {lookup(config, k)!r}, not {v!r}"
+            for k, v in chosen.match.items()
+            if lookup(config, k) != v and not (STAND_IN_KEY in config and k.endswith("num_hidden_layers"))
+        ]
+        if wrong:
+            raise UsageError(f"recipe {chosen.name} does not fit this checkpoint: {'; '.join(wrong)}")
+        return chosen
+    fitting = [candidate for candidate in map(recipe, find.names("exports")) if matches(candidate, config)]
+    if len(fitting) == 1:
+        return fitting[0]
+    known = ", ".join(candidate.name for candidate in fitting) or ", ".join(find.names("exports"))
+    problem = "several recipes match this checkpoint" if fitting else "no recipe matches this checkpoint"
+    raise UsageError(problem, allowed=known, remedy="name one with --recipe, or write one (see README)")

@@ -1,0 +1,1 @@
+"""Checkpoints: safetensors, read with bounds and in slices, and the hub."""

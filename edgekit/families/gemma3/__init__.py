@@ -1,0 +1,1 @@
+"""Gemma 3: MedGemma, and the decoder alone."""

@@ -1,0 +1,216 @@
+"""The vocabulary of a GGUF file: token, score and type for every row of the embedding.
+
+It comes from tokenizer.model. Checkpoints that transformers saved have none: then it is rebuilt from tokenizer.json,
+and refused unless llama.cpp tokenizes by it as Hugging Face's tokenizer does.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from edgekit.artifacts.manifest import sha256_file
+from edgekit.checkpoints.checkpoint import Checkpoint, read_json
+from edgekit.errors import CheckpointError
+from edgekit.export.plan import PartPlan
+from edgekit.families.base import Config, TokenId, validate
+from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.tokenizer_texts import COUNT, texts
+
+_FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+_SPACE = "\u2581"  # SentencePiece's
+
+
+class Vocabulary(NamedTuple):
+    """One entry for each row of the embedding, types as gguf.TokenType has them."""
+
+    tokens: list[bytes]
+    scores: list[float]
+    types: list[int]
+
+
+class _AddedToken(Config):
+    content: str
+    special: bool = False
+
+
+class _NumberedToken(_AddedToken):
+    id: TokenId
+
+
+class _TokenizerConfig(Config):
+    added_tokens_decoder: dict[TokenId, _AddedToken] = Field(default_factory=dict)
+
+
+class _TokenizerJson(Config):
+    added_tokens: list[_NumberedToken] = Field(default_factory=list)
+
+
+class _Bpe(Config):
+    type: Literal["BPE"]
+    byte_fallback: Literal[True]
+    vocab: dict[str, TokenId]
+
+
+class _BpeJson(_TokenizerJson):
+    model: _Bpe
+
+
+def notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """What users should know about the vocabulary of this checkpoint's GGUF files."""
+    if checkpoint.path("tokenizer.model"):
+        return ()
+    return (f"no tokenizer.model: the vocabulary is rebuilt from tokenizer.json and checked on {COUNT:,} texts",)
+
+
+def vocabulary(plan: PartPlan) -> Vocabulary:
+    """Tokens, scores and types for every row of the embedding.
+
+    Rows beyond the tokenizer's are padding. Tokens that tokenizer.json or tokenizer_config.json adds are control tokens
+    if special, else user-defined: llama.cpp must never split them, and must not read control tokens from a user's text.
+
+    Raises:
+        CheckpointError: there is a token beyond the embedding, or a rebuilt vocabulary gives other ids.
+    """
+    root = plan.checkpoint.root
+    hashes = tuple(sha256_file(root / name) if (root / name).is_file() else None for name in _FILES)
+    return _vocabulary(root, hashes, plan.config.text_config.vocab_size, plan.family.unused_tokens)
+
+
+@lru_cache(maxsize=1)  # for all levels of one export
+def _vocabulary(root: Path, hashes: tuple[str | None, ...], rows: int, unused: frozenset[str]) -> Vocabulary:
+    original, tokenizer, config = (root / name if found else None for name, found in zip(_FILES, hashes, strict=True))
+    if tokenizer is None:
+        raise CheckpointError(f"{root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too")
+    found = _from_sentencepiece(original, rows) if original else _from_json(tokenizer, rows)
+    added: dict[int, _AddedToken] = {
+        token.id: token for token in validate(_TokenizerJson, read_json(tokenizer), tokenizer.name).added_tokens
+    }
+    if config:
+        added |= validate(_TokenizerConfig, read_json(config), config.name).added_tokens_decoder
+    here = {index: token for index, token in added.items() if index < rows or token.content not in unused}
+    _add(found, here, root)
+    if original is None:
+        _check(found, tokenizer, [token.content for token in here.values() if token.special])
+    return found
+
+
+def add_tokenizer(writer: Any, found: Vocabulary, root: Path) -> None:
+    """Write the tokenizer's keys into a GGUF header.
+
+    Raises:
+        CheckpointError: a token of the format is missing.
+    """
+    tokens, scores, types = found
+    writer.add_tokenizer_model("llama")  # SentencePiece
+    writer.add_tokenizer_pre("default")
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(types)
+    missing = [name for name in ("<bos>", "<eos>", "<unk>", "<pad>") if name.encode() not in tokens]
+    if missing:
+        raise CheckpointError(f"{root}: the tokenizer has no {', '.join(missing)}")
+    writer.add_bos_token_id(tokens.index(b"<bos>"))
+    writer.add_eos_token_id(tokens.index(b"<eos>"))
+    writer.add_unk_token_id(tokens.index(b"<unk>"))
+    writer.add_pad_token_id(tokens.index(b"<pad>"))
+    writer.add_add_bos_token(True)
+    writer.add_add_eos_token(False)
+    writer.add_add_sep_token(False)
+    writer.add_add_space_prefix(False)
+
+
+def _padding(rows: int) -> Vocabulary:
+    import gguf
+
+    tokens = [f"[PAD{i}]".encode() for i in range(rows)]
+    return Vocabulary(tokens, [-10000.0] * rows, [int(gguf.TokenType.UNUSED)] * rows)
+
+
+def _from_sentencepiece(path: Path, rows: int) -> Vocabulary:
+    import gguf
+    from sentencepiece import SentencePieceProcessor
+
+    kinds = gguf.TokenType
+    pieces = SentencePieceProcessor()
+    try:
+        pieces.LoadFromFile(str(path))
+    except (RuntimeError, OSError) as error:
+        raise CheckpointError(f"{path}: not a SentencePiece model: {error}") from error
+    if len(pieces) > rows:
+        raise CheckpointError(f"{path}: {len(pieces)} tokens, the embedding has {rows} rows")
+    ids = list(range(len(pieces)))
+    types = [int(kinds.NORMAL)] * len(ids)
+    for test, kind in (
+        (pieces.IsUnknown, kinds.UNKNOWN),
+        (pieces.IsControl, kinds.CONTROL),
+        (pieces.IsUnused, kinds.UNUSED),
+        (pieces.IsByte, kinds.BYTE),
+    ):
+        types = [int(kind) if true else old for true, old in zip(test(ids), types, strict=True)]
+    found = _padding(rows)
+    found.tokens[: len(ids)] = [piece.encode() for piece in pieces.IdToPiece(ids)]
+    found.scores[: len(ids)], found.types[: len(ids)] = pieces.GetScore(ids), types
+    return found
+
+
+def _from_json(path: Path, rows: int) -> Vocabulary:
+    """Gemma's pieces are numbered in the order of their merges, so a lower id is a better score."""
+    import gguf
+
+    found = _padding(rows)
+    for token, i in validate(_BpeJson, read_json(path), path.name).model.vocab.items():
+        if i >= rows:
+            raise CheckpointError(f"{path}: token {token!r} has id {i}, the embedding has {rows} rows")
+        byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
+        kind = gguf.TokenType.BYTE if byte else gguf.TokenType.NORMAL
+        found.tokens[i], found.scores[i], found.types[i] = token.encode(), -float(i), int(kind)
+    return found
+
+
+def _add(found: Vocabulary, added: dict[int, _AddedToken], root: Path) -> None:
+    import gguf
+
+    for index, token in added.items():
+        if index >= len(found.tokens):
+            raise CheckpointError(
+                f"{root}: token {token.content!r} has id {index}, the embedding has {len(found.tokens)} rows"
+            )
+        text = token.content if token.special else token.content.replace(_SPACE, " ")
+        kind = gguf.TokenType.CONTROL if token.special else gguf.TokenType.USER_DEFINED
+        found.tokens[index], found.scores[index], found.types[index] = text.encode(), -1000.0, int(kind)
+
+
+def _check(found: Vocabulary, tokenizer: Path, special: list[str]) -> None:
+    """Compare llama.cpp's ids by this vocabulary with those of Hugging Face's tokenizer.
+
+    Raises:
+        CheckpointError: they differ for a text.
+    """
+    import gguf
+
+    from edgekit.runtime.llama.decoder import tokenize
+
+    pieces = [token.decode().replace(_SPACE, " ") for token in found.tokens]
+    compared = texts(pieces, special)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vocabulary.gguf"
+        writer = gguf.GGUFWriter(path, "gemma3")
+        add_tokenizer(writer, found, tokenizer.parent)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        writer.close()
+        ours = tokenize(path, compared)
+    expected = load_tokenizer(tokenizer).encode_batch(compared, add_special_tokens=False)
+    wrong = [text for text, ids, other in zip(compared, ours, expected, strict=True) if ids != other.ids]
+    if wrong:
+        raise CheckpointError(
+            f"{tokenizer}: a vocabulary rebuilt from it gives other ids for {len(wrong)} of {len(compared)} texts, "
+            f"the first {wrong[0][:60]!r}",
+            remedy="put the tokenizer.model of the model that this one was made from beside it",
+        )

@@ -1,0 +1,1 @@
+"""SigLIP: MedSigLIP, and the tower that MedGemma sees with."""

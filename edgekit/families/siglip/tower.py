@@ -1,0 +1,127 @@
+"""The SigLIP so400m vision tower, which MedGemma and MedSigLIP share: its configuration and its tensors."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from edgekit.artifacts.levels import Place
+from edgekit.families.base import Config, Count, Slot
+
+
+class EncoderConfig(Config):
+    """What vision and text towers have in common."""
+
+    hidden_size: Count
+    intermediate_size: Count
+    num_hidden_layers: int = Field(gt=0, le=1000)
+    num_attention_heads: Count
+    layer_norm_eps: float = Field(default=1e-6, gt=0)
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
+
+    @model_validator(mode="after")
+    def _heads_divide_the_width(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} in {self.num_attention_heads} num_attention_heads")
+        return self
+
+
+class VisionConfig(EncoderConfig):
+    """`vision_config` of either family; the defaults are those of transformers' SiglipVisionConfig."""
+
+    image_size: Count
+    patch_size: Count
+    num_channels: Literal[3] = 3
+
+    @property
+    def patches(self) -> int:
+        """Patches of one image, the length of the position embedding."""
+        return (self.image_size // self.patch_size) ** 2
+
+
+def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) -> list[Slot]:
+    """The transformer layers of one tower (vision and text are built alike).
+
+    Args:
+        prefix: of the checkpoint's names, up to `encoder.`.
+        blocks: of GGUF's names, up to the layer's number.
+    """
+    slots = []
+    shapes = {
+        "self_attn.q_proj": (hidden, hidden),
+        "self_attn.k_proj": (hidden, hidden),
+        "self_attn.v_proj": (hidden, hidden),
+        "self_attn.out_proj": (hidden, hidden),
+        "mlp.fc1": (mlp, hidden),
+        "mlp.fc2": (hidden, mlp),
+    }
+    gguf = {
+        "self_attn.q_proj": "attn_q",
+        "self_attn.k_proj": "attn_k",
+        "self_attn.v_proj": "attn_v",
+        "self_attn.out_proj": "attn_out",
+        "mlp.fc1": "ffn_up",
+        "mlp.fc2": "ffn_down",
+    }
+    # so400m's MLP width, 4304, is no multiple of a block; zeros beyond it change nothing, since gelu(0) = 0.
+    padded = {"mlp.fc1": 0, "mlp.fc2": 1}
+    # Attention mixes tokens, never channels, so the output's channels are the values'; gelu stands before fc2.
+    follows = {
+        **dict.fromkeys(("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "layer_norm1"),
+        "self_attn.out_proj": "self_attn.v_proj",
+        "mlp.fc1": "layer_norm2",
+    }
+    for layer in range(layers):
+        source, target = f"{prefix}encoder.layers.{layer}.", f"{blocks}{layer}."
+        place = Place(layer, layers)
+        for norm, name in (("layer_norm1", "ln1"), ("layer_norm2", "ln2")):
+            slots.append(Slot(f"{source}{norm}.weight", (hidden,), "norm", f"{target}{name}.weight", keep="F32"))
+            slots.append(Slot(f"{source}{norm}.bias", (hidden,), "bias", f"{target}{name}.bias", keep="F32"))
+        for matrix, shape in shapes.items():
+            name, axis, before = f"{target}{gguf[matrix]}", padded.get(matrix), follows.get(matrix)
+            slots.append(
+                Slot(
+                    f"{source}{matrix}.weight",
+                    shape,
+                    gguf[matrix],
+                    f"{name}.weight",
+                    place=place,
+                    padded=axis,
+                    follows=(f"{source}{before}.weight", f"{source}{before}.bias") if before else (),
+                )
+            )
+            slots.append(
+                Slot(
+                    f"{source}{matrix}.bias",
+                    shape[:1],
+                    "bias",
+                    f"{name}.bias",
+                    keep="F32",
+                    padded=0 if axis == 0 else None,
+                )
+            )
+    return slots
+
+
+def vision_slots(prefix: str, vision: VisionConfig) -> list[Slot]:
+    """The vision tower up to its last layer norm."""
+    hidden, patch = vision.hidden_size, vision.patch_size
+    embeddings = f"{prefix}embeddings."
+    return [
+        # llama.cpp convolves with F32 or F16 kernels only, and adds positions in F32.
+        Slot(
+            f"{embeddings}patch_embedding.weight", (hidden, 3, patch, patch), "patch", "v.patch_embd.weight", keep="F32"
+        ),
+        Slot(f"{embeddings}patch_embedding.bias", (hidden,), "bias", "v.patch_embd.bias", keep="F32"),
+        Slot(
+            f"{embeddings}position_embedding.weight",
+            (vision.patches, hidden),
+            "position",
+            "v.position_embd.weight",
+            keep="F32",
+        ),
+        *encoder_slots(prefix, "v.blk.", hidden, vision.intermediate_size, vision.num_hidden_layers),
+        Slot(f"{prefix}post_layernorm.weight", (hidden,), "norm", "v.post_ln.weight", keep="F32"),
+        Slot(f"{prefix}post_layernorm.bias", (hidden,), "bias", "v.post_ln.bias", keep="F32"),
+    ]

@@ -1,0 +1,58 @@
+"""Gemma's tokenizer from the vocabulary in a GGUF file."""
+
+from __future__ import annotations
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+
+from edgekit.errors import ArtifactError
+from edgekit.formats.gguf.header import GgufHeader
+
+_MAX_PIECE = 1024  # characters
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # llama_token_type
+
+
+def tokenizer_of(header: GgufHeader) -> Tokenizer:
+    """A tokenizer that gives the ids that llama.cpp gives.
+
+    A SentencePiece model of BPE kind merges the neighbours whose union has the best score. The same as ranked merges:
+    every way to split a piece into two pieces, the best pieces first (Hugging Face's Gemma converter does it so).
+
+    Raises:
+        ArtifactError: the vocabulary is of another kind, or contradicts itself.
+    """
+    kind = header.text("tokenizer.ggml.model")
+    if kind != "llama":
+        raise ArtifactError(f"{header.path}: a tokenizer of kind {kind!r}", allowed="llama, which is SentencePiece")
+    tokens = header.texts("tokenizer.ggml.tokens")
+    scores = header.numbers("tokenizer.ggml.scores", len(tokens))
+    types = header.numbers("tokenizer.ggml.token_type", len(tokens))
+    unknown = header.integer("tokenizer.ggml.unknown_token_id")
+    if unknown >= len(tokens):
+        raise ArtifactError(f"{header.path}: the unknown token is {unknown}", allowed=f"below {len(tokens)}")
+    model = models.BPE(
+        vocab={token: i for i, token in enumerate(tokens)},
+        merges=_merges({token: i for i, token in enumerate(tokens) if types[i] == _NORMAL}, scores),
+        unk_token=tokens[unknown],
+        fuse_unk=True,
+        byte_fallback=True,
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    named = [(token, kind) for token, kind in zip(tokens, types, strict=True) if token]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token, kind in named if kind == _USER_DEFINED])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token, kind in named if kind in (_UNKNOWN, _CONTROL)]
+    )
+    return tokenizer
+
+
+def _merges(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
+    if (longest := max(map(len, ids), default=0)) > _MAX_PIECE:  # all its splits are tried
+        raise ArtifactError(f"the vocabulary has a token of {longest} characters", allowed=f"at most {_MAX_PIECE}")
+    merges: list[tuple[str, str]] = []
+    for piece in sorted(ids, key=lambda piece: -scores[ids[piece]]):
+        pairs = ((piece[:end], piece[end:]) for end in range(1, len(piece)))
+        found = [(left, right) for left, right in pairs if left in ids and right in ids]
+        merges += sorted(found, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+    return merges

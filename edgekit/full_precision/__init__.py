@@ -1,0 +1,1 @@
+"""transformers in float32, the model that every artifact is compared with."""

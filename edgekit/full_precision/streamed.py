@@ -1,0 +1,196 @@
+"""transformers' own model with weights that come and go, so that its size is not bounded by memory.
+
+The model is built without memory for its parameters. Each module that owns some gets them from the checkpoint when it
+runs, as a level's codecs preserve them, and loses them after. So masks, positions, attention and whatever else happens
+between the modules is transformers' code at every size, and one matrix is in memory at a time. A pass reads every
+weight once, whatever its batch holds: all prompts, or all images, belong into one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.checkpoints.checkpoint import Checkpoint, Tensor
+from edgekit.errors import CheckpointError
+from edgekit.families import Family
+from edgekit.formats import codecs
+from edgekit.full_precision.model import build, torch
+from edgekit.machine.cpu import cpu
+from edgekit.runtime.base import Float
+
+_SLICE = 2 * 1024 * 1024  # weights that one thread takes at a time
+_BLOCK = 8192  # rows of an output head at a time: 84 MB at a width of 2560
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's tensors by canonical name, as codecs preserve them, read anew each time.
+
+    Attributes:
+        codec_by_name: canonical name -> codec; what has none is read as it is.
+        prepare: canonical name, rows of the tensor, number of the first -> what the codec gets of them.
+    """
+
+    checkpoint: Checkpoint
+    family: Family
+    codec_by_name: Mapping[str, str] = field(default_factory=dict)
+    prepare: Callable[[str, Float, int], Float] = lambda name, rows, start: rows
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """The stored tensors by canonical name."""
+        stored = self.checkpoint.tensors.items()
+        return {canonical: tensor for name, tensor in stored if (canonical := self.family.canonical(name))}
+
+    def read(self, name: str) -> Float:
+        """A whole tensor.
+
+        Raises:
+            CheckpointError: the checkpoint has none of this name, or its file is damaged.
+        """
+        tensor = self._tensor(name)
+        return self._read(tensor, name, 0, tensor.shape[0])
+
+    def rows(self, name: str, ids: NDArray[np.int64]) -> Float:
+        """Some rows of a table, [len(ids), width]; rows are quantized one by one, so the others need no reading.
+
+        Args:
+            ids: ascending.
+        """
+        runs = np.split(ids, np.flatnonzero(np.diff(ids) != 1) + 1)
+        tensor = self._tensor(name)
+        return np.concatenate([self._read(tensor, name, int(run[0]), int(run[-1]) + 1) for run in runs])
+
+    def blocks(self, name: str) -> Iterator[Float]:
+        """A table in blocks of rows."""
+        tensor = self._tensor(name)
+        for start in range(0, tensor.shape[0], _BLOCK):
+            yield self._read(tensor, name, start, min(start + _BLOCK, tensor.shape[0]))
+
+    def _tensor(self, name: str) -> Tensor:
+        if name not in self.tensors:
+            raise CheckpointError(f"{self.checkpoint.root}: tensor {name} is missing")
+        return self.tensors[name]
+
+    def _read(self, tensor: Tensor, name: str, first: int, last: int) -> Float:
+        """Rows `first` to `last`, on all cores: K-quants take longer than the layer that they are for."""
+        codec = self.codec_by_name.get(name, "F32")
+        step = max(1, _SLICE * tensor.shape[0] // tensor.size)
+        read = np.empty((last - first, *tensor.shape[1:]), np.float32)
+
+        def fill(start: int) -> None:
+            end = min(start + step, last)
+            rows = self.prepare(name, self.checkpoint.read(_part(tensor, start, end)), start)
+            read[start - first : end - first] = codecs.roundtrip(rows, codec)
+
+        with ThreadPoolExecutor(cpu().usable_cores) as pool:
+            list(pool.map(fill, range(first, last, step)))  # a list, so that errors come out
+        return read
+
+
+def _part(tensor: Tensor, start: int, end: int) -> Tensor:
+    """Rows `start` to `end` of a tensor, where they lie in its file."""
+    row = tensor.bytes // tensor.shape[0]
+    shape = (end - start, *tensor.shape[1:])
+    return replace(tensor, shape=shape, offset=tensor.offset + start * row, bytes=(end - start) * row)
+
+
+def model(config: Any, weights: Weights, done: Callable[[], None] = lambda: None) -> Any:
+    """transformers' model, float32, whose modules hold weights only while they run.
+
+    The output head is left out, for it is large and the embedding again: `logits` computes what it would.
+
+    Args:
+        done: called for each tensor that was read.
+
+    Raises:
+        CheckpointError: the model lacks a place for a tensor of the checkpoint.
+    """
+    th = torch()
+    family = weights.family
+    built = _without_memory(th, family, config)
+    seen = set()
+    for prefix, module in built.named_modules():
+        # This one module uses its submodule's parameters without running the submodule.
+        deep = isinstance(module, th.nn.MultiheadAttention)
+        path = f"{prefix}." if prefix else ""
+        found = {name: family.canonical(path + name) for name, _ in module.named_parameters(recurse=deep)}
+        names = {name: canonical for name, canonical in found.items() if canonical}
+        seen |= set(names.values())
+        if isinstance(module, th.nn.Embedding):
+            _look_up(th, module, names["weight"], weights, done)
+        elif names:
+            _fetch(th, module, names, weights, done)
+    if missing := set(weights.tensors) - seen:
+        raise CheckpointError(f"{weights.checkpoint.root}: transformers has no place for {sorted(missing)[0]}")
+    return built.eval()
+
+
+def logits(weights: Weights, table: str, hidden: Float) -> Iterator[tuple[slice, Float]]:
+    """What the tied embedding `table` makes of final hidden states [n, width]: columns, and logits [n, columns]."""
+    start = 0
+    for block in weights.blocks(table):
+        yield slice(start, start + len(block)), hidden @ block.T
+        start += len(block)
+
+
+def _without_memory(th: Any, family: Family, config: Any) -> Any:
+    """The model with its parameters on torch's meta device; what it computes from its configuration is real."""
+
+    def strip(module: Any, name: str, parameter: Any) -> Any:
+        return th.nn.Parameter(th.empty_like(parameter, device="meta"), requires_grad=False)
+
+    handle = th.nn.modules.module.register_module_parameter_registration_hook(strip)
+    try:
+        return build(family, config)
+    finally:
+        handle.remove()
+
+
+def _fetch(th: Any, module: Any, names: Mapping[str, str], weights: Weights, done: Callable[[], None]) -> None:
+    """Give a module its parameters before it runs, and take them back after."""
+    empty = {name: module.get_parameter(name) for name in names}
+
+    def place(name: str, parameter: Any) -> None:
+        path, _, leaf = name.rpartition(".")
+        setattr(module.get_submodule(path), leaf, parameter)
+
+    def before(*_: Any) -> None:
+        for name, canonical in names.items():
+            place(name, _parameter(th, weights.read(canonical).reshape(empty[name].shape)))
+            done()
+
+    def after(*_: Any) -> None:
+        for name, parameter in empty.items():
+            place(name, parameter)
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)
+
+
+def _look_up(th: Any, module: Any, canonical: str, weights: Weights, done: Callable[[], None]) -> None:
+    """Give a table the rows that are asked for, and nothing else: Gemma's vocabulary would take 2.7 GB."""
+    empty = module.weight
+
+    def before(_: Any, arguments: tuple[Any, ...]) -> Any:
+        ids, position = th.unique(arguments[0], return_inverse=True)
+        module.weight = _parameter(th, weights.rows(canonical, ids.numpy()))
+        done()
+        return (position,)
+
+    def after(*_: Any) -> None:
+        module.weight = empty
+
+    module.register_forward_pre_hook(before)
+    module.register_forward_hook(after)
+
+
+def _parameter(th: Any, array: Float) -> Any:
+    return th.nn.Parameter(th.from_numpy(array), requires_grad=False)

@@ -1,0 +1,257 @@
+"""Make an artifact: plan, write into a staging folder, prove what was written, publish it in one step.
+
+Publishing is one rename, or, where DIR already holds an artifact of the same source, links to the new files and then
+the manifest, replaced atomically. Bad input and failed gates leave nothing behind.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.levels import level as level_of
+from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.artifacts.staging import link_or_copy, place_of
+from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.export import calibration, stage
+from edgekit.export.job import Job, resolve
+from edgekit.export.plan import PartPlan, plan
+from edgekit.families import FAMILIES
+from edgekit.inputs.samples import Inputs, shipped_inputs
+from edgekit.machine.cpu import memory
+from edgekit.progress import Progress
+from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
+from edgekit.runtime.open import prepare
+from edgekit.runtime.tuning_results import DEFAULT
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What one export published."""
+
+    folder: Path
+    manifest: Manifest
+    added: tuple[Part, ...]
+
+
+def export(
+    source: Path,
+    folder: Path,
+    *,
+    recipe_name: str | None = None,
+    levels: Sequence[str] = (),
+    parts: Mapping[str, str] | None = None,
+    prove: bool = True,
+    fresh: bool = False,
+    inputs: Inputs | None = None,
+    progress: Progress | None = None,
+) -> Exported:
+    """Convert a checkpoint into an artifact folder, proven unless told otherwise.
+
+    Args:
+        source: a checkpoint folder.
+        folder: the artifact; created, or added to where it holds an artifact of the same source.
+        levels: variants of the recipe; all that it does not keep for request for none.
+        parts: role -> level, to be used in place of each variant's own choice.
+        fresh: forget what an interrupted run left.
+        inputs: what the proof compares on, and calibration measures; what comes with edgekit for None.
+
+    Raises:
+        CheckpointError, UsageError: the source or a name is wrong, or a part that is there was calibrated on others
+            than these inputs.
+        ArtifactError: the folder holds something else.
+        GateError: a part differs from its original; nothing is published.
+    """
+    progress = progress or Progress()
+    job = resolve(source, recipe_name, levels, parts or {})
+    if left_out := [name for name in job.recipe.variant if not levels and name in job.recipe.on_request]:
+        progress.note(f"left out, for they are large: {', '.join(left_out)}; --level NAME exports them")
+    if inputs and not prove and all(plan.level.activations != "static" for plan in job.plans()):
+        raise UsageError("nothing of these levels is measured on inputs", remedy="without --images and --text")
+    compared = (inputs or shipped_inputs()) if prove else None
+    if compared:
+        check_inputs(job.checkpoint, job.config, compared)
+    folder = folder.resolve()
+    staging = place_of(folder)
+    try:
+        with stage.staged(staging, job, fresh):
+            existing = _existing(folder, job)
+            stage.copy_existing(folder, existing, staging)
+            plans = {p.key: p for p in job.plans()}
+            made = stage.find_parts(existing, list(plans.values()), inputs)
+            new = [plan for key, plan in plans.items() if key not in made]
+            made |= stage.write_parts(job, new, inputs, staging, progress)
+            support = stage.copy_support(job, staging)
+            job.checkpoint.check_unchanged()
+            manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
+            manifests.write(staging, manifest)
+            if compared:
+                manifest = _prove(staging, manifest, plans, compared, progress)
+            _publish(staging, folder, existing, manifest)
+    finally:
+        progress.finish()
+    fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
+    return Exported(folder, manifest, tuple(part for part in manifest.parts if part.id in fresh_ids))
+
+
+def prove(
+    folder: Path,
+    source: Path,
+    *,
+    levels: Sequence[str] = (),
+    inputs: Inputs | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Prove an artifact that exists, and record the result in its manifest.
+
+    Raises:
+        UsageError: `source` is not what the artifact was made from, a level is unknown here, or others made the files.
+        GateError: a part differs from its original; the manifest is left as it was.
+    """
+    progress = progress or Progress()
+    manifest = manifests.read(folder)
+    if manifest.foreign:
+        raise UsageError(f"{folder}: {manifests.FOREIGN}", remedy="export the original checkpoint instead")
+    checkpoint = open_checkpoint(source)
+    if checkpoint.sha256 != manifest.source.sha256:
+        raise UsageError(
+            f"{source}: is not the checkpoint that {folder} was made from",
+            allowed=f"one with the hash {manifest.source.sha256[:16]}...",
+        )
+    family = FAMILIES[manifest.family]
+    config = family.parse(checkpoint.config)
+    inputs = inputs or shipped_inputs()
+    check_inputs(checkpoint, config, inputs)
+    variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
+    wanted = {part.id: part for parts in variants.values() for part in parts.values()}
+    plans = {(p.role, p.level): plan(family, p.role, config, checkpoint, level_of(p.level)) for p in wanted.values()}
+    unproven = manifest.model_copy(
+        update={
+            "parts": tuple(
+                part.model_copy(update={"parity": None}) if part.id in wanted else part for part in manifest.parts
+            )
+        }
+    )
+    try:
+        proven = _prove(folder, unproven, plans, inputs, progress, tuple(levels))
+    finally:
+        progress.finish()
+    parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
+    current = manifests.read(folder)  # an export may have added levels meanwhile
+    parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in current.parts)
+    current = current.model_copy(update={"parts": parts})
+    manifests.write(folder, current)
+    return current
+
+
+def _existing(folder: Path, job: Job) -> Manifest | None:
+    """The artifact that is already there, if it is one that this job may add to."""
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: is a file", allowed="a folder, or a name that is free")
+    if not any(folder.iterdir()):
+        return None
+    if not (folder / manifests.FILE_NAME).is_file():
+        raise ArtifactError(
+            f"{folder}: is not empty and holds no artifact", allowed="an empty folder, or a name that is free"
+        )
+    manifest = manifests.read(folder)
+    if manifest.source.sha256 != job.checkpoint.sha256 or manifest.recipe != job.recipe.name:
+        raise ArtifactError(
+            f"{folder}: holds {manifest.recipe} from the source {manifest.source.sha256[:16]}..., not this one",
+            remedy="export to another folder",
+        )
+    try:  # support files are written anew
+        manifests.verify(folder, tuple(file for part in manifest.parts for file in part.files))
+    except ArtifactError as error:
+        raise ArtifactError(error.message, remedy=f"remove {folder} and export all its levels again") from error
+    return manifest
+
+
+def _prove(
+    folder: Path,
+    manifest: Manifest,
+    plans: Mapping[tuple[str, str], PartPlan],
+    inputs: Inputs,
+    progress: Progress,
+    variants: Sequence[str] = (),
+) -> Manifest:
+    """Prove every part that has no parity yet, each opened as part of a variant that contains it.
+
+    Args:
+        variants: those that are opened whatever they take; without any, all that memory has room for.
+    """
+    todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
+    first = next(iter(plans.values()))
+    references = References(first.checkpoint, first.family, first.config, progress)
+    proven: dict[str, Part] = {}
+    for name in variants or manifest.variants:
+        here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
+        if not here or (not variants and _too_large(manifest, name, progress)):
+            continue
+        found = prove_parts(
+            [_as_written(plans[part.role, part.level], folder, part) for part in here],
+            prepare(folder, name, context=CONTEXT, runtime=DEFAULT),
+            references,
+            inputs,
+            manifest.gates,
+        )
+        proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, found, strict=True)}
+    return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
+
+
+def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
+    """Whether a variant cannot be opened in the memory that is free, which is then said."""
+    need = sum(int(part.requires.get("memory_bytes", 0)) for part in manifest.variant(variant)[1].values())
+    free = memory().available_bytes
+    if not 0 < free < need:  # 0: the system does not say
+        return False
+    progress.note(
+        f"{variant} is not proven: it takes {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; where "
+        f"there is more, run: edgekit prove DIR --level {variant}"
+    )
+    return True
+
+
+def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
+    """The plan with the calibration that lies beside the part's file."""
+    found = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
+    return plan.calibrated(calibration.read(folder / found[0])) if found else plan
+
+
+def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:
+    """Give the folder its name, or put what is new, and last the manifest, into the one that is there.
+
+    Until the manifest is there, the staging folder keeps everything, so that a rerun after a kill has nothing to make.
+    """
+    manifests.write(staging, manifest)
+    if existing is None:
+        listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
+        for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
+            if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
+                path.unlink()
+        staging.replace(folder)
+        return
+    kept = {file.path for part in existing.parts for file in part.files}
+    of_parts = {file.path for part in manifest.parts for file in part.files}
+    for name in dict.fromkeys(file.path for file in manifest.files if file.path not in kept):
+        # Support files are made anew by every export, where they lie: they must not be one with published ones.
+        _put(staging / name, folder / name, link=name in of_parts)
+    (staging / manifests.FILE_NAME).replace(folder / manifests.FILE_NAME)
+    shutil.rmtree(staging)
+
+
+def _put(source: Path, target: Path, *, link: bool) -> None:
+    """Put a file at its place in one atomic replacement: the file itself where that is wanted and can be, or a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and target.samefile(source):  # a rename onto itself would leave the temporary name
+        return
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.unlink(missing_ok=True)
+    (link_or_copy if link else shutil.copyfile)(source, temporary)
+    temporary.replace(target)

@@ -1,0 +1,1 @@
+"""llama.cpp: built, tested, and run."""

@@ -1,0 +1,271 @@
+"""`edgekit setup`: build llama.cpp for this CPU, once, and install it.
+
+llama-cpp-python is published as source only. Built here, it uses every instruction set this CPU has, which is what
+makes it fast; so its wheel fits this kind of CPU and is kept in the user's cache folder under a key of everything that
+shaped it. The wheel's tag is `py3-none`: one build serves every Python version.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.machine.cpu import cpu, memory
+from edgekit.runtime.llama.compiler import find_compiler, install_command
+
+VERSION = "0.3.36"
+
+_CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
+_AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
+
+# What a user may set to change the build (another compiler, CUDA, Vulkan): all of it belongs in the key.
+_BUILD_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")
+
+# Headers and second copies of the libraries that llama.cpp would drop into site-packages' own lib/ and include/.
+_NOT_PACKAGED = ("lib/**", "include/**", "bin/**")
+
+# The largest source files take this much memory in the compiler.
+_BYTES_PER_JOB = 700_000_000
+
+# Prints the instruction sets that the installed library uses: of "AVX2 = 1 | AMX_INT8 = 0" the names that are 1.
+START_LLAMA = """
+import llama_cpp
+llama_cpp.llama_backend_init()
+said = [word.split(" = ") for word in llama_cpp.llama_print_system_info().decode().replace(":", "|").split("|")]
+print(" ".join(pair[0].strip() for pair in said if len(pair) == 2 and pair[1].strip() == "1"))
+"""
+
+# Exit codes from here on are NTSTATUS errors: an access violation, an illegal instruction.
+_WINDOWS_EXCEPTION = 0xC0000000
+
+# ninja prints [12/131], make [ 9%].
+_STEP = re.compile(r"\s*\[\s*(\d+)(?:/(\d+)|%)\]")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One build: its CMake options and the key of everything that shapes the result."""
+
+    options: tuple[str, ...]
+    key: str
+    ingredients: dict[str, object]
+
+
+@dataclass(frozen=True)
+class SetupResult:
+    """What `setup` did.
+
+    Attributes:
+        reused: whether nothing had to be compiled.
+        system_info: the instruction sets that the installed library says it uses.
+    """
+
+    version: str
+    key: str
+    wheel: Path
+    reused: bool
+    seconds: float
+    system_info: str
+
+
+def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> SetupResult:
+    """Build llama-cpp-python for this CPU, or take the build from the cache; install it here; check that it starts.
+
+    Args:
+        force: compile even when the cache has this build.
+        progress: show a progress bar on stderr.
+        amx: False compiles without the tile unit of recent Intel CPUs (slower; for a compiler that gets it wrong).
+
+    Raises:
+        MissingDependencyError: no compiler, or no pip in this environment.
+        EdgekitError: the build failed or its result does not start.
+    """
+    started = time.monotonic()
+    plan = plan_build(amx=amx)
+    folder = cache_folder() / "llama-cpp" / plan.key
+    wheel = next(iter(sorted(folder.glob("*.whl"))), None)
+    reused = wheel is not None and not force
+    if wheel is None or force:
+        wheel = _build(plan, folder, progress=progress)
+    if force or installed_key() != plan.key:
+        _install(wheel)
+    alive, message = probe(START_LLAMA)
+    if not alive:
+        raise EdgekitError(f"llama.cpp was built and installed, but it does not start: {message}", remedy=_remedy(amx))
+    return SetupResult(VERSION, plan.key, wheel, reused, time.monotonic() - started, message)
+
+
+def plan_build(*, amx: bool = True) -> Plan:
+    """The options for this CPU and compiler, and their key.
+
+    Raises:
+        MissingDependencyError: there is no compiler.
+    """
+    compiler, processor = find_compiler(), cpu()
+    tiles = "off" if not amx else "repair" if compiler.breaks_amx(processor) else "as-is"
+    options = ("GGML_NATIVE=ON", f"EDGEKIT_AMX={tiles}")
+    ingredients: dict[str, object] = {
+        "llama_cpp_python": VERSION,
+        "compiler": str(compiler),
+        "options": options,
+        "environment": {name: os.environ[name] for name in _BUILD_VARIABLES if name in os.environ},
+        "recipe": hashlib.sha256(_CMAKE_FILE.read_bytes() + _AMX_HEADER.read_bytes()).hexdigest(),
+        "platform": [sysconfig.get_platform(), *platform.libc_ver()],
+        "cpu": processor.flags or processor.name,
+    }
+    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
+    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{digest[:16]}", ingredients)
+
+
+def cache_folder() -> Path:
+    """Where edgekit keeps what can be made again: $EDGEKIT_CACHE, else the user's cache folder of this system."""
+    if chosen := os.environ.get("EDGEKIT_CACHE"):
+        return Path(chosen).expanduser().absolute()
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "edgekit" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "edgekit"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
+
+
+def installed_key() -> str | None:
+    """The key of the build installed here; None where there is none, or one that did not come from the cache."""
+    try:
+        origin = importlib.metadata.distribution("llama_cpp_python").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    # pip records the wheel's path, and the key is the folder it lies in.
+    return PurePosixPath(urlsplit(json.loads(origin)["url"]).path).parent.name if origin else None
+
+
+def probe(statement: str) -> tuple[bool, str]:
+    """Run a Python statement in a process of its own, since a wrong build dies on a signal.
+
+    Returns:
+        Whether it ended well, and the last line it printed or the reason why it did not.
+    """
+    command = [sys.executable, "-P", "-c", statement]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired:
+        return False, "no answer within 120 s"
+    if died := death(done.returncode):
+        return False, f"it died with {died}"
+    printed = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return done.returncode == 0, printed[-1] if printed else f"exit code {done.returncode}"
+
+
+def death(returncode: int) -> str | None:
+    """What ended a process, by its exit code: a signal's name, Windows' exception code; None if it ended by itself."""
+    if returncode < 0:
+        return signal.Signals(-returncode).name
+    return f"exception 0x{returncode:X}" if returncode >= _WINDOWS_EXCEPTION else None
+
+
+def rebuild_command() -> str:
+    """The command that builds llama.cpp again, without what this CPU's compiler may have got wrong."""
+    return _remedy(amx=True)
+
+
+def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
+    """Compile into a temporary folder beside the cache, then move the wheel in: the cache never holds half a file."""
+    _require_pip()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as scratch:
+        command = _pip(
+            "wheel", f"llama-cpp-python=={VERSION}", "--no-deps", "--no-binary", "llama-cpp-python",
+            # pip's own cache knows neither our options nor the CPU.
+            "--no-cache-dir", "--wheel-dir", scratch, "-v",
+            f"--config-settings=cmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={_CMAKE_FILE.as_posix()}",
+            *(f"--config-settings=cmake.define.{option}" for option in plan.options),
+            f"--config-settings=wheel.exclude={';'.join(_NOT_PACKAGED)}",
+        )  # fmt: skip
+        _compile(command, folder.parent / "build.log", progress=progress)
+        built = next(Path(scratch).glob("*.whl"))
+        folder.mkdir(exist_ok=True)
+        (folder / "build.json").write_text(json.dumps(plan.ingredients, indent=1) + "\n", encoding="utf-8")
+        return built.replace(folder / built.name)
+
+
+def _compile(command: list[str], log_file: Path, *, progress: bool) -> None:
+    """Run the build, its output into a log, its steps on a bar.
+
+    Raises:
+        EdgekitError: it failed; the message quotes the compiler and names the log.
+    """
+    jobs = max(1, min(cpu().usable_cores, (memory().available_bytes or _BYTES_PER_JOB) // _BYTES_PER_JOB))
+    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(jobs), **os.environ}
+    form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
+    # A terminal is redrawn often; a log file gets a line's worth now and then.
+    interval = 0.5 if sys.stderr.isatty() else 30.0
+    hidden = None if progress else True  # None: hidden where standard error is no terminal
+    with (
+        log_file.open("w", encoding="utf-8") as log,
+        tqdm(desc="building llama.cpp", total=1, bar_format=form, mininterval=interval, disable=hidden) as bar,
+        subprocess.Popen(
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                log.write(line)
+                if step := _STEP.match(line):
+                    bar.total = int(step[2] or 100)
+                    bar.update(int(step[1]) - bar.n)
+            process.wait()
+        finally:
+            # After Ctrl-C nobody reads its output any more: end it instead of waiting for it.
+            if process.poll() is None:
+                process.terminate()
+    if process.returncode:
+        raise EdgekitError(
+            f"building llama-cpp-python {VERSION} failed:\n{_complaint(log_file)}\nthe whole log: {log_file}",
+            remedy=f"read the log; if a compiler is missing or too old: {install_command()}",
+        )
+
+
+def _complaint(log_file: Path) -> str:
+    """The lines of a build log that a person would look for: the first errors, else the end."""
+    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
+    errors = [line.strip() for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
+    return "\n".join(f"  {line}" for line in (errors[:6] or lines[-6:]))
+
+
+def _install(wheel: Path) -> None:
+    """Put the wheel into this environment. Its dependencies are edgekit's own, so nothing is fetched."""
+    _require_pip()
+    command = _pip("install", "--no-deps", "--no-index", "--force-reinstall", "--quiet", str(wheel))
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise EdgekitError(f"{wheel} could not be installed: {done.stderr.strip()}", remedy="edgekit setup --force")
+
+
+def _require_pip() -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise MissingDependencyError(f"{sys.executable} has no pip", remedy=f"{sys.executable} -m ensurepip")
+
+
+def _pip(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]
+
+
+def _remedy(amx: bool) -> str:
+    return "edgekit setup --force --no-amx" if amx and "amx_tile" in cpu().flags else "edgekit setup --force"

@@ -1,0 +1,294 @@
+"""llama.cpp through llama-cpp-python's low-level bindings: a decoder of segments and a vision encoder.
+
+The high-level class is not used: it leaves flash attention off, keeps the whole cache of sliding-window layers,
+encodes an image again for every turn, and builds an image prompt without the line breaks that the model was trained
+with. Here token ids and image embeddings come from edgekit, so any encoder can stand in front of this decoder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import ArtifactError, InputError, MissingDependencyError
+from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector
+from edgekit.formats.gguf.header import read_header
+from edgekit.machine.cpu import yield_early
+from edgekit.runtime.base import MOST_ROWS, Embeddings, EncoderSpec, Float, Segment, check_prompt
+from edgekit.runtime.llama import self_test as guard
+
+_BATCH = 512
+
+
+@cache
+def library() -> Any:
+    """The bindings, initialized once, their logs kept off the terminal.
+
+    Raises:
+        MissingDependencyError: llama-cpp-python is not installed, or does not load here.
+    """
+    yield_early()
+    try:
+        import llama_cpp
+        from llama_cpp import mtmd_cpp
+    except (ImportError, OSError, RuntimeError) as error:  # the package raises RuntimeError for a missing library
+        raise MissingDependencyError(f"llama.cpp cannot be loaded: {error}", remedy="edgekit setup") from error
+    llama_cpp.llama_log_set(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
+    for setter in ("mtmd_log_set", "mtmd_helper_log_set"):
+        if hasattr(mtmd_cpp, setter):
+            getattr(mtmd_cpp, setter)(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+class _Log:
+    """Keeps the last lines that the library logged, for error messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._callback: Any = None
+
+    def callback(self, kind: Any) -> Any:
+        if self._callback is None:  # ctypes needs the object to outlive the library
+            self._callback = kind(self._keep)
+        return self._callback
+
+    def _keep(self, level: int, text: bytes, user_data: Any) -> None:
+        self.lines = [*self.lines[-19:], text.decode("utf-8", "replace").strip()]
+
+    def tail(self) -> str:
+        return "; ".join(line for line in self.lines[-3:] if line)
+
+
+_LOG = _Log()
+
+
+def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text by the vocabulary of a GGUF file, which needs no tensors; special tokens are read as such.
+
+    Raises:
+        ArtifactError: the library refuses the file.
+    """
+    lib = library()
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    model = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+    try:
+        vocabulary, rows = lib.llama_model_get_vocab(model), []
+        for data in (text.encode() for text in texts):
+            room = (lib.llama_token * (len(data) + 1))()
+            count = lib.llama_tokenize(vocabulary, data, len(data), room, len(room), False, True)
+            rows.append([int(token) for token in room[:count]])
+    finally:
+        lib.llama_model_free(model)
+    return rows
+
+
+class LlamaDecoder:
+    """A GGUF decoder with its cache: `edgekit.runtime.base.Decoder`."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        threads: int,
+        image_tokens: int,
+        step_threads: int | None = None,
+        gpu: bool = False,
+        extra_buffers: bool | None = None,
+    ) -> None:
+        """Load a file.
+
+        Args:
+            context: tokens that the cache holds.
+            threads: for prompts and images.
+            image_tokens: of one image; they must fit one micro-batch, or the library aborts the process.
+            step_threads: for one token after the other; as many for None.
+            gpu: offload all layers where the library was built for one.
+            extra_buffers: let llama.cpp lay out weights for this CPU; what a trial on it showed for None.
+
+        Raises:
+            ArtifactError: the file contradicts itself, or the library refuses it.
+            MissingDependencyError: the library does not work on this CPU.
+        """
+        check_decoder(read_header(path))
+        self._lib = library()
+        self.warnings: tuple[str, ...] = ()
+        if extra_buffers is None:
+            found = guard.verdict()
+            found.require()
+            extra_buffers = found.extra_buffers
+            self.warnings = (found.warning,) if found.warning else ()
+        self.context, self.threads = context, threads
+        model_params = self._lib.llama_model_default_params()
+        model_params.n_gpu_layers = 999 if gpu else 0
+        model_params.use_extra_bufts = extra_buffers
+        self.model = self._lib.llama_model_load_from_file(str(path).encode(), model_params)
+        if not self.model:
+            raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+        params = self._lib.llama_context_default_params()
+        params.n_ctx = context
+        params.n_batch = params.n_ubatch = max(_BATCH, image_tokens)
+        params.n_threads, params.n_threads_batch = step_threads or threads, threads
+        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.swa_full = False
+        params.no_perf = True
+        self._context = self._lib.llama_init_from_model(self.model, params)
+        if not self._context:
+            self._lib.llama_model_free(self.model)
+            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {_LOG.tail()}")
+        self.hidden = int(self._lib.llama_model_n_embd(self.model))
+        self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self.model)))
+        self._position = 0
+
+    def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
+        """See `edgekit.runtime.base.Decoder.prefill`."""
+        total = check_prompt(segments, self.context, self.hidden)
+        wanted = [total - 1] if want is None else list(want)
+        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+        self._position = 0
+        return self._decode_segments(segments, wanted)
+
+    def _decode_segments(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
+        for segment in segments:
+            if isinstance(segment, Embeddings):
+                yield from self._decode(segment.array, wanted, causal=not segment.bidirectional)
+            else:
+                ids = np.asarray(segment.ids, np.int32)
+                for start, end in _chunks(self._position, len(ids), wanted):
+                    yield from self._decode(ids[start:end], wanted, causal=True)
+
+    def step(self, ids: Sequence[int]) -> Float:
+        """See `edgekit.runtime.base.Decoder.step`."""
+        if self._position + len(ids) > self.context:
+            raise InputError(f"the context of {self.context} tokens is full")
+        last = self._position + len(ids) - 1
+        (row,) = self._decode(np.asarray(ids, np.int32), [last], causal=True)
+        return row
+
+    def _decode(self, items: NDArray[Any], wanted: Sequence[int], *, causal: bool) -> list[Float]:
+        """Decode one batch of token ids [n] or embeddings [n, hidden]; logits rows of the wanted positions in it."""
+        count = len(items)
+        embedded = items.ndim == 2
+        batch = self._lib.llama_batch_init(count, self.hidden if embedded else 0, 1)
+        try:
+            batch.n_tokens = count
+            if embedded:
+                data = np.ascontiguousarray(items, np.float32)
+                ctypes.memmove(batch.embd, data.ctypes.data, data.nbytes)
+            positions = range(self._position, self._position + count)
+            here = set(positions).intersection(wanted)
+            for i, position in enumerate(positions):
+                if not embedded:
+                    batch.token[i] = int(items[i])
+                batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = position, 1, 0
+                batch.logits[i] = position in here
+            self._lib.llama_set_causal_attn(self._context, causal)
+            status = self._lib.llama_decode(self._context, batch)
+            if status != 0:
+                raise InputError(
+                    f"llama.cpp cannot decode at position {self._position} (status {status}): {_LOG.tail()}"
+                )
+            rows = [self._logits(i) for i, position in enumerate(positions) if position in here]
+        finally:
+            self._lib.llama_set_causal_attn(self._context, True)
+            self._lib.llama_batch_free(batch)
+        self._position += count
+        return rows
+
+    def _logits(self, index: int) -> Float:
+        pointer = self._lib.llama_get_logits_ith(self._context, index)
+        return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
+
+    def use_threads(self, threads: int, step_threads: int) -> None:
+        """Use this many threads from now on, for prompts and for single steps."""
+        self.threads = threads
+        self._lib.llama_set_n_threads(self._context, step_threads, threads)
+
+    def close(self) -> None:
+        """Free the context and the model; safe to call twice."""
+        if self._context:
+            self._lib.llama_free(self._context)
+            self._lib.llama_model_free(self.model)
+            self._context = self.model = None
+
+
+def _chunks(position: int, length: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of a token run of at most _BATCH tokens with at most MOST_ROWS wanted positions each."""
+    start = 0
+    while start < length:
+        end = min(start + _BATCH, length)
+        inside = [w - position for w in wanted if position + start <= w < position + end]
+        if len(inside) > MOST_ROWS:
+            end = inside[MOST_ROWS]
+        yield start, end
+        start = end
+
+
+class LlamaVision:
+    """A vision tower and projector in a GGUF file: `edgekit.runtime.base.Encoder`.
+
+    The library wants a language model beside it, though it only compares widths.
+    """
+
+    def __init__(self, path: Path, decoder: LlamaDecoder, *, size: int, image_tokens: int, gpu: bool = False) -> None:
+        """Load a file. Raises ArtifactError where it contradicts itself, or the library cannot run it."""
+        check_projector(read_header(path))
+        self._lib = library()
+        from llama_cpp import mtmd_cpp
+
+        self._mtmd = mtmd_cpp
+        self.spec = EncoderSpec("pixels", "image_tokens", (size, size, 3))
+        self._tokens, self._hidden, self._size = image_tokens, decoder.hidden, size
+        params = mtmd_cpp.mtmd_context_params_default()
+        params.use_gpu, params.print_timings, params.n_threads = gpu, False, decoder.threads
+        params.warmup = False  # encoding a blank image would cost as much as a real one
+        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        self._marker = mtmd_cpp.mtmd_default_marker()
+        self._context = mtmd_cpp.mtmd_init_from_file(str(path).encode(), decoder.model, params)
+        if not self._context:
+            raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+
+    def encode(self, batch: NDArray[Any]) -> Float:
+        """uint8 pixels [n, size, size, 3] to [n, image tokens, hidden] float32."""
+        return np.stack([self._encode_one(image) for image in batch])
+
+    def _encode_one(self, image: NDArray[np.uint8]) -> Float:
+        mtmd = self._mtmd
+        data = np.ascontiguousarray(image)
+        bitmap = mtmd.mtmd_bitmap_init(self._size, self._size, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
+        chunks = mtmd.mtmd_input_chunks_init()
+        try:
+            text = mtmd.mtmd_input_text(self._marker, len(self._marker), False, True)
+            bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
+            if status := mtmd.mtmd_tokenize(self._context, chunks, ctypes.byref(text), bitmaps, 1):
+                raise InputError(f"llama.cpp cannot prepare the image (status {status}): {_LOG.tail()}")
+            for i in range(mtmd.mtmd_input_chunks_size(chunks)):
+                chunk = mtmd.mtmd_input_chunks_get(chunks, i)
+                if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
+                    if status := mtmd.mtmd_encode_chunk(self._context, chunk):
+                        raise InputError(f"llama.cpp cannot encode the image (status {status}): {_LOG.tail()}")
+                    count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
+                    if count != self._tokens:
+                        raise ArtifactError(f"the vision file gives {count} tokens an image", allowed=str(self._tokens))
+                    pointer = mtmd.mtmd_get_output_embd(self._context)
+                    return np.ctypeslib.as_array(pointer, (count, self._hidden)).copy()
+            raise InputError("llama.cpp found no image in its own prompt")
+        finally:
+            mtmd.mtmd_input_chunks_free(chunks)
+            mtmd.mtmd_bitmap_free(bitmap)
+
+    def close(self) -> None:
+        """Free the library's context; safe to call twice."""
+        if self._context:
+            self._mtmd.mtmd_free(self._context)
+            self._context = None

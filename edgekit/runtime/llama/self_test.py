@@ -1,0 +1,189 @@
+"""Which layouts of quantized weights llama.cpp may use here: tried once per library and CPU, then remembered.
+
+`self_test_worker` decodes a tiny model in a process of its own, with plain weights and with the layouts that
+llama.cpp makes for the CPU. If only the latter crash or compute something else, models are opened with plain weights:
+slower, and right.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import MissingDependencyError, UsageError
+from edgekit.machine.cpu import cpu
+from edgekit.runtime.llama.build import cache_folder, death, rebuild_command
+
+VARIABLE = "EDGEKIT_LLAMA_BUFFERS"
+
+_TRIAL = Path(__file__).with_name("self_test_worker.py")
+_TIMEOUT_S = 120
+
+# Of the logits' length. Layouts differ in the order of sums and in rounding, by thousandths; one wrong matrix of any
+# layer moves the logits by more than a tenth.
+TOLERANCE = 0.05
+
+Outcome = Literal["ok", "plain buffers only", "unusable", "not known"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the trial found.
+
+    Attributes:
+        outcome: `ok`: llama.cpp's default; `plain buffers only`: its own layouts fail here; `unusable`: plain ones do,
+            too; `not known`: the trial itself could not be run, so plain ones are used this time.
+        detail: what was seen.
+    """
+
+    outcome: Outcome
+    detail: str
+
+    @property
+    def extra_buffers(self) -> bool:
+        """Whether llama.cpp may lay out weights for this CPU."""
+        return self.outcome == "ok"
+
+    @property
+    def warning(self) -> str | None:
+        """What a user must know, and the command that mends it."""
+        if self.extra_buffers or self.detail == _FORCED:
+            return None
+        return f"llama.cpp runs with plain buffers, which is slower: {self.detail}; to rebuild it: {rebuild_command()}"
+
+    def require(self) -> None:
+        """Raise MissingDependencyError where the installed library cannot decode at all."""
+        if self.outcome == "unusable":
+            raise MissingDependencyError(
+                f"llama.cpp does not work on this CPU: {self.detail}", remedy=rebuild_command()
+            )
+
+    def __str__(self) -> str:
+        return f"{self.outcome} ({self.detail})"
+
+
+_FORCED = f"{VARIABLE}=plain"
+
+
+def verdict(*, fresh: bool = False) -> Verdict:
+    """What llama.cpp may do on this CPU: as the user says, as remembered, or by a trial of about a second.
+
+    Args:
+        fresh: try again, whatever is remembered.
+
+    Raises:
+        UsageError: the environment variable holds something else than `plain` or `default`.
+    """
+    if forced := os.environ.get(VARIABLE):
+        if forced not in ("plain", "default"):
+            raise UsageError(f"{VARIABLE}={forced}", allowed="plain or default")
+        return Verdict("ok", f"{VARIABLE}=default") if forced == "default" else Verdict("plain buffers only", _FORCED)
+    if fresh:
+        _remembered.cache_clear()
+    return _remembered(key(), fresh)
+
+
+def key() -> str:
+    """Names everything that a verdict depends on: the library's files, the CPU and the trial."""
+    processor = cpu()
+    ingredients = [
+        [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in _library_files()],
+        [processor.name, processor.flags],
+        hashlib.sha256(_TRIAL.read_bytes()).hexdigest(),
+    ]
+    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+
+
+# Signals that others send, the kernel for want of memory among them: they say nothing about the library.
+_FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
+
+
+@cache
+def _remembered(name: str, fresh: bool) -> Verdict:
+    """The verdict of this key, from the cache folder or by a trial, which a cache that cannot be written outlives."""
+    path = cache_folder() / "llama-cpp" / "trials" / f"{name}.json"
+    if not fresh and (kept := _read(path)):
+        return kept
+    found = _try()
+    if found.outcome in ("ok", "plain buffers only"):  # a library that fails is tried again: it may be mended
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_suffix(f".{os.getpid()}")
+            partial.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
+            partial.replace(path)
+    return found
+
+
+def _read(path: Path) -> Verdict | None:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        found = Verdict(data["outcome"], str(data["detail"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return found if found.outcome in get_args(Outcome) else None
+
+
+def _try() -> Verdict:
+    try:
+        done = subprocess.run(_command(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Verdict("not known", f"the trial did not end: {error}")
+    found = dict(_results(done.stdout))
+    if "default" in found:
+        return _compare(found)
+    died = death(done.returncode)
+    if died in _FROM_OUTSIDE:
+        return Verdict("not known", f"the trial was ended by {died}")
+    if died:
+        return Verdict("plain buffers only" if "plain" in found else "unusable", f"it died with {died}")
+    complaint = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    return Verdict("not known", f"the trial failed: {complaint[-1]}")
+
+
+def _command() -> list[str]:
+    return [sys.executable, "-P", "-m", "edgekit.runtime.llama.self_test_worker"]
+
+
+def _results(printed: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
+    """Logits by layout; a line that a crash cut off is none."""
+    for line in printed.splitlines():
+        name, _, encoded = line.partition(" ")
+        with suppress(ValueError):
+            yield name, np.frombuffer(base64.b64decode(encoded, validate=True), np.float32)
+
+
+def _compare(found: dict[str, NDArray[np.float32]]) -> Verdict:
+    plain, default = found["plain"], found["default"]
+    if not np.isfinite(plain).all():
+        return Verdict("unusable", "its logits are not finite")
+    if not np.isfinite(default).all():
+        return Verdict("plain buffers only", "its logits are not finite")
+    difference = float(np.linalg.norm(default - plain) / np.linalg.norm(plain))
+    if difference > TOLERANCE:
+        return Verdict("plain buffers only", f"its logits are off by {difference:.0%}")
+    return Verdict("ok", f"logits within {difference:.1%} of plain buffers'")
+
+
+def _library_files() -> list[Path]:
+    """The shared libraries that would be loaded, without loading them; none where there are none."""
+    importlib.invalidate_caches()  # it may have been installed since this process began
+    spec = importlib.util.find_spec("llama_cpp")
+    folders = [Path(place) / "lib" for place in (spec.submodule_search_locations or ()) if spec] if spec else []
+    if chosen := os.environ.get("LLAMA_CPP_LIB_PATH"):
+        folders = [Path(chosen)]
+    return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file())

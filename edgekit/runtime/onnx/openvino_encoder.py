@@ -1,0 +1,124 @@
+"""OpenVINO: the same ONNX files as ONNX Runtime opens, in another runtime. Optional, never required."""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import ArtifactError, MissingDependencyError
+from edgekit.formats.onnx import header as onnx_header
+from edgekit.runtime.base import Float
+from edgekit.runtime.onnx.interface import EncoderFile, encoder_input
+
+INSTALL = 'pip install "edgekit[openvino]"'
+
+# What a broken installation raises: files that lack, or that another version left.
+_BROKEN = (ImportError, OSError, AttributeError, RuntimeError)
+
+Precision = Literal["f32", "bf16"]
+
+
+class OpenVinoEncoder:
+    """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
+
+    def __init__(self, file: EncoderFile, *, threads: int, precision: Precision) -> None:
+        """Load a file.
+
+        Args:
+            precision: of the arithmetic where the file holds floats; results are float32 either way.
+
+        Raises:
+            ArtifactError: the file is broken or no such encoder, or OpenVINO refuses it.
+            MissingDependencyError: OpenVINO is not installed.
+        """
+        self._input = encoder_input(onnx_header.read(file.path, file.listed), file.spec, file.output)
+        library()
+        from openvino.frontend import FrontEndManager
+
+        settings = {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": precision,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+            # A pinned thread waits for its core, which another program may be using.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
+            frontend = FrontEndManager().load_by_framework("onnx")
+            model = frontend.convert(frontend.load(str(file.path), True))
+            compiled = _core().compile_model(model, "CPU", settings)
+            self._output: Any = compiled.output(file.output)
+        except _failures() as error:
+            raise _refused(file.path, error, "load") from error
+        self.spec, self._file = file.spec, file
+        self._request: Any = compiled.create_infer_request()
+
+    def encode(self, batch: NDArray[Any]) -> Float:
+        """See `edgekit.runtime.base.Encoder.encode`."""
+        try:
+            self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
+        except _failures() as error:
+            raise _refused(self._file.path, error, "run") from error
+        return np.array(self._request.get_tensor(self._output).data, np.float32)  # the library's own memory is reused
+
+    def close(self) -> None:
+        """Drop the model."""
+        self._request = self._output = None
+
+
+@cache
+def library() -> Any:
+    """The library, which does not report to its makers.
+
+    Imported as it is, it sends an event to a statistics service. It does without where that package is missing, so
+    that is what it is told.
+
+    Raises:
+        MissingDependencyError: it is not installed, or does not load here.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
+    try:
+        import openvino
+    except _BROKEN as error:
+        raise MissingDependencyError(f"OpenVINO cannot be loaded: {error}", remedy=INSTALL) from error
+    return openvino
+
+
+def precisions() -> tuple[Precision, ...]:
+    """The arithmetic that OpenVINO offers on this CPU.
+
+    Raises:
+        MissingDependencyError: it is not installed, or does not work here.
+    """
+    library()
+    try:
+        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    except _BROKEN as error:
+        raise MissingDependencyError(f"OpenVINO does not work: {error}", remedy=INSTALL) from error
+    return ("f32", "bf16") if "BF16" in capabilities else ("f32",)
+
+
+@cache
+def _core() -> Any:
+    core = library().Core()
+    core.set_property({"CACHE_DIR": ""})  # compiled models are not written to disk
+    return core
+
+
+def _refused(path: Path, error: Exception, verb: Literal["load", "run"]) -> ArtifactError:
+    said = "; ".join(str(error).split("\n")).strip("; ")
+    return ArtifactError(f"{path}: OpenVINO {library().__version__} cannot {verb} it: {said}")
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """OpenVINO's exceptions, which have no common base."""
+    from openvino import frontend
+
+    names = ("GeneralFailure", "InitializationFailure", "NotImplementedFailure", "OpConversionFailure")
+    return (RuntimeError, frontend.OpValidationFailure, *(getattr(frontend, name) for name in names))

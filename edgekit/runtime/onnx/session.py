@@ -1,0 +1,98 @@
+"""ONNX Runtime: encoders in plain ONNX files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.formats.onnx import header as onnx_header
+from edgekit.formats.onnx.header import OnnxHeader
+from edgekit.machine.cpu import cpu
+from edgekit.runtime.base import Float
+from edgekit.runtime.onnx import support as ort_support
+from edgekit.runtime.onnx.interface import EncoderFile, encoder_input
+
+
+class OrtEncoder:
+    """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
+
+    def __init__(self, file: EncoderFile, *, threads: int) -> None:
+        """Load a file.
+
+        Raises:
+            ArtifactError: the file is broken or no such encoder, or ONNX Runtime lacks what it needs or refuses it.
+            MissingDependencyError: ONNX Runtime is not installed.
+        """
+        header = onnx_header.read(file.path, file.listed)
+        self._input = encoder_input(header, file.spec, file.output)
+        self._session: Any = session(header, threads=threads)
+        self.spec, self._file = file.spec, file
+
+    def encode(self, batch: NDArray[Any]) -> Float:
+        """See `edgekit.runtime.base.Encoder.encode`."""
+        with running(self._file.path):
+            return np.asarray(
+                self._session.run([self._file.output], {self._input: self._file.batch(batch)})[0], np.float32
+            )
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+
+def session(header: OnnxHeader, *, threads: int, settings: Mapping[str, str] | None = None, arena: bool = True) -> Any:
+    """ONNX Runtime's session of a file that `edgekit.formats.onnx.header.read` checked.
+
+    Args:
+        settings: of the session, by ONNX Runtime's names.
+        arena: keep memory that was needed once, which saves time where calls need much and alike.
+
+    Raises:
+        ArtifactError: ONNX Runtime lacks what the file needs, or refuses it.
+        MissingDependencyError: ONNX Runtime is not installed.
+    """
+    ort_support.check(header)
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_cpu_mem_arena = arena
+    options.log_severity_level = 3
+    for name, value in {**_settings(), **(settings or {})}.items():
+        options.add_session_config_entry(name, value)
+    try:
+        return onnxruntime.InferenceSession(str(header.path), options, providers=["CPUExecutionProvider"])
+    except _failures() as error:
+        raise ort_support.refused(header.path, error) from error
+
+
+@contextmanager
+def running(path: Path) -> Iterator[None]:
+    """ONNX Runtime's failures in a run, as an ArtifactError of the file."""
+    try:
+        yield
+    except _failures() as error:
+        raise ort_support.refused(path, error, "run") from error
+
+
+def _settings() -> dict[str, str]:
+    """Of every session."""
+    # The parser would be chosen by the file's name, and only ONNX files were checked.
+    chosen = {"session.load_model_format": "ONNX"}
+    # x86 without VNNI sums products of uint8 activations and int8 weights in pairs at 16 bits, which overflow silently.
+    # This makes all weights uint8, whose kernels do not: wherever it is set, so also where it only costs time.
+    if "vnni" not in cpu().features:
+        chosen["session.x64quantprecision"] = "1"
+    return chosen
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """ONNX Runtime's exceptions: one per status, without a common base."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))

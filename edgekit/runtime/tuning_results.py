@@ -1,0 +1,294 @@
+"""What was measured here, and what follows: the runtime of an ONNX encoder, llama.cpp's options for a decoder.
+
+Which is fastest differs between CPUs by factors, so `edgekit tune` measures and keeps the figures here, one file a
+part, under a key of everything that they depend on: another library version, CPU or number of threads has no choice
+until it is measured, and gets the defaults. What is chosen is not kept but follows from the figures.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from edgekit.artifacts.manifest import Part
+from edgekit.errors import UsageError
+from edgekit.machine.cpu import cpu
+from edgekit.runtime.backends import ROWS, RUNTIMES, Runtime
+from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.llama.build import cache_folder
+
+VARIABLE = "EDGEKIT_RUNTIME"
+DEFAULT = "default"  # nothing that was measured counts: ONNX Runtime, llama.cpp's defaults
+
+# Part of the key: a change of how things are measured makes what was kept worthless.
+METHOD = 1
+
+# How well an encoder's vectors must agree with ONNX Runtime's for a faster runtime to count, on average and of the
+# worst of an image's tokens. Only rounding may differ, and three times what it did is allowed (measured at MedSigLIP's
+# width: bf16 0.99992, an int8 file in either runtime 0.9998, both 0.9997). It judges a runtime, not a level: a recipe's
+# limits compare a file with other arithmetic, and allow for more.
+LEAST_MEAN, LEAST_WORST = 0.999, 0.995
+
+# Two timings that are nearer than this are the same.
+_NOISE = 1.05
+
+# As many cores may be busy with other things for a measurement to be worth something.
+QUIET = 0.2
+
+# What a decoder's options are judged by: a question about one image, and a short answer.
+PROMPT_TOKENS, ANSWER_TOKENS = 300, 100
+
+# Weights laid out for the CPU are a second copy of them in memory: they must be worth it.
+LEAST_GAIN = 1.1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class EncoderRun(_Frozen):
+    """An encoder in one runtime: seconds for one item, the best of a few runs; one run where that takes long.
+
+    Attributes:
+        cosine, cosine_worst: mean and least over the output's vectors, to ONNX Runtime's.
+        peak_bytes: of the measuring process; 0 where the system does not say.
+        problem: why there are no figures.
+    """
+
+    runtime: Runtime
+    seconds: float = Field(default=0, ge=0)
+    load_s: float = Field(default=0, ge=0)
+    peak_bytes: int = Field(default=0, ge=0)
+    cosine: float = 0
+    cosine_worst: float = 0
+    problem: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be chosen."""
+        return self.problem is None and self.cosine >= LEAST_MEAN and self.cosine_worst >= LEAST_WORST
+
+    def __str__(self) -> str:
+        if self.problem:
+            return f"{ROWS[self.runtime].title}: {self.problem}"
+        agrees = "" if self.runtime == RUNTIMES[0] else f", cosine {self.cosine:.6f} (worst {self.cosine_worst:.6f})"
+        refused = "" if self.counts else f": does not count, below {LEAST_MEAN} (worst {LEAST_WORST})"
+        return f"{ROWS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
+
+
+class DecoderRun(_Frozen):
+    """A GGUF decoder with one set of llama.cpp's options."""
+
+    extra_buffers: bool
+    huge_pages: bool
+    threads: int = Field(gt=0)
+    prefill_tokens_per_s: float = Field(default=0, ge=0)
+    decode_tokens_per_s: float = Field(default=0, ge=0)
+    peak_bytes: int = Field(default=0, ge=0)
+    problem: str | None = None
+
+    def __str__(self) -> str:
+        layout = "laid out for this CPU" if self.extra_buffers else "as in the file"
+        pages = ", huge pages" if self.huge_pages else ""
+        if self.problem:
+            return f"weights {layout}{pages}: {self.problem}"
+        return (
+            f"weights {layout}{pages}, threads {self.threads}: prefill {self.prefill_tokens_per_s:.3g} and "
+            f"decode {self.decode_tokens_per_s:.3g} tok/s, {self.peak_bytes / 1e9:.2f} GB"
+        )
+
+
+@dataclass(frozen=True)
+class LlamaOptions:
+    """How llama.cpp runs a decoder.
+
+    Attributes:
+        extra_buffers: let it lay out weights for this CPU, at the price of a second copy.
+        threads, step_threads: for prompts, and for one token after the other.
+        seconds: what `PROMPT_TOKENS` and `ANSWER_TOKENS` take.
+    """
+
+    extra_buffers: bool
+    threads: int
+    step_threads: int
+    seconds: float
+
+    def __str__(self) -> str:
+        layout = "laid out for this CPU" if self.extra_buffers else "as in the file"
+        return f"llama.cpp: weights {layout}, threads {self.threads} for prompts and {self.step_threads} for answers"
+
+
+class _Choice(_Frozen):
+    """What was measured of one part of an artifact.
+
+    Attributes:
+        title: of the model.
+        part: its id.
+        threads: how many could be used.
+        libraries: versions, for people.
+        busy_cores: how many cores other programs used meanwhile, which makes the figures doubtful.
+    """
+
+    title: str
+    role: str
+    level: str
+    part: str
+    threads: int = Field(gt=0)
+    libraries: dict[str, str | None]
+    cpu: str
+    busy_cores: float = Field(ge=0)
+
+    @property
+    def doubt(self) -> str | None:
+        """Why it should be measured again."""
+        return f"measured while other programs used {self.busy_cores:.1f} cores" if self.busy_cores > QUIET else None
+
+
+class EncoderChoice(_Choice):
+    """What was measured of an ONNX encoder."""
+
+    kind: Literal["encoder"] = "encoder"
+    runs: tuple[EncoderRun, ...]
+
+    @property
+    def chosen(self) -> Runtime:
+        """The fastest of the runtimes that count; of equally fast ones the one that rounds least."""
+        counting = sorted((run for run in self.runs if run.counts), key=lambda run: RUNTIMES.index(run.runtime))
+        best = counting[0] if counting else None
+        for run in counting[1:]:
+            if best and run.seconds * _NOISE <= best.seconds:
+                best = run
+        return best.runtime if best else RUNTIMES[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: the figures, and what follows from them."""
+        return {**self.model_dump(mode="json"), "chosen": self.chosen}
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.level}: {ROWS[self.chosen].title}"
+
+
+class DecoderChoice(_Choice):
+    """What was measured of a GGUF decoder."""
+
+    kind: Literal["decoder"] = "decoder"
+    runs: tuple[DecoderRun, ...]
+
+    @property
+    def chosen(self) -> LlamaOptions | None:
+        """The options under which the question and its answer take least; None where nothing could be measured."""
+        plain, laid_out = (_fastest(self.runs, extra, huge_pages=False) for extra in (False, True))
+        if plain and laid_out:
+            return laid_out if laid_out.seconds * LEAST_GAIN <= plain.seconds else plain
+        return plain or laid_out
+
+    @property
+    def huge_pages_gain(self) -> float | None:
+        """How many times as fast the chosen options are with huge pages; None where that was not measured."""
+        chosen = self.chosen
+        huge = chosen and _fastest(self.runs, chosen.extra_buffers, huge_pages=True)
+        return chosen.seconds / huge.seconds if chosen and huge else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """For `--json`: the figures, and what follows from them."""
+        return {**self.model_dump(mode="json"), "chosen": self.chosen and asdict(self.chosen)}
+
+    def __str__(self) -> str:
+        return f"{self.role} {self.level}: {self.chosen or 'nothing could be measured'}"
+
+
+Choice = EncoderChoice | DecoderChoice
+
+_FILE: TypeAdapter[Choice] = TypeAdapter(Choice)
+
+
+def _fastest(runs: Sequence[DecoderRun], extra_buffers: bool, huge_pages: bool) -> LlamaOptions | None:
+    """Prompts and single steps each with the number of threads that suits them best."""
+    wanted = (extra_buffers, huge_pages)
+    here = [run for run in runs if (run.extra_buffers, run.huge_pages) == wanted and run.problem is None]
+    here = [run for run in here if run.prefill_tokens_per_s > 0 and run.decode_tokens_per_s > 0]
+    if not here:
+        return None
+    prompt = max(here, key=lambda run: run.prefill_tokens_per_s)
+    step = max(here, key=lambda run: run.decode_tokens_per_s)
+    seconds = PROMPT_TOKENS / prompt.prefill_tokens_per_s + ANSWER_TOKENS / step.decode_tokens_per_s
+    return LlamaOptions(extra_buffers, prompt.threads, step.threads, seconds)
+
+
+def named(runtime: str | None) -> str | None:
+    """The runtime that the caller names, or else the user by the environment variable; None where nobody does.
+
+    Raises:
+        UsageError: there is none of this name.
+    """
+    for name, where in ((runtime, ""), (os.environ.get(VARIABLE), f" in ${VARIABLE}")):
+        if name:
+            if name not in (DEFAULT, *RUNTIMES):
+                raise UsageError(f"unknown runtime {name!r}{where}", allowed=", ".join((DEFAULT, *RUNTIMES)))
+            return name
+    return None
+
+
+def libraries(file_format: str) -> dict[str, str | None]:
+    """Versions of the libraries that can run a part of this format; None for one that is not installed."""
+    names = ("llama_cpp_python",) if file_format == "gguf" else ("onnxruntime", "openvino")
+    return {name: _version(name) for name in names}
+
+
+def key(part_id: str, file_format: str, threads: int) -> str:
+    """Names everything that a measurement depends on."""
+    processor = cpu()
+    ingredients: list[Any] = [METHOD, part_id, threads, libraries(file_format), processor.name, processor.flags]
+    if file_format == "gguf":  # which may be built in many ways under one version
+        ingredients.append(guard.key())
+    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+
+
+def kept(part: Part, threads: int) -> Choice | None:
+    """What was measured of a part on this machine; None for nothing, or for a file that cannot be read."""
+    found = _read(_folder() / f"{key(part.id, part.format, threads)}.json")
+    return found if found and found.part == part.id else None
+
+
+def keep(part: Part, choice: Choice) -> None:
+    """Keep what was measured, in place of what was kept before. Raises OSError where the cache cannot be written."""
+    path = _folder() / f"{key(part.id, part.format, choice.threads)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}")
+    partial.write_text(choice.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def all_kept() -> Iterator[Choice]:
+    """Everything that was measured with the libraries and the CPU of now."""
+    for path in sorted(_folder().glob("*.json")):
+        if found := _read(path):
+            file_format = "onnx" if isinstance(found, EncoderChoice) else "gguf"
+            if key(found.part, file_format, found.threads) == path.stem:
+                yield found
+
+
+def _folder() -> Path:
+    return cache_folder() / "choices"
+
+
+def _read(path: Path) -> Choice | None:
+    try:
+        return _FILE.validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

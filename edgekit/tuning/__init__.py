@@ -1,0 +1,1 @@
+"""Measure what runs an artifact fastest on this machine."""

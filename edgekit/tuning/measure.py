@@ -1,0 +1,110 @@
+"""One option of one part, measured in a process of its own: a crash is a result, and so is the peak of memory.
+
+    python -m edgekit.tuning.measure < job.json
+
+A job holds `encoder` (an `EncoderFile`), `runtime`, `threads`, and the files `input` and `output`; or `decoder` (a
+path), `extra_buffers` and `threads`, several numbers of them. One JSON line on standard output a measurement.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import EdgekitError
+from edgekit.machine.cpu import peak_memory_bytes
+
+# An encoder that takes long is run once: what is first is slower by a few hundredths of a second, mapping its weights.
+_ENOUGH_S = 4.0
+_MOST_RUNS = 5
+
+# Of a decoder: enough for matrices times matrices, and for a median.
+_PREFILL_TOKENS = 64
+_STEPS = 8
+# Fewer threads are tried as long as the last try was not slower than the best, in prompts and in steps, by this much.
+_HOPELESS = 1.25
+
+
+def encoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Seconds of one run over the input (best of a few), of loading, and peak memory; the output goes into a file."""
+    from edgekit.runtime.backends import open_encoder
+    from edgekit.runtime.onnx.interface import EncoderFile
+
+    batch = np.load(job["input"], allow_pickle=False)
+    started = time.perf_counter()
+    opened = open_encoder(EncoderFile.from_json(job["encoder"]), job["runtime"], job["threads"])
+    load_s = time.perf_counter() - started
+    seconds: list[float] = []
+    while not seconds or (sum(seconds) < _ENOUGH_S and len(seconds) < _MOST_RUNS):
+        began = time.perf_counter()
+        output = opened.encode(batch)
+        seconds.append(time.perf_counter() - began)
+    np.save(job["output"], output)
+    yield {"seconds": min(seconds), "load_s": load_s, "peak_bytes": peak_memory_bytes()}
+
+
+def decoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Speed of prompts and of steps with each number of threads, most first, while fewer may still be better."""
+    from edgekit.runtime.base import Tokens
+    from edgekit.runtime.llama.decoder import LlamaDecoder
+
+    counts: Sequence[int] = job["threads"]
+    opened = LlamaDecoder(
+        Path(job["decoder"]), context=512, threads=counts[0], image_tokens=1, extra_buffers=job["extra_buffers"]
+    )
+    ids = [int(token) for token in np.random.default_rng(0).integers(0, opened.vocabulary, _PREFILL_TOKENS + 1)]
+
+    def prompt() -> None:
+        list(opened.prefill([Tokens(tuple(ids[:-1]))]))
+
+    prompt()  # reads the weights from the disk
+    best_prompt = best_step = float("inf")
+    for threads in counts:
+        opened.use_threads(threads, threads)
+        prompt_s = min(_seconds(prompt) for _ in range(2))
+        step_s = median(_seconds(lambda: opened.step(ids[-1:])) for _ in range(_STEPS))
+        yield {
+            "threads": threads,
+            "prefill_tokens_per_s": _PREFILL_TOKENS / prompt_s,
+            "decode_tokens_per_s": 1 / step_s,
+            "peak_bytes": peak_memory_bytes(),
+        }
+        if prompt_s > best_prompt * _HOPELESS and step_s > best_step * _HOPELESS:
+            return
+        best_prompt, best_step = min(best_prompt, prompt_s), min(best_step, step_s)
+
+
+def _seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Read a job, write measurements. Exit code 1 with the reason on standard error where the part does not open."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # die quietly: the parent tells the user
+    # Libraries print to file descriptor 1; only measurements may go where the parent reads.
+    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    job = json.loads(sys.stdin.read())
+    try:
+        for line in (encoder if "encoder" in job else decoder)(job):
+            results.write(json.dumps(line) + "\n")
+            results.flush()
+    except EdgekitError as error:
+        print(error.message.replace("\n", "; "), file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

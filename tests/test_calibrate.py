@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit.export.calibration import Calibration, Range
+from edgekit.export.plan import PartPlan, plan
 from material import anonymous_bytes, hollow_checkpoint, in_a_new_process, photo
 from PIL import Image
 
@@ -17,8 +19,6 @@ from edgekit.artifacts.levels import level
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
 from edgekit.export import calibrate, calibration, smooth, stage
-from edgekit.export.calibration import Calibration, Range
-from edgekit.export.plan import PartPlan, plan
 from edgekit.families import family_of
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit.formats.codecs import roundtrip
 from material import read_json
 
 from edgekit.artifacts import find
@@ -17,7 +18,6 @@ from edgekit.artifacts.levels import LEVELS, Place, level
 from edgekit.artifacts.recipes import choose, matches, recipe
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
-from edgekit.formats.codecs import roundtrip
 from edgekit.machine.devices import device
 
 KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]

@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import LEVELS, Copy
+from edgekit.export.plan import plan
 from material import contents
 
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
 from edgekit.export import stage, stream
-from edgekit.export.plan import plan
 from edgekit.families import family_of
 from edgekit.formats.onnx import writer as onnx
 from edgekit.formats.onnx.graph import encode, lay_out

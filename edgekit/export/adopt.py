@@ -22,10 +22,10 @@ from edgekit.artifacts.staging import link_or_copy, new_folder
 from edgekit.errors import ArtifactError
 from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector, image_tokens
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
+from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.inputs.prompt import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
-from edgekit.runtime.llama.decoder import tokenize
 
 _TEXTS = 1000
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently

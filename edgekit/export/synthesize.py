@@ -19,8 +19,9 @@ from edgekit.artifacts.staging import new_folder
 from edgekit.checkpoints import shards
 from edgekit.checkpoints.normals import Normals, Stored, generator, to_bf16
 from edgekit.checkpoints.shards import Planned, Shard
+from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.families import FAMILIES, Family, Slot
+from edgekit.families import FAMILIES, Family
 from edgekit.families import synthetic_files as files
 from edgekit.families import synthetic_tokenizers as vocabulary
 from edgekit.families.scales import DecoderScales, Filling, Scales, TowerScales
@@ -118,12 +119,12 @@ def configuration(chosen: Recipe, layers: int | None = None, vision_layers: int 
     return raw
 
 
-def all_slots(family: Family, config: Any) -> list[Slot]:
+def all_slots(family: Family, config: Any) -> list[TensorSpec]:
     """Every tensor of a family's parts."""
-    return [slot for role in family.roles.values() for slot in role.slots(config)]
+    return [slot for role in family.roles.values() for slot in role.tensors(config)]
 
 
-def stored_name(family: Family, slot: Slot) -> str:
+def stored_name(family: Family, slot: TensorSpec) -> str:
     """The hub's name of a tensor: a model of text alone has no `language_model.` in front."""
     name = slot.name.removeprefix("language_model.") if len(family.roles) == 1 else slot.name
     assert family.canonical(name) == slot.name, f"{name} would be read as another tensor"
@@ -144,7 +145,7 @@ def _write_weights(
     folder: Path,
     planned: list[Shard],
     family: Family,
-    slots: list[Slot],
+    slots: list[TensorSpec],
     raw: Mapping[str, Any],
     seed: int,
     progress: Progress,
@@ -163,7 +164,7 @@ def _write_weights(
     shards.write_index(folder, planned)
 
 
-def _stored(slot: Slot, filling: Filling, normals: Normals) -> Iterator[Stored]:
+def _stored(slot: TensorSpec, filling: Filling, normals: Normals) -> Iterator[Stored]:
     if isinstance(filling, Scales):
         yield from normals.stretches(slot.name, filling)
     else:

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.families.base import Slot
-from edgekit.families.gemma3.family import is_global
+from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.families.gemma3.config import is_global
 
 Float = NDArray[np.float32]
 Draw = Callable[[str], np.random.Generator]  # a generator for a name
@@ -107,7 +107,7 @@ class DecoderScales:
         shares *= spread(draw("decoder layers"), shares.size, 0.2).reshape(shares.shape)
         self._added = np.sqrt(_CONTEXT * shares / shares.sum())  # standard deviation that each layer's halves add
 
-    def fill(self, slot: Slot) -> Filling:
+    def fill(self, slot: TensorSpec) -> Filling:
         """The scales of one tensor of the decoder or the projector."""
         rng, text = self._draw(slot.name), self._text
         if found := _LAYER.search(slot.name):
@@ -126,7 +126,7 @@ class DecoderScales:
     def _kind(self, layer: int) -> str:
         return "global" if is_global(layer) else "local"
 
-    def _layer(self, layer: int, name: str, slot: Slot, rng: np.random.Generator) -> Filling:
+    def _layer(self, layer: int, name: str, slot: TensorSpec, rng: np.random.Generator) -> Filling:
         width = slot.shape[-1]
         match name:
             case "input_layernorm" | "pre_feedforward_layernorm":
@@ -154,7 +154,7 @@ class TowerScales:
         self._profile = residual_profile(draw(f"{name} residual"), config.hidden_size)
         self._added = math.sqrt(_TOWER_CONTEXT / (2 * config.num_hidden_layers))
 
-    def fill(self, slot: Slot) -> Filling:
+    def fill(self, slot: TensorSpec) -> Filling:
         """The scales of one tensor of this tower."""
         rng = self._draw(slot.name)
         leaf = slot.name.removesuffix(".weight").rsplit(".", 1)[-1]
@@ -164,7 +164,7 @@ class TowerScales:
             return self._layer(found[2].removesuffix(".weight"), slot, rng)
         return self._outside(leaf, slot, rng)
 
-    def _layer(self, name: str, slot: Slot, rng: np.random.Generator) -> Filling:
+    def _layer(self, name: str, slot: TensorSpec, rng: np.random.Generator) -> Filling:
         width = slot.shape[-1]
         match name:
             case "layer_norm1" | "layer_norm2":
@@ -181,7 +181,7 @@ class TowerScales:
             case _:
                 return _matrix(rng, slot.shape, 1)
 
-    def _outside(self, leaf: str, slot: Slot, rng: np.random.Generator) -> Filling:
+    def _outside(self, leaf: str, slot: TensorSpec, rng: np.random.Generator) -> Filling:
         width = slot.shape[-1]
         match leaf:
             case "patch_embedding" | "position_embedding" | "token_embedding":
@@ -203,7 +203,7 @@ class TowerScales:
             case _:
                 return _matrix(rng, slot.shape, 1.5 if leaf == "fc1" else 1)
 
-    def _embedding(self, leaf: str, slot: Slot, rng: np.random.Generator) -> Filling:
+    def _embedding(self, leaf: str, slot: TensorSpec, rng: np.random.Generator) -> Filling:
         rows = slot.shape[0]
         if leaf == "patch_embedding":
             # As trained filters do, these answer to edges more than to brightness, of which neighbours have the same.

@@ -14,10 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import CheckpointError, InputError, MissingDependencyError
-from edgekit.families import Family, family_of
-from edgekit.families.base import check_tensors
+from edgekit.families import Family
+from edgekit.families.source import Source, open_source
 from edgekit.inputs import image as images_
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.runtime.base import Embeddings, EncoderSpec, Float, Model, Segment
@@ -39,7 +38,7 @@ def torch() -> Any:
     return module
 
 
-def load(checkpoint: Checkpoint, family: Family, config: Any, transform: Transform | None = None) -> Any:
+def load(source: Source, transform: Transform | None = None) -> Any:
     """transformers' model in float32.
 
     Args:
@@ -49,12 +48,11 @@ def load(checkpoint: Checkpoint, family: Family, config: Any, transform: Transfo
         CheckpointError: a tensor of the model is not in the checkpoint.
     """
     th = torch()
-    model = build(family, config)
-    stored = {c: t for name, t in checkpoint.tensors.items() if (c := family.canonical(name))}
+    model, checkpoint, stored = build(source.family, source.config), source.checkpoint, source.stored
     seen = set()
     with th.no_grad():
         for name, parameter in model.named_parameters():
-            canonical = family.canonical(name)
+            canonical = source.family.canonical(name)
             if canonical is None:
                 continue
             if canonical not in stored:
@@ -189,12 +187,12 @@ class TorchEncoder:
         """Nothing to free."""
 
 
-def compose(model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str) -> Model:
+def compose(model: Any, source: Source, title: str) -> Model:
     """A `Model` over a loaded transformers model."""
-    preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
-    tokenizer = load_tokenizer(checkpoint.root / "tokenizer.json")
+    preprocessing, settings = source.preprocessing, source.settings
+    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
     pixels = (preprocessing.size, preprocessing.size, 3) if preprocessing else ()
-    if "decoder" in family.roles:
+    if "decoder" in source.family.roles:
         vision = None
         if preprocessing:
             spec = EncoderSpec("pixels", "image_tokens", pixels)
@@ -220,8 +218,6 @@ def open_reference(source: Path) -> Model:
     Raises:
         CheckpointError: the folder is no checkpoint of a known family.
     """
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    check_tensors(family, checkpoint, config)
-    return compose(load(checkpoint, family, config), checkpoint, family, config, f"{source.name}, float32 reference")
+    original = open_source(source)
+    original.check_tensors()
+    return compose(load(original), original, f"{source.name}, float32 reference")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgekit import metrics
 from edgekit.artifacts.manifest import Gates, Parity
 from edgekit.errors import GateError
-from edgekit.export.plan import PartPlan
+from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt as prompts_
@@ -97,9 +97,9 @@ def encoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates:
 
 def expected_batch(references: References, role: str, inputs: Inputs) -> NDArray[Any]:
     # An image of 896 pixels takes a minute on either side.
-    count = IMAGES_IN_PROMPTS if references.family.roles[role].output == "image_tokens" else len(inputs.images)
+    count = IMAGES_IN_PROMPTS if references.source.family.roles[role].output == "image_tokens" else len(inputs.images)
     return hf_inputs.encoder_inputs(
-        references.checkpoint, references.config, role, inputs.images[:count], inputs.captions
+        references.source.checkpoint, references.source.config, role, inputs.images[:count], inputs.captions
     )
 
 

@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
 from edgekit.errors import ArtifactError, EdgekitError, UsageError
-from edgekit.formats.onnx.names import EMBEDDING_STEM, ENCODER_OUTPUTS
+from edgekit.families import FAMILIES
+from edgekit.formats.onnx.names import EMBEDDING_STEM
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import Device
@@ -137,7 +138,8 @@ class Opening:
             preprocessing = self.preprocessing()
             spec = EncoderSpec("pixels", output, (preprocessing.size, preprocessing.size, 3))
         listed = tuple(self.folder / file.path for file in self.parts[role].files)
-        return EncoderFile(self.path(role), spec, ENCODER_OUTPUTS[role], preprocessing, listed)
+        form = FAMILIES[self.manifest.family].roles[role].forms["onnx"]
+        return EncoderFile(self.path(role), spec, form.output, preprocessing, listed)
 
     def encoder(self, role: str) -> Encoder:
         """Load an ONNX encoder in the runtime that was named, or measured to be the fastest here."""

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.folders import locked
 from edgekit.artifacts.manifest import printable
-from edgekit.artifacts.staging import locked
 from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES, read_json
 from edgekit.errors import CheckpointError, HubError, MissingDependencyError, NoSpaceError
 

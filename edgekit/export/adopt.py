@@ -17,8 +17,8 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.folders import link_or_copy, new_folder
 from edgekit.artifacts.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
-from edgekit.artifacts.staging import link_or_copy, new_folder
 from edgekit.errors import ArtifactError
 from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector, image_tokens
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 
 from edgekit import __version__
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.folders import STAMP, empty, link_or_copy, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
-from edgekit.artifacts.staging import STAMP, empty, link_or_copy, locked
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import calibrate, ollama, writers
 from edgekit.export.job import Job

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.folders import link_or_copy, place_of
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import Manifest, Part
-from edgekit.artifacts.staging import link_or_copy, place_of
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import stage
 from edgekit.export.job import Job, resolve

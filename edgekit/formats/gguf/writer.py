@@ -48,7 +48,7 @@ def shape_of(spec: TensorSpec, level: Level) -> tuple[int, ...]:
 
 
 def file_type(level: Level) -> int:
-    """`general.file_type`, llama.cpp's `llama_ftype`: the level's, or its codec's where llama.cpp has no such mixture."""
+    """`general.file_type` (llama_ftype): the level's, or its codec's where llama.cpp has no such mixture."""
     return _FILE_TYPES[level.name if level.name in _FILE_TYPES else level.codec]
 
 

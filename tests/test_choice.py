@@ -34,7 +34,7 @@ from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama.decoder import LlamaDecoder
 from edgekit.runtime.onnx import openvino_encoder as ov
 from edgekit.runtime.onnx.interface import EncoderFile
-from edgekit.runtime.open import prepare
+from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
 from edgekit.tuning import tune
 

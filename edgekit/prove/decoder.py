@@ -23,7 +23,7 @@ from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.references import References, in_a_file, rounded
 from edgekit.runtime.base import MOST_ROWS, Decoder, Divides, Embeddings, Encoder, EncoderSpec, Float, Segment, Tokens
 from edgekit.runtime.compose import ChatModel, ChatSettings
-from edgekit.runtime.open import Opening
+from edgekit.runtime.opening import Opening
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
 BEYOND = 256  # tokens that the long text goes beyond the window

@@ -35,7 +35,7 @@ from edgekit.runtime import tuning_results as choice
 from edgekit.runtime.backends import ROWS, Runtime
 from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama.build import death
-from edgekit.runtime.open import Opening, prepare
+from edgekit.runtime.opening import Opening, prepare
 from edgekit.runtime.tuning_results import Choice, DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
 
 # glibc asks the kernel for huge pages only if this is set before a process starts, so edgekit cannot switch it.

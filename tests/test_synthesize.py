@@ -23,16 +23,18 @@ from tokenizers import Tokenizer
 from edgekit import metrics
 from edgekit.artifacts import find
 from edgekit.artifacts.recipes import choose, recipe
-from edgekit.checkpoints import normals, shards
+from edgekit.checkpoints import random_weights as normals
+from edgekit.checkpoints import shards
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import job
 from edgekit.export import synthesize as stand_ins
 from edgekit.export.synthesize import all_slots, configuration, synthesize
-from edgekit.families import FAMILIES, family_of, scales
-from edgekit.families import synthetic_tokenizers as vocabulary
+from edgekit.families import FAMILIES, family_of
 from edgekit.families.base import check_tensors
+from edgekit.families.gemma3 import generated_tokenizer as vocabulary
+from edgekit.families.gemma3 import synthesis as scales
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.checkpoints.normals import Stored
+from edgekit.checkpoints.random_weights import Stored
 
 SHARD_BYTES = 5_000_000_000  # the hub's own limit
 _ITEM = 2  # bytes of a bf16 weight

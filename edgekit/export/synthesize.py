@@ -17,13 +17,13 @@ import numpy as np
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, matches, recipe
 from edgekit.artifacts.staging import new_folder
 from edgekit.checkpoints import shards
-from edgekit.checkpoints.normals import Normals, Stored, generator, to_bf16
+from edgekit.checkpoints.random_weights import Normals, Stored, generator, to_bf16
 from edgekit.checkpoints.shards import Planned, Shard
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.families import FAMILIES, Family, Slot
-from edgekit.families import synthetic_files as files
-from edgekit.families import synthetic_tokenizers as vocabulary
-from edgekit.families.scales import DecoderScales, Filling, Scales, TowerScales
+from edgekit.families import hub_files as files
+from edgekit.families.gemma3 import generated_tokenizer as vocabulary
+from edgekit.families.gemma3.synthesis import DecoderScales, Filling, Scales, TowerScales
 from edgekit.progress import Progress
 
 _TOKENIZER_BYTES = 64_000_000  # tokenizer.json and its companions at Gemma's size

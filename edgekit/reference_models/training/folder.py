@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save
 from transformers import AutoConfig, Gemma3ForConditionalGeneration, SiglipModel
 
-from edgekit.reference_models.training import architecture, tokenizer_files, tokenizers
-from edgekit.reference_models.training.tokenizer_files import write_json
+from edgekit.families.gemma3 import tokenizer_files
+from edgekit.families.gemma3.tokenizer_files import write_json
+from edgekit.reference_models.training import architecture, tokenizers
 
 # (prefix in transformers 5, prefix on the hub); lm_head is tied to the embedding and not stored.
 _GEMMA_KEYS = (

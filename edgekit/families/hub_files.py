@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.recipes import Recipe
+from edgekit.families.gemma3.tokenizer_files import chat_template, write_json
 from edgekit.reference_models.training.architecture import image_processor
-from edgekit.reference_models.training.tokenizer_files import chat_template, write_json
 
 _GENERATION = {
     "bos_token_id": 2,

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.families.scales import Float, Scales
+from edgekit.families.gemma3.synthesis import Float, Scales
 
 BLOCK = 1 << 24  # normals that are drawn
 _STRETCH = 1 << 18  # weights at a time: 1 MB of float32, which stays in a core's cache

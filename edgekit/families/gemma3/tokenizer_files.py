@@ -15,7 +15,7 @@ Added = list[dict[str, Any]]
 
 def chat_template() -> str:
     """Gemma 3's turns as a jinja template."""
-    return files("edgekit.reference_models.training").joinpath("gemma.jinja").read_text(encoding="utf-8").rstrip("\n")
+    return files("edgekit.families.gemma3").joinpath("chat_template.jinja").read_text(encoding="utf-8").rstrip("\n")
 
 
 def write_json(path: Path, value: Any, indent: int | None = 2) -> None:

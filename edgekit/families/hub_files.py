@@ -1,57 +1,54 @@
-"""The small files of a stand-in, as the hub has them for its model."""
+"""Small files of a checkpoint in the Hugging Face hub's spelling, as far as the architectures share them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifacts.recipes import Recipe
-from edgekit.families.gemma3.tokenizer_files import chat_template, write_json
-from edgekit.reference_models.training.architecture import image_processor
-
-_GENERATION = {
-    "bos_token_id": 2,
-    "cache_implementation": "hybrid",
-    "do_sample": True,
-    "eos_token_id": [1, 106],
-    "pad_token_id": 0,
-    "top_k": 64,
-    "top_p": 0.95,
-    "transformers_version": "4.52.3",
-}
+AddedToken = dict[str, Any]  # one entry of tokenizer.json's `added_tokens`
 
 
-def write(folder: Path, chosen: Recipe, raw: Mapping[str, Any]) -> None:
-    """config.json, and what the model's kind has beside it."""
-    write_json(folder / "config.json", raw)
-    if chosen.family == "medsiglip":
-        size = raw["vision_config"]["image_size"]
-        processor = {**image_processor(size, 3, "SiglipImageProcessor"), "processor_class": "SiglipProcessor"}
-        write_json(folder / "preprocessor_config.json", processor)
-        return
-    write_json(folder / "generation_config.json", {**_GENERATION, **chosen.generation})
-    (folder / "chat_template.jinja").write_text(chat_template(), encoding="utf-8")
-    if "vision_config" in raw:
-        length = raw["mm_tokens_per_image"]
-        write_json(folder / "preprocessor_config.json", _gemma_preprocessor(raw["vision_config"]["image_size"], length))
-        processor = {"image_seq_length": length, "processor_class": "Gemma3Processor"}
-        write_json(folder / "processor_config.json", processor)
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """A JSON file as transformers writes them."""
+    path.write_text(json.dumps(value, indent=indent, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _gemma_preprocessor(size: int, length: int) -> dict[str, Any]:
+def image_processor(size: int, resample: int, kind: str) -> dict[str, Any]:
+    """preprocessor_config.json: resize to size x size pixels (`resample` 2 bilinear, 3 bicubic), scale to [-1, 1]."""
     return {
-        **image_processor(size, 2, "Gemma3ImageProcessor"),
-        "do_convert_rgb": None,
-        "do_pan_and_scan": None,
-        "image_seq_length": length,
-        "pan_and_scan_max_num_crops": None,
-        "pan_and_scan_min_crop_size": None,
-        "pan_and_scan_min_ratio_to_activate": None,
-        "processor_class": "Gemma3Processor",
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_processor_type": kind,
+        "image_std": [0.5, 0.5, 0.5],
+        "resample": resample,
+        "rescale_factor": 0.00392156862745098,
+        "size": {"height": size, "width": size},
     }
 
 
-def embedding_rows(raw: Mapping[str, Any]) -> int:
-    """Rows of the token embedding."""
-    return int(raw.get("text_config", raw)["vocab_size"])
+def added_token(identity: int, content: str, *, special: bool = True, strip: bool = False) -> AddedToken:
+    """A token that is split off before the vocabulary's own pieces are found."""
+    return {
+        "id": identity,
+        "content": content,
+        "single_word": False,
+        "lstrip": strip,
+        "rstrip": strip,
+        "normalized": False,
+        "special": special,
+    }
+
+
+def added_tokens_decoder(added: Iterable[AddedToken]) -> dict[str, Any]:
+    """The same tokens as tokenizer_config.json spells them: by id."""
+    return {str(token["id"]): {k: v for k, v in token.items() if k != "id"} for token in added}
+
+
+def special_tokens(named: Mapping[str, str], *, strip: bool) -> dict[str, Any]:
+    """Entries of special_tokens_map.json, from their names (`eos_token`) to their texts."""
+    flags = {"lstrip": strip, "normalized": False, "rstrip": strip, "single_word": False}
+    return {name: {"content": content, **flags} for name, content in named.items()}

@@ -7,13 +7,15 @@ import random
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import reference_models as reference
+import edgekit
+from edgekit import reference_models
 from edgekit.inputs import labels as vocabulary
 
 torch = pytest.importorskip("torch")
@@ -25,7 +27,7 @@ from edgekit.reference_models.training import architecture, conversations, decod
 
 
 def _shipped(name: str) -> Path:
-    found = reference.path(name)
+    found = reference_models.path(name)
     if found is None:
         pytest.skip(f"the weights of {name} are not in this checkout")
     return found
@@ -77,9 +79,9 @@ def _header(path: Path) -> dict[str, object]:
 
 
 def test_names_are_known_without_torch():
-    code = "import sys; from edgekit import reference as r; r.path(r.NAMES[0]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from edgekit import reference_models as r; r.path(r.NAMES[0]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert reference.path("no such model") is None
+    assert reference_models.path("no such model") is None
 
 
 def test_answers_are_parsed_by_whole_words():
@@ -114,7 +116,7 @@ def test_both_models_together_stay_under_20_mb(gemma: Path, siglip: Path):
     assert sum((path / "model.safetensors").stat().st_size for path in (gemma, siglip)) < 20e6
 
 
-@pytest.mark.parametrize("name", reference.NAMES)
+@pytest.mark.parametrize("name", reference_models.NAMES)
 def test_transformers_loads_every_key_and_no_other(name: str):
     config = json.loads((_shipped(name) / "config.json").read_text())
     kind = getattr(transformers, config["architectures"][0])
@@ -207,9 +209,26 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path):
     assert torch.equal(run(tmp_path / "whole", 6), run(tmp_path / "parts", 2, 6))
 
 
-def test_the_model_card_shows_the_figures_of_the_evaluation():
-    from edgekit.reference_models.training import evaluate
+def test_nothing_imports_how_the_models_were_trained():
+    package = Path(edgekit.__file__).parent
+    training = package / "reference_models" / "training"
+    product = [path for path in package.rglob("*.py") if training not in path.parents]
+    assert len(product) > 50
+    assert [path for path in product if "reference_models.training" in path.read_text(encoding="utf-8")] == []
 
-    home = Path(reference.__file__).parent
-    report = json.loads((home / "evaluation.json").read_text(encoding="utf-8"))
-    assert evaluate.table(report) in (home / "README.md").read_text(encoding="utf-8")
+
+def test_a_wheel_has_the_models_and_not_their_training(tmp_path: Path):
+    pytest.importorskip("hatchling", reason="the wheel's build backend is not installed")
+    root = Path(edgekit.__file__).parent.parent
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(root)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    models = "edgekit/reference_models"
+    assert {f"{models}/__init__.py", f"{models}/README.md"} <= names
+    for name in reference_models.NAMES:
+        files = {path.name for path in _shipped(name).iterdir()}
+        assert "model.safetensors" in files
+        assert {f"{models}/{name}/{file}" for file in files} <= names
+    assert not [name for name in names if "training" in name]

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, Count, TokenId, validate
+from edgekit.families.gemma3.layers import is_global
 from edgekit.families.siglip.tower import VisionConfig
 
 # All Gemma 3 models share one tokenizer; where there is no vision tower, the embedding ends before this token.
@@ -113,11 +114,6 @@ def parse_text_only(config: Mapping[str, Any]) -> MedGemmaConfig:
     text, rest = validate(TextConfig, config, "config.json"), validate(_TextOnly, config, "config.json")
     _check_layers(config, text.num_hidden_layers)
     return MedGemmaConfig(text_config=text, eos_token_id=rest.eos_token_id)
-
-
-def is_global(layer: int) -> bool:
-    """Whether a layer attends to everything before it; the others see no farther than their window."""
-    return (layer + 1) % 6 == 0
 
 
 def _check_layers(text: Mapping[str, Any], count: int) -> None:

@@ -9,6 +9,7 @@ from edgekit.families.base import Config, Family, Role, TokenId, validate
 from edgekit.families.gemma3 import gguf_form, graph, vision_graph
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
+from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
@@ -62,6 +63,7 @@ MEDGEMMA = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
 )
 
@@ -73,6 +75,7 @@ TEXT_ONLY = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    synthesis=TEXT_ONLY_SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
     unused_tokens=UNUSED_WITHOUT_VISION,
 )

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig, is_global
+from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
+from edgekit.families.gemma3.layers import is_global
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, EMBEDDING
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import Graph

@@ -12,6 +12,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.families.base import Family, Role, preprocessing_of
 from edgekit.families.siglip import graph
 from edgekit.families.siglip.config import MedSiglipConfig, parse
+from edgekit.families.siglip.synthesis import SYNTHESIS
 from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
@@ -101,4 +102,5 @@ MEDSIGLIP = Family(
     canonical=canonical,
     preprocessing=preprocessing,
     settings=settings,
+    synthesis=SYNTHESIS,
 )

@@ -47,7 +47,7 @@ ABILITIES: dict[str, tuple[str, ...]] = {
 _QUESTIONS = {
     "llama_cpp_python": START_LLAMA,
     "onnxruntime": "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))",
-    "openvino": "from edgekit.runtime import ov; print(', '.join(ov.precisions()))",
+    "openvino": "from edgekit.runtime.onnx import openvino_encoder; print(', '.join(openvino_encoder.precisions()))",
 }
 
 _GPU_FIELDS = ("name", "memory.total", "memory.free", "driver_version", "compute_cap")

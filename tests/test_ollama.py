@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.manifest import FileEntry, Manifest
-from edgekit.commands import describe
+from edgekit.commands.support import artifact_text
 from edgekit.errors import UsageError
 from edgekit.export import ollama
 from edgekit.inputs.message import Message
@@ -226,14 +226,14 @@ def test_what_ollama_cannot_run(found: Manifest) -> None:
     encoder = found.model_copy(update={"variants": {name: {"vision": parts["vision"].id}}})
     for other in (onnx, encoder):
         assert ollama.modelfile(other) is None
-        assert describe.usage_lines(Path("folder"), other) == []
+        assert artifact_text.usage_lines(Path("folder"), other) == []
 
 
 def test_the_lines_that_an_export_prints(found: Manifest) -> None:
     """Every option is one of llama-server's; paths with spaces are quoted."""
     folder = Path("/my models/medgemma")
     plain = found.model_copy(update={"support_files": ()})
-    (served,) = describe.usage_lines(folder, plain)
+    (served,) = artifact_text.usage_lines(folder, plain)
     _, parts = found.variant(None)
     decoder, vision = (parts[role].files[0].path for role in ("decoder", "vision"))
     assert served == (
@@ -241,5 +241,5 @@ def test_the_lines_that_an_export_prints(found: Manifest) -> None:
     )
     name = ollama.file_name(found.default)
     entry = FileEntry(path=name, sha256="0" * 64, bytes=1)
-    lines = describe.usage_lines(folder, plain.model_copy(update={"support_files": (entry,)}))
+    lines = artifact_text.usage_lines(folder, plain.model_copy(update={"support_files": (entry,)}))
     assert lines == [served, f"or with   ollama create NAME -f '{folder}/{name}'"]

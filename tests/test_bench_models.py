@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from bench_stubs import VOCABULARY, StubChat, StubEmbedder, dataset
 
-from edgekit.bench import accuracy, fidelity, latency
+from edgekit.bench import predictions as accuracy
+from edgekit.bench.kinds import decoder_fidelity as fidelity
+from edgekit.bench.kinds import latency
 from edgekit.bench.tasks import AnswerTask, DecoderFidelityTask, EncoderFidelityTask, LabelsTask, LatencyTask, task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality

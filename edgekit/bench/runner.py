@@ -25,7 +25,7 @@ from edgekit.bench.environment import environment
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record, cell_key, measurement, record
 from edgekit.bench.results import Results, damage
-from edgekit.bench.rows import Row, Subject, subjects
+from edgekit.bench.subjects import Row, Subject, subjects
 from edgekit.bench.tasks import LatencyTask, Task
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine.cpu import cpu, memory

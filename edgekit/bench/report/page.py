@@ -8,10 +8,11 @@ from functools import partial
 from html import escape
 from typing import Any
 
-from edgekit.bench import charts, report
-from edgekit.bench.charts import Mark
 from edgekit.bench.records import Record
-from edgekit.bench.report import Column
+from edgekit.bench.report import charts
+from edgekit.bench.report import content as report
+from edgekit.bench.report.charts import Mark
+from edgekit.bench.report.content import Column
 from edgekit.bench.results import Results
 
 _STYLE = """

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import metrics
-from edgekit.bench.accuracy import label_prompts
 from edgekit.bench.datasets import Dataset
+from edgekit.bench.predictions import label_prompts
 from edgekit.bench.tasks import DecoderFidelityTask, EncoderFidelityTask
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.message import Image, Message

@@ -1,27 +1,18 @@
-"""The Modelfile that tells Ollama how to run one variant of a chat model: files, prompt format, greedy decoding."""
+"""What programs built on llama.cpp need to run a variant: llama-server's arguments, and Ollama's Modelfile."""
 
 from __future__ import annotations
 
-from edgekit.artifacts.manifest import Manifest
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.families import FAMILIES
+from edgekit.formats.gguf.form import GgufForm
 
 CONTEXT = 8192  # tokens that a server's cache holds: 160 MB for MedGemma 4B's global layers
-
-# Gemma 3's chat format: no system role, so its text stands before the first user's. Ollama puts <bos> and images in
-# front; unlike Google's template, it does not trim messages.
-_TEMPLATE = """\
-{{- $system := .System }}
-{{- range $i, $_ := .Messages }}
-{{- $last := eq (len (slice $.Messages $i)) 1 }}
-{{- if eq .Role "user" }}<start_of_turn>user
-{{ if $system }}{{ $system }}
-
-{{ $system = "" }}{{ end }}{{ .Content }}<end_of_turn>
-{{ else if eq .Role "assistant" }}<start_of_turn>model
-{{ .Content }}{{ if not $last }}<end_of_turn>
-{{ end }}{{ end }}
-{{- if and $last (ne .Role "assistant") }}<start_of_turn>model
-{{ end }}
-{{- end }}"""
+_MODEL = "-m"
 
 
 def file_name(variant: str) -> str:
@@ -29,29 +20,60 @@ def file_name(variant: str) -> str:
     return f"Modelfile.{variant}"
 
 
-def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
-    """The Modelfile of a variant; of the default variant for None.
+def arguments(manifest: Manifest, variant: str | None = None) -> dict[str, Part] | None:
+    """llama-server's argument for each part of a variant, the model first; of the default variant for None.
 
     Returns:
-        None where Ollama cannot run the variant: it takes GGUF decoders, with or without a vision part.
+        None where these programs cannot run the variant: all its parts must be GGUF files, one of them a model.
 
     Raises:
         UsageError: there is no such variant.
     """
-    name, parts = manifest.variant(variant)
-    if not {"decoder"} <= set(parts) <= {"decoder", "vision"} or any(part.format != "gguf" for part in parts.values()):
+    parts = manifest.variant(variant)[1]
+    roles = FAMILIES[manifest.family].roles if manifest.family in FAMILIES else {}
+    found = {}
+    for role in roles:
+        if role in parts:
+            form = roles[role].forms.get(parts[role].format)
+            if not isinstance(form, GgufForm):
+                return None
+            found[form.argument] = parts[role]
+    return found if _MODEL in found and len(found) == len(parts) else None
+
+
+def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] | None:
+    """llama-server's command line; None where it cannot run the variant."""
+    parts = arguments(manifest, variant)
+    if parts is None:
+        return None
+    files = [word for argument, part in parts.items() for word in (argument, str(folder / part.files[0].path))]
+    # The model's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
+    return ["llama-server", *files, "--jinja", "-fa", "on", "-c", str(server_context(manifest)), "--temp", "0"]
+
+
+def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
+    """The Modelfile of a variant: files, prompt format, greedy decoding. Of the default variant for None.
+
+    Returns:
+        None where Ollama cannot run the variant, or its family has no chat format for Ollama.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+    name, parts = manifest.variant(variant)[0], arguments(manifest, variant)
+    dialect = FAMILIES[manifest.family].ollama if parts else None
+    if parts is None or dialect is None:
         return None
     notes = [f"{manifest.title}, {name}", *([manifest.stand_in] if manifest.stand_in else []), "Not a medical device."]
-    lines = [
-        *(f"# {note}" for text in notes for note in text.splitlines()),
-        *(f"FROM ./{parts[role].files[0].path}" for role in ("decoder", "vision") if role in parts),
-        f"PARAMETER num_ctx {server_context(manifest)}",
-        "PARAMETER temperature 0",
-        'PARAMETER stop "<end_of_turn>"',
-        f'TEMPLATE """{_TEMPLATE}"""',
-        f'LICENSE """{_quoted(manifest.license)}\n\n{_quoted(manifest.modified)}"""',
-    ]
-    return "\n".join(lines) + "\n"
+    return _template().render(
+        notes=[line for note in notes for line in note.splitlines()],
+        files=[part.files[0].path for part in parts.values()],
+        context=server_context(manifest),
+        stop=dialect.stop,
+        template=dialect.template,
+        license=manifest.license,
+        modified=manifest.modified,
+    )
 
 
 def server_context(manifest: Manifest) -> int:
@@ -59,6 +81,14 @@ def server_context(manifest: Manifest) -> int:
     return min(CONTEXT, int(manifest.settings.get("context", CONTEXT)))
 
 
-def _quoted(text: str) -> str:
-    """A text that does not end the quotes around it."""
-    return text.replace('"""', "'''")
+@cache
+def _template() -> Template:
+    # A Modelfile is no HTML: what it quotes must not be escaped.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("edgekit.export", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("Modelfile.jinja")

@@ -22,7 +22,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.folders import STAMP, empty, link_or_copy, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
-from edgekit.export import calibrate, ollama, writers
+from edgekit.export import calibrate, llama_programs, writers
 from edgekit.export.job import Job
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
@@ -281,8 +281,8 @@ def with_modelfiles(manifest: Manifest, staging: Path) -> Manifest:
     """The manifest with a Modelfile beside it for each variant that Ollama can run."""
     written = []
     for variant in manifest.variants:
-        if text := ollama.modelfile(manifest, variant):
-            path = staging / ollama.file_name(variant)
+        if text := llama_programs.modelfile(manifest, variant):
+            path = staging / llama_programs.file_name(variant)
             path.write_text(text, encoding="utf-8")
             written.append(manifests.file_entry(staging, path))
     return manifest.model_copy(update={"support_files": (*manifest.support_files, *written)})

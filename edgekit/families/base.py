@@ -41,6 +41,14 @@ class Role:
 
 
 @dataclass(frozen=True)
+class OllamaDialect:
+    """A chat format as Ollama takes it: a template of Go's text/template, and the text that ends an answer."""
+
+    template: str
+    stop: str
+
+
+@dataclass(frozen=True)
 class Family:
     """What MedGemma or MedSigLIP is.
 
@@ -53,6 +61,7 @@ class Family:
         settings: what runtimes must know beside the parts.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
+        ollama: its chat format for Ollama, None where it has none.
         synthesis: how checkpoints of random weights are made.
     """
 
@@ -65,6 +74,7 @@ class Family:
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
+    ollama: OllamaDialect | None = None
     synthesis: Synthesis = field(kw_only=True)
 
     def tensors(self, config: Any) -> list[TensorSpec]:

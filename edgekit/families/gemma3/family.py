@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.base import Config, Family, Role, TokenId, validate
+from edgekit.families.base import Config, Family, OllamaDialect, Role, TokenId, validate
 from edgekit.families.gemma3 import gguf_form, graph, vision_graph
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -44,6 +45,13 @@ def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
     }
 
 
+# No system role, so its text stands before the first user's. Ollama puts <bos> and images in front; unlike Google's
+# template, it does not trim messages.
+_OLLAMA = OllamaDialect(
+    files("edgekit.families.gemma3").joinpath("chat_template.gotmpl").read_text(encoding="utf-8").removesuffix("\n"),
+    stop="<end_of_turn>",
+)
+
 _DECODER = Role(
     decoder_tensors, "logits", {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS)}
 )
@@ -65,6 +73,7 @@ MEDGEMMA = Family(
     settings=settings,
     synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
+    ollama=_OLLAMA,
 )
 
 TEXT_ONLY = Family(
@@ -77,5 +86,6 @@ TEXT_ONLY = Family(
     settings=settings,
     synthesis=TEXT_ONLY_SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
+    ollama=_OLLAMA,
     unused_tokens=UNUSED_WITHOUT_VISION,
 )

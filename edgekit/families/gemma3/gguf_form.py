@@ -150,5 +150,5 @@ def _stored_width(plan: PartPlan) -> int:
     return next(planned.shape[0] for planned in plan.tensors if planned.spec.kind == "ffn_up")
 
 
-DECODER = GgufForm("gemma3", _decoder_header, decoder_forms, notes=notes)
-VISION = GgufForm("clip", _vision_header, vision_forms, prefix="mmproj-")
+DECODER = GgufForm("gemma3", "-m", _decoder_header, decoder_forms, notes=notes)
+VISION = GgufForm("clip", "--mmproj", _vision_header, vision_forms, prefix="mmproj-")

@@ -30,12 +30,14 @@ class GgufForm:
     Attributes:
         architecture: `general.architecture`.
         header: adds the part's own keys to a `gguf.GGUFWriter`.
+        argument: by which llama.cpp's programs are given the file.
         tensors: the validated configuration -> canonical tensor name -> its form.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
     """
 
     architecture: str
+    argument: str
     header: Callable[[Any, PartPlan], None]
     tensors: Callable[[Any], Mapping[str, GgufTensorForm]]
     prefix: str = ""

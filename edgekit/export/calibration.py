@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from edgekit.artifacts.files import write_atomically
 from edgekit.errors import ArtifactError
 
 Float = NDArray[np.float32]
@@ -79,9 +80,7 @@ class Calibration(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write it in one atomic replacement."""
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(self.model_dump_json() + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, self.model_dump_json() + "\n")
 
 
 def read(path: Path) -> Calibration:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from edgekit.artifacts.files import sha256_file, write_atomically
 from edgekit.errors import ArtifactError, UsageError
 
 FILE_NAME = "edgekit.json"
@@ -204,15 +205,6 @@ def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...
     return hashlib.sha256(described.encode()).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, read in 1 MiB blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def file_entry(folder: Path, path: Path) -> FileEntry:
     """Describe a file inside an artifact folder."""
     return FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)
@@ -221,9 +213,7 @@ def file_entry(folder: Path, path: Path) -> FileEntry:
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one atomic replacement."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    temporary = folder / f".{FILE_NAME}.partial"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / FILE_NAME)
+    write_atomically(folder / FILE_NAME, text)
 
 
 def read(folder: Path) -> Manifest:

@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.folders import link_or_copy, new_folder
+from edgekit.artifacts.files import link_or_copy
+from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
 from edgekit.errors import ArtifactError
 from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector, image_tokens

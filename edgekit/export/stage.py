@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from edgekit import __version__
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.folders import STAMP, empty, link_or_copy, locked
+from edgekit.artifacts.files import link_or_copy, write_atomically
+from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import calibrate, llama_programs, writers
@@ -61,7 +62,7 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
             if not resumed:
                 empty(staging)
             stamp = {**before, **stamp} if resumed else stamp
-            (staging / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+            write_atomically(staging / STAMP, json.dumps(stamp))
             try:
                 yield
             except EdgekitError as error:
@@ -192,7 +193,7 @@ def write_parts(
     check_space(staging, todo, job)
     for plan, files in writers.write(job.source, todo, writers.label_of(job.recipe), inputs, staging, progress):
         finished[plan.key] = _part(job, plan, files, staging)
-        records[plan.key].write_text(finished[plan.key].model_dump_json(), encoding="utf-8")
+        write_atomically(records[plan.key], finished[plan.key].model_dump_json())
     return finished
 
 

@@ -19,6 +19,7 @@ from contextlib import ExitStack
 from itertools import accumulate
 from typing import Any, Self
 
+from edgekit.artifacts.files import write_atomically
 from edgekit.checkpoints.checkpoint import Checkpoint, Slice
 from edgekit.formats.sections import Encoded, FileContent, Section, Tail
 from edgekit.machine.cpu import cpu
@@ -137,7 +138,7 @@ class Output:
                 file.truncate(self._length)
         else:
             self.path.unlink(missing_ok=True)
-        self._journal_path.write_text("".join(marks), encoding="ascii")
+        write_atomically(self._journal_path, "".join(marks))
         return len(marks)
 
     def _true_marks(self) -> list[str]:

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
+from edgekit.artifacts.files import write_atomically
 from edgekit.errors import ArtifactError
 from edgekit.formats.codec import Float
 
@@ -78,9 +79,7 @@ class Calibration(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write it in one atomic replacement."""
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(self.model_dump_json() + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, self.model_dump_json() + "\n")
 
 
 def read(path: Path) -> Calibration:

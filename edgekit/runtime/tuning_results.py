@@ -7,9 +7,7 @@ until it is measured, and gets the defaults. What is chosen is not kept but foll
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from edgekit.artifacts.files import sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
 from edgekit.errors import UsageError
 from edgekit.machine.cache import cache_folder
@@ -249,7 +248,7 @@ def key(part_id: str, file_format: str, threads: int) -> str:
     ingredients: list[Any] = [METHOD, part_id, threads, libraries(file_format), processor.name, processor.flags]
     if file_format == "gguf":  # which may be built in many ways under one version
         ingredients.append(guard.key())
-    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+    return sha256_json(ingredients)[:24]
 
 
 def kept(part: Part, threads: int) -> Choice | None:
@@ -262,9 +261,7 @@ def keep(part: Part, choice: Choice) -> None:
     """Keep what was measured, in place of what was kept before. Raises OSError where the cache cannot be written."""
     path = _folder() / f"{key(part.id, part.format, choice.threads)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(choice.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, choice.model_dump_json(indent=1) + "\n")
 
 
 def all_kept() -> Iterator[Choice]:

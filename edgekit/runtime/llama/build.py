@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from edgekit.artifacts.files import rename, sha256_json, write_atomically
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu, memory
@@ -115,8 +116,7 @@ def plan_build(*, amx: bool = True) -> Plan:
         "platform": [sysconfig.get_platform(), *platform.libc_ver()],
         "cpu": processor.flags or processor.name,
     }
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{digest[:16]}", ingredients)
+    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{sha256_json(ingredients)[:16]}", ingredients)
 
 
 def installed_key() -> str | None:
@@ -161,8 +161,10 @@ def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
         run_build(command, folder.parent / "build.log", jobs=parallel_jobs(), label=label, progress=progress)
         built = next(Path(scratch).glob("*.whl"))
         folder.mkdir(exist_ok=True)
-        (folder / "build.json").write_text(json.dumps(plan.ingredients, indent=1) + "\n", encoding="utf-8")
-        return built.replace(folder / built.name)
+        write_atomically(folder / "build.json", json.dumps(plan.ingredients, indent=1) + "\n")
+        wheel = folder / built.name
+        rename(built, wheel)
+        return wheel
 
 
 def parallel_jobs() -> int:

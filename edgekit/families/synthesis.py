@@ -21,7 +21,7 @@ class Synthesis:
         write_tokenizer: (folder, config) writes a generated tokenizer of the model's size.
         layers: the dotted key of config.json that counts the layers of the decoder, or of the text tower.
         vision_layers: the same of the vision tower, None where there is none.
-        stored_name: from the hub's layout to the name that the hub's files have for this architecture.
+        stored_name: from the hub's layout to the name that files of this architecture have; the same by default.
     """
 
     fillings: Callable[[Any, GeneratorFor], FillingOf]

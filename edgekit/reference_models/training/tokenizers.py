@@ -12,7 +12,16 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 
 from edgekit.families.gemma3.tokenizer_files import IMAGE_TOKEN
 from edgekit.families.hub_files import AddedToken, added_token
-from edgekit.inputs import labels as vocabulary
+from edgekit.inputs.labels import (
+    ALL_LABELS,
+    FINDING_QUESTIONS,
+    MODALITY_QUESTION,
+    SEVERITIES,
+    SEVERITY_QUESTION,
+    SIDE_QUESTION,
+    SIDES,
+    class_prompts,
+)
 from edgekit.reference_models.training import architecture, data
 
 CONTROL = ("<start_of_turn>", "<end_of_turn>", "<start_of_image>", "<end_of_image>")
@@ -27,17 +36,17 @@ def corpus(folder: Path, every: int = 3) -> Iterator[str]:
     for question, answer in data.medquad(folder, "train")[::every]:
         yield question
         yield answer[:4000]
-    phrases = [prompt for label in vocabulary.ALL_LABELS for prompt in vocabulary.class_prompts(label)]
-    phrases += [label.question for label in vocabulary.ALL_LABELS]
-    phrases += [*vocabulary.FINDING_QUESTIONS, vocabulary.MODALITY_QUESTION]
-    phrases += [vocabulary.SEVERITY_QUESTION, vocabulary.SIDE_QUESTION, *vocabulary.SEVERITIES, *vocabulary.SIDES]
+    phrases = [prompt for label in ALL_LABELS for prompt in class_prompts(label)]
+    phrases += [label.question for label in ALL_LABELS]
+    phrases += [*FINDING_QUESTIONS, MODALITY_QUESTION]
+    phrases += [SEVERITY_QUESTION, SIDE_QUESTION, *SEVERITIES, *SIDES]
     for asked in data.vqa_rad(folder, "train"):
         phrases += [asked.question, asked.answer]
     for _ in range(200):
         yield from phrases
     # Words that start a line (roles, answers) and the same words after a space are different tokens.
-    words = {"user", "model", "yes", "no", *(w for label in vocabulary.ALL_LABELS for w in label.name.split())}
-    words |= {*vocabulary.SEVERITIES, *vocabulary.SIDES, "chest", "brain", "phantom"}
+    words = {"user", "model", "yes", "no", *(w for label in ALL_LABELS for w in label.name.split())}
+    words |= {*SEVERITIES, *SIDES, "chest", "brain", "phantom"}
     for _ in range(3000):
         yield from sorted(words)
         yield from (" " + word for word in sorted(words))

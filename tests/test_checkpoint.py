@@ -597,7 +597,7 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(
             try:
                 parsed = family_of(damaged).parse(damaged)
                 for role in family.roles.values():
-                    role.slots(parsed)
+                    role.tensors(parsed)
             except CheckpointError:
                 refusals += 1
     assert refusals > len(fields)

@@ -30,7 +30,7 @@ from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import copied_tokenizer, job
-from edgekit.export.synthesize import all_slots, configuration, synthesize
+from edgekit.export.synthesize import configuration, synthesize
 from edgekit.families import FAMILIES, family_of
 from edgekit.families.base import check_tensors
 from edgekit.families.gemma3 import generated_tokenizer as gemma_tokenizer
@@ -156,9 +156,9 @@ def home(written: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_shapes_are_the_published_ones(name: str, tensors: int | None, weights: int) -> None:
     model = recipe(name)
     family = FAMILIES[model.family]
-    slots = all_slots(family, family.parse(configuration(model)))
-    assert sum(math.prod(slot.shape) for slot in slots) == weights
-    assert tensors in (None, len(slots))
+    specs = family.tensors(family.parse(configuration(model)))
+    assert sum(math.prod(slot.shape) for slot in specs) == weights
+    assert tensors in (None, len(specs))
     assert choose(configuration(model), name).name == name
 
 

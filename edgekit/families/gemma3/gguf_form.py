@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgekit.errors import CheckpointError
+from edgekit.families.gemma3 import gguf_files
 from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
 from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -150,5 +151,22 @@ def _stored_width(plan: PartPlan) -> int:
     return next(planned.shape[0] for planned in plan.tensors if planned.spec.kind == "ffn_up")
 
 
-DECODER = GgufForm("gemma3", "-m", _decoder_header, decoder_forms, notes=notes)
-VISION = GgufForm("clip", "--mmproj", _vision_header, vision_forms, prefix="mmproj-")
+DECODER = GgufForm(
+    "gemma3",
+    "a language model",
+    "-m",
+    header=_decoder_header,
+    tensors=decoder_forms,
+    check=gguf_files.check_decoder,
+    settings=gguf_files.settings_of,
+    notes=notes,
+)
+VISION = GgufForm(
+    "clip",
+    "a projector",
+    "--mmproj",
+    header=_vision_header,
+    tensors=vision_forms,
+    check=gguf_files.check_projector,
+    prefix="mmproj-",
+)

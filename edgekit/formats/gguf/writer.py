@@ -60,7 +60,12 @@ def file_names(plan: PartPlan, stem: str) -> tuple[str, ...]:
 
 def requires(plan: PartPlan, folder: Path, stem: str) -> dict[str, Any]:
     """What a reader must know."""
-    return {"gguf_version": 3, "architecture": plan.form.architecture}
+    return file_requires(plan.form)
+
+
+def file_requires(form: GgufForm) -> dict[str, Any]:
+    """What a reader must know of a part's file, whoever wrote it."""
+    return {"gguf_version": 3, "architecture": form.architecture}
 
 
 def notes(plans: Sequence[PartPlan]) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, InputError
-from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector
+from edgekit.families.gemma3.gguf_files import check_decoder, check_projector
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import library, log_tail
 from edgekit.runtime.base import MOST_ROWS, Embeddings, EncoderSpec, Float, Segment, check_prompt

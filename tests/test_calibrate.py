@@ -344,11 +344,12 @@ def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
     assert shapes == [(1, 1)] * 5
     few, many = given(tmp_path / "few", 3), given(tmp_path / "many", 13)
     assert calibrate.material_of(source, part, few).name == f"{shipped} and {proof_inputs.name_of(few.pictures)}"
-    assert calibrate.material_of(source, part, many).name == f"{shipped} and {proof_inputs.name_of(many.pictures[8:12])}"
+    others = proof_inputs.name_of(many.pictures[8:12])
+    assert calibrate.material_of(source, part, many).name == f"{shipped} and {others}"
 
 
 def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs: proof_inputs.Inputs) -> None:
-    source, part = planned(medsiglip_source, "image_encoder")
+    _source, part = planned(medsiglip_source, "image_encoder")
     for size, images, passes in ((896, 4, 4), (448, 16, 4), (112, 64, 1)):
         vision = part.config.vision_config.model_copy(update={"image_size": size})
         sized = replace(part, config=part.config.model_copy(update={"vision_config": vision}))
@@ -360,7 +361,7 @@ def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs
 def test_an_interrupted_run_measures_once(
     medsiglip_source: Path, tmp_path: Path, inputs: proof_inputs.Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, part = planned(medsiglip_source, "image_encoder")
+    _source, part = planned(medsiglip_source, "image_encoder")
     path, data = tmp_path / "found.json", tmp_path / "data"
     first = calibrate.calibrated(part, inputs, path, data, Progress())
     data.write_bytes(b"weights that were smoothed by it")
@@ -397,7 +398,7 @@ def test_a_damaged_calibration_is_refused(tmp_path: Path, text: str, match: str)
 
 
 def test_a_calibration_of_other_tensors_is_refused(medsiglip_source: Path) -> None:
-    source, part = planned(medsiglip_source, "image_encoder")
+    _source, part = planned(medsiglip_source, "image_encoder")
     part = any_smoothing(part)
     right = part.calibration
     assert right is not None

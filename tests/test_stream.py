@@ -21,7 +21,6 @@ from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
 from edgekit.export import stage, stream
-from edgekit.families import family_of
 from edgekit.families.source import open_source
 from edgekit.formats.onnx import writer as onnx
 from edgekit.formats.onnx.layout import layout_of
@@ -269,10 +268,9 @@ def test_two_exports_that_add_levels_at_once_lose_none(
 def test_a_matrix_is_transposed_without_copies(medsiglip_source: Path, level: str) -> None:
     """Slices of 7 rows: the file gets the one array that they were put in."""
     checkpoint = open_checkpoint(medsiglip_source)
-    family = family_of(checkpoint.config)
     part = open_source(medsiglip_source).plan("image_encoder", LEVEL_ROWS[level])
     laid = next(tensor for tensor in layout_of("data", part).tensors.values() if tensor.transposed)
-    section = onnx._section(part, laid)
+    section = onnx.section_of(part, laid)
     weights = checkpoint.read(laid.planned.tensor)
     assert section.tail is not None
     tail = section.tail()

@@ -32,9 +32,9 @@ from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import copied_tokenizer, job
 from edgekit.export.synthesize import configuration, synthesize
 from edgekit.families import FAMILIES, family_of
-from edgekit.families.base import check_tensors
 from edgekit.families.gemma3 import generated_tokenizer as gemma_tokenizer
 from edgekit.families.siglip import generated_tokenizer as siglip_tokenizer
+from edgekit.families.source import open_source
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms
@@ -170,13 +170,12 @@ def test_every_recipe_of_a_real_model_can_be_synthesized() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_stand_in_is_a_whole_checkpoint_of_its_family(written: dict[str, Path], name: str) -> None:
-    checkpoint = open_checkpoint(written[name])
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    check_tensors(family, checkpoint, config)
+    source = open_source(written[name])
+    source.check_tensors()
+    checkpoint = source.checkpoint
     assert {tensor.dtype for tensor in checkpoint.tensors.values()} == {"BF16"}
     assert "not a model" in checkpoint.config["edgekit_stand_in"]
-    weights = torch_reference.load(checkpoint, family, config).state_dict()
+    weights = torch_reference.load(source).state_dict()
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 

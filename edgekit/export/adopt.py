@@ -104,8 +104,8 @@ def _headers(decoder: Path, vision: Path | None) -> tuple[Family, dict[str, Gguf
 
 
 def _forms(family: Family) -> dict[str, GgufForm]:
-    forms = {role: form for role, part in family.roles.items() for form in part.forms.values()}
-    return {role: form for role, form in forms.items() if isinstance(form, GgufForm)}
+    forms = ((role, form) for role, part in family.roles.items() for form in part.forms.values())
+    return {role: form for role, form in forms if isinstance(form, GgufForm)}
 
 
 def _checked(header: GgufHeader, form: GgufForm) -> GgufHeader:

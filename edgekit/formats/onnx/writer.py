@@ -59,7 +59,7 @@ def content(plan: PartPlan, folder: Path, label: Label) -> FileContent:
     (folder / _FOLDER).mkdir(exist_ok=True)
     path = folder / file_names(plan, label.stem)[1]
     tensors = layout_of(path.name, plan).tensors.values()
-    return FileContent(path, b"", tuple(_section(plan, tensor) for tensor in tensors))
+    return FileContent(path, b"", tuple(section_of(plan, tensor) for tensor in tensors))
 
 
 def write_graphs(plan: PartPlan, folder: Path, label: Label) -> None:
@@ -79,7 +79,8 @@ def graph_of(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
     return graph.model()
 
 
-def _section(plan: PartPlan, tensor: TensorLayout) -> Section:
+def section_of(plan: PartPlan, tensor: TensorLayout) -> Section:
+    """How one tensor of a part is encoded, slice by slice."""
     planned, codec, transposed = tensor.planned, tensor.codec, tensor.transposed
     spec = planned.spec
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import LatencyTask
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 from edgekit.runtime.base import Generation, Message, Model
 from edgekit.runtime.compose import ChatModel
 

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts.levels import Level
-from edgekit.checkpoints.checkpoint import Checkpoint, Tensor
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import ArtifactError
 from edgekit.export.calibration import Calibration, Factor, Float, exponents_to_factors
 from edgekit.families import Family, Slot

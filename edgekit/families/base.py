@@ -11,7 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgekit.artifacts.levels import Place
 from edgekit.artifacts.manifest import Output, Preprocessing
 from edgekit.artifacts.validation import validated
-from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy
+from edgekit.checkpoints.checkpoint import Checkpoint, check_copy
+from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]

@@ -17,7 +17,7 @@ from sentencepiece import SentencePieceProcessor
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from edgekit import reference_models as reference
-from edgekit.checkpoints.checkpoint import read_json
+from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.inputs.passage import passage
 from edgekit.inputs.prompt import load_tokenizer

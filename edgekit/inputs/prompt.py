@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgekit.checkpoints.checkpoint import check_size
+from edgekit.checkpoints.json_files import check_size
 from edgekit.errors import CheckpointError, InputError
 
 Ids = NDArray[np.int64]

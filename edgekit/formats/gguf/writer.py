@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts.recipes import Recipe
-from edgekit.checkpoints.checkpoint import Slice
+from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
 from edgekit.export import stream
 from edgekit.export.plan import PartPlan, Planned

@@ -15,7 +15,7 @@ from edgekit.bench.kinds import latency
 from edgekit.bench.tasks import AnswerTask, DecoderFidelityTask, EncoderFidelityTask, LabelsTask, LatencyTask, task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 
 FINDING, YES_NO, LABELS = task("finding-phantom"), task("yesno-phantom"), task("labels-phantom")
 DECODER, ENCODER, LATENCY = task("fidelity-decoder"), task("fidelity-encoder"), task("latency")

@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgekit.artifacts.files import sha256_file, write_atomically
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 
 FILE_NAME = "edgekit.json"
@@ -238,11 +239,7 @@ def read(folder: Path) -> Manifest:
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
         version = data.get("schema_version") if isinstance(data, dict) else None
         raise ArtifactError(f"{path}: manifest schema {version!r}", allowed=str(SCHEMA), remedy="export it again")
-    try:
-        manifest = Manifest.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    manifest = validated(Manifest, data, str(path), ArtifactError)
     for entry in manifest.files:
         _inside(folder, entry.path)
     return manifest

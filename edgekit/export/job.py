@@ -16,7 +16,7 @@ from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.machine.cpu import give_back_memory
+from edgekit.machine.memory import trim_malloc
 
 _SYNTHESIZED_KL = 0.002  # nats
 
@@ -85,7 +85,7 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         variants["+".join([name, *changed])] = mixed
     source.check_tensors()
     _check_tokenizer(source)
-    give_back_memory()  # the tokenizer's
+    trim_malloc()  # the tokenizer's
     return Job(source, recipe, variants)
 
 

@@ -15,13 +15,12 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from edgekit import __version__
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy, write_atomically
 from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import calibrate, llama_programs, writers
 from edgekit.export.job import Job
@@ -223,9 +222,9 @@ def _finished(
     One that was calibrated on other inputs than are given now is made again.
     """
     try:
-        part = Part.model_validate_json(record.read_bytes())
+        part = validated(Part, record.read_bytes(), str(record), ArtifactError)
         manifests.verify(staging, part.files)
-    except (FileNotFoundError, ValidationError, ArtifactError):
+    except (FileNotFoundError, ArtifactError):
         return None
     return part if part.calibrated_on == calibrate.material(source, plan, inputs) else None
 

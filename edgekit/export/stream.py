@@ -21,6 +21,7 @@ from typing import Any, Self
 
 from edgekit.artifacts.files import write_atomically
 from edgekit.checkpoints.checkpoint import Checkpoint, Slice
+from edgekit.checkpoints.tensors import Slice
 from edgekit.formats.sections import Encoded, FileContent, Section, Tail
 from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
@@ -201,7 +202,7 @@ def write(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress)
                 under_way.append(([hashed, *(appended if targets else [])], piece.weights * len(targets)))
                 land(threads + _AHEAD)
             land(0)
-            checkpoint.learn(shard, digest.hexdigest())
+            checkpoint.record_hash(shard, digest.hexdigest())
 
 
 def _encode(piece: Slice, sections: Sequence[Section]) -> Mapping[Hashable, Encoded]:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
 from edgekit.formats.codec import Float
 
@@ -90,13 +91,7 @@ def read(path: Path) -> Calibration:
     """
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         raise ArtifactError(f"{path}: no calibration", remedy="export the artifact again")
-    try:
-        return Calibration.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", remedy="export the artifact again"
-        ) from error
+    return validated(Calibration, path.read_bytes(), str(path), ArtifactError, remedy="export the artifact again")
 
 
 def exponents_to_factors(exponents: Any) -> Float:

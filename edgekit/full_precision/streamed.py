@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoints.checkpoint import Checkpoint, Tensor
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
 from edgekit.families import Family
 from edgekit.formats.codec import Codec

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgekit.checkpoints.checkpoint import check_size
+from edgekit.checkpoints.json_files import check_size
 from edgekit.errors import CheckpointError, InputError
 from edgekit.inputs.message import Image, Message
 

@@ -14,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from edgekit.artifacts.files import sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
-from edgekit.errors import UsageError
+from edgekit.artifacts.validation import validated
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.backends import ROWS, RUNTIMES, Runtime
@@ -279,8 +280,8 @@ def _folder() -> Path:
 
 def _read(path: Path) -> Choice | None:
     try:
-        return _FILE.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return validated(_FILE, path.read_bytes(), str(path), ArtifactError)
+    except (OSError, ArtifactError):
         return None
 
 

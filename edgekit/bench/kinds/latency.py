@@ -24,8 +24,8 @@ import numpy as np
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import LatencyTask
 from edgekit.inputs.message import Image, Message
-from edgekit.machine.cpu import peak_memory_bytes
-from edgekit.runtime.base import Generation, Model
+from edgekit.machine.memory import peak_memory_bytes
+from edgekit.runtime.base import Generation, Message, Model
 from edgekit.runtime.compose import ChatModel
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from pydantic import ValidationError
-
 from edgekit.artifacts.manifest import Preprocessing
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
 from edgekit.formats.gguf.header import GgufHeader
 
@@ -134,10 +133,5 @@ def _image_settings(decoder: GgufHeader, vision: GgufHeader) -> dict[str, Any]:
 def _preprocessing(header: GgufHeader) -> Preprocessing:
     """As the projector says; Gemma 3 resizes bilinearly."""
     mean, std = (header.numbers(f"clip.vision.image_{name}", 3) for name in ("mean", "std"))
-    try:
-        return Preprocessing(
-            size=header.integer("clip.vision.image_size"), resample="bilinear", mean=tuple(mean), std=tuple(std)
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"{header.path}: clip.vision.image_{first['loc'][0]}: {first['msg']}") from error
+    data = {"size": header.integer("clip.vision.image_size"), "resample": "bilinear", "mean": mean, "std": std}
+    return validated(Preprocessing, data, str(header.path), ArtifactError, inside="clip.vision.image_")

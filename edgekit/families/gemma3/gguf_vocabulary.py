@@ -14,7 +14,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from edgekit.artifacts.files import sha256_file
-from edgekit.checkpoints.checkpoint import Checkpoint, read_json
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, TokenId, validate
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION

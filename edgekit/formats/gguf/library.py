@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.errors import ArtifactError, MissingDependencyError
-from edgekit.machine.cpu import yield_early
+from edgekit.machine.cpu import limit_openmp_spin
 
 
 @cache
@@ -19,7 +19,7 @@ def library() -> Any:
     Raises:
         MissingDependencyError: llama-cpp-python is not installed, or does not load here.
     """
-    yield_early()
+    limit_openmp_spin()
     try:
         import llama_cpp
         from llama_cpp import mtmd_cpp

@@ -15,6 +15,7 @@ import numpy as np
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.checkpoint import Slice
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
 from edgekit.formats.base import Label
 from edgekit.formats.gguf.codecs import CODECS, ggml_type

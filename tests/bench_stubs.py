@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.bench.datasets import SOURCES, Dataset
+from edgekit.bench.datasets import Dataset, Sample, source
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.runtime.base import Embeddings, Float, Generation, Message, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
@@ -19,13 +19,12 @@ VOCABULARY = 40
 def dataset(n: int, size: int = 8) -> Dataset:
     """Phantoms' labels on images that carry their label in the first pixel and their number in the second."""
     labels = in_modality(PHANTOM)
-    images = []
+    samples = []
     for i in range(n):
         image = np.zeros((size, size), np.uint8)
         image[0, :2] = i % len(labels), i
-        images.append(image)
-    truth = tuple(labels[i % len(labels)].name for i in range(n))
-    return Dataset(SOURCES["phantoms"], tuple(images), truth, labels)
+        samples.append(Sample(labels[i % len(labels)].name, str(i), image))
+    return Dataset(source("phantoms"), tuple(samples))
 
 
 class StubDecoder:
@@ -97,7 +96,7 @@ class StubChat(ChatModel):
         wrong = self.wrong_every and int(image[0, 1]) % self.wrong_every == 0
         label = labels[(int(image[0, 0]) + bool(wrong)) % len(labels)]
         question = messages[-1].text
-        asked = next((one for one in labels if one.question == question), None)
+        asked = next((label for label in labels if label.question == question), None)
         text = label.name if asked is None else ("yes" if label == asked else "no")
         answer = f"{self.prefix}{text}."
         yield answer

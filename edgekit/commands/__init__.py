@@ -231,15 +231,15 @@ def bench(options: Namespace) -> int:
     """Measure artifacts."""
     from edgekit import bench as measuring
 
-    results = measuring.bench(
+    sweep = measuring.Sweep(
         options.folders,
         levels=options.level,
-        reference=[source_folder(name) for name in options.reference],
+        checkpoints=[source_folder(name) for name in options.reference],
         tasks=options.task,
         data=options.data,
         rounds=options.rounds,
-        work=options.to and options.to / "work",
     )
+    results = measuring.bench(sweep, work=options.to and options.to / "work")
     if options.to:
         measuring.write(results, options.to)
     print(measuring.as_json(results) if options.json else measuring.markdown(results))

@@ -51,7 +51,7 @@ def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = 
             _question(folder / name, done.manifest)
     if not as_json:
         print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
-    results = measuring.bench(folders, data=data, rounds=_ROUNDS, progress=not as_json)
+    results = measuring.bench(measuring.Sweep(folders, data=data, rounds=_ROUNDS), progress=not as_json)
     results = results.after(phases)
     measuring.write(results, folder)
     if as_json:

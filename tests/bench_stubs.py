@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from edgekit.bench import worker
+from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.datasets import Dataset, Sample, source
+from edgekit.bench.execute import Report
+from edgekit.errors import EdgekitError
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.runtime.base import Embeddings, Float, Generation, Message, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
@@ -128,3 +133,28 @@ class StubEmbedder(Model):
     def _label(self, image: Any) -> int:
         wrong = self.wrong_every and int(image[0, 1]) % self.wrong_every == 0
         return (int(image[0, 0]) + bool(wrong)) % 8
+
+
+class InProcess:
+    """Runs cells here and remembers them."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.alone: list[bool] = []
+        self.stopped = False
+
+    def run(self, cells: Sequence[Cell], report: Report, *, alone: bool = False) -> None:
+        for cell in cells:
+            self.cells.append(cell)
+            self.alone.append(alone)
+            for outcome in complete(cell, self._outcomes(cell)):
+                report(cell, outcome)
+
+    def _outcomes(self, cell: Cell) -> Iterator[Outcome]:
+        if cell.model.level == "crash":
+            raise EdgekitError("the worker process ended with SIGSEGV: boom")
+        for result in worker.work(json.loads(json.dumps(cell.job()))):
+            yield Outcome(**json.loads(json.dumps(result)))
+
+    def stop(self) -> None:
+        self.stopped = True

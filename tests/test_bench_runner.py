@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bench_stubs import StubChat, StubEmbedder, dataset
+from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 
 from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
 from edgekit.bench import Sweep, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
-from edgekit.bench.execute import Report
 from edgekit.bench.execute.local import Local
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
@@ -38,31 +37,6 @@ def _wrong(ref: ModelRef) -> int:
     """3 bits spoil nothing, 2 with a scale a row every third item; the level `bad` every second."""
     coarse = ref.control is not None and (ref.control.bits, ref.control.scale) == (2, "row")
     return {"bad": 2}.get(ref.level or "", 3 if coarse else 0)
-
-
-class InProcess:
-    """Runs cells here and remembers them."""
-
-    def __init__(self) -> None:
-        self.cells: list[Cell] = []
-        self.alone: list[bool] = []
-        self.stopped = False
-
-    def run(self, cells: Sequence[Cell], report: Report, *, alone: bool = False) -> None:
-        for cell in cells:
-            self.cells.append(cell)
-            self.alone.append(alone)
-            for outcome in complete(cell, self._outcomes(cell)):
-                report(cell, outcome)
-
-    def _outcomes(self, cell: Cell) -> Iterator[Outcome]:
-        if cell.model.level == "crash":
-            raise EdgekitError("the worker process ended with SIGSEGV: boom")
-        for result in worker.work(json.loads(json.dumps(cell.job()))):
-            yield Outcome(**json.loads(json.dumps(result)))
-
-    def stop(self) -> None:
-        self.stopped = True
 
 
 @pytest.fixture

@@ -30,7 +30,8 @@ class Parser:
 def first_named(answer: str, names: Iterable[str]) -> str | None:
     """The one of `names` that a free answer names first, the longest at equal position; None if it names none."""
     text = answer.lower()
-    hits = [(m.start(), -len(name), name) for name in names if (m := re.search(rf"\b{re.escape(name)}\b", text))]
+    patterns = {name: rf"\b{re.escape(name.lower())}\b" for name in names}
+    hits = [(m.start(), -len(name), name) for name, pattern in patterns.items() if (m := re.search(pattern, text))]
     return min(hits)[2] if hits else None
 
 

@@ -15,7 +15,8 @@ from edgekit.bench.datasets import Dataset, Sample, source
 from edgekit.bench.execute import Report
 from edgekit.errors import EdgekitError
 from edgekit.inputs.labels import PHANTOM, in_modality
-from edgekit.runtime.base import Embeddings, Float, Generation, Message, Model, Segment, Tokens
+from edgekit.inputs.message import Message
+from edgekit.runtime.base import Embeddings, Float, Generation, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
 
 VOCABULARY = 40

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.runtime.base import Message
+from edgekit.inputs.message import Image, Message
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
@@ -37,7 +37,7 @@ class Item:
 
 def question(text: str, image: NDArray[np.uint8] | None = None) -> tuple[Message, ...]:
     """One user's turn: an image where there is one, and the text behind it."""
-    return (Message("user", text, () if image is None else (image,)),)
+    return (Message("user", text) if image is None else Message("user", Image(image), text),)
 
 
 def group_numbers(groups: Sequence[str]) -> list[int]:

@@ -13,7 +13,7 @@ from edgekit.artifacts.manifest import Manifest
 from edgekit.errors import UsageError
 from edgekit.inputs import phantoms
 from edgekit.inputs.labels import FINDING_QUESTIONS, PHANTOM_LABELS, class_prompts
-from edgekit.inputs.prompt import Message
+from edgekit.inputs.message import Image, Message
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
@@ -74,7 +74,7 @@ def _question(folder: Path, manifest: Manifest) -> None:
                 question = FINDING_QUESTIONS[0]
                 answers = []
                 for image in images:
-                    *_, answer = model.generate([Message("user", question, (image,))], max_tokens=24)
+                    *_, answer = model.generate([Message("user", Image(image), question)], max_tokens=24)
                     answers.append(getattr(answer, "text", ""))
             else:
                 question = "best of the phantoms' labels"

@@ -20,10 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgekit.artifacts.manifest import Part
 from edgekit.errors import UsageError
+from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.backends import ROWS, RUNTIMES, Runtime
 from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.llama.build import cache_folder
 
 VARIABLE = "EDGEKIT_RUNTIME"
 DEFAULT = "default"  # nothing that was measured counts: ONNX Runtime, llama.cpp's defaults

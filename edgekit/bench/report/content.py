@@ -25,7 +25,7 @@ class Column:
 
 
 def models(results: Results) -> dict[str, list[Record]]:
-    """The records of each model: reference, variants as the artifact lists them, controls."""
+    """The records of each model: full precision, variants as the artifact lists them, controls."""
     grouped: dict[str, list[Record]] = {}
     for record in results.records:
         grouped.setdefault(record.model, []).append(record)

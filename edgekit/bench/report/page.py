@@ -87,11 +87,11 @@ def _accuracy_charts(records: Sequence[Record]) -> list[str]:
         baseline = 100 * first.details["majority_baseline"]["accuracy"]
         marks = [_mark(r, m.metrics["accuracy"], 0.01) for r, m in measured]
         title = f"{first.title}: accuracy with 95 % interval, n = {first.n}; dashed: always the most frequent answer"
-        drawn.append(charts.intervals(marks, title=title, unit="%", reference=baseline))
+        drawn.append(charts.intervals(marks, title=title, unit="%", baseline=baseline))
         paired = [_mark(r, m.paired, 0.01) for r, m in measured if m.paired]
         if paired:
             title = f"{first.title}: difference to full precision on the same items, 95 % interval"
-            drawn.append(charts.intervals(paired, title=title, unit="points", reference=0.0))
+            drawn.append(charts.intervals(paired, title=title, unit="points", baseline=0.0))
     return drawn
 
 

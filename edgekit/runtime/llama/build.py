@@ -14,12 +14,12 @@ import json
 import os
 import platform
 import re
-import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -27,7 +27,9 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.worker import probe
 from edgekit.runtime.llama.compiler import find_compiler, install_command
 
 VERSION = "0.3.36"
@@ -43,17 +45,6 @@ _NOT_PACKAGED = ("lib/**", "include/**", "bin/**")
 
 # The largest source files take this much memory in the compiler.
 _BYTES_PER_JOB = 700_000_000
-
-# Prints the instruction sets that the installed library uses: of "AVX2 = 1 | AMX_INT8 = 0" the names that are 1.
-START_LLAMA = """
-import llama_cpp
-llama_cpp.llama_backend_init()
-said = [word.split(" = ") for word in llama_cpp.llama_print_system_info().decode().replace(":", "|").split("|")]
-print(" ".join(pair[0].strip() for pair in said if len(pair) == 2 and pair[1].strip() == "1"))
-"""
-
-# Exit codes from here on are NTSTATUS errors: an access violation, an illegal instruction.
-_WINDOWS_EXCEPTION = 0xC0000000
 
 # ninja prints [12/131], make [ 9%].
 _STEP = re.compile(r"\s*\[\s*(\d+)(?:/(\d+)|%)\]")
@@ -106,7 +97,7 @@ def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> Se
         wheel = _build(plan, folder, progress=progress)
     if force or installed_key() != plan.key:
         _install(wheel)
-    alive, message = probe(START_LLAMA)
+    alive, message = probe(start_llama)
     if not alive:
         raise EdgekitError(f"llama.cpp was built and installed, but it does not start: {message}", remedy=_remedy(amx))
     return SetupResult(VERSION, plan.key, wheel, reused, time.monotonic() - started, message)
@@ -134,17 +125,6 @@ def plan_build(*, amx: bool = True) -> Plan:
     return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{digest[:16]}", ingredients)
 
 
-def cache_folder() -> Path:
-    """Where edgekit keeps what can be made again: $EDGEKIT_CACHE, else the user's cache folder of this system."""
-    if chosen := os.environ.get("EDGEKIT_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "edgekit" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "edgekit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
-
-
 def installed_key() -> str | None:
     """The key of the build installed here; None where there is none, or one that did not come from the cache."""
     try:
@@ -155,28 +135,14 @@ def installed_key() -> str | None:
     return PurePosixPath(urlsplit(json.loads(origin)["url"]).path).parent.name if origin else None
 
 
-def probe(statement: str) -> tuple[bool, str]:
-    """Run a Python statement in a process of its own, since a wrong build dies on a signal.
+def start_llama(job: object) -> Iterator[str]:
+    """Start the installed library and yield the instruction sets that it uses; for `edgekit.machine.worker.probe`."""
+    import llama_cpp
 
-    Returns:
-        Whether it ended well, and the last line it printed or the reason why it did not.
-    """
-    command = [sys.executable, "-P", "-c", statement]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        return False, "no answer within 120 s"
-    if died := death(done.returncode):
-        return False, f"it died with {died}"
-    printed = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return done.returncode == 0, printed[-1] if printed else f"exit code {done.returncode}"
-
-
-def death(returncode: int) -> str | None:
-    """What ended a process, by its exit code: a signal's name, Windows' exception code; None if it ended by itself."""
-    if returncode < 0:
-        return signal.Signals(-returncode).name
-    return f"exception 0x{returncode:X}" if returncode >= _WINDOWS_EXCEPTION else None
+    llama_cpp.llama_backend_init()
+    text = llama_cpp.llama_print_system_info().decode()  # "CPU : AVX2 = 1 | AMX_INT8 = 0 |"
+    pairs = [word.split(" = ") for word in text.replace(":", "|").split("|")]
+    yield " ".join(pair[0].strip() for pair in pairs if len(pair) == 2 and pair[1].strip() == "1")
 
 
 def rebuild_command() -> str:

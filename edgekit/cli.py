@@ -14,7 +14,7 @@ from pathlib import Path
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError, MissingDependencyError
-from edgekit.machine.cpu import yield_early
+from edgekit.machine.cpu import limit_openmp_spin
 
 INTERRUPTED = 130
 
@@ -236,7 +236,7 @@ def _one_level(command: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = parser().parse_args(arguments)
-    yield_early()
+    limit_openmp_spin()
     if not getattr(options, "download", False):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing else here may reach for a network
     from edgekit import commands

@@ -16,7 +16,7 @@ from edgekit.bench.predictions import Predictions
 from edgekit.bench.tasks import task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 from edgekit.runtime.base import Model
 
 FINDING, YES_NO, LABELS = task("finding-phantom"), task("yesno-phantom"), task("labels-phantom")

@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, lookup, matches, recipe
-from edgekit.artifacts.staging import new_folder
 from edgekit.checkpoints import shards
 from edgekit.checkpoints.random_weights import FillingOf, Normals, generator
 from edgekit.checkpoints.shards import Shard, ShardTensor

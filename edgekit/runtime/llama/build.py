@@ -26,9 +26,11 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from edgekit.artifacts.files import rename, sha256_json, write_atomically
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine.cache import cache_folder
-from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.cpu import cpu
+from edgekit.machine.memory import memory
 from edgekit.machine.worker import probe
 from edgekit.runtime.llama.compiler import find_compiler, install_command
 
@@ -121,8 +123,7 @@ def plan_build(*, amx: bool = True) -> Plan:
         "platform": [sysconfig.get_platform(), *platform.libc_ver()],
         "cpu": processor.flags or processor.name,
     }
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{digest[:16]}", ingredients)
+    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{sha256_json(ingredients)[:16]}", ingredients)
 
 
 def installed_key() -> str | None:
@@ -166,8 +167,10 @@ def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
         _compile(command, folder.parent / "build.log", progress=progress)
         built = next(Path(scratch).glob("*.whl"))
         folder.mkdir(exist_ok=True)
-        (folder / "build.json").write_text(json.dumps(plan.ingredients, indent=1) + "\n", encoding="utf-8")
-        return built.replace(folder / built.name)
+        write_atomically(folder / "build.json", json.dumps(plan.ingredients, indent=1) + "\n")
+        wheel = folder / built.name
+        rename(built, wheel)
+        return wheel
 
 
 def _compile(command: list[str], log_file: Path, *, progress: bool) -> None:

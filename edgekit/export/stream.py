@@ -20,7 +20,7 @@ from itertools import accumulate
 from typing import Any, Self
 
 from edgekit.artifacts.files import write_atomically
-from edgekit.checkpoints.checkpoint import Checkpoint, Slice
+from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensors import Slice
 from edgekit.formats.sections import Encoded, FileContent, Section, Tail
 from edgekit.machine.cpu import cpu

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts.levels import Level
-from edgekit.checkpoints.checkpoint import Slice
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.levels import Level
-from edgekit.checkpoints.checkpoint import Slice
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError

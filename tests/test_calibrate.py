@@ -140,7 +140,7 @@ def memory_of_calibration(source: Path) -> int:
         before = before or anonymous_bytes()
         model.vision_model.encoder.layers[-1].register_forward_hook(watch)
         model.vision_model.encoder.layers[-1].mlp.fc2.register_forward_pre_hook(watch)
-        hf_inputs.encode(model, part.role, pixels)
+        hf_inputs.encode(part.family, model, part.role, pixels)
 
     def watch(*_: Any) -> None:
         nonlocal peak
@@ -194,12 +194,14 @@ def test_smoothing_changes_no_output(
     part = any_smoothing(planned(request.getfixturevalue(f"{model}_source"), role))
     assert part.calibration is not None
     assert len(part.calibration.smoothing) == groups
-    batch = hf_inputs.encoder_inputs(part.checkpoint, part.config, role, inputs.images[:2], inputs.captions[:2])
+    batch = hf_inputs.encoder_inputs(
+        part.family, part.checkpoint, part.config, role, inputs.images[:2], inputs.captions[:2]
+    )
     plain = streamed.model(part.config, streamed.Weights(part.checkpoint, part.family))
     changed = streamed.model(
         part.config, replace(streamed.Weights(part.checkpoint, part.family), prepare=part.prepared)
     )
-    assert np.allclose(hf_inputs.encode(changed, role, batch), hf_inputs.encode(plain, role, batch), atol=1e-4)
+    assert np.allclose(*(hf_inputs.encode(part.family, model, role, batch) for model in (changed, plain)), atol=1e-4)
 
 
 def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.formats import codecs
 from edgekit.inputs.passage import sentences
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import publish as artifact
 from edgekit.runtime.llama.decoder import library
 

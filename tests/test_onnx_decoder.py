@@ -16,21 +16,22 @@ from gemma_mistakes import MISTAKES
 from edgekit.artifacts import manifest
 from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import job
+from edgekit.families.composition import ImageChatSettings
+from edgekit.families.gemma3 import chat as gemma_chat
+from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.formats import codecs
 from edgekit.formats.onnx import writer as onnx_export
 from edgekit.full_precision import model as torch_reference
-from edgekit.inputs import prompt
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.message import Image, Message
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
 from edgekit.prove import References
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model
-from edgekit.runtime.base import Divides, Embeddings, Float, Segment, Tokens
-from edgekit.runtime.compose import ChatSettings
+from edgekit.runtime.base import Embeddings, Float, Segment, SupportsChunkSize, Tokens
 from edgekit.runtime.onnx import decoder as ort_decoder
 from edgekit.runtime.onnx.decoder import OrtDecoder, calls
 
@@ -71,10 +72,11 @@ class Workshop:
     def judged(self, level: str, **options: Any) -> Any:
         """The verdict on what the modules write now."""
         made, decoder = self._jobs[level], self.decoder(level, **options)
-        proof, tokenizer = self.proof(level), load_tokenizer(self.source / "tokenizer.json")
+        proof = self.proof(level)
+        chat_format = GemmaChat(load_tokenizer(self.source / "tokenizer.json"), ImageChatSettings(**made.settings))
         preprocessing = made.family.preprocessing(made.checkpoint, made.config)
         try:
-            return proof.judge(proof.logits(decoder, tokenizer, preprocessing, ChatSettings.of(made.settings)))
+            return proof.judge(proof.logits(decoder, chat_format, preprocessing))
         finally:
             decoder.close()
 
@@ -209,9 +211,9 @@ def test_known_wrong_graphs_are_refused(
 def test_images_without_their_line_breaks_are_refused(
     workshop: Workshop, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = prompt.expand_images
+    right = gemma_chat.expand_images
     monkeypatch.setattr(
-        prompt, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
+        gemma_chat, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
     )
     with pytest.raises(GateError, match="prompt differs"):
         workshop.judged(level)
@@ -290,11 +292,11 @@ def test_the_context_is_a_limit(workshop: Workshop) -> None:
 def test_longer_calls_give_the_same_and_end_as_they_began(workshop: Workshop) -> None:
     segments = PROMPTS["two images and a text beyond the window"]
     decoder = workshop.decoder("fp32", chunk=20)
-    assert isinstance(decoder, Divides)
+    assert isinstance(decoder, SupportsChunkSize)
     (divided,) = decoder.prefill(segments)
-    decoder.use_chunk(500)
+    decoder.set_chunk_size(500)
     (whole,) = decoder.prefill(segments)
-    decoder.use_chunk(None)
+    decoder.set_chunk_size(None)
     (again,) = decoder.prefill(segments)
     assert np.abs(divided - whole).max() < 1e-4
     assert (divided == again).all()
@@ -328,7 +330,7 @@ def test_opening_needs_no_torch(exported: Path) -> None:
     code = (
         "import sys; sys.modules['torch'] = sys.modules['transformers'] = sys.modules['onnx'] = None\n"
         "from pathlib import Path; import numpy as np; from edgekit.runtime import open_model\n"
-        "from edgekit.runtime.base import Message\n"
+        "from edgekit.inputs.message import Image, Message\n"
         f"model = open_model(Path({str(exported)!r}))\n"
         "message = Message('user', Image(np.zeros((90, 70), np.uint8)), 'What is this?')\n"
         "*_, answer = model.generate([message], max_tokens=3)\n"
@@ -339,10 +341,10 @@ def test_opening_needs_no_torch(exported: Path) -> None:
 
 
 def test_an_image_question_is_answered_as_transformers_answers(exported: Path, medgemma_source: Path) -> None:
-    from edgekit.full_precision.model import open_reference
+    from edgekit.full_precision.model import open_full_precision
     from edgekit.inputs import phantoms
 
-    model, reference = open_model(exported), open_reference(medgemma_source)
+    model, reference = open_model(exported), open_full_precision(medgemma_source)
     for phantom in phantoms.generate(515, 3):
         messages = [Message("user", Image(phantom.image), "Is this a chest x-ray or a brain MRI?")]
         options = ["chest x-ray", "brain MRI"]

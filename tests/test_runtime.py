@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.errors import InputError, UsageError
 from edgekit.full_precision import processors as hf_inputs
-from edgekit.full_precision.model import open_reference
+from edgekit.full_precision.model import open_full_precision
 from edgekit.inputs import phantoms
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
@@ -36,7 +36,7 @@ def model(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def reference(medgemma_source: Path) -> ChatModel:
-    opened = open_reference(medgemma_source)
+    opened = open_full_precision(medgemma_source)
     assert isinstance(opened, ChatModel)
     return opened
 
@@ -62,13 +62,14 @@ def test_answers_equal_transformers_generate(
     from edgekit.families import family_of
 
     checkpoint = open_checkpoint(medgemma_source)
-    config = family_of(checkpoint.config).parse(checkpoint.config)
+    family = family_of(checkpoint.config)
+    config = family.parse(checkpoint.config)
     for image in images:
         messages = [Message("user", Image(image), QUESTION)]
-        made = hf_inputs.processed(checkpoint, config, messages)
+        made = hf_inputs.processed(family, checkpoint, config, messages)
         ids = torch.tensor([made["input_ids"]])
         with torch.inference_mode():
-            out = reference.decoder._model.generate(  # type: ignore[attr-defined]
+            out = reference.decoder.model.generate(  # type: ignore[attr-defined]
                 input_ids=ids, pixel_values=torch.from_numpy(made["pixel_values"]),
                 token_type_ids=torch.tensor([made["token_type_ids"]]), max_new_tokens=24, do_sample=False,
                 eos_token_id=sorted(model.settings.stop_token_ids),

@@ -33,11 +33,11 @@ from edgekit.export.synthesize import all_slots, configuration, synthesize
 from edgekit.families import FAMILIES, family_of, scales
 from edgekit.families import synthetic_tokenizers as vocabulary
 from edgekit.families.base import check_tensors
+from edgekit.families.siglip.text import encode_siglip, siglip_text
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage, sentences
-from edgekit.inputs.prompt import encode_siglip, siglip_text
 
 # Widths that keep the real shapes' traits: query width unequal to the hidden size, 7 layers of which one is global.
 NARROW = """

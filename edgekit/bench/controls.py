@@ -43,7 +43,7 @@ LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     """The reference of a checkpoint folder with the matrices of one part rounded."""
     # torch is a matter of the reference alone; listing the ladder must not need it.
-    from edgekit.full_precision.model import compose, load
+    from edgekit.full_precision.model import compose_full_precision, load
 
     checkpoint = open_checkpoint(source)
     family = family_of(checkpoint.config)
@@ -52,4 +52,4 @@ def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     model = load(
         checkpoint, family, config, lambda name, weights: rounding.apply(weights) if name in names else weights
     )
-    return compose(model, checkpoint, family, config, f"control: {role} at {rounding}")
+    return compose_full_precision(model, checkpoint, family, config, f"control: {role} at {rounding}")

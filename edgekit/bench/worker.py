@@ -82,9 +82,9 @@ def open_row(opening: Opening) -> Model:
         return open_model(Path(opening.folder), opening.level, runtime=DEFAULT)
     if opening.role and opening.bits and opening.scale:
         return open_control(Path(opening.folder), opening.role, Rounding(opening.bits, opening.scale))
-    from edgekit.full_precision.model import open_reference
+    from edgekit.full_precision.model import open_full_precision
 
-    return open_reference(Path(opening.folder))
+    return open_full_precision(Path(opening.folder))
 
 
 @cache

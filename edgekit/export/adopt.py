@@ -20,10 +20,11 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
 from edgekit.artifacts.staging import link_or_copy, new_folder
 from edgekit.errors import ArtifactError
+from edgekit.families.gemma3.chat import control_tokens
 from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector, image_tokens
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.tokenizer import tokenizer_of
-from edgekit.inputs.prompt import control_tokens, load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.runtime.llama.decoder import tokenize
 

@@ -19,6 +19,7 @@ from edgekit.export import calibration as calibrations
 from edgekit.export.calibration import Calibration
 from edgekit.export.plan import PartPlan
 from edgekit.export.smooth import Channels, smoothing
+from edgekit.families.siglip.text import encode_siglip
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import phantoms
@@ -26,8 +27,8 @@ from edgekit.inputs.image import ImageLike, load, normalize, to_pixels
 from edgekit.inputs.labels import ALL_LABELS, class_prompts
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import sentences
-from edgekit.inputs.prompt import encode_siglip, load_tokenizer
 from edgekit.inputs.samples import Inputs, name_of
+from edgekit.inputs.text import load_tokenizer
 from edgekit.progress import Progress
 from edgekit.runtime.base import Float
 
@@ -182,7 +183,7 @@ def _look(plan: PartPlan, images: Sequence[ImageLike], model: Any) -> Float:
     preprocessing = plan.family.preprocessing(plan.checkpoint, plan.config)
     assert preprocessing is not None, "a part that sees images has a preprocessing"
     pixels = normalize(to_pixels(images, preprocessing), preprocessing)
-    return hf_inputs.encode(model, plan.role, pixels)
+    return hf_inputs.encode(plan.family, model, plan.role, pixels)
 
 
 def _captions(plan: PartPlan, inputs: Inputs) -> Material:
@@ -195,7 +196,9 @@ def _captions(plan: PartPlan, inputs: Inputs) -> Material:
     ids = encode_siglip(tokenizer, captions, text.max_position_embeddings, text.pad_id)
     batches = [ids[i : i + _CAPTIONS] for i in range(0, len(ids), _CAPTIONS)]
     name = f"{len(ids)} captions from {inputs.text_name or _SHIPPED_TEXT} and from label prompts"
-    return Material(name, tuple(partial(hf_inputs.encode, role=plan.role, batch=batch) for batch in batches))
+    return Material(
+        name, tuple(partial(hf_inputs.encode, plan.family, role=plan.role, batch=batch) for batch in batches)
+    )
 
 
 def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
@@ -217,7 +220,7 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
 
 def _continue(plan: PartPlan, message: Message, model: Any) -> Float:
     """Run the decoder on a conversation of one message."""
-    prompt = hf_inputs.processed(plan.checkpoint, plan.config, [message])
+    prompt = hf_inputs.processed(plan.family, plan.checkpoint, plan.config, [message])
     pixels = prompt["pixel_values"]
-    embedded = None if pixels is None else hf_inputs.encode(model, "vision", pixels)
+    embedded = None if pixels is None else hf_inputs.encode(plan.family, model, "vision", pixels)
     return hf_inputs.hidden_states(model, [prompt], [[0]], embedded)

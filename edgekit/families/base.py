@@ -12,6 +12,8 @@ from edgekit.artifacts.levels import Place
 from edgekit.artifacts.manifest import Output, Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy
 from edgekit.errors import CheckpointError
+from edgekit.families.composition import Composition
+from edgekit.families.full_precision import FullPrecision
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -62,6 +64,7 @@ class Role:
         formats: which formats can hold it today.
         slots: its tensors, from the validated configuration.
         output: what it gives for one item.
+        input: what one item is, where it encodes items; None for a decoder.
         gguf_architecture: `general.architecture` of its GGUF file.
         onnx_stems: of its ONNX graphs, as Transformers.js and optimum look for them.
     """
@@ -71,6 +74,7 @@ class Role:
     output: Output
     gguf_architecture: str | None = None
     onnx_stems: tuple[str, ...] = ()
+    input: Literal["pixels", "ids"] | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,8 @@ class Family:
         settings: what runtimes must know beside the parts.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
+        compositions: the models that its parts make: which roles, and what the manifest must say.
+        full_precision: its model in transformers, and Hugging Face's processors of its inputs.
     """
 
     name: str
@@ -96,6 +102,8 @@ class Family:
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
+    compositions: tuple[Composition, ...] = ()
+    full_precision: FullPrecision | None = None
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

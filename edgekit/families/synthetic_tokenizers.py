@@ -20,7 +20,7 @@ from edgekit import reference_models as reference
 from edgekit.checkpoints.checkpoint import read_json
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.inputs.passage import passage
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.reference_models.training import tokenizer_files
 from edgekit.reference_models.training.tokenizers import IMAGE_TOKEN, added_token
 

@@ -20,8 +20,8 @@ from typing import Any
 from edgekit.artifacts.manifest import Gates, Parity
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.export.plan import PartPlan
-from edgekit.inputs.prompt import load_tokenizer
 from edgekit.inputs.samples import Inputs
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.references import References

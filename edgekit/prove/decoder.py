@@ -14,15 +14,26 @@ from edgekit import metrics
 from edgekit.artifacts.manifest import Gates, Parity, Preprocessing
 from edgekit.errors import GateError, InputError
 from edgekit.export.plan import PartPlan
+from edgekit.families.composition import ChatFormat
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
-from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.references import References, in_a_file, rounded
-from edgekit.runtime.base import MOST_ROWS, Decoder, Divides, Embeddings, Encoder, EncoderSpec, Float, Segment, Tokens
-from edgekit.runtime.compose import ChatModel, ChatSettings
+from edgekit.runtime.base import (
+    MOST_ROWS,
+    Decoder,
+    Embeddings,
+    Encoder,
+    EncoderSpec,
+    Float,
+    Segment,
+    SupportsChunkSize,
+    Tokens,
+)
+from edgekit.runtime.compose import ChatModel
 from edgekit.runtime.opening import Opening
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
@@ -68,19 +79,16 @@ class DecoderProof:
 
     def ask(self, opening: Opening) -> Float:
         """The artifact's logits [positions, vocabulary], after checking that its prompts are Hugging Face's."""
-        manifest = opening.manifest
-        with opening.part("decoder") as decoder:
-            return self.logits(decoder, opening.tokenizer, manifest.preprocessing, ChatSettings.of(manifest.settings))
+        with opening.part(self.plan.role) as decoder:
+            return self.logits(decoder, opening.chat_format(), opening.manifest.preprocessing)
 
-    def logits(
-        self, decoder: Decoder, tokenizer: Tokenizer, preprocessing: Preprocessing | None, settings: ChatSettings
-    ) -> Float:
+    def logits(self, decoder: Decoder, chat_format: ChatFormat, preprocessing: Preprocessing | None) -> Float:
         """As `ask`, of a decoder that is open."""
         vision: Encoder | None = None
         if self.embedded is not None and preprocessing is not None:
             pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], preprocessing)
             vision = _Known(self.embedded, pixels)
-        chat = ChatModel(decoder, vision, tokenizer, preprocessing, settings)
+        chat = ChatModel(decoder, vision, chat_format, preprocessing)
         rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
         self.references.progress.start(f"{self.where}: artifact", len(rows))
         for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
@@ -149,9 +157,9 @@ def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates:
 def _prompts(plan: PartPlan, inputs: Inputs) -> Iterator[_Prompt]:
     """A text longer than the window, a question about one image, two images in a conversation; or their texts alone."""
     window = plan.config.text_config.sliding_window
-    tokenizer = prompts_.load_tokenizer(plan.checkpoint.root / "tokenizer.json")
+    tokenizer = load_tokenizer(plan.checkpoint.root / "tokenizer.json")
     for messages in _conversations(plan, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
-        processed = hf_inputs.processed(plan.checkpoint, plan.config, messages)
+        processed = hf_inputs.processed(plan.family, plan.checkpoint, plan.config, messages)
         length = len(processed["input_ids"])
         is_image = np.asarray(processed["token_type_ids"]) == 1
         # Where mask and positions matter: from the first image token on, or beyond the window.
@@ -234,13 +242,13 @@ def _decoded(decoder: Decoder, segments: Sequence[Segment], prompt: _Prompt) -> 
 
 def _undivided(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> dict[int, Float]:
     """Position -> logits, where a decoder divides prompts and is told not to."""
-    if not want or not isinstance(decoder, Divides):
+    if not want or not isinstance(decoder, SupportsChunkSize):
         return {}
-    decoder.use_chunk(sum(map(len, segments)))
+    decoder.set_chunk_size(sum(map(len, segments)))
     try:
         return dict(zip(want, decoder.prefill(segments, want), strict=True))
     finally:
-        decoder.use_chunk(None)
+        decoder.set_chunk_size(None)
 
 
 def _together(expected: Float, actual: Float) -> Iterator[tuple[Float, Float]]:

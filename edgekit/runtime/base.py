@@ -19,7 +19,6 @@ from edgekit.inputs.message import Message
 __all__ = [
     "MOST_ROWS",
     "Decoder",
-    "Divides",
     "Embeddings",
     "Encoder",
     "EncoderSpec",
@@ -27,6 +26,8 @@ __all__ = [
     "Generation",
     "Model",
     "Segment",
+    "SupportsChunkSize",
+    "SupportsThreads",
     "Tokens",
     "check_prompt",
 ]
@@ -98,13 +99,20 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """Segments to logits, with a key/value cache."""
+    """Segments to logits, with a key/value cache.
+
+    Attributes:
+        context: positions that the cache holds.
+        vocabulary: length of a row of logits.
+        warnings: what the user must know of how it runs.
+    """
 
     context: int
     vocabulary: int
+    warnings: tuple[str, ...]
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """Forget everything, decode these segments, and yield logits rows [vocabulary] float32.
+        """Empty the cache, decode these segments, and yield logits rows [vocabulary] float32.
 
         Args:
             segments: the prompt; its total length must fit `context`.
@@ -125,11 +133,23 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
-class Divides(Protocol):
+class SupportsChunkSize(Protocol):
     """The ability of a decoder that decodes a prompt in several calls, to do it in fewer: a proof asks for one."""
 
-    def use_chunk(self, positions: int | None) -> None:
-        """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual."""
+    def set_chunk_size(self, positions: int | None) -> None:
+        """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual.
+
+        The cache is emptied.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsThreads(Protocol):
+    """The ability of a decoder to change its numbers of threads while it is open: tuning tries several."""
+
+    def set_threads(self, threads: int, step_threads: int) -> None:
+        """Use this many threads from now on, for prompts and for single steps."""
         ...
 
 

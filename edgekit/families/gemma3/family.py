@@ -14,6 +14,9 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, Count, Family, Role, Slot, TokenId, preprocessing_of, validate
+from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
+from edgekit.families.gemma3 import full_precision
+from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.families.siglip.tower import VisionConfig, vision_slots
 
 
@@ -238,7 +241,7 @@ def preprocessing(checkpoint: Checkpoint, config: MedGemmaConfig) -> Preprocessi
 
 
 def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
-    """Token ids, context and image length: what `edgekit.inputs.prompt` needs to build segments."""
+    """Token ids, context and image length: what `edgekit.families.gemma3.chat` needs to build segments."""
     generation = validate(_Generation, checkpoint.json("generation_config.json"), "generation_config.json")
     chat = checkpoint.chat_template() is not None
     eos = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
@@ -269,6 +272,8 @@ _DECODER = Role(
     onnx_stems=("decoder_model_merged", "embed_tokens"),
 )
 
+_TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
+
 FAMILY = Family(
     name="medgemma",
     architecture="Gemma3ForConditionalGeneration",
@@ -280,6 +285,7 @@ FAMILY = Family(
             "image_tokens",
             gguf_architecture="clip",
             onnx_stems=("vision_encoder",),
+            input="pixels",
         ),
     },
     parse=parse,
@@ -287,6 +293,8 @@ FAMILY = Family(
     preprocessing=preprocessing,
     settings=settings,
     copies=dict.fromkeys(_HEADS, _EMBEDDING),
+    compositions=(Chat("decoder", "vision", ImageChatSettings, GemmaChat), _TEXT_CHAT),
+    full_precision=full_precision.FULL_PRECISION,
 )
 
 TEXT_ONLY = Family(
@@ -300,4 +308,6 @@ TEXT_ONLY = Family(
     copies=dict.fromkeys(_HEADS, _EMBEDDING),
     # All Gemma 3 models share one tokenizer; where there is no vision tower, the embedding ends before this token.
     unused_tokens=frozenset({"<image_soft_token>"}),
+    compositions=(_TEXT_CHAT,),
+    full_precision=full_precision.TEXT_ONLY,
 )

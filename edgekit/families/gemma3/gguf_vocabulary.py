@@ -18,7 +18,7 @@ from edgekit.checkpoints.checkpoint import Checkpoint, read_json
 from edgekit.errors import CheckpointError
 from edgekit.export.plan import PartPlan
 from edgekit.families.base import Config, TokenId, validate
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
 
 _FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")

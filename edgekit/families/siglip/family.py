@@ -10,6 +10,9 @@ import numpy as np
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.base import Config, Count, Family, Role, Slot, preprocessing_of, validate
+from edgekit.families.composition import Contrastive, ContrastiveSettings
+from edgekit.families.siglip.full_precision import FULL_PRECISION
+from edgekit.families.siglip.text import text_ids
 from edgekit.families.siglip.tower import EncoderConfig, VisionConfig, encoder_slots, vision_slots
 
 
@@ -109,11 +112,13 @@ FAMILY = Family(
     name="medsiglip",
     architecture="SiglipModel",
     roles={
-        "image_encoder": Role(("onnx",), image_encoder_slots, "pooled", onnx_stems=("vision_model",)),
-        "text_encoder": Role(("onnx",), text_encoder_slots, "pooled", onnx_stems=("text_model",)),
+        "image_encoder": Role(("onnx",), image_encoder_slots, "pooled", onnx_stems=("vision_model",), input="pixels"),
+        "text_encoder": Role(("onnx",), text_encoder_slots, "pooled", onnx_stems=("text_model",), input="ids"),
     },
     parse=parse,
     canonical=canonical,
     preprocessing=preprocessing,
     settings=settings,
+    compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids),),
+    full_precision=FULL_PRECISION,
 )

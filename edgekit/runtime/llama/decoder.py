@@ -209,8 +209,8 @@ class LlamaDecoder:
         pointer = self._lib.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
 
-    def use_threads(self, threads: int, step_threads: int) -> None:
-        """Use this many threads from now on, for prompts and for single steps."""
+    def set_threads(self, threads: int, step_threads: int) -> None:
+        """See `edgekit.runtime.base.SupportsThreads.set_threads`."""
         self.threads = threads
         self._lib.llama_set_n_threads(self._context, step_threads, threads)
 

@@ -30,7 +30,7 @@ Runs = tuple[Segment, ...]
 
 
 class OrtDecoder:
-    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`, and `Divides`."""
+    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`, and `SupportsChunkSize`."""
 
     def __init__(
         self,
@@ -70,10 +70,10 @@ class OrtDecoder:
         self.warnings: tuple[str, ...] = ()
         self.hidden, self.vocabulary = self._shape.hidden, self._shape.vocabulary
         self._usual_chunk, self._window, self._image_tokens, self._position = chunk, window, image_tokens, 0
-        self.use_chunk(None)
+        self.set_chunk_size(None)
 
-    def use_chunk(self, positions: int | None) -> None:
-        """See `edgekit.runtime.base.Divides.use_chunk`; what was decoded is forgotten."""
+    def set_chunk_size(self, positions: int | None) -> None:
+        """See `edgekit.runtime.base.SupportsChunkSize.set_chunk_size`."""
         self._chunk = positions or self._usual_chunk
         self._longest = max(self._chunk, self._image_tokens)
         self._cache = _Cache(self._shape, min(self.context, self._window - 1 + self._longest), self.context)

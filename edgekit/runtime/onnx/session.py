@@ -15,7 +15,8 @@ from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Float
 from edgekit.runtime.onnx import support as ort_support
-from edgekit.runtime.onnx.interface import EncoderFile, encoder_input
+from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.parts import EncoderFile
 
 
 class OrtEncoder:

@@ -19,7 +19,6 @@ from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation
 from edgekit.runtime.compose import ChatModel
-from edgekit.runtime.llama import decoder as llamacpp
 
 QUESTION = "What is the main finding in this image?"
 
@@ -85,29 +84,6 @@ def test_scores_equal_the_references(model: ChatModel, reference: ChatModel, ima
     messages = [Message("user", Image(images[0]), QUESTION)]
     options = ["nodule", "pleural effusion", "no finding"]
     assert np.allclose(model.score(messages, options), reference.score(messages, options), atol=0.05)
-
-
-def test_steps_equal_one_prefill(model: ChatModel) -> None:
-    """The cache, beyond the sliding window, gives what one pass gives."""
-    ids = model.tokenize(passage())[:200]
-    from edgekit.runtime.base import Tokens
-
-    whole = list(model.decoder.prefill([Tokens((2, *ids))], range(150, 201)))
-    list(model.decoder.prefill([Tokens((2, *ids[:150]))]))
-    stepped = [model.decoder.step([token]) for token in ids[150:]]
-    assert np.abs(np.stack(whole[1:]) - np.stack(stepped)).max() < 0.05
-
-
-def test_wanted_positions_do_not_depend_on_batches(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    segments = model.segments([Message("user", passage()[:3000])])
-    total = sum(map(len, segments))
-    want = list(range(0, total, 3))
-    expected = np.stack(list(model.decoder.prefill(segments, want)))
-    monkeypatch.setattr(llamacpp, "_BATCH", 97)
-    monkeypatch.setattr(llamacpp, "MOST_ROWS", 5)
-    found = np.stack(list(model.decoder.prefill(segments, want)))
-    assert found.shape == (len(want), model.decoder.vocabulary)
-    assert np.abs(expected - found).max() < 0.05
 
 
 def test_two_images_and_a_conversation(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:

@@ -17,13 +17,25 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edgekit.errors import CheckpointError, InputError, MissingDependencyError
+from edgekit.errors import CheckpointError, MissingDependencyError
 from edgekit.families import Family, family_of
 from edgekit.families.base import check_tensors
 from edgekit.families.full_precision import FullPrecision
 from edgekit.inputs import image as images_
 from edgekit.inputs.text import load_tokenizer
-from edgekit.runtime.base import Decoder, Embeddings, Encoder, EncoderSpec, Float, Model, Segment, check_prompt
+from edgekit.runtime.base import (
+    Decoder,
+    Embeddings,
+    Encoder,
+    EncoderSpec,
+    Float,
+    Model,
+    Segment,
+    check_batch,
+    check_open,
+    check_prompt,
+    check_step,
+)
 from edgekit.runtime.compose import compose
 
 Transform = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
@@ -106,8 +118,8 @@ class TorchDecoder:
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
         """See `edgekit.runtime.base.Decoder.prefill`."""
         th = self._torch
-        embed = self.model.get_input_embeddings()
-        total = check_prompt(segments, self.context, embed.weight.shape[1])
+        embed = check_open(self.model, "decoder").get_input_embeddings()
+        total = check_prompt(segments, self.context, embed.weight.shape[1], self.vocabulary)
         with th.inference_mode():
             parts, kinds = [], []
             for segment in segments:
@@ -126,8 +138,8 @@ class TorchDecoder:
     def step(self, ids: Sequence[int]) -> Float:
         """See `edgekit.runtime.base.Decoder.step`."""
         th = self._torch
-        if self._position + len(ids) > self.context:
-            raise InputError(f"the context of {self.context} tokens is full")
+        check_open(self.model, "decoder")
+        check_step(ids, self._position, self.context, self.vocabulary)
         with th.inference_mode():
             output = self.model.model(input_ids=th.tensor([list(ids)]), past_key_values=self._cache, use_cache=True)
         self._position += len(ids)
@@ -135,11 +147,11 @@ class TorchDecoder:
 
     def _head(self, hidden: Any) -> Float:
         with self._torch.inference_mode():
-            return np.asarray(self.model.lm_head(hidden).numpy(), np.float32)
+            return np.asarray(check_open(self.model, "decoder").lm_head(hidden).numpy(), np.float32)
 
     def close(self) -> None:
-        """Drop the cache."""
-        self._cache = None
+        """Drop the model and the cache."""
+        self.model = self._cache = None
 
 
 class TorchEncoder:
@@ -147,16 +159,20 @@ class TorchEncoder:
 
     def __init__(self, spec: EncoderSpec, forward: Callable[[Any], Any], preprocessing: Preprocessing | None) -> None:
         self._torch, self.spec = torch(), spec
-        self._forward, self._preprocessing = forward, preprocessing
+        self._forward: Callable[[Any], Any] | None = forward
+        self._preprocessing = preprocessing
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
+        forward = check_open(self._forward, "encoder")
+        check_batch(batch, self.spec)
         data = images_.normalize(batch, self._preprocessing) if self._preprocessing else batch
         with self._torch.inference_mode():
-            return np.asarray(self._forward(self._torch.from_numpy(data)).numpy(), np.float32)
+            return np.asarray(forward(self._torch.from_numpy(data)).numpy(), np.float32)
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Drop the model."""
+        self._forward = None
 
 
 @dataclass(frozen=True)

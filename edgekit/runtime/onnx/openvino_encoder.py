@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx import header as onnx_header
-from edgekit.runtime.base import Float
+from edgekit.runtime.base import Float, check_batch, check_open
 from edgekit.runtime.onnx.interface import encoder_input
 from edgekit.runtime.parts import EncoderFile
 
@@ -62,6 +62,8 @@ class OpenVinoEncoder:
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
+        check_open(self._request, "encoder")
+        check_batch(batch, self.spec)
         try:
             self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
         except _failures() as error:

@@ -350,7 +350,7 @@ def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
 
 
 def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs: proof_inputs.Inputs) -> None:
-    _source, part = planned(medsiglip_source, "image_encoder")
+    source, part = planned(medsiglip_source, "image_encoder")
     for size, images, passes in ((896, 4, 4), (448, 16, 4), (112, 64, 1)):
         vision = part.config.vision_config.model_copy(update={"image_size": size})
         sized = replace(source, config=part.config.model_copy(update={"vision_config": vision}))

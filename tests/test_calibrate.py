@@ -89,7 +89,7 @@ def test_ranges_are_those_of_the_whole_model(
     role: str,
 ) -> None:
     """transformers' model with all its weights at once, and hooks of this test's own on it."""
-    monkeypatch.setattr(calibrate, "_IMAGES", (4, 8))
+    monkeypatch.setattr(calibrate, "IMAGES", (4, 8))
     part = planned(request.getfixturevalue(f"{model}_source"), role)
     passes = calibrate.material_of(part, inputs).passes[:3]
     seen = calibrate.measure(part, passes)
@@ -169,9 +169,9 @@ def test_what_is_not_finite_is_named(medsiglip_source: Path, tmp_path: Path, inp
 def test_a_large_channel_is_divided_and_the_others_are_not() -> None:
     inputs = np.array([1, 1, 64, 1, 0, 1, 1 / 16], np.float32)
     weights = np.array([1, 1, 1, 1 / 16, 1, 1, 1], np.float32)
-    assert smooth._exponents(inputs, weights).tolist() == [0, 0, 3, 2, 0, 0, -2]
-    assert not smooth._exponents(8 * inputs[:2], weights[:2]).any()
-    assert not smooth._exponents(np.zeros(2, np.float32), weights[:2]).any()
+    assert smooth.smoothing_exponents(inputs, weights).tolist() == [0, 0, 3, 2, 0, 0, -2]
+    assert not smooth.smoothing_exponents(8 * inputs[:2], weights[:2]).any()
+    assert not smooth.smoothing_exponents(np.zeros(2, np.float32), weights[:2]).any()
 
 
 def any_smoothing(part: PartPlan) -> PartPlan:
@@ -214,7 +214,7 @@ def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch:
         assert not np.array_equal(whole, weights)
         assert np.array_equal(np.concatenate(slices), whole)
         by_codec = streamed.Weights(part.checkpoint, part.family, {layer + name: "F32"}, part.prepared)
-        monkeypatch.setattr(streamed, "_SLICE", 1000)
+        monkeypatch.setattr(streamed, "SLICE", 1000)
         assert np.array_equal(by_codec.read(layer + name), whole)
     untouched = f"{layer}mlp.fc2.weight"
     weights = part.checkpoint.read(part.checkpoint.tensors[untouched])
@@ -367,7 +367,7 @@ def test_an_interrupted_run_measures_once(
     assert again.calibration == first.calibration
     assert data.exists()
     monkeypatch.setattr(calibrate, "measure", measure)
-    monkeypatch.setattr(calibrate, "_IMAGES", (4, 5))
+    monkeypatch.setattr(calibrate, "IMAGES", (4, 5))
     other = calibrate.calibrated(part, inputs, path, data, Progress())
     assert other.calibration is not None
     assert other.calibration.inputs == "5 phantoms shipped with edgekit"

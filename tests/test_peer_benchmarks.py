@@ -61,6 +61,6 @@ def test_a_towers_arithmetic(peers: Any) -> None:
     from edgekit.families import FAMILIES
 
     tower = FAMILIES["medgemma"].parse(dict(recipe("medgemma-4b").config)).vision_config
-    flop = peers("encoder_sections")._flop(tower)
+    flop = peers("encoder_sections").flop_of(tower)
     assert flop["attention"] / 1e12 == pytest.approx(2.09, abs=0.01)
     assert sum(flop.values()) / 1e12 == pytest.approx(5.5, abs=0.05)

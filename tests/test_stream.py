@@ -272,7 +272,7 @@ def test_a_matrix_is_transposed_without_copies(medsiglip_source: Path, level: st
     family = family_of(checkpoint.config)
     part = plan(family, "image_encoder", family.parse(checkpoint.config), checkpoint, LEVEL_ROWS[level])
     laid = next(laid for laid in lay_out("data", part).tensors.values() if laid.turned)
-    section = onnx._section(part, laid)
+    section = onnx.section(part, laid)
     weights = checkpoint.read(laid.planned.tensor)
     assert section.tail is not None
     tail = section.tail()

@@ -442,7 +442,7 @@ def test_a_model_of_text_alone_may_have_the_image_token_beyond_its_embedding(big
 def test_weights_are_normal_and_rows_do_not_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
     """With few normals for many weights, rows are read again; they must not be the same rows."""
     monkeypatch.setattr(normals, "BLOCK", 1 << 16)
-    monkeypatch.setattr(normals, "_STRETCH", 1 << 12)
+    monkeypatch.setattr(normals, "STRETCH", 1 << 12)
     height, width = 2048, 256
     plain = scales.Scales(np.ones(height, np.float32), np.ones(width, np.float32))
     flat = np.concatenate(list(normals.Normals(0).stretches("a", plain))).astype(np.uint32) << 16

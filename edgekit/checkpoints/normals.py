@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgekit.families.scales import Float, Scales
 
 BLOCK = 1 << 24  # normals that are drawn
-_STRETCH = 1 << 18  # weights at a time: 1 MB of float32, which stays in a core's cache
+STRETCH = 1 << 18  # weights at a time: 1 MB of float32, which stays in a core's cache
 
 Stored = NDArray[np.uint16]
 
@@ -40,7 +40,7 @@ class Normals:
         """The weights of one matrix as flat bf16 bit patterns, some rows at a time."""
         rng = generator(self._seed, f"places {name}")
         height, width = len(scales.rows), len(scales.columns)
-        step = max(1, _STRETCH // width)
+        step = max(1, STRETCH // width)
         for start in range(0, height, step):
             rows = scales.rows[start : start + step]
             place = int(rng.integers(BLOCK - len(rows) * width))

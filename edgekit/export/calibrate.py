@@ -32,7 +32,7 @@ from edgekit.runtime.base import Float
 
 SEED = 40_260  # of the phantoms; training, proof and benchmarks use others
 _PATCHES = 16_384  # that images are used up to: 4 images of 896 pixels, 16 of 448
-_IMAGES = (4, 64)  # but at least and at most
+IMAGES = (4, 64)  # but at least and at most so many
 _TOGETHER = 4096  # patches in one pass: an MLP's activations take 140 MB then
 _CAPTIONS = 16  # in one pass
 _CHARACTERS = 8000, 1500  # of a text alone, and of one behind an image
@@ -152,7 +152,7 @@ def material_of(plan: PartPlan, inputs: Inputs) -> Material:
         return _captions(plan, inputs)
     if plan.role == "decoder":
         return _prompts(plan, inputs)
-    images, name = _images(plan, inputs, _IMAGES[1])
+    images, name = _images(plan, inputs, IMAGES[1])
     together = max(1, _TOGETHER // plan.config.vision_config.patches)
     batches = [images[i : i + together] for i in range(0, len(images), together)]
     return Material(name, tuple(partial(_look, plan, batch) for batch in batches))
@@ -167,7 +167,7 @@ def named(plan: PartPlan, inputs: Inputs) -> bool:
 
 def _images(plan: PartPlan, inputs: Inputs, most: int) -> tuple[Sequence[ImageLike], str]:
     """As many as their size allows; of a user's own, those that the proof does not compare on, if there are enough."""
-    fewest = _IMAGES[0]
+    fewest = IMAGES[0]
     count = min(most, max(fewest, _PATCHES // plan.config.vision_config.patches))
     if not inputs.pictures:
         return [p.image for p in phantoms.generate(SEED, count)], f"{count} phantoms shipped with edgekit"
@@ -205,7 +205,7 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
     if len(inputs.text) > whole:
         name = f"the first {whole} characters of {name}"
     if plan.config.vision_config:
-        images, images_name = _images(plan, inputs, _IMAGES[0])
+        images, images_name = _images(plan, inputs, IMAGES[0])
         for i, image in enumerate(images):
             beginning = inputs.text[:whole][i * part : (i + 1) * part] or inputs.text[:part]
             messages.append(Message("user", beginning, (np.asarray(load(image)),)))

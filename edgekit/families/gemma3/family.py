@@ -184,7 +184,7 @@ def decoder_slots(config: MedGemmaConfig) -> list[Slot]:
         place = Place(layer, text.num_hidden_layers, text.num_attention_heads // text.num_key_value_heads)
         for norm, name in norms.items():
             slots.append(_norm(f"{source}{norm}.weight", hidden, f"{target}{name}.weight"))
-        for norm, scale in (("q_norm", _query_scale(text)), ("k_norm", 1.0)):
+        for norm, scale in (("q_norm", query_scale(text)), ("k_norm", 1.0)):
             name = f"{source}self_attn.{norm}.weight"
             slots.append(_norm(name, text.head_dim, f"{target}attn_{norm}.weight", scale=scale))
         slots += [
@@ -212,7 +212,7 @@ def vision_part_slots(config: MedGemmaConfig) -> list[Slot]:
     ]
 
 
-def _query_scale(text: TextConfig) -> float:
+def query_scale(text: TextConfig) -> float:
     """What queries are multiplied by in a GGUF file, whose reader divides them by the root of a number of its own.
 
     Transformers divides attention scores by sqrt(query_pre_attn_scalar). A GGUF file has no key for it: llama.cpp

@@ -56,7 +56,7 @@ def write(parts: Sequence[tuple[PartPlan, Files]], progress: Progress) -> dict[P
     with ExitStack() as stack:
         outputs = [
             stack.enter_context(
-                stream.Output(files.data, b"", [_section(plan, laid) for laid in layout.tensors.values()])
+                stream.Output(files.data, b"", [section(plan, laid) for laid in layout.tensors.values()])
             )
             for (plan, files), layout in zip(parts, layouts, strict=True)
         ]
@@ -74,7 +74,8 @@ def graph_of(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
     return graph.model()
 
 
-def _section(plan: PartPlan, laid: Laid) -> stream.Section:
+def section(plan: PartPlan, laid: Laid) -> stream.Section:
+    """How one tensor becomes its bytes in the data file, slice by slice."""
     planned, turned = laid.planned, laid.turned
     slot, codec = planned.slot, planned.codec
 

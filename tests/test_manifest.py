@@ -142,7 +142,7 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, match: str) 
         ("parts.0.files.0.bytes", "many"),
         ("parts.0.files", []),
         ("parts.0.files", None),
-        ("parts.0.format", "pickle"),
+        ("parts.0.format", "../pickle"),
         ("parts.0.weights", 0),
         ("parts.0.tensor_types", [1]),
         ("parts.0.parity", {"metric": "kl", "wiring": {}, "loss": {}, "positions": 1, "inputs": "x"}),

@@ -28,7 +28,6 @@ from edgekit.bench.items import Item, question
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.records import Measurement
 from edgekit.bench.report.figures import centre
-from edgekit.bench.tasks import LatencyTask
 from edgekit.machine.memory import peak_memory_bytes
 from edgekit.metrics import Estimate
 from edgekit.runtime.base import Model

@@ -20,7 +20,7 @@ from edgekit.errors import CheckpointError
 from edgekit.formats import codec
 from edgekit.formats.gguf.library import library
 from edgekit.inputs.passage import sentences
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import publish as artifact
 
 

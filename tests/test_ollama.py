@@ -17,8 +17,8 @@ from edgekit.artifacts.manifest import FileEntry, Manifest
 from edgekit.commands.support import artifact_text
 from edgekit.errors import UsageError
 from edgekit.export import llama_programs
+from edgekit.families.gemma3.chat import chat_text
 from edgekit.inputs.message import Message
-from edgekit.inputs.prompt import chat_text
 
 Node = tuple[Any, ...]
 

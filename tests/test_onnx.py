@@ -17,7 +17,7 @@ from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.writer import suffix
-from edgekit.full_precision.model import open_reference
+from edgekit.full_precision.model import open_full_precision
 from edgekit.inputs import phantoms
 from edgekit.machine.cpu import cpu
 from edgekit.prove import publish as artifact
@@ -126,11 +126,15 @@ def test_any_batch_size(exported: Path, batch: int) -> None:
     assert np.allclose(unit, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-6)
 
 
+def test_each_level_of_the_format_has_a_least_cosine() -> None:
+    assert set(LEVELS) == {name for name, row in LEVEL_ROWS.items() if row.format == "onnx"}
+
+
 @pytest.mark.parametrize(("level", "least"), LEVELS.items())
 def test_embeddings_agree_with_transformers(exported: Path, medsiglip_source: Path, level: str, least: float) -> None:
     images = [phantom.image for phantom in phantoms.generate(515, 6)]
     texts = ["a chest x-ray", "Brain MRI: glioma!", "", "pleural effusion " * 40]
-    reference, model = open_reference(medsiglip_source), open_model(exported, level)
+    reference, model = open_full_precision(medsiglip_source), open_model(exported, level)
     for expected, found in (
         (reference.embed_image(images), model.embed_image(images)),
         (reference.embed_text(texts), model.embed_text(texts)),

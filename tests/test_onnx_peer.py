@@ -24,10 +24,11 @@ from material import photo, read_json
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
+from edgekit.families.siglip.text import encode_siglip
 from edgekit.formats.onnx.writer import suffix
 from edgekit.inputs import phantoms
 from edgekit.inputs.image import normalize, to_pixels
-from edgekit.inputs.prompt import encode_siglip, load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import cosine
 from edgekit.prove import publish as artifact
 

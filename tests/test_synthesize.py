@@ -34,12 +34,12 @@ from edgekit.export.synthesize import configuration, synthesize
 from edgekit.families import FAMILIES, family_of
 from edgekit.families.gemma3 import generated_tokenizer as gemma_tokenizer
 from edgekit.families.siglip import generated_tokenizer as siglip_tokenizer
+from edgekit.families.siglip.text import encode_siglip, siglip_text
 from edgekit.families.source import open_source
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage, sentences
-from edgekit.inputs.prompt import encode_siglip, siglip_text
 
 # Widths that keep the real shapes' traits: query width unequal to the hidden size, 7 layers of which one is global.
 NARROW = """

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from edgekit.inputs.prompt import encode_chat, load_tokenizer
 from jobs import ratios, run_job, spread, versions
 from numpy.typing import NDArray
 from PIL import Image
@@ -23,7 +24,6 @@ from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs.image import normalize, to_pixels
 from edgekit.inputs.passage import passage
-from edgekit.inputs.prompt import encode_chat, load_tokenizer
 from edgekit.metrics import cosine
 
 JOB = Path(__file__).with_name("encoder_job.py")

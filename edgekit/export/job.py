@@ -15,8 +15,9 @@ from edgekit.families import Family, Role
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.memory import trim_malloc
+from edgekit.runtime.backends import kind_of, leaning_part
 
 _SYNTHESIZED_KL = 0.002  # nats
 
@@ -96,12 +97,13 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
         able = formats_of(family.roles[role])
         if level_of(level_name).format not in able:
             raise UsageError(f"{role} cannot be exported as {level_name}", allowed=f"levels of {', '.join(able)}")
-    formats = {role: level_of(level_name).format for role, level_name in parts.items()}
-    if formats.get("vision") == "gguf" and formats.get("decoder") == "onnx":
+    kinds = {role: (level_of(name).format, kind_of(family.roles[role].input)) for role, name in parts.items()}
+    if leaning := leaning_part(kinds):
+        beside = f"beside {leaning.decoder} {parts[leaning.decoder]}" if leaning.decoder else "alone"
+        fitting = [name for name, row in LEVELS.items() if row.format in leaning.formats]
         raise UsageError(
-            f"vision {parts['vision']} beside decoder {parts['decoder']}: llama.cpp opens vision in gguf only beside a "
-            "decoder in gguf",
-            allowed=f"vision at {', '.join(name for name, row in LEVELS.items() if row.format == 'onnx')}",
+            f"{leaning.role} {parts[leaning.role]} {beside}: {leaning.message}",
+            allowed=f"{leaning.role} at {', '.join(fitting)}",
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,6 +13,8 @@ from edgekit.artifacts.validation import validated
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import CheckpointError
+from edgekit.families.composition import Composition
+from edgekit.families.full_precision import FullPrecision
 from edgekit.families.synthesis import Synthesis
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
@@ -34,11 +36,13 @@ class Role:
         output: what it gives for one item.
         forms: format -> what that format wants to be told of this part, of the format's own type. The first is what
             people are offered first.
+        input: what one item is, where it encodes items; None for a decoder.
     """
 
     tensors: Callable[[Any], list[TensorSpec]]
     output: Output
     forms: Mapping[str, Any]
+    input: Literal["pixels", "ids"] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,8 @@ class Family:
         settings: what runtimes must know beside the parts.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
+        compositions: the models that its parts make: which roles, and what the manifest must say.
+        full_precision: its model in transformers, and Hugging Face's processors of its inputs.
         ollama: its chat format for Ollama, None where it has none.
         synthesis: how checkpoints of random weights are made.
     """
@@ -73,10 +79,16 @@ class Family:
     canonical: Callable[[str], str | None]
     preprocessing: Callable[[Checkpoint, Any], Preprocessing | None]
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
+    compositions: tuple[Composition, ...]
+    full_precision: FullPrecision
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
     ollama: OllamaDialect | None = None
     synthesis: Synthesis = field(kw_only=True)
+
+    def role_giving(self, output: Output) -> str | None:
+        """The part that gives this; None where the family has none."""
+        return next((name for name, role in self.roles.items() if role.output == output), None)
 
     def tensors(self, config: Any) -> list[TensorSpec]:
         """The tensors of all parts."""

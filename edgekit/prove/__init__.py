@@ -19,8 +19,8 @@ from collections.abc import Sequence
 from edgekit.artifacts.manifest import Gates, Parity
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.prompt import load_tokenizer
 from edgekit.inputs.samples import Inputs
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.references import References

@@ -18,7 +18,7 @@ from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
 from edgekit.machine.worker import Work, probe
-from edgekit.runtime import tuning_results as choice
+from edgekit.runtime import tuning_results
 from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama.build import start_llama
 
@@ -95,7 +95,7 @@ class Report:
     libraries: tuple[Library, ...]
     llama_weights: guard.Verdict | None
     abilities: tuple[Ability, ...]
-    choices: tuple[choice.Choice, ...] = ()
+    choices: tuple[tuning_results.TuningResult, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -148,7 +148,7 @@ def diagnose() -> Report:
         libraries=libraries,
         llama_weights=weights,
         abilities=abilities,
-        choices=tuple(choice.all_kept()),
+        choices=tuple(tuning_results.load_all()),
     )
 
 

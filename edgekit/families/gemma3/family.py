@@ -7,7 +7,9 @@ from typing import Any
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.base import Config, Family, OllamaDialect, Role, TokenId, validate
-from edgekit.families.gemma3 import gguf_form, graph, vision_graph
+from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
+from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_graph
+from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
@@ -52,6 +54,8 @@ _OLLAMA = OllamaDialect(
     stop="<end_of_turn>",
 )
 
+_TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
+
 _DECODER = Role(
     decoder_tensors, "logits", {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS)}
 )
@@ -65,12 +69,15 @@ MEDGEMMA = Family(
             vision_part_tensors,
             "image_tokens",
             {"gguf": gguf_form.VISION, "onnx": OnnxForm(vision_graph.GRAPHS, vision_graph.OUTPUT)},
+            input="pixels",
         ),
     },
     parse=parse,
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    compositions=(Chat("decoder", "vision", ImageChatSettings, GemmaChat), _TEXT_CHAT),
+    full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
     ollama=_OLLAMA,
@@ -84,6 +91,8 @@ TEXT_ONLY = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    compositions=(_TEXT_CHAT,),
+    full_precision=full_precision.TEXT_ONLY,
     synthesis=TEXT_ONLY_SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
     ollama=_OLLAMA,

@@ -21,7 +21,7 @@ from edgekit.families.base import Config, TokenId, validate
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
 
 _FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")

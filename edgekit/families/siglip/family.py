@@ -10,9 +10,12 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.families.base import Family, Role, preprocessing_of
+from edgekit.families.composition import Contrastive, ContrastiveSettings
 from edgekit.families.siglip import graph
 from edgekit.families.siglip.config import MedSiglipConfig, parse
+from edgekit.families.siglip.full_precision import FULL_PRECISION
 from edgekit.families.siglip.synthesis import SYNTHESIS
+from edgekit.families.siglip.text import captions, text_ids
 from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
@@ -92,15 +95,23 @@ MEDSIGLIP = Family(
     architecture="SiglipModel",
     roles={
         "image_encoder": Role(
-            image_encoder_tensors, "pooled", {"onnx": OnnxForm({"vision_model": graph.image_encoder}, graph.POOLED)}
+            image_encoder_tensors,
+            "pooled",
+            {"onnx": OnnxForm({"vision_model": graph.image_encoder}, graph.POOLED)},
+            input="pixels",
         ),
         "text_encoder": Role(
-            text_encoder_tensors, "pooled", {"onnx": OnnxForm({"text_model": graph.text_encoder}, graph.POOLED)}
+            text_encoder_tensors,
+            "pooled",
+            {"onnx": OnnxForm({"text_model": graph.text_encoder}, graph.POOLED)},
+            input="ids",
         ),
     },
     parse=parse,
     canonical=canonical,
     preprocessing=preprocessing,
     settings=settings,
+    compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, captions),),
+    full_precision=FULL_PRECISION,
     synthesis=SYNTHESIS,
 )

@@ -19,7 +19,17 @@ from edgekit.errors import ArtifactError, InputError
 from edgekit.families.gemma3.gguf_files import check_decoder, check_projector
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import library, log_tail
-from edgekit.runtime.base import MOST_ROWS, Embeddings, EncoderSpec, Float, Segment, check_prompt
+from edgekit.runtime.base import (
+    MOST_ROWS,
+    Embeddings,
+    EncoderSpec,
+    Float,
+    Segment,
+    check_batch,
+    check_open,
+    check_prompt,
+    check_step,
+)
 from edgekit.runtime.llama import self_test as guard
 
 _BATCH = 512
@@ -85,7 +95,8 @@ class LlamaDecoder:
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
         """See `edgekit.runtime.base.Decoder.prefill`."""
-        total = check_prompt(segments, self.context, self.hidden)
+        check_open(self._context, "decoder")
+        total = check_prompt(segments, self.context, self.hidden, self.vocabulary)
         wanted = [total - 1] if want is None else list(want)
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         self._position = 0
@@ -102,14 +113,15 @@ class LlamaDecoder:
 
     def step(self, ids: Sequence[int]) -> Float:
         """See `edgekit.runtime.base.Decoder.step`."""
-        if self._position + len(ids) > self.context:
-            raise InputError(f"the context of {self.context} tokens is full")
+        check_open(self._context, "decoder")
+        check_step(ids, self._position, self.context, self.vocabulary)
         last = self._position + len(ids) - 1
         (row,) = self._decode(np.asarray(ids, np.int32), [last], causal=True)
         return row
 
     def _decode(self, items: NDArray[Any], wanted: Sequence[int], *, causal: bool) -> list[Float]:
         """Decode one batch of token ids [n] or embeddings [n, hidden]; logits rows of the wanted positions in it."""
+        check_open(self._context, "decoder")  # or closed while rows were still to come
         count = len(items)
         embedded = items.ndim == 2
         batch = self._lib.llama_batch_init(count, self.hidden if embedded else 0, 1)
@@ -142,8 +154,8 @@ class LlamaDecoder:
         pointer = self._lib.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
 
-    def use_threads(self, threads: int, step_threads: int) -> None:
-        """Use this many threads from now on, for prompts and for single steps."""
+    def set_threads(self, threads: int, step_threads: int) -> None:
+        """See `edgekit.runtime.base.SupportsThreads.set_threads`."""
         self.threads = threads
         self._lib.llama_set_n_threads(self._context, step_threads, threads)
 
@@ -193,6 +205,8 @@ class LlamaVision:
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """uint8 pixels [n, size, size, 3] to [n, image tokens, hidden] float32."""
+        check_open(self._context, "encoder")
+        check_batch(batch, self.spec)
         return np.stack([self._encode_one(image) for image in batch])
 
     def _encode_one(self, image: NDArray[np.uint8]) -> Float:

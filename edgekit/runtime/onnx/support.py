@@ -46,7 +46,7 @@ def check(header: OnnxHeader) -> None:
     for domain, most in OTHER_OPSETS.items():
         if domain in header.domains and header.opsets[domain] > most:
             raise _lacks(header, f"opset {header.opsets[domain]} of {domain}", f"up to {most}", version)
-    known = _operators()
+    known = operators()
     for domain, name in sorted(header.operators):
         since = known.get((domain, name))
         full = f"{domain or 'ai.onnx'}.{name}"
@@ -88,7 +88,7 @@ def installed_version() -> tuple[str, Version]:
 
 
 @cache
-def _operators() -> Mapping[tuple[str, str], int]:
+def operators() -> Mapping[tuple[str, str], int]:
     """Domain and name of every operator that the installed release describes -> the opset that brought it."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 

@@ -16,18 +16,18 @@ from material import contents
 from edgekit import cli
 from edgekit.artifacts import manifest
 from edgekit.artifacts.manifest import FOREIGN
-from edgekit.commands import describe
+from edgekit.commands.support import artifact_text
 from edgekit.errors import ArtifactError, CheckpointError, InputError, UsageError
 from edgekit.export.adopt import Adopted, adopt
 from edgekit.families.gemma3.chat import control_tokens
 from edgekit.formats.gguf.header import read_header
+from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.inputs import phantoms
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.runtime import open_model
-from edgekit.runtime.llama.decoder import tokenize
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_the_manifest_says_what_is_known(adopted: Adopted, medgemma_artifact: Pa
         assert part.weights == sum(int(one.n_elements) for one in stored) == sum(part.tensor_types.values())
         assert set(part.tensor_types) == {one.tensor_type.name for one in stored}
         assert part.bits_per_weight == pytest.approx(file.bytes * 8 / part.weights, abs=1e-3)
-    assert f"foreign   {FOREIGN}" in describe.artifact_lines(adopted.folder, found)
+    assert f"foreign   {FOREIGN}" in artifact_text.artifact_lines(adopted.folder, found)
     linked = adopted.folder / decoder.name
     assert linked.stat().st_ino == decoder.stat().st_ino
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from bench_stubs import VOCABULARY, StubChat, StubEmbedder, dataset
 
-from edgekit.bench import accuracy, fidelity, latency
+from edgekit.bench import predictions as accuracy
+from edgekit.bench.kinds import decoder_fidelity as fidelity
+from edgekit.bench.kinds import latency
 from edgekit.bench.tasks import AnswerTask, DecoderFidelityTask, EncoderFidelityTask, LabelsTask, LatencyTask, task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 
 FINDING, YES_NO, LABELS = task("finding-phantom"), task("yesno-phantom"), task("labels-phantom")
 DECODER, ENCODER, LATENCY = task("fidelity-decoder"), task("fidelity-encoder"), task("latency")

@@ -19,7 +19,7 @@ from edgekit.bench import cells, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, Opening, Outcome, Processes
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
-from edgekit.bench.rows import Row, Subject
+from edgekit.bench.subjects import Row, Subject
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.runtime.base import Model
 

@@ -7,13 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.llama import build, compiler
+from edgekit.runtime.llama import build, build_process, compiler
 from edgekit.runtime.llama.compiler import Compiler
 
 GCC = Compiler("gcc", (12, 2, 0))
@@ -56,7 +57,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, script: str) -> list[tuple[str, ..
         folder = arguments[arguments.index("--wheel-dir") + 1] if "--wheel-dir" in arguments else ""
         return [sys.executable, "-c", f"folder = {folder!r}\n{script if folder else ''}"]
 
-    monkeypatch.setattr(build, "_pip", command)
+    monkeypatch.setattr(build, "pip_command", command)
     monkeypatch.setattr(build, "probe", lambda question: (True, "AVX2"))
     return calls
 
@@ -111,7 +112,7 @@ class TestAmx:
         source = tmp_path / "tile.cpp"
         source.write_text(TILE_SOURCE)
         command = [gxx, "-O3", "-mamx-tile", "-Wall", "-Wextra", "-Werror", "-S", "-o", "-", str(source)]
-        repaired = subprocess.run([*command, "-include", str(build._AMX_HEADER)], capture_output=True, text=True)
+        repaired = subprocess.run([*command, "-include", str(build.AMX_HEADER)], capture_output=True, text=True)
         assert repaired.returncode == 0, repaired.stderr
         assert stores_arguments(repaired.stdout)
         if compiler.identify([gxx]).version <= (13, 2, 0):
@@ -122,7 +123,7 @@ class TestAmx:
         gxx = shutil.which("g++")
         if not gxx:
             pytest.skip("needs g++")
-        command = [gxx, "-E", "-P", "-x", "c++", "-mno-amx-tile", str(build._AMX_HEADER)]
+        command = [gxx, "-E", "-P", "-x", "c++", "-mno-amx-tile", str(build.AMX_HEADER)]
         if cpu().architecture not in ("x86_64", "amd64"):
             command.remove("-mno-amx-tile")
         assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == ""
@@ -195,15 +196,26 @@ class TestSetup:
             build.setup(progress=False)
         assert caught.value.remedy == "edgekit setup --force --no-amx"
 
-    def test_the_bar_follows_ninja(
+    def test_what_is_shown_follows_ninja(
         self, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         fake_pip(monkeypatch, WRITES_WHEEL)
-        build.setup()
-        assert "%" not in capsys.readouterr().err  # no terminal, no bar
+        build.setup(progress=False)
+        assert capsys.readouterr().err == ""
+        build.setup(force=True)  # no terminal, no bar
+        assert capsys.readouterr().err.startswith("edgekit: building llama-cpp-python")
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         build.setup(force=True)
         assert "100%" in capsys.readouterr().err
+
+    def test_a_line_now_and_then_where_there_is_no_terminal(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with build_process.shown_fraction("building", every_s=0.05) as reached:
+            reached(0.25)
+            time.sleep(0.4)
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[0].startswith("edgekit: building: ")
+        assert "edgekit: building: 25% after 0 s" in lines
+        assert len(lines) >= 3
 
     def test_without_pip(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
         monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)

@@ -18,12 +18,13 @@ import pytest
 from material import contents, photo
 from PIL import Image
 
+from edgekit import commands
 from edgekit import reference_models as reference
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS
 from edgekit.cli import main, parser
-from edgekit.commands import COMMANDS
+from edgekit.commands import verbs
 
 Copy = Callable[[Path], Path]
 
@@ -50,7 +51,7 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # ---------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("command", sorted(COMMANDS))
+@pytest.mark.parametrize("command", sorted(verbs()))
 def test_help_has_examples_that_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     import shlex
 
@@ -69,7 +70,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
     text = capsys.readouterr().out
-    assert all(re.search(rf"^ +{command}\b", text, re.MULTILINE) for command in COMMANDS)
+    assert all(re.search(rf"^ +{command}\b", text, re.MULTILINE) for command in verbs())
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["export", "--help"], ["bench", "--help"], ["list"]])
@@ -92,7 +93,67 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         "gguf",
         "tokenizers",
     }
-    assert not imported & (heavy | {"tqdm", "scipy", "sklearn", "sentencepiece", "safetensors", "jinja2"})
+    other = {"tqdm", "scipy", "sklearn", "sentencepiece", "safetensors", "jinja2", "psutil", "argcomplete"}
+    assert not imported & (heavy | other)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shells with a completion of this kind are POSIX")
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [("edgekit in", {"inspect "}), ("edgekit list ", {"levels", "recipes"}), ("edgekit ask DIR --r", {"--runtime "})],
+)
+def test_a_shell_completes(typed: str, expected: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    answer = tmp_path / "answer"
+    done = run(
+        _ARGCOMPLETE="1",
+        _ARGCOMPLETE_STDOUT_FILENAME=str(answer),
+        _ARGCOMPLETE_IFS="\n",
+        COMP_LINE=typed,
+        COMP_POINT=str(len(typed)),
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+    assert expected <= set(answer.read_text().split("\n"))
+
+
+# ---------------------------------------------------------------- a new verb
+
+GREET = """
+from edgekit.commands import Verb
+from edgekit.errors import UsageError
+
+def add_options(parser):
+    parser.add_argument("name", metavar="NAME")
+
+def run(options):
+    if options.name == "nobody":
+        raise UsageError("nobody is there", allowed="somebody")
+    print(f"hello {options.name}")
+    return 0
+
+VERB = Verb("say hello", ("greet world",), run, add_options)
+"""
+
+
+def test_a_new_verb_costs_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "greet.py").write_text(GREET)
+    (tmp_path / "notes.py").write_text("'A module without a VERB is no command.'")
+    before = list(verbs())
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    try:
+        assert list(verbs()) == [*before, "greet"]
+        assert main(["greet", "world"]) == 0
+        assert capsys.readouterr().out == "hello world\n"
+        assert main(["greet", "nobody", "--json"]) == 2
+        assert json.loads(capsys.readouterr().err)["allowed"] == "somebody"
+        with pytest.raises(SystemExit):
+            main(["--help"])
+        assert re.search(r"^ +greet +say hello$", capsys.readouterr().out, re.MULTILINE)
+    finally:
+        for name in ("greet", "notes"):
+            sys.modules.pop(f"edgekit.commands.{name}", None)
 
 
 # ---------------------------------------------------------------- exit codes

@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from edgekit.commands import doctor
+from edgekit.commands.support import diagnosis
 from edgekit.runtime.llama import self_test as guard
 
 
 def test_this_machine() -> None:
-    report = doctor.diagnose()
+    report = diagnosis.diagnose()
     plain = json.loads(json.dumps(report.to_dict()))
-    assert {library["name"] for library in plain["libraries"]} == set(doctor.LIBRARIES)
+    assert {library["name"] for library in plain["libraries"]} == set(diagnosis.LIBRARIES)
     assert plain["cpu"]["features"] == list(report.cpu.features)
     assert {ability["name"]: ability["possible"] for ability in plain["abilities"]}["run ONNX"] is True
     assert report.cpu.name in str(report)
@@ -26,8 +26,8 @@ def test_missing_libraries_name_their_command(monkeypatch: pytest.MonkeyPatch) -
     def absent(name: str) -> str:
         raise importlib.metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(doctor.importlib.metadata, "version", absent)
-    text = str(doctor.diagnose())
+    monkeypatch.setattr(diagnosis.importlib.metadata, "version", absent)
+    text = str(diagnosis.diagnose())
     assert "llama_cpp_python   missing: edgekit setup" in text
     assert 'openvino           missing: pip install "edgekit[openvino]"' in text
     assert "run GGUF               no: needs llama_cpp_python (edgekit setup)" in text
@@ -43,25 +43,25 @@ def test_onnx_is_exported_without_torch(monkeypatch: pytest.MonkeyPatch) -> None
             raise importlib.metadata.PackageNotFoundError(name)
         return "1.0"
 
-    monkeypatch.setattr(doctor.importlib.metadata, "version", version)
-    monkeypatch.setattr(doctor, "probe", lambda question: (True, ""))
-    possible = {ability.name for ability in doctor.diagnose().abilities if ability.possible}
+    monkeypatch.setattr(diagnosis.importlib.metadata, "version", version)
+    monkeypatch.setattr(diagnosis, "probe", lambda question: (True, ""))
+    possible = {ability.name for ability in diagnosis.diagnose().abilities if ability.possible}
     assert possible == {"run ONNX", "export ONNX"}
 
 
 def test_a_library_that_crashes_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.importlib.metadata, "version", lambda name: "1.0")
-    monkeypatch.setattr(doctor, "probe", lambda question: (False, "it died with SIGILL"))
-    report = doctor.diagnose()
+    monkeypatch.setattr(diagnosis.importlib.metadata, "version", lambda name: "1.0")
+    monkeypatch.setattr(diagnosis, "probe", lambda question: (False, "it died with SIGILL"))
+    report = diagnosis.diagnose()
     assert "llama_cpp_python   1.0, does not work: it died with SIGILL; try: edgekit setup --force" in str(report)
     assert not next(ability for ability in report.abilities if ability.name == "run GGUF").possible
 
 
 @pytest.mark.parametrize("outcome", ["ok", "plain buffers only", "unusable"])
 def test_the_trial_of_llama_cpp_is_shown(monkeypatch: pytest.MonkeyPatch, outcome: guard.Outcome) -> None:
-    monkeypatch.setattr(doctor, "probe", lambda question: (True, "AVX2"))
-    monkeypatch.setattr(doctor.guard, "verdict", lambda: guard.Verdict(outcome, "it died with SIGSEGV"))
-    report = doctor.diagnose()
+    monkeypatch.setattr(diagnosis, "probe", lambda question: (True, "AVX2"))
+    monkeypatch.setattr(diagnosis.guard, "verdict", lambda: guard.Verdict(outcome, "it died with SIGSEGV"))
+    report = diagnosis.diagnose()
     text = str(report)
     assert f"weights laid out for this CPU: {outcome} (it died with SIGSEGV)" in text
     assert ("edgekit setup --force" in text) is (outcome != "ok")
@@ -73,5 +73,5 @@ def test_the_trial_of_llama_cpp_is_shown(monkeypatch: pytest.MonkeyPatch, outcom
 
 def test_nothing_heavy_is_imported() -> None:
     heavy = "{'torch', 'transformers', 'onnxruntime', 'onnx', 'llama_cpp'}"
-    statement = f"import edgekit.commands.doctor, sys; sys.exit(bool({heavy} & set(sys.modules)))"
+    statement = f"import edgekit.commands.support.diagnosis, sys; sys.exit(bool({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", statement], check=False).returncode == 0

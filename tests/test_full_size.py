@@ -23,13 +23,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit.export.plan import PartPlan, plan
 from gemma_mistakes import MISTAKES
 
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import Manifest, Parity, Part
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import GateError
-from edgekit.export.plan import PartPlan, plan
 from edgekit.export.synthesize import synthesize
 from edgekit.families import family_of
 from edgekit.families.gemma3 import chat as gemma_chat

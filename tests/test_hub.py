@@ -18,10 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 from material import read_json
 
-from edgekit import cli, commands
+from edgekit import cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.checkpoints import hub
 from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.checkpoints.sources import source_folder
+from edgekit.commands.export import accept_terms
 from edgekit.errors import HubError, UsageError
 from edgekit.prove import publish as artifact
 
@@ -411,7 +413,7 @@ def test_terms_are_accepted_by_option_or_at_a_terminal(
     monkeypatch.setattr(answer, "isatty", lambda: terminal, raising=False)
     monkeypatch.setattr(sys, "stdin", answer)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
-    assert commands._accept(option, hub.Terms("a/b", "Some Terms", "https://x.org")) is accepted
+    assert accept_terms(option, hub.Terms("a/b", "Some Terms", "https://x.org")) is accepted
     assert "Some Terms: https://x.org" in capsys.readouterr().err
 
 
@@ -438,7 +440,7 @@ def test_the_cache_answers_without_the_hub(fake: FakeHub, cache: Path) -> None:
 def test_what_is_no_id(name: str) -> None:
     assert not hub.is_id(name)
     with pytest.raises(UsageError, match="no such checkpoint folder"):
-        commands.source_folder(name)
+        source_folder(name)
 
 
 def run(fake: FakeHub, cache: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

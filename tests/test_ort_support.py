@@ -15,11 +15,12 @@ from onnx_files import model
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx.header import OnnxHeader, read
+from edgekit.formats.onnx.requirements import ADDED, NEWEST, RELEASES, requires
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.onnx import session as ort
 from edgekit.runtime.onnx import support as ort_support
 from edgekit.runtime.onnx.session import running, session
-from edgekit.runtime.onnx.support import ADDED, NEWEST, RELEASES, check, installed_version, requires
+from edgekit.runtime.onnx.support import check, installed_version
 
 Header = Callable[..., OnnxHeader]
 

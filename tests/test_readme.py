@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from pathlib import Path
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.cli import parser
-from edgekit.commands import COMMANDS
+from edgekit.commands import verbs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_every_command_is_documented_and_exists() -> None:
-    (subparsers,) = [a for a in parser()._actions if isinstance(a, argparse._SubParsersAction)]
-    assert set(subparsers.choices) == set(COMMANDS)
-    assert set(re.findall(r"^\| `edgekit (\w+)", README, re.MULTILINE)) == set(COMMANDS)
+    assert set(re.findall(r"^\| `edgekit (\w+)", README, re.MULTILINE)) == set(verbs())
 
 
 def test_example_commands_parse() -> None:

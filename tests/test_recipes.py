@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 from material import read_json
 
+import edgekit
 from edgekit.artifacts import find
-from edgekit.artifacts.levels import LEVELS, Place, level
+from edgekit.artifacts.levels import LEVELS, LayerPosition, level
 from edgekit.artifacts.recipes import choose, matches, recipe
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
-from edgekit.formats.codecs import roundtrip
+from edgekit.formats import FORMATS
+from edgekit.formats.gguf.writer import file_type
 from edgekit.machine.devices import device
 
 KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
@@ -60,16 +62,17 @@ def test_a_levels_format_has_a_writer_and_its_codec_exists() -> None:
     types = {member.name.removeprefix("MOSTLY_"): member.value for member in gguf.LlamaFileType}
     for row in LEVELS.values():
         assert level(row.name) is row
-        places = [Place(layer, 34, groups) for layer in range(34) for groups in (1, 4)]
+        places = [LayerPosition(layer, 34, groups) for layer in range(34) for groups in (1, 4)]
         codecs = {row.codec, *(row.codec_of(kind, place) for kind in row.mixture for place in places)}
         if row.format == "gguf":
+            assert codecs <= set(FORMATS["gguf"].codecs)
             assert all(codec in gguf.GGMLQuantizationType.__members__ for codec in codecs)
             # A mixture that llama.cpp does not have goes by its main type.
-            assert row.file_type == types[row.name if row.name in types else row.codec]
+            assert file_type(row) == types[row.name if row.name in types else row.codec]
         else:
             one_row = np.ones((1, 128), np.float32)
             for codec in codecs:  # ones survive every codec
-                assert np.allclose(roundtrip(one_row, codec), 1, atol=0.01)
+                assert np.allclose(FORMATS[row.format].codecs[codec].roundtrip(one_row), 1, atol=0.01)
 
 
 def test_an_unknown_level_lists_the_known() -> None:
@@ -88,7 +91,7 @@ def test_shipped_recipes_fit_their_family(name: str) -> None:
     family = FAMILIES[found.family]
     for parts in found.variant.values():
         assert parts.keys() == family.roles.keys()
-        assert all(LEVELS[row].format in family.roles[role].formats for role, row in parts.items())
+        assert all(LEVELS[row].format in family.roles[role].forms for role, row in parts.items())
     assert set(found.gates.encoder_cosine_at) <= set(LEVELS)
     if found.stand_in is None:
         terms = "Health AI Developer Foundations" if found.source.startswith("google/med") else "Gemma Terms of Use"
@@ -290,11 +293,10 @@ def test_matching_is_exact() -> None:
 
 def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) -> None:
     """The package as a wheel lays it out: found without a checkout, and strangers beside it are not read."""
-    package = Path(find.__file__).resolve().parent
+    package = Path(edgekit.__file__).resolve().parent
     site = tmp_path / "site-packages"
-    site.mkdir()
-    (site / "edgekit").mkdir()
-    for name in ("__init__.py", "find.py", "errors.py"):
+    (site / "edgekit" / "artifacts").mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "artifacts/__init__.py", "artifacts/find.py"):
         (site / "edgekit" / name).write_bytes((package / name).read_bytes())
     for kind in KINDS:
         shipped = site / "edgekit" / "data" / kind
@@ -302,11 +304,10 @@ def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) ->
         (shipped / "own.toml").write_text("x = 1")
         (site / kind).mkdir()
         (site / kind / "stranger.toml").write_text("x = 2")
-    code = (
-        "from edgekit import find; print(find.__file__, *[find.names(k) for k in ('exports', 'devices', 'benchmarks')])"
-    )
+    code = "from edgekit.artifacts import find\n"
+    code += "print(find.__file__, *map(find.names, ('exports', 'devices', 'benchmarks')))"
     environment = {key: value for key, value in os.environ.items() if key != "EDGEKIT_HOME"} | {"PYTHONPATH": str(site)}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
     )
-    assert run.stdout.split() == [str(site / "edgekit" / "find.py"), *["['own']"] * 3]
+    assert run.stdout.split() == [str(site / "edgekit" / "artifacts" / "find.py"), *["['own']"] * 3]

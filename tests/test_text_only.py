@@ -14,7 +14,7 @@ from material import edit_json, photo, read_json
 from edgekit import cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.checkpoints.checkpoint import open_checkpoint
-from edgekit.commands import describe
+from edgekit.commands.support import artifact_text
 from edgekit.errors import CheckpointError, InputError, UsageError
 from edgekit.families import family_of
 from edgekit.families.gemma3 import family as medgemma
@@ -211,7 +211,7 @@ def test_the_manifest_has_no_preprocessing_and_the_usage_line_no_projector(make:
     found = manifests.read(folder)
     assert found.preprocessing is None
     assert not [key for key in found.settings if key.startswith(("image", "boi", "eoi"))]
-    served = describe.usage_lines(folder, found)[0]
+    served = artifact_text.usage_lines(folder, found)[0]
     assert served.startswith(f"run with  llama-server -m {folder / 'narrow-BF16.gguf'} ")
     assert "--mmproj" not in served
 
@@ -314,7 +314,7 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(make: Make) -> No
             damaged = {**config, key: value}
             try:
                 parsed = family_of(damaged).parse(damaged)
-                family_of(damaged).roles["decoder"].slots(parsed)
+                family_of(damaged).roles["decoder"].tensors(parsed)
             except CheckpointError:
                 refusals += 1
     assert refusals > len(config)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from edgekit.bench.files import as_json, write
-from edgekit.bench.report import markdown
+from edgekit.bench.report.content import markdown
+from edgekit.bench.report.files import as_json, write
 from edgekit.bench.results import Results
 from edgekit.bench.runner import bench
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.artifacts import find
 from edgekit.bench import datasets
-from edgekit.bench.rows import Subject
+from edgekit.bench.subjects import Subject
 from edgekit.bench.tasks import Task
 from edgekit.bench.tasks import task as load_task
 from edgekit.errors import UsageError

@@ -14,7 +14,7 @@ from edgekit import metrics
 from edgekit.bench.cells import Outcome, identity
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.environment import Environment
-from edgekit.bench.rows import Row, Subject
+from edgekit.bench.subjects import Row, Subject
 from edgekit.bench.tasks import PARSERS, AnswerTask, DecoderFidelityTask, LabelsTask, LatencyTask, Task
 from edgekit.metrics import Estimate
 

@@ -25,10 +25,11 @@ from edgekit.bench.environment import environment
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record, cell_key, measurement, record
 from edgekit.bench.results import Results, damage
-from edgekit.bench.rows import Row, Subject, subjects
+from edgekit.bench.subjects import Row, Subject, subjects
 from edgekit.bench.tasks import LatencyTask, Task
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.cpu import cpu
+from edgekit.machine.memory import memory
 
 _PROCESS_BYTES = 1_000_000_000  # Python, torch and transformers before any weight
 _BYTES_PER_WEIGHT = 6  # float32, and half as much again while it is loaded

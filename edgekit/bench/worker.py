@@ -16,9 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any, TextIO
 
-from edgekit.bench import accuracy, datasets, fidelity, latency
+from edgekit.bench import datasets
+from edgekit.bench import predictions as accuracy
 from edgekit.bench.cells import Cell, Opening, Outcome
 from edgekit.bench.controls import Rounding, open_control
+from edgekit.bench.kinds import decoder_fidelity as fidelity
+from edgekit.bench.kinds import latency
 from edgekit.bench.tasks import (
     AnswerTask,
     DecoderFidelityTask,

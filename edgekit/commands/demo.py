@@ -1,85 +1,121 @@
-"""The main job, end to end, on the reference models: export, prove, open, ask, measure, report."""
+"""`edgekit demo`: the main job, end to end, on the reference models: export, prove, open, ask, measure, report."""
 
 from __future__ import annotations
 
 import shutil
 import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from edgekit import bench as measuring
-from edgekit import reference_models as reference
-from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.manifest import Manifest
-from edgekit.errors import UsageError
-from edgekit.inputs import phantoms
-from edgekit.inputs.labels import FINDING_QUESTIONS, PHANTOM_LABELS, class_prompts
-from edgekit.inputs.message import Image, Message
-from edgekit.progress import Progress
-from edgekit.prove import publish as artifact
-from edgekit.runtime import open_model
+from edgekit.commands import Verb
+from edgekit.progress import Bars, Progress
 
-_SEED = 30_260  # of the phantoms shown; training, proof, calibration and benchmarks use others
-_ROUNDS = 2
+if TYPE_CHECKING:
+    from edgekit.artifacts.manifest import Manifest
+    from edgekit.runtime.base import Model
+
+PHANTOM_SEED = 30_260  # of the phantoms shown; training, proof, calibration and benchmarks use others
+LATENCY_ROUNDS = 2
 # The rest of the levels takes as long again and shows nothing new on a small model.
-_LEVELS = {
+LEVELS = {
     "medgemma-reference": ("BF16", "Q8_0", "Q4_K_M", "Q4_0", "Q4_0+vision-int8", "q4"),
     "medsiglip-reference": ("fp32", "int8", "q4"),
 }
 
 
-def run(folder: Path, data: Path | None, progress: Progress, *, as_json: bool = False) -> int:
-    """Export both reference models into `folder`, question every level, benchmark all, write the report.
+def add_options(parser: ArgumentParser) -> None:
+    """Where to write, and the real test data if it is there."""
+    parser.add_argument("--to", type=Path, default=Path("demo"), metavar="DIR", help="where to write (default: ./demo)")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
+
+
+def run(options: Namespace) -> int:
+    """Export the reference models, question every level, benchmark all against full precision, write the report.
 
     Returns:
         0, or 1 where something could not be measured or the control rows show no damage.
     """
-    folders, phases = [], {}
-    for name in reference.NAMES:
-        source = reference.path(name)
-        if source is None:
-            raise UsageError(
-                f"the reference model {name} is not installed", remedy="install edgekit from its repository"
-            )
-        if (folder / name / manifests.FILE_NAME).is_file():  # an older demo's: parts made by other code prove nothing
-            shutil.rmtree(folder / name)
+    from edgekit import bench
+
+    folders, seconds = [], {}
+    for name, levels in LEVELS.items():
         started = time.perf_counter()
-        done = artifact.export(source, folder / name, levels=_LEVELS[name], progress=progress)
-        phases[f"export and proof, {name}"] = time.perf_counter() - started
-        folders.append(folder / name)
-        if not as_json:
-            print(f"\n{done.manifest.title}\n  {done.manifest.stand_in}")
-            _question(folder / name, done.manifest)
-    if not as_json:
+        folder, manifest = export(name, levels, options.to, Bars())
+        seconds[f"export and proof, {name}"] = time.perf_counter() - started
+        folders.append(folder)
+        if not options.json:
+            print(f"\n{manifest.title}\n  {manifest.stand_in}")
+            question(folder, manifest)
+    if not options.json:
         print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
-    results = measuring.bench(folders, data=data, rounds=_ROUNDS, progress=not as_json)
-    results = results.after(phases)
-    measuring.write(results, folder)
-    if as_json:
-        print(measuring.as_json(results), end="")
+    results = bench.bench(folders, data=options.data, rounds=LATENCY_ROUNDS, progress=not options.json)
+    results = results.after(seconds)
+    bench.write(results, options.to)
+    if options.json:
+        print(bench.as_json(results), end="")
     else:
-        print(f"\n{measuring.markdown(results)}\n\nwritten: {folder / 'results.json'}, {folder / 'report.html'}")
+        written = f"{options.to / 'results.json'}, {options.to / 'report.html'}"
+        print(f"\n{bench.markdown(results)}\n\nwritten: {written}")
     return 0 if results.shows_damage and not results.errors else 1
 
 
-def _question(folder: Path, manifest: Manifest) -> None:
+def export(name: str, levels: Sequence[str], parent: Path, progress: Progress) -> tuple[Path, Manifest]:
+    """Export and prove one reference model below `parent`; an older demo's artifact is replaced.
+
+    Raises:
+        UsageError: its weights are not installed.
+    """
+    from edgekit import reference_models
+    from edgekit.artifacts.manifest import FILE_NAME
+    from edgekit.errors import UsageError
+    from edgekit.prove import publish
+
+    source, folder = reference_models.path(name), parent / name
+    if source is None:
+        raise UsageError(f"the reference model {name} is not installed", remedy="install edgekit from its repository")
+    if (folder / FILE_NAME).is_file():  # parts made by other code prove nothing
+        shutil.rmtree(folder)
+    return folder, publish.export(source, folder, levels=levels, progress=progress).manifest
+
+
+def question(folder: Path, manifest: Manifest) -> None:
     """Open every level and let it answer about two phantoms that nobody trained on."""
-    shown = [phantom for phantom in phantoms.generate(_SEED, 8) if phantom.severity == "severe"][:2]
-    images = [phantom.image for phantom in shown]
-    names = [label.name for label in PHANTOM_LABELS]
+    from edgekit.inputs import phantoms
+    from edgekit.runtime import open_model
+
+    shown = [phantom for phantom in phantoms.generate(PHANTOM_SEED, 8) if phantom.severity == "severe"][:2]
     print(f"  images: two phantoms, drawn with {' and '.join(phantom.finding for phantom in shown)}")
     for level in manifest.variants:
         model = open_model(folder, level)
         try:
-            if "generate" in model.abilities:
-                question = FINDING_QUESTIONS[0]
-                answers = []
-                for image in images:
-                    *_, answer = model.generate([Message("user", Image(image), question)], max_tokens=24)
-                    answers.append(getattr(answer, "text", ""))
-            else:
-                question = "best of the phantoms' labels"
-                scores = model.classify(images, [class_prompts(label) for label in PHANTOM_LABELS])
-                answers = [f"{names[int(row.argmax())]} ({row.max():.2f})" for row in scores]
+            asked, answers = answer(model, [phantom.image for phantom in shown])
         finally:
             model.close()
-        print(f"  {level:<6} {question} {' | '.join(answers)}")
+        print(f"  {level:<6} {asked} {' | '.join(answers)}")
+
+
+def answer(model: Model, images: Sequence[Any]) -> tuple[str, list[str]]:
+    """What a model is asked about each image, and what it says: in words where it can, else the best label."""
+    from edgekit.inputs.labels import FINDING_QUESTIONS, PHANTOM_LABELS, class_prompts
+    from edgekit.inputs.message import Image, Message
+
+    if "generate" in model.abilities:
+        asked, answers = FINDING_QUESTIONS[0], []
+        for image in images:
+            *_, generation = model.generate([Message("user", Image(image), asked)], max_tokens=24)
+            answers.append(getattr(generation, "text", ""))
+        return asked, answers
+    scores = model.classify(images, [class_prompts(label) for label in PHANTOM_LABELS])
+    names = [label.name for label in PHANTOM_LABELS]
+    return "best of the phantoms' labels", [f"{names[int(row.argmax())]} ({row.max():.2f})" for row in scores]
+
+
+VERB = Verb(
+    "run the main job on the reference models, end to end",
+    ("demo", "demo --to /tmp/demo --data ../data"),
+    run,
+    add_options,
+    order=130,
+)

@@ -6,7 +6,7 @@ parsed configuration, never from config.json, which could name code (CVE-2026-43
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,11 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import CheckpointError, MissingDependencyError
-from edgekit.families import Family, family_of
-from edgekit.families.base import check_tensors
-from edgekit.families.full_precision import FullPrecision
+from edgekit.families import Family
+from edgekit.families.source import Source, open_source
 from edgekit.inputs import image as images_
 from edgekit.inputs.text import load_tokenizer
 from edgekit.runtime.base import (
@@ -54,7 +52,7 @@ def torch() -> Any:
     return module
 
 
-def load(checkpoint: Checkpoint, family: Family, config: Any, transform: Transform | None = None) -> Any:
+def load(source: Source, transform: Transform | None = None) -> Any:
     """transformers' model in float32.
 
     Args:
@@ -64,12 +62,11 @@ def load(checkpoint: Checkpoint, family: Family, config: Any, transform: Transfo
         CheckpointError: a tensor of the model is not in the checkpoint.
     """
     th = torch()
-    model = build(family, config)
-    stored = {c: t for name, t in checkpoint.tensors.items() if (c := family.canonical(name))}
+    model, checkpoint, stored = build(source.family, source.config), source.checkpoint, source.stored
     seen = set()
     with th.no_grad():
         for name, parameter in model.named_parameters():
-            canonical = family.canonical(name)
+            canonical = source.family.canonical(name)
             if canonical is None:
                 continue
             if canonical not in stored:
@@ -89,15 +86,9 @@ def build(family: Family, config: Any) -> Any:
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        model = full_precision_of(family).build(config)
+        model = family.full_precision.build(config)
     model.tie_weights()  # what initialization would have done
     return model
-
-
-def full_precision_of(family: Family) -> FullPrecision:
-    """What a family says of transformers' model of it."""
-    assert family.full_precision is not None, "a family that is exported has a model to compare with"
-    return family.full_precision
 
 
 class TorchDecoder:
@@ -180,36 +171,32 @@ class TorchParts:
     """The parts of a loaded transformers model: `edgekit.runtime.compose.Parts`."""
 
     model: Any
-    family: Family
-    preprocessing: Preprocessing | None
-    settings: Mapping[str, Any]
+    source: Source
 
     def decoder(self, role: str) -> Decoder:
         """See `edgekit.runtime.compose.Parts.decoder`."""
-        return TorchDecoder(self.model, self.settings["context"], self.settings["vocabulary"])
+        return TorchDecoder(self.model, self.source.settings["context"], self.source.settings["vocabulary"])
 
     def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
         """See `edgekit.runtime.compose.Parts.encoder`."""
-        stated = self.family.roles[role]
+        stated = self.source.family.roles[role]
         assert stated.output != "logits", "only encoders are asked for as such"
         if stated.input == "ids":
-            spec, preprocessing = EncoderSpec("ids", stated.output, (self.settings["text_length"],)), None
+            spec, preprocessing = EncoderSpec("ids", stated.output, (self.source.settings["text_length"],)), None
         else:
-            assert self.preprocessing is not None, "an encoder of images has a preprocessing"
-            size, preprocessing = self.preprocessing.size, self.preprocessing
-            spec = EncoderSpec("pixels", stated.output, (size, size, 3))
-        return TorchEncoder(
-            spec, partial(full_precision_of(self.family).encoders[role].forward, self.model), preprocessing
-        )
+            preprocessing = self.source.preprocessing
+            assert preprocessing is not None, "an encoder of images has a preprocessing"
+            spec = EncoderSpec("pixels", stated.output, (preprocessing.size, preprocessing.size, 3))
+        forward = self.source.family.full_precision.encoders[role].forward
+        return TorchEncoder(spec, partial(forward, self.model), preprocessing)
 
 
-def compose_full_precision(model: Any, checkpoint: Checkpoint, family: Family, config: Any, title: str) -> Model:
+def compose_full_precision(model: Any, source: Source, title: str) -> Model:
     """A `Model` over a loaded transformers model, of all parts of its family."""
-    preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
-    tokenizer = load_tokenizer(checkpoint.root / "tokenizer.json")
-    whole = max(family.compositions, key=lambda composition: len(composition.roles))
-    parts = TorchParts(model, family, preprocessing, settings)
-    composed = compose(whole, whole.settings.model_validate(settings), tokenizer, preprocessing, parts)
+    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
+    whole = max(source.family.compositions, key=lambda composition: len(composition.roles))
+    settings = whole.settings.model_validate(source.settings)
+    composed = compose(whole, settings, tokenizer, source.preprocessing, TorchParts(model, source))
     composed.title = title
     return composed
 
@@ -220,9 +207,6 @@ def open_full_precision(source: Path) -> Model:
     Raises:
         CheckpointError: the folder is no checkpoint of a known family.
     """
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    check_tensors(family, checkpoint, config)
-    model = load(checkpoint, family, config)
-    return compose_full_precision(model, checkpoint, family, config, f"{source.name}, float32 reference")
+    original = open_source(source)
+    original.check_tensors()
+    return compose_full_precision(load(original), original, f"{source.name}, float32 reference")

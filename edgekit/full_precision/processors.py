@@ -8,26 +8,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families import Family
-from edgekit.full_precision.model import full_precision_of, torch
+from edgekit.families.source import Source
+from edgekit.full_precision.model import torch
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
 from edgekit.runtime.base import Float
 
 
-def processed(family: Family, checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) -> dict[str, Any]:
+def processed(source: Source, messages: Sequence[Message]) -> dict[str, Any]:
     """A conversation as Hugging Face's processor makes it: see `edgekit.families.full_precision.FullPrecision`."""
-    process = full_precision_of(family).processed
+    process = source.family.full_precision.processed
     assert process is not None, "only a family that chats is given messages"
-    return process(checkpoint, config, messages)
+    return process(source.checkpoint, source.config, messages)
 
 
-def encoder_inputs(
-    family: Family, checkpoint: Checkpoint, config: Any, role: str, images: Sequence[ImageLike], texts: Sequence[str]
-) -> NDArray[Any]:
+def encoder_inputs(source: Source, role: str, images: Sequence[ImageLike], texts: Sequence[str]) -> NDArray[Any]:
     """Pixels float32 [n, 3, size, size] or ids int64 [n, length] as Hugging Face's processors make them."""
-    return full_precision_of(family).encoders[role].inputs(checkpoint, config, images, texts)
+    encoder = source.family.full_precision.encoders[role]
+    return encoder.inputs(source.checkpoint, source.config, images, texts)
 
 
 def encode(family: Family, model: Any, role: str, batch: NDArray[Any]) -> Float:
@@ -37,7 +36,7 @@ def encode(family: Family, model: Any, role: str, batch: NDArray[Any]) -> Float:
     """
     th = torch()
     with th.inference_mode():
-        output = full_precision_of(family).encoders[role].forward(model, th.from_numpy(batch))
+        output = family.full_precision.encoders[role].forward(model, th.from_numpy(batch))
         return np.asarray(output.numpy(), np.float32)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from edgekit.checkpoints.checkpoint import check_size
+from edgekit.checkpoints.json_files import check_size
 from edgekit.errors import CheckpointError, InputError
 
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory

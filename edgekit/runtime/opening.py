@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import FAMILIES, Family
-from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, Contrastive, ContrastiveSettings
-from edgekit.formats.onnx.names import ENCODER_OUTPUTS
+from edgekit.families.composition import (
+    Chat,
+    ChatFormat,
+    ChatSettings,
+    Composition,
+    Contrastive,
+    ContrastiveSettings,
+    Settings,
+)
 from edgekit.inputs.image import ImageLike, to_pixels
 from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
@@ -183,7 +190,8 @@ class Opening:
         else:
             preprocessing = self.preprocessing()
             spec = EncoderSpec(given, output, (preprocessing.size, preprocessing.size, 3))
-        graph_output, tokens = ENCODER_OUTPUTS.get(role, ""), self._image_tokens if output == "image_tokens" else 0
+        tokens = self._image_tokens if output == "image_tokens" else 0
+        graph_output = getattr(self.family.roles[role].forms[self.parts[role].format], "output", "")
         return EncoderFile(self.path(role), spec, graph_output, preprocessing, self._files(role), tokens)
 
     @property
@@ -273,13 +281,10 @@ def _composition(manifest: Manifest, parts: dict[str, Part], path: Path) -> tupl
     raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
 
 
-def _settings(manifest: Manifest, composition: Composition, path: Path) -> ChatSettings | ContrastiveSettings:
-    try:
-        return composition.settings.model_validate(manifest.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        at = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{path}: settings.{at}: {first['msg']}") from error
+def _settings(manifest: Manifest, composition: Composition, path: Path) -> Settings:
+    return validated(
+        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
+    )
 
 
 def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:

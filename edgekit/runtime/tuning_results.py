@@ -7,18 +7,18 @@ until it is measured, and gets the defaults. What is fastest is not saved but fo
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
+from edgekit.artifacts.files import sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
-from edgekit.errors import UsageError
+from edgekit.artifacts.validation import validated
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.backends import BACKENDS, backends_for, libraries, runtimes
@@ -254,7 +254,7 @@ def key(part_id: str, file_format: str, threads: int) -> str:
     processor = cpu()
     ingredients: list[Any] = [METHOD, part_id, threads, libraries(file_format), processor.name, processor.flags]
     ingredients += [row.options.fingerprint() for row in backends_for(file_format, "decoder") if row.options]
-    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+    return sha256_json(ingredients)[:24]
 
 
 def load(part: Part, threads: int) -> TuningResult | None:
@@ -267,9 +267,7 @@ def save(part: Part, result: TuningResult) -> None:
     """Save what was measured, in place of what was saved before. Raises OSError where the cache cannot be written."""
     path = folder() / f"{key(part.id, part.format, result.threads)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(result.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, result.model_dump_json(indent=1) + "\n")
 
 
 def load_all() -> Iterator[TuningResult]:
@@ -288,6 +286,6 @@ def folder() -> Path:
 
 def _read(path: Path) -> TuningResult | None:
     try:
-        return _FILE.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return validated(_FILE, path.read_bytes(), str(path), ArtifactError)
+    except (OSError, ArtifactError):
         return None

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 from edgekit.runtime.backends import BACKENDS
 from edgekit.runtime.base import SupportsThreads, Tokens
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions

@@ -7,18 +7,16 @@ Pillow's by one grey level here and there, and by two at most.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
-
-if TYPE_CHECKING:
-    from edgekit.families.gemma3.family import MedGemmaConfig, TextConfig
 
 
 def build(config: MedGemmaConfig) -> Any:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.siglip.config import MedSiglipConfig
 from edgekit.inputs.image import ImageLike
-
-if TYPE_CHECKING:
-    from edgekit.families.siglip.family import MedSiglipConfig
 
 
 def build(config: MedSiglipConfig) -> Any:

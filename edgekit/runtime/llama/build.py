@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 import sysconfig
@@ -24,18 +23,19 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from edgekit.artifacts.files import rename, sha256_json, write_atomically
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine.cache import cache_folder
-from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.cpu import cpu
+from edgekit.machine.memory import memory
 from edgekit.machine.worker import probe
-from edgekit.runtime.llama.compiler import find_compiler, install_command
+from edgekit.runtime.llama.build_process import run_build
+from edgekit.runtime.llama.compiler import find_compiler
 
 VERSION = "0.3.36"
 
 _CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
-_AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
+AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
 
 # What a user may set to change the build (another compiler, CUDA, Vulkan): all of it belongs in the key.
 _BUILD_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")
@@ -45,9 +45,6 @@ _NOT_PACKAGED = ("lib/**", "include/**", "bin/**")
 
 # The largest source files take this much memory in the compiler.
 _BYTES_PER_JOB = 700_000_000
-
-# ninja prints [12/131], make [ 9%].
-_STEP = re.compile(r"\s*\[\s*(\d+)(?:/(\d+)|%)\]")
 
 
 @dataclass(frozen=True)
@@ -81,7 +78,7 @@ def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> Se
 
     Args:
         force: compile even when the cache has this build.
-        progress: show a progress bar on stderr.
+        progress: show on stderr how far the build is.
         amx: False compiles without the tile unit of recent Intel CPUs (slower; for a compiler that gets it wrong).
 
     Raises:
@@ -117,12 +114,11 @@ def plan_build(*, amx: bool = True) -> Plan:
         "compiler": str(compiler),
         "options": options,
         "environment": {name: os.environ[name] for name in _BUILD_VARIABLES if name in os.environ},
-        "recipe": hashlib.sha256(_CMAKE_FILE.read_bytes() + _AMX_HEADER.read_bytes()).hexdigest(),
+        "recipe": hashlib.sha256(_CMAKE_FILE.read_bytes() + AMX_HEADER.read_bytes()).hexdigest(),
         "platform": [sysconfig.get_platform(), *platform.libc_ver()],
         "cpu": processor.flags or processor.name,
     }
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{digest[:16]}", ingredients)
+    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{sha256_json(ingredients)[:16]}", ingredients)
 
 
 def installed_key() -> str | None:
@@ -152,10 +148,10 @@ def rebuild_command() -> str:
 
 def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
     """Compile into a temporary folder beside the cache, then move the wheel in: the cache never holds half a file."""
-    _require_pip()
+    _requirepip_command()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as scratch:
-        command = _pip(
+        command = pip_command(
             "wheel", f"llama-cpp-python=={VERSION}", "--no-deps", "--no-binary", "llama-cpp-python",
             # pip's own cache knows neither our options nor the CPU.
             "--no-cache-dir", "--wheel-dir", scratch, "-v",
@@ -163,73 +159,37 @@ def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
             *(f"--config-settings=cmake.define.{option}" for option in plan.options),
             f"--config-settings=wheel.exclude={';'.join(_NOT_PACKAGED)}",
         )  # fmt: skip
-        _compile(command, folder.parent / "build.log", progress=progress)
+        label = f"llama-cpp-python {VERSION}"
+        run_build(command, folder.parent / "build.log", jobs=parallel_jobs(), label=label, progress=progress)
         built = next(Path(scratch).glob("*.whl"))
         folder.mkdir(exist_ok=True)
-        (folder / "build.json").write_text(json.dumps(plan.ingredients, indent=1) + "\n", encoding="utf-8")
-        return built.replace(folder / built.name)
+        write_atomically(folder / "build.json", json.dumps(plan.ingredients, indent=1) + "\n")
+        wheel = folder / built.name
+        rename(built, wheel)
+        return wheel
 
 
-def _compile(command: list[str], log_file: Path, *, progress: bool) -> None:
-    """Run the build, its output into a log, its steps on a bar.
-
-    Raises:
-        EdgekitError: it failed; the message quotes the compiler and names the log.
-    """
-    jobs = max(1, min(cpu().usable_cores, (memory().available_bytes or _BYTES_PER_JOB) // _BYTES_PER_JOB))
-    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(jobs), **os.environ}
-    form = "{desc} {percentage:3.0f}% |{bar}| {elapsed}<{remaining}"
-    # A terminal is redrawn often; a log file gets a line's worth now and then.
-    interval = 0.5 if sys.stderr.isatty() else 30.0
-    hidden = None if progress else True  # None: hidden where standard error is no terminal
-    with (
-        log_file.open("w", encoding="utf-8") as log,
-        tqdm(desc="building llama.cpp", total=1, bar_format=form, mininterval=interval, disable=hidden) as bar,
-        subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                log.write(line)
-                if step := _STEP.match(line):
-                    bar.total = int(step[2] or 100)
-                    bar.update(int(step[1]) - bar.n)
-            process.wait()
-        finally:
-            # After Ctrl-C nobody reads its output any more: end it instead of waiting for it.
-            if process.poll() is None:
-                process.terminate()
-    if process.returncode:
-        raise EdgekitError(
-            f"building llama-cpp-python {VERSION} failed:\n{_complaint(log_file)}\nthe whole log: {log_file}",
-            remedy=f"read the log; if a compiler is missing or too old: {install_command()}",
-        )
-
-
-def _complaint(log_file: Path) -> str:
-    """The lines of a build log that a person would look for: the first errors, else the end."""
-    lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
-    errors = [line.strip() for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
-    return "\n".join(f"  {line}" for line in (errors[:6] or lines[-6:]))
+def parallel_jobs() -> int:
+    """As many compilers as there are cores and as memory holds."""
+    return max(1, min(cpu().usable_cores, (memory().available_bytes or _BYTES_PER_JOB) // _BYTES_PER_JOB))
 
 
 def _install(wheel: Path) -> None:
     """Put the wheel into this environment. Its dependencies are edgekit's own, so nothing is fetched."""
-    _require_pip()
-    command = _pip("install", "--no-deps", "--no-index", "--force-reinstall", "--quiet", str(wheel))
+    _requirepip_command()
+    command = pip_command("install", "--no-deps", "--no-index", "--force-reinstall", "--quiet", str(wheel))
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise EdgekitError(f"{wheel} could not be installed: {done.stderr.strip()}", remedy="edgekit setup --force")
 
 
-def _require_pip() -> None:
+def _requirepip_command() -> None:
     if importlib.util.find_spec("pip") is None:
         raise MissingDependencyError(f"{sys.executable} has no pip", remedy=f"{sys.executable} -m ensurepip")
 
 
-def _pip(*arguments: str) -> list[str]:
+def pip_command(*arguments: str) -> list[str]:
+    """This environment's pip as a command."""
     return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]
 
 

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import ArtifactError, InputError, MissingDependencyError
-from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector
+from edgekit.errors import ArtifactError, InputError
+from edgekit.families.gemma3.gguf_files import check_decoder, check_projector
 from edgekit.formats.gguf.header import read_header
-from edgekit.machine.cpu import yield_early
+from edgekit.formats.gguf.library import library, log_tail
 from edgekit.runtime.base import (
     MOST_ROWS,
     Embeddings,
@@ -34,72 +33,6 @@ from edgekit.runtime.base import (
 from edgekit.runtime.llama import self_test as guard
 
 _BATCH = 512
-
-
-@cache
-def library() -> Any:
-    """The bindings, initialized once, their logs kept off the terminal.
-
-    Raises:
-        MissingDependencyError: llama-cpp-python is not installed, or does not load here.
-    """
-    yield_early()
-    try:
-        import llama_cpp
-        from llama_cpp import mtmd_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # the package raises RuntimeError for a missing library
-        raise MissingDependencyError(f"llama.cpp cannot be loaded: {error}", remedy="edgekit setup") from error
-    llama_cpp.llama_log_set(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
-    for setter in ("mtmd_log_set", "mtmd_helper_log_set"):
-        if hasattr(mtmd_cpp, setter):
-            getattr(mtmd_cpp, setter)(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-    return llama_cpp
-
-
-class _Log:
-    """Keeps the last lines that the library logged, for error messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._callback: Any = None
-
-    def callback(self, kind: Any) -> Any:
-        if self._callback is None:  # ctypes needs the object to outlive the library
-            self._callback = kind(self._keep)
-        return self._callback
-
-    def _keep(self, level: int, text: bytes, user_data: Any) -> None:
-        self.lines = [*self.lines[-19:], text.decode("utf-8", "replace").strip()]
-
-    def tail(self) -> str:
-        return "; ".join(line for line in self.lines[-3:] if line)
-
-
-_LOG = _Log()
-
-
-def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text by the vocabulary of a GGUF file, which needs no tensors; special tokens are read as such.
-
-    Raises:
-        ArtifactError: the library refuses the file.
-    """
-    lib = library()
-    params = lib.llama_model_default_params()
-    params.vocab_only = True
-    model = lib.llama_model_load_from_file(str(path).encode(), params)
-    if not model:
-        raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
-    try:
-        vocabulary, rows = lib.llama_model_get_vocab(model), []
-        for data in (text.encode() for text in texts):
-            room = (lib.llama_token * (len(data) + 1))()
-            count = lib.llama_tokenize(vocabulary, data, len(data), room, len(room), False, True)
-            rows.append([int(token) for token in room[:count]])
-    finally:
-        lib.llama_model_free(model)
-    return rows
 
 
 class LlamaDecoder:
@@ -144,7 +77,7 @@ class LlamaDecoder:
         model_params.use_extra_bufts = extra_buffers
         self.model = self._lib.llama_model_load_from_file(str(path).encode(), model_params)
         if not self.model:
-            raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
         params = self._lib.llama_context_default_params()
         params.n_ctx = context
         params.n_batch = params.n_ubatch = max(_BATCH, image_tokens)
@@ -155,7 +88,7 @@ class LlamaDecoder:
         self._context = self._lib.llama_init_from_model(self.model, params)
         if not self._context:
             self._lib.llama_model_free(self.model)
-            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {_LOG.tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {log_tail()}")
         self.hidden = int(self._lib.llama_model_n_embd(self.model))
         self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self.model)))
         self._position = 0
@@ -208,7 +141,7 @@ class LlamaDecoder:
             status = self._lib.llama_decode(self._context, batch)
             if status != 0:
                 raise InputError(
-                    f"llama.cpp cannot decode at position {self._position} (status {status}): {_LOG.tail()}"
+                    f"llama.cpp cannot decode at position {self._position} (status {status}): {log_tail()}"
                 )
             rows = [self._logits(i) for i, position in enumerate(positions) if position in here]
         finally:
@@ -268,7 +201,7 @@ class LlamaVision:
         self._marker = mtmd_cpp.mtmd_default_marker()
         self._context = mtmd_cpp.mtmd_init_from_file(str(path).encode(), decoder.model, params)
         if not self._context:
-            raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """uint8 pixels [n, size, size, 3] to [n, image tokens, hidden] float32."""
@@ -285,12 +218,12 @@ class LlamaVision:
             text = mtmd.mtmd_input_text(self._marker, len(self._marker), False, True)
             bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
             if status := mtmd.mtmd_tokenize(self._context, chunks, ctypes.byref(text), bitmaps, 1):
-                raise InputError(f"llama.cpp cannot prepare the image (status {status}): {_LOG.tail()}")
+                raise InputError(f"llama.cpp cannot prepare the image (status {status}): {log_tail()}")
             for i in range(mtmd.mtmd_input_chunks_size(chunks)):
                 chunk = mtmd.mtmd_input_chunks_get(chunks, i)
                 if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
                     if status := mtmd.mtmd_encode_chunk(self._context, chunk):
-                        raise InputError(f"llama.cpp cannot encode the image (status {status}): {_LOG.tail()}")
+                        raise InputError(f"llama.cpp cannot encode the image (status {status}): {log_tail()}")
                     count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
                     if count != self._tokens:
                         raise ArtifactError(f"the vision file gives {count} tokens an image", allowed=str(self._tokens))

@@ -8,7 +8,6 @@ slower, and right.
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -22,6 +21,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.files import sha256_file, sha256_json, write_atomically
 from edgekit.errors import MissingDependencyError, UsageError
 from edgekit.machine import worker
 from edgekit.machine.cache import cache_folder
@@ -103,9 +103,9 @@ def key() -> str:
     ingredients = [
         [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in _library_files()],
         [processor.name, processor.flags],
-        hashlib.sha256(Path(self_test_worker.__file__).read_bytes()).hexdigest(),
+        sha256_file(Path(self_test_worker.__file__)),
     ]
-    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+    return sha256_json(ingredients)[:24]
 
 
 # Signals that others send, the kernel for want of memory among them: they say nothing about the library.
@@ -122,9 +122,7 @@ def _remembered(name: str, fresh: bool) -> Verdict:
     if found.outcome in ("ok", "plain buffers only"):  # a library that fails is tried again: it may be mended
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_atomically(path, json.dumps(asdict(found)) + "\n")
     return found
 
 

@@ -1,0 +1,30 @@
+"""The files of a benchmark: results.json for programs, report.md and report.html for people."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from edgekit.bench.records import plain
+from edgekit.bench.report.content import markdown
+from edgekit.bench.report.page import page
+from edgekit.bench.results import Results
+
+
+def as_json(results: Results) -> str:
+    """All records, phases and notes as one JSON document."""
+    data = {
+        "records": results.records,
+        "phases": results.phases,
+        "notes": results.notes,
+        "controls_show_damage": results.shows_damage,
+    }
+    return json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write results.json, report.md and report.html into a folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "results.json").write_text(as_json(results), encoding="utf-8")
+    (folder / "report.md").write_text(markdown(results) + "\n", encoding="utf-8")
+    (folder / "report.html").write_text(page(results), encoding="utf-8")

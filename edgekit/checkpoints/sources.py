@@ -1,0 +1,37 @@
+"""What a user may name as a checkpoint: a folder, a reference model, a model of the hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgekit import reference_models
+from edgekit.checkpoints import hub
+from edgekit.checkpoints.checkpoint import open_checkpoint
+from edgekit.errors import UsageError
+
+
+def source_folder(name: str, revision: str | None = None) -> Path:
+    """A checkpoint folder, a reference model by name, or a model of the hub in the local cache.
+
+    Raises:
+        UsageError: it is none of them, or a revision of what has none.
+        HubError: the cache does not have it.
+    """
+    if revision and (Path(name).is_dir() or not hub.is_id(name)):
+        raise UsageError(f"--revision {revision} of {name}", allowed="a model of the hub, as owner/name")
+    if Path(name).is_dir():
+        return Path(name)
+    if folder := reference_models.path(name):
+        return folder
+    if hub.is_id(name):
+        return hub.cached(name, revision)
+    raise UsageError(
+        f"{name}: no such checkpoint folder",
+        allowed=f"a folder, a model of the hub as owner/name, or one of {', '.join(reference_models.NAMES)}",
+    )
+
+
+def reference_model_of(source_sha256: str) -> Path | None:
+    """The reference model whose files have this hash, or None: another checkpoint, or weights not installed."""
+    folders = filter(None, map(reference_models.path, reference_models.NAMES))
+    return next((folder for folder in folders if open_checkpoint(folder).sha256 == source_sha256), None)

@@ -1,0 +1,43 @@
+"""`edgekit adopt`: take in files that others made."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from edgekit.commands import Verb
+from edgekit.commands.support.printing import print_json, print_lines
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The files, and where the artifact goes."""
+    parser.add_argument("file", type=Path, metavar="FILE", help="a Gemma 3 decoder, as llama.cpp or Ollama keep it")
+    parser.add_argument("--mmproj", type=Path, metavar="FILE", help="its projector file; without it, it sees no images")
+    parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json; made from the file's vocabulary without it"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Make the artifact, marked foreign and unproven."""
+    from edgekit.commands.support.artifact_text import artifact_lines, usage_lines
+    from edgekit.export.adopt import adopt
+
+    adopted = adopt(options.file, options.to, vision=options.mmproj, tokenizer=options.tokenizer)
+    if options.json:
+        print_json(adopted.manifest.model_dump(mode="json"))
+        return 0
+    print_lines(artifact_lines(adopted.folder, adopted.manifest))
+    print(f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them")
+    print_lines(usage_lines(adopted.folder, adopted.manifest))
+    return 0
+
+
+VERB = Verb(
+    "make an artifact of GGUF files that others made, to ask and measure them",
+    ("adopt medgemma-4b-it-Q4_K_M.gguf --mmproj mmproj-F16.gguf --to ./theirs",),
+    run,
+    add_options,
+    order=50,
+)

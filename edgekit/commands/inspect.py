@@ -1,0 +1,38 @@
+"""`edgekit inspect`: show an artifact, and check its files against their hashes."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from edgekit.commands import Verb
+from edgekit.commands.support.printing import print_json, print_lines
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which artifact."""
+    parser.add_argument("folder", type=Path, metavar="DIR")
+
+
+def run(options: Namespace) -> int:
+    """Read the manifest, hash the files, print what it says."""
+    from edgekit.artifacts import manifest
+    from edgekit.commands.support.artifact_text import artifact_lines
+
+    described = manifest.read(options.folder)
+    manifest.verify(options.folder, described.files)
+    if options.json:
+        print_json(described.model_dump(mode="json"))
+    else:
+        print_lines(artifact_lines(options.folder, described))
+        print("files     all as the manifest describes them")
+    return 0
+
+
+VERB = Verb(
+    "show what an artifact is and check its files",
+    ("inspect ./medgemma", "inspect ./medgemma --json"),
+    run,
+    add_options,
+    order=60,
+)

@@ -1,0 +1,59 @@
+"""`edgekit prove`: prove an artifact that exists."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from edgekit.commands import Verb
+from edgekit.commands.support.options import add_levels, add_proof_inputs
+from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.errors import UsageError
+from edgekit.progress import Bars
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which levels, against which original, with which inputs."""
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_levels(parser, "a variant; all without any")
+    parser.add_argument(
+        "--reference", metavar="SOURCE", help="the checkpoint that it was made from; reference models are found without"
+    )
+    add_proof_inputs(parser, "prove")
+
+
+def run(options: Namespace) -> int:
+    """Compare, and record the result in the manifest."""
+    from edgekit.artifacts import manifest
+    from edgekit.checkpoints.sources import reference_model_of, source_folder
+    from edgekit.commands.support.artifact_text import artifact_lines
+    from edgekit.inputs.samples import given_inputs
+    from edgekit.prove import publish
+
+    made_from = manifest.read(options.folder).source.sha256
+    source = source_folder(options.reference) if options.reference else reference_model_of(made_from)
+    if source is None:
+        raise UsageError(
+            "the checkpoint that this artifact was made from is not known", remedy="name it with --reference SOURCE"
+        )
+    proven = publish.prove(
+        options.folder,
+        source,
+        levels=options.level,
+        inputs=given_inputs(options.images, options.text),
+        progress=Bars(),
+    )
+    if options.json:
+        print_json(proven.model_dump(mode="json"))
+    else:
+        print_lines(artifact_lines(options.folder, proven))
+    return 0
+
+
+VERB = Verb(
+    "compare an artifact with its original and record the result",
+    ("prove ./medgemma --reference ./medgemma-4b-it", "prove ./medsiglip --level int8"),
+    run,
+    add_options,
+    order=30,
+)

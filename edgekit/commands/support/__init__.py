@@ -1,0 +1,1 @@
+"""What several verbs share; no verb stands here."""

@@ -1,0 +1,66 @@
+"""An artifact in words for people: what it is, and how to run it."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
+from edgekit.export import llama_programs
+
+
+def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = None) -> list[str]:
+    """An artifact for people."""
+    lines = [f"{manifest.title}  ({folder})"]
+    if manifest.stand_in:
+        lines.append(f"stand-in  {manifest.stand_in}")
+    if manifest.foreign:
+        lines.append(f"foreign   {FOREIGN}")
+    lines += [
+        f"source    {manifest.source.revision or manifest.source.name}, SHA-256 {manifest.source.sha256[:16]}...",
+        f"licence   {manifest.license.splitlines()[0]}",
+    ]
+    for name, parts in manifest.variants.items():
+        mark = " (default)" if name == manifest.default else ""
+        lines.append(
+            f"level     {name}{mark}: {', '.join(f'{role} {manifest.part(i).level}' for role, i in parts.items())}"
+        )
+    for part in manifest.parts:
+        if only is None or part.id in only:
+            lines += _part_lines(part)
+    return lines
+
+
+def _part_lines(part: Part) -> list[str]:
+    size = sum(file.bytes for file in part.files)
+    types = ", ".join(f"{name} {count / part.weights:.1%}" for name, count in part.tensor_types.items())
+    head = (
+        f"part      {part.role} {part.level}: {size / 1e6:.1f} MB, {part.bits_per_weight:.2f} bits per weight ({types})"
+    )
+    lines = [head, *(f"          {file.path}  {file.sha256[:16]}..." for file in part.files)]
+    if part.parity is None:
+        return [*lines, "          parity: not measured"]
+    wiring, loss, unit = part.parity.wiring, part.parity.loss, "KL" if part.parity.metric == "kl" else "cosine"
+    top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
+    return [
+        *lines,
+        f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}); "
+        f"loss {unit} {loss['mean']:.6g}{top}; {part.parity.positions} compared, on {part.parity.inputs}",
+    ]
+
+
+def usage_lines(folder: Path, manifest: Manifest) -> list[str]:
+    """The exact lines for users who run the files with llama.cpp's own server, or with Ollama.
+
+    Of the default variant, or of the first that these can run.
+    """
+    for name in (manifest.default, *manifest.variants):
+        if served := llama_programs.server_command(folder, manifest, name):
+            break
+    else:
+        return []
+    lines = [f"run with  {shlex.join(served)}"]
+    modelfile = llama_programs.file_name(name)
+    if modelfile in {file.path for file in manifest.support_files}:
+        lines.append(f"or with   {shlex.join(['ollama', 'create', 'NAME', '-f', str(folder / modelfile)])}")
+    return lines

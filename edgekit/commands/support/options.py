@@ -1,0 +1,29 @@
+"""Options that several verbs have."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+
+def add_levels(parser: ArgumentParser, summary: str) -> None:
+    """`--level`, any number of times."""
+    parser.add_argument("--level", action="append", default=[], metavar="NAME", help=f"{summary}; may be repeated")
+
+
+def add_proof_inputs(parser: ArgumentParser, purpose: str) -> None:
+    """`--images` and `--text`, in place of those that edgekit ships."""
+    parser.add_argument("--images", type=Path, metavar="DIR", help=f"images to {purpose} with; phantoms without it")
+    parser.add_argument("--text", type=Path, metavar="FILE", help=f"text to {purpose} with; a shipped one without it")
+
+
+def add_opening(parser: ArgumentParser) -> None:
+    """`--level`, `--device` and `--runtime`: what one model is opened as."""
+    parser.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
+    parser.add_argument("--device", metavar="NAME", help="obey a device profile's cores, context and memory")
+    parser.add_argument(
+        "--runtime",
+        metavar="NAME",
+        help="of encoders in ONNX: onnxruntime, openvino or openvino-bf16; default: whatever was measured does not "
+        "count (without it: $EDGEKIT_RUNTIME, or the fastest here by edgekit tune)",
+    )

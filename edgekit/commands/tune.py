@@ -1,0 +1,40 @@
+"""`edgekit tune`: measure runtimes and options here."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from edgekit.commands import Verb
+from edgekit.commands.support.options import add_levels
+from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.progress import Bars
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which levels, within which limits."""
+    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_levels(parser, "a variant; the recipe's default without any")
+    parser.add_argument("--device", metavar="NAME", help="obey a device profile's cores")
+    parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")
+
+
+def run(options: Namespace) -> int:
+    """Measure, keep the results for every later open, print them."""
+    from edgekit.tuning import tune
+
+    results = tune.tune(options.folder, options.level, options.device, fresh=options.fresh, progress=Bars())
+    if options.json:
+        print_json([result.to_dict() for result in results])
+    else:
+        print_lines(line for result in results for line in result.lines())
+    return 0
+
+
+VERB = Verb(
+    "measure which runtime and options are the fastest here, for every later open",
+    ("tune ./medgemma", "tune ./medsiglip --level int8 --fresh --json"),
+    run,
+    add_options,
+    order=90,
+)

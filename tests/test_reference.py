@@ -16,6 +16,7 @@ from PIL import Image
 
 import edgekit
 from edgekit import reference_models
+from edgekit.bench.parsers import first_named
 from edgekit.inputs import labels, phantoms
 from edgekit.inputs.phantoms import Phantom
 
@@ -91,14 +92,6 @@ def test_names_are_known_without_torch():
     code = "import sys; from edgekit import reference_models as r; r.path(r.NAMES[0]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert reference_models.path("no such model") is None
-
-
-def test_answers_are_parsed_by_whole_words():
-    names = [label.name for label in labels.LABELS]
-    assert labels.parse_finding("Bacterial pneumonia, not normal.", names) == "bacterial pneumonia"
-    assert labels.parse_finding("abnormal", names) is None
-    assert labels.parse_yes_no("Yes.") == "yes"
-    assert labels.parse_yes_no("nothing") is None
 
 
 def test_yes_no_questions_are_balanced_for_every_label():
@@ -178,7 +171,7 @@ def _right(drawn: list[Phantom], named: list[str | None]) -> float:
 def test_the_medgemma_like_model_answers_far_above_chance_and_from_the_image(gemma: Path):
     drawn = list(phantoms.generate(images.TEST_SEED, 64))
     answers = _answers(gemma, [phantom.image for phantom in drawn], labels.FINDING_QUESTIONS[0])
-    named = [labels.parse_finding(answer, phantoms.FINDINGS) for answer in answers]
+    named = [first_named(answer, phantoms.FINDINGS) for answer in answers]
     assert _right(drawn, named) > 0.5  # one in eight by chance
     assert _right([*drawn[1:], drawn[0]], named) < 0.125  # the next phantom has another finding
 

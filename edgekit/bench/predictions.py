@@ -1,80 +1,79 @@
-"""Accuracy: what a model says about every item of a dataset. The worker's half; figures are made in `records`."""
+"""Predictions: what a model says of each item, and what follows when one answer of several is right.
+
+Task kinds that end in an accuracy share this file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgekit.bench.datasets import Dataset
-from edgekit.bench.tasks import PARSERS, AnswerTask, LabelsTask
-from edgekit.inputs.labels import Label
-from edgekit.inputs.message import Image, Message
-from edgekit.runtime.base import Generation, Model
-
-_BATCH = 16  # images classified at once, which bounds memory at full size
+from edgekit import metrics
+from edgekit.bench.kinds.base import Figures
+from edgekit.bench.records import Measurement
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """One prediction an item, in the dataset's order.
+    """One prediction an item, in the items' order.
 
     Attributes:
         predicted: None where an answer could not be parsed, which counts as wrong.
+        groups: items with equal numbers are not independent.
         answers: the free answers as they came, empty for scores.
         truncated: answers that the output budget cut off.
     """
 
     truth: tuple[str, ...]
     predicted: tuple[str | None, ...]
+    groups: tuple[int, ...]
     answers: tuple[str, ...] = ()
     truncated: int = 0
 
-
-def classify(model: Model, task: LabelsTask, dataset: Dataset) -> Predictions:
-    """The label with the highest score for each image."""
-    prompts = [label_prompts(label, task.prompts) for label in dataset.labels]
-    predicted: list[str | None] = []
-    for start in range(0, len(dataset.images), _BATCH):
-        scores = model.classify(dataset.images[start : start + _BATCH], prompts)
-        predicted += [dataset.labels[int(best)].name for best in scores.argmax(axis=1)]
-    return Predictions(dataset.truth, tuple(predicted))
+    @property
+    def right(self) -> NDArray[np.float64]:
+        """1 for a right prediction, 0 for a wrong one, [n]."""
+        return np.asarray([t == p for t, p in zip(self.truth, self.predicted, strict=True)], np.float64)
 
 
-def answer(model: Model, task: AnswerTask, dataset: Dataset) -> Predictions:
-    """Greedy answers to one question about each image, parsed."""
-    questions, truth = _questions(task, dataset)
-    parser = PARSERS[task.parser][1]
-    names = tuple(label.name for label in dataset.labels)
-    answers, truncated = [], 0
-    for image, question in zip(dataset.images, questions, strict=True):
-        *_, generation = model.generate([Message("user", Image(image), question)], max_tokens=task.max_tokens)
-        assert isinstance(generation, Generation), "the last item of a stream is the finished answer"
-        answers.append(generation.text)
-        truncated += generation.truncated
-    return Predictions(truth, tuple(parser(text, names) for text in answers), tuple(answers), truncated)
+def figures(given: Predictions, full_precision: Predictions | None, asked: Mapping[str, Any]) -> Figures:
+    """Accuracy and balanced accuracy, the classes' shares, and what always giving the most frequent answer would reach.
 
-
-def label_prompts(label: Label, templates: Sequence[str]) -> tuple[str, ...]:
-    """The prompts that stand for one label."""
-    return tuple(t.format(name=label.name, modality=label.modality, phrase=label.phrase) for t in templates)
-
-
-def _questions(task: AnswerTask, dataset: Dataset) -> tuple[list[str], tuple[str, ...]]:
-    """The question about each image and the right answer.
-
-    Of the yes/no questions, half ask about the image's own label (yes) and half about another label of the same kind
-    of image (no), so neither answer is the better guess.
+    Args:
+        asked: what the details say of the way it was asked.
     """
-    if task.kind == "finding":
-        return [task.prompt] * len(dataset.images), dataset.truth
-    generator = np.random.default_rng([task.seed, 1])  # not the stream that chose or drew the images
-    own = np.zeros(len(dataset.truth), bool)
-    own[generator.permutation(len(own))[: len(own) // 2]] = True
-    questions = []
-    for name, is_own in zip(dataset.truth, own, strict=True):
-        candidates = [label for label in dataset.labels if (label.name == name) == is_own]
-        label = candidates[int(generator.integers(len(candidates)))]
-        questions.append(task.prompt.format(question=label.question))
-    return questions, tuple("yes" if is_own else "no" for is_own in own)
+    truth, right, groups = np.asarray(given.truth, object), given.right, np.asarray(given.groups)
+    classes = {label: truth == label for label in sorted(set(given.truth))}
+    largest = max(classes, key=lambda label: int(classes[label].sum()))
+    share = int(classes[largest].sum()) / len(truth)
+    details = {
+        **asked,
+        "majority_baseline": {"label": largest, "accuracy": share, "balanced": 1 / len(classes)},
+        "per_class": {label: asdict(metrics.share_interval(right[c], groups[c])) for label, c in classes.items()},
+        "unparsed_share": sum(answer is None for answer in given.predicted) / len(truth),
+    }
+    return Figures(
+        metrics={
+            "accuracy": metrics.share_interval(right, groups),
+            "balanced_accuracy": metrics.balanced_accuracy(given.truth, given.predicted, groups),
+        },
+        details=details,
+        paired=metrics.paired_interval(right, full_precision.right, groups=groups) if full_precision else None,
+    )
+
+
+def explanation(first: Measurement, rows: Sequence[Measurement]) -> str:
+    """How it was asked, how many items, what chance gives."""
+    details = first.details
+    prompt, base = details["prompt"], details["majority_baseline"]
+    asked = f"prompt {prompt!r}" if isinstance(prompt, str) else f"{len(prompt)} prompts a label, averaged"
+    budget = ""
+    if "max_tokens" in details:
+        cut = max(row.details.get("truncated_share", 0) for row in rows)
+        budget = f"; at most {details['max_tokens']} tokens, at most {100 * cut:.1f} % of a row's answers cut off"
+    chance = f"always {base['label']!r} gives {100 * base['accuracy']:.1f} %, balanced {100 * base['balanced']:.1f} %"
+    return f"{first.task}: {first.title}; n = {first.n}; {asked}; parser {details['parser']}{budget}; {chance}."

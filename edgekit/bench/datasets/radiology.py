@@ -1,105 +1,31 @@
-"""Datasets by name: images with their labels, read where they lie. A new dataset is one row and a loader."""
+"""Chest X-rays and brain MRI slices in one archive: `index.csv` and the images that it lists, read where they lie."""
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import zipfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from edgekit.errors import InputError, UsageError
-from edgekit.inputs import phantoms
+from edgekit.bench.datasets.base import DatasetSource, Sample
+from edgekit.errors import InputError
 from edgekit.inputs.image import MAX_PIXELS
-from edgekit.inputs.labels import BRAIN, CHEST, PHANTOM, Label, in_modality
+from edgekit.inputs.labels import BRAIN, CHEST
 
 RADIOLOGY = "radiology-160.zip"
 
 
-@dataclass(frozen=True)
-class Source:
-    """Where a dataset comes from; shown wherever one of its figures is.
-
-    Attributes:
-        modality: the kind of image, which decides the labels.
-        note: what a reader must know before trusting a figure.
-        file: what must lie in the user's data folder, None for a dataset that needs none.
-    """
-
-    name: str
-    title: str
-    modality: str
-    citation: str
-    license: str
-    note: str
-    file: str | None
-    load: Callable[[Source, int, int, Path | None], Items]
-
-
-@dataclass(frozen=True)
-class Items:
-    """Images, uint8 [height, width] each, and their labels' names."""
-
-    images: tuple[NDArray[np.uint8], ...]
-    labels: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """The items of one task, in a fixed order."""
-
-    source: Source
-    images: tuple[NDArray[np.uint8], ...]
-    truth: tuple[str, ...]
-    labels: tuple[Label, ...]
-
-    @property
-    def sha256(self) -> str:
-        """Identity of all images and labels."""
-        digest = hashlib.sha256()
-        for image, label in zip(self.images, self.truth, strict=True):
-            digest.update(f"{image.shape}{label}\n".encode() + image.tobytes())
-        return digest.hexdigest()
-
-
-def source(name: str) -> Source:
-    """The source of this name.
+def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
+    """Test images of one modality, at most one a patient.
 
     Raises:
-        UsageError: there is none; the message lists those that exist.
+        InputError: the archive is missing or damaged.
     """
-    if name not in SOURCES:
-        raise UsageError(f"unknown dataset {name!r}", allowed=", ".join(SOURCES))
-    return SOURCES[name]
-
-
-def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
-    """Up to `limit` items of a dataset, the same ones for the same seed.
-
-    Raises:
-        UsageError: there is no such dataset, or it needs a data folder and none was given.
-        InputError: its file is missing or damaged.
-    """
-    chosen = source(name)
-    items = chosen.load(chosen, limit, seed, data)
-    return Dataset(chosen, items.images, items.labels, in_modality(chosen.modality))
-
-
-def _phantoms(chosen: Source, limit: int, seed: int, data: Path | None) -> Items:
-    drawn = list(phantoms.generate(seed, limit))
-    return Items(tuple(phantom.image for phantom in drawn), tuple(phantom.finding for phantom in drawn))
-
-
-def _radiology(chosen: Source, limit: int, seed: int, data: Path | None) -> Items:
-    """Test images of one modality, at most one a patient, so that items are independent as the intervals assume."""
-    if data is None:
-        raise UsageError(f"the dataset {chosen.name} needs a data folder", remedy=f"--data DIR, with {RADIOLOGY} in it")
+    assert data is not None, "a source with a file is loaded from a folder"
     path = data / RADIOLOGY
     if not path.is_file():
         raise InputError(f"{path} does not exist", remedy=f"give the folder that holds {RADIOLOGY} as --data")
@@ -108,14 +34,15 @@ def _radiology(chosen: Source, limit: int, seed: int, data: Path | None) -> Item
             rows = [
                 row
                 for row in csv.DictReader(io.TextIOWrapper(index, encoding="utf-8"))
-                if row["split"] == "test" and row["modality"] == chosen.modality
+                if row["split"] == "test" and row["modality"] == source.modality
             ]
             order = np.random.default_rng(seed).permutation(len(rows))
             picked = _one_per_patient([rows[i] for i in order])[:limit]
-            images = tuple(_image(archive, row["file"]) for row in picked)
+            return tuple(
+                Sample(row["label"], row["patient"] or row["file"], _image(archive, row["file"])) for row in picked
+            )
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: damaged or not what it should be: {error}", remedy="copy the file again") from error
-    return Items(images, tuple(row["label"] for row in picked))
 
 
 def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -142,18 +69,8 @@ def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
     return np.asarray(image.convert("L"))
 
 
-_ROWS = (
-    Source(
-        name="phantoms",
-        title="radiograph-like phantoms, drawn by edgekit",
-        modality=PHANTOM,
-        citation="edgekit.inputs.phantoms; drawn from a seed that nothing was trained on",
-        license="as edgekit itself",
-        note="drawn, not measured: no statement about patients",
-        file=None,
-        load=_phantoms,
-    ),
-    Source(
+SOURCES = (
+    DatasetSource(
         name="chest-xray",
         title="chest X-rays of children",
         modality=CHEST,
@@ -162,9 +79,9 @@ _ROWS = (
         license="CC BY 4.0",
         note="test split by patient; at most one image a patient",
         file=RADIOLOGY,
-        load=_radiology,
+        load=read,
     ),
-    Source(
+    DatasetSource(
         name="brain-mri",
         title="brain MRI slices",
         modality=BRAIN,
@@ -172,8 +89,6 @@ _ROWS = (
         license="CC0 1.0",
         note="split by image, not by patient: slices of one patient may stand in training and test, so figures flatter",
         file=RADIOLOGY,
-        load=_radiology,
+        load=read,
     ),
 )
-
-SOURCES: Mapping[str, Source] = {row.name: row for row in _ROWS}

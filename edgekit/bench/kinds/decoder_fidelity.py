@@ -1,10 +1,10 @@
-"""Fidelity: how far a model's logits or embeddings are from the full-precision reference's on the same inputs.
+"""How far a decoder's logits are from full precision's at the same positions.
 
 Accuracy moves in steps of one answer; these figures see damage long before an answer changes. Both sides build prompt
-and image embeddings themselves, so a level's vision loss counts as well. The reference row runs first: it answers the
-questions and leaves its answers, logits and embeddings in the work folder under a hash of everything that they depend
-on, and then is measured like any other row, which gives the noise floor. Logits are streamed row by row: at Gemma's
-vocabulary a row is 1 MB, and two thousand of them are never held.
+and image embeddings themselves, so a level's vision loss counts as well. The full-precision row runs first: it answers
+the questions and leaves its answers and logits under a hash of everything that they depend on, and then is measured
+like any other row, which gives the noise floor. Logits are streamed row by row: at Gemma's vocabulary a row is 1 MB,
+and two thousand of them are never held.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from edgekit import metrics
+from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
-from edgekit.bench.predictions import label_prompts
-from edgekit.bench.tasks import DecoderFidelityTask, EncoderFidelityTask
+from edgekit.bench.items import Item, group_numbers, question
+from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
+from edgekit.bench.records import Measurement
+from edgekit.bench.report.figures import percent, small
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
-from edgekit.runtime.base import Embeddings, Generation, Model, Segment, Tokens
+from edgekit.runtime.base import Embeddings, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
 
-_TEXT_CLUSTER = 64  # positions of running text that count as one cluster: neighbours are not independent
-_BATCH = 8
+_TEXT_GROUP = 64  # positions of running text that count as one group: neighbours are not independent
 
 
 @dataclass(frozen=True)
@@ -53,133 +55,159 @@ class LogitDistance:
     """One entry a position, in the documents' order.
 
     Attributes:
-        kl: KL(reference || candidate) in nats, inf where a logit is not finite.
+        kl: KL(full precision || candidate) in nats, inf where a logit is not finite.
         agrees: whether the top token is the same.
         after_image: whether the position stands after an image.
-        cluster: positions with equal numbers belong together and are resampled together.
-        clear_changes: positions whose top token changed though the reference's two best logits differ by the margin.
+        groups: positions with equal numbers belong together and are resampled together.
+        clear_changes: positions whose top token changed though full precision's two best differ by the margin.
     """
 
     kl: tuple[float, ...]
     agrees: tuple[bool, ...]
     after_image: tuple[bool, ...]
-    cluster: tuple[int, ...]
+    groups: tuple[int, ...]
     clear_changes: int
 
 
-def decoder(model: Model, task: DecoderFidelityTask, dataset: Dataset, work: Path, key: str) -> LogitDistance:
-    """Compare logits with the reference's under `key`; the reference itself, running first, leaves them there."""
-    if not isinstance(model, ChatModel):
-        raise UsageError(f"{task.name}: {model.title or 'this model'} has no decoder")
-    index, logits = work / f"{key}.json", work / f"{key}.f32"
-    if not index.is_file():
-        raise UsageError(f"{task.name}: the reference left no logits: see its row")
-    stored = json.loads(index.read_text(encoding="utf-8"))
-    reference: NDArray[np.float32] = np.memmap(logits, np.float32, "r", shape=tuple(stored["shape"]))
-    kl: list[float] = []
-    agrees: list[bool] = []
-    after_image: list[bool] = []
-    cluster: list[int] = []
-    changes = 0
-    for number, document in enumerate(_documents(model, task, dataset, stored["answers"])):
-        if document.sha256 != stored["documents"][number]:
-            raise ArtifactError(f"{task.name}: document {number}: the model builds another prompt than its reference")
-        for i, row in enumerate(model.decoder.prefill(document.segments, document.want)):
-            expected = reference[len(kl)]
-            kl.append(float(metrics.kl_divergence(expected, row)[0]))
-            agrees.append(bool(metrics.top1_agreement(expected, row)[0]))
-            changes += metrics.clear_top1_changes(expected, row, task.clear_margin)
-            after_image.append(document.after_image)
-            cluster.append(number if document.after_image else number + i // _TEXT_CLUSTER)
-    return LogitDistance(tuple(kl), tuple(agrees), tuple(after_image), tuple(cluster), changes)
+class DecoderFidelityTask(Task):
+    """Logits after images, where the model sees, and in one long text.
+
+    `prompt` is asked of every image and the full-precision model's answer to it is forced; `text_prompt` is the
+    question before the text; `text_positions` of the text's positions are compared.
+    """
+
+    kind: Literal["decoder-fidelity"]
+    prompt: str
+    max_tokens: int = Field(gt=0)
+    text_prompt: str
+    text_positions: int = Field(gt=0)
+    clear_margin: float = Field(default=0.1, gt=0)
+
+    ability = "generate"
+    needs_full_precision = True
+    headline = "kl"
+    columns = (
+        FigureColumn("kl", "KL, nats", small),
+        FigureColumn("top1", "top-1 %", lambda figure: percent(figure, 2)),
+    )
+
+    def items(self, dataset: Dataset) -> tuple[Item, ...]:
+        """Every image with the question about it, then the text."""
+        shown = [
+            Item(sample.group, question(self.prompt, image), image=image)
+            for sample, image in zip(dataset.samples, dataset.images, strict=True)
+        ]
+        return (*shown, Item("text", question(self.text_prompt), truth=passage()))
+
+    def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
+        """Compare logits with full precision's; the full-precision model itself, running first, leaves them."""
+        if not isinstance(model, ChatModel):
+            raise UsageError(f"{self.name}: {model.title or 'this model'} has no decoder")
+        assert context.stored, "a task that compares with full precision has a place for what that leaves"
+        items = self.items(dataset)
+        if context.leaves:
+            self._leave(model, items, context.stored)
+        return asdict(self._compare(model, items, context.stored))
+
+    def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
+        """KL and agreement of the top token: over all positions, after images, in the text."""
+        distance = LogitDistance(**results[0])
+        kl, agrees = np.asarray(distance.kl, np.float64), np.asarray(distance.agrees, np.float64)
+        image, groups = np.asarray(distance.after_image, bool), np.asarray(distance.groups)
+        figures = {}
+        for name, positions in (("", np.ones_like(image)), ("_after_image", image), ("_text", ~image)):
+            if positions.any():
+                figures[f"kl{name}"] = metrics.mean_interval(kl[positions], groups[positions])
+                figures[f"top1{name}"] = metrics.mean_interval(agrees[positions], groups[positions])
+        details = {
+            "kl_quantiles": asdict(metrics.quantiles(kl)),
+            "positions": len(kl),
+            "positions_after_image": int(image.sum()),
+            "clear_top1_changes": distance.clear_changes,
+        }
+        return Figures(figures, details)
+
+    @classmethod
+    def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
+        """What the means are over, and the noise floor."""
+        floor = f"; the reference against itself {first.noise_floor:.1g}" if first.noise_floor is not None else ""
+        where = f"{first.details['positions']} positions, {first.details['positions_after_image']} after an image"
+        return (
+            f"{first.task}: {first.title}; KL(reference || level), mean over {where}; top-1 is the share of equal "
+            f"top tokens{floor}."
+        )
+
+    def _leave(self, model: ChatModel, items: Sequence[Item], stored: Path) -> None:
+        """Answer the questions, force the answers, write the logits. Nothing where they are written."""
+        index, logits = stored.with_suffix(".json"), stored.with_suffix(".f32")
+        if index.is_file():
+            return
+        stored.parent.mkdir(parents=True, exist_ok=True)
+        shown = [item for item in items if item.image is not None and model.sees]
+        answers, hashes, positions = [answer(model, item, self.max_tokens).text for item in shown], [], 0
+        with logits.open("wb") as stream:
+            for _, document in self._documents(model, items, answers):
+                hashes.append(document.sha256)
+                for row in model.decoder.prefill(document.segments, document.want):
+                    stream.write(np.ascontiguousarray(row, np.float32).tobytes())
+                    positions += 1
+        written = {"answers": answers, "documents": hashes, "shape": [positions, model.decoder.vocabulary]}
+        partial = index.with_suffix(".partial")  # the file whose presence says that the rest is complete comes last
+        partial.write_text(json.dumps(written), encoding="utf-8")
+        partial.replace(index)
+
+    def _compare(self, model: ChatModel, items: Sequence[Item], stored: Path) -> LogitDistance:
+        index = stored.with_suffix(".json")
+        if not index.is_file():
+            raise UsageError(f"{self.name}: the reference left no logits: see its row")
+        left = json.loads(index.read_text(encoding="utf-8"))
+        expected_rows: NDArray[np.float32] = np.memmap(
+            stored.with_suffix(".f32"), np.float32, "r", shape=tuple(left["shape"])
+        )
+        kl: list[float] = []
+        agrees: list[bool] = []
+        after_image: list[bool] = []
+        groups: list[int] = []
+        changes = 0
+        for number, (group, document) in enumerate(self._documents(model, items, left["answers"])):
+            if document.sha256 != left["documents"][number]:
+                raise ArtifactError(
+                    f"{self.name}: document {number}: the model builds another prompt than its reference"
+                )
+            for i, row in enumerate(model.decoder.prefill(document.segments, document.want)):
+                expected = expected_rows[len(kl)]
+                kl.append(float(metrics.kl_divergence(expected, row)[0]))
+                agrees.append(bool(metrics.top1_agreement(expected, row)[0]))
+                changes += metrics.clear_top1_changes(expected, row, self.clear_margin)
+                after_image.append(document.after_image)
+                groups.append(group if document.after_image else group + i // _TEXT_GROUP)
+        return LogitDistance(tuple(kl), tuple(agrees), tuple(after_image), tuple(groups), changes)
+
+    def _documents(
+        self, model: ChatModel, items: Sequence[Item], answers: Sequence[str]
+    ) -> Iterator[tuple[int, Document]]:
+        """Every image with its forced answer, then the long text as an answer; each with its group's number."""
+        asked = [item for item in items if item.image is None or model.sees]
+        forced = iter(answers)
+        for item, group in zip(asked, group_numbers([item.group for item in asked]), strict=True):
+            yield group, self._text(model, item) if item.image is None else _shown(model, item, next(forced))
+
+    def _text(self, model: ChatModel, item: Item) -> Document:
+        """The long text, cut behind the last position that is compared."""
+        text = str(item.truth)
+        segments = model.segments(list(item.messages), answer=text)
+        total, length = sum(map(len, segments)), len(model.tokenize(text))
+        count = min(self.text_positions, length)
+        last = segments[-1]
+        assert isinstance(last, Tokens), "a forced answer is text"
+        end = total - length + count
+        segments = [*segments[:-1], Tokens(last.ids[: len(last.ids) - (total - end)])]
+        return Document(segments, range(end - count, end), after_image=False)
 
 
-def record_decoder(model: Model, task: DecoderFidelityTask, dataset: Dataset, work: Path, key: str) -> None:
-    """The reference's half: answer the questions, force the answers, keep the logits. Nothing where they are kept."""
-    if not isinstance(model, ChatModel):
-        raise UsageError(f"{task.name}: {model.title or 'this model'} has no decoder")
-    index, logits = work / f"{key}.json", work / f"{key}.f32"
-    if index.is_file():
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    images = dataset.images if model.sees else []
-    answers, hashes, positions = [_answer(model, task, image) for image in images], [], 0
-    with logits.open("wb") as stream:
-        for document in _documents(model, task, dataset, answers):
-            hashes.append(document.sha256)
-            for row in model.decoder.prefill(document.segments, document.want):
-                stream.write(np.ascontiguousarray(row, np.float32).tobytes())
-                positions += 1
-    stored = {"answers": answers, "documents": hashes, "shape": [positions, model.decoder.vocabulary]}
-    _write_last(index, json.dumps(stored))
-
-
-def encoder(model: Model, task: EncoderFidelityTask, dataset: Dataset, work: Path, key: str) -> dict[str, Any]:
-    """Cosine with the reference's embeddings under `key`: `image` [n] or [n, tokens], and `text` [n] where there is."""
-    path = work / f"{key}.npz"
-    if not path.is_file():
-        raise UsageError(f"{task.name}: the reference left no embeddings: see its row")
-    found = {}
-    with np.load(path) as reference:
-        for name, vectors in _embeddings(model, task, dataset):
-            expected, width = reference[name], vectors.shape[-1]
-            if vectors.shape != expected.shape:
-                raise ArtifactError(f"{task.name}: {name} embeddings {vectors.shape}", allowed=str(expected.shape))
-            cosines = metrics.cosine(expected.reshape(-1, width), vectors.reshape(-1, width))
-            found[name] = cosines.reshape(expected.shape[:-1]).tolist()
-    return found
-
-
-def record_encoder(model: Model, task: EncoderFidelityTask, dataset: Dataset, work: Path, key: str) -> None:
-    """The reference's half: keep its embeddings. Nothing where they are kept."""
-    path = work / f"{key}.npz"
-    if path.is_file():
-        return
-    work.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    arrays: dict[str, Any] = dict(_embeddings(model, task, dataset))
-    np.savez(partial, **arrays)
-    partial.replace(path)
-
-
-def _documents(
-    model: ChatModel, task: DecoderFidelityTask, dataset: Dataset, answers: Sequence[str]
-) -> Iterator[Document]:
-    """Every image with its forced answer, then the long text as an answer."""
-    for image, text in zip(dataset.images if model.sees else [], answers, strict=True):
-        segments = model.segments([Message("user", Image(image), task.prompt)], answer=text)
-        ends = [i for i, segment in enumerate(segments) if isinstance(segment, Embeddings)]
-        start = sum(len(segment) for segment in segments[: ends[-1] + 1])
-        yield Document(segments, range(start, sum(map(len, segments))), after_image=True)
-    text = passage()
-    segments = model.segments([Message("user", task.text_prompt)], answer=text)
-    total, length = sum(map(len, segments)), len(model.tokenize(text))
-    count = min(task.text_positions, length)
-    last = segments[-1]
-    assert isinstance(last, Tokens), "a forced answer is text"
-    end = total - length + count  # nothing after the last compared position is needed
-    segments = [*segments[:-1], Tokens(last.ids[: len(last.ids) - (total - end)])]
-    yield Document(segments, range(end - count, end), after_image=False)
-
-
-def _answer(model: Model, task: DecoderFidelityTask, image: NDArray[np.uint8]) -> str:
-    *_, generation = model.generate([Message("user", Image(image), task.prompt)], max_tokens=task.max_tokens)
-    assert isinstance(generation, Generation), "the last item of a stream is the finished answer"
-    return generation.text
-
-
-def _embeddings(model: Model, task: EncoderFidelityTask, dataset: Dataset) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """What the model's encoders give: `image` [n, hidden] or [n, tokens, hidden], and `text` [n, hidden]."""
-    embed: Any = model.encode_images if isinstance(model, ChatModel) else model.embed_image
-    batches = [dataset.images[i : i + _BATCH] for i in range(0, len(dataset.images), _BATCH)]
-    yield "image", np.concatenate([embed(batch) for batch in batches])
-    if "embed_text" in model.abilities:
-        texts = [prompt for label in dataset.labels for prompt in label_prompts(label, task.prompts)]
-        yield "text", model.embed_text(texts)
-
-
-def _write_last(path: Path, text: str) -> None:
-    """The file whose presence says that the rest is complete."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def _shown(model: ChatModel, item: Item, forced: str) -> Document:
+    """A question about an image with its forced answer, compared from the image's end."""
+    segments = model.segments(list(item.messages), answer=forced)
+    ends = [i for i, segment in enumerate(segments) if isinstance(segment, Embeddings)]
+    start = sum(len(segment) for segment in segments[: ends[-1] + 1])
+    return Document(segments, range(start, sum(map(len, segments))), after_image=True)

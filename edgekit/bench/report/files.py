@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from edgekit.bench.records import plain
-from edgekit.bench.report.content import markdown
+from edgekit.bench.report.markdown import markdown
 from edgekit.bench.report.page import page
 from edgekit.bench.results import Results
 

@@ -1,42 +1,32 @@
-"""The report as one HTML file: tables, charts and notes, readable in light and dark, nothing loaded from elsewhere."""
+"""The report as one HTML file: tables, charts and notes, readable in light and dark, nothing loaded from elsewhere.
+
+`page.html.jinja` is the page, with every text escaped; what stands in it is gathered here.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from html import escape
 from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgekit.bench.records import Record
 from edgekit.bench.report import charts
-from edgekit.bench.report import content as report
 from edgekit.bench.report.charts import Mark
-from edgekit.bench.report.content import Column
+from edgekit.bench.report.content import (
+    Column,
+    accuracy_tasks,
+    closing,
+    columns,
+    damage_warning,
+    explanations,
+    models,
+)
+from edgekit.bench.report.figures import NONE, percent, small
 from edgekit.bench.results import Results
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #d9d9e0; --paper: #fcfcfd;
-  --reference: #3e63dd; --variant: #12805c; --control: #c2410c; --warn: #fde8e0; }
-@media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --soft: #b0b4ba; --line: #363a3f; --paper: #111113;
-  --reference: #849dff; --variant: #4cc38a; --control: #ff8b3e; --warn: #3a1d12; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 1100px;
-  margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.5rem }
-h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid var(--line); padding-top: 1rem }
-.scroll { overflow-x: auto } table { border-collapse: collapse; font-size: .85rem; margin: 1rem 0 }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: right; white-space: nowrap }
-th { white-space: normal; vertical-align: bottom } th:first-child, td:first-child { text-align: left }
-tr.reference td:first-child { color: var(--reference) } tr.control td:first-child { color: var(--control) }
-.note, li, figcaption { color: var(--soft) } .warn { background: var(--warn); padding: .6rem 1rem; font-weight: 600 }
-figure { margin: 1.2rem 0; max-width: 860px } svg { width: 100%; height: auto }
-svg text { fill: var(--ink); font-size: 12px }
-svg .tick { fill: var(--soft); font-size: 11px } .grid { stroke: var(--line) }
-.dashed { stroke: var(--soft); stroke-dasharray: 4 3 } .interval { stroke-width: 2 }
-svg .reference { fill: var(--reference); stroke: var(--reference) }
-svg .variant { fill: var(--variant); stroke: var(--variant) }
-svg .control { fill: var(--control); stroke: var(--control) } .range { stroke: var(--ink); opacity: .7 }
-"""
 
 # (figure, title, unit, what one unit is)
 _COSTS = (
@@ -48,54 +38,62 @@ _COSTS = (
 )
 
 
+@dataclass(frozen=True)
+class Table:
+    """Some records under some columns, with a line above."""
+
+    columns: Sequence[Column]
+    records: Sequence[Record]
+    note: str = ""
+
+
 def page(results: Results) -> str:
     """The whole page."""
-    warning = report.damage_warning(results)
-    parts = ["<h1>edgekit benchmark</h1>"]
-    if warning:
-        parts.append(f'<p class="warn">{escape(warning.replace("**", "")).replace(chr(10), "<br>")}</p>')
-    for model, records in report.models(results).items():
-        parts += _model(model, records)
-    parts.append(f"<h2>Sources, machine, time</h2>{_list(report.closing(results))}")
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>edgekit benchmark</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    pages = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
+    warning = damage_warning(results)
+    return pages.get_template("page.html.jinja").render(
+        warnings=warning.replace("**", "").splitlines() if warning else [],
+        models=[_model(name, records) for name, records in models(results).items()],
+        closing=closing(results),
     )
 
 
-def _model(model: str, records: Sequence[Record]) -> list[str]:
-    parts = [f"<h2>{escape(model)}</h2>"]
-    if records[0].stand_in:
-        parts.append(f'<p class="note">Stand-in: {escape(records[0].stand_in)}</p>')
-    parts.append(_table(report.columns(records), records))
-    parts += _accuracy_charts(records)
-    parts += _fidelity_charts(records)
-    parts.append(_logit_table(records))
-    parts += _cost_charts(records)
-    if classes := _class_table(records):
-        parts.append(classes)
-    parts.append(_types_table(records))
-    parts.append(_list(report.explanations(records)))
-    return parts
+def _model(name: str, records: Sequence[Record]) -> dict[str, Any]:
+    """What the page says of one model; charts stand among the blocks as SVG."""
+    return {
+        "name": name,
+        "stand_in": records[0].stand_in,
+        "blocks": [
+            Table(columns(records), records),
+            *_accuracy_charts(records),
+            *_fidelity_charts(records),
+            *_logit_tables(records),
+            *_cost_charts(records),
+            *_class_tables(records),
+            _types_table(records),
+        ],
+        "explanations": explanations(records),
+    }
 
 
 def _accuracy_charts(records: Sequence[Record]) -> list[str]:
     """Each task's accuracy with intervals, its baseline dashed, and the paired differences, zero dashed."""
     drawn = []
-    for task in report.accuracy_tasks(records):
+    for task in accuracy_tasks(records):
         measured = [(r, m) for r in records if (m := r.of(task)) and "accuracy" in m.metrics]
         if not measured:
             continue
         first = measured[0][1]
-        baseline = 100 * first.details["majority_baseline"]["accuracy"]
+        baseline, dashed = None, ""
+        if chance := first.details.get("majority_baseline"):
+            baseline, dashed = 100 * chance["accuracy"], "; dashed: always the most frequent answer"
         marks = [_mark(r, m.metrics["accuracy"], 0.01) for r, m in measured]
-        title = f"{first.title}: accuracy with 95 % interval, n = {first.n}; dashed: always the most frequent answer"
-        drawn.append(charts.intervals(marks, title=title, unit="%", reference=baseline))
+        title = f"{first.title}: accuracy with 95 % interval, n = {first.n}{dashed}"
+        drawn.append(charts.intervals(marks, title=title, unit="%", baseline=baseline))
         paired = [_mark(r, m.paired, 0.01) for r, m in measured if m.paired]
         if paired:
             title = f"{first.title}: difference to full precision on the same items, 95 % interval"
-            drawn.append(charts.intervals(paired, title=title, unit="points", reference=0.0))
+            drawn.append(charts.intervals(paired, title=title, unit="points", baseline=0.0))
     return drawn
 
 
@@ -131,45 +129,44 @@ def _mark(record: Record, figure: object, unit: float = 1.0) -> Mark:
     return Mark(record.row, record.kind, value, *((low, high) if math.isfinite(low) else (value, value)))
 
 
-def _class_table(records: Sequence[Record]) -> str:
+def _class_tables(records: Sequence[Record]) -> list[Table]:
     """Share of right answers of each class, for each accuracy task."""
-    parts = []
-    for task in report.accuracy_tasks(records):
+    tables = []
+    for task in accuracy_tasks(records):
         measured = [m for r in records if (m := r.of(task)) and "per_class" in m.details]
         if not measured:
             continue
-        columns = [Column("level", lambda r: r.row), Column("balanced accuracy %", partial(_balanced, task))]
-        columns += [Column(name, partial(_class_share, task, name)) for name in measured[0].details["per_class"]]
-        parts.append(f'<p class="note">{escape(measured[0].title)}: right answers of each class</p>')
-        parts.append(_table(columns, records))
-    return "".join(parts)
+        shown = [Column("level", lambda r: r.row), Column("balanced accuracy %", partial(_balanced, task))]
+        shown += [Column(name, partial(_class_share, task, name)) for name in measured[0].details["per_class"]]
+        tables.append(Table(shown, records, f"{measured[0].title}: right answers of each class"))
+    return tables
 
 
 def _balanced(task: str, record: Record) -> str:
-    one = record.of(task)
-    return report.percent(one.metrics.get("balanced_accuracy") if one else None)
+    measured = record.of(task)
+    return percent(measured.metrics.get("balanced_accuracy") if measured else None)
 
 
 def _class_share(task: str, name: str, record: Record) -> str:
-    one = record.of(task)
-    share = one.details.get("per_class", {}).get(name) if one else None
-    return f"{100 * share['value']:.0f} % of {share['n']}" if share else "-"
+    measured = record.of(task)
+    share = measured.details.get("per_class", {}).get(name) if measured else None
+    return f"{100 * share['value']:.0f} % of {share['n']}" if share else NONE
 
 
-def _logit_table(records: Sequence[Record]) -> str:
+def _logit_tables(records: Sequence[Record]) -> list[Table]:
     """Where logits differ: after images and in text, in the mean and at the worst positions."""
     measured = [r for r in records if _logits(r)]
-    columns = [
+    shown = [
         Column("logits", lambda r: r.row),
-        Column("KL after an image", lambda r: report.small(r.metric("kl_after_image"))),
-        Column("KL in text", lambda r: report.small(r.metric("kl_text"))),
+        Column("KL after an image", lambda r: small(r.metric("kl_after_image"))),
+        Column("KL in text", lambda r: small(r.metric("kl_text"))),
         *(Column(f"KL {name}", partial(_quantile, name)) for name in ("median", "p90", "p99", "maximum")),
-        Column("top-1 % after an image", lambda r: report.percent(r.metric("top1_after_image"))),
-        Column("top-1 % in text", lambda r: report.percent(r.metric("top1_text"))),
+        Column("top-1 % after an image", lambda r: percent(r.metric("top1_after_image"))),
+        Column("top-1 % in text", lambda r: percent(r.metric("top1_text"))),
         Column("clear changes of the top token", lambda r: str(_logits(r).get("clear_top1_changes"))),
         Column("not finite", partial(_quantile, "nonfinite")),
     ]
-    return _table(columns, measured) if measured else ""
+    return [Table(shown, measured)] if measured else []
 
 
 def _logits(record: Record) -> Mapping[str, Any]:
@@ -181,26 +178,13 @@ def _quantile(name: str, record: Record) -> str:
     return f"{_logits(record)['kl_quantiles'][name]:.2g}"
 
 
-def _types_table(records: Sequence[Record]) -> str:
+def _types_table(records: Sequence[Record]) -> Table:
     """How many weights are stored as which type, so that a fallback cannot hide."""
     types = sorted({name for r in records for name in (r.tensor_types or {})})
-    columns = [Column("weights by type", lambda r: r.row), *(Column(name, partial(_count, name)) for name in types)]
-    return _table(columns, [r for r in records if r.tensor_types])
+    shown = [Column("weights by type", lambda r: r.row), *(Column(name, partial(_count, name)) for name in types)]
+    return Table(shown, [r for r in records if r.tensor_types])
 
 
 def _count(name: str, record: Record) -> str:
     count = (record.tensor_types or {}).get(name)
-    return f"{count:,}" if count else "-"
-
-
-def _table(columns: Sequence[Column], records: Sequence[Record]) -> str:
-    head = "".join(f"<th>{escape(column.head)}</th>" for column in columns)
-    rows = []
-    for record in records:
-        cells = "".join(f"<td>{escape(column.text(record))}</td>" for column in columns)
-        rows.append(f'<tr class="{record.kind}">{cells}</tr>')
-    return f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>'
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
+    return f"{count:,}" if count else NONE

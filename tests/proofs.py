@@ -11,17 +11,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from edgekit.export.plan import PartPlan, plan
+from edgekit.runtime.open import prepare
+
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Manifest, Parity, Part
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.export import calibration
-from edgekit.export.plan import PartPlan, plan
 from edgekit.families import family_of
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, References, prove_parts
 from edgekit.prove import publish as artifact
-from edgekit.runtime.open import prepare
 
 
 @dataclass(frozen=True)

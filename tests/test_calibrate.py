@@ -142,7 +142,7 @@ def memory_of_calibration(folder: Path) -> int:
         before = before or anonymous_bytes()
         model.vision_model.encoder.layers[-1].register_forward_hook(watch)
         model.vision_model.encoder.layers[-1].mlp.fc2.register_forward_pre_hook(watch)
-        hf_inputs.encode(part.family, model, part.role, pixels)
+        hf_inputs.encode(source.family, model, part.role, pixels)
 
     def watch(*_: Any) -> None:
         nonlocal peak
@@ -202,7 +202,7 @@ def test_smoothing_changes_no_output(
     changed = streamed.model(
         part.config, replace(streamed.Weights(part.checkpoint, source.family), prepare=part.prepared)
     )
-    assert np.allclose(*(hf_inputs.encode(part.family, model, role, batch) for model in (changed, plain)), atol=1e-4)
+    assert np.allclose(*(hf_inputs.encode(source.family, model, role, batch) for model in (changed, plain)), atol=1e-4)
 
 
 def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgekit import metrics
 from edgekit.artifacts import manifest as manifests
 from edgekit.cli import main
-from edgekit.commands.support.diagnosis import diagnose
+from edgekit.commands.support import diagnosis
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
 from edgekit.inputs.message import Image, Message
 from edgekit.machine import worker
@@ -291,7 +291,7 @@ def test_a_busy_machine_is_said_and_measured_again(
     assert main(["tune", str(encoders), "--level", "fp32"]) == 0
     assert "other programs use 1.5 of" in capsys.readouterr().err
     count = len(instant)
-    assert "measured while other programs used 1.5 cores" in str(diagnose())
+    assert "measured while other programs used 1.5 cores" in str(diagnosis.diagnose())
     monkeypatch.setattr(tune, "busy_cores", lambda: 0.0)
     assert not any(one.reused for one in tune.tune(encoders, ["fp32"]))
     assert len(instant) == 2 * count
@@ -567,12 +567,12 @@ def test_a_broken_file_is_ignored_and_written_anew(encoders: Path, content: str)
 @pytest.mark.usefixtures("instant")
 def test_what_another_version_measured_is_not_shown(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tune.tune(encoders, ["fp32"])
-    text = str(diagnose())
+    text = str(diagnosis.diagnose())
     assert "measured here" in text
     assert "image_encoder fp32: " in text
     monkeypatch.setattr(backends, "version_of", lambda name: "99.0")
     assert not list(tuning_results.load_all())
-    assert "measured here" not in str(diagnose())
+    assert "measured here" not in str(diagnosis.diagnose())
 
 
 @pytest.mark.usefixtures("instant")

@@ -17,7 +17,6 @@ from edgekit.artifacts.levels import LEVELS as ROWS
 from edgekit.errors import ArtifactError, InputError
 from edgekit.export import job
 from edgekit.families.composition import ImageChatSettings
-from edgekit.families.gemma3 import chat as gemma_chat
 from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.formats import codecs
 from edgekit.formats.onnx import writer as onnx_export

@@ -57,15 +57,12 @@ def test_answers_equal_transformers_generate(
     """Greedy decoding through Hugging Face's processor, cache and generate loop."""
     import torch
 
-    from edgekit.checkpoints.checkpoint import open_checkpoint
-    from edgekit.families import family_of
+    from edgekit.families.source import open_source
 
-    checkpoint = open_checkpoint(medgemma_source)
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
+    source = open_source(medgemma_source)
     for image in images:
         messages = [Message("user", Image(image), QUESTION)]
-        made = hf_inputs.processed(family, checkpoint, config, messages)
+        made = hf_inputs.processed(source, messages)
         ids = torch.tensor([made["input_ids"]])
         with torch.inference_mode():
             out = reference.decoder.model.generate(  # type: ignore[attr-defined]

@@ -35,7 +35,7 @@ from edgekit.families import FAMILIES, family_of
 from edgekit.families.gemma3 import generated_tokenizer as gemma_tokenizer
 from edgekit.families.siglip import generated_tokenizer as siglip_tokenizer
 from edgekit.families.siglip.text import encode_siglip, siglip_text
-from edgekit.families.source import open_source
+from edgekit.families.source import Source, open_source
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms
@@ -496,7 +496,7 @@ def decoder(written: dict[str, Path]) -> tuple[Any, Any, list[int]]:
     checkpoint = open_checkpoint(written["narrow"])
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
-    model = torch_reference.load(checkpoint, family, config)
+    model = torch_reference.load(Source(checkpoint, family, config))
     preprocessing = family.preprocessing(checkpoint, config)
     assert preprocessing is not None
     pixels = images.to_pixels([p.image for p in phantoms.generate(20_260, 2)], preprocessing)
@@ -616,7 +616,10 @@ def test_different_images_have_different_embeddings(
     checkpoint = open_checkpoint(written["narrow-siglip"])
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
-    model, preprocessing = torch_reference.load(checkpoint, family, config), family.preprocessing(checkpoint, config)
+    model, preprocessing = (
+        torch_reference.load(Source(checkpoint, family, config)),
+        family.preprocessing(checkpoint, config),
+    )
     assert preprocessing is not None
     pixels = images.to_pixels([p.image for p in phantoms.generate(20_260, 3)], preprocessing)
     tokenizer = Tokenizer.from_file(str(checkpoint.root / "tokenizer.json"))

@@ -356,7 +356,6 @@ def _in_full_precision(trial: Trial, change: Callable[[Any], None]) -> Iterator[
 # ---------------------------------------------------------------- the list
 
 
-
 def _header(name: str, values: Mapping[str, Callable[[Any], Any]], **options: Any) -> WrongExport:
     change = functools.partial(_in_gguf, values={f"gemma3.{key}": new for key, new in values.items()})
     return WrongExport(name, ("decoder",), "gguf", "header", change, **options)

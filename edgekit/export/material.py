@@ -106,9 +106,7 @@ def _captions(source: Source, role: str, inputs: Inputs) -> Material:
     ids = pair.text_ids(tokenizer, pair.settings.model_validate(source.settings), captions)
     batches = [ids[i : i + _CAPTIONS] for i in range(0, len(ids), _CAPTIONS)]
     name = f"{len(ids)} captions from {inputs.text_name or _SHIPPED_TEXT} and from label prompts"
-    return Material(
-        name, tuple(partial(processors.encode, source.family, role=role, batch=batch) for batch in batches)
-    )
+    return Material(name, tuple(partial(processors.encode, source.family, role=role, batch=batch) for batch in batches))
 
 
 def _prompts(source: Source, role: str, inputs: Inputs) -> Material:

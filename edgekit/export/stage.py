@@ -184,9 +184,7 @@ def write_parts(
     """Write parts by role and level; those that an interrupted run finished, on the same inputs, are taken over."""
     records = {plan.key: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
     finished = {
-        plan.key: part
-        for plan in plans
-        if (part := _finished(job.source, staging, records[plan.key], plan, inputs))
+        plan.key: part for plan in plans if (part := _finished(job.source, staging, records[plan.key], plan, inputs))
     }
     todo = [plan for plan in plans if plan.key not in finished]
     check_space(staging, todo, job)
@@ -214,9 +212,7 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
     )
 
 
-def _finished(
-    source: Source, staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None
-) -> Part | None:
+def _finished(source: Source, staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None) -> Part | None:
     """The part that an interrupted run recorded, if its files are still what the record says.
 
     One that was calibrated on other inputs than are given now is made again.

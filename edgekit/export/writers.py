@@ -55,11 +55,14 @@ def _in_one_pass(
     for plan, output in zip(plans, outputs, strict=True):
         digest, length = output.finish()
         hashed = output.path.relative_to(folder).as_posix()  # while it was written
-        yield plan, tuple(
-            FileEntry(path=name, sha256=digest, bytes=length)
-            if name == hashed
-            else manifests.file_entry(folder, folder / name)
-            for name in form.file_names(plan, label.stem)
+        yield (
+            plan,
+            tuple(
+                FileEntry(path=name, sha256=digest, bytes=length)
+                if name == hashed
+                else manifests.file_entry(folder, folder / name)
+                for name in form.file_names(plan, label.stem)
+            ),
         )
 
 

@@ -24,11 +24,13 @@ _Count = Annotated[int, Field(gt=0, lt=1 << 24)]
 _TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
-class _Settings(BaseModel):
+class Settings(BaseModel):
+    """What a manifest's settings must say for a composition; what else they say is another's."""
+
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class ChatSettings(_Settings):
+class ChatSettings(Settings):
     """What a manifest's settings say of a model that chats.
 
     Attributes:
@@ -53,7 +55,7 @@ class ImageChatSettings(ChatSettings):
     image_token_id: _TokenId
 
 
-class ContrastiveSettings(_Settings):
+class ContrastiveSettings(Settings):
     """What a manifest's settings say of two encoders into one space.
 
     Attributes:

@@ -6,7 +6,7 @@ parsed configuration, never from config.json, which could name code (CVE-2026-43
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -171,36 +171,32 @@ class TorchParts:
     """The parts of a loaded transformers model: `edgekit.runtime.compose.Parts`."""
 
     model: Any
-    family: Family
-    preprocessing: Preprocessing | None
-    settings: Mapping[str, Any]
+    source: Source
 
     def decoder(self, role: str) -> Decoder:
         """See `edgekit.runtime.compose.Parts.decoder`."""
-        return TorchDecoder(self.model, self.settings["context"], self.settings["vocabulary"])
+        return TorchDecoder(self.model, self.source.settings["context"], self.source.settings["vocabulary"])
 
     def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
         """See `edgekit.runtime.compose.Parts.encoder`."""
-        stated = self.family.roles[role]
+        stated = self.source.family.roles[role]
         assert stated.output != "logits", "only encoders are asked for as such"
         if stated.input == "ids":
-            spec, preprocessing = EncoderSpec("ids", stated.output, (self.settings["text_length"],)), None
+            spec, preprocessing = EncoderSpec("ids", stated.output, (self.source.settings["text_length"],)), None
         else:
-            assert self.preprocessing is not None, "an encoder of images has a preprocessing"
-            size, preprocessing = self.preprocessing.size, self.preprocessing
-            spec = EncoderSpec("pixels", stated.output, (size, size, 3))
-        return TorchEncoder(
-            spec, partial(self.family.full_precision.encoders[role].forward, self.model), preprocessing
-        )
+            preprocessing = self.source.preprocessing
+            assert preprocessing is not None, "an encoder of images has a preprocessing"
+            spec = EncoderSpec("pixels", stated.output, (preprocessing.size, preprocessing.size, 3))
+        forward = self.source.family.full_precision.encoders[role].forward
+        return TorchEncoder(spec, partial(forward, self.model), preprocessing)
 
 
 def compose_full_precision(model: Any, source: Source, title: str) -> Model:
     """A `Model` over a loaded transformers model, of all parts of its family."""
-    preprocessing, settings, family = source.preprocessing, source.settings, source.family
     tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
-    whole = max(family.compositions, key=lambda composition: len(composition.roles))
-    parts = TorchParts(model, family, preprocessing, settings)
-    composed = compose(whole, whole.settings.model_validate(settings), tokenizer, preprocessing, parts)
+    whole = max(source.family.compositions, key=lambda composition: len(composition.roles))
+    settings = whole.settings.model_validate(source.settings)
+    composed = compose(whole, settings, tokenizer, source.preprocessing, TorchParts(model, source))
     composed.title = title
     return composed
 

@@ -23,9 +23,7 @@ def processed(source: Source, messages: Sequence[Message]) -> dict[str, Any]:
     return process(source.checkpoint, source.config, messages)
 
 
-def encoder_inputs(
-    source: Source, role: str, images: Sequence[ImageLike], texts: Sequence[str]
-) -> NDArray[Any]:
+def encoder_inputs(source: Source, role: str, images: Sequence[ImageLike], texts: Sequence[str]) -> NDArray[Any]:
     """Pixels float32 [n, 3, size, size] or ids int64 [n, length] as Hugging Face's processors make them."""
     encoder = source.family.full_precision.encoders[role]
     return encoder.inputs(source.checkpoint, source.config, images, texts)

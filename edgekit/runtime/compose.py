@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError, InputError
-from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, ContrastiveSettings, Ids
+from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, ContrastiveSettings, Ids, Settings
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message
 from edgekit.metrics import log_softmax
@@ -38,7 +38,7 @@ class Parts(Protocol):
 
 def compose(
     composition: Composition,
-    settings: ChatSettings | ContrastiveSettings,
+    settings: Settings,
     tokenizer: Tokenizer,
     preprocessing: Preprocessing | None,
     parts: Parts,

@@ -15,7 +15,15 @@ from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import FAMILIES, Family
-from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, Contrastive, ContrastiveSettings
+from edgekit.families.composition import (
+    Chat,
+    ChatFormat,
+    ChatSettings,
+    Composition,
+    Contrastive,
+    ContrastiveSettings,
+    Settings,
+)
 from edgekit.inputs.image import ImageLike, to_pixels
 from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
@@ -273,12 +281,10 @@ def _composition(manifest: Manifest, parts: dict[str, Part], path: Path) -> tupl
     raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
 
 
-def _settings(manifest: Manifest, composition: Composition, path: Path) -> ChatSettings | ContrastiveSettings:
-    schema: Any = composition.settings
-    settings: ChatSettings | ContrastiveSettings = validated(
-        schema, manifest.settings, str(path), ArtifactError, inside="settings."
+def _settings(manifest: Manifest, composition: Composition, path: Path) -> Settings:
+    return validated(
+        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
     )
-    return settings
 
 
 def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:

@@ -7,7 +7,6 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cases import DecoderCase, EncoderCase
@@ -16,6 +15,7 @@ from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.recipes import choose
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families import FAMILIES, family_of
+from edgekit.families.source import open_source
 from edgekit.full_precision import model as full_precision
 from edgekit.prove import publish
 from edgekit.runtime.backends import BACKENDS
@@ -54,20 +54,17 @@ def opened(sources: Mapping[str, Path], tmp_path_factory: pytest.TempPathFactory
     return prepared
 
 
-def loaded(source: Path) -> tuple[Any, full_precision.TorchParts, Mapping[str, Any]]:
-    """transformers' model of a checkpoint, its parts, and the settings of its family."""
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    model, settings = full_precision.load(checkpoint, family, config), family.settings(checkpoint, config)
-    return model, full_precision.TorchParts(model, family, family.preprocessing(checkpoint, config), settings), settings
+def loaded(folder: Path) -> full_precision.TorchParts:
+    """transformers' model of a checkpoint, in parts."""
+    source = open_source(folder)
+    return full_precision.TorchParts(full_precision.load(source), source)
 
 
 DECODERS = [
     *((row.name, text, name, role)
       for row in BACKENDS.values() for text in row.decoders
       for name, family in FAMILIES.items() for role, stated in family.roles.items()
-      if not stated.input and text in stated.formats and len(family.roles) > 1),
+      if not stated.input and text in stated.forms and len(family.roles) > 1),
     (FULL, "", "medgemma", "decoder"),
     (STUB, "", "", ""),
 ]  # fmt: skip
@@ -76,7 +73,7 @@ ENCODERS = [
     *((row.name, text, name, role)
       for row in BACKENDS.values() for text in row.encoders
       for name, family in FAMILIES.items() for role, stated in family.roles.items()
-      if stated.input and text in stated.formats),
+      if stated.input and text in stated.forms),
     *((FULL, "", name, role)
       for name, family in FAMILIES.items() for role, stated in family.roles.items() if stated.input),
     (STUB, "", "", "pixels"),
@@ -94,7 +91,8 @@ def decoder_case(request: pytest.FixtureRequest, opened: Open, sources: Mapping[
     if name == STUB:
         return DecoderCase(lambda context: StubDecoder(context=context), 32, 64, 0, 1e-6)
     if name == FULL:
-        model, _, settings = loaded(sources[family])
+        parts = loaded(sources[family])
+        model, settings = parts.model, parts.source.settings
         vocabulary = settings["vocabulary"]
         open_one: Callable[[int], Decoder] = lambda context: full_precision.TorchDecoder(model, context, vocabulary)  # noqa: E731
         return DecoderCase(open_one, settings["hidden"], vocabulary, settings["window"], 1e-4)
@@ -115,7 +113,7 @@ def encoder_case(request: pytest.FixtureRequest, opened: Open, sources: Mapping[
         yield EncoderCase(lambda: StubEncoder(EncoderSpec(role, "image_tokens", shape), tokens=4), 1e-6)
         return
     if name == FULL:
-        _, parts, _ = loaded(sources[family])
+        parts = loaded(sources[family])
         yield EncoderCase(lambda: parts.encoder(role), 1e-4)
         return
     opening, backend = opened(family, file_format), BACKENDS[name]

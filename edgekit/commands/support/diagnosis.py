@@ -46,6 +46,7 @@ ABILITIES: dict[str, tuple[str, ...]] = {
     "calibrate and prove": ("torch", "transformers"),
 }
 
+
 @dataclass(frozen=True)
 class Library:
     """One library.

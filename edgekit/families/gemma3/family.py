@@ -54,11 +54,8 @@ _OLLAMA = OllamaDialect(
     stop="<end_of_turn>",
 )
 
+_DECODER = Role(decoder_tensors, "logits", {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS)})
 _TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
-
-_DECODER = Role(
-    decoder_tensors, "logits", {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS)}
-)
 
 MEDGEMMA = Family(
     name="medgemma",

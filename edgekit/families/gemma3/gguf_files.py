@@ -88,9 +88,7 @@ def _check_layers(header: GgufHeader, key: str, prefix: str) -> None:
         raise ArtifactError(f"{header.path}: {key} is {stated}, and {len(found)} layers are there")
 
 
-def settings_of(
-    decoder: GgufHeader, projector: GgufHeader | None
-) -> tuple[dict[str, Any], Preprocessing | None]:
+def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict[str, Any], Preprocessing | None]:
     """What the family reads from a checkpoint, from the headers of its files.
 
     Raises:

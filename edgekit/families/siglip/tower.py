@@ -78,9 +78,7 @@ def encoder_tensors(prefix: str, hidden: int, mlp: int, layers: int) -> list[Ten
                 )
             )
             specs.append(
-                TensorSpec(
-                    f"{source}{matrix}.bias", shape[:1], "bias", keep="F32", padded=0 if axis == 0 else None
-                )
+                TensorSpec(f"{source}{matrix}.bias", shape[:1], "bias", keep="F32", padded=0 if axis == 0 else None)
             )
     return specs
 

@@ -133,9 +133,7 @@ def _head(plan: PartPlan, tensors: Any, label: Label) -> bytes:
         form.header(writer, plan)
         for planned in plan.in_order:
             name, codec = tensors[planned.name].name, planned.codec.name
-            writer.add_tensor_info(
-                name, planned.shape, np.dtype(np.float32), planned.bytes, raw_dtype=ggml_type(codec)
-            )
+            writer.add_tensor_info(name, planned.shape, np.dtype(np.float32), planned.bytes, raw_dtype=ggml_type(codec))
         try:
             writer.write_header_to_file()
             writer.write_kv_data_to_file()

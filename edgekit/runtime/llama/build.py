@@ -46,6 +46,7 @@ _NOT_PACKAGED = ("lib/**", "include/**", "bin/**")
 # The largest source files take this much memory in the compiler.
 _BYTES_PER_JOB = 700_000_000
 
+
 @dataclass(frozen=True)
 class Plan:
     """One build: its CMake options and the key of everything that shapes the result."""

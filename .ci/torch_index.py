@@ -46,7 +46,7 @@ def parse_options() -> argparse.Namespace:
 def pinned_torch() -> str:
     """`torch==VERSION`, as the project pins it."""
     extras = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    return next(need for need in extras["export"] if need.startswith("torch=="))
+    return str(next(need for need in extras["export"] if need.startswith("torch==")))
 
 
 def needs_cpu_build(options: argparse.Namespace) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from conftest import LEVELS
 from material import contents, edit_json, read_json
 
+from edgekit.artifacts import files as files_
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
@@ -468,7 +469,7 @@ def test_killed_while_publishing_a_rerun_has_nothing_to_convert(
     links: bool,
 ) -> None:
     """Killed when so many files are in DIR: the artifact there is the old one and whole."""
-    folder, put = tmp_path / "a", artifact._put
+    folder, put = tmp_path / "a", files_.put
     before = artifact.export(medgemma_source, folder, levels=["BF16"], prove=False).manifest
     left = files
 
@@ -485,7 +486,7 @@ def test_killed_while_publishing_a_rerun_has_nothing_to_convert(
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     with monkeypatch.context() as patch:
-        patch.setattr(artifact, "_put", killed)
+        patch.setattr(files_, "put", killed)
         with pytest.raises(KeyboardInterrupt):
             artifact.export(medgemma_source, folder, levels=["Q8_0", "Q4_0"], prove=False)
     assert manifests.read(folder) == before

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from edgekit.cli import main
 from edgekit.commands.support import diagnosis
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
 from edgekit.inputs.prompt import Message
+from edgekit.machine import worker
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 from edgekit.runtime import backends as onnx_encoder
@@ -36,39 +39,43 @@ from edgekit.runtime.onnx import openvino_encoder as ov
 from edgekit.runtime.onnx.interface import EncoderFile
 from edgekit.runtime.open import prepare
 from edgekit.runtime.tuning_results import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
-from edgekit.tuning import tune
+from edgekit.tuning import measure, tune
 
 Copy = Callable[[Path], Path]
-Starts = list[list[str]]
+Starts = list[worker.Work]
 PIP = 'pip install "edgekit[openvino]"'
 
-# The real measuring process, but for one runtime, which seems to take no time and may be damaged.
-_TAMPERED = """
-import os, signal, sys, time
-import numpy as np
-from edgekit.runtime import measure
-right = measure.encoder
-def encoder(job):
-    for line in right(job):
-        if job["runtime"] == {runtime!r}:
-            output = np.load(job["output"])
-            {damage}
-            np.save(job["output"], output)
+# ---------------------------------------------------------------- what a measuring process does
+
+
+def tampered_encoder(job: Any) -> Iterator[dict[str, Any]]:
+    """The real measurement, but for one runtime, which seems to take no time and may be damaged."""
+    for line in measure.encoder(job):
+        if job["runtime"] == os.environ["TAMPERED_RUNTIME"]:
+            output = {"output": np.load(job["output"])}
+            exec(os.environ["TAMPERING"], {"np": np, "os": os, "signal": signal, "time": time}, output)
+            np.save(job["output"], output["output"])
             line["seconds"] = 1e-9
         yield line
-measure.encoder = encoder
-sys.exit(measure.main())
-"""
 
 
-# In place of the measuring process, where a test is about what becomes of its figures.
-_INSTANT = """
-import json, sys
-import numpy as np
-job = json.load(sys.stdin)
-np.save(job["output"], np.ones((1, 4), np.float32))
-print(json.dumps({"seconds": 1.0, "load_s": 1.0, "peak_bytes": 1}))
-"""
+def instant_encoder(job: Any) -> Iterator[dict[str, Any]]:
+    """Nothing is measured, where a test is about what becomes of the figures."""
+    np.save(job["output"], np.ones((1, 4), np.float32))
+    yield {"seconds": 1.0, "load_s": 1.0, "peak_bytes": 1}
+
+
+def dying_decoder(job: Any) -> Iterator[dict[str, Any]]:
+    os.kill(os.getpid(), signal.SIGILL)
+    yield {}
+
+
+def hanging_decoder(job: Any) -> Iterator[dict[str, Any]]:
+    yield {"threads": 2, "prefill_tokens_per_s": 9.0, "decode_tokens_per_s": 3.0, "peak_bytes": 1}
+    time.sleep(60)
+
+
+# ---------------------------------------------------------------- what is made of it
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +85,15 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
     monkeypatch.delenv(choice.VARIABLE, raising=False)
     monkeypatch.setattr(tune, "busy_cores", lambda: 0.0)
     started: Starts = []
-    command = tune._command
-    monkeypatch.setattr(tune, "_command", lambda: started.append(command()) or started[-1])
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the functions above
+    start = worker.run
+
+    def run(work: worker.Work, *arguments: Any, **options: Any) -> Any:
+        if work in (measure.encoder, measure.decoder):  # what the doctor asks is no measurement
+            started.append(work)
+        return start(work, *arguments, **options)
+
+    monkeypatch.setattr(worker, "run", run)
     return started
 
 
@@ -104,14 +118,15 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def tampered(monkeypatch: pytest.MonkeyPatch, runtime: str, damage: str) -> None:
-    script = _TAMPERED.format(runtime=runtime, damage=damage)
-    monkeypatch.setattr(tune, "_command", lambda: [sys.executable, "-c", script])
+    monkeypatch.setenv("TAMPERED_RUNTIME", runtime)
+    monkeypatch.setenv("TAMPERING", damage)
+    monkeypatch.setattr(measure, "encoder", tampered_encoder)
 
 
 @pytest.fixture
 def instant(monkeypatch: pytest.MonkeyPatch, starts: Starts) -> Starts:
     """Nothing is measured, but as if."""
-    monkeypatch.setattr(tune, "_command", lambda: starts.append([sys.executable, "-c", _INSTANT]) or starts[-1])
+    monkeypatch.setattr(measure, "encoder", instant_encoder)
     return starts
 
 
@@ -432,8 +447,7 @@ def test_a_user_who_forbids_layouts_gets_none_measured(
 def test_a_decoder_that_dies_is_an_error_with_its_reason(
     medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = "import os, signal; os.kill(os.getpid(), signal.SIGILL)"
-    monkeypatch.setattr(tune, "_command", lambda: [sys.executable, "-c", script])
+    monkeypatch.setattr(measure, "decoder", dying_decoder)
     with pytest.raises(EdgekitError, match=r"decoder Q4_0: llama\.cpp cannot run it: it died with SIGILL"):
         tune.tune(medgemma_artifact, ["Q4_0"])
 
@@ -441,15 +455,13 @@ def test_a_decoder_that_dies_is_an_error_with_its_reason(
 def test_a_decoder_that_hangs_is_stopped_and_what_it_measured_counts(
     medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = {"threads": 2, "prefill_tokens_per_s": 9.0, "decode_tokens_per_s": 3.0, "peak_bytes": 1}
-    script = f"import time; print({json.dumps(json.dumps(line))}, flush=True); print('{{', flush=True); time.sleep(60)"
-    monkeypatch.setattr(tune, "_command", lambda: [sys.executable, "-c", script])
-    monkeypatch.setattr(tune, "hangs_s", lambda part: 2.0)
+    monkeypatch.setattr(measure, "decoder", hanging_decoder)
+    monkeypatch.setattr(tune, "hangs_s", lambda part: 8.0)  # importing this file takes its time
     monkeypatch.setattr(tune, "_has_huge_pages", lambda: False)
     monkeypatch.setenv(guard.VARIABLE, "plain")
     (found,) = [one.choice for one in tune.tune(medgemma_artifact, ["Q4_0"]) if one.role == "decoder"]
     assert isinstance(found, DecoderChoice)
-    assert [run.problem for run in found.runs] == [None, "stopped after 2 s"]
+    assert [run.problem for run in found.runs] == [None, "stopped after 8 s"]
     assert found.chosen is not None
     assert found.chosen.threads == 2
 

@@ -71,19 +71,6 @@ def test_the_trial_of_llama_cpp_is_shown(monkeypatch: pytest.MonkeyPatch, outcom
     assert report.to_dict()["llama_weights"]["outcome"] == outcome
 
 
-def test_gpus() -> None:
-    output = "NVIDIA H100 80GB HBM3, 81559, 81000, 570.1, 9.0\nOrin (nvgpu), [N/A], [N/A], 540.4, 8.7\nnot a row\n"
-    assert diagnosis.parse_gpus(output) == (
-        diagnosis.Gpu("NVIDIA H100 80GB HBM3", 81559, 81000, "570.1", "9.0"),
-        diagnosis.Gpu("Orin (nvgpu)", 0, 0, "540.4", "8.7"),
-    )
-
-
-def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "")
-    assert diagnosis.find_gpus() == ()
-
-
 def test_nothing_heavy_is_imported() -> None:
     heavy = "{'torch', 'transformers', 'onnxruntime', 'onnx', 'llama_cpp'}"
     statement = f"import edgekit.commands.support.diagnosis, sys; sys.exit(bool({heavy} & set(sys.modules)))"

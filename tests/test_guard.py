@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import os
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import pytest
 
 from edgekit.errors import MissingDependencyError, UsageError
 from edgekit.formats.gguf.header import TYPES, read_header
+from edgekit.machine import worker
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import open_model
 from edgekit.runtime.llama import decoder as llamacpp
@@ -22,23 +26,62 @@ from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama import self_test_worker as trial
 from edgekit.runtime.llama.decoder import LlamaDecoder
 
-# The real trial in a real process, but for what happens before a model is loaded with llama.cpp's own layouts.
-_BROKEN = """
-import os, signal, sys
-from edgekit.runtime import trial
-right = trial.logits
-def logits(path, *, extra_buffers):
-    if extra_buffers or {everything}:
-        {damage}
-    return right(path, extra_buffers=extra_buffers)
-trial.logits = logits
-trial.main()
-"""
-CRASHES = "os.kill(os.getpid(), signal.SIGSEGV)"
-ANSWERS_ELSE = "return -right(path, extra_buffers=extra_buffers)"
-ANSWERS_NAN = "return right(path, extra_buffers=extra_buffers) * float('nan')"
+# ---------------------------------------------------------------- what a trial's process does
+# The real trial in a real process, but for what happens before a model is loaded with llama.cpp's own layouts, or any.
 
-Starts = list[list[str]]
+Logits = Callable[[], Any]
+
+
+def _damaged(damage: Callable[[Logits], Any], *, everything: bool = False) -> Iterator[tuple[str, str]]:
+    right = trial.logits
+
+    def logits(path: Path, *, extra_buffers: bool) -> Any:
+        def result() -> Any:
+            return right(path, extra_buffers=extra_buffers)
+
+        return damage(result) if extra_buffers or everything else result()
+
+    trial.logits = logits  # type: ignore[assignment]
+    return trial.logits_by_layout(None)
+
+
+def crash(right: Logits) -> Any:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def crashes(job: object) -> Iterator[tuple[str, str]]:
+    return _damaged(crash)
+
+
+def always_crashes(job: object) -> Iterator[tuple[str, str]]:
+    return _damaged(crash, everything=True)
+
+
+def answers_else(job: object) -> Iterator[tuple[str, str]]:
+    return _damaged(lambda right: -right())
+
+
+def answers_nan(job: object) -> Iterator[tuple[str, str]]:
+    return _damaged(lambda right: right() * float("nan"))
+
+
+def always_answers_nan(job: object) -> Iterator[tuple[str, str]]:
+    return _damaged(lambda right: right() * float("nan"), everything=True)
+
+
+def has_no_room(job: object) -> Iterator[tuple[str, str]]:
+    raise SystemExit("no room")
+    yield
+
+
+def hangs(job: object) -> Iterator[tuple[str, str]]:
+    time.sleep(60)
+    yield "", ""
+
+
+# ---------------------------------------------------------------- what is made of it
+
+Starts = list[worker.Work]
 
 
 @pytest.fixture(autouse=True)
@@ -48,16 +91,21 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
     monkeypatch.delenv(guard.VARIABLE, raising=False)
     guard._remembered.cache_clear()
     started: Starts = []
-    command = guard._command
-    monkeypatch.setattr(guard, "_command", lambda: started.append(command()) or started[-1])
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the functions above
+    start = worker.run
+
+    def run(work: worker.Work, *arguments: Any, **options: Any) -> Any:
+        started.append(work)
+        return start(work, *arguments, **options)
+
+    monkeypatch.setattr(worker, "run", run)
     yield started
     guard._remembered.cache_clear()
 
 
-def broken(monkeypatch: pytest.MonkeyPatch, damage: str, *, everything: bool = False) -> None:
-    """Make llama.cpp's own layouts, or all, fail in the trial's process."""
-    script = _BROKEN.format(damage=damage, everything=everything)
-    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", script])
+def broken(monkeypatch: pytest.MonkeyPatch, work: worker.Work) -> None:
+    """Have the trial's process do something else."""
+    monkeypatch.setattr(trial, "logits_by_layout", work)
 
 
 @pytest.fixture
@@ -112,7 +160,7 @@ def test_a_crash_falls_back_to_plain_buffers(
     buffers.clear()
 
     monkeypatch.delenv(guard.VARIABLE)
-    broken(monkeypatch, CRASHES)
+    broken(monkeypatch, crashes)
     model = open_model(medgemma_artifact, "Q4_0")
     assert buffers
     assert not laid_out(buffers)
@@ -130,23 +178,25 @@ def guard_message() -> Any:
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"), [(CRASHES, "SIGSEGV"), (ANSWERS_ELSE, "off by 200%"), (ANSWERS_NAN, "not finite")]
+    ("work", "said"), [(crashes, "SIGSEGV"), (answers_else, "off by 200%"), (answers_nan, "not finite")]
 )
-def test_what_goes_wrong_with_layouts_is_remembered(monkeypatch: pytest.MonkeyPatch, damage: str, said: str) -> None:
-    broken(monkeypatch, damage)
+def test_what_goes_wrong_with_layouts_is_remembered(
+    monkeypatch: pytest.MonkeyPatch, work: worker.Work, said: str
+) -> None:
+    broken(monkeypatch, work)
     found = guard.verdict()
     assert found.outcome == "plain buffers only"
     assert said in found.detail
-    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", "raise SystemExit('asked again')"])
+    broken(monkeypatch, has_no_room)
     guard._remembered.cache_clear()
     assert guard.verdict() == found
 
 
-@pytest.mark.parametrize(("damage", "said"), [(CRASHES, "SIGSEGV"), (ANSWERS_NAN, "not finite")])
+@pytest.mark.parametrize(("work", "said"), [(always_crashes, "SIGSEGV"), (always_answers_nan, "not finite")])
 def test_a_library_that_never_works_is_refused(
-    monkeypatch: pytest.MonkeyPatch, tiny: Path, damage: str, said: str
+    monkeypatch: pytest.MonkeyPatch, tiny: Path, work: worker.Work, said: str
 ) -> None:
-    broken(monkeypatch, damage, everything=True)
+    broken(monkeypatch, work)
     with pytest.raises(MissingDependencyError, match=said) as caught:
         LlamaDecoder(tiny, context=64, threads=1, image_tokens=1)
     assert caught.value.remedy is not None
@@ -154,20 +204,20 @@ def test_a_library_that_never_works_is_refused(
 
 
 def test_a_trial_that_cannot_run_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    working = guard._command
-    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", "raise SystemExit('no room')"])
+    working = trial.logits_by_layout
+    broken(monkeypatch, has_no_room)
     found = guard.verdict()
     assert (found.outcome, found.extra_buffers) == ("not known", False)
     assert "no room" in str(found.warning)
-    monkeypatch.setattr(guard, "_command", working)
+    broken(monkeypatch, working)
     guard._remembered.cache_clear()
     assert guard.verdict().outcome == "ok"
 
 
 def test_a_trial_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "_TIMEOUT_S", 0.2)
-    monkeypatch.setattr(guard, "_command", lambda: [sys.executable, "-c", "import time; time.sleep(60)"])
-    assert guard.verdict().outcome == "not known"
+    monkeypatch.setattr(guard, "LIMIT_S", 0.2)
+    broken(monkeypatch, hangs)
+    assert guard.verdict() == guard.Verdict("not known", "the trial did not end: stopped after 0 s")
 
 
 def test_only_a_whole_memory_is_believed(starts: Starts, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from material import read_json
 
+import edgekit
 from edgekit.artifacts import find
 from edgekit.artifacts.levels import LEVELS, Place, level
 from edgekit.artifacts.recipes import choose, matches, recipe
@@ -290,11 +291,10 @@ def test_matching_is_exact() -> None:
 
 def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) -> None:
     """The package as a wheel lays it out: found without a checkout, and strangers beside it are not read."""
-    package = Path(find.__file__).resolve().parent
+    package = Path(edgekit.__file__).resolve().parent
     site = tmp_path / "site-packages"
-    site.mkdir()
-    (site / "edgekit").mkdir()
-    for name in ("__init__.py", "find.py", "errors.py"):
+    (site / "edgekit" / "artifacts").mkdir(parents=True)
+    for name in ("__init__.py", "errors.py", "artifacts/__init__.py", "artifacts/find.py"):
         (site / "edgekit" / name).write_bytes((package / name).read_bytes())
     for kind in KINDS:
         shipped = site / "edgekit" / "data" / kind
@@ -302,11 +302,10 @@ def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) ->
         (shipped / "own.toml").write_text("x = 1")
         (site / kind).mkdir()
         (site / kind / "stranger.toml").write_text("x = 2")
-    code = (
-        "from edgekit import find; print(find.__file__, *[find.names(k) for k in ('exports', 'devices', 'benchmarks')])"
-    )
+    code = "from edgekit.artifacts import find\n"
+    code += "print(find.__file__, *map(find.names, ('exports', 'devices', 'benchmarks')))"
     environment = {key: value for key, value in os.environ.items() if key != "EDGEKIT_HOME"} | {"PYTHONPATH": str(site)}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
     )
-    assert run.stdout.split() == [str(site / "edgekit" / "find.py"), *["['own']"] * 3]
+    assert run.stdout.split() == [str(site / "edgekit" / "artifacts" / "find.py"), *["['own']"] * 3]

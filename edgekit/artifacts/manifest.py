@@ -12,8 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from edgekit.artifacts.files import sha256_file, write_atomically
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 
 FILE_NAME = "edgekit.json"
@@ -204,15 +206,6 @@ def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...
     return hashlib.sha256(described.encode()).hexdigest()
 
 
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, read in 1 MiB blocks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def file_entry(folder: Path, path: Path) -> FileEntry:
     """Describe a file inside an artifact folder."""
     return FileEntry(path=path.relative_to(folder).as_posix(), sha256=sha256_file(path), bytes=path.stat().st_size)
@@ -221,9 +214,7 @@ def file_entry(folder: Path, path: Path) -> FileEntry:
 def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one atomic replacement."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
-    temporary = folder / f".{FILE_NAME}.partial"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / FILE_NAME)
+    write_atomically(folder / FILE_NAME, text)
 
 
 def read(folder: Path) -> Manifest:
@@ -248,11 +239,7 @@ def read(folder: Path) -> Manifest:
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
         version = data.get("schema_version") if isinstance(data, dict) else None
         raise ArtifactError(f"{path}: manifest schema {version!r}", allowed=str(SCHEMA), remedy="export it again")
-    try:
-        manifest = Manifest.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    manifest = validated(Manifest, data, str(path), ArtifactError)
     for entry in manifest.files:
         _inside(folder, entry.path)
     return manifest

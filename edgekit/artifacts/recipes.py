@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts import find
 from edgekit.artifacts.levels import level
 from edgekit.artifacts.manifest import Gates
+from edgekit.artifacts.validation import validated
 from edgekit.errors import UsageError
 
 STAND_IN_KEY = "edgekit_stand_in"  # what config.json says of a checkpoint that `edgekit synthesize` wrote
@@ -62,11 +63,7 @@ def recipe(name: str) -> Recipe:
         UsageError: there is no such recipe, or its file is wrong; the message names the key.
     """
     data = _stated(name, ())
-    try:
-        loaded = Recipe.model_validate({"name": find.find("exports", name).stem, **data})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"recipe {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    loaded = validated(Recipe, {"name": find.find("exports", name).stem, **data}, f"recipe {name}", UsageError)
     for variant, parts in loaded.variant.items():
         for role, level_name in parts.items():
             try:

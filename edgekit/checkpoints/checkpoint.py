@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts.manifest import sha256_file
+from edgekit.artifacts.files import sha256_file
 from edgekit.errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors specification's own limit

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.files import rename, write_atomically
+from edgekit.artifacts.folders import locked
 from edgekit.artifacts.manifest import printable
-from edgekit.artifacts.staging import locked
 from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES, read_json
 from edgekit.errors import CheckpointError, HubError, MissingDependencyError, NoSpaceError
 
@@ -128,7 +129,7 @@ def fetch(
     reference = storage / "refs" / asked
     if asked != info.sha:  # so that the cache answers for the branch, too
         reference.parent.mkdir(parents=True, exist_ok=True)
-        reference.write_text(info.sha, encoding="utf-8")
+        write_atomically(reference, str(info.sha))
     return storage / "snapshots" / str(info.sha)
 
 
@@ -228,7 +229,7 @@ def _fetch_blob(hub: Any, repository: str, commit: str, file: _File, blob: Path,
                 displayed_filename=file.name,
             )
         _verify(partial, file)
-        partial.replace(blob)
+        rename(partial, blob)
     else:
         _verify(blob, file)
 
@@ -247,8 +248,7 @@ def _verify(path: Path, file: _File) -> None:
     if git:
         digest.update(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
+        hashlib.file_digest(stream, lambda: digest)
     if digest.hexdigest() != file.digest:
         path.unlink()
         raise HubError(

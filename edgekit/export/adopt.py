@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.files import link_or_copy
+from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
-from edgekit.artifacts.staging import link_or_copy, new_folder
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
 from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector, image_tokens
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
@@ -139,13 +140,8 @@ def _image_settings(decoder: GgufHeader, vision: GgufHeader) -> dict[str, Any]:
 def _preprocessing(header: GgufHeader) -> Preprocessing:
     """As the projector says; Gemma 3 resizes bilinearly."""
     mean, std = (header.numbers(f"clip.vision.image_{name}", 3) for name in ("mean", "std"))
-    try:
-        return Preprocessing(
-            size=header.integer("clip.vision.image_size"), resample="bilinear", mean=tuple(mean), std=tuple(std)
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"{header.path}: clip.vision.image_{first['loc'][0]}: {first['msg']}") from error
+    data = {"size": header.integer("clip.vision.image_size"), "resample": "bilinear", "mean": mean, "std": std}
+    return validated(Preprocessing, data, str(header.path), ArtifactError, inside="clip.vision.image_")
 
 
 def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:

@@ -17,8 +17,10 @@ from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
 
 Float = NDArray[np.float32]
@@ -79,9 +81,7 @@ class Calibration(BaseModel):
 
     def write(self, path: Path) -> None:
         """Write it in one atomic replacement."""
-        temporary = path.with_name(f".{path.name}.partial")
-        temporary.write_text(self.model_dump_json() + "\n", encoding="utf-8")
-        temporary.replace(path)
+        write_atomically(path, self.model_dump_json() + "\n")
 
 
 def read(path: Path) -> Calibration:
@@ -92,13 +92,7 @@ def read(path: Path) -> Calibration:
     """
     if not path.is_file() or path.stat().st_size > _MAX_BYTES:
         raise ArtifactError(f"{path}: no calibration", remedy="export the artifact again")
-    try:
-        return Calibration.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(
-            f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", remedy="export the artifact again"
-        ) from error
+    return validated(Calibration, path.read_bytes(), str(path), ArtifactError, remedy="export the artifact again")
 
 
 def exponents_to_factors(exponents: Any) -> Float:

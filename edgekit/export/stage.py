@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from edgekit import __version__
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.files import link_or_copy, write_atomically
+from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
-from edgekit.artifacts.staging import STAMP, empty, link_or_copy, locked
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import ollama, writers
 from edgekit.export.job import Job
@@ -60,7 +60,7 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
             if not resumed:
                 empty(staging)
             stamp = {**before, **stamp} if resumed else stamp
-            (staging / STAMP).write_text(json.dumps(stamp), encoding="utf-8")
+            write_atomically(staging / STAMP, json.dumps(stamp))
             try:
                 yield
             except EdgekitError as error:
@@ -187,7 +187,7 @@ def write_parts(
     check_space(staging, todo, job)
     for plan, files in writers.write(todo, job.recipe, inputs, staging, progress):
         finished[plan.key] = _part(job, plan, files, staging)
-        records[plan.key].write_text(finished[plan.key].model_dump_json(), encoding="utf-8")
+        write_atomically(records[plan.key], finished[plan.key].model_dump_json())
     return finished
 
 
@@ -215,9 +215,9 @@ def _finished(staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None
     One that was calibrated on other inputs than are given now is made again.
     """
     try:
-        part = Part.model_validate_json(record.read_bytes())
+        part = validated(Part, record.read_bytes(), str(record), ArtifactError)
         manifests.verify(staging, part.files)
-    except (FileNotFoundError, ValidationError, ArtifactError):
+    except (FileNotFoundError, ArtifactError):
         return None
     return part if part.calibrated_on == writers.material(plan, inputs) else None
 

@@ -21,6 +21,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+from edgekit.artifacts.files import write_atomically
 from edgekit.checkpoints.checkpoint import Checkpoint, Slice
 from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
@@ -172,7 +173,7 @@ class Output:
                 file.truncate(self._length)
         else:
             self.path.unlink(missing_ok=True)
-        self._journal_path.write_text("".join(marks), encoding="ascii")
+        write_atomically(self._journal_path, "".join(marks))
         return len(marks)
 
     def _true_marks(self) -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, matches, recipe
-from edgekit.artifacts.staging import new_folder
 from edgekit.checkpoints import shards
 from edgekit.checkpoints.normals import Normals, Stored, generator, to_bf16
 from edgekit.checkpoints.shards import Planned, Shard

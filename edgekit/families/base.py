@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts.levels import Place
 from edgekit.artifacts.manifest import Output, Preprocessing
+from edgekit.artifacts.validation import validated
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy
 from edgekit.errors import CheckpointError
 
@@ -107,12 +108,7 @@ def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
     Raises:
         CheckpointError: a field is missing or wrong; the message names it.
     """
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        raise CheckpointError(f"{file}: {field}: {first['msg']}, found {first['input']!r:.80}") from error
+    return validated(model, data, file, CheckpointError, whole="the file", shows_value=True)
 
 
 def tensors_of(family: Family, checkpoint: Checkpoint, slots: list[Slot]) -> dict[str, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts import find
+from edgekit.artifacts.validation import validated
 from edgekit.errors import UsageError
 
 
@@ -40,8 +41,4 @@ def device(name: str) -> Device:
         UsageError: there is no such device, or its file is wrong; the message names the key.
     """
     data = find.load("devices", name)
-    try:
-        return Device.model_validate({"name": find.find("devices", name).stem, **data})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UsageError(f"device {name}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return validated(Device, {"name": find.find("devices", name).stem, **data}, f"device {name}", UsageError)

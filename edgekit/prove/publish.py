@@ -11,10 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.folders import staging_of
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import Manifest, Part
-from edgekit.artifacts.staging import link_or_copy, place_of
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import calibration, stage
@@ -76,7 +77,7 @@ def export(
     if compared:
         check_inputs(job.checkpoint, job.config, compared)
     folder = folder.resolve()
-    staging = place_of(folder)
+    staging = staging_of(folder)
     try:
         with stage.staged(staging, job, fresh):
             existing = _existing(folder, job)
@@ -235,23 +236,12 @@ def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: M
         for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
             if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
                 path.unlink()
-        staging.replace(folder)
+        files.rename(staging, folder)
         return
     kept = {file.path for part in existing.parts for file in part.files}
     of_parts = {file.path for part in manifest.parts for file in part.files}
     for name in dict.fromkeys(file.path for file in manifest.files if file.path not in kept):
         # Support files are made anew by every export, where they lie: they must not be one with published ones.
-        _put(staging / name, folder / name, link=name in of_parts)
-    (staging / manifests.FILE_NAME).replace(folder / manifests.FILE_NAME)
+        files.put(staging / name, folder / name, link=name in of_parts)
+    files.rename(staging / manifests.FILE_NAME, folder / manifests.FILE_NAME)
     shutil.rmtree(staging)
-
-
-def _put(source: Path, target: Path, *, link: bool) -> None:
-    """Put a file at its place in one atomic replacement: the file itself where that is wanted and can be, or a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists() and target.samefile(source):  # a rename onto itself would leave the temporary name
-        return
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.unlink(missing_ok=True)
-    (link_or_copy if link else shutil.copyfile)(source, temporary)
-    temporary.replace(target)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, EdgekitError, UsageError
 from edgekit.formats.onnx.names import EMBEDDING_STEM, ENCODER_OUTPUTS
 from edgekit.inputs.prompt import load_tokenizer
@@ -328,11 +329,7 @@ def _composer(folder: Path, manifest: Manifest, parts: dict[str, Part]) -> Calla
         allowed = " or ".join(" and ".join(sorted(roles)) for roles in _COMPOSERS)
         raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
     compose, schema = _COMPOSERS[frozenset(parts)]
-    try:
-        schema.model_validate(manifest.settings)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ArtifactError(f"{path}: settings.{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    validated(schema, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings")
     return compose
 
 

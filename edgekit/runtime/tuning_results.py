@@ -7,23 +7,23 @@ until it is measured, and gets the defaults. What is chosen is not kept but foll
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from edgekit.artifacts.files import sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
-from edgekit.errors import UsageError
+from edgekit.artifacts.validation import validated
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.backends import ROWS, RUNTIMES, Runtime
 from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.llama.build import cache_folder
 
 VARIABLE = "EDGEKIT_RUNTIME"
 DEFAULT = "default"  # nothing that was measured counts: ONNX Runtime, llama.cpp's defaults
@@ -249,7 +249,7 @@ def key(part_id: str, file_format: str, threads: int) -> str:
     ingredients: list[Any] = [METHOD, part_id, threads, libraries(file_format), processor.name, processor.flags]
     if file_format == "gguf":  # which may be built in many ways under one version
         ingredients.append(guard.key())
-    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+    return sha256_json(ingredients)[:24]
 
 
 def kept(part: Part, threads: int) -> Choice | None:
@@ -262,9 +262,7 @@ def keep(part: Part, choice: Choice) -> None:
     """Keep what was measured, in place of what was kept before. Raises OSError where the cache cannot be written."""
     path = _folder() / f"{key(part.id, part.format, choice.threads)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}")
-    partial.write_text(choice.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, choice.model_dump_json(indent=1) + "\n")
 
 
 def all_kept() -> Iterator[Choice]:
@@ -282,8 +280,8 @@ def _folder() -> Path:
 
 def _read(path: Path) -> Choice | None:
     try:
-        return _FILE.validate_json(path.read_bytes())
-    except (OSError, ValidationError):
+        return validated(_FILE, path.read_bytes(), str(path), ArtifactError)
+    except (OSError, ArtifactError):
         return None
 
 

@@ -1,17 +1,12 @@
 """One option of one part, measured in a process of its own: a crash is a result, and so is the peak of memory.
 
-    python -m edgekit.tuning.measure < job.json
-
-A job holds `encoder` (an `EncoderFile`), `runtime`, `threads`, and the files `input` and `output`; or `decoder` (a
-path), `extra_buffers` and `threads`, several numbers of them. One JSON line on standard output a measurement.
+The functions are `edgekit.machine.worker`'s work. An encoder's job holds `encoder` (an `EncoderFile`), `runtime`,
+`threads`, and the files `input` and `output`; a decoder's `decoder` (a path), `extra_buffers` and `threads`, several
+numbers of them. Each result is one measurement.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import EdgekitError
 from edgekit.machine.cpu import peak_memory_bytes
 
 # An encoder that takes long is run once: what is first is slower by a few hundredths of a second, mapping its weights.
@@ -87,24 +81,3 @@ def _seconds(call: Callable[[], Any]) -> float:
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
-
-
-def main() -> int:
-    """Read a job, write measurements. Exit code 1 with the reason on standard error where the part does not open."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # die quietly: the parent tells the user
-    # Libraries print to file descriptor 1; only measurements may go where the parent reads.
-    results = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    job = json.loads(sys.stdin.read())
-    try:
-        for line in (encoder if "encoder" in job else decoder)(job):
-            results.write(json.dumps(line) + "\n")
-            results.flush()
-    except EdgekitError as error:
-        print(error.message.replace("\n", "; "), file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

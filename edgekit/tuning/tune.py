@@ -7,11 +7,8 @@ in a process of its own (`edgekit.tuning.measure`).
 
 from __future__ import annotations
 
-import json
 import os
 import platform
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,15 +25,16 @@ from edgekit.errors import EdgekitError
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.samples import shipped_inputs
+from edgekit.machine import worker
 from edgekit.machine.cpu import busy_cores, cpu
 from edgekit.progress import Progress
 from edgekit.runtime import backends as onnx_encoder
 from edgekit.runtime import tuning_results as choice
 from edgekit.runtime.backends import ROWS, Runtime
 from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.llama.build import death
 from edgekit.runtime.open import Opening, prepare
 from edgekit.runtime.tuning_results import Choice, DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
+from edgekit.tuning import measure
 
 # glibc asks the kernel for huge pages only if this is set before a process starts, so edgekit cannot switch it.
 HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
@@ -153,7 +151,7 @@ def _encoder(opening: Opening, role: str, part: Part, runtimes: Sequence[Runtime
         limit_s = hangs_s(part)
         for runtime in runtimes:
             started = time.monotonic()
-            lines, problem = _measured({**job, "runtime": runtime}, limit_s)
+            lines, problem = _measured(measure.encoder, {**job, "runtime": runtime}, limit_s)
             if expected is None:
                 if problem:
                     raise EdgekitError(f"{role} {part.level}: {ROWS[runtime].title} cannot run it: {problem}")
@@ -227,7 +225,7 @@ def thread_counts(limit: int, physical: int) -> list[int]:
 
 def _decoder_runs(job: dict[str, Any], limit_s: float, *, huge_pages: bool) -> Iterator[DecoderRun]:
     options = {"extra_buffers": job["extra_buffers"], "huge_pages": huge_pages}
-    lines, problem = _measured(job, limit_s, huge_pages=huge_pages)
+    lines, problem = _measured(measure.decoder, job, limit_s, huge_pages=huge_pages)
     for line in lines:
         yield DecoderRun(**options, **line)
     if problem:
@@ -258,43 +256,17 @@ def _described(opening: Opening, role: str, part: Part, progress: Progress) -> d
 
 
 def _measured(
-    job: Mapping[str, Any], limit_s: float, *, huge_pages: bool = False
+    work: worker.Work, job: Mapping[str, Any], limit_s: float, *, huge_pages: bool = False
 ) -> tuple[list[dict[str, Any]], str | None]:
-    """What a measuring process printed, and why it ended early where it did."""
-    environment = dict(os.environ)
+    """What a measuring process found, and why it ended early where it did."""
+    environment = {}
     if huge_pages:
         name, _, setting = HUGE_PAGES.partition("=")
-        environment[name] = ":".join(filter(None, (environment.get(name), setting)))
-    try:
-        done = subprocess.run(
-            _command(),
-            input=json.dumps(job),
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=limit_s,
-            check=False,
-            env=environment,
-        )
-    except subprocess.TimeoutExpired as stopped:
-        said = stopped.stdout or b""  # in bytes, whatever was asked for
-        return _lines(said.decode() if isinstance(said, bytes) else said), f"stopped after {limit_s:.0f} s"
-    lines = _lines(done.stdout)
-    if died := death(done.returncode):
-        return lines, f"it died with {died}"
-    complaint = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return lines, complaint if done.returncode else None
-
-
-def _lines(printed: str) -> list[dict[str, Any]]:
-    """The measurements; what died or was stopped may have left half of one."""
-    return [json.loads(line) for line in printed.splitlines() if line.endswith("}")]
+        environment[name] = ":".join(filter(None, (os.environ.get(name), setting)))
+    measurements, end = worker.run(work, job, limit_s=limit_s, environment=environment)
+    return measurements, end.problem
 
 
 def hangs_s(part: Part) -> float:
     """Seconds after which no measurement of a part can still be expected."""
     return _HANGS_S + _HANGS_S_PER_GB * sum(file.bytes for file in part.files) / 1e9
-
-
-def _command() -> list[str]:
-    return [sys.executable, "-P", "-m", "edgekit.tuning.measure"]

@@ -9,15 +9,17 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
-import subprocess
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.machine.cpu import Cpu, Memory, cpu, memory
+from edgekit.machine.gpu import Gpu, find_gpus
+from edgekit.machine.worker import Work, probe
 from edgekit.runtime import tuning_results as choice
 from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.llama.build import START_LLAMA, probe
+from edgekit.runtime.llama.build import start_llama
 
 _EXPORT = 'pip install "edgekit[export]"'
 
@@ -42,27 +44,6 @@ ABILITIES: dict[str, tuple[str, ...]] = {
     "export ONNX": ("onnx",),
     "calibrate and prove": ("torch", "transformers"),
 }
-
-# What a library is asked, in a process of its own.
-_QUESTIONS = {
-    "llama_cpp_python": START_LLAMA,
-    "onnxruntime": "import onnxruntime; print(', '.join(onnxruntime.get_available_providers()))",
-    "openvino": "from edgekit.runtime.onnx import openvino_encoder; print(', '.join(openvino_encoder.precisions()))",
-}
-
-_GPU_FIELDS = ("name", "memory.total", "memory.free", "driver_version", "compute_cap")
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One NVIDIA GPU as its driver describes it."""
-
-    name: str
-    memory_mib: int
-    free_mib: int
-    driver: str
-    compute_capability: str
-
 
 @dataclass(frozen=True)
 class Library:
@@ -170,23 +151,26 @@ def diagnose() -> Report:
     )
 
 
-def find_gpus() -> tuple[Gpu, ...]:
-    """The NVIDIA GPUs; none where there is no driver."""
-    command = ["nvidia-smi", f"--query-gpu={','.join(_GPU_FIELDS)}", "--format=csv,noheader,nounits"]
-    try:
-        output = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ()
-    return parse_gpus(output)
+def onnxruntime_providers(job: object) -> Iterator[str]:
+    """Where the installed ONNX Runtime can run; for `edgekit.machine.worker.probe`."""
+    import onnxruntime
+
+    yield ", ".join(onnxruntime.get_available_providers())
 
 
-def parse_gpus(output: str) -> tuple[Gpu, ...]:
-    """nvidia-smi's rows. A device may say [N/A] for its memory where that is the machine's own (Jetson): then 0."""
-    rows = [[cell.strip() for cell in line.split(",")] for line in output.splitlines()]
-    return tuple(
-        Gpu(name, int(total) if total.isdigit() else 0, int(free) if free.isdigit() else 0, driver, capability)
-        for name, total, free, driver, capability in (row for row in rows if len(row) == len(_GPU_FIELDS))
-    )
+def openvino_precisions(job: object) -> Iterator[str]:
+    """In which precisions the installed OpenVINO can run; for `edgekit.machine.worker.probe`."""
+    from edgekit.runtime.onnx import openvino_encoder
+
+    yield ", ".join(openvino_encoder.precisions())
+
+
+# What a library is asked, in a process of its own.
+_QUESTIONS: dict[str, Work] = {
+    "llama_cpp_python": start_llama,
+    "onnxruntime": onnxruntime_providers,
+    "openvino": openvino_precisions,
+}
 
 
 def _look_at(name: str) -> Library:

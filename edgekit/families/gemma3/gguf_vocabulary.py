@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from edgekit.artifacts.manifest import sha256_file
+from edgekit.artifacts.files import sha256_file
 from edgekit.checkpoints.checkpoint import Checkpoint, read_json
 from edgekit.errors import CheckpointError
 from edgekit.export.plan import PartPlan

@@ -13,25 +13,28 @@ import importlib.util
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
+from edgekit.artifacts.files import rename, sha256_json, write_atomically
 from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.worker import probe
 from edgekit.runtime.llama.build_process import run_build
 from edgekit.runtime.llama.compiler import find_compiler
 
 VERSION = "0.3.36"
 
-_CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
 AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
+_CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
 
 # What a user may set to change the build (another compiler, CUDA, Vulkan): all of it belongs in the key.
 _BUILD_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")
@@ -41,17 +44,6 @@ _NOT_PACKAGED = ("lib/**", "include/**", "bin/**")
 
 # The largest source files take this much memory in the compiler.
 _BYTES_PER_JOB = 700_000_000
-
-# Prints the instruction sets that the installed library uses: of "AVX2 = 1 | AMX_INT8 = 0" the names that are 1.
-START_LLAMA = """
-import llama_cpp
-llama_cpp.llama_backend_init()
-said = [word.split(" = ") for word in llama_cpp.llama_print_system_info().decode().replace(":", "|").split("|")]
-print(" ".join(pair[0].strip() for pair in said if len(pair) == 2 and pair[1].strip() == "1"))
-"""
-
-# Exit codes from here on are NTSTATUS errors: an access violation, an illegal instruction.
-_WINDOWS_EXCEPTION = 0xC0000000
 
 
 @dataclass(frozen=True)
@@ -101,7 +93,7 @@ def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> Se
         wheel = _build(plan, folder, progress=progress)
     if force or installed_key() != plan.key:
         _install(wheel)
-    alive, message = probe(START_LLAMA)
+    alive, message = probe(start_llama)
     if not alive:
         raise EdgekitError(f"llama.cpp was built and installed, but it does not start: {message}", remedy=_remedy(amx))
     return SetupResult(VERSION, plan.key, wheel, reused, time.monotonic() - started, message)
@@ -125,19 +117,7 @@ def plan_build(*, amx: bool = True) -> Plan:
         "platform": [sysconfig.get_platform(), *platform.libc_ver()],
         "cpu": processor.flags or processor.name,
     }
-    digest = hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()
-    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{digest[:16]}", ingredients)
-
-
-def cache_folder() -> Path:
-    """Where edgekit keeps what can be made again: $EDGEKIT_CACHE, else the user's cache folder of this system."""
-    if chosen := os.environ.get("EDGEKIT_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "edgekit" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "edgekit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
+    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{sha256_json(ingredients)[:16]}", ingredients)
 
 
 def installed_key() -> str | None:
@@ -150,28 +130,14 @@ def installed_key() -> str | None:
     return PurePosixPath(urlsplit(json.loads(origin)["url"]).path).parent.name if origin else None
 
 
-def probe(statement: str) -> tuple[bool, str]:
-    """Run a Python statement in a process of its own, since a wrong build dies on a signal.
+def start_llama(job: object) -> Iterator[str]:
+    """Start the installed library and yield the instruction sets that it uses; for `edgekit.machine.worker.probe`."""
+    import llama_cpp
 
-    Returns:
-        Whether it ended well, and the last line it printed or the reason why it did not.
-    """
-    command = [sys.executable, "-P", "-c", statement]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    except subprocess.TimeoutExpired:
-        return False, "no answer within 120 s"
-    if died := death(done.returncode):
-        return False, f"it died with {died}"
-    printed = (done.stderr if done.returncode else done.stdout).strip().splitlines()
-    return done.returncode == 0, printed[-1] if printed else f"exit code {done.returncode}"
-
-
-def death(returncode: int) -> str | None:
-    """What ended a process, by its exit code: a signal's name, Windows' exception code; None if it ended by itself."""
-    if returncode < 0:
-        return signal.Signals(-returncode).name
-    return f"exception 0x{returncode:X}" if returncode >= _WINDOWS_EXCEPTION else None
+    llama_cpp.llama_backend_init()
+    text = llama_cpp.llama_print_system_info().decode()  # "CPU : AVX2 = 1 | AMX_INT8 = 0 |"
+    pairs = [word.split(" = ") for word in text.replace(":", "|").split("|")]
+    yield " ".join(pair[0].strip() for pair in pairs if len(pair) == 2 and pair[1].strip() == "1")
 
 
 def rebuild_command() -> str:
@@ -196,8 +162,10 @@ def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
         run_build(command, folder.parent / "build.log", jobs=parallel_jobs(), label=label, progress=progress)
         built = next(Path(scratch).glob("*.whl"))
         folder.mkdir(exist_ok=True)
-        (folder / "build.json").write_text(json.dumps(plan.ingredients, indent=1) + "\n", encoding="utf-8")
-        return built.replace(folder / built.name)
+        write_atomically(folder / "build.json", json.dumps(plan.ingredients, indent=1) + "\n")
+        wheel = folder / built.name
+        rename(built, wheel)
+        return wheel
 
 
 def parallel_jobs() -> int:

@@ -8,14 +8,10 @@ slower, and right.
 from __future__ import annotations
 
 import base64
-import hashlib
 import importlib
 import importlib.util
 import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -25,14 +21,17 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.files import sha256_file, sha256_json, write_atomically
 from edgekit.errors import MissingDependencyError, UsageError
+from edgekit.machine import worker
+from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.llama.build import cache_folder, death, rebuild_command
+from edgekit.runtime.llama import self_test_worker
+from edgekit.runtime.llama.build import rebuild_command
 
 VARIABLE = "EDGEKIT_LLAMA_BUFFERS"
 
-_TRIAL = Path(__file__).with_name("self_test_worker.py")
-_TIMEOUT_S = 120
+LIMIT_S = 120.0
 
 # Of the logits' length. Layouts differ in the order of sums and in rounding, by thousandths; one wrong matrix of any
 # layer moves the logits by more than a tenth.
@@ -104,9 +103,9 @@ def key() -> str:
     ingredients = [
         [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in _library_files()],
         [processor.name, processor.flags],
-        hashlib.sha256(_TRIAL.read_bytes()).hexdigest(),
+        sha256_file(Path(self_test_worker.__file__)),
     ]
-    return hashlib.sha256(json.dumps(ingredients).encode()).hexdigest()[:24]
+    return sha256_json(ingredients)[:24]
 
 
 # Signals that others send, the kernel for want of memory among them: they say nothing about the library.
@@ -123,9 +122,7 @@ def _remembered(name: str, fresh: bool) -> Verdict:
     if found.outcome in ("ok", "plain buffers only"):  # a library that fails is tried again: it may be mended
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(f".{os.getpid()}")
-            partial.write_text(json.dumps(asdict(found)) + "\n", encoding="utf-8")
-            partial.replace(path)
+            write_atomically(path, json.dumps(asdict(found)) + "\n")
     return found
 
 
@@ -140,31 +137,19 @@ def _read(path: Path) -> Verdict | None:
 
 def _try() -> Verdict:
     try:
-        done = subprocess.run(_command(), capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return Verdict("not known", f"the trial did not end: {error}")
-    found = dict(_results(done.stdout))
-    if "default" in found:
-        return _compare(found)
-    died = death(done.returncode)
-    if died in _FROM_OUTSIDE:
-        return Verdict("not known", f"the trial was ended by {died}")
-    if died:
-        return Verdict("plain buffers only" if "plain" in found else "unusable", f"it died with {died}")
-    complaint = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    return Verdict("not known", f"the trial failed: {complaint[-1]}")
-
-
-def _command() -> list[str]:
-    return [sys.executable, "-P", "-m", "edgekit.runtime.llama.self_test_worker"]
-
-
-def _results(printed: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
-    """Logits by layout; a line that a crash cut off is none."""
-    for line in printed.splitlines():
-        name, _, encoded = line.partition(" ")
-        with suppress(ValueError):
-            yield name, np.frombuffer(base64.b64decode(encoded, validate=True), np.float32)
+        results, end = worker.run(self_test_worker.logits_by_layout, limit_s=LIMIT_S)
+    except OSError as error:
+        return Verdict("not known", f"the trial could not be started: {error}")
+    if end.stopped_after_s is not None:
+        return Verdict("not known", f"the trial did not end: {end.problem}")
+    logits = {name: np.frombuffer(base64.b64decode(encoded), np.float32) for name, encoded in results}
+    if "default" in logits:
+        return _compare(logits)
+    if end.died in _FROM_OUTSIDE:
+        return Verdict("not known", f"the trial was ended by {end.died}")
+    if end.died:
+        return Verdict("plain buffers only" if "plain" in logits else "unusable", f"it died with {end.died}")
+    return Verdict("not known", f"the trial failed: {end.problem}")
 
 
 def _compare(found: dict[str, NDArray[np.float32]]) -> Verdict:

@@ -3,10 +3,8 @@
 llama.cpp copies quantized matrices into layouts made for the CPU ("extra buffers": AMX tiles, repacked blocks). A
 compiler that gets those wrong gives a library that loads well and then crashes, or is wrong, at its first prompt.
 
-    python -m edgekit.runtime.llama.self_test_worker
-
-prints one line for each layout, plain ones first, so that what a crash left says which layout crashed:
-the layout's name and its logits, float32 in base64. The weights are random and the same every time.
+Plain ones come first, so that what a crash left says which layout crashed. The weights are random and the same every
+time.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ from __future__ import annotations
 import base64
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -78,13 +76,13 @@ def logits(path: Path, *, extra_buffers: bool) -> NDArray[np.float32]:
     return np.stack(rows)
 
 
-def main() -> None:
-    """Run both layouts and print what they gave."""
+def logits_by_layout(job: object) -> Iterator[tuple[str, str]]:
+    """Each layout's name and its logits, float32 in base64; for `edgekit.machine.worker`."""
     with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as folder:
         path = Path(folder) / "tiny.gguf"
         path.write_bytes(tiny_decoder())
         for name, extra in (("plain", False), ("default", True)):
-            print(name, base64.b64encode(logits(path, extra_buffers=extra).tobytes()).decode(), flush=True)
+            yield name, base64.b64encode(logits(path, extra_buffers=extra).tobytes()).decode()
 
 
 def _blocks(rng: np.random.Generator, kind: str, rows: int) -> bytes:
@@ -132,7 +130,3 @@ def _value(value: str | float) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
     return struct.pack("<II", 4, value) if isinstance(value, int) else struct.pack("<If", 6, value)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: written beside their place under a lock, then renamed."""
+"""Folders that appear whole or not at all: locked, written beside their place, then renamed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from edgekit.artifacts.files import rename
 from edgekit.errors import ArtifactError, UsageError
 
 STAMP = ".stamp"  # whose work an unfinished folder holds, where that can be gone on with
 
 
-def place_of(folder: Path) -> Path:
-    """Where a folder is written before it takes its name."""
+def staging_of(folder: Path) -> Path:
+    """Where a folder is written before it takes its name: beside it, on the same disk."""
     folder = folder.absolute()
     return folder.parent / f".{folder.name}.partial"
 
@@ -65,7 +66,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty", allowed="a new or an empty folder")
-    staging = place_of(folder)
+    staging = staging_of(folder)
     with locked(staging):
         if (staging / STAMP).is_file():
             raise ArtifactError(
@@ -77,18 +78,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
             yield staging
             if folder.exists():
                 folder.rmdir()
-            staging.replace(folder)
+            rename(staging, folder)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """A file under another name too, where the file system has hard links, else a copy of it."""
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def empty(folder: Path) -> None:

@@ -1,0 +1,68 @@
+"""What a schema refuses is said with its place, by one of our errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
+
+from edgekit.artifacts.validation import validated
+from edgekit.errors import ArtifactError, UsageError
+
+
+class Inner(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["inner"] = "inner"
+    sizes: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Inner:
+        if not self.sizes:
+            raise ValueError("no sizes")
+        return self
+
+
+class Outer(BaseModel):
+    kind: Literal["outer"] = "outer"
+    inner: Inner
+
+
+EITHER: TypeAdapter[Inner | Outer] = TypeAdapter(Annotated[Inner | Outer, Field(discriminator="kind")])
+
+
+def test_values_and_json() -> None:
+    expected = Outer(inner=Inner(sizes=(1, 2)))
+    assert validated(Outer, {"inner": {"sizes": [1, 2]}}, "file", UsageError) == expected
+    assert validated(Outer, b'{"inner": {"sizes": [1, 2]}}', "file", UsageError) == expected
+    assert validated(EITHER, {"kind": "inner", "sizes": [1]}, "file", UsageError) == Inner(sizes=(1,))
+
+
+def test_the_first_wrong_field_is_named() -> None:
+    with pytest.raises(ArtifactError) as caught:
+        validated(Outer, {"inner": {"sizes": [1, "a"]}}, "a/file.json", ArtifactError, remedy="write it again")
+    assert caught.value.message.startswith("a/file.json: inner.sizes.1: Input should be a valid integer")
+    assert caught.value.remedy == "write it again"
+
+
+def test_a_prefix_and_the_value() -> None:
+    with pytest.raises(UsageError) as caught:
+        validated(Inner, {"sizes": ["x" * 200]}, "file", UsageError, inside="settings.", shows_value=True)
+    assert caught.value.message.startswith("file: settings.sizes.0: Input should be a valid integer")
+    assert caught.value.message.endswith(", found '" + "x" * 79)
+
+
+def test_what_is_wrong_as_a_whole() -> None:
+    with pytest.raises(UsageError, match=r"^file: Value error, no sizes$"):
+        validated(Inner, {"sizes": []}, "file", UsageError)
+    with pytest.raises(UsageError, match=r"^file: the data: Value error, no sizes$"):
+        validated(Inner, {"sizes": []}, "file", UsageError, whole="the data")
+    with pytest.raises(UsageError, match=r"^file: kind: Unable to extract tag"):
+        validated(EITHER, {}, "file", UsageError, whole="kind")
+    with pytest.raises(UsageError, match=r"^file: Invalid JSON"):
+        validated(Inner, b"{", "file", UsageError)
+
+
+def test_the_tag_of_a_schema_is_no_field() -> None:
+    with pytest.raises(UsageError, match=r"^file: sizes\.0: Input should be a valid integer"):
+        validated(EITHER, {"kind": "inner", "sizes": ["a"]}, "file", UsageError, tag="inner")

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgekit.bench.datasets import SOURCES, Dataset
 from edgekit.inputs.labels import PHANTOM, in_modality
-from edgekit.runtime.base import Embeddings, Float, Generation, Message, Model, Segment, Tokens
+from edgekit.inputs.message import Message
+from edgekit.runtime.base import Embeddings, Float, Generation, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
 
 VOCABULARY = 40

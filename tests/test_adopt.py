@@ -22,7 +22,8 @@ from edgekit.export.adopt import Adopted, adopt
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.inputs import phantoms
-from edgekit.inputs.prompt import Message, control_tokens, load_tokenizer
+from edgekit.inputs.message import Image, Message
+from edgekit.inputs.prompt import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.runtime import open_model
 from edgekit.runtime.llama.decoder import tokenize
@@ -48,7 +49,7 @@ def adopted(decoder: Path, projector: Path, tmp_path_factory: pytest.TempPathFac
 def test_answers_as_the_original_does(adopted: Adopted, medgemma_artifact: Path) -> None:
     """The same files under edgekit's own manifest: same prompt, same pixels, same scores and text."""
     (phantom,) = phantoms.generate(77, 1)
-    messages = [Message("user", "What is the main finding in this image?", (phantom.image,))]
+    messages = [Message("user", Image(phantom.image), "What is the main finding in this image?")]
     theirs, ours = open_model(adopted.folder), open_model(medgemma_artifact, "Q4_0")
     try:
         options = ["pneumothorax", "no finding"]

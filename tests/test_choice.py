@@ -24,7 +24,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.cli import main
 from edgekit.commands.support import diagnosis
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
-from edgekit.inputs.prompt import Message
+from edgekit.inputs.message import Image, Message
 from edgekit.machine import worker
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
@@ -37,7 +37,7 @@ from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama.decoder import LlamaDecoder
 from edgekit.runtime.onnx import openvino_encoder as ov
 from edgekit.runtime.onnx.interface import EncoderFile
-from edgekit.runtime.open import prepare
+from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
 from edgekit.tuning import measure, tune
 
@@ -685,7 +685,7 @@ def test_an_onnx_eye_in_front_of_a_gguf_decoder(mixed: Path, runtime: str) -> No
     assert embedded.shape == (2, model.settings.image_tokens, model.decoder.hidden)
     usual: Any = open_model(mixed, "Q4_0", context=512, runtime="default")
     assert np.allclose(embedded, usual.encode_images([photo(60, 60), photo(50, 80, 1)]), atol=1e-4)
-    *_, answer = model.generate([Message("user", "What is it?", (photo(60, 60),))], max_tokens=2)
+    *_, answer = model.generate([Message("user", Image(photo(60, 60)), "What is it?")], max_tokens=2)
     assert isinstance(answer, Generation)
     assert set(model.runtimes) == {"vision", "decoder"}
     assert model.runtimes["decoder"].startswith("llama.cpp")

@@ -45,7 +45,7 @@ from edgekit.runtime import compose
 from edgekit.runtime import open as open_
 from edgekit.runtime.base import Embeddings
 from edgekit.runtime.llama import decoder as llamacpp
-from edgekit.runtime.open import prepare
+from edgekit.runtime.opening import prepare
 
 LEVELS = ("Q8_0", "Q4_K_M")
 ONNX_VARIANT = "q4+vision-fp16"  # no calibration, which takes minutes

@@ -172,7 +172,7 @@ def test_a_crash_falls_back_to_plain_buffers(
 
 
 def guard_message() -> Any:
-    from edgekit.inputs.prompt import Message
+    from edgekit.inputs.message import Message
 
     return Message("user", "Is there a nodule?")
 

@@ -17,7 +17,8 @@ from edgekit.artifacts.manifest import FileEntry, Manifest
 from edgekit.commands.support import artifact_text
 from edgekit.errors import UsageError
 from edgekit.export import ollama
-from edgekit.inputs.prompt import Message, chat_text
+from edgekit.inputs.message import Message
+from edgekit.inputs.prompt import chat_text
 
 Node = tuple[Any, ...]
 

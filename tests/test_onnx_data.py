@@ -136,7 +136,7 @@ def test_hard_links(write: Write, tmp_path: Path) -> None:
 
 def test_an_artifact_may_be_hard_linked(medsiglip_artifact: Path, tmp_path: Path) -> None:
     """As an export does with the parts that are there, and as backups do: the manifest knows every file's hash."""
-    from edgekit.runtime.open import open_model
+    from edgekit.runtime.opening import open_model
 
     linked = tmp_path / "linked"
     for path in medsiglip_artifact.rglob("*"):

@@ -21,6 +21,7 @@ from edgekit.formats.onnx import writer as onnx_export
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import prompt
 from edgekit.inputs import samples as proof_inputs
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.prompt import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
@@ -28,7 +29,7 @@ from edgekit.prove import References
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model
-from edgekit.runtime.base import Divides, Embeddings, Float, Message, Segment, Tokens
+from edgekit.runtime.base import Divides, Embeddings, Float, Segment, Tokens
 from edgekit.runtime.compose import ChatSettings
 from edgekit.runtime.onnx import decoder as ort_decoder
 from edgekit.runtime.onnx.decoder import OrtDecoder, calls
@@ -329,7 +330,7 @@ def test_opening_needs_no_torch(exported: Path) -> None:
         "from pathlib import Path; import numpy as np; from edgekit.runtime import open_model\n"
         "from edgekit.runtime.base import Message\n"
         f"model = open_model(Path({str(exported)!r}))\n"
-        "message = Message('user', 'What is this?', (np.zeros((90, 70), np.uint8),))\n"
+        "message = Message('user', Image(np.zeros((90, 70), np.uint8)), 'What is this?')\n"
         "*_, answer = model.generate([message], max_tokens=3)\n"
         "print(answer.output_tokens)"
     )
@@ -343,7 +344,7 @@ def test_an_image_question_is_answered_as_transformers_answers(exported: Path, m
 
     model, reference = open_model(exported), open_reference(medgemma_source)
     for phantom in phantoms.generate(515, 3):
-        messages = [Message("user", "Is this a chest x-ray or a brain MRI?", (phantom.image,))]
+        messages = [Message("user", Image(phantom.image), "Is this a chest x-ray or a brain MRI?")]
         options = ["chest x-ray", "brain MRI"]
         ours, theirs = model.score(messages, options), reference.score(messages, options)
         assert np.argmax(ours) == np.argmax(theirs)

@@ -14,7 +14,7 @@ from material import edit_json, photo, read_json
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError, InputError, UsageError
-from edgekit.inputs.prompt import Message
+from edgekit.inputs.message import Image, Message
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model
@@ -63,7 +63,7 @@ def test_every_level_opens_and_answers(medgemma_artifact: Path) -> None:
         try:
             assert model.abilities == {"generate", "score", "classify"}
             assert model.title == found.title
-            *_, answer = model.generate([Message("user", "What is it?", (photo(80, 60),))], max_tokens=3)
+            *_, answer = model.generate([Message("user", Image(photo(80, 60)), "What is it?")], max_tokens=3)
         finally:
             model.close()
             model.close()  # twice does no harm
@@ -215,7 +215,7 @@ def test_an_option_without_a_token_cannot_be_scored(chat: Model) -> None:
 @pytest.mark.parametrize("name", ["missing.png", "https://example.com/a.png"])
 def test_a_wrong_image_is_named(chat: Model, tmp_path: Path, name: str) -> None:
     with pytest.raises(InputError, match=re.escape(name)):
-        list(chat.generate([Message("user", "?", (name,))]))
+        list(chat.generate([Message("user", Image(name), "?")]))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_a_manifest_that_does_not_say_what_a_model_needs(
 def answer(folder: Path) -> None:
     model = open_model(folder, "Q4_0")
     try:
-        list(model.generate([Message("user", "?", (photo(40, 40),))], max_tokens=1))
+        list(model.generate([Message("user", Image(photo(40, 40)), "?")], max_tokens=1))
     finally:
         model.close()
 
@@ -313,8 +313,8 @@ def replace(folder: Path, level: str, role: str, content: bytes) -> None:
 def test_what_an_image_is_worth_is_what_the_file_gives(medgemma_artifact: Path, chat: Model) -> None:
     tokens = read_json(medgemma_artifact / NAME)["settings"]["image_tokens"]
     *_, without = chat.generate([Message("user", "?")], max_tokens=1)
-    *_, one = chat.generate([Message("user", "?", (photo(40, 40),))], max_tokens=1)
-    *_, two = chat.generate([Message("user", "?", (photo(40, 40), photo(30, 50)))], max_tokens=1)
+    *_, one = chat.generate([Message("user", Image(photo(40, 40)), "?")], max_tokens=1)
+    *_, two = chat.generate([Message("user", Image(photo(40, 40)), Image(photo(30, 50)), "?")], max_tokens=1)
     counts = [answer.prompt_tokens for answer in (without, one, two) if isinstance(answer, Generation)]
     # each image brings its tokens, its begin and end, and the line breaks around it
     assert counts[1] - counts[0] >= tokens + 2

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from material import photo, read_json
-from PIL import Image
+from PIL.Image import fromarray
 from tokenizers import Tokenizer
 
 from edgekit.errors import InputError
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.prompt import (
     MAX_TEXT,
-    Message,
     chat_text,
     control_tokens,
     encode_chat,
@@ -80,24 +80,26 @@ TEXTS = (
     .map("".join)
     .filter(lambda text: not any(token in text for token in CONTROL))
 )
-IMAGES = tuple(Image.fromarray(photo(20 + 9 * i, 30 - 3 * i, i)) for i in range(3))
+PICTURES = tuple(fromarray(photo(20 + 9 * i, 30 - 3 * i, i)) for i in range(3))
 
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[Message, ...]:
-    """Turns of user and assistant, ending with the user's; maybe a system message, maybe several images in a turn."""
+    """Turns of user and assistant, ending with the user's; texts and images in any order; maybe a system message."""
     messages = [Message("system", draw(TEXTS))] if draw(st.booleans()) else []
     for turn in range(draw(st.sampled_from([1, 1, 3, 5]))):
-        images = tuple(draw(st.lists(st.sampled_from(IMAGES), max_size=2))) if turn % 2 == 0 else ()
-        messages.append(Message(("user", "assistant")[turn % 2], draw(TEXTS), images))
+        images = [*map(Image, draw(st.lists(st.sampled_from(PICTURES), max_size=2)))] if turn % 2 == 0 else []
+        texts = draw(st.lists(TEXTS, max_size=3))
+        messages.append(Message(("user", "assistant")[turn % 2], *draw(st.permutations([*images, *texts]))))
     return tuple(messages)
 
 
 def as_hugging_face(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    return [
-        {"role": m.role, "content": [{"type": "image"} for _ in m.images] + [{"type": "text", "text": m.text}]}
-        for m in messages
-    ]
+    return [{"role": message.role, "content": [*map(item, message.parts)]} for message in messages]
+
+
+def item(part: str | Image) -> dict[str, str]:
+    return {"type": "image"} if isinstance(part, Image) else {"type": "text", "text": part}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,8 @@ def image_tokens(medgemma_source: Path) -> int:
 @settings(max_examples=150)
 @given(messages=conversations())
 @example(messages=(Message("user", ""),))
-@example(messages=(Message("system", "  s  "), Message("user", "  u  ", IMAGES)))
+@example(messages=(Message("system", "  s  "), Message("user", *map(Image, PICTURES), "  u  ")))
+@example(messages=(Message("user", " a ", Image(PICTURES[0]), " b ", " c ", Image(PICTURES[1])),))
 def test_text_and_ids_equal_transformers(
     processor: Any, gemma: Tokenizer, image_tokens: int, messages: tuple[Message, ...]
 ) -> None:
@@ -130,13 +133,17 @@ def test_text_and_ids_equal_transformers(
     assert encode_chat(gemma, expand_images(text, image_tokens)) == list(made["input_ids"][0])
 
 
-@pytest.mark.parametrize("images", [(), IMAGES[:1], IMAGES])
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("pictures", [(), PICTURES[:1], PICTURES])
 @pytest.mark.parametrize("text", ["", "The lungs are", "  in this image\n\n", "\nthere"])
 def test_plain_text_is_what_transformers_makes_for_a_model_without_a_template(
-    processor: Any, gemma: Tokenizer, image_tokens: int, text: str, images: tuple[Any, ...]
+    processor: Any, gemma: Tokenizer, image_tokens: int, text: str, pictures: tuple[Any, ...], after: bool
 ) -> None:
-    made = processor(text="<start_of_image>" * len(images) + text, images=[list(images)] if images else None)
-    written = expand_images(plain_text([Message("user", text, images)]), image_tokens)
+    shown = "<start_of_image>" * len(pictures)
+    made = processor(text=text + shown if after else shown + text, images=[list(pictures)] if pictures else None)
+    images = [Image(picture) for picture in pictures]
+    message = Message("user", text, *images) if after else Message("user", *images, text)
+    written = expand_images(plain_text([message]), image_tokens)
     assert encode_chat(gemma, written) == list(made["input_ids"][0])
 
 
@@ -171,6 +178,12 @@ def test_control_tokens_in_a_text_are_refused(gemma: Tokenizer, place: str, toke
     ]
     with pytest.raises(InputError, match=re.escape(token)):
         chat_text(messages, control_tokens(gemma))
+
+
+@pytest.mark.parametrize("texts", [("<start_of_", "turn>"), ("<start_of_ \n", " turn>"), ("a", "<end_of", "_turn>b")])
+def test_texts_that_make_a_control_token_together_are_refused(gemma: Tokenizer, texts: Sequence[str]) -> None:
+    with pytest.raises(InputError, match="control token"):
+        chat_text([Message("user", *texts)], control_tokens(gemma))
 
 
 def test_no_text_makes_more_turns_or_images(processor: Any, gemma: Tokenizer) -> None:
@@ -213,7 +226,14 @@ def test_roles_must_alternate(roles: list[Any]) -> None:
 
 def test_an_image_in_a_system_message_is_refused() -> None:
     with pytest.raises(InputError, match="system message"):
-        chat_text([Message("system", "look", IMAGES[:1]), Message("user", "?")])
+        chat_text([Message("system", "look", Image(PICTURES[0])), Message("user", "?")])
+
+
+@pytest.mark.parametrize("texts", [(), ("look", "closely")])
+def test_a_system_message_is_one_text(texts: Sequence[str]) -> None:
+    """The template would read the first alone."""
+    with pytest.raises(InputError, match=f"of {len(texts)} texts"):
+        chat_text([Message("system", *texts), Message("user", "?")])
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "\udcff"])

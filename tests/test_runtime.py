@@ -13,8 +13,8 @@ from edgekit.errors import InputError, UsageError
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision.model import open_reference
 from edgekit.inputs import phantoms
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
-from edgekit.inputs.prompt import Message
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation
@@ -64,7 +64,7 @@ def test_answers_equal_transformers_generate(
     checkpoint = open_checkpoint(medgemma_source)
     config = family_of(checkpoint.config).parse(checkpoint.config)
     for image in images:
-        messages = [Message("user", QUESTION, (image,))]
+        messages = [Message("user", Image(image), QUESTION)]
         made = hf_inputs.processed(checkpoint, config, messages)
         ids = torch.tensor([made["input_ids"]])
         with torch.inference_mode():
@@ -81,7 +81,7 @@ def test_answers_equal_transformers_generate(
 
 
 def test_scores_equal_the_references(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:
-    messages = [Message("user", QUESTION, (images[0],))]
+    messages = [Message("user", Image(images[0]), QUESTION)]
     options = ["nodule", "pleural effusion", "no finding"]
     assert np.allclose(model.score(messages, options), reference.score(messages, options), atol=0.05)
 
@@ -112,9 +112,9 @@ def test_wanted_positions_do_not_depend_on_batches(model: ChatModel, monkeypatch
 def test_two_images_and_a_conversation(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:
     messages = [
         Message("system", "You look at phantoms."),
-        Message("user", QUESTION, (images[0],)),
+        Message("user", Image(images[0]), QUESTION),
         Message("assistant", "A nodule."),
-        Message("user", "And here?", (images[1], images[2])),
+        Message("user", Image(images[1]), Image(images[2]), "And here?"),
     ]
     expected = next(iter(reference.decoder.prefill(reference.segments(messages))))
     found = next(iter(model.decoder.prefill(model.segments(messages))))
@@ -127,7 +127,7 @@ def test_the_same_image_is_encoded_once(model: ChatModel, images: list[Any], mon
     monkeypatch.setattr(model.vision, "encode", lambda batch: calls.append(len(batch)) or right(batch))
     fresh = images[3][:-3]
     for question in ("What is this?", "Is it severe?", QUESTION):
-        answer(model, [Message("user", question, (fresh,))], budget=2)
+        answer(model, [Message("user", Image(fresh), question)], budget=2)
     assert calls == [1]
 
 

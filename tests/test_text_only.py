@@ -18,11 +18,12 @@ from edgekit.commands.support import artifact_text
 from edgekit.errors import CheckpointError, InputError, UsageError
 from edgekit.families import family_of
 from edgekit.families.gemma3 import family as medgemma
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
-from edgekit.runtime.base import Generation, Message, Model, Tokens
+from edgekit.runtime.base import Generation, Model, Tokens
 from edgekit.runtime.compose import ChatModel
 
 torch = pytest.importorskip("torch")
@@ -200,7 +201,7 @@ def test_it_answers_text_and_refuses_images(opened: Model) -> None:
     assert opened.abilities == {"generate", "score"}
     assert opened.score([Message("user", "A cough?")], ["yes", "no"]).shape == (2,)
     with pytest.raises(InputError, match=r"A narrow text model cannot see images(.|\n)*text alone"):
-        list(opened.generate([Message("user", "What is this?", (photo(30, 30),))]))
+        list(opened.generate([Message("user", Image(photo(30, 30)), "What is this?")]))
     with pytest.raises(UsageError, match="cannot classify"):
         opened.classify([photo(30, 30)], ["a", "b"])
 

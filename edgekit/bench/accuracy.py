@@ -10,7 +10,8 @@ import numpy as np
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import PARSERS, AnswerTask, LabelsTask
 from edgekit.inputs.labels import Label
-from edgekit.runtime.base import Generation, Message, Model
+from edgekit.inputs.message import Image, Message
+from edgekit.runtime.base import Generation, Model
 
 _BATCH = 16  # images classified at once, which bounds memory at full size
 
@@ -48,7 +49,7 @@ def answer(model: Model, task: AnswerTask, dataset: Dataset) -> Predictions:
     names = tuple(label.name for label in dataset.labels)
     answers, truncated = [], 0
     for image, question in zip(dataset.images, questions, strict=True):
-        *_, generation = model.generate([Message("user", question, (image,))], max_tokens=task.max_tokens)
+        *_, generation = model.generate([Message("user", Image(image), question)], max_tokens=task.max_tokens)
         assert isinstance(generation, Generation), "the last item of a stream is the finished answer"
         answers.append(generation.text)
         truncated += generation.truncated

@@ -24,8 +24,9 @@ from edgekit.bench.accuracy import label_prompts
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import DecoderFidelityTask, EncoderFidelityTask
 from edgekit.errors import ArtifactError, UsageError
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
-from edgekit.runtime.base import Embeddings, Generation, Message, Model, Segment, Tokens
+from edgekit.runtime.base import Embeddings, Generation, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
 
 _TEXT_CLUSTER = 64  # positions of running text that count as one cluster: neighbours are not independent
@@ -146,7 +147,7 @@ def _documents(
 ) -> Iterator[Document]:
     """Every image with its forced answer, then the long text as an answer."""
     for image, text in zip(dataset.images if model.sees else [], answers, strict=True):
-        segments = model.segments([Message("user", task.prompt, (image,))], answer=text)
+        segments = model.segments([Message("user", Image(image), task.prompt)], answer=text)
         ends = [i for i, segment in enumerate(segments) if isinstance(segment, Embeddings)]
         start = sum(len(segment) for segment in segments[: ends[-1] + 1])
         yield Document(segments, range(start, sum(map(len, segments))), after_image=True)
@@ -162,7 +163,7 @@ def _documents(
 
 
 def _answer(model: Model, task: DecoderFidelityTask, image: NDArray[np.uint8]) -> str:
-    *_, generation = model.generate([Message("user", task.prompt, (image,))], max_tokens=task.max_tokens)
+    *_, generation = model.generate([Message("user", Image(image), task.prompt)], max_tokens=task.max_tokens)
     assert isinstance(generation, Generation), "the last item of a stream is the finished answer"
     return generation.text
 

@@ -23,8 +23,9 @@ import numpy as np
 
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.tasks import LatencyTask
+from edgekit.inputs.message import Image, Message
 from edgekit.machine.cpu import peak_memory_bytes
-from edgekit.runtime.base import Generation, Message, Model
+from edgekit.runtime.base import Generation, Model
 from edgekit.runtime.compose import ChatModel
 
 
@@ -45,7 +46,7 @@ def measure(model: Model, task: LatencyTask, dataset: Dataset, load_s: float) ->
 
 def _answering(model: ChatModel, task: LatencyTask, images: Sequence[Any]) -> dict[str, float]:
     waits = []
-    questions = [Message("user", task.prompt, (image,) if model.sees else ()) for image in images]
+    questions = [Message("user", *([Image(image)] if model.sees else []), task.prompt) for image in images]
     for question in questions:
         *_, generation = model.generate([question], max_tokens=1)
         assert isinstance(generation, Generation), "the last item of a stream is the finished answer"

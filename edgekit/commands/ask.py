@@ -27,14 +27,14 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Open the model, print the answer as it comes, and what to know about it."""
     from edgekit.inputs.image import load
-    from edgekit.inputs.prompt import Message
+    from edgekit.inputs.message import Image, Message
     from edgekit.runtime import open_model
 
-    images = tuple(load(path) for path in options.image)  # a bad image must not cost the time of loading a model
+    images = [Image(load(path)) for path in options.image]  # a bad image must not cost the time of loading a model
     model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
     try:
         messages = [Message("system", options.system)] if options.system else []
-        messages.append(Message("user", options.question, images))
+        messages.append(Message("user", *images, options.question))
         answer: Generation | None = None
         for piece in model.generate(messages, max_tokens=options.max_tokens):
             if not isinstance(piece, str):

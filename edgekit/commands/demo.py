@@ -99,12 +99,12 @@ def question(folder: Path, manifest: Manifest) -> None:
 def answer(model: Model, images: Sequence[Any]) -> tuple[str, list[str]]:
     """What a model is asked about each image, and what it says: in words where it can, else the best label."""
     from edgekit.inputs.labels import FINDING_QUESTIONS, PHANTOM_LABELS, class_prompts
-    from edgekit.inputs.prompt import Message
+    from edgekit.inputs.message import Image, Message
 
     if "generate" in model.abilities:
         asked, answers = FINDING_QUESTIONS[0], []
         for image in images:
-            *_, generation = model.generate([Message("user", asked, (image,))], max_tokens=24)
+            *_, generation = model.generate([Message("user", Image(image), asked)], max_tokens=24)
             answers.append(getattr(generation, "text", ""))
         return asked, answers
     scores = model.classify(images, [class_prompts(label) for label in PHANTOM_LABELS])

@@ -24,8 +24,9 @@ from edgekit.full_precision import streamed
 from edgekit.inputs import phantoms
 from edgekit.inputs.image import ImageLike, load, normalize, to_pixels
 from edgekit.inputs.labels import ALL_LABELS, class_prompts
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import sentences
-from edgekit.inputs.prompt import Message, encode_siglip, load_tokenizer
+from edgekit.inputs.prompt import encode_siglip, load_tokenizer
 from edgekit.inputs.samples import Inputs, name_of
 from edgekit.progress import Progress
 from edgekit.runtime.base import Float
@@ -208,7 +209,7 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
         images, images_name = _images(plan, inputs, _IMAGES[0])
         for i, image in enumerate(images):
             beginning = inputs.text[:whole][i * part : (i + 1) * part] or inputs.text[:part]
-            messages.append(Message("user", beginning, (np.asarray(load(image)),)))
+            messages.append(Message("user", Image(np.asarray(load(image))), beginning))
         name = f"{name} and {images_name}"
     # One prompt in a pass: what fills up a shorter one beside a longer would be measured, too.
     return Material(name, tuple(partial(_continue, plan, message) for message in messages))

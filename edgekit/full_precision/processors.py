@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
-from PIL import Image
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.full_precision.model import torch
-from edgekit.inputs.prompt import Message
+from edgekit.inputs.image import ImageLike
+from edgekit.inputs.message import Image, Message
 from edgekit.runtime.base import Float
 
 ImageArray = NDArray[np.uint8]
@@ -36,7 +37,7 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
     sees = config.vision_config is not None
     images = [_pil(image) for m in messages for image in m.images]
     if template is None:
-        rendered = "<start_of_image>" * len(images) + "".join(m.text for m in messages)
+        rendered = "".join("<start_of_image>" if isinstance(p, Image) else p for m in messages for p in m.parts)
     else:
         rendered = tokenizer.apply_chat_template(
             [_turn(message, sees) for message in messages],
@@ -58,10 +59,10 @@ def processed(checkpoint: Checkpoint, config: Any, messages: Sequence[Message]) 
 
 
 def _turn(message: Message, sees: bool) -> dict[str, Any]:
-    """A message as templates take it: a list of items where there may be images, else a plain text."""
-    if not sees:
+    """A message as templates take it: a list of items, or a plain text for those that may know nothing else."""
+    if not sees and len(message.parts) == 1:
         return {"role": message.role, "content": message.text}
-    content = [*({"type": "image"} for _ in message.images), {"type": "text", "text": message.text}]
+    content = [{"type": "image"} if isinstance(p, Image) else {"type": "text", "text": p} for p in message.parts]
     return {"role": message.role, "content": content}
 
 
@@ -153,6 +154,7 @@ def _tokenizer(checkpoint: Checkpoint) -> Any:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-def _pil(image: ImageArray) -> Image.Image:
+def _pil(image: ImageLike) -> PIL.Image.Image:
     """Processors convert to RGB only where their configuration says so; models take RGB."""
-    return Image.fromarray(image).convert("RGB")
+    assert isinstance(image, np.ndarray), "what is compared comes as arrays"
+    return PIL.Image.fromarray(image).convert("RGB")

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from tokenizers import Tokenizer
 
 from edgekit.checkpoints.checkpoint import check_size
 from edgekit.errors import CheckpointError, InputError
+from edgekit.inputs.message import Image, Message
 
 Ids = NDArray[np.int64]
 
@@ -26,16 +25,9 @@ _DROPPED = (*string.punctuation, *map(chr, (*range(1, 9), *range(0x0E, 0x1C), 0x
 _SPACES = "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"
 _CANONICAL = str.maketrans({**dict.fromkeys(_DROPPED), **dict.fromkeys(_SPACES, " ")})
 
+_IMAGE = "<start_of_image>"
+
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a conversation: who speaks, the images that come first, and the text."""
-
-    role: Literal["system", "user", "assistant"]
-    text: str
-    images: tuple[Any, ...] = ()
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -62,7 +54,8 @@ def control_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
 def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
     """The text of a conversation in Gemma 3's chat format, up to where the model answers.
 
-    An image stands as `<start_of_image>` before its turn's text, without a separator, as Google's processor has it.
+    An image stands as `<start_of_image>` where it stands among its turn's texts, each of which loses the white space
+    at its ends; nothing separates them, as Google's template has it.
 
     Args:
         control: tokens that no message may contain.
@@ -71,11 +64,7 @@ def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
         InputError: roles do not alternate from user to assistant, or a text contains control tokens.
     """
     turns = list(messages)
-    system = ""
-    if turns and turns[0].role == "system":
-        if turns[0].images:
-            raise InputError("an image in a system message", allowed="images in a user's turn")
-        system = turns.pop(0).text + "\n\n"
+    system = _system_text(turns.pop(0), control) + "\n\n" if turns and turns[0].role == "system" else ""
     if (
         not turns
         or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns))
@@ -86,30 +75,42 @@ def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
         )
     text = "<bos>"
     for i, turn in enumerate(turns):
-        check_turn(turn.text, control)
-        content = "<start_of_image>" * len(turn.images) + turn.text.strip()
+        content = _written([part if isinstance(part, Image) else part.strip() for part in turn.parts], control)
         speaker = "model" if turn.role == "assistant" else "user"
         text += f"<start_of_turn>{speaker}\n{system if i == 0 else ''}{content}<end_of_turn>\n"
-    check_turn(system, control)
     return text + "<start_of_turn>model\n"
 
 
+def _system_text(message: Message, control: Sequence[str]) -> str:
+    if message.images:
+        raise InputError("an image in a system message", allowed="images in a user's turn")
+    if len(message.parts) != 1:  # the template reads the first and drops the others
+        raise InputError(f"a system message of {len(message.parts)} texts", allowed="one text")
+    check_turn(message.text, control)
+    return message.text
+
+
 def plain_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
-    """The text that a model without a chat format continues: <bos>, the images and the text as it is.
+    """The text that a model without a chat format continues: <bos>, then images and text as they are.
 
     Raises:
         InputError: more than one user's message, or a text that contains control tokens.
     """
     if len(messages) != 1 or messages[0].role != "user":
         raise InputError("a conversation with a model that has no chat template", allowed="one text to be continued")
-    check_turn(messages[0].text, control)
-    return "<bos>" + "<start_of_image>" * len(messages[0].images) + messages[0].text
+    return "<bos>" + _written(messages[0].parts, control)
+
+
+def _written(parts: Sequence[str | Image], control: Sequence[str]) -> str:
+    """Parts without separators: no two of them may make a control token together."""
+    check_turn("".join("\n" if isinstance(part, Image) else part for part in parts), control)
+    return "".join(_IMAGE if isinstance(part, Image) else part for part in parts)
 
 
 def expand_images(text: str, image_tokens: int) -> str:
     """Replace every image by its tokens; the line breaks around it belong to the format the model was trained on."""
     run = "\n\n<start_of_image>" + "<image_soft_token>" * image_tokens + "<end_of_image>\n\n"
-    return text.replace("<start_of_image>", run)
+    return text.replace(_IMAGE, run)
 
 
 def encode_chat(tokenizer: Tokenizer, text: str) -> list[int]:

@@ -25,7 +25,7 @@ from edgekit.inputs.samples import Inputs
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.references import References
-from edgekit.runtime.open import Opening
+from edgekit.runtime.opening import Opening
 
 __all__ = ["CONTEXT", "References", "check_inputs", "prove_parts"]
 

@@ -17,13 +17,13 @@ from edgekit.export.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt as prompts_
-from edgekit.inputs.prompt import Message
+from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.references import References, in_a_file, rounded
 from edgekit.runtime.base import MOST_ROWS, Decoder, Divides, Embeddings, Encoder, EncoderSpec, Float, Segment, Tokens
 from edgekit.runtime.compose import ChatModel, ChatSettings
-from edgekit.runtime.open import Opening
+from edgekit.runtime.opening import Opening
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
 BEYOND = 256  # tokens that the long text goes beyond the window
@@ -166,18 +166,18 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Iterator[_Prompt]:
 def _conversations(plan: PartPlan, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
     question, answer, next_question = inputs.text[:600], inputs.text[600:800], inputs.text[800:1400]
     sees = "vision" in plan.family.roles
-    first, second, third = [(image,) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
+    first, second, third = [(Image(image),) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
     alone = (Message("user", long),)
     if plan.checkpoint.chat_template() is None:
-        return alone, (Message("user", question, first),), (Message("user", next_question, second + third),)
+        return alone, (Message("user", *first, question),), (Message("user", *second, *third, next_question),)
     return (
         alone,
-        (Message("user", question, first),),
+        (Message("user", *first, question),),
         (
             Message("system", "You look at phantoms."),
-            Message("user", "What is this?", second),
+            Message("user", *second, "What is this?"),
             Message("assistant", answer),
-            Message("user", f"And this?\n\n{next_question}", third),
+            Message("user", *third, f"And this?\n\n{next_question}"),
         ),
     )
 

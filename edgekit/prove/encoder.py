@@ -18,7 +18,7 @@ from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.references import References, rounded
 from edgekit.runtime.base import Float
-from edgekit.runtime.open import Opening
+from edgekit.runtime.opening import Opening
 
 _TOGETHER = 4  # items that an encoder of small images or texts gets at a time
 _PIXEL_TOLERANCE = 1e-3  # of the normalized range -1 .. 1; one grey level is 8e-3

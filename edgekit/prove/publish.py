@@ -26,7 +26,7 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.cpu import memory
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
-from edgekit.runtime.open import prepare
+from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgekit.runtime.open import open_model
+from edgekit.runtime.opening import open_model
 
 __all__ = ["open_model"]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import InputError, UsageError
-from edgekit.inputs.prompt import Ids, Message
+from edgekit.inputs.message import Message
 
 __all__ = [
     "MOST_ROWS",
@@ -25,8 +25,6 @@ __all__ = [
     "EncoderSpec",
     "Float",
     "Generation",
-    "Ids",
-    "Message",
     "Model",
     "Segment",
     "Tokens",

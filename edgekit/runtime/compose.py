@@ -15,8 +15,9 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError, InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs import prompt
+from edgekit.inputs.message import Image, Message
 from edgekit.metrics import log_softmax
-from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Message, Model, Segment, Tokens
+from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Model, Segment, Tokens
 
 _CACHED_IMAGES = 16
 _TOGETHER = 4
@@ -175,7 +176,7 @@ class ChatModel(Model):
             raise self._lacks("classify")
         names = [label if isinstance(label, str) else label[0] for label in labels]
         question = f"Which of these does the image show: {', '.join(names)}?"
-        rows = [self.score([Message("user", question, (image,))], names) for image in images]
+        rows = [self.score([Message("user", Image(image), question)], names) for image in images]
         return np.stack([np.exp(log_softmax(row)) for row in rows]).astype(np.float32)
 
     def close(self) -> None:

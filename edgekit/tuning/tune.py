@@ -32,7 +32,7 @@ from edgekit.runtime import backends as onnx_encoder
 from edgekit.runtime import tuning_results as choice
 from edgekit.runtime.backends import ROWS, Runtime
 from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.open import Opening, prepare
+from edgekit.runtime.opening import Opening, prepare
 from edgekit.runtime.tuning_results import Choice, DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
 from edgekit.tuning import measure
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgekit.bench.datasets import SOURCES, Dataset
+from edgekit.bench import worker
+from edgekit.bench.cells import Cell, Outcome, complete
+from edgekit.bench.datasets import Dataset, Sample, source
+from edgekit.bench.execute import Report
+from edgekit.errors import EdgekitError
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.inputs.message import Message
 from edgekit.runtime.base import Embeddings, Float, Generation, Model, Segment, Tokens
@@ -20,13 +25,12 @@ VOCABULARY = 40
 def dataset(n: int, size: int = 8) -> Dataset:
     """Phantoms' labels on images that carry their label in the first pixel and their number in the second."""
     labels = in_modality(PHANTOM)
-    images = []
+    samples = []
     for i in range(n):
         image = np.zeros((size, size), np.uint8)
         image[0, :2] = i % len(labels), i
-        images.append(image)
-    truth = tuple(labels[i % len(labels)].name for i in range(n))
-    return Dataset(SOURCES["phantoms"], tuple(images), truth, labels)
+        samples.append(Sample(labels[i % len(labels)].name, str(i), image))
+    return Dataset(source("phantoms"), tuple(samples))
 
 
 class StubDecoder:
@@ -98,7 +102,7 @@ class StubChat(ChatModel):
         wrong = self.wrong_every and int(image[0, 1]) % self.wrong_every == 0
         label = labels[(int(image[0, 0]) + bool(wrong)) % len(labels)]
         question = messages[-1].text
-        asked = next((one for one in labels if one.question == question), None)
+        asked = next((label for label in labels if label.question == question), None)
         text = label.name if asked is None else ("yes" if label == asked else "no")
         answer = f"{self.prefix}{text}."
         yield answer
@@ -130,3 +134,28 @@ class StubEmbedder(Model):
     def _label(self, image: Any) -> int:
         wrong = self.wrong_every and int(image[0, 1]) % self.wrong_every == 0
         return (int(image[0, 0]) + bool(wrong)) % 8
+
+
+class InProcess:
+    """Runs cells here and remembers them."""
+
+    def __init__(self) -> None:
+        self.cells: list[Cell] = []
+        self.alone: list[bool] = []
+        self.stopped = False
+
+    def run(self, cells: Sequence[Cell], report: Report, *, alone: bool = False) -> None:
+        for cell in cells:
+            self.cells.append(cell)
+            self.alone.append(alone)
+            for outcome in complete(cell, self._outcomes(cell)):
+                report(cell, outcome)
+
+    def _outcomes(self, cell: Cell) -> Iterator[Outcome]:
+        if cell.model.level == "crash":
+            raise EdgekitError("the worker process ended with SIGSEGV: boom")
+        for result in worker.work(json.loads(json.dumps(cell.job()))):
+            yield Outcome(**json.loads(json.dumps(result)))
+
+    def stop(self) -> None:
+        self.stopped = True

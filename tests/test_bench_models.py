@@ -4,34 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from bench_stubs import VOCABULARY, StubChat, StubEmbedder, dataset
 
-from edgekit.bench import accuracy, fidelity, latency
-from edgekit.bench.tasks import AnswerTask, DecoderFidelityTask, EncoderFidelityTask, LabelsTask, LatencyTask, task
+from edgekit.bench.kinds.base import RunContext
+from edgekit.bench.kinds.decoder_fidelity import DecoderFidelityTask, LogitDistance
+from edgekit.bench.predictions import Predictions
+from edgekit.bench.tasks import task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.runtime.base import Model
 
 FINDING, YES_NO, LABELS = task("finding-phantom"), task("yesno-phantom"), task("labels-phantom")
 DECODER, ENCODER, LATENCY = task("fidelity-decoder"), task("fidelity-encoder"), task("latency")
-assert isinstance(FINDING, AnswerTask)
-assert isinstance(YES_NO, AnswerTask)
-assert isinstance(LABELS, LabelsTask)
 assert isinstance(DECODER, DecoderFidelityTask)
-assert isinstance(ENCODER, EncoderFidelityTask)
-assert isinstance(LATENCY, LatencyTask)
 
 
-def _right(found: accuracy.Predictions) -> int:
-    return sum(t == p for t, p in zip(found.truth, found.predicted, strict=True))
+def _predict(model: Model, asked: Any, n: int) -> Predictions:
+    return Predictions(**asked.run(model, dataset(n), RunContext(load_s=1.5)))
 
 
 def test_answers_are_parsed_and_counted() -> None:
-    found = accuracy.answer(StubChat(wrong_every=4), FINDING, dataset(40))
-    assert _right(found) == 30
+    found = _predict(StubChat(wrong_every=4), FINDING, 40)
+    assert found.right.sum() == 30
     assert found.answers[1] == "The finding: nodule."
     assert found.truncated == 0
 
@@ -42,19 +41,19 @@ def test_an_answer_that_names_nothing_is_wrong() -> None:
             *_, last = super().generate(messages, max_tokens=max_tokens)
             yield type(last)("I cannot say", 10, 5, False, 0.1, 0.1)
 
-    found = accuracy.answer(Mute(), FINDING, dataset(5))
+    found = _predict(Mute(), FINDING, 5)
     assert found.predicted == (None,) * 5
-    assert _right(found) == 0
+    assert not found.right.any()
 
 
 def test_truncated_answers_are_counted() -> None:
     short = FINDING.model_copy(update={"max_tokens": 3})
-    assert accuracy.answer(StubChat(), short, dataset(5)).truncated == 5
+    assert _predict(StubChat(), short, 5).truncated == 5
 
 
 def test_yes_no_questions_are_balanced_and_answerable() -> None:
-    found = accuracy.answer(StubChat(prefix=""), YES_NO, dataset(80))
-    assert _right(found) == 80
+    found = _predict(StubChat(prefix=""), YES_NO, 80)
+    assert found.right.all()
     assert found.truth.count("yes") == 40
     labels = [label.name for label in in_modality(PHANTOM)]
     yes_by_label = dict.fromkeys(labels, 0)
@@ -69,28 +68,29 @@ def test_always_yes_is_right_half_of_the_time() -> None:
             *_, last = super().generate(messages, max_tokens=max_tokens)
             yield type(last)("Yes!", 10, 5, False, 0.1, 0.1)
 
-    assert _right(accuracy.answer(Yes(), YES_NO, dataset(80))) == 40
+    assert _predict(Yes(), YES_NO, 80).right.sum() == 40
 
 
 def test_classification_takes_every_label_with_its_prompts() -> None:
     model = StubEmbedder(wrong_every=5)
-    found = accuracy.classify(model, LABELS, dataset(40))
-    assert _right(found) == 32
+    found = _predict(model, LABELS, 40)
+    assert found.right.sum() == 32
     assert [count for count, _ in model.batches] == [16, 16, 8]
     assert "a phantom showing a nodule" in model.batches[0][1][1]
 
 
-def _measure(model: StubChat, work: Path) -> fidelity.LogitDistance:
-    return fidelity.decoder(model, DECODER, dataset(6), work, "key")
+def _measure(model: Model, work: Path, *, leaves: bool = False) -> LogitDistance:
+    return LogitDistance(**DECODER.run(model, dataset(6), RunContext(0, work / "key", leaves)))
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Path:
-    fidelity.record_decoder(StubChat(), DECODER, dataset(6), tmp_path, "key")
+    """A folder in which full precision has left its logits."""
+    _measure(StubChat(), tmp_path, leaves=True)
     return tmp_path
 
 
-def test_the_reference_has_no_distance_from_itself(recorded: Path) -> None:
+def test_full_precision_has_no_distance_from_itself(recorded: Path) -> None:
     found = _measure(StubChat(), recorded)
     assert max(found.kl) == 0
     assert all(found.agrees)
@@ -104,7 +104,7 @@ def test_positions_are_those_after_images_and_of_the_text(recorded: Path) -> Non
     assert sum(found.after_image) == sum(len(DECODER.prompt) + len(answer) for answer in answers)
     assert len(found.kl) - sum(found.after_image) == DECODER.text_positions
     assert (recorded / "key.f32").stat().st_size == 4 * VOCABULARY * len(found.kl)
-    assert len(set(found.cluster)) == 6 + DECODER.text_positions // 64
+    assert len(set(found.groups)) == 6 + DECODER.text_positions // 64
 
 
 def test_damage_is_measured_at_every_position(recorded: Path) -> None:
@@ -130,16 +130,16 @@ def test_another_prompt_is_refused(recorded: Path) -> None:
         _measure(Other(), recorded)
 
 
-def test_without_the_reference_there_is_a_reason(tmp_path: Path) -> None:
+def test_without_full_precision_there_is_a_reason(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the reference left no logits"):
         _measure(StubChat(), tmp_path)
     with pytest.raises(UsageError, match="the reference left no embeddings"):
-        fidelity.encoder(StubEmbedder(), ENCODER, dataset(6), tmp_path, "key")
+        ENCODER.run(StubEmbedder(), dataset(6), RunContext(0, tmp_path / "key"))
     with pytest.raises(UsageError, match="has no decoder"):
-        fidelity.record_decoder(StubEmbedder(), DECODER, dataset(6), tmp_path, "key")
+        _measure(StubEmbedder(), tmp_path)
 
 
-def test_an_interrupted_reference_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
+def test_interrupted_full_precision_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
     class Interrupted(StubChat):
         def segments(self, messages, answer=None):  # type: ignore[no-untyped-def]
             if not messages[0].images:
@@ -147,8 +147,8 @@ def test_an_interrupted_reference_is_not_taken_for_a_finished_one(tmp_path: Path
             return super().segments(messages, answer)
 
     with pytest.raises(KeyboardInterrupt):
-        fidelity.record_decoder(Interrupted(), DECODER, dataset(6), tmp_path, "key")
-    fidelity.record_decoder(StubChat(), DECODER, dataset(6), tmp_path, "key")
+        _measure(Interrupted(), tmp_path, leaves=True)
+    _measure(StubChat(), tmp_path, leaves=True)
     assert max(_measure(StubChat(), tmp_path).kl) == 0
 
 
@@ -156,16 +156,16 @@ def test_an_interrupted_reference_is_not_taken_for_a_finished_one(tmp_path: Path
     ("kind", "shapes"), [(StubEmbedder, {"image": (20,), "text": (16,)}), (StubChat, {"image": (20, 4)})]
 )
 def test_embeddings_are_compared_one_by_one(tmp_path: Path, kind: type, shapes: dict[str, tuple[int, ...]]) -> None:
-    fidelity.record_encoder(kind(), ENCODER, dataset(20), tmp_path, "key")
-    same = fidelity.encoder(kind(), ENCODER, dataset(20), tmp_path, "key")
+    store = tmp_path / "key"
+    same = ENCODER.run(kind(), dataset(20), RunContext(0, store, leaves=True))["cosines"]
     assert {name: np.shape(values) for name, values in same.items()} == shapes
     assert np.min(same["image"]) == pytest.approx(1, abs=1e-6)
-    noisy = fidelity.encoder(kind(noise=0.3), ENCODER, dataset(20), tmp_path, "key")
+    noisy = ENCODER.run(kind(noise=0.3), dataset(20), RunContext(0, store))["cosines"]
     assert np.mean(noisy["image"]) < 0.99 or np.min(noisy["image"]) < 0.999
 
 
 def test_latency_of_a_chat_model() -> None:
-    figures = latency.measure(StubChat(), LATENCY, dataset(4), load_s=1.5)
+    figures = LATENCY.run(StubChat(), dataset(4), RunContext(load_s=1.5))
     assert figures["load_s"] == 1.5
     assert figures["first_token_ms"] == figures["first_token_cold_ms"] == 250
     assert figures["decode_tokens_per_s"] > 10
@@ -174,7 +174,7 @@ def test_latency_of_a_chat_model() -> None:
 
 
 def test_latency_of_an_embedding_model() -> None:
-    figures = latency.measure(StubEmbedder(), LATENCY, dataset(4), load_s=1.5)
+    figures = LATENCY.run(StubEmbedder(), dataset(4), RunContext(load_s=1.5))
     assert {"load_s", "image_encode_ms", "text_encode_ms", "peak_memory_bytes"} == set(figures)
 
 
@@ -187,7 +187,7 @@ def test_latency_uses_new_images_for_encoding() -> None:
             return super().encode_images(images)
 
     data = dataset(4)
-    latency.measure(Watched(), LATENCY, data, load_s=1.5)
+    LATENCY.run(Watched(), data, RunContext(load_s=1.5))
     assert len(set(seen)) == 4
     assert not {image.tobytes() for image in data.images[1:]} & set(seen)
 

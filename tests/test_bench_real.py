@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.bench import bench, runner, write
+from edgekit.bench import Sweep, bench, write
 from edgekit.bench.controls import LADDER
 from edgekit.bench.results import Results
 
@@ -26,13 +26,13 @@ def _short(folder: Path, *names: str) -> list[str]:
 
 def _figures(results: Results, row: str) -> set[str]:
     (record,) = [record for record in results.records if record.row == row]
-    return {name for one in record.measurements for name in one.metrics}
+    return {name for measured in record.measurements for name in measured.metrics}
 
 
 def test_chat_model(medgemma_artifact: Path, medgemma_source: Path, tmp_path: Path) -> None:
     tasks = _short(tmp_path, "finding-phantom", "fidelity-decoder", "fidelity-encoder", "latency")
-    results = bench([medgemma_artifact], levels=["Q4_0"], reference=[medgemma_source], tasks=tasks, rounds=1,
-                    controls=False, progress=False)  # fmt: skip
+    sweep = Sweep([medgemma_artifact], ["Q4_0"], [medgemma_source], tasks, rounds=1, controls=())
+    results = bench(sweep, progress=False)
     assert results.errors == ()
     times = {"load_s", "first_token_ms", "decode_tokens_per_s", "image_encode_ms", "peak_memory_bytes"}
     assert _figures(results, "Q4_0") >= times | {"accuracy", "kl", "kl_after_image", "top1", "cosine_image"}
@@ -48,12 +48,12 @@ def test_chat_model(medgemma_artifact: Path, medgemma_source: Path, tmp_path: Pa
 
 
 def test_embedding_model_with_its_control(
-    medsiglip_artifact: Path, medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    medsiglip_artifact: Path, medsiglip_source: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(runner, "LADDER", LADDER[-1:])  # each rung is a process that loads torch
     tasks = _short(tmp_path, "labels-phantom", "fidelity-encoder")
-    results = bench([medsiglip_artifact], levels=["fp32"], reference=[medsiglip_source], tasks=tasks, rounds=1,
-                    progress=False)  # fmt: skip
+    ladder = LADDER[-1:]  # each rung is a process that loads torch
+    sweep = Sweep([medsiglip_artifact], ["fp32"], [medsiglip_source], tasks, rounds=1, controls=ladder)
+    results = bench(sweep, progress=False)
     assert results.errors == ()
     assert _figures(results, "fp32") >= {"accuracy", "cosine_image", "cosine_text"}
     reference, fp32, control = results.records

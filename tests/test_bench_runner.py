@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import time
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from bench_stubs import StubChat, StubEmbedder, dataset
+from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 
 from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
-from edgekit.bench import cells, datasets, markdown, runner, worker
-from edgekit.bench.cells import Cell, Opening, Outcome, Processes
+from edgekit.bench import Sweep, datasets, markdown, runner, worker
+from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
+from edgekit.bench.execute.local import Local
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
-from edgekit.bench.rows import Row, Subject
+from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.runtime.base import Model
 
@@ -30,41 +27,21 @@ MANIFEST = Manifest(
     variants={"good": {}}, default="good", gates=Gates(),
     preprocessing=Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
 )  # fmt: skip
-OPENERS: dict[str, Callable[[Opening], Model]] = {
-    "generate": lambda o: StubChat(wrong_every=_wrong(o), noise=0 if o.level is None and o.bits is None else 0.5),
-    "embed_image": lambda o: StubEmbedder(wrong_every=_wrong(o)),
+OPENERS: dict[str, Callable[[ModelRef], Model]] = {
+    "generate": lambda ref: StubChat(wrong_every=_wrong(ref), noise=0 if ref.is_full_precision else 0.5),
+    "embed_image": lambda ref: StubEmbedder(wrong_every=_wrong(ref)),
 }
 
 
-def _wrong(opening: Opening) -> int:
+def _wrong(ref: ModelRef) -> int:
     """3 bits spoil nothing, 2 with a scale a row every third item; the level `bad` every second."""
-    return {"bad": 2}.get(opening.level or "", 3 if opening.bits == 2 and opening.scale == "row" else 0)
-
-
-class InProcess:
-    """Runs cells here and remembers them."""
-
-    def __init__(self) -> None:
-        self.cells: list[Cell] = []
-        self.stopped = False
-
-    def run(self, cell: Cell) -> Iterator[Outcome]:
-        self.cells.append(cell)
-        if cell.opening.level == "crash":
-            raise EdgekitError("the worker process ended with SIGSEGV: boom")
-        done: list[Outcome] = []
-        worker.run(Cell.from_json(cell.to_json()), done.append)
-        yield from (Outcome(**json.loads(json.dumps(outcome.__dict__))) for outcome in done)
-
-    def stop(self) -> None:
-        self.stopped = True
+    coarse = ref.control is not None and (ref.control.bits, ref.control.scale) == (2, "row")
+    return {"bad": 2}.get(ref.level or "", 3 if coarse else 0)
 
 
 @pytest.fixture
-def processes(monkeypatch: pytest.MonkeyPatch) -> InProcess:
-    made = InProcess()
-    monkeypatch.setattr(runner, "Processes", lambda: made)
-    return made
+def executor() -> InProcess:
+    return InProcess()
 
 
 def _tasks(folder: Path, *names: str) -> list[str]:
@@ -82,28 +59,30 @@ def _tasks(folder: Path, *names: str) -> list[str]:
 def _subject(
     monkeypatch: pytest.MonkeyPatch, ability: str = "generate", *, source: bool = True, levels: str = "good bad"
 ) -> None:
-    reference = [Row("reference", "reference", Opening("reference", "ref"), "ref")] if source else []
-    variants = [Row(name, "variant", Opening("artifact", "dir", name), name, name) for name in levels.split()]
+    original = [TableRow("reference", "reference", ModelRef("ref"), "ref")] if source else []
+    variants = [TableRow(name, "variant", ModelRef("dir", name), name, name) for name in levels.split()]
     family = {"generate": "medgemma", "embed_image": "medsiglip"}[ability]
     manifest = MANIFEST.model_copy(update={"family": family})
     checkpoint = Path("ref") if source else None
-    subject = Subject(Path("dir"), manifest, checkpoint, frozenset({ability}), (*reference, *variants), 10)
+    subject = Subject(Path("dir"), manifest, checkpoint, frozenset({ability}), (*original, *variants), 10)
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
     monkeypatch.setattr(worker, "open_row", OPENERS[ability])
     monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
 
 
-def _bench(tmp_path: Path, *names: str, **options: Any) -> Results:
-    return runner.bench([Path("dir")], tasks=_tasks(tmp_path, *names), progress=False, **{"rounds": 1, **options})
+def _bench(tmp_path: Path, executor: InProcess, *names: str, work: Path | None = None, rounds: int = 1) -> Results:
+    sweep = Sweep([Path("dir")], tasks=_tasks(tmp_path, *names), rounds=rounds)
+    return runner.bench(sweep, work=work, progress=False, executor=executor)
 
 
 def _rows(results: Results) -> dict[str, Record]:
     return {record.row: record for record in results.records}
 
 
-def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess) -> None:
+def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess) -> None:
     _subject(monkeypatch)
-    results = _bench(tmp_path, "finding-phantom", "yesno-phantom", "fidelity-decoder", "fidelity-encoder", "latency")
+    names = ("finding-phantom", "yesno-phantom", "fidelity-decoder", "fidelity-encoder", "latency")
+    results = _bench(tmp_path, executor, *names)
     rows = _rows(results)
     assert list(rows) == ["reference", "good", "bad", "control: decoder at 2 bits, one scale a row"]
     finding = rows["bad"].of("finding-phantom")
@@ -124,21 +103,21 @@ def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_control_without_effect_is_tried_at_fewer_bits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch)
-    results = _bench(tmp_path, "finding-phantom")
-    assert [cell.opening.bits for cell in processes.cells if cell.opening.bits] == [3, 2]
+    results = _bench(tmp_path, executor, "finding-phantom")
+    assert [cell.model.control.bits for cell in executor.cells if cell.model.control] == [3, 2]
     assert results.shows_damage
     assert "Stub model: a control at 3 bits, one scale a row showed no drop in accuracy" in results.notes
 
 
 def test_a_table_that_cannot_show_damage_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch)
-    monkeypatch.setattr(worker, "open_row", lambda opening: StubChat())
-    results = _bench(tmp_path, "finding-phantom")
+    monkeypatch.setattr(worker, "open_row", lambda ref: StubChat())
+    results = _bench(tmp_path, executor, "finding-phantom")
     assert not results.shows_damage
     assert not controls_show_damage(results.records)
     assert markdown(results).startswith(
@@ -147,128 +126,133 @@ def test_a_table_that_cannot_show_damage_says_so(
 
 
 def test_latency_rounds_are_interleaved_and_controls_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch)
-    results = _bench(tmp_path, "latency", rounds=3)
-    assert [cell.opening.level for cell in processes.cells] == [None, "good", "bad"] * 3
-    assert all(cell.core is None for cell in processes.cells)
+    results = _bench(tmp_path, executor, "latency", rounds=3)
+    assert [cell.model.level for cell in executor.cells] == [None, "good", "bad"] * 3
+    assert all(executor.alone)
     first = _rows(results)["good"].metric("first_token_ms")
     assert first is not None
     assert (first.value, first.n) == (250, 3)
 
 
 def test_embedding_models_get_label_tasks_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch, "embed_image")
-    results = _bench(tmp_path, "labels-phantom", "fidelity-encoder")
+    results = _bench(tmp_path, executor, "labels-phantom", "fidelity-encoder")
     assert [m.task for m in results.records[0].measurements] == ["labels-phantom", "fidelity-encoder"]
     assert list(_rows(results))[-1] == "control: image encoder at 2 bits, one scale a row"
     with pytest.raises(UsageError, match="task finding-phantom: none of these models can generate about images"):
-        _bench(tmp_path, "finding-phantom")
+        _bench(tmp_path, executor, "finding-phantom")
 
 
-def test_without_a_reference_nothing_is_compared(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+def test_without_full_precision_nothing_is_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch, source=False)
-    results = _bench(tmp_path, "finding-phantom")
+    results = _bench(tmp_path, executor, "finding-phantom")
     assert list(_rows(results)) == ["good", "bad"]
     assert all(m.paired is None for record in results.records for m in record.measurements)
     assert "nothing is compared with full precision" in results.notes[0]
     with pytest.raises(UsageError, match="fidelity-decoder compares with full precision, and the checkpoint"):
-        _bench(tmp_path, "fidelity-decoder")
+        _bench(tmp_path, executor, "fidelity-decoder")
 
 
 def test_a_crash_takes_no_other_row_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch, levels="good crash")
-    results = _bench(tmp_path, "finding-phantom", "latency")
+    results = _bench(tmp_path, executor, "finding-phantom", "latency")
     assert len(results.errors) == 2
     assert results.errors[0] == "Stub model, crash, finding-phantom: the worker process ended with SIGSEGV: boom"
     assert _rows(results)["good"].metric("accuracy") is not None
     assert "not measured: Stub model, crash" in markdown(results)
 
 
-def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess) -> None:
+def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess) -> None:
     _subject(monkeypatch)
     work = tmp_path / "work"
-    first = _bench(tmp_path, "finding-phantom", "fidelity-decoder", work=work)
-    count = len(processes.cells)
+    first = _bench(tmp_path, executor, "finding-phantom", "fidelity-decoder", work=work)
+    count = len(executor.cells)
     with (work / "cells.jsonl").open("a") as stream:
         stream.write('{"key": "cut sho')
-    second = _bench(tmp_path, "finding-phantom", "fidelity-decoder", work=work)
-    assert [cell.records_reference for cell in processes.cells[count:]] == [True]
+    second = _bench(tmp_path, executor, "finding-phantom", "fidelity-decoder", work=work)
+    assert [cell.leaves for cell in executor.cells[count:]] == [True]
     assert [r.measurements[0].metrics for r in first.records] == [r.measurements[0].metrics for r in second.records]
 
 
-def test_the_reference_caches_of_other_code_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess
+def test_full_precisions_results_of_other_code_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
 ) -> None:
     _subject(monkeypatch)
     stale = tmp_path / "work" / "reference" / "0123.f32"
     stale.parent.mkdir(parents=True)
     stale.write_bytes(b"old")
-    _bench(tmp_path, "fidelity-decoder", work=tmp_path / "work")
+    _bench(tmp_path, executor, "fidelity-decoder", work=tmp_path / "work")
     assert not stale.exists()
     assert len(list(stale.parent.glob("*.f32"))) == 1
 
 
-def test_an_interrupt_stops_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processes: InProcess) -> None:
+def test_an_interrupt_stops_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess) -> None:
     _subject(monkeypatch)
 
-    def interrupt(opening: Opening) -> Model:
+    def interrupt(ref: ModelRef) -> Model:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(worker, "open_row", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        _bench(tmp_path, "finding-phantom")
-    assert processes.stopped
+        _bench(tmp_path, executor, "finding-phantom")
+    assert executor.stopped
 
 
 def test_wrong_use() -> None:
     with pytest.raises(UsageError, match="0 rounds"):
-        runner.bench([Path("x")], rounds=0)
+        runner.bench(Sweep([Path("x")], rounds=0))
     with pytest.raises(UsageError, match="no artifact to measure"):
-        runner.bench([])
+        runner.bench(Sweep([]))
 
 
-def _cell(tmp_path: Path) -> Cell:
-    return Cell(Opening("artifact", str(tmp_path / "nothing")), (({"name": "x"}, None),), str(tmp_path))
+def test_cells_survive_json() -> None:
+    control = ModelRef("folder", control=Control("decoder", 2, "row"))
+    for model in (ModelRef("folder", "Q4_0"), ModelRef("folder"), control):
+        cell = Cell("row", model, (CellTask({"name": "x"}, "key"), CellTask({"name": "y"})), 5, "work", "data", True, 1)
+        assert Cell.of(json.loads(json.dumps(cell.job()))) == cell
+    assert [ModelRef("f").is_full_precision, control.is_full_precision] == [True, False]
 
 
-def test_a_real_worker_says_why_it_cannot_open_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _cells(tmp_path: Path, n: int = 1) -> list[Cell]:
+    model = ModelRef(str(tmp_path / "nothing"), "Q4_0")
+    tasks = (CellTask({"name": "x"}), CellTask({"name": "y"}))
+    return [Cell(str(i), model, tasks, 10, str(tmp_path)) for i in range(n)]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_real_worker_says_why_it_cannot_open_a_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
     (tmp_path / "numpy.py").write_text("raise SystemExit('the current directory was imported')")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(EdgekitError, match=r"the worker process ended with exit code 1: .*nothing: no such folder"):
-        list(Processes().run(_cell(tmp_path)))
+    came: list[tuple[str, Outcome]] = []
+    Local().run(_cells(tmp_path, 2), lambda cell, outcome: came.append((cell.row, outcome)), alone=alone)
+    assert sorted((row, outcome.task) for row, outcome in came) == [("0", "x"), ("0", "y"), ("1", "x"), ("1", "y")]
+    for _, outcome in came:
+        assert re.search(r"the worker process ended with exit code 1: .*nothing: no such folder", str(outcome.error))
 
 
-def _sleeper(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """A worker that runs this code in place of its own."""
-    start = subprocess.Popen
+def test_what_a_dying_worker_does_not_finish_is_an_error(tmp_path: Path) -> None:
+    def dying() -> Iterator[Outcome]:
+        yield Outcome("x", 1, 0.5)
+        raise EdgekitError("SIGSEGV")
 
-    def popen(command: list[str], **options: Any) -> Any:
-        return start([sys.executable, "-c", code], **options)
-
-    monkeypatch.setattr(cells.subprocess, "Popen", popen)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_a_worker_that_dies_by_a_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _sleeper(monkeypatch, "import os, sys; print('last words', file=sys.stderr, flush=True); os.kill(os.getpid(), 11)")
-    with pytest.raises(EdgekitError, match="ended with SIGSEGV: last words"):
-        list(Processes().run(_cell(tmp_path)))
+    (cell,) = _cells(tmp_path)
+    assert list(complete(cell, dying())) == [Outcome("x", 1, 0.5), Outcome("y", None, 0.0, "SIGSEGV")]
+    assert [outcome.error for outcome in complete(cell, ())] == ["it was not finished"] * 2
 
 
-def test_a_worker_is_ended_when_nobody_waits_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = json.dumps({"task": "x", "result": 1, "seconds": 0.5})
-    _sleeper(monkeypatch, f"import time; print('''{line}''', flush=True); time.sleep(60)")
-    processes, started = Processes(), time.perf_counter()
-    outcomes = processes.run(_cell(tmp_path))
-    assert next(outcomes).result == 1
-    outcomes.close()  # type: ignore[attr-defined]
-    assert time.perf_counter() - started < 30
-    assert not processes._running
+def test_a_stopped_executor_starts_nothing(tmp_path: Path) -> None:
+    executor, came = Local(), []
+    executor.stop()
+    executor.run(_cells(tmp_path), lambda cell, outcome: came.append(outcome.error), alone=True)
+    assert came == ["it was not finished"] * 2

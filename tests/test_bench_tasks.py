@@ -14,7 +14,10 @@ from PIL import Image
 
 from edgekit.artifacts import find
 from edgekit.bench import datasets
-from edgekit.bench.tasks import PARSERS, AnswerTask, parse, task
+from edgekit.bench.answers import AnswerTask
+from edgekit.bench.datasets.radiology import RADIOLOGY
+from edgekit.bench.parsers import PARSERS
+from edgekit.bench.tasks import parse, task
 from edgekit.errors import EdgekitError, InputError, UsageError
 
 GOOD: dict[str, Any] = {
@@ -83,13 +86,13 @@ def test_every_word_of_a_task_is_in_its_identity() -> None:
     ],
 )
 def test_parsers(parser: str, answer: str, expected: str | None) -> None:
-    assert PARSERS[parser][1](answer, ("nodule", "pleural effusion")) == expected
+    assert PARSERS[parser].parse(answer, ("nodule", "pleural effusion")) == expected
 
 
 def test_phantoms_are_reproducible_and_need_no_data() -> None:
     first, second, other = (datasets.load("phantoms", 16, seed, None) for seed in (7, 7, 8))
     assert first.sha256 == second.sha256 != other.sha256
-    assert len(set(first.truth)) == 8
+    assert len({sample.truth for sample in first.samples}) == 8
     assert first.images[0].dtype == np.uint8
 
 
@@ -99,7 +102,7 @@ def archive(tmp_path: Path) -> Path:
     rows = [(f"x{i}.jpg", "chest x-ray", ("normal", "viral pneumonia")[i % 2], f"p{i % 20}", "test") for i in range(60)]
     rows += [(f"t{i}.jpg", "chest x-ray", "normal", f"q{i}", "train") for i in range(5)]
     rows += [(f"m{i}.jpg", "brain mri", "glioma", "", "test") for i in range(6)]
-    with zipfile.ZipFile(tmp_path / datasets.RADIOLOGY, "w") as out:
+    with zipfile.ZipFile(tmp_path / RADIOLOGY, "w") as out:
         table = io.StringIO()
         csv.writer(table).writerows([("file", "modality", "label", "patient", "split"), *rows])
         out.writestr("index.csv", table.getvalue())
@@ -116,18 +119,18 @@ def test_real_images_are_one_a_patient_of_the_test_split(archive: Path) -> None:
     patients = {round(float(image.mean())) % 20 for image in loaded.images}
     assert len(patients) == 20
     assert max(image.mean() for image in loaded.images) < 60  # none of the training images, which are brighter
-    assert datasets.load("brain-mri", 100, 0, archive).truth == ("glioma",) * 6
+    assert [sample.truth for sample in datasets.load("brain-mri", 100, 0, archive).samples] == ["glioma"] * 6
     assert len(datasets.load("chest-xray", 7, 0, archive).images) == 7
 
 
 def test_every_source_states_licence_and_citation() -> None:
-    for source in datasets.SOURCES.values():
+    for source in datasets.sources().values():
         assert source.license
         assert source.citation
         assert source.note
-    assert datasets.SOURCES["chest-xray"].license == "CC BY 4.0"
-    assert "Kermany" in datasets.SOURCES["chest-xray"].citation
-    assert "split by image, not by patient" in datasets.SOURCES["brain-mri"].note
+    assert datasets.sources()["chest-xray"].license == "CC BY 4.0"
+    assert "Kermany" in datasets.sources()["chest-xray"].citation
+    assert "split by image, not by patient" in datasets.sources()["brain-mri"].note
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
@@ -154,6 +157,6 @@ def _damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["no zip", "truncated", "no index", "missing image", "no image"])
 def test_damaged_data(archive: Path, how: str) -> None:
-    _damage(archive / datasets.RADIOLOGY, how)
+    _damage(archive / RADIOLOGY, how)
     with pytest.raises(EdgekitError, match=r"radiology-160\.zip: (damaged or not|a\.jpg is no image)"):
         datasets.load("brain-mri", 5, 0, archive)

@@ -50,7 +50,7 @@ def test_values_that_are_not_finite_are_shown(bad: float) -> None:
 
 
 def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match=r"\(2, 4\) against a reference of shape \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"\(2, 4\) against full precision's of shape \(2, 5\)"):
         metrics.kl_divergence(np.zeros((2, 5)), np.zeros((2, 4)))
 
 
@@ -87,7 +87,7 @@ def test_mean_interval_has_the_width_of_the_normal_one_and_is_seeded() -> None:
     assert metrics.mean_interval(values) == interval
 
 
-def test_clusters_are_resampled_whole() -> None:
+def test_groups_are_resampled_whole() -> None:
     """Ten copies of each of 30 values know no more than the 30 values."""
     values = np.random.default_rng(5).normal(0, 1, 30)
     copies, group = np.repeat(values, 10), np.repeat(np.arange(30), 10)
@@ -148,6 +148,53 @@ def test_balanced_accuracy_agrees_with_scikit_learn() -> None:
     assert mine.low < mine.value < mine.high
     unparsed: list[str | None] = [None, *predicted[1:]]
     assert metrics.balanced_accuracy(truth, unparsed).value <= mine.value
+
+
+def _grouped(seed: int = 0) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Rights, others' rights and truths of 40 groups whose five items are alike."""
+    generator = np.random.default_rng(seed)
+    a, b = (np.repeat(generator.random(40) < share, 5).astype(float) for share in (0.8, 0.6))
+    return a, b, ["x" if i % 5 < 2 else "y" for i in range(200)]
+
+
+def test_groups_of_one_item_change_no_interval() -> None:
+    a, b, truth = _grouped()
+    groups = np.arange(200)
+    predicted = [t if right else None for t, right in zip(truth, a, strict=True)]
+    assert metrics.share_interval(a, groups) == metrics.share_interval(a) == metrics.wilson_interval(int(a.sum()), 200)
+    assert metrics.paired_interval(a, b, groups=groups) == metrics.paired_interval(a, b)
+    assert metrics.balanced_accuracy(truth, predicted, groups) == metrics.balanced_accuracy(truth, predicted)
+
+
+def test_groups_of_several_items_know_less() -> None:
+    a, b, truth = _grouped()
+    groups = np.repeat(np.arange(40), 5)
+    predicted = [t if right else None for t, right in zip(truth, a, strict=True)]
+    pairs = [
+        (metrics.share_interval(a, groups), metrics.share_interval(a)),
+        (metrics.paired_interval(a, b, groups=groups), metrics.paired_interval(a, b)),
+        (metrics.balanced_accuracy(truth, predicted, groups), metrics.balanced_accuracy(truth, predicted)),
+    ]
+    for grouped, naive in pairs:
+        assert grouped.value == naive.value
+        assert grouped.n == naive.n == 200
+        assert grouped.high - grouped.low > 1.5 * (naive.high - naive.low)  # five alike items: sqrt(5) as wide
+
+
+def test_groups_that_are_all_alike_still_have_an_interval() -> None:
+    groups = np.repeat(np.arange(10), 3)
+    share = metrics.share_interval(np.ones(30), groups)
+    assert (share.value, share.low, share.n) == (1, metrics.wilson_interval(10, 10).low, 30)
+    change = metrics.paired_interval(np.ones(30), np.ones(30), groups=groups)
+    tenth = metrics.paired_interval(np.ones(10), np.ones(10))
+    assert (change.value, change.low, change.high, change.n) == (0, tenth.low, tenth.high, 30)
+
+
+def test_a_class_that_a_resample_lacks_is_left_out() -> None:
+    truth, predicted = ["x"] * 6 + ["y"] * 2, ["x"] * 4 + ["y"] * 4
+    interval = metrics.balanced_accuracy(truth, predicted, [0, 0, 1, 1, 2, 2, 3, 3])
+    assert interval.value == pytest.approx((4 / 6 + 1) / 2)
+    assert 0 <= interval.low < interval.value < interval.high <= 1
 
 
 @pytest.mark.parametrize(

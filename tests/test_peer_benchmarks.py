@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import sys
 from pathlib import Path
@@ -61,6 +62,15 @@ def test_a_towers_arithmetic(peers: Any) -> None:
     from edgekit.families import FAMILIES
 
     tower = FAMILIES["medgemma"].parse(dict(recipe("medgemma-4b").config)).vision_config
-    flop = peers("encoder_sections")._flop(tower)
+    flop = peers("encoder_sections").flop(tower)
     assert flop["attention"] / 1e12 == pytest.approx(2.09, abs=0.01)
     assert sum(flop.values()) / 1e12 == pytest.approx(5.5, abs=0.05)
+
+
+@pytest.mark.parametrize("path", sorted(PEERS.glob("*.py")), ids=lambda path: path.stem)
+def test_what_the_peers_import_from_edgekit_exists(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "edgekit":
+            module = importlib.import_module(str(node.module))
+            for name in node.names:
+                assert hasattr(module, name.name) or importlib.import_module(f"{node.module}.{name.name}")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from edgekit import reference_models as reference
+from edgekit.bench.parsers import first_named, first_yes_or_no
 from edgekit.inputs import labels as vocabulary
 
 torch = pytest.importorskip("torch")
@@ -84,10 +85,10 @@ def test_names_are_known_without_torch():
 
 def test_answers_are_parsed_by_whole_words():
     names = [label.name for label in vocabulary.LABELS]
-    assert vocabulary.parse_finding("Bacterial pneumonia, not normal.", names) == "bacterial pneumonia"
-    assert vocabulary.parse_finding("abnormal", names) is None
-    assert vocabulary.parse_yes_no("Yes.") == "yes"
-    assert vocabulary.parse_yes_no("nothing") is None
+    assert first_named("Bacterial pneumonia, not normal.", names) == "bacterial pneumonia"
+    assert first_named("abnormal", names) is None
+    assert first_yes_or_no("Yes.") == "yes"
+    assert first_yes_or_no("nothing") is None
 
 
 def test_yes_no_questions_are_balanced_for_every_label():

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from edgekit.bench import charts, markdown, write
+from edgekit.bench import markdown, write
 from edgekit.bench.environment import Environment
-from edgekit.bench.page import page
 from edgekit.bench.records import Measurement, Record, plain
+from edgekit.bench.report import charts
+from edgekit.bench.report.page import page
 from edgekit.bench.results import Results, controls_show_damage, damage
 from edgekit.metrics import Estimate
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit.runtime.base import Decoder, Tokens
 from edgekit.runtime.compose import ChatModel
-from edgekit.runtime.open import open_model, prepare
+from edgekit.runtime.opening import open_model, prepare
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.inputs.message import Image, Message
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.base import Encoder, Generation, Message
+from edgekit.runtime.base import Encoder, Generation
 from edgekit.runtime.compose import ChatModel
-from edgekit.runtime.open import open_model, prepare
+from edgekit.runtime.opening import open_model, prepare
 
 Job = Mapping[str, Any]
 
@@ -67,7 +68,7 @@ def first_token(job: Job) -> dict[str, Any]:
 
 def _edgekit(job: Job) -> dict[str, Any]:
     model = open_model(Path(job["folder"]), job["level"], context=2048, runtime=job["runtime"])
-    *_, done = model.generate([Message("user", job["question"], (Path(job["image"]),))], max_tokens=1)
+    *_, done = model.generate([Message("user", Image(Path(job["image"])), job["question"])], max_tokens=1)
     assert isinstance(done, Generation), "the last item of a stream is the finished answer"
     return {"seconds": done.first_token_s, "prompt_tokens": done.prompt_tokens}
 

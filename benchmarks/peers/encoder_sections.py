@@ -157,7 +157,7 @@ def _encoders(
         "images": len(pixels),
         "embeddings": int(np.prod(expected.shape[:-1])),
         "layers": config.vision_config.num_hidden_layers,
-        "flop": _flop(config.vision_config),
+        "flop": flop(config.vision_config),
         "rows": [
             {
                 "level": level,
@@ -173,7 +173,7 @@ def _encoders(
     }
 
 
-def _flop(tower: Any) -> dict[str, int]:
+def flop(tower: Any) -> dict[str, int]:
     """Multiplications and additions for one image: matrices, and attention's two products."""
     patches, hidden, mlp = tower.patches, tower.hidden_size, tower.intermediate_size
     layers = tower.num_hidden_layers

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from edgekit.bench.files import as_json, write
-from edgekit.bench.report import markdown
+from edgekit.bench.report.files import as_json, write
+from edgekit.bench.report.markdown import markdown
 from edgekit.bench.results import Results
-from edgekit.bench.runner import bench
+from edgekit.bench.runner import Sweep, bench
 
-__all__ = ["Results", "as_json", "bench", "markdown", "write"]
+__all__ = ["Results", "Sweep", "as_json", "bench", "markdown", "write"]

@@ -8,67 +8,93 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-import edgekit
 from edgekit.errors import EdgekitError
 
 
 @dataclass(frozen=True)
-class Opening:
-    """How a worker opens a row's model.
+class Control:
+    """The part of a full-precision model that is damaged, and how (`controls.Rounding`)."""
+
+    role: str
+    bits: int
+    scale: Literal["row", "tensor"]
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which model a worker opens.
 
     Attributes:
-        folder: an artifact folder, or a checkpoint folder for the reference and its damaged copies.
-        level: the variant of an artifact.
-        role, bits, scale: of a control row, the part that is damaged and how (`controls.Rounding`).
+        folder: an artifact's, or a checkpoint's for the full-precision model and its damaged copies.
+        level: the variant of an artifact; None for a checkpoint.
+        control: the damage of a control row.
     """
 
-    kind: Literal["artifact", "reference", "control"]
     folder: str
     level: str | None = None
-    role: str | None = None
-    bits: int | None = None
-    scale: Literal["row", "tensor"] | None = None
+    control: Control | None = None
+
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether it is a checkpoint as it is."""
+        return self.level is None and self.control is None
+
+
+@dataclass(frozen=True)
+class CellTask:
+    """One task of a cell.
+
+    Attributes:
+        data: the task's, as its file has it.
+        stored: name of the files that the full-precision model leaves for it; None where nothing is compared.
+    """
+
+    data: dict[str, Any]
+    stored: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The task's."""
+        return str(self.data["name"])
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one process does.
+    """What one process does: open one row's model, and run these tasks on it in order.
 
     Attributes:
-        tasks: (task data, cache key of the reference's logits or embeddings or None) in order.
-        records_reference: whether this row leaves its logits and embeddings for the others.
-        work: the folder of the caches.
+        row: key of the row.
+        weights: how many weights are loaded at most, which says how much memory it may take.
+        work: the folder of what the full-precision model leaves.
         data: the user's data folder.
+        leaves: whether this is the full-precision model's own cell, which leaves its results for the others.
         core: the only core to use, None for all.
     """
 
-    opening: Opening
-    tasks: tuple[tuple[dict[str, Any], str | None], ...]
+    row: str
+    model: ModelRef
+    tasks: tuple[CellTask, ...]
+    weights: int
     work: str
     data: str | None = None
-    records_reference: bool = False
+    leaves: bool = False
     core: int | None = None
 
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
+    def job(self) -> dict[str, Any]:
+        """What JSON can hold."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> Cell:
-        """The cell of `to_json`."""
-        data = json.loads(text)
-        tasks = tuple((task, key) for task, key in data.pop("tasks"))
-        return cls(opening=Opening(**data.pop("opening")), tasks=tasks, **data)
+    def of(cls, job: dict[str, Any]) -> Cell:
+        """The cell of `job`."""
+        model = dict(job["model"])
+        control = Control(**model.pop("control")) if model["control"] else None
+        tasks = tuple(CellTask(**task) for task in job["tasks"])
+        return cls(**{**job, "model": ModelRef(**{"control": control, **model}), "tasks": tasks})
 
 
 @dataclass(frozen=True)
@@ -81,67 +107,21 @@ class Outcome:
     error: str | None = None
 
 
-class Processes:
-    """The running workers, so that an interrupt ends all of them."""
+def complete(cell: Cell, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+    """One outcome for each of a cell's tasks: those that come, and an error for each that does not.
 
-    def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
-        self._stopped = False
-
-    def run(self, cell: Cell) -> Iterator[Outcome]:
-        """Run a cell in a new process and yield each task's outcome as it comes; a crash is an outcome too."""
-        if self._stopped:
-            return
-        # -P: nothing in the current directory may stand in for a module.
-        command, pipe = [sys.executable, "-P", "-m", "edgekit.bench.worker"], subprocess.PIPE
-        with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
-            worker = subprocess.Popen(
-                command, stdin=pipe, stdout=pipe, stderr=log, encoding="utf-8", env=_environment()
-            )
-            self._running.add(worker)
-            if self._stopped:  # meanwhile
-                worker.kill()
-            try:
-                yield from self._outcomes(worker, cell)
-                if worker.wait() != 0:
-                    log.seek(0)
-                    raise _failure(worker.returncode, log.read())
-            finally:
-                worker.kill()
-                worker.wait()
-                self._running.discard(worker)
-
-    def _outcomes(self, worker: subprocess.Popen[str], cell: Cell) -> Iterator[Outcome]:
-        assert worker.stdin, "opened as pipes"
-        assert worker.stdout, "opened as pipes"
-        with worker.stdin as stdin:
-            stdin.write(cell.to_json())
-        with worker.stdout as stdout:
-            for line in stdout:
-                yield Outcome(**json.loads(line))
-
-    def stop(self) -> None:
-        """End every worker, and start no more."""
-        self._stopped = True
-        for worker in list(self._running):
-            worker.kill()
-
-
-def _environment() -> dict[str, str]:
-    """Ours, with the checkout on the path where edgekit runs from one that is not installed."""
-    checkout = Path(edgekit.__file__).resolve().parent.parent
-    if not (checkout / "pyproject.toml").is_file():
-        return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))}
-
-
-def _failure(code: int, log: str) -> EdgekitError:
-    """Why a worker died, with the last line that it wrote."""
-    lines = [line.strip() for line in log.splitlines() if line.strip()]
-    how = f"exit code {code}"
-    if code < 0:
-        how = signal.Signals(-code).name
-    return EdgekitError(f"the worker process ended with {how}: {lines[-1] if lines else 'it wrote nothing'}")
+    Args:
+        outcomes: as they come; raises EdgekitError where the process dies.
+    """
+    missing, why = [task.name for task in cell.tasks], "it was not finished"
+    try:
+        for outcome in outcomes:
+            missing.remove(outcome.task)
+            yield outcome
+    except EdgekitError as error:
+        why = str(error)
+    for name in missing:
+        yield Outcome(name, None, 0.0, why)
 
 
 def identity(*parts: Any) -> str:

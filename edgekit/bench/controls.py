@@ -1,7 +1,7 @@
 """Control rows: the full-precision model with one part rounded so coarsely that a table worth reading must show it.
 
 Rounding is to nearest with one scale a row of a matrix, the plainest quantization there is: no groups, no search, no
-mixture. It lives only in the transformers reference and is never an artifact. A robust model survives 3 bits, and a
+mixture. It lives only in full-precision transformers and is never an artifact. A robust model survives 3 bits, and a
 control that shows nothing says nothing about the table, so `LADDER` lists coarser ones, tried in this order.
 """
 
@@ -41,8 +41,8 @@ LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 
 
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
-    """The reference of a checkpoint folder with the matrices of one part rounded."""
-    # torch is a matter of the reference alone; listing the ladder must not need it.
+    """The full-precision model of a checkpoint folder with the matrices of one part rounded."""
+    # torch is a matter of full precision alone; listing the ladder must not need it.
     from edgekit.full_precision.model import compose, load
 
     checkpoint = open_checkpoint(source)

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from edgekit.artifacts import find
 from edgekit.bench import datasets
-from edgekit.bench.rows import Subject
-from edgekit.bench.tasks import Task
+from edgekit.bench.kinds import Task
+from edgekit.bench.subjects import Subject
 from edgekit.bench.tasks import task as load_task
 from edgekit.errors import UsageError
 
 
-def choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) -> list[Task]:
+def choose(names: Sequence[str], data: Path | None, subjects: Sequence[Subject]) -> list[Task]:
     """The tasks that were named, in that order; without names all whose data is here.
 
     Raises:
@@ -23,42 +23,44 @@ def choose(names: Sequence[str], data: Path | None, found: Sequence[Subject]) ->
         every = [load_task(name) for name in find.names("benchmarks")]
         here = [task for task in every if data is not None or datasets.source(task.dataset).file is None]
         return sorted(here, key=_rank)
-    chosen = [load_task(name) for name in names]
-    for task in chosen:
-        if data is None and datasets.source(task.dataset).file:
-            raise UsageError(f"task {task.name} needs data", remedy=f"--data DIR, with {datasets.RADIOLOGY} in it")
-        able = [subject for subject in found if _able(task, subject)]
+    tasks = [load_task(name) for name in names]
+    for task in tasks:
+        file = datasets.source(task.dataset).file
+        if data is None and file:
+            raise UsageError(f"task {task.name} needs data", remedy=f"--data DIR, with {file} in it")
+        able = [subject for subject in subjects if _able(task, subject)]
         if not able:
-            what = f"{task.needs}{' about images' if task.about_images else ''}" if task.needs else "see images"
+            what = f"{task.ability}{' about images' if task.about_images else ''}" if task.ability else "see images"
             raise UsageError(f"task {task.name}: none of these models can {what}")
         if not any(fits(task, subject) for subject in able):
             raise UsageError(
                 f"task {task.name} compares with full precision, and the checkpoint is not here",
                 remedy="--reference SOURCE, the folder that was exported",
             )
-    return chosen
+    return tasks
 
 
 def _rank(task: Task) -> tuple[bool, int]:
     """Real data before drawn, so that the first accuracy, the one in the main table, is of patients where there are."""
     source = datasets.source(task.dataset)
-    return source.file is None, list(datasets.SOURCES).index(source.name)
+    return source.file is None, list(datasets.sources()).index(source.name)
 
 
 def fits(task: Task, subject: Subject) -> bool:
-    """Whether a task can be run on a subject: the ability, and the reference where the task needs one."""
-    return _able(task, subject) and (subject.source is not None or not task.compared)
+    """Whether a task can be run on a subject: the ability, and full precision where the task needs it."""
+    return _able(task, subject) and (subject.source is not None or not task.needs_full_precision)
 
 
 def _able(task: Task, subject: Subject) -> bool:
-    able = task.needs is None or task.needs in subject.abilities
-    return able and (subject.manifest.preprocessing is not None or not task.about_images)
+    able = task.ability is None or task.ability in subject.abilities
+    shown = task.about_images and datasets.source(task.dataset).modality is not None
+    return able and (subject.manifest.preprocessing is not None or not shown)
 
 
-def notes(found: Sequence[Subject], data: Path | None) -> tuple[str, ...]:
+def notes(subjects: Sequence[Subject], data: Path | None) -> tuple[str, ...]:
     """What was left out and why."""
     lines = []
-    for subject in found:
+    for subject in subjects:
         if subject.source is None:
             lines.append(
                 f"{subject.manifest.title}: the checkpoint it was made from is not here, so nothing is compared with "

@@ -25,7 +25,7 @@ class Damage:
 
 @dataclass(frozen=True)
 class Results:
-    """What `bench` found.
+    """What `bench` measured.
 
     Attributes:
         phases: seconds of each phase.
@@ -39,8 +39,8 @@ class Results:
     @property
     def errors(self) -> tuple[str, ...]:
         """Everything that could not be measured, and why."""
-        found = [(r, m) for r in self.records for m in r.measurements if m.error]
-        return tuple(f"{r.model}, {r.row}, {m.task}: {m.error}" for r, m in found)
+        failed = [(r, m) for r in self.records for m in r.measurements if m.error]
+        return tuple(f"{r.model}, {r.row}, {m.task}: {m.error}" for r, m in failed)
 
     @property
     def shows_damage(self) -> bool:
@@ -54,13 +54,13 @@ class Results:
 
 def damage(records: Sequence[Record]) -> list[Damage]:
     """What each control row shows, over its accuracy tasks."""
-    found = []
+    controls = []
     for record in records:
         if record.control:
             shown = tuple(m.task for m in record.accuracies if m.paired and m.paired.high < 0)
             missed = tuple(m.task for m in record.accuracies if m.task not in shown)
-            found.append(Damage(record.model, record.row, shown, missed))
-    return found
+            controls.append(Damage(record.model, record.row, shown, missed))
+    return controls
 
 
 def controls_show_damage(records: Sequence[Record]) -> bool:
@@ -68,4 +68,4 @@ def controls_show_damage(records: Sequence[Record]) -> bool:
 
     A table whose controls look like the full-precision model cannot tell a good level from a bad one.
     """
-    return all(one.shown for one in damage(records) if one.shown or one.missed)
+    return all(control.shown for control in damage(records) if control.shown or control.missed)

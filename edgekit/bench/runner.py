@@ -3,69 +3,81 @@
 from __future__ import annotations
 
 import json
-import queue
 import tempfile
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 
 from tqdm import tqdm
 
 from edgekit.bench import datasets
-from edgekit.bench.cells import Cell, Outcome, Processes
+from edgekit.bench.assemble import cell_key, measurement, record
+from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.environment import environment
+from edgekit.bench.execute import Executor
+from edgekit.bench.execute.local import Local
+from edgekit.bench.kinds import Task
 from edgekit.bench.plan import choose, fits, notes
-from edgekit.bench.records import Measurement, Record, cell_key, measurement, record
+from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
-from edgekit.bench.rows import Row, Subject, subjects
-from edgekit.bench.tasks import LatencyTask, Task
-from edgekit.errors import EdgekitError, UsageError
-from edgekit.machine.cpu import cpu, memory
+from edgekit.bench.subjects import Subject, TableRow, subjects
+from edgekit.errors import UsageError
 
-_PROCESS_BYTES = 1_000_000_000  # Python, torch and transformers before any weight
-_BYTES_PER_WEIGHT = 6  # float32, and half as much again while it is loaded
+
+@dataclass(frozen=True)
+class Sweep:
+    """What to measure.
+
+    Attributes:
+        artifacts: their folders.
+        levels: variants to measure; all without any.
+        checkpoints: folders that artifacts were made from; the reference models are found without.
+        tasks: their names; without any, all that fit and whose data is here.
+        data: the folder that real data lies in.
+        rounds: processes of each row for tasks that are measured in rounds.
+        controls: rows that must do badly, each coarser one tried where the one before shows no damage; none for empty.
+    """
+
+    artifacts: Sequence[Path]
+    levels: Sequence[str] = ()
+    checkpoints: Sequence[Path] = ()
+    tasks: Sequence[str] = ()
+    data: Path | None = None
+    rounds: int = 5
+    controls: Sequence[Rounding] = LADDER
 
 
 def bench(
-    artifacts: Sequence[Path], *, levels: Sequence[str] = (), reference: Sequence[Path] = (), tasks: Sequence[str] = (),
-    data: Path | None = None, rounds: int = 5, work: Path | None = None, progress: bool = True, controls: bool = True,
-) -> Results:  # fmt: skip
+    sweep: Sweep, *, work: Path | None = None, progress: bool = True, executor: Executor | None = None
+) -> Results:
     """Measure every artifact against the full-precision model it was made from.
 
     Args:
-        levels: variants to measure; all without any.
-        reference: checkpoint folders; the reference models are found without.
-        tasks: their names; without any, all that fit and whose data is here.
-        data: the folder that real data lies in.
-        rounds: latency processes of each row.
-        work: keeps the reference's logits and finished cells, so that an interrupted run goes on; temporary for None.
-        controls: whether to add rows that must do badly.
+        work: keeps what the full-precision models leave and finished cells, so that an interrupted run goes on;
+            temporary for None.
+        executor: where cells run; on this machine for None.
 
     Raises:
         EdgekitError: something that was asked for does not exist. What fails while measuring stands in the results.
     """
-    if rounds < 1:
-        raise UsageError(f"{rounds} rounds", allowed="1 or more")
-    found = subjects(artifacts, levels, reference)
-    chosen = choose(tasks, data, found)
-    with _folder(work) as folder, _Run(folder, data, chosen, found, progress) as run:
-        if controls:
-            run.add_controls(found, LADDER[0])
-        run.expect(found, rounds)
-        run.phase("reference", lambda: run.references(found))
-        run.phase("accuracy and fidelity", lambda: run.quality(found))
-        run.phase("coarser controls", lambda: run.coarsen_controls(found))
-        run.phase("latency", lambda: run.latency(found, rounds))
-        records = [run.record(subject, row) for subject in found for row in run.rows[subject.folder]]
-        return Results(tuple(records), dict(run.phases), (*notes(found, data), *run.notes))
+    if sweep.rounds < 1:
+        raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
+    measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints)
+    tasks = choose(sweep.tasks, sweep.data, measured)
+    with _folder(work) as folder, _Run(sweep, measured, tasks, folder, executor or Local()) as run:
+        run.show_progress(progress)
+        run.phase("reference", run.full_precision)
+        run.phase("accuracy and fidelity", run.quality)
+        run.phase("coarser controls", run.coarsen_controls)
+        run.phase("latency", run.rounds)
+        return Results(run.records(), dict(run.phases), (*notes(measured, sweep.data), *run.notes))
 
 
 @contextmanager
@@ -78,50 +90,41 @@ def _folder(work: Path | None) -> Iterator[Path]:
             yield Path(temporary)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """A cell of one row, and its tasks with the keys under which finished outcomes are kept."""
-
-    row: Row
-    cell: Cell
-    keys: tuple[tuple[str, str], ...]  # (task name, key)
-
-
 class _Run:
     """The state of one benchmark: outcomes by row and task, finished cells on disk, the progress bar."""
 
     def __init__(
-        self, work: Path, data: Path | None, tasks: Sequence[Task], found: Sequence[Subject], progress: bool
+        self, sweep: Sweep, measured: Sequence[Subject], tasks: Sequence[Task], work: Path, executor: Executor
     ) -> None:
-        self.work, self.cache, self.data, self.tasks = work, work / "reference", data, tasks
-        self.rows = {subject.folder: subject.rows for subject in found}
+        self.sweep, self.subjects, self.tasks = sweep, measured, tasks
+        self.rows = {subject.folder: subject.rows for subject in measured}
         self.notes: list[str] = []
-        self.quality_tasks = [task for task in tasks if not isinstance(task, LatencyTask)]
-        self.latency_tasks = [task for task in tasks if isinstance(task, LatencyTask)]
-        self.outcomes: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
         self.phases: dict[str, float] = {}
         self.here = environment()
+        self._outcomes: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
         self._datasets: dict[tuple[str, int, int], Dataset] = {}
-        self._processes = Processes()
-        self._lock = threading.Lock()
-        self._bar = tqdm(unit="cell", disable=None if progress else True, leave=False)
-        self._kept = _read_kept(work / "cells.jsonl")
+        self._executor, self._lock = executor, threading.Lock()
+        self._left, self._journal = work / "reference", work / "cells.jsonl"
+        self._finished = _read_finished(self._journal)
+        self._keys: dict[tuple[str, str], str] = {}  # (row, task) -> the key under which its outcome is written
+        self._bar = tqdm(disable=True)
+        if sweep.controls:
+            self._add_controls(measured, sweep.controls[0])
 
     def __enter__(self) -> _Run:
         return self
 
     def __exit__(self, *reason: object) -> None:
-        self._processes.stop()
+        self._executor.stop()
         self._bar.close()
 
-    def expect(self, found: Sequence[Subject], rounds: int) -> None:
+    def show_progress(self, wanted: bool) -> None:
         """Tell the progress bar how much is coming."""
         cells = 0
-        for subject in found:
-            cells += len(self.rows[subject.folder]) * len(self._quality(subject))
-            cells += len(subject.rows) * rounds * len(self.latency_tasks)
-        self._bar.total = cells
-        self._bar.refresh()
+        for subject in self.subjects:
+            cells += len(self.rows[subject.folder]) * len(self._tasks(subject))
+            cells += len(subject.rows) * self.sweep.rounds * len(self._tasks(subject, in_rounds=True))
+        self._bar = tqdm(unit="cell", total=cells, disable=None if wanted else True, leave=False)
 
     def phase(self, name: str, work: Callable[[], None]) -> None:
         """Do a phase and remember how long it took."""
@@ -130,154 +133,119 @@ class _Run:
         work()
         self.phases[name] = time.perf_counter() - started
 
-    def references(self, found: Sequence[Subject]) -> None:
-        """What the other rows are compared with: the reference's logits and embeddings."""
-        jobs = []
-        for subject in found:
-            tasks = [task for task in self._quality(subject) if task.compared]
-            jobs.append(self._job(subject, subject.rows[0], tasks, records=True))
-        current = {key for job in jobs for _, key in job.keys}
-        for path in self.cache.glob("*"):
+    def full_precision(self) -> None:
+        """What the other rows are compared with: the full-precision models' logits and embeddings."""
+        cells = []
+        for subject in self.subjects:
+            tasks = [task for task in self._tasks(subject) if task.needs_full_precision]
+            if tasks:
+                cells.append(self._cell(subject, subject.rows[0], tasks, leaves=True))
+        current = {task.stored for cell in cells for task in cell.tasks}
+        for path in self._left.glob("*"):
             if path.name.split(".")[0] not in current:  # of other code or data; a full-size one takes gigabytes
                 path.unlink()
-        self._side_by_side(jobs, found)
+        self._executor.run(cells, self._take)
 
-    def quality(self, found: Sequence[Subject]) -> None:
-        """Accuracy of all rows, fidelity of all but the references."""
-        jobs = []
-        for subject in found:
+    def quality(self) -> None:
+        """Accuracy of all rows, fidelity of all but full precision."""
+        cells = []
+        for subject in self.subjects:
             for row in self.rows[subject.folder]:
-                tasks = [t for t in self._quality(subject) if row.kind != "reference" or not t.compared]
-                jobs.append(self._job(subject, row, tasks))
-        self._side_by_side(jobs, found)
+                done = row.model.is_full_precision  # in the phase before
+                tasks = [task for task in self._tasks(subject) if not (done and task.needs_full_precision)]
+                cells.append(self._cell(subject, row, tasks))
+        self._executor.run([cell for cell in cells if cell.tasks], self._take)
 
-    def add_controls(self, found: Sequence[Subject], rounding: Rounding) -> None:
+    def coarsen_controls(self) -> None:
+        """Where a control shows nothing, take a coarser one, down the ladder."""
+        hidden = list(self.subjects)
+        for shown, coarser in pairwise(self.sweep.controls):
+            hidden = [subject for subject in hidden if self._hides_damage(subject)]
+            if not hidden:
+                return
+            names = [subject.manifest.title for subject in hidden]
+            self.notes += [f"{name}: a control at {shown} showed no drop in accuracy" for name in names]
+            self._add_controls(hidden, coarser)
+            cells = [self._cell(s, self.rows[s.folder][-1], self._tasks(s)) for s in hidden]
+            self._bar.total = (self._bar.total or 0) + sum(len(cell.tasks) for cell in cells)
+            self._executor.run([cell for cell in cells if cell.tasks], self._take)
+
+    def rounds(self) -> None:
+        """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
+        pairs = [(subject, row) for subject in self.subjects for row in subject.rows]
+        once = [self._cell(s, row, tasks) for s, row in pairs if (tasks := self._tasks(s, in_rounds=True))]
+        self._executor.run(once * self.sweep.rounds, self._take, alone=True)
+
+    def records(self) -> tuple[Record, ...]:
+        """The records of all rows from their outcomes."""
+        return tuple(self._record(subject, row) for subject in self.subjects for row in self.rows[subject.folder])
+
+    def _add_controls(self, measured: Sequence[Subject], rounding: Rounding) -> None:
         """Give each subject a control row, in place of one that it has."""
-        for subject in found:
+        for subject in measured:
             if row := subject.control(rounding):
                 self.rows[subject.folder] = (*subject.rows, row)
 
-    def coarsen_controls(self, found: Sequence[Subject]) -> None:
-        """Where a control shows nothing, take a coarser one, down the ladder."""
-        for shown, coarser in pairwise(LADDER):
-            found = [subject for subject in found if self._hides_damage(subject)]
-            if not found:
-                return
-            names = [subject.manifest.title for subject in found]
-            self.notes += [f"{name}: a control at {shown} showed no drop in accuracy" for name in names]
-            self.add_controls(found, coarser)
-            jobs = [self._job(subject, self.rows[subject.folder][-1], self._quality(subject)) for subject in found]
-            self._bar.total = (self._bar.total or 0) + sum(len(job.keys) for job in jobs)
-            self._side_by_side(jobs, found)
-
     def _hides_damage(self, subject: Subject) -> bool:
-        last = self.record(subject, self.rows[subject.folder][-1])
-        return any(one.missed and not one.shown for one in damage([last]))
+        last = self._record(subject, self.rows[subject.folder][-1])
+        return any(control.missed and not control.shown for control in damage([last]))
 
-    def latency(self, found: Sequence[Subject], rounds: int) -> None:
-        """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
-        if not self.latency_tasks:
-            return
-        for _ in range(rounds):
-            for subject in found:
-                for row in subject.rows:
-                    self._do(self._job(subject, row, self.latency_tasks), None)
-
-    def record(self, subject: Subject, row: Row) -> Record:
-        """The record of a row from its outcomes."""
+    def _record(self, subject: Subject, row: TableRow) -> Record:
         measured: list[Measurement] = []
         for task in self.tasks:
-            outcomes = self.outcomes.get((row.key, task.name))
-            if outcomes:
-                reference = self.outcomes.get((subject.rows[0].key, task.name)) if subject.source else None
-                good = reference[0] if reference else None
+            if outcomes := self._outcomes.get((row.key, task.name)):
+                exact = self._outcomes.get((subject.rows[0].key, task.name)) if subject.source else None
+                good = exact[0] if exact else None
                 measured.append(measurement(task, row, self._dataset(task), outcomes, good, self.here))
         return record(subject, row, measured, self.here)
 
-    def _quality(self, subject: Subject) -> list[Task]:
-        return [task for task in self.quality_tasks if fits(task, subject)]
+    def _tasks(self, subject: Subject, *, in_rounds: bool = False) -> list[Task]:
+        return [task for task in self.tasks if task.in_rounds == in_rounds and fits(task, subject)]
 
-    def _job(self, subject: Subject, row: Row, tasks: Sequence[Task], *, records: bool = False) -> _Job:
-        keys, listed = [], []
+    def _cell(self, subject: Subject, row: TableRow, tasks: Sequence[Task], *, leaves: bool = False) -> Cell:
+        """The cell of a row; tasks whose outcome an earlier run wrote are taken from there."""
+        listed = []
         for task in tasks:
-            key = cell_key(task, row, self._dataset(task).sha256, self.here)
-            if not isinstance(task, LatencyTask) and key in self._kept and not records:
-                self._finish(row, self._kept[key])
+            data_sha256 = self._dataset(task).sha256
+            key = cell_key(task, row, data_sha256, self.here)
+            if key in self._finished and not task.in_rounds and not leaves:
+                self._count(row.key, self._finished[key])
                 continue
-            shared = cell_key(task, subject.rows[0], self._dataset(task).sha256, self.here) if task.compared else None
-            keys.append((task.name, key))
-            listed.append((task.model_dump(mode="json"), shared))
-        cell = Cell(
-            row.opening, tuple(listed), str(self.cache), str(self.data.resolve()) if self.data else None, records
-        )
-        return _Job(row, cell, tuple(keys))
+            self._keys[row.key, task.name] = key
+            shared = cell_key(task, subject.rows[0], data_sha256, self.here) if task.needs_full_precision else None
+            listed.append(CellTask(task.model_dump(mode="json"), shared))
+        data = str(self.sweep.data.resolve()) if self.sweep.data else None
+        weights = max(subject.weights for subject in self.subjects)
+        return Cell(row.key, row.model, tuple(listed), weights, str(self._left), data, leaves)
 
     def _dataset(self, task: Task) -> Dataset:
         key = (task.dataset, task.limit, task.seed)
         if key not in self._datasets:
-            self._datasets[key] = datasets.load(*key, self.data)
+            self._datasets[key] = datasets.load(*key, self.sweep.data)
         return self._datasets[key]
 
-    def _side_by_side(self, jobs: Sequence[_Job], found: Sequence[Subject]) -> None:
-        """Run jobs at the same time, one core each, as far as cores and memory go; the slow ones begin."""
-        jobs = [job for job in jobs if job.keys]
-        jobs = sorted(jobs, key=lambda job: job.cell.opening.kind == "artifact")
-        largest = max((subject.weights for subject in found), default=0)
-        fitting = memory().available_bytes // (_PROCESS_BYTES + _BYTES_PER_WEIGHT * largest)
-        width = max(1, min(cpu().usable_cores, fitting, len(jobs)))
-        cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        for core in range(width):
-            cores.put(core if width > 1 else None)
+    def _take(self, cell: Cell, outcome: Outcome) -> None:
+        """An outcome comes in, from any thread."""
+        with self._lock:
+            if outcome.error is None:
+                line = json.dumps({"key": self._keys[cell.row, outcome.task], "outcome": asdict(outcome)}) + "\n"
+                with self._journal.open("a", encoding="utf-8") as stream:
+                    stream.write(line)
+            self._count(cell.row, outcome)
 
-        def one(job: _Job) -> None:
-            core = cores.get()
-            try:
-                self._do(job, core)
-            finally:
-                cores.put(core)
-
-        pool = ThreadPoolExecutor(width)
-        finished = False
-        try:
-            list(pool.map(one, jobs))
-            finished = True
-        finally:
-            if not finished:  # interrupted: do not wait for what is running
-                self._processes.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _do(self, job: _Job, core: int | None) -> None:
-        """Run one cell; what it does not finish becomes an error of its row."""
-        open_keys, why = dict(job.keys), "it was not finished"
-        try:
-            for outcome in self._processes.run(replace(job.cell, core=core)):
-                key = open_keys.pop(outcome.task)
-                self._keep(key, outcome)
-                self._finish(job.row, outcome)
-        except EdgekitError as error:
-            why = str(error)
-        for name in open_keys:
-            self._finish(job.row, Outcome(name, None, 0.0, why))
-
-    def _finish(self, row: Row, outcome: Outcome) -> None:
-        self.outcomes[row.key, outcome.task].append(outcome)
+    def _count(self, row: str, outcome: Outcome) -> None:
+        self._outcomes[row, outcome.task].append(outcome)
         self._bar.update(1)
 
-    def _keep(self, key: str, outcome: Outcome) -> None:
-        if outcome.error is None:
-            line = json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n"
-            with self._lock, (self.work / "cells.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(line)
 
-
-def _read_kept(path: Path) -> dict[str, Outcome]:
+def _read_finished(path: Path) -> dict[str, Outcome]:
     """Finished cells of earlier runs; a last line that an interrupt cut short is left out."""
-    kept: dict[str, Outcome] = {}
+    finished: dict[str, Outcome] = {}
     lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
     for line in lines:
         try:
             data = json.loads(line)
-            kept[data["key"]] = Outcome(**data["outcome"])
+            finished[data["key"]] = Outcome(**data["outcome"])
         except (json.JSONDecodeError, KeyError, TypeError):
             continue
-    return kept
+    return finished

@@ -44,15 +44,15 @@ def run(options: Namespace) -> int:
     from edgekit import bench
     from edgekit.checkpoints.sources import source_folder
 
-    results = bench.bench(
+    sweep = bench.Sweep(
         options.folders,
         levels=options.level,
-        reference=[source_folder(name) for name in options.reference],
+        checkpoints=[source_folder(name) for name in options.reference],
         tasks=options.task,
         data=options.data,
         rounds=options.rounds,
-        work=options.to and options.to / "work",
     )
+    results = bench.bench(sweep, work=options.to and options.to / "work")
     if options.to:
         bench.write(results, options.to)
     print(bench.as_json(results) if options.json else bench.markdown(results))

@@ -50,7 +50,7 @@ def run(options: Namespace) -> int:
             question(folder, manifest)
     if not options.json:
         print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
-    results = bench.bench(folders, data=options.data, rounds=LATENCY_ROUNDS, progress=not options.json)
+    results = bench.bench(bench.Sweep(folders, data=options.data, rounds=LATENCY_ROUNDS), progress=not options.json)
     results = results.after(seconds)
     bench.write(results, options.to)
     if options.json:

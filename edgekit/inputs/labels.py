@@ -5,8 +5,7 @@ A label's `name` is what `index.csv` of the training data calls it and what the 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 CHEST = "chest x-ray"
@@ -89,9 +88,9 @@ CLASS_TEMPLATES: tuple[str, ...] = (
 )
 
 
-def class_prompts(label: Label) -> tuple[str, ...]:
+def class_prompts(label: Label, templates: Sequence[str] = CLASS_TEMPLATES) -> tuple[str, ...]:
     """The prompts whose averaged text embeddings stand for one class."""
-    return tuple(t.format(name=label.name, modality=label.modality, phrase=label.phrase) for t in CLASS_TEMPLATES)
+    return tuple(t.format(name=label.name, modality=label.modality, phrase=label.phrase) for t in templates)
 
 
 def description(label: Label, severity: str | None = None, side: str | None = None) -> str:
@@ -111,16 +110,3 @@ def label_named(name: str, modality: str) -> Label:
 def in_modality(modality: str) -> tuple[Label, ...]:
     """All labels of one modality, in their fixed order."""
     return tuple(label for label in ALL_LABELS if label.modality == modality)
-
-
-def parse_finding(answer: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that a free answer names first, the longest at equal position; None if it names none."""
-    text = answer.lower()
-    hits = [(m.start(), -len(name), name) for name in names if (m := re.search(rf"\b{re.escape(name)}\b", text))]
-    return min(hits)[2] if hits else None
-
-
-def parse_yes_no(answer: str) -> str | None:
-    """'yes' or 'no', whichever word a free answer contains first; None if neither."""
-    match = re.search(r"\b(yes|no)\b", answer.lower())
-    return match.group(1) if match else None

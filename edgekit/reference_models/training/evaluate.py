@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgekit import reference_models as reference
+from edgekit.bench.parsers import first_named, first_yes_or_no
 from edgekit.errors import UsageError
 from edgekit.inputs import labels as vocabulary
 from edgekit.inputs import phantoms
@@ -108,7 +109,7 @@ def classification(folder: Path, cases: Sequence[Case], labels: Sequence[Label],
 
 
 def _parsed(answers: Sequence[str], names: Sequence[str]) -> list[str | None]:
-    return [vocabulary.parse_finding(answer, names) for answer in answers]
+    return [first_named(answer, names) for answer in answers]
 
 
 def answering(folder: Path, cases: Sequence[Case], labels: Sequence[Label], drawn: bool) -> dict[str, Any]:
@@ -121,8 +122,8 @@ def answering(folder: Path, cases: Sequence[Case], labels: Sequence[Label], draw
     rng = np.random.default_rng(SEED)
     turns = [conversations.yes_no(case.label, rng) for case in cases]
     questions, replies = [turn.question for turn in turns], [turn.answer for turn in turns]
-    yes_no = [vocabulary.parse_yes_no(answer) for answer in whole.answer(pixels, questions)]
-    yes_no_swapped = [vocabulary.parse_yes_no(answer) for answer in whole.answer(swapped, questions)]
+    yes_no = [first_yes_or_no(answer) for answer in whole.answer(pixels, questions)]
+    yes_no_swapped = [first_yes_or_no(answer) for answer in whole.answer(swapped, questions)]
     result = {
         "finding": figures(cases, truth, findings, drawn),
         "finding, image swapped": figures(cases, truth, _parsed(whole.answer(swapped, what), names), drawn),

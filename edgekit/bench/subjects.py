@@ -1,4 +1,4 @@
-"""What is compared: for each artifact its full-precision reference, its variants, and a control that must do badly."""
+"""What is compared: for each artifact the full-precision model, its variants, and a control that must do badly."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal
 from edgekit import reference_models
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import Manifest, Part
-from edgekit.bench.cells import Opening, identity
+from edgekit.bench.cells import Control, ModelRef, identity
 from edgekit.bench.controls import Rounding
 from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import UsageError
@@ -21,10 +21,11 @@ _ABILITY = {"logits": "generate", "pooled": "embed_image"}
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of the table.
 
     Attributes:
+        kind: `reference` for the full-precision model, as records call it.
         key: identity of what the row computes.
         bytes: of the files that hold the weights.
         tensor_types: how many weights are stored as which type.
@@ -32,7 +33,7 @@ class Row:
 
     name: str
     kind: Literal["reference", "variant", "control"]
-    opening: Opening
+    model: ModelRef
     key: str
     level: str | None = None
     formats: tuple[str, ...] = ()
@@ -44,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Subject:
-    """One artifact with its rows, the reference first.
+    """One artifact with its rows, full precision first.
 
     Attributes:
         source: the checkpoint folder it was made from, None where nobody has it here.
@@ -56,27 +57,30 @@ class Subject:
     manifest: Manifest
     source: Path | None
     abilities: frozenset[str]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     weights: int
 
-    def control(self, rounding: Rounding) -> Row | None:
-        """The reference with its main part rounded; None without a reference."""
+    def control(self, rounding: Rounding) -> TableRow | None:
+        """The full-precision model with its main part rounded; None where its checkpoint is not here."""
         if self.source is None:
             return None
         role = next(iter(FAMILIES[self.manifest.family].roles))  # a family names its main part first
         folder = str(self.source.resolve())
-        opening = Opening("control", folder, role=role, bits=rounding.bits, scale=rounding.scale)
+        model = ModelRef(folder, control=Control(role, rounding.bits, rounding.scale))
         key = identity("control", self.manifest.source.sha256, role, str(rounding))
-        return Row(f"control: {role.replace('_', ' ')} at {rounding}", "control", opening, key)
+        return TableRow(f"control: {role.replace('_', ' ')} at {rounding}", "control", model, key)
 
 
-def subjects(artifacts: Sequence[Path], levels: Sequence[str], references: Sequence[Path]) -> list[Subject]:
-    """Read every manifest, find every reference by the hash of its files, and list the rows.
+def subjects(artifacts: Sequence[Path], levels: Sequence[str], checkpoints: Sequence[Path]) -> list[Subject]:
+    """Read every manifest, find every checkpoint by the hash of its files, and list the rows.
+
+    Args:
+        checkpoints: folders that artifacts were made from; the reference models are found without.
 
     Raises:
         ArtifactError: a folder is no artifact.
-        CheckpointError: a reference folder is no checkpoint.
-        UsageError: a level is in no artifact, or a reference belongs to none.
+        CheckpointError: a folder is no checkpoint.
+        UsageError: a level is in no artifact, or no artifact was made from a checkpoint.
     """
     if not artifacts:
         raise UsageError("no artifact to measure", remedy="edgekit bench DIR")
@@ -84,7 +88,7 @@ def subjects(artifacts: Sequence[Path], levels: Sequence[str], references: Seque
     known = {name for manifest in read.values() for name in manifest.variants}
     if unknown := [name for name in levels if name not in known]:
         raise UsageError(f"no artifact has the level {unknown[0]!r}", allowed=", ".join(sorted(known)))
-    given = [open_checkpoint(path) for path in references]
+    given = [open_checkpoint(path) for path in checkpoints]
     wanted = {manifest.source.sha256 for manifest in read.values()}
     for checkpoint in given:
         if checkpoint.sha256 not in wanted:
@@ -95,12 +99,12 @@ def subjects(artifacts: Sequence[Path], levels: Sequence[str], references: Seque
             )
     own = [open_checkpoint(path) for name in reference_models.NAMES if (path := reference_models.path(name))]
     sources = {checkpoint.sha256: checkpoint for checkpoint in (*own, *given)}
-    found = [_subject(f, m, sources.get(m.source.sha256), levels) for f, m in read.items()]
-    return [subject for subject in found if any(row.kind == "variant" for row in subject.rows)]
+    every = [_subject(f, m, sources.get(m.source.sha256), levels) for f, m in read.items()]
+    return [subject for subject in every if any(row.kind == "variant" for row in subject.rows)]
 
 
 def _subject(folder: Path, manifest: Manifest, checkpoint: Checkpoint | None, levels: Sequence[str]) -> Subject:
-    rows = [_reference(manifest, checkpoint)] if checkpoint else []
+    rows = [_full_precision(manifest, checkpoint)] if checkpoint else []
     names = [name for name in manifest.variants if not levels or name in levels]
     rows += [_variant(folder, manifest, name) for name in names]
     abilities = frozenset(_ABILITY[part.output] for part in manifest.parts if part.output in _ABILITY)
@@ -108,16 +112,16 @@ def _subject(folder: Path, manifest: Manifest, checkpoint: Checkpoint | None, le
     return Subject(folder, manifest, checkpoint.root if checkpoint else None, abilities, tuple(rows), weights)
 
 
-def _reference(manifest: Manifest, checkpoint: Checkpoint) -> Row:
+def _full_precision(manifest: Manifest, checkpoint: Checkpoint) -> TableRow:
     tensors = checkpoint.tensors.values()
     size, weights = sum(tensor.bytes for tensor in tensors), sum(tensor.size for tensor in tensors)
     types: Counter[str] = Counter()
     for tensor in tensors:
         types[tensor.dtype] += tensor.size
-    return Row(
+    return TableRow(
         name="reference (transformers, float32)",
         kind="reference",
-        opening=Opening("reference", str(checkpoint.root.resolve())),
+        model=ModelRef(str(checkpoint.root.resolve())),
         key=identity("reference", manifest.source.sha256),
         formats=("safetensors",),
         bytes=size,
@@ -126,16 +130,16 @@ def _reference(manifest: Manifest, checkpoint: Checkpoint) -> Row:
     )
 
 
-def _variant(folder: Path, manifest: Manifest, name: str) -> Row:
+def _variant(folder: Path, manifest: Manifest, name: str) -> TableRow:
     _, parts = manifest.variant(name)
     weights = sum(part.weights for part in parts.values())
     types: Counter[str] = Counter()
     for part in parts.values():
         types.update(part.tensor_types)
-    return Row(
+    return TableRow(
         name=name,
         kind="variant",
-        opening=Opening("artifact", str(folder.resolve()), level=name),
+        model=ModelRef(str(folder.resolve()), name),
         key=identity("variant", sorted(part.id for part in parts.values())),
         level=name,
         formats=tuple(sorted({part.format for part in parts.values()})),

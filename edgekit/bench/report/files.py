@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgekit.bench.page import page
 from edgekit.bench.records import plain
-from edgekit.bench.report import markdown
+from edgekit.bench.report.markdown import markdown
+from edgekit.bench.report.page import page
 from edgekit.bench.results import Results
 
 

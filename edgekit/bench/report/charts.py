@@ -21,15 +21,15 @@ class Mark:
     high: float
 
 
-def intervals(marks: Sequence[Mark], *, title: str, unit: str, reference: float | None = None, digits: int = 1) -> str:
-    """Points with their intervals, one a line; a dashed line at `reference` where one is given."""
-    ends = [x for mark in marks for x in (mark.low, mark.high)] + ([reference] if reference is not None else [])
+def intervals(marks: Sequence[Mark], *, title: str, unit: str, baseline: float | None = None, digits: int = 1) -> str:
+    """Points with their intervals, one a line; a dashed line at `baseline` where one is given."""
+    ends = [x for mark in marks for x in (mark.low, mark.high)] + ([baseline] if baseline is not None else [])
     low, high = min(ends), max(ends)
     margin = 0.05 * (high - low) or 1.0
     scale = _scale(low - margin, high + margin)
     body = [_axis(low - margin, high + margin, len(marks), unit)]
-    if reference is not None:
-        x = scale(reference)
+    if baseline is not None:
+        x = scale(baseline)
         body.append(f'<line class="dashed" x1="{x:.1f}" y1="8" x2="{x:.1f}" y2="{8 + _LINE * len(marks)}"/>')
     for i, mark in enumerate(marks):
         y = 8 + _LINE * (i + 0.5)

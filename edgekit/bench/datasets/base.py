@@ -1,0 +1,98 @@
+"""What a data set is: where it comes from, and the samples that tasks make their items of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import UsageError
+from edgekit.inputs.labels import Label, in_modality
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
+class Sample:
+    """One case of a data set: an image, a text, or both, and what is true of it.
+
+    Attributes:
+        truth: a label's name, or one of `options`.
+        group: samples of the same group (a patient) are not independent.
+        image: uint8 [height, width] or [height, width, 3].
+        question: its own text, where it has one.
+        options: the answers that its question allows, where they are not the data set's labels.
+    """
+
+    truth: str
+    group: str
+    image: NDArray[np.uint8] | None = None
+    question: str = ""
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Where a data set comes from; shown wherever one of its figures is.
+
+    Attributes:
+        modality: the kind of image, which decides the labels; None for texts.
+        note: what a reader must know before trusting a figure.
+        file: what must lie in the user's data folder, None for a data set that needs none.
+        load: (source, at most so many samples, seed, data folder) -> the same samples for the same arguments.
+    """
+
+    name: str
+    title: str
+    modality: str | None
+    citation: str
+    license: str
+    note: str
+    file: str | None
+    load: Callable[[DatasetSource, int, int, Path | None], tuple[Sample, ...]]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The samples of one task, in a fixed order."""
+
+    source: DatasetSource
+    samples: tuple[Sample, ...]
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """What may be true of a sample.
+
+        Raises:
+            UsageError: the data set has no labels.
+        """
+        if self.source.modality is None:
+            raise UsageError(f"the dataset {self.source.name} has no labels")
+        return in_modality(self.source.modality)
+
+    @property
+    def images(self) -> tuple[NDArray[np.uint8], ...]:
+        """Every sample's image.
+
+        Raises:
+            UsageError: a sample has none.
+        """
+        images = tuple(sample.image for sample in self.samples if sample.image is not None)
+        if len(images) != len(self.samples):
+            raise UsageError(f"the dataset {self.source.name} has no images")
+        return images
+
+    @property
+    def sha256(self) -> str:
+        """Identity of everything that its samples hold."""
+        digest = hashlib.sha256()
+        grouped = len({sample.group for sample in self.samples}) < len(self.samples)
+        for sample in self.samples:
+            if sample.image is not None:
+                digest.update(f"{sample.image.shape}{sample.truth}\n".encode() + sample.image.tobytes())
+            text = (sample.truth, sample.question, *sample.options, sample.group if grouped else "")
+            if sample.question or grouped:
+                digest.update(repr(text).encode())
+        return digest.hexdigest()

@@ -1,0 +1,94 @@
+"""Chest X-rays and brain MRI slices in one archive: `index.csv` and the images that it lists, read where they lie."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from edgekit.bench.datasets.base import DatasetSource, Sample
+from edgekit.errors import InputError
+from edgekit.inputs.image import MAX_PIXELS
+from edgekit.inputs.labels import BRAIN, CHEST
+
+RADIOLOGY = "radiology-160.zip"
+
+
+def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
+    """Test images of one modality, at most one a patient.
+
+    Raises:
+        InputError: the archive is missing or damaged.
+    """
+    assert data is not None, "a source with a file is loaded from a folder"
+    path = data / RADIOLOGY
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", remedy=f"give the folder that holds {RADIOLOGY} as --data")
+    try:
+        with zipfile.ZipFile(path) as archive, archive.open("index.csv") as index:
+            rows = [
+                row
+                for row in csv.DictReader(io.TextIOWrapper(index, encoding="utf-8"))
+                if row["split"] == "test" and row["modality"] == source.modality
+            ]
+            order = np.random.default_rng(seed).permutation(len(rows))
+            picked = _one_per_patient([rows[i] for i in order])[:limit]
+            return tuple(
+                Sample(row["label"], row["patient"] or row["file"], _image(archive, row["file"])) for row in picked
+            )
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path}: damaged or not what it should be: {error}", remedy="copy the file again") from error
+
+
+def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    seen: set[str] = set()
+    kept = []
+    for row in rows:
+        if row["patient"] and row["patient"] in seen:
+            continue
+        seen.add(row["patient"])
+        kept.append(row)
+    return kept
+
+
+def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
+    """One greyscale image; its declared sizes are checked before anything is unpacked or decoded."""
+    if archive.getinfo(name).file_size > MAX_PIXELS:
+        raise InputError(f"{archive.filename}: {name} unpacks to {archive.getinfo(name).file_size} bytes")
+    try:
+        image = Image.open(io.BytesIO(archive.read(name)))
+    except UnidentifiedImageError as error:
+        raise InputError(f"{archive.filename}: {name} is no image") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise InputError(f"{archive.filename}: {name} has {image.width} x {image.height} pixels")
+    return np.asarray(image.convert("L"))
+
+
+SOURCES = (
+    DatasetSource(
+        name="chest-xray",
+        title="chest X-rays of children",
+        modality=CHEST,
+        citation="Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images, "
+        "Mendeley Data, 10.17632/rscbjbr9sj.2",
+        license="CC BY 4.0",
+        note="test split by patient; at most one image a patient",
+        file=RADIOLOGY,
+        load=read,
+    ),
+    DatasetSource(
+        name="brain-mri",
+        title="brain MRI slices",
+        modality=BRAIN,
+        citation="Nickparvar: Brain Tumor MRI Dataset, Kaggle",
+        license="CC0 1.0",
+        note="split by image, not by patient: slices of one patient may stand in training and test, so figures flatter",
+        file=RADIOLOGY,
+        load=read,
+    ),
+)

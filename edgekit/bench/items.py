@@ -1,0 +1,46 @@
+"""Items: what a task asks, one after the other, with the right answer.
+
+An item shows messages to a model that answers, or an image to one that embeds; text alone is an ordinary message.
+Items of one group (the slices of a patient, the questions about one case) are not independent of each other, so
+intervals resample whole groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.inputs.message import Image, Message
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
+class Item:
+    """One question of a task.
+
+    Attributes:
+        group: items of the same group are not independent.
+        messages: the conversation to be answered, empty where an image alone is shown.
+        image: uint8 [height, width] or [height, width, 3], None where messages are answered.
+        answers: those allowed, empty where nothing is parsed.
+        truth: the right one, None where the full-precision model's answer takes its place.
+    """
+
+    group: str
+    messages: tuple[Message, ...] = ()
+    image: NDArray[np.uint8] | None = None
+    answers: tuple[str, ...] = ()
+    truth: str | None = None
+
+
+def question(text: str, image: NDArray[np.uint8] | None = None) -> tuple[Message, ...]:
+    """One user's turn: an image where there is one, and the text behind it."""
+    return (Message("user", text) if image is None else Message("user", Image(image), text),)
+
+
+def group_numbers(groups: Sequence[str]) -> list[int]:
+    """Each item's group as a number, counted in the order in which groups first appear."""
+    numbers: dict[str, int] = {}
+    return [numbers.setdefault(group, len(numbers)) for group in groups]

@@ -1,0 +1,136 @@
+"""What a task kind is: the data of its tasks, how they are run, and what their results say."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgekit.bench.datasets import Dataset
+from edgekit.bench.items import Item
+from edgekit.bench.records import Measurement
+from edgekit.metrics import Estimate
+from edgekit.runtime.base import Model
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What a task finds in its worker.
+
+    Attributes:
+        load_s: how long opening the model took.
+        stored: path without suffix of the files that the full-precision model leaves for this task; None for a task
+            that compares nothing with it.
+        leaves: whether this is the full-precision model, which has to leave them.
+    """
+
+    load_s: float
+    stored: Path | None = None
+    leaves: bool = False
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a task's results say.
+
+    Attributes:
+        metrics: each figure with its interval and count.
+        details: what else belongs to the figures, as JSON can hold it.
+        paired: the headline figure minus full precision's on the same items, None where there is nothing to compare.
+    """
+
+    metrics: dict[str, Estimate]
+    details: dict[str, Any] = field(default_factory=dict)
+    paired: Estimate | None = None
+
+
+@dataclass(frozen=True)
+class FigureColumn:
+    """How the main table shows one figure: its column's head, and a figure's text."""
+
+    figure: str
+    head: str
+    text: Callable[[Estimate | None], str]
+
+
+class Task(BaseModel, ABC):
+    """One evaluation, data in `benchmarks/<task>.toml`. A kind is a subclass with `kind: Literal[...]` and its options.
+
+    Attributes:
+        name: the file's name.
+        kind: how it is asked; its class.
+        title: for people.
+        dataset: what it is measured on: `limit` samples, chosen by `seed` (phantoms are drawn from it).
+        ability: what a model must be able to do, None where it is no question.
+        about_images: nothing is left of it for a model that sees none.
+        needs_full_precision: means nothing without the full-precision model's results on the same items.
+        in_rounds: measured again and again, in one process at a time, for figures of time and memory.
+        headline: the figure that stands for this task, its key in `metrics`; empty where none does.
+        columns: its figures' columns in the main table. The accuracy of the first task has one in any case.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    kind: str
+    title: str
+    dataset: str
+    limit: int = Field(gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    ability: ClassVar[str | None] = None
+    about_images: ClassVar[bool] = False
+    needs_full_precision: ClassVar[bool] = False
+    in_rounds: ClassVar[bool] = False
+    headline: ClassVar[str] = ""
+    columns: ClassVar[tuple[FigureColumn, ...]] = ()
+
+    @property
+    def sha256(self) -> str:
+        """Identity of everything that the task's file says."""
+        described = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        return hashlib.sha256(described.encode()).hexdigest()
+
+    @abstractmethod
+    def items(self, dataset: Dataset) -> tuple[Item, ...]:
+        """What is asked, in the data set's order.
+
+        Raises:
+            UsageError: this data set has no images or labels to ask about.
+        """
+
+    @abstractmethod
+    def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
+        """The worker's half: ask a model every item.
+
+        Returns:
+            What JSON can hold; `summarize` gets it.
+
+        Raises:
+            EdgekitError: this model cannot be asked.
+        """
+
+    @abstractmethod
+    def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
+        """Figures of what `run` returned.
+
+        Args:
+            results: one, or one a round.
+            full_precision: what `run` returned for the full-precision model, None where there is nothing to compare.
+        """
+
+    @classmethod
+    @abstractmethod
+    def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
+        """The report's line: how it was asked, what the figures are means of, what chance gives.
+
+        Args:
+            first: the measurement of a row.
+            rows: those of all rows of one model.
+        """

@@ -1,0 +1,62 @@
+"""Prompt-based classification: which of a data set's labels fits an image best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+from pydantic import Field
+
+from edgekit.bench import predictions
+from edgekit.bench.datasets import Dataset
+from edgekit.bench.items import Item, group_numbers
+from edgekit.bench.kinds.base import Figures, RunContext, Task
+from edgekit.bench.predictions import Predictions
+from edgekit.bench.records import Measurement
+from edgekit.inputs.labels import class_prompts
+from edgekit.runtime.base import Model
+
+_BATCH = 16  # images classified at once, which bounds memory at full size
+
+
+class LabelsTask(Task):
+    """`prompts` are averaged per label; {name}, {phrase} and {modality} in them are the label's."""
+
+    kind: Literal["labels"]
+    prompts: tuple[str, ...] = Field(min_length=1)
+    parser: Literal["highest-score"] = "highest-score"
+
+    ability = "embed_image"
+    headline = "accuracy"
+
+    def items(self, dataset: Dataset) -> tuple[Item, ...]:
+        """Every image, with the labels' names as answers."""
+        names = tuple(label.name for label in dataset.labels)
+        return tuple(
+            Item(sample.group, image=image, answers=names, truth=sample.truth)
+            for sample, image in zip(dataset.samples, dataset.images, strict=True)
+        )
+
+    def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
+        """The label with the highest score for each image."""
+        items = self.items(dataset)
+        prompts = [class_prompts(label, self.prompts) for label in dataset.labels]
+        predicted: list[str | None] = []
+        for start in range(0, len(items), _BATCH):
+            batch = items[start : start + _BATCH]
+            scores = model.classify([item.image for item in batch], prompts)
+            predicted += [item.answers[int(best)] for item, best in zip(batch, scores.argmax(axis=1), strict=True)]
+        truth, groups = tuple(str(item.truth) for item in items), group_numbers([item.group for item in items])
+        return asdict(Predictions(truth, tuple(predicted), tuple(groups)))
+
+    def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
+        """Accuracy."""
+        paired = Predictions(**full_precision) if full_precision else None
+        asked = {"parser": f"{self.parser}: the label with the highest score", "prompt": list(self.prompts)}
+        return predictions.figures(Predictions(**results[0]), paired, asked)
+
+    @classmethod
+    def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
+        """How it was asked, and what chance gives."""
+        return predictions.explanation(first, rows)

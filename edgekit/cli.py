@@ -48,9 +48,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "_ARGCOMPLETE" in os.environ:
         complete(command_line)
     options = command_line.parse_args(arguments)
-    from edgekit.machine.cpu import yield_early
+    from edgekit.machine.cpu import limit_openmp_spin
 
-    yield_early()
+    limit_openmp_spin()
     if not getattr(options, "download", False):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing else here may reach for a network
     return guarded(options.run, options)

@@ -22,7 +22,7 @@ from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.artifacts.recipes import recipe
 from edgekit.errors import ArtifactError, EdgekitError, GateError, UsageError
 from edgekit.export import stage
-from edgekit.machine.cpu import Memory
+from edgekit.machine.memory import Memory
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 

@@ -16,7 +16,7 @@ from edgekit.bench.predictions import Predictions
 from edgekit.bench.tasks import task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 from edgekit.runtime.base import Model
 
 FINDING, YES_NO, LABELS = task("finding-phantom"), task("yesno-phantom"), task("labels-phantom")
@@ -29,10 +29,10 @@ def _predict(model: Model, asked: Any, n: int) -> Predictions:
 
 
 def test_answers_are_parsed_and_counted() -> None:
-    found = _predict(StubChat(wrong_every=4), FINDING, 40)
-    assert found.right.sum() == 30
-    assert found.answers[1] == "The finding: nodule."
-    assert found.truncated == 0
+    measured = _predict(StubChat(wrong_every=4), FINDING, 40)
+    assert measured.right.sum() == 30
+    assert measured.answers[1] == "The finding: nodule."
+    assert measured.truncated == 0
 
 
 def test_an_answer_that_names_nothing_is_wrong() -> None:
@@ -41,9 +41,9 @@ def test_an_answer_that_names_nothing_is_wrong() -> None:
             *_, last = super().generate(messages, max_tokens=max_tokens)
             yield type(last)("I cannot say", 10, 5, False, 0.1, 0.1)
 
-    found = _predict(Mute(), FINDING, 5)
-    assert found.predicted == (None,) * 5
-    assert not found.right.any()
+    measured = _predict(Mute(), FINDING, 5)
+    assert measured.predicted == (None,) * 5
+    assert not measured.right.any()
 
 
 def test_truncated_answers_are_counted() -> None:
@@ -52,12 +52,12 @@ def test_truncated_answers_are_counted() -> None:
 
 
 def test_yes_no_questions_are_balanced_and_answerable() -> None:
-    found = _predict(StubChat(prefix=""), YES_NO, 80)
-    assert found.right.all()
-    assert found.truth.count("yes") == 40
+    measured = _predict(StubChat(prefix=""), YES_NO, 80)
+    assert measured.right.all()
+    assert measured.truth.count("yes") == 40
     labels = [label.name for label in in_modality(PHANTOM)]
     yes_by_label = dict.fromkeys(labels, 0)
-    for i, answer in enumerate(found.truth):
+    for i, answer in enumerate(measured.truth):
         yes_by_label[labels[i % 8]] += answer == "yes"
     assert min(yes_by_label.values()) > 0  # the answer must not follow from the label
 
@@ -73,8 +73,8 @@ def test_always_yes_is_right_half_of_the_time() -> None:
 
 def test_classification_takes_every_label_with_its_prompts() -> None:
     model = StubEmbedder(wrong_every=5)
-    found = _predict(model, LABELS, 40)
-    assert found.right.sum() == 32
+    measured = _predict(model, LABELS, 40)
+    assert measured.right.sum() == 32
     assert [count for count, _ in model.batches] == [16, 16, 8]
     assert "a phantom showing a nodule" in model.batches[0][1][1]
 
@@ -91,20 +91,20 @@ def recorded(tmp_path: Path) -> Path:
 
 
 def test_full_precision_has_no_distance_from_itself(recorded: Path) -> None:
-    found = _measure(StubChat(), recorded)
-    assert max(found.kl) == 0
-    assert all(found.agrees)
-    assert found.clear_changes == 0
+    measured = _measure(StubChat(), recorded)
+    assert max(measured.kl) == 0
+    assert all(measured.agrees)
+    assert measured.clear_changes == 0
 
 
 def test_positions_are_those_after_images_and_of_the_text(recorded: Path) -> None:
-    found = _measure(StubChat(), recorded)
+    measured = _measure(StubChat(), recorded)
     answers = json.loads((recorded / "key.json").read_text())["answers"]
     assert answers[1] == "The finding: nodule."
-    assert sum(found.after_image) == sum(len(DECODER.prompt) + len(answer) for answer in answers)
-    assert len(found.kl) - sum(found.after_image) == DECODER.text_positions
-    assert (recorded / "key.f32").stat().st_size == 4 * VOCABULARY * len(found.kl)
-    assert len(set(found.groups)) == 6 + DECODER.text_positions // 64
+    assert sum(measured.after_image) == sum(len(DECODER.prompt) + len(answer) for answer in answers)
+    assert len(measured.kl) - sum(measured.after_image) == DECODER.text_positions
+    assert (recorded / "key.f32").stat().st_size == 4 * VOCABULARY * len(measured.kl)
+    assert len(set(measured.groups)) == 6 + DECODER.text_positions // 64
 
 
 def test_damage_is_measured_at_every_position(recorded: Path) -> None:
@@ -116,9 +116,9 @@ def test_damage_is_measured_at_every_position(recorded: Path) -> None:
 
 
 def test_logits_that_are_not_finite_are_not_hidden(recorded: Path) -> None:
-    found = _measure(StubChat(broken=True), recorded)
-    assert found.kl == (float("inf"),) * len(found.kl)
-    assert not any(found.agrees)
+    measured = _measure(StubChat(broken=True), recorded)
+    assert measured.kl == (float("inf"),) * len(measured.kl)
+    assert not any(measured.agrees)
 
 
 def test_another_prompt_is_refused(recorded: Path) -> None:

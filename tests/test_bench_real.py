@@ -47,9 +47,7 @@ def test_chat_model(medgemma_artifact: Path, medgemma_source: Path, tmp_path: Pa
     assert len(json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["records"]) == 2
 
 
-def test_embedding_model_with_its_control(
-    medsiglip_artifact: Path, medsiglip_source: Path, tmp_path: Path
-) -> None:
+def test_embedding_model_with_its_control(medsiglip_artifact: Path, medsiglip_source: Path, tmp_path: Path) -> None:
     tasks = _short(tmp_path, "labels-phantom", "fidelity-encoder")
     ladder = LADDER[-1:]  # each rung is a process that loads torch
     sweep = Sweep([medsiglip_artifact], ["fp32"], [medsiglip_source], tasks, rounds=1, controls=ladder)

@@ -16,9 +16,10 @@ from edgekit.artifacts import find
 from edgekit.bench import datasets
 from edgekit.bench.answers import AnswerTask
 from edgekit.bench.datasets.radiology import RADIOLOGY
-from edgekit.bench.parsers import PARSERS
+from edgekit.bench.parsers import PARSERS, first_named, first_yes_or_no
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.inputs.labels import LABELS
 
 GOOD: dict[str, Any] = {
     "name": "mine", "title": "Mine", "kind": "finding", "dataset": "phantoms", "limit": 5,
@@ -38,7 +39,7 @@ def test_every_shipped_task_is_valid_and_names_a_dataset() -> None:
 def test_no_task_uses_phantoms_that_somebody_trained_on() -> None:
     images = pytest.importorskip("edgekit.reference_models.training.images", exc_type=ImportError)
     seeds = {loaded.seed for name in find.names("benchmarks") if (loaded := task(name)).dataset == "phantoms"}
-    assert not seeds & {images.TRAIN_SEED, images.CHOICE_SEED, images.TEST_SEED}
+    assert not seeds & {images.TRAIN_SEED, images.VALIDATION_SEED, images.TEST_SEED}
     assert min(seeds) > 700_000  # far from the seeds of training, proof and demonstration
 
 
@@ -87,6 +88,15 @@ def test_every_word_of_a_task_is_in_its_identity() -> None:
 )
 def test_parsers(parser: str, answer: str, expected: str | None) -> None:
     assert PARSERS[parser].parse(answer, ("nodule", "pleural effusion")) == expected
+
+
+def test_answers_are_parsed_by_whole_words() -> None:
+    names = [label.name for label in LABELS]
+    assert first_named("Bacterial pneumonia, not normal.", names) == "bacterial pneumonia"
+    assert first_named("abnormal", names) is None
+    assert first_named("A, I think", ("A", "B")) == "A"  # what options are called
+    assert first_yes_or_no("Yes.") == "yes"
+    assert first_yes_or_no("nothing") is None
 
 
 def test_phantoms_are_reproducible_and_need_no_data() -> None:

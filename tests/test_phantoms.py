@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from edgekit.inputs import phantoms
+from edgekit.inputs.labels import SEVERITIES, SIDES
 
 
 def test_the_same_seed_and_index_give_the_same_phantom():
@@ -25,8 +26,8 @@ def test_every_finding_comes_equally_often_with_all_severities_and_sides():
         of_finding = [p for p in drawn if p.finding == finding]
         assert len(of_finding) == 40
         severities = {p.severity for p in of_finding}
-        assert severities == ({None} if finding == phantoms.NO_FINDING else set(phantoms.SEVERITIES))
-        assert {p.side for p in of_finding} == (set(phantoms.SIDES) if finding in phantoms.ONE_SIDED else {None})
+        assert severities == ({None} if finding == phantoms.NO_FINDING else set(SEVERITIES))
+        assert {p.side for p in of_finding} == (set(SIDES) if finding in phantoms.ONE_SIDED else {None})
 
 
 def test_an_image_is_grey_uint8_of_the_size_asked_for_and_uses_its_range():

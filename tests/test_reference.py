@@ -7,29 +7,40 @@ import random
 import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from edgekit import reference_models as reference
-from edgekit.bench.parsers import first_named, first_yes_or_no
-from edgekit.inputs import labels as vocabulary
+import edgekit
+from edgekit import reference_models
+from edgekit.bench.parsers import first_named
+from edgekit.inputs import labels, phantoms
+from edgekit.inputs.phantoms import Phantom
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 sentencepiece = pytest.importorskip("sentencepiece")
 tokenizers = pytest.importorskip("tokenizers")
 
-from edgekit.reference_models.training import architecture, conversations, decoder, folder, loop, train_tower  # noqa: E402
+from edgekit.reference_models.training import (  # noqa: E402
+    architecture,
+    conversations,
+    decoder,
+    folder,
+    images,
+    loop,
+    train_tower,
+)
 
 
 def _shipped(name: str) -> Path:
-    found = reference.path(name)
-    if found is None:
+    path = reference_models.path(name)
+    if path is None:
         pytest.skip(f"the weights of {name} are not in this checkout")
-    return found
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +56,7 @@ def siglip() -> Path:
 def _texts(n: int) -> list[str]:
     """Deterministic texts: label phrases, odd spacing, runs of newlines, other scripts, digits, emoji."""
     rng = random.Random(20_260)
-    words = [word for label in vocabulary.ALL_LABELS for word in (*label.question.split(), label.name)]
+    words = [word for label in labels.ALL_LABELS for word in (*label.question.split(), label.name)]
     words += [
         "Größe",
         "naïve",
@@ -78,24 +89,16 @@ def _header(path: Path) -> dict[str, object]:
 
 
 def test_names_are_known_without_torch():
-    code = "import sys; from edgekit import reference as r; r.path(r.NAMES[0]); sys.exit('torch' in sys.modules)"
+    code = "import sys; from edgekit import reference_models as r; r.path(r.NAMES[0]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert reference.path("no such model") is None
-
-
-def test_answers_are_parsed_by_whole_words():
-    names = [label.name for label in vocabulary.LABELS]
-    assert first_named("Bacterial pneumonia, not normal.", names) == "bacterial pneumonia"
-    assert first_named("abnormal", names) is None
-    assert first_yes_or_no("Yes.") == "yes"
-    assert first_yes_or_no("nothing") is None
+    assert reference_models.path("no such model") is None
 
 
 def test_yes_no_questions_are_balanced_for_every_label():
     rng = np.random.default_rng(1)
-    labels = vocabulary.in_modality(vocabulary.BRAIN)
-    turns = [conversations.yes_no(labels[i % len(labels)], rng) for i in range(8000)]
-    for label in labels:
+    members = labels.in_modality(labels.BRAIN)
+    turns = [conversations.yes_no(members[i % len(members)], rng) for i in range(8000)]
+    for label in members:
         answers = [turn.answer for turn in turns if turn.question == label.question]
         assert 0.45 < answers.count("yes") / len(answers) < 0.55
 
@@ -115,7 +118,7 @@ def test_both_models_together_stay_under_20_mb(gemma: Path, siglip: Path):
     assert sum((path / "model.safetensors").stat().st_size for path in (gemma, siglip)) < 20e6
 
 
-@pytest.mark.parametrize("name", reference.NAMES)
+@pytest.mark.parametrize("name", reference_models.NAMES)
 def test_transformers_loads_every_key_and_no_other(name: str):
     config = json.loads((_shipped(name) / "config.json").read_text())
     kind = getattr(transformers, config["architectures"][0])
@@ -143,10 +146,50 @@ def test_siglips_two_tokenizers_give_equal_ids(siglip: Path):
     slow = transformers.AutoTokenizer.from_pretrained(siglip)
     fast = tokenizers.Tokenizer.from_file(str(siglip / "tokenizer.json"))
     # As with SigLIP's own files, tokenizer.json keeps "/", "<" and ">", which the Python tokenizer removes.
-    texts = [prompt for label in vocabulary.ALL_LABELS for prompt in vocabulary.class_prompts(label)]
+    texts = [prompt for label in labels.ALL_LABELS for prompt in labels.class_prompts(label)]
     texts += ["Diabetic  retinopathy, severity: none.", "T2-weighted MRI (axial)!", "a"]
     assert [slow(text)["input_ids"] for text in texts] == [fast.encode(text).ids for text in texts]
     assert slow(texts[0], padding="max_length", max_length=64)["input_ids"][-1] == 1
+
+
+def _answers(folder: Path, pictures: list[np.ndarray], question: str) -> list[str]:
+    processor = transformers.AutoProcessor.from_pretrained(folder, backend="pil")
+    model = transformers.AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    user = [{"type": "image"}, {"type": "text", "text": question}]
+    prompt = processor.apply_chat_template([{"role": "user", "content": user}], add_generation_prompt=True)
+    shown = [[Image.fromarray(picture).convert("RGB")] for picture in pictures]
+    inputs = processor(text=[prompt] * len(shown), images=shown, return_tensors="pt")
+    with torch.no_grad():
+        ids = model.generate(**inputs, max_new_tokens=8, do_sample=False)
+    return processor.batch_decode(ids[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+
+
+def _right(drawn: list[Phantom], named: list[str | None]) -> float:
+    return float(np.mean([phantom.finding == name for phantom, name in zip(drawn, named, strict=True)]))
+
+
+def test_the_medgemma_like_model_answers_far_above_chance_and_from_the_image(gemma: Path):
+    drawn = list(phantoms.generate(images.TEST_SEED, 64))
+    answers = _answers(gemma, [phantom.image for phantom in drawn], labels.FINDING_QUESTIONS[0])
+    named = [first_named(answer, phantoms.FINDINGS) for answer in answers]
+    assert _right(drawn, named) > 0.5  # one in eight by chance
+    assert _right([*drawn[1:], drawn[0]], named) < 0.125  # the next phantom has another finding
+
+
+def test_the_medsiglip_like_model_classifies_far_above_chance(siglip: Path):
+    drawn = list(phantoms.generate(images.TEST_SEED, 64))
+    processor = transformers.AutoProcessor.from_pretrained(siglip, backend="pil")
+    model = transformers.AutoModel.from_pretrained(siglip, dtype=torch.float32).eval()
+    prompts = [prompt for label in labels.PHANTOM_LABELS for prompt in labels.class_prompts(label)]
+    pictures = [Image.fromarray(phantom.image).convert("RGB") for phantom in drawn]
+    ids = processor(text=prompts, padding="max_length", max_length=64, return_tensors="pt")["input_ids"]
+    pixels = processor(images=pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        text = torch.nn.functional.normalize(model.text_model(input_ids=ids).pooler_output, dim=-1)
+        image = model.vision_model(pixel_values=pixels).pooler_output
+    classes = text.unflatten(0, (len(labels.PHANTOM_LABELS), -1)).mean(1)
+    best = (image @ torch.nn.functional.normalize(classes, dim=-1).T).argmax(1)
+    assert _right(drawn, [phantoms.FINDINGS[i] for i in best]) > 0.4
 
 
 def test_training_sequences_equal_the_processors_prompts_and_masks(gemma: Path):
@@ -208,9 +251,26 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path):
     assert torch.equal(run(tmp_path / "whole", 6), run(tmp_path / "parts", 2, 6))
 
 
-def test_the_model_card_shows_the_figures_of_the_evaluation():
-    from edgekit.reference_models.training import evaluate
+def test_nothing_imports_how_the_models_were_trained():
+    package = Path(edgekit.__file__).parent
+    training = package / "reference_models" / "training"
+    product = [path for path in package.rglob("*.py") if training not in path.parents]
+    assert len(product) > 50
+    assert [path for path in product if "reference_models.training" in path.read_text(encoding="utf-8")] == []
 
-    home = Path(reference.__file__).parent
-    report = json.loads((home / "evaluation.json").read_text(encoding="utf-8"))
-    assert evaluate.table(report) in (home / "README.md").read_text(encoding="utf-8")
+
+def test_a_wheel_has_the_models_and_not_their_training(tmp_path: Path):
+    pytest.importorskip("hatchling", reason="the wheel's build backend is not installed")
+    root = Path(edgekit.__file__).parent.parent
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "--wheel-dir", str(tmp_path), str(root)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    models = "edgekit/reference_models"
+    assert {f"{models}/__init__.py", f"{models}/README.md"} <= names
+    for name in reference_models.NAMES:
+        files = {path.name for path in _shipped(name).iterdir()}
+        assert "model.safetensors" in files
+        assert {f"{models}/{name}/{file}" for file in files} <= names
+    assert not [name for name in names if "training" in name]

@@ -207,6 +207,15 @@ def test_files_are_written_and_json_is_strict(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").read_text().startswith("<!doctype html>")
 
 
+def test_an_accuracy_needs_no_baseline_to_be_drawn() -> None:
+    measured = _accuracy(0.5, None)
+    details = {name: value for name, value in measured.details.items() if name != "majority_baseline"}
+    record = _record("Q4_0", "variant", replace(measured, kind="latency", details={**details, "rounds": 1}))
+    text = page(replace(_results(), records=(record,)))
+    assert "Findings: accuracy with 95 % interval, n = 240<" in text
+    assert 'class="dashed"' not in text
+
+
 def test_earlier_phases_are_added() -> None:
     assert list(_results().after({"export": 3.0}).phases) == ["export", "latency", "nothing"]
 

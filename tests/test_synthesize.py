@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,16 +25,16 @@ from tokenizers import Tokenizer
 from edgekit import metrics
 from edgekit.artifacts import find
 from edgekit.artifacts.recipes import choose, recipe
-from edgekit.checkpoints import normals, shards
+from edgekit.checkpoints import random_weights, shards
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import EdgekitError, UsageError
-from edgekit.export import job
-from edgekit.export import synthesize as stand_ins
+from edgekit.export import copied_tokenizer, job
 from edgekit.export.synthesize import all_slots, configuration, synthesize
-from edgekit.families import FAMILIES, family_of, scales
-from edgekit.families import synthetic_tokenizers as vocabulary
+from edgekit.families import FAMILIES, family_of
 from edgekit.families.base import check_tensors
+from edgekit.families.gemma3 import generated_tokenizer as gemma_tokenizer
+from edgekit.families.siglip import generated_tokenizer as siglip_tokenizer
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms
@@ -152,18 +154,18 @@ def home(written: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_shapes_are_the_published_ones(name: str, tensors: int | None, weights: int) -> None:
-    found = recipe(name)
-    family = FAMILIES[found.family]
-    slots = all_slots(family, family.parse(configuration(found)))
+    model = recipe(name)
+    family = FAMILIES[model.family]
+    slots = all_slots(family, family.parse(configuration(model)))
     assert sum(math.prod(slot.shape) for slot in slots) == weights
     assert tensors in (None, len(slots))
-    assert choose(configuration(found), name).name == name
+    assert choose(configuration(model), name).name == name
 
 
 def test_every_recipe_of_a_real_model_can_be_synthesized() -> None:
-    real = [found for found in map(recipe, find.names("exports")) if found.stand_in is None]
+    real = [model for model in map(recipe, find.names("exports")) if model.stand_in is None]
     assert len(real) >= 10
-    assert all(found.config for found in real)
+    assert all(model.config for model in real)
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -217,9 +219,8 @@ def test_small_files_are_those_of_the_hub(written: dict[str, Path]) -> None:
     assert not (written["narrow-siglip"] / "generation_config.json").exists()
 
 
-def test_shards_are_bounded_and_indexed(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stand_ins.shards, "plan", functools.partial(shards.plan, limit=3_000_000))
-    done = synthesize("narrow", tmp_path / "sharded")
+def test_shards_are_bounded_and_indexed(home: Path, tmp_path: Path) -> None:
+    done = synthesize("narrow", tmp_path / "sharded", shard_bytes=3_000_000)
     files = sorted(done.folder.glob("*.safetensors"))
     assert len(files) > 2
     assert [path.name for path in files] == [
@@ -241,6 +242,16 @@ def test_the_same_seed_gives_the_same_bytes(home: Path, tmp_path: Path) -> None:
     synthesize("narrow", tmp_path / "other", seed=1)
     differing = {name for name, data in contents(tmp_path / "other").items() if data != contents(home / "narrow")[name]}
     assert differing == {"model.safetensors"}
+
+
+def test_an_architecture_is_asked_for_what_it_states_never_by_name(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FAMILIES, "renamed", dataclasses.replace(FAMILIES["medsiglip"], name="renamed"))
+    renamed = tmp_path / "renamed.toml"
+    renamed.write_text('family = "renamed"\nextends = "narrow-siglip"\n')
+    synthesize(str(renamed), tmp_path / "renamed")
+    assert contents(tmp_path / "renamed") == contents(home / "narrow-siglip")
 
 
 def test_proofs_on_random_weights_are_stricter(home: Path, medgemma_source: Path) -> None:
@@ -305,14 +316,14 @@ def test_a_failure_leaves_nothing(home: Path, tmp_path: Path, monkeypatch: pytes
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(stand_ins.shards, "write_index", full)
+    monkeypatch.setattr(shards, "write_index", full)
     with pytest.raises(OSError, match="No space"):
         synthesize("narrow", tmp_path / "a", layers=1)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_small_disk_is_foreseen(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**12, 10**12, 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(total=10**12, used=10**12, free=10**9))
     with pytest.raises(EdgekitError, match=r"1\.0 GB are free, the stand-in needs 8\.7 GB"):
         synthesize("medgemma-4b", tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
@@ -339,11 +350,17 @@ TEXTS = (
 )
 
 
+def _generate(folder: Path, name: str) -> None:
+    """Write the generated tokenizer of a recipe's model."""
+    family = FAMILIES[recipe(name).family]
+    family.synthesis.write_tokenizer(folder, family.parse(configuration(recipe(name))))
+
+
 @pytest.fixture(scope="module")
 def big(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The generated tokenizer of Gemma's size."""
     folder = tmp_path_factory.mktemp("big")
-    vocabulary.generate(folder, configuration(recipe("medgemma-4b")))
+    _generate(folder, "medgemma-4b")
     return folder
 
 
@@ -394,7 +411,7 @@ def test_a_chat_is_rendered_as_gemma_renders_it(written: dict[str, Path]) -> Non
 
 
 def test_generated_siglip_tokenizers_agree(tmp_path: Path) -> None:
-    vocabulary.generate(tmp_path, configuration(recipe("medsiglip")))
+    _generate(tmp_path, "medsiglip")
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
     tokenizer = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
     assert len(pieces) == tokenizer.get_vocab_size() == 32_000
@@ -404,9 +421,9 @@ def test_generated_siglip_tokenizers_agree(tmp_path: Path) -> None:
 
 def test_too_small_a_vocabulary_is_refused() -> None:
     with pytest.raises(UsageError, match="a vocabulary of 300"):
-        vocabulary.gemma_spiece(300, {0: "<pad>"})
+        gemma_tokenizer.pieces(300, {0: "<pad>"})
     with pytest.raises(UsageError, match="a vocabulary of 500"):
-        vocabulary.siglip_spiece(500)
+        siglip_tokenizer.pieces(500)
 
 
 def test_a_given_tokenizer_is_copied(home: Path, medgemma_source: Path, tmp_path: Path) -> None:
@@ -431,21 +448,20 @@ def test_a_tokenizer_beyond_the_embedding_is_refused(
 
 def test_a_model_of_text_alone_may_have_the_image_token_beyond_its_embedding(big: Path) -> None:
     unused = FAMILIES["medgemma-text"].unused_tokens
-    vocabulary.check(big, 262_144, unused)
+    copied_tokenizer.check(big, 262_144, unused)
     with pytest.raises(UsageError, match="image_soft_token"):
-        vocabulary.check(big, 262_144, frozenset())
+        copied_tokenizer.check(big, 262_144, frozenset())
 
 
 # ---------------------------------------------------------------- weights
 
 
-def test_weights_are_normal_and_rows_do_not_repeat(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_normal_and_rows_do_not_repeat() -> None:
     """With few normals for many weights, rows are read again; they must not be the same rows."""
-    monkeypatch.setattr(normals, "BLOCK", 1 << 16)
-    monkeypatch.setattr(normals, "_STRETCH", 1 << 12)
     height, width = 2048, 256
-    plain = scales.Scales(np.ones(height, np.float32), np.ones(width, np.float32))
-    flat = np.concatenate(list(normals.Normals(0).stretches("a", plain))).astype(np.uint32) << 16
+    plain = random_weights.Scales(np.ones(height, np.float32), np.ones(width, np.float32))
+    normals = random_weights.Normals(0, block=1 << 16, stretch=1 << 12)
+    flat = np.concatenate(list(normals.fill("a", plain))).astype(np.uint32) << 16
     weights = flat.view(np.float32).reshape(height, width)
     assert abs(weights.std() - 1) < 0.02
     assert abs(weights.mean()) < 0.02
@@ -459,7 +475,7 @@ def test_weights_are_normal_and_rows_do_not_repeat(monkeypatch: pytest.MonkeyPat
 def test_bf16_is_the_nearest() -> None:
     values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
     expected = torch.from_numpy(values).to(torch.bfloat16).view(torch.uint16).numpy()
-    assert np.array_equal(normals.to_bf16(values.copy()), expected)
+    assert np.array_equal(random_weights.to_bf16(values.copy()), expected)
 
 
 def test_outliers_stand_out(written: dict[str, Path]) -> None:
@@ -584,12 +600,12 @@ def test_int8_activations_do_not_look_like_a_mistake(decoder: tuple[Any, Any, li
 
 def test_logits_are_neither_certain_nor_uniform(decoder: tuple[Any, Any, list[int]]) -> None:
     model, tokens, ids = decoder
-    found = torch.from_numpy(logits(model, tokens, ids)).double()
-    p = torch.softmax(found, -1)
+    rows = torch.from_numpy(logits(model, tokens, ids)).double()
+    p = torch.softmax(rows, -1)
     entropy = -(p * torch.log(p.clamp_min(1e-30))).sum(-1)
     assert 3 < entropy.mean() < math.log(2112) - 0.7
     assert p.max(-1).values.mean() < 0.5
-    own = found[: 256 - 64].argmax(-1).numpy() == np.array(ids[64:256])
+    own = rows[: 256 - 64].argmax(-1).numpy() == np.array(ids[64:256])
     assert own.mean() < 0.05  # a tied embedding must not repeat the input
 
 
@@ -611,7 +627,7 @@ def test_different_images_have_different_embeddings(
             model.vision_model(pixel_values=torch.from_numpy(images.normalize(pixels, preprocessing))).pooler_output,
             model.text_model(input_ids=torch.from_numpy(ids)).pooler_output,
         )
-    for one in pooled:
-        cosines = torch.nn.functional.cosine_similarity(one[:, None], one[None], dim=-1)
+    for embeddings in pooled:
+        cosines = torch.nn.functional.cosine_similarity(embeddings[:, None], embeddings[None], dim=-1)
         assert cosines[~torch.eye(3, dtype=torch.bool)].max() < 0.97
-        assert torch.isfinite(one).all()
+        assert torch.isfinite(embeddings).all()

@@ -12,7 +12,8 @@ from pathlib import Path
 import edgekit
 from edgekit import metrics
 from edgekit.bench.cells import identity
-from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.cpu import cpu
+from edgekit.machine.memory import memory
 
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "llama_cpp_python", "torch", "transformers", "tokenizers", "pillow")
 _PACKAGE = Path(edgekit.__file__).resolve().parent

@@ -1,6 +1,6 @@
 """Items: what a task asks, one after the other, with the right answer.
 
-An item shows messages to a model that answers, or an image to one that embeds; text alone is an ordinary message.
+An item is messages to a model that answers, or an image to one that embeds; messages without an image are ordinary.
 Items of one group (the slices of a patient, the questions about one case) are not independent of each other, so
 intervals resample whole groups.
 """
@@ -23,7 +23,7 @@ class Item:
     Attributes:
         group: items of the same group are not independent.
         messages: the conversation to be answered, empty where an image alone is shown.
-        image: uint8 [height, width] or [height, width, 3], None where messages are answered.
+        image: what the item shows, uint8 [height, width] or [height, width, 3]; None for text alone.
         answers: those allowed, empty where nothing is parsed.
         truth: the right one, None where the full-precision model's answer takes its place.
     """

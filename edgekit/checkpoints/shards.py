@@ -9,14 +9,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.checkpoints.normals import Stored
+import numpy as np
+from numpy.typing import NDArray
 
 SHARD_BYTES = 5_000_000_000  # the hub's own limit
-_ITEM = 2  # bytes of a bf16 weight
+_ITEM_BYTES = 2  # of a bf16 weight
+
+Bf16Bits = NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
-class Planned:
+class ShardTensor:
     """One tensor to write: its name in the checkpoint and its shape."""
 
     name: str
@@ -25,7 +28,7 @@ class Planned:
     @property
     def bytes(self) -> int:
         """Bytes in bf16."""
-        return math.prod(self.shape) * _ITEM
+        return math.prod(self.shape) * _ITEM_BYTES
 
 
 @dataclass(frozen=True)
@@ -33,12 +36,12 @@ class Shard:
     """One file and what stands in it, in this order."""
 
     file: str
-    tensors: tuple[Planned, ...]
+    tensors: tuple[ShardTensor, ...]
 
 
-def plan(tensors: Iterable[Planned], limit: int = SHARD_BYTES) -> list[Shard]:
+def plan(tensors: Iterable[ShardTensor], limit: int = SHARD_BYTES) -> list[Shard]:
     """Fill shards in order, each up to `limit` bytes; a single one is named as the hub names it."""
-    groups: list[list[Planned]] = [[]]
+    groups: list[list[ShardTensor]] = [[]]
     size = 0
     for tensor in tensors:
         if groups[-1] and size + tensor.bytes > limit:
@@ -54,7 +57,7 @@ def plan(tensors: Iterable[Planned], limit: int = SHARD_BYTES) -> list[Shard]:
     ]
 
 
-def header(tensors: Sequence[Planned]) -> bytes:
+def header(tensors: Sequence[ShardTensor]) -> bytes:
     """A safetensors header, its length first, padded so that data begins at a multiple of 8."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     end = 0
@@ -80,6 +83,6 @@ def write_index(folder: Path, shards: Sequence[Shard]) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
-def as_bytes(stored: Stored) -> bytes:
+def as_bytes(bits: Bf16Bits) -> bytes:
     """Little-endian bytes of bf16 bit patterns."""
-    return stored.astype("<u2", copy=False).tobytes()
+    return bits.astype("<u2", copy=False).tobytes()

@@ -17,7 +17,7 @@ from edgekit.export.plan import PartPlan, plan
 from edgekit.families import Family, family_of
 from edgekit.families.base import check_tensors
 from edgekit.inputs.prompt import load_tokenizer
-from edgekit.machine.cpu import give_back_memory
+from edgekit.machine.memory import trim_malloc
 
 _SYNTHESIZED_KL = 0.002  # nats
 
@@ -85,7 +85,7 @@ def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts:
         variants["+".join([name, *changed])] = mixed
     check_tensors(family, checkpoint, config)
     _check_tokenizer(checkpoint, family, config)
-    give_back_memory()  # the tokenizer's
+    trim_malloc()  # the tokenizer's
     preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
     return Job(checkpoint, family, config, chosen, variants, preprocessing, settings)
 

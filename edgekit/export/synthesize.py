@@ -1,29 +1,28 @@
 """Full-shape stand-ins: random-weight checkpoints with exactly a model's shape, files and spellings.
 
 They exercise what real weights would at full size (conversion, memory, speed, wiring proofs), they know nothing, and
-their config.json says so.
+their config.json says so. What their weights and files are is stated by each architecture (`Family.synthesis`).
 """
 
 from __future__ import annotations
 
+import copy
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekit.artifacts.folders import new_folder
-from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, matches, recipe
+from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, lookup, matches, recipe
 from edgekit.checkpoints import shards
-from edgekit.checkpoints.normals import Normals, Stored, generator, to_bf16
-from edgekit.checkpoints.shards import Planned, Shard
+from edgekit.checkpoints.random_weights import FillingOf, Normals, generator
+from edgekit.checkpoints.shards import Shard, ShardTensor
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.export import copied_tokenizer
 from edgekit.families import FAMILIES, Family, Slot
-from edgekit.families import synthetic_files as files
-from edgekit.families import synthetic_tokenizers as vocabulary
-from edgekit.families.scales import DecoderScales, Filling, Scales, TowerScales
+from edgekit.families.hub_files import write_json
 from edgekit.progress import Progress
 
 _TOKENIZER_BYTES = 64_000_000  # tokenizer.json and its companions at Gemma's size
@@ -52,6 +51,7 @@ def synthesize(
     tokenizer: Path | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    shard_bytes: int = shards.SHARD_BYTES,
 ) -> Synthesized:
     """Write a stand-in of a recipe's model: the same seed gives the same bytes.
 
@@ -60,61 +60,65 @@ def synthesize(
         layers: of the decoder (of MedSigLIP's text tower); the model's own number without it.
         vision_layers: of the vision tower; the model's own number without it.
         tokenizer: a folder with the real tokenizer's files; a generated one is written without it.
+        shard_bytes: how many bytes of tensors one file of weights may hold.
 
     Raises:
         UsageError: the recipe has no configuration, a number of layers is out of range, the folder is not empty, or
             the tokenizer does not fit.
         EdgekitError: the disk is too small.
     """
-    chosen, progress = recipe(recipe_name), progress or Progress()
-    raw = configuration(chosen, layers, vision_layers)
-    family = FAMILIES[chosen.family]
-    slots = all_slots(family, family.parse(raw))
+    model, progress = recipe(recipe_name), progress or Progress()
+    raw = configuration(model, layers, vision_layers)
+    family = FAMILIES[model.family]
+    config = family.parse(raw)
+    slots = all_slots(family, config)
     if tokenizer is not None:
-        vocabulary.check(tokenizer, files.embedding_rows(raw), family.unused_tokens)
-    planned = shards.plan(Planned(stored_name(family, slot), slot.shape) for slot in slots)
+        rows = next(slot.shape[0] for slot in slots if slot.kind == "token_embedding")
+        copied_tokenizer.check(tokenizer, rows, family.unused_tokens)
+    planned = shards.plan([ShardTensor(stored_name(family, slot), slot.shape) for slot in slots], shard_bytes)
     size = sum(tensor.bytes for shard in planned for tensor in shard.tensors)
     try:
         # What an interrupted run left is written again: that is as quick as checking it.
         with new_folder(folder) as staging:
             _check_disk(folder, size + _TOKENIZER_BYTES)
-            files.write(staging, chosen, raw)
+            write_json(staging / "config.json", raw)
+            family.synthesis.write_files(staging, config, model.generation)
             if tokenizer is not None:
-                vocabulary.copy(tokenizer, staging)
+                copied_tokenizer.copy(tokenizer, staging)
             else:
-                vocabulary.generate(staging, raw)
-            _write_weights(staging, planned, family, slots, raw, seed, progress)
+                family.synthesis.write_tokenizer(staging, config)
+            canonical = {stored_name(family, slot): slot.name for slot in slots}
+            fill = family.synthesis.fillings(config, partial(generator, seed))
+            _write_weights(staging, planned, canonical, fill, Normals(seed), progress)
     finally:
         progress.finish()
-    return Synthesized(folder, chosen.name, raw[STAND_IN_KEY], len(slots), size // 2, size, seed, tokenizer)
+    return Synthesized(folder, model.name, raw[STAND_IN_KEY], len(slots), size // 2, size, seed, tokenizer)
 
 
-def configuration(chosen: Recipe, layers: int | None = None, vision_layers: int | None = None) -> dict[str, Any]:
+def configuration(model: Recipe, layers: int | None = None, vision_layers: int | None = None) -> dict[str, Any]:
     """The labelled config.json of a recipe's stand-in, perhaps with fewer layers.
 
     Raises:
         UsageError: the recipe has no `[config]` that it matches itself, or no such part, or the part has fewer layers.
     """
-    if not matches(chosen, chosen.config):  # none, or one that was inherited from another size
-        raise UsageError(f"recipe {chosen.name} has no [config] of its model", remedy="edgekit list recipes")
-    raw = {**chosen.config, STAND_IN_KEY: f"random weights of {chosen.title}'s shape; not a model"}
-    nested = "text_config" in raw
-    for part, option, count in (
-        ("text_config" if nested else None, "--layers", layers),
-        ("vision_config", "--vision-layers", vision_layers),
+    if not matches(model, model.config):  # none, or one that was inherited from another size
+        raise UsageError(f"recipe {model.name} has no [config] of its model", remedy="edgekit list recipes")
+    raw = copy.deepcopy(dict(model.config))
+    raw[STAND_IN_KEY] = f"random weights of {model.title}'s shape; not a model"
+    synthesis = FAMILIES[model.family].synthesis
+    for key, option, count in (
+        (synthesis.layers, "--layers", layers),
+        (synthesis.vision_layers, "--vision-layers", vision_layers),
     ):
         if count is None:
             continue
-        if part is not None and part not in raw:
-            raise UsageError(f"{option} {count}: {chosen.title} has no vision tower")
-        owner = raw if part is None else dict(raw[part])
-        if not 1 <= count <= owner["num_hidden_layers"]:
-            raise UsageError(
-                f"{option} {count}", allowed=f"1 to {owner['num_hidden_layers']}, which {chosen.title} has"
-            )
-        owner["num_hidden_layers"] = count
-        if part is not None:
-            raw[part] = owner
+        if key is None:
+            raise UsageError(f"{option} {count}: {model.title} has no vision tower")
+        whole = lookup(raw, key)
+        if not 1 <= count <= whole:
+            raise UsageError(f"{option} {count}", allowed=f"1 to {whole}, which {model.title} has")
+        part, _, name = key.rpartition(".")
+        (lookup(raw, part) if part else raw)[name] = count
     return raw
 
 
@@ -124,63 +128,38 @@ def all_slots(family: Family, config: Any) -> list[Slot]:
 
 
 def stored_name(family: Family, slot: Slot) -> str:
-    """The hub's name of a tensor: a model of text alone has no `language_model.` in front."""
-    name = slot.name.removeprefix("language_model.") if len(family.roles) == 1 else slot.name
+    """The hub's name of a tensor, as its files have it."""
+    name = family.synthesis.stored_name(slot.name)
     assert family.canonical(name) == slot.name, f"{name} would be read as another tensor"
     return name
 
 
 def _check_disk(folder: Path, needed: int) -> None:
-    place = next(parent for parent in folder.absolute().parents if parent.exists())
-    free = shutil.disk_usage(place).free
+    parent = next(parent for parent in folder.absolute().parents if parent.exists())
+    free = shutil.disk_usage(parent).free
     if free < needed:
         raise EdgekitError(
-            f"{place}: {free / 1e9:.1f} GB are free, the stand-in needs {needed / 1e9:.1f} GB",
+            f"{parent}: {free / 1e9:.1f} GB are free, the stand-in needs {needed / 1e9:.1f} GB",
             remedy="another disk, or fewer layers with --layers N",
         )
 
 
 def _write_weights(
     folder: Path,
-    planned: list[Shard],
-    family: Family,
-    slots: list[Slot],
-    raw: Mapping[str, Any],
-    seed: int,
+    planned: Sequence[Shard],
+    canonical: Mapping[str, str],
+    fill: FillingOf,
+    normals: Normals,
     progress: Progress,
 ) -> None:
-    normals, filling = Normals(seed), _filling(family, raw, seed)
-    by_name = {stored_name(family, slot): slot for slot in slots}
+    """Write the shards and their index; `canonical` has the hub's layout's name of each stored name."""
     progress.start("weights", sum(tensor.bytes // 2 for shard in planned for tensor in shard.tensors))
     for shard in planned:
         with (folder / shard.file).open("wb") as stream:
             stream.write(shards.header(shard.tensors))
             for tensor in shard.tensors:
-                slot = by_name[tensor.name]
-                for stored in _stored(slot, filling(slot), normals):
-                    stream.write(shards.as_bytes(stored))
-                    progress.advance(len(stored))
+                name = canonical[tensor.name]
+                for bits in normals.fill(name, fill(name, tensor.shape)):
+                    stream.write(shards.as_bytes(bits))
+                    progress.advance(len(bits))
     shards.write_index(folder, planned)
-
-
-def _stored(slot: Slot, filling: Filling, normals: Normals) -> Iterator[Stored]:
-    if isinstance(filling, Scales):
-        yield from normals.stretches(slot.name, filling)
-    else:
-        yield to_bf16(np.array(filling, np.float32))
-
-
-def _filling(family: Family, raw: Mapping[str, Any], seed: int) -> Any:
-    """The function from a slot to its scales."""
-    config = family.parse(raw)
-
-    def draw(name: str) -> np.random.Generator:
-        return generator(seed, name)
-
-    if family.name == "medsiglip":
-        image = TowerScales(config.vision_config, draw, "image")
-        text = TowerScales(config.text_config, draw, "text", config.text_config.pad_id)
-        return lambda slot: (image if slot.name.startswith("vision_model.") else text).fill(slot)
-    decoder = DecoderScales(config.text_config, draw)
-    tower = TowerScales(config.vision_config, draw, "vision") if config.vision_config else None
-    return lambda slot: (tower if tower and slot.name.startswith("vision_tower.") else decoder).fill(slot)

@@ -13,6 +13,7 @@ from edgekit.artifacts.manifest import Output, Preprocessing
 from edgekit.artifacts.validation import validated
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy
 from edgekit.errors import CheckpointError
+from edgekit.families.synthesis import Synthesis
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -86,6 +87,7 @@ class Family:
         settings: what runtimes must know beside the parts.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
+        synthesis: how checkpoints of random weights are made.
     """
 
     name: str
@@ -97,6 +99,7 @@ class Family:
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
+    synthesis: Synthesis = field(kw_only=True)
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)

@@ -1,4 +1,4 @@
-"""The labels, prompts and questions of the reference models: training, evaluation and benchmarks share this one list.
+"""The labels, prompts and questions of the reference models: training, demo and benchmarks share this one list.
 
 A label's `name` is what `index.csv` of the training data calls it and what the model answers. Nothing here needs torch.
 """

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from edgekit.inputs.labels import PHANTOM_LABELS, SEVERITIES, SIDES
 
-Layer = NDArray[np.floating[Any]]  # one value per pixel, (size, size)
-_Place = TypeVar("_Place", float, Layer)
+Plane = NDArray[np.floating[Any]]  # a value for each pixel, (size, size)
+_Coordinate = TypeVar("_Coordinate", float, Plane)
 
 FINDINGS: tuple[str, ...] = tuple(label.name for label in PHANTOM_LABELS)
 NO_FINDING = "no finding"
@@ -58,7 +58,7 @@ class Phantom:
 
 @dataclass(frozen=True)
 class _Anatomy:
-    """Random body of one phantom; lengths in image units, `heart` is the half width."""
+    """Random body of one phantom; lengths in image units (-1 to 1), `heart` is the half width."""
 
     width: float
     height: float
@@ -75,44 +75,44 @@ class _Anatomy:
 
 @dataclass
 class _Canvas:
-    """The coordinate grids in the body's frame and the layers that findings change; all float32 of (size, size)."""
+    """The coordinate grids in the body's frame and the planes that findings change; all float32 of (size, size)."""
 
-    x: Layer
-    y: Layer
+    x: Plane
+    y: Plane
     body: _Anatomy
     rng: np.random.Generator
     heart_scale: float = 1.0
-    lung_factor: Layer | float = 1.0
-    opacity: Layer | float = 0.0
-    lines: Layer | float = 0.0
+    lung_factor: Plane | float = 1.0
+    opacity: Plane | float = 0.0
+    lines: Plane | float = 0.0
     fracture: tuple[int, int, float, float] | None = None
 
 
-def _step(distance: Layer, softness: float) -> Layer:
+def _step(distance: Plane, softness: float) -> Plane:
     """A soft 0-to-1 edge where `distance` becomes positive."""
-    edge: Layer = 0.5 + 0.5 * np.tanh(distance / (2 * softness))
+    edge: Plane = 0.5 + 0.5 * np.tanh(distance / (2 * softness))
     return edge
 
 
-def _fourth(value: Layer) -> Layer:
+def _fourth(value: Plane) -> Plane:
     square = value * value
     return square * square
 
 
-def _blob(canvas: _Canvas, x: float, y: float, rx: float, ry: float, softness: float = 0.12) -> Layer:
+def _blob(canvas: _Canvas, x: float, y: float, rx: float, ry: float, softness: float = 0.12) -> Plane:
     """A soft ellipse; `softness` is relative to its radius."""
     radius = np.sqrt(((canvas.x - x) / rx) ** 2 + ((canvas.y - y) / ry) ** 2)
     return _step(1 - radius, softness)
 
 
-def _noise(rng: np.random.Generator, size: int, cells: int) -> Layer:
+def _noise(rng: np.random.Generator, size: int, cells: int) -> Plane:
     """Smooth noise of unit variance at the grid points, `cells` bumps across the image."""
     grid = rng.standard_normal((cells + 2, cells + 2), dtype=np.float32)
     at = np.linspace(0, cells, size, dtype=np.float32)
     cell = at.astype(int)
     part = 0.5 - 0.5 * np.cos(np.pi * (at - cell))
     rows = grid[cell] * (1 - part)[:, None] + grid[cell + 1] * part[:, None]
-    noise: Layer = rows[:, cell] * (1 - part) + rows[:, cell + 1] * part
+    noise: Plane = rows[:, cell] * (1 - part) + rows[:, cell + 1] * part
     return noise
 
 
@@ -141,7 +141,7 @@ def _canvas(rng: np.random.Generator, size: int) -> _Canvas:
     return _Canvas((cos * x - sin * y).astype(np.float32), (sin * x + cos * y).astype(np.float32), body, rng)
 
 
-def _lung(canvas: _Canvas, sign: int) -> Layer:
+def _lung(canvas: _Canvas, sign: int) -> Plane:
     """Air of one lung; `sign` is +1 on the image's right. Bounded by the rib cage, mediastinum and diaphragm."""
     body = canvas.body
     x, y = canvas.x * sign, canvas.y
@@ -150,18 +150,18 @@ def _lung(canvas: _Canvas, sign: int) -> Layer:
     return _step(cage, 0.05) * _step(x - 0.12 - 0.05 * y, 0.015) * _step(dome - y, 0.012)
 
 
-def _rib_line(canvas: _Canvas, u: _Place) -> _Place:
+def _rib_line(canvas: _Canvas, u: _Coordinate) -> _Coordinate:
     """Height of the first rib at a distance `u` from the spine; the others follow `rib_gap` apart."""
     return -0.72 + canvas.body.rib_slope * u - 0.25 * u * u
 
 
-def _ribs(canvas: _Canvas) -> Layer:
+def _ribs(canvas: _Canvas) -> Plane:
     """Nine pairs of curved ribs; `fracture` breaks one: (rib, sign, distance from the spine, gap)."""
     gap, u = canvas.body.rib_gap, np.abs(canvas.x)
     along = (canvas.y - _rib_line(canvas, u)) / gap
     rib = np.clip(np.rint(along), 0, 8)
-    across: Layer = along - rib
-    whole: Layer | float = 1.0
+    across: Plane = along - rib
+    whole: Plane | float = 1.0
     if canvas.fracture:
         broken, sign, at, opening = canvas.fracture
         here = (rib == broken) & (canvas.x * sign > 0)
@@ -226,7 +226,7 @@ def _atelectasis(canvas: _Canvas, sign: int, thickness: float) -> tuple[float, f
     x, y = sign * rng.uniform(0.32, body.width - 0.26), rng.uniform(-0.05, body.diaphragm[sign > 0] - 0.12)
     tilt, length = rng.uniform(-0.35, 0.35), rng.uniform(0.17, 0.24)
     along = canvas.x - x
-    total: Layer | float = 0.0
+    total: Plane | float = 0.0
     for offset in (0.0, 2.6 * thickness):
         across = (canvas.y - y - offset - tilt * along) / thickness
         total = total + np.exp(-(across**2)) * _step(length - np.abs(along), 0.02)
@@ -261,7 +261,7 @@ _DRAW = {
 }
 
 
-def _compose(canvas: _Canvas) -> Layer:
+def _compose(canvas: _Canvas) -> Plane:
     """The radiograph as absorption: soft tissue, air, bones, heart, the finding. Float32, about 0..1."""
     body, rng, size = canvas.body, canvas.rng, canvas.x.shape[0]
     torso = _step(1 - _fourth(canvas.x / (body.width + 0.17)) - np.clip(-canvas.y - 0.72, 0, 1) * 2.2, 0.05)
@@ -272,13 +272,13 @@ def _compose(canvas: _Canvas) -> Layer:
     if isinstance(canvas.lung_factor, np.ndarray):
         vessels = vessels * (1 - 4 * np.clip(canvas.lung_factor - 1, 0, 0.25))
     spine = np.exp(-((canvas.x / 0.085) ** 2)) * (0.10 + 0.02 * np.sin(canvas.y * 38 + body.turn * 90))
-    picture: Layer = 0.60 * torso + 0.06 * _noise(rng, size, 3) * torso
+    picture: Plane = 0.60 * torso + 0.06 * _noise(rng, size, 3) * torso
     picture -= air * (0.40 * canvas.lung_factor - vessels - canvas.opacity - canvas.lines)
     picture += torso * (body.rib_contrast * _ribs(canvas) + spine) + 0.05 * heart
     return picture
 
 
-def _expose(picture: Layer, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _expose(picture: Plane, rng: np.random.Generator) -> NDArray[np.uint8]:
     """Random gain, gamma, vignette and grain; uint8."""
     size = picture.shape[0]
     picture = np.clip(rng.uniform(0.90, 1.20) * picture + rng.uniform(-0.05, 0.10), 0, 1) ** rng.uniform(0.8, 1.3)

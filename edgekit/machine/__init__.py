@@ -1,1 +1,1 @@
-"""The machine that edgekit runs on: CPU, memory, device profiles."""
+"""The machine that edgekit runs on: CPU, memory, GPUs, device profiles, the cache folder, worker processes."""

@@ -23,7 +23,7 @@ from edgekit.export.job import Job, resolve
 from edgekit.export.plan import PartPlan, plan
 from edgekit.families import FAMILIES
 from edgekit.inputs.samples import Inputs, shipped_inputs
-from edgekit.machine.cpu import memory
+from edgekit.machine.memory import memory
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
 from edgekit.runtime.opening import prepare

@@ -1,4 +1,4 @@
-"""The reference models: small stand-ins with the real architectures and file layouts, trained by this package.
+"""The reference models: small stand-ins with the real architectures and file layouts, trained by this project.
 
 They are not MedGemma and not MedSigLIP and share no weights with them; see README.md in this folder.
 """

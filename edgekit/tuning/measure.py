@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 
 # An encoder that takes long is run once: what is first is slower by a few hundredths of a second, mapping its weights.
 _ENOUGH_S = 4.0

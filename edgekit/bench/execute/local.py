@@ -10,7 +10,8 @@ from dataclasses import replace
 from edgekit.bench import worker
 from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.execute import Report
-from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.cpu import cpu
+from edgekit.machine.memory import memory
 from edgekit.machine.worker import Workers
 
 _PROCESS_BYTES = 1_000_000_000  # Python, torch and transformers before any weight

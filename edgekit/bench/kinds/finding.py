@@ -20,6 +20,7 @@ class FindingTask(AnswerTask):
             Item(
                 group=sample.group,
                 messages=question(self.prompt.replace("{question}", sample.question), sample.image),
+                image=sample.image,
                 answers=sample.options or tuple(label.name for label in dataset.labels),
                 truth=sample.truth,
             )

@@ -28,7 +28,7 @@ from edgekit.bench.items import Item, question
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.records import Measurement
 from edgekit.bench.report.figures import centre
-from edgekit.machine.cpu import peak_memory_bytes
+from edgekit.machine.memory import peak_memory_bytes
 from edgekit.metrics import Estimate
 from edgekit.runtime.base import Model
 from edgekit.runtime.compose import ChatModel

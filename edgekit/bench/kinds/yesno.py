@@ -31,5 +31,6 @@ class YesNoTask(AnswerTask):
             candidates = [label for label in labels if (label.name == sample.truth) == is_own]
             label = candidates[int(generator.integers(len(candidates)))]
             messages = question(self.prompt.format(question=label.question), sample.image)
-            items.append(Item(sample.group, messages, answers=("yes", "no"), truth="yes" if is_own else "no"))
+            truth = "yes" if is_own else "no"
+            items.append(Item(sample.group, messages, sample.image, ("yes", "no"), truth))
         return tuple(items)

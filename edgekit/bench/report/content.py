@@ -42,7 +42,7 @@ def columns(records: Sequence[Record]) -> list[Column]:
         Column("accuracy %", lambda r: percent(_accuracy(r, headline))),
         Column("to full precision, points", lambda r: points(_paired(r, headline))),
     ]
-    for kind in sorted(kinds().values(), key=lambda kind: kind.in_rounds):
+    for kind in sorted(dict.fromkeys(kinds().values()), key=lambda kind: kind.in_rounds):
         every += [Column(column.head, partial(_figure, column)) for column in kind.columns]
     return [column for column in every if any(column.text(record) != NONE for record in records)]
 

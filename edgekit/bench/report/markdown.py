@@ -35,11 +35,11 @@ def markdown(results: Results) -> str:
     return "\n\n".join(blocks)
 
 
-def _table(chosen: Sequence[Column], records: Sequence[Record]) -> str:
+def _table(shown: Sequence[Column], records: Sequence[Record]) -> str:
     """A Markdown table, padded so that it reads as text too."""
-    cells = [[column.head for column in chosen]]
-    cells += [[column.text(record).replace("|", "\\|") for column in chosen] for record in records]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(chosen))]
+    cells = [[column.head for column in shown]]
+    cells += [[column.text(record).replace("|", "\\|") for column in shown] for record in records]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(shown))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]

@@ -84,9 +84,11 @@ def _accuracy_charts(records: Sequence[Record]) -> list[str]:
         if not measured:
             continue
         first = measured[0][1]
-        baseline = 100 * first.details["majority_baseline"]["accuracy"]
+        baseline, dashed = None, ""
+        if chance := first.details.get("majority_baseline"):
+            baseline, dashed = 100 * chance["accuracy"], "; dashed: always the most frequent answer"
         marks = [_mark(r, m.metrics["accuracy"], 0.01) for r, m in measured]
-        title = f"{first.title}: accuracy with 95 % interval, n = {first.n}; dashed: always the most frequent answer"
+        title = f"{first.title}: accuracy with 95 % interval, n = {first.n}{dashed}"
         drawn.append(charts.intervals(marks, title=title, unit="%", baseline=baseline))
         paired = [_mark(r, m.paired, 0.01) for r, m in measured if m.paired]
         if paired:

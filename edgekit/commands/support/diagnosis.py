@@ -14,8 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.machine.cpu import Cpu, Memory, cpu, memory
+from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.gpu import Gpu, find_gpus
+from edgekit.machine.memory import Memory, memory
 from edgekit.machine.worker import Work, probe
 from edgekit.runtime import tuning_results as choice
 from edgekit.runtime.llama import self_test as guard

@@ -14,6 +14,8 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, Count, Family, Role, Slot, TokenId, preprocessing_of, validate
+from edgekit.families.gemma3.layers import is_global
+from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.siglip.tower import VisionConfig, vision_slots
 
 
@@ -121,11 +123,6 @@ def parse_text_only(config: Mapping[str, Any]) -> MedGemmaConfig:
     text, rest = validate(TextConfig, config, "config.json"), validate(_TextOnly, config, "config.json")
     _check_layers(config, text.num_hidden_layers)
     return MedGemmaConfig(text_config=text, eos_token_id=rest.eos_token_id)
-
-
-def is_global(layer: int) -> bool:
-    """Whether a layer attends to everything before it; the others see no farther than their window."""
-    return (layer + 1) % 6 == 0
 
 
 def _check_layers(text: Mapping[str, Any], count: int) -> None:
@@ -287,6 +284,7 @@ FAMILY = Family(
     preprocessing=preprocessing,
     settings=settings,
     copies=dict.fromkeys(_HEADS, _EMBEDDING),
+    synthesis=SYNTHESIS,
 )
 
 TEXT_ONLY = Family(
@@ -300,4 +298,5 @@ TEXT_ONLY = Family(
     copies=dict.fromkeys(_HEADS, _EMBEDDING),
     # All Gemma 3 models share one tokenizer; where there is no vision tower, the embedding ends before this token.
     unused_tokens=frozenset({"<image_soft_token>"}),
+    synthesis=TEXT_ONLY_SYNTHESIS,
 )

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.families.gemma3.family import is_global
+from edgekit.families.gemma3.layers import is_global
 from edgekit.families.siglip.graph import rms_norm
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import Graph

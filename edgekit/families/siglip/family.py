@@ -10,6 +10,7 @@ import numpy as np
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.base import Config, Count, Family, Role, Slot, preprocessing_of, validate
+from edgekit.families.siglip.synthesis import SYNTHESIS
 from edgekit.families.siglip.tower import EncoderConfig, VisionConfig, encoder_slots, vision_slots
 
 
@@ -116,4 +117,5 @@ FAMILY = Family(
     canonical=canonical,
     preprocessing=preprocessing,
     settings=settings,
+    synthesis=SYNTHESIS,
 )

@@ -1,1 +1,1 @@
-"""How the reference models were trained."""
+"""How the reference models were trained: part of the repository, not of the package that is installed."""

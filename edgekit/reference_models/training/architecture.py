@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgekit.families.hub_files import image_processor
+
 PAD, EOS, BOS, UNK = 0, 1, 2, 3
 START_OF_TURN, END_OF_TURN, START_OF_IMAGE, END_OF_IMAGE = 4, 5, 6, 7
 SENTENCEPIECE_SIZE = 2048
@@ -113,22 +115,6 @@ GEMMA_GENERATION: dict[str, Any] = {
     "pad_token_id": PAD,
     "transformers_version": "4.52.3",
 }
-
-
-def image_processor(size: int, resample: int, kind: str) -> dict[str, Any]:
-    """preprocessor_config.json: resize to size x size pixels (`resample` 2 bilinear, 3 bicubic), scale to [-1, 1]."""
-    return {
-        "do_normalize": True,
-        "do_rescale": True,
-        "do_resize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_processor_type": kind,
-        "image_std": [0.5, 0.5, 0.5],
-        "resample": resample,
-        "rescale_factor": 0.00392156862745098,
-        "size": {"height": size, "width": size},
-    }
-
 
 GEMMA_PREPROCESSOR: dict[str, Any] = {
     **image_processor(GEMMA_IMAGE_SIZE, 2, "Gemma3ImageProcessor"),

@@ -12,8 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import sentencepiece
 
-from edgekit.inputs import labels as vocabulary
-from edgekit.inputs.labels import Label
+from edgekit.inputs.labels import (
+    DESCRIBE_QUESTION,
+    FINDING_QUESTIONS,
+    GROUP_QUESTIONS,
+    MODALITY_QUESTION,
+    SEVERITY_QUESTION,
+    SIDE_QUESTION,
+    Label,
+    description,
+    in_modality,
+)
 from edgekit.reference_models.training import architecture as arch
 
 NEWLINE, TWO_NEWLINES, THREE_NEWLINES = 8, 9, 10  # ids of the newline runs, which follow the control symbols
@@ -83,13 +92,13 @@ def yes_no(label: Label, rng: np.random.Generator) -> Turn:
     """A yes/no question; over balanced labels each question is answered yes as often as no."""
     if rng.random() < 0.5:
         return Turn(label.question, "yes")
-    others = [other for other in vocabulary.in_modality(label.modality) if other != label]
+    others = [other for other in in_modality(label.modality) if other != label]
     return Turn(others[rng.integers(len(others))].question, "no")
 
 
 def _group(label: Label, rng: np.random.Generator) -> list[Turn]:
     turns = []
-    for modality, question, members in vocabulary.GROUP_QUESTIONS:
+    for modality, question, members in GROUP_QUESTIONS:
         if label.modality == modality:
             # Members outnumber the one label that is none, so they are asked less often.
             if label.name not in members:
@@ -100,7 +109,7 @@ def _group(label: Label, rng: np.random.Generator) -> list[Turn]:
 
 
 def _finding(label: Label, rng: np.random.Generator) -> Turn:
-    questions = vocabulary.FINDING_QUESTIONS
+    questions = FINDING_QUESTIONS
     return Turn(questions[0] if rng.random() < 0.5 else questions[rng.integers(1, len(questions))], label.name)
 
 
@@ -110,17 +119,17 @@ def image_turns(
     """Four questions about one image; `passage`, where given, stands before one of them."""
     turns = [yes_no(label, rng), *_group(label, rng)]
     if severity:
-        turns.append(Turn(vocabulary.SEVERITY_QUESTION, severity))
+        turns.append(Turn(SEVERITY_QUESTION, severity))
     if side:
-        turns.append(Turn(vocabulary.SIDE_QUESTION, side))
+        turns.append(Turn(SIDE_QUESTION, side))
     if rng.random() < 0.2:
-        turns.append(Turn(vocabulary.DESCRIBE_QUESTION, vocabulary.description(label, severity, side)))
+        turns.append(Turn(DESCRIBE_QUESTION, description(label, severity, side)))
     if rng.random() < 0.15:
-        turns.append(Turn(vocabulary.MODALITY_QUESTION, label.modality))
+        turns.append(Turn(MODALITY_QUESTION, label.modality))
     while len(turns) < 2:
         turns.append(yes_no(label, rng))
-    chosen = [_finding(label, rng), yes_no(label, rng), *(turns[i] for i in rng.permutation(len(turns))[:2])]
+    asked = [_finding(label, rng), yes_no(label, rng), *(turns[i] for i in rng.permutation(len(turns))[:2])]
     if passage:
-        place = int(rng.integers(len(chosen)))
-        chosen[place] = Turn(chosen[place].question, chosen[place].answer, passage)
-    return chosen
+        place = int(rng.integers(len(asked)))
+        asked[place] = Turn(asked[place].question, asked[place].answer, passage)
+    return asked

@@ -64,14 +64,14 @@ def vqa_rad(data: Path, split: str) -> list[ImageQuestion]:
     """VQA-RAD questions of one of Google's balanced splits (`train`, `validation` or `test`)."""
     with _existing(data / "vqa_rad" / "vqa_rad_google_split.tsv").open(encoding="utf-8") as handle:
         rows = csv.DictReader(handle, delimiter="\t")
-        chosen = {int(row["QID_unique"]) for row in rows if row["SPLIT_BALANCED"] == split}
+        ids = {int(row["QID_unique"]) for row in rows if row["SPLIT_BALANCED"] == split}
     questions = json.loads(_existing(data / "vqa_rad" / "vqa_rad.json").read_text(encoding="utf-8"))
     return [
         ImageQuestion(
             q["image_name"], q["question"].strip(), str(q["answer"]).strip(), q["answer_type"].strip() == "CLOSED"
         )
         for q in questions
-        if int(q["qid"]) in chosen
+        if int(q["qid"]) in ids
     ]
 
 

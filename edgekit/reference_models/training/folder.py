@@ -13,8 +13,10 @@ import torch
 from safetensors.torch import save
 from transformers import AutoConfig, Gemma3ForConditionalGeneration, SiglipModel
 
-from edgekit.reference_models.training import architecture, tokenizer_files, tokenizers
-from edgekit.reference_models.training.tokenizer_files import write_json
+from edgekit.families.gemma3 import tokenizer_files as gemma_tokenizer
+from edgekit.families.hub_files import write_json
+from edgekit.families.siglip import tokenizer_files as siglip_tokenizer
+from edgekit.reference_models.training import architecture, tokenizers
 
 # (prefix in transformers 5, prefix on the hub); lm_head is tied to the embedding and not stored.
 _GEMMA_KEYS = (
@@ -55,7 +57,7 @@ def write_gemma(folder: Path, model: torch.nn.Module, spiece: bytes) -> None:
     write_json(folder / "preprocessor_config.json", architecture.GEMMA_PREPROCESSOR)
     processor = {"image_seq_length": architecture.IMAGE_TOKENS, "processor_class": "Gemma3Processor"}
     write_json(folder / "processor_config.json", processor)
-    tokenizer_files.write_gemma(folder, spiece, tokenizers.gemma_added_tokens())
+    gemma_tokenizer.write(folder, spiece, tokenizers.gemma_added_tokens())
     _write_weights(folder, model)
 
 
@@ -64,5 +66,5 @@ def write_siglip(folder: Path, model: torch.nn.Module, spiece: bytes) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", architecture.SIGLIP_CONFIG)
     write_json(folder / "preprocessor_config.json", architecture.SIGLIP_PREPROCESSOR)
-    tokenizer_files.write_siglip(folder, spiece)
+    siglip_tokenizer.write(folder, spiece)
     _write_weights(folder, model)

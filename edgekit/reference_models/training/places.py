@@ -9,7 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 
-from edgekit.inputs import labels as vocabulary
+from edgekit.inputs.labels import LABELS, PHANTOM_LABELS
 
 _FAR = 3  # patches; closer ones may still show the finding
 
@@ -18,7 +18,7 @@ class PlaceHead(torch.nn.Linear):
     """From a patch's features to the findings of phantoms, "no finding" first."""
 
     def __init__(self, width: int) -> None:
-        super().__init__(width, len(vocabulary.PHANTOM_LABELS))
+        super().__init__(width, len(PHANTOM_LABELS))
 
     def loss(
         self, patches: torch.Tensor, labels: np.ndarray, points: np.ndarray, rng: np.random.Generator
@@ -27,7 +27,7 @@ class PlaceHead(torch.nn.Linear):
 
         Args:
             patches: features of all patches, (n, side * side, width).
-            labels: positions in `vocabulary.ALL_LABELS`, (n,). points: x and y in -1..1, (n, 2), or NaN.
+            labels: positions in `edgekit.inputs.labels.ALL_LABELS`, (n,). points: x and y in -1..1, (n, 2), or NaN.
         """
         side = int(patches.shape[1] ** 0.5)
         here = np.floor((points + 1) / 2 * side)
@@ -38,6 +38,6 @@ class PlaceHead(torch.nn.Linear):
         far = np.abs(elsewhere - places).max(1) >= _FAR
         row = torch.from_numpy(np.concatenate([rows, rows[far]]))
         place = torch.from_numpy(np.concatenate([places, elsewhere[far]]))
-        wanted = np.concatenate([labels[rows] - len(vocabulary.LABELS), np.zeros(int(far.sum()), int)])
+        wanted = np.concatenate([labels[rows] - len(LABELS), np.zeros(int(far.sum()), int)])
         outputs = self(patches.float()[row, place[:, 1] * side + place[:, 0]])
         return functional.cross_entropy(outputs, torch.from_numpy(wanted))

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import Gemma3ForConditionalGeneration
 
-from edgekit.inputs import labels as vocabulary
+from edgekit.inputs.labels import ALL_LABELS, LABELS, SEVERITIES, SIDES
 from edgekit.reference_models.training import conversations, data, decoder, loop, train_text, train_tower
 from edgekit.reference_models.training.conversations import Encoded, Speaker, Turn
 from edgekit.reference_models.training.train_tower import Cache
@@ -27,22 +27,22 @@ class _Questions:
     def __init__(self, data_folder: Path, work: Path, speaker: Speaker, text: train_text.TextRows) -> None:
         self._cache: Cache = train_tower.load_cache(work)
         self._speaker, self._text = speaker, text
-        self._groups = [np.flatnonzero(self._cache.labels == i) for i in range(len(vocabulary.ALL_LABELS))]
+        self._groups = [np.flatnonzero(self._cache.labels == i) for i in range(len(ALL_LABELS))]
         self._vqa_features = np.load(work / "cache-vqa.npy")
         asked = data.vqa_rad(data_folder, "train")
         names = sorted({question.image for question in asked})
         self._vqa = [[Turn(q.question, q.answer.lower()) for q in asked if q.image == name] for name in names]
 
     def _about_image(self, rng: np.random.Generator, passage: bool) -> tuple[Encoded, np.ndarray]:
-        known = len(vocabulary.LABELS)
+        known = len(LABELS)
         drawn = rng.random() < DRAWN_SHARE
         kind = int(rng.integers(known, len(self._groups)) if drawn else rng.integers(known))
         index = int(rng.choice(self._groups[kind]))
         severity, side = int(self._cache.severity[index]), int(self._cache.side[index])
         turns = conversations.image_turns(
-            vocabulary.ALL_LABELS[kind],
-            vocabulary.SEVERITIES[severity] if severity >= 0 else None,
-            vocabulary.SIDES[side] if side >= 0 else None,
+            ALL_LABELS[kind],
+            SEVERITIES[severity] if severity >= 0 else None,
+            SIDES[side] if side >= 0 else None,
             rng,
             self._text.passage(rng) if passage else "",
         )
@@ -51,8 +51,8 @@ class _Questions:
     def _about_vqa(self, rng: np.random.Generator) -> tuple[Encoded, np.ndarray]:
         image = int(rng.integers(len(self._vqa)))
         turns = self._vqa[image]
-        chosen = rng.permutation(len(turns))[:4]
-        return self._speaker.about_image([turns[i] for i in chosen]), self._vqa_features[image]
+        asked = rng.permutation(len(turns))[:4]
+        return self._speaker.about_image([turns[i] for i in asked]), self._vqa_features[image]
 
     def draw(self, rng: np.random.Generator) -> tuple[list[Encoded], torch.Tensor]:
         """One batch of sequences and their images' features (n, 16, width)."""

@@ -1,4 +1,4 @@
-"""Trains the MedSigLIP-like reference: SigLIP's sigmoid loss between images and captions made from their labels."""
+"""Trains the MedSigLIP-like reference model: SigLIP's sigmoid loss between images and captions of their labels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch.nn.functional as functional
 from PIL import Image
 from transformers import SiglipModel
 
-from edgekit.inputs import labels as vocabulary
+from edgekit.inputs.labels import ALL_LABELS, LABELS, class_prompts
 from edgekit.reference_models.training import architecture, folder, images, loop
+from edgekit.reference_models.training.captions import token_ids
 from edgekit.reference_models.training.images import ImageSet
 from edgekit.reference_models.training.places import PlaceHead
-from edgekit.reference_models.training.siglip_text import token_ids
 
 SEED = 20_240
 REAL, DRAWN = 46, 18  # images of each kind in a batch
@@ -38,17 +38,17 @@ def _training_sets(data_folder: Path) -> _Sets:
     )
 
 
-def _choice_sets(data_folder: Path) -> _Sets:
+def _validation_sets(data_folder: Path) -> _Sets:
     bicubic = Image.Resampling.BICUBIC
     return _Sets(
         images.real_images(data_folder, "val", SIZE, bicubic),
-        images.phantom_images(images.CHOICE_SEED, 400, SIZE, bicubic),
+        images.phantom_images(images.VALIDATION_SEED, 400, SIZE, bicubic),
     )
 
 
 def _prompt_table(spiece: bytes) -> torch.Tensor:
     """Token ids of every class prompt: (labels, templates, 64)."""
-    return torch.stack([token_ids(vocabulary.class_prompts(label), spiece) for label in vocabulary.ALL_LABELS])
+    return torch.stack([token_ids(class_prompts(label), spiece) for label in ALL_LABELS])
 
 
 def contrastive_loss(model: SiglipModel, image: torch.Tensor, ids: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -74,20 +74,21 @@ def class_embeddings(model: SiglipModel, table: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def _accuracy(model: SiglipModel, chosen: ImageSet, classes: torch.Tensor, among: slice) -> tuple[float, list[float]]:
-    batches = [images.as_input(chosen.pixels[i : i + 128]) for i in range(0, len(chosen), 128)]
+def _accuracy(model: SiglipModel, labelled: ImageSet, classes: torch.Tensor, among: slice) -> tuple[float, list[float]]:
+    batches = [images.as_input(labelled.pixels[i : i + 128]) for i in range(0, len(labelled), 128)]
     embedded = torch.cat([model.vision_model(batch).pooler_output for batch in batches])
     best = (embedded @ classes[among].T).argmax(1).numpy() + (among.start or 0)
-    each = [float((best == label)[chosen.labels == label].mean()) for label in np.unique(chosen.labels)]
-    return float((best == chosen.labels).mean()), each
+    each = [float((best == label)[labelled.labels == label].mean()) for label in np.unique(labelled.labels)]
+    return float((best == labelled.labels).mean()), each
 
 
-def _check(model: SiglipModel, table: torch.Tensor, choice: _Sets) -> str:
+def _check(model: SiglipModel, table: torch.Tensor, validation: _Sets) -> str:
     classes = class_embeddings(model, table)
-    known = len(vocabulary.LABELS)
+    known = len(LABELS)
     texts = []
-    for name, chosen, among in (("real", choice.real, slice(0, known)), ("drawn", choice.drawn, slice(known, None))):
-        accuracy, each = _accuracy(model, chosen, classes, among)
+    real, drawn = slice(0, known), slice(known, None)
+    for name, labelled, among in (("real", validation.real, real), ("drawn", validation.drawn, drawn)):
+        accuracy, each = _accuracy(model, labelled, classes, among)
         texts.append(f"{name} {accuracy:.3f} [{' '.join(f'{value:.2f}' for value in each)}]")
     return " ".join(texts)
 
@@ -99,7 +100,7 @@ def train(data_folder: Path, work: Path, steps: int, until: int | None = None) -
     torch.nn.init.constant_(model.logit_scale, np.log(10.0))
     torch.nn.init.constant_(model.logit_bias, -4.0)
     table = _prompt_table((work / "spiece.model").read_bytes())
-    sets, choice = _training_sets(data_folder), _choice_sets(data_folder)
+    sets, validation = _training_sets(data_folder), _validation_sets(data_folder)
 
     places = PlaceHead(architecture.SIGLIP_CONFIG["vision_config"]["hidden_size"])
 
@@ -115,7 +116,7 @@ def train(data_folder: Path, work: Path, steps: int, until: int | None = None) -
         return matched + PLACE_WEIGHT * placed, {"place": placed.item(), "scale": model.logit_scale.exp().item()}
 
     modules = {"model": model, "places": places}
-    check = partial(_check, model, table, choice)
+    check = partial(_check, model, table, validation)
     loop.train(loop.Stage("siglip", modules, loss, steps, 1e-3, SEED, check=check, check_every=250), work, until)
 
 

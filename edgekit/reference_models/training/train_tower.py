@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as functional
 from PIL import Image
 
-from edgekit.inputs import labels as vocabulary
+from edgekit.inputs.labels import ALL_LABELS, SEVERITIES, SIDES
 from edgekit.reference_models.training import architecture, data, folder, images, loop, train_siglip
 from edgekit.reference_models.training.images import ImageSet
 from edgekit.reference_models.training.places import PlaceHead
@@ -34,9 +34,9 @@ class Tower(torch.nn.Module):
         super().__init__()
         self.vision = folder.build(architecture.GEMMA_CONFIG).model.vision_tower
         width = architecture.GEMMA_CONFIG["vision_config"]["hidden_size"]
-        self.labels = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(vocabulary.ALL_LABELS))
-        self.severity = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(vocabulary.SEVERITIES))
-        self.side = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(vocabulary.SIDES))
+        self.labels = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(ALL_LABELS))
+        self.severity = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(SEVERITIES))
+        self.side = torch.nn.Linear(architecture.IMAGE_TOKENS * width, len(SIDES))
 
     def pool(self, patches: torch.Tensor) -> torch.Tensor:
         """Gemma's 4x4 average pooling: patch features (n, 256, width) to (n, 16, width), before its projector."""
@@ -83,31 +83,32 @@ def _loss(
 
 
 @torch.no_grad()
-def _check(tower: Tower, choice: ImageSet) -> str:
+def _check(tower: Tower, validation: ImageSet) -> str:
     tower.eval()
-    parts = [choice.take(np.arange(i, min(i + 64, len(choice)))) for i in range(0, len(choice), 64)]
+    parts = [validation.take(np.arange(i, min(i + 64, len(validation)))) for i in range(0, len(validation), 64)]
     outputs = [tower.heads(tower.pool(tower.vision(images.as_input(part.pixels)).last_hidden_state)) for part in parts]
     tower.train()
     names, grades, sides = (torch.cat(each).argmax(1).numpy() for each in zip(*outputs, strict=True))
-    each = [float((names == label)[choice.labels == label].mean()) for label in np.unique(choice.labels)]
-    real = choice.severity < 0
-    graded, sided = choice.severity >= 0, choice.side >= 0
+    each = [float((names == label)[validation.labels == label].mean()) for label in np.unique(validation.labels)]
+    real = validation.severity < 0
+    graded, sided = validation.severity >= 0, validation.side >= 0
+    severe, side = (grades == validation.severity)[graded], (sides == validation.side)[sided]
     return (
-        f"all {(names == choice.labels).mean():.3f} [{' '.join(f'{value:.2f}' for value in each)}] "
-        f"severity {(grades == choice.severity)[graded].mean():.3f} side {(sides == choice.side)[sided].mean():.3f} "
-        f"without severity {(names == choice.labels)[real].mean():.3f}"
+        f"all {(names == validation.labels).mean():.3f} [{' '.join(f'{value:.2f}' for value in each)}] "
+        f"severity {severe.mean():.3f} side {side.mean():.3f} "
+        f"without severity {(names == validation.labels)[real].mean():.3f}"
     )
 
 
 def _training_sets(data_folder: Path, work: Path) -> tuple[ImageSet, ImageSet]:
     drawn = partial(images.phantom_images, images.TRAIN_SEED, PHANTOMS, SIZE, _BILINEAR)
     real = images.real_images(data_folder, "train", SIZE, _BILINEAR)
-    return real, images.kept(work / "phantoms-224.npz", drawn)
+    return real, images.stored(work / "phantoms-224.npz", drawn)
 
 
-def _choice_set(data_folder: Path) -> ImageSet:
+def _validation_set(data_folder: Path) -> ImageSet:
     real = images.real_images(data_folder, "val", SIZE, _BILINEAR)
-    return real.joined(images.phantom_images(images.CHOICE_SEED, 240, SIZE, _BILINEAR))
+    return real.joined(images.phantom_images(images.VALIDATION_SEED, 240, SIZE, _BILINEAR))
 
 
 def train(data_folder: Path, work: Path, steps: int) -> None:
@@ -124,7 +125,7 @@ def train(data_folder: Path, work: Path, steps: int) -> None:
         return _loss(tower, places, real.take(first).joined(drawn.take(second)), rng)
 
     modules = {"tower": tower, "places": places}
-    check = partial(_check, tower, _choice_set(data_folder))
+    check = partial(_check, tower, _validation_set(data_folder))
     loop.train(loop.Stage("tower", modules, loss, steps, 6e-4, SEED, warmup=40, check=check, check_every=200), work)
 
 

@@ -26,7 +26,8 @@ from urllib.parse import urlsplit
 from edgekit.artifacts.files import rename, sha256_json, write_atomically
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine.cache import cache_folder
-from edgekit.machine.cpu import cpu, memory
+from edgekit.machine.cpu import cpu
+from edgekit.machine.memory import memory
 from edgekit.machine.worker import probe
 from edgekit.runtime.llama.build_process import run_build
 from edgekit.runtime.llama.compiler import find_compiler

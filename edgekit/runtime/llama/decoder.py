@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgekit.errors import ArtifactError, InputError, MissingDependencyError
 from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector
 from edgekit.formats.gguf.header import read_header
-from edgekit.machine.cpu import yield_early
+from edgekit.machine.cpu import limit_openmp_spin
 from edgekit.runtime.base import MOST_ROWS, Embeddings, EncoderSpec, Float, Segment, check_prompt
 from edgekit.runtime.llama import self_test as guard
 
@@ -33,7 +33,7 @@ def library() -> Any:
     Raises:
         MissingDependencyError: llama-cpp-python is not installed, or does not load here.
     """
-    yield_early()
+    limit_openmp_spin()
     try:
         import llama_cpp
         from llama_cpp import mtmd_cpp

@@ -17,7 +17,7 @@ import numpy as np
 from edgekit.errors import InputError
 from edgekit.formats.onnx import header as onnx_header
 from edgekit.formats.onnx import names
-from edgekit.machine.cpu import return_large_blocks
+from edgekit.machine.memory import unmap_large_blocks
 from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_prompt
 from edgekit.runtime.onnx.interface import DecoderShape, decoder_shape
 from edgekit.runtime.onnx.session import running, session
@@ -62,7 +62,7 @@ class OrtDecoder:
         headers = [onnx_header.read(path, listed) for path in (decoder, embedding)]
         self._shape = decoder_shape(*headers)
         # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
-        return_large_blocks()
+        unmap_large_blocks()
         self._session: Any = session(headers[0], threads=threads, settings=settings, arena=False)
         self._embedding: Any = session(headers[1], threads=threads, arena=False)
         self._paths = decoder, embedding

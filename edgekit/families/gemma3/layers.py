@@ -1,0 +1,8 @@
+"""Which of Gemma 3's layers attend to everything: five local ones, then a global one."""
+
+from __future__ import annotations
+
+
+def is_global(layer: int) -> bool:
+    """Whether a layer attends to everything before it; the others see no farther than their window."""
+    return (layer + 1) % 6 == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edgekit.artifacts.manifest import Manifest
 
 CONTEXT = 8192  # tokens that a server's cache holds: 160 MB for MedGemma 4B's global layers
@@ -52,6 +54,21 @@ def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
         f'LICENSE """{_quoted(manifest.license)}\n\n{_quoted(manifest.modified)}"""',
     ]
     return "\n".join(lines) + "\n"
+
+
+def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] | None:
+    """The command line with which llama.cpp's own server serves a variant from an artifact's folder.
+
+    Returns:
+        None where it cannot: it takes what Ollama takes.
+    """
+    if modelfile(manifest, variant) is None:
+        return None
+    parts = manifest.variant(variant)[1]
+    options = {"decoder": "-m", "vision": "--mmproj"}
+    files = [word for role, part in sorted(parts.items()) for word in (options[role], str(folder / part.files[0].path))]
+    # Gemma 3's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
+    return ["llama-server", *files, "--jinja", "-fa", "on", "-c", str(server_context(manifest)), "--temp", "0"]
 
 
 def server_context(manifest: Manifest) -> int:

@@ -54,16 +54,11 @@ def usage_lines(folder: Path, manifest: Manifest) -> list[str]:
 
     Of the default variant, or of the first that these can run.
     """
-    options = {"decoder": "-m", "vision": "--mmproj"}
     for name in (manifest.default, *manifest.variants):
-        parts = manifest.variant(name)[1]
-        if {"decoder"} <= set(parts) <= set(options) and all(part.format == "gguf" for part in parts.values()):
+        if served := ollama.server_command(folder, manifest, name):
             break
     else:
         return []
-    files = [word for role, part in sorted(parts.items()) for word in (options[role], str(folder / part.files[0].path))]
-    # Gemma 3's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
-    served = ["llama-server", *files, "--jinja", "-fa", "on", "-c", str(ollama.server_context(manifest)), "--temp", "0"]
     lines = [f"run with  {shlex.join(served)}"]
     modelfile = ollama.file_name(name)
     if modelfile in {file.path for file in manifest.support_files}:

@@ -68,9 +68,9 @@ def generated(file: str) -> str:
     text = (ROOT / file).read_text(encoding="utf-8")
     for part in PARTS[file]:
         start, end = f"<!-- {part.__name__} -->\n", f"<!-- /{part.__name__} -->\n"
-        before, found, rest = text.partition(start)
+        before, opened, rest = text.partition(start)
         _, closed, after = rest.partition(end)
-        if not (found and closed):
+        if not (opened and closed):
             raise ValueError(f"{file}: no {start.strip()} and {end.strip()}")
         text = f"{before}{start}\n{part()}\n\n{end}{after}"
     return text

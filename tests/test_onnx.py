@@ -15,8 +15,9 @@ import pytest
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
-from edgekit.formats import codecs
-from edgekit.full_precision.model import open_reference
+from edgekit.formats.onnx.codecs import CODECS
+from edgekit.formats.onnx.writer import suffix
+from edgekit.full_precision.model import open_full_precision
 from edgekit.inputs import phantoms
 from edgekit.machine.cpu import cpu
 from edgekit.prove import publish as artifact
@@ -33,7 +34,7 @@ LEVELS = {
     "q4": 0.96,
     "q4_128": 0.95,
 }
-FILES = [f"{stem}{LEVEL_ROWS[level].suffix}.onnx" for level in LEVELS for stem in ("vision_model", "text_model")]
+FILES = [f"{stem}{suffix(LEVEL_ROWS[level])}.onnx" for level in LEVELS for stem in ("vision_model", "text_model")]
 
 
 @pytest.fixture(scope="module")
@@ -92,23 +93,23 @@ def test_weights_in_the_file_are_those_that_the_proof_assumes(
 ) -> None:
     """Read by the onnx package and unpacked by the operators' definitions, not by our own code."""
     checkpoint = open_checkpoint(medsiglip_source)
-    path = exported / "onnx" / f"vision_model{LEVEL_ROWS[level].suffix}.onnx"
+    path = exported / "onnx" / f"vision_model{suffix(LEVEL_ROWS[level])}.onnx"
     stored = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(path).graph.initializer}
     checked = 0
     for name, array in stored.items():
         matrix, _, codec = name.rpartition(".")
-        if codec not in codecs.BLOCKS and codec != "int8":
+        if codec not in CODECS:
             continue
         weights, scale = checkpoint.read(checkpoint.tensors[matrix]), stored[f"{matrix}.scale"]
         if codec == "int8":
             found = (array * scale).T
         else:
-            bits = codecs.BLOCKS[codec][0]
+            bits = 4 if codec.startswith("int4") else 8
             if bits == 4:
                 array = np.stack([array % 16, array // 16], axis=-1).reshape(*scale.shape, -1)
             found = ((array.astype(np.float32) - 2 ** (bits - 1)) * scale[..., None]).reshape(len(weights), -1)
         found = found[:, : weights.shape[1]]
-        assert np.allclose(found, codecs.roundtrip(weights, codec), atol=1e-6), name
+        assert np.allclose(found, CODECS[codec].roundtrip(weights), atol=1e-6), name
         error = np.linalg.norm(found - weights) / np.linalg.norm(weights)
         assert error < (0.01 if codec.startswith("int8") else 0.15), name
         checked += 1
@@ -129,7 +130,7 @@ def test_any_batch_size(exported: Path, batch: int) -> None:
 def test_embeddings_agree_with_transformers(exported: Path, medsiglip_source: Path, level: str, least: float) -> None:
     images = [phantom.image for phantom in phantoms.generate(515, 6)]
     texts = ["a chest x-ray", "Brain MRI: glioma!", "", "pleural effusion " * 40]
-    reference, model = open_reference(medsiglip_source), open_model(exported, level)
+    reference, model = open_full_precision(medsiglip_source), open_model(exported, level)
     for expected, found in (
         (reference.embed_image(images), model.embed_image(images)),
         (reference.embed_text(texts), model.embed_text(texts)),

@@ -486,14 +486,15 @@ def test_random_bytes(damaged_file: Path, content: bytes) -> None:
 def test_no_library_ever_sees_a_wrong_file(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
-    from edgekit.runtime.backends import RUNTIMES, open_encoder
+    from edgekit.runtime.backends import backends_for
     from edgekit.runtime.base import EncoderSpec
     from edgekit.runtime.onnx import openvino_encoder as ov
-    from edgekit.runtime.onnx.interface import EncoderFile
+    from edgekit.runtime.parts import EncoderFile, RunOptions
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *args, **named: pytest.fail("the file was opened"))
     monkeypatch.setattr(ov, "library", lambda: pytest.fail("the library was loaded"))
     path = write(model(tensors=(external("../secret"),)).SerializeToString())
-    for runtime in RUNTIMES:
+    file = EncoderFile(path, EncoderSpec("pixels", "pooled", (1, 1, 3)), "y", None)
+    for backend in backends_for("onnx", "encoder"):
         with pytest.raises(ArtifactError, match=r"its data may not lie at '../secret'"):
-            open_encoder(EncoderFile(path, EncoderSpec("pixels", "pooled", (1, 1, 3)), "y", None), runtime, 1)
+            backend.encoders["onnx"](file, RunOptions(1), None)

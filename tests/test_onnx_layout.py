@@ -12,6 +12,7 @@ from material import read_json
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
+from edgekit.formats.onnx.writer import suffix
 from edgekit.prove import publish as artifact
 
 # What Transformers.js appends to a file's stem for each of its `dtype`s that a level of ours is named after.
@@ -42,12 +43,12 @@ def test_every_onnx_level_is_exported(parts: tuple[manifest.Part, ...]) -> None:
 
 def test_a_level_adds_its_own_suffix_to_the_stem(parts: tuple[manifest.Part, ...]) -> None:
     for part in parts:
-        graph = f"onnx/{STEMS[part.role]}{LEVELS[part.level].suffix}.onnx"
+        graph = f"onnx/{STEMS[part.role]}{suffix(LEVELS[part.level])}.onnx"
         assert [file.path for file in part.files[:2]] == [graph, f"{graph}_data"]
 
 
 def test_transformers_js_suffixes() -> None:
-    assert {name: LEVELS[name].suffix for name in TRANSFORMERS_JS} == TRANSFORMERS_JS
+    assert {name: suffix(LEVELS[name]) for name in TRANSFORMERS_JS} == TRANSFORMERS_JS
 
 
 def test_configuration_and_processors_lie_beside(exported: Path) -> None:

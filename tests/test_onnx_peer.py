@@ -24,9 +24,11 @@ from material import photo, read_json
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
+from edgekit.families.siglip.text import encode_siglip
+from edgekit.formats.onnx.writer import suffix
 from edgekit.inputs import phantoms
 from edgekit.inputs.image import normalize, to_pixels
-from edgekit.inputs.prompt import encode_siglip, load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import cosine
 from edgekit.prove import publish as artifact
 
@@ -130,7 +132,7 @@ def test_embeddings_agree_with_optimums_export(
     exported: Path, given: dict[str, Any], theirs: dict[str, Any], level: str
 ) -> None:
     for stem, output in (("vision_model", "image_embeds"), ("text_model", "text_embeds")):
-        found = run(exported / "onnx" / f"{stem}{LEVELS[level].suffix}.onnx", given)
+        found = run(exported / "onnx" / f"{stem}{suffix(LEVELS[level])}.onnx", given)
         assert cosine(found[output], theirs[output]).min() >= LEAST[level], stem
         # The embedding is the pooler's output and no mean of hidden states; a wrong one must not pass.
         wrong = found["last_hidden_state"].mean(axis=1)
@@ -212,11 +214,11 @@ def test_transformers_js(exported: Path, given: dict[str, Any], tmp_path: Path) 
     ):
         one = given[role][:1]
         for level in LEAST:
-            suffix = LEVELS[level].suffix
-            named = {"dtype": "fp32", "model_file_name": f"{stem}{suffix}"}
+            ending = suffix(LEVELS[level])
+            named = {"dtype": "fp32", "model_file_name": f"{stem}{ending}"}
             options = {"dtype": level} if level in known else named
             runs.append({"kind": kind, "options": options, "inputs": [tensor(role, one)]})
-            cases.append((f"{stem}{suffix}.onnx", {role: one}))
+            cases.append((f"{stem}{ending}.onnx", {role: one}))
     found = transformers_js(exported, runs, tmp_path)
     for (name, inputs), outputs in zip(cases, found["runs"], strict=True):
         assert "error" not in outputs, f"{name}: {outputs}"

@@ -15,11 +15,12 @@ from onnx_files import model
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx.header import OnnxHeader, read
+from edgekit.formats.onnx.requirements import ADDED, NEWEST, RELEASES, requires
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.onnx import session as ort
 from edgekit.runtime.onnx import support as ort_support
 from edgekit.runtime.onnx.session import running, session
-from edgekit.runtime.onnx.support import ADDED, NEWEST, RELEASES, check, installed_version, requires
+from edgekit.runtime.onnx.support import check, installed_version
 
 Header = Callable[..., OnnxHeader]
 
@@ -77,7 +78,7 @@ def test_the_table_is_what_the_installed_release_does(header: Header) -> None:
 
 def test_operators_that_were_added_are_described_by_the_installed_release() -> None:
     _, installed = installed_version()
-    known = ort_support._operators()
+    known = ort_support.operators()
     for version, names in ADDED.items():
         for name in names:
             assert (("com.microsoft", name) in known) is (version <= installed), name
@@ -123,8 +124,8 @@ def test_operators_that_are_not_there(
         check(unknown)
     assert "with ONNX Runtime's own operators" in str(caught.value.remedy)
     later = header(helper.make_node("MatMulNBitsMlp", ["x"], ["y"], domain="com.microsoft"), opsets=opsets)
-    known = {key: since for key, since in ort_support._operators().items() if key[1] != "MatMulNBitsMlp"}
-    monkeypatch.setattr(ort_support, "_operators", lambda: known)
+    known = {key: since for key, since in ort_support.operators().items() if key[1] != "MatMulNBitsMlp"}
+    monkeypatch.setattr(ort_support, "operators", lambda: known)
     release("1.24.1")
     with pytest.raises(
         ArtifactError, match=r"needs the operator com.microsoft.MatMulNBitsMlp; ONNX Runtime 1.24.1"

@@ -16,19 +16,17 @@ from PIL.Image import fromarray
 from tokenizers import Tokenizer
 
 from edgekit.errors import InputError
-from edgekit.inputs.message import Image, Message
-from edgekit.inputs.prompt import (
-    MAX_TEXT,
+from edgekit.families.gemma3.chat import (
     chat_text,
     control_tokens,
     encode_chat,
-    encode_siglip,
     expand_images,
-    load_tokenizer,
     plain_text,
-    siglip_text,
     split_at_images,
 )
+from edgekit.families.siglip.text import encode_siglip, siglip_text
+from edgekit.inputs.message import Image, Message
+from edgekit.inputs.text import MAX_TEXT, load_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

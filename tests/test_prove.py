@@ -25,6 +25,7 @@ from edgekit.cli import main
 from edgekit.errors import GateError, InputError
 from edgekit.export import job
 from edgekit.families import family_of
+from edgekit.families.gemma3 import chat as gemma_chat
 from edgekit.families.gemma3 import family as medgemma
 from edgekit.families.siglip import graph as siglip_graph
 from edgekit.formats import codecs
@@ -33,7 +34,6 @@ from edgekit.formats.onnx.graph import Graph
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
-from edgekit.inputs import prompt
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
@@ -138,15 +138,14 @@ def test_local_layers_with_the_global_scale_are_refused(
     medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp hard-wires the local scale, so the two sides are exchanged: the reference scales its local layers."""
-    right = torch_reference._BUILDERS["medgemma"]
 
-    def wrong(config: Any) -> Any:
-        model = right(config)
+    def wrong(family: Any, config: Any) -> Any:
+        model = torch_reference.build(family, config)
         rotary = model.model.language_model.rotary_emb
         rotary.sliding_attention_inv_freq /= 8
         return model
 
-    monkeypatch.setitem(torch_reference._BUILDERS, "medgemma", wrong)
+    monkeypatch.setattr(streamed, "build", wrong)
     refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
 
 
@@ -170,9 +169,9 @@ def test_unscaled_embeddings_are_refused(
 def test_images_without_their_line_breaks_are_refused(
     medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = prompt.expand_images
+    right = gemma_chat.expand_images
     monkeypatch.setattr(
-        prompt, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
+        gemma_chat, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
     )
     refused(medgemma_source, tmp_path, level, "prompt differs")
 
@@ -321,7 +320,9 @@ def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: 
     part, references = planned(medsiglip_source, "int8", role)
     model = whole_model(references, part)
     batch = expected_batch(references, role, proof_inputs.shipped_inputs())
-    expected = np.concatenate([hf_inputs.encode(model, role, batch[i : i + 1]) for i in range(len(batch))])
+    expected = np.concatenate(
+        [hf_inputs.encode(references.family, model, role, batch[i : i + 1]) for i in range(len(batch))]
+    )
     assert np.abs(encoded(references, role, part, batch) - expected).max() < 1e-4
 
 

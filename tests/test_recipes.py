@@ -14,11 +14,12 @@ from material import read_json
 
 import edgekit
 from edgekit.artifacts import find
-from edgekit.artifacts.levels import LEVELS, Place, level
+from edgekit.artifacts.levels import LEVELS, LayerPosition, level
 from edgekit.artifacts.recipes import choose, matches, recipe
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
-from edgekit.formats.codecs import roundtrip
+from edgekit.formats import FORMATS
+from edgekit.formats.gguf.writer import file_type
 from edgekit.machine.devices import device
 
 KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
@@ -61,16 +62,17 @@ def test_a_levels_format_has_a_writer_and_its_codec_exists() -> None:
     types = {member.name.removeprefix("MOSTLY_"): member.value for member in gguf.LlamaFileType}
     for row in LEVELS.values():
         assert level(row.name) is row
-        places = [Place(layer, 34, groups) for layer in range(34) for groups in (1, 4)]
+        places = [LayerPosition(layer, 34, groups) for layer in range(34) for groups in (1, 4)]
         codecs = {row.codec, *(row.codec_of(kind, place) for kind in row.mixture for place in places)}
         if row.format == "gguf":
+            assert codecs <= set(FORMATS["gguf"].codecs)
             assert all(codec in gguf.GGMLQuantizationType.__members__ for codec in codecs)
             # A mixture that llama.cpp does not have goes by its main type.
-            assert row.file_type == types[row.name if row.name in types else row.codec]
+            assert file_type(row) == types[row.name if row.name in types else row.codec]
         else:
             one_row = np.ones((1, 128), np.float32)
             for codec in codecs:  # ones survive every codec
-                assert np.allclose(roundtrip(one_row, codec), 1, atol=0.01)
+                assert np.allclose(FORMATS[row.format].codecs[codec].roundtrip(one_row), 1, atol=0.01)
 
 
 def test_an_unknown_level_lists_the_known() -> None:
@@ -89,7 +91,7 @@ def test_shipped_recipes_fit_their_family(name: str) -> None:
     family = FAMILIES[found.family]
     for parts in found.variant.values():
         assert parts.keys() == family.roles.keys()
-        assert all(LEVELS[row].format in family.roles[role].formats for role, row in parts.items())
+        assert all(LEVELS[row].format in family.roles[role].forms for role, row in parts.items())
     assert set(found.gates.encoder_cosine_at) <= set(LEVELS)
     if found.stand_in is None:
         terms = "Health AI Developer Foundations" if found.source.startswith("google/med") else "Gemma Terms of Use"

@@ -11,7 +11,7 @@ import pytest
 
 from edgekit.errors import InputError, UsageError
 from edgekit.full_precision import processors as hf_inputs
-from edgekit.full_precision.model import open_reference
+from edgekit.full_precision.model import open_full_precision
 from edgekit.inputs import phantoms
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
@@ -19,7 +19,6 @@ from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation
 from edgekit.runtime.compose import ChatModel
-from edgekit.runtime.llama import decoder as llamacpp
 
 QUESTION = "What is the main finding in this image?"
 
@@ -36,7 +35,7 @@ def model(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="module")
 def reference(medgemma_source: Path) -> ChatModel:
-    opened = open_reference(medgemma_source)
+    opened = open_full_precision(medgemma_source)
     assert isinstance(opened, ChatModel)
     return opened
 
@@ -58,17 +57,15 @@ def test_answers_equal_transformers_generate(
     """Greedy decoding through Hugging Face's processor, cache and generate loop."""
     import torch
 
-    from edgekit.checkpoints.checkpoint import open_checkpoint
-    from edgekit.families import family_of
+    from edgekit.families.source import open_source
 
-    checkpoint = open_checkpoint(medgemma_source)
-    config = family_of(checkpoint.config).parse(checkpoint.config)
+    source = open_source(medgemma_source)
     for image in images:
         messages = [Message("user", Image(image), QUESTION)]
-        made = hf_inputs.processed(checkpoint, config, messages)
+        made = hf_inputs.processed(source, messages)
         ids = torch.tensor([made["input_ids"]])
         with torch.inference_mode():
-            out = reference.decoder._model.generate(  # type: ignore[attr-defined]
+            out = reference.decoder.model.generate(  # type: ignore[attr-defined]
                 input_ids=ids, pixel_values=torch.from_numpy(made["pixel_values"]),
                 token_type_ids=torch.tensor([made["token_type_ids"]]), max_new_tokens=24, do_sample=False,
                 eos_token_id=sorted(model.settings.stop_token_ids),
@@ -84,29 +81,6 @@ def test_scores_equal_the_references(model: ChatModel, reference: ChatModel, ima
     messages = [Message("user", Image(images[0]), QUESTION)]
     options = ["nodule", "pleural effusion", "no finding"]
     assert np.allclose(model.score(messages, options), reference.score(messages, options), atol=0.05)
-
-
-def test_steps_equal_one_prefill(model: ChatModel) -> None:
-    """The cache, beyond the sliding window, gives what one pass gives."""
-    ids = model.tokenize(passage())[:200]
-    from edgekit.runtime.base import Tokens
-
-    whole = list(model.decoder.prefill([Tokens((2, *ids))], range(150, 201)))
-    list(model.decoder.prefill([Tokens((2, *ids[:150]))]))
-    stepped = [model.decoder.step([token]) for token in ids[150:]]
-    assert np.abs(np.stack(whole[1:]) - np.stack(stepped)).max() < 0.05
-
-
-def test_wanted_positions_do_not_depend_on_batches(model: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    segments = model.segments([Message("user", passage()[:3000])])
-    total = sum(map(len, segments))
-    want = list(range(0, total, 3))
-    expected = np.stack(list(model.decoder.prefill(segments, want)))
-    monkeypatch.setattr(llamacpp, "_BATCH", 97)
-    monkeypatch.setattr(llamacpp, "MOST_ROWS", 5)
-    found = np.stack(list(model.decoder.prefill(segments, want)))
-    assert found.shape == (len(want), model.decoder.vocabulary)
-    assert np.abs(expected - found).max() < 0.05
 
 
 def test_two_images_and_a_conversation(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:

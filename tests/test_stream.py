@@ -21,10 +21,9 @@ from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
 from edgekit.export import stage, stream
-from edgekit.export.plan import plan
-from edgekit.families import family_of
+from edgekit.families.source import open_source
 from edgekit.formats.onnx import writer as onnx
-from edgekit.formats.onnx.graph import encode, lay_out
+from edgekit.formats.onnx.layout import layout_of
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 
@@ -269,15 +268,14 @@ def test_two_exports_that_add_levels_at_once_lose_none(
 def test_a_matrix_is_transposed_without_copies(medsiglip_source: Path, level: str) -> None:
     """Slices of 7 rows: the file gets the one array that they were put in."""
     checkpoint = open_checkpoint(medsiglip_source)
-    family = family_of(checkpoint.config)
-    part = plan(family, "image_encoder", family.parse(checkpoint.config), checkpoint, LEVEL_ROWS[level])
-    laid = next(laid for laid in lay_out("data", part).tensors.values() if laid.turned)
-    section = onnx._section(part, laid)
+    part = open_source(medsiglip_source).plan("image_encoder", LEVEL_ROWS[level])
+    laid = next(tensor for tensor in layout_of("data", part).tensors.values() if tensor.transposed)
+    section = onnx.section_of(part, laid)
     weights = checkpoint.read(laid.planned.tensor)
     assert section.tail is not None
     tail = section.tail()
     for start in range(0, len(weights), 7):
-        values, scales = encode(weights[start : start + 7], laid.planned.codec)
+        values, scales = laid.codec.encode(weights[start : start + 7])
         tail.add((values, scales))
     (matrix,) = tail.chunks()
     assert matrix.flags.c_contiguous

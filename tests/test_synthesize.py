@@ -30,16 +30,16 @@ from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import copied_tokenizer, job
-from edgekit.export.synthesize import all_slots, configuration, synthesize
+from edgekit.export.synthesize import configuration, synthesize
 from edgekit.families import FAMILIES, family_of
-from edgekit.families.base import check_tensors
 from edgekit.families.gemma3 import generated_tokenizer as gemma_tokenizer
 from edgekit.families.siglip import generated_tokenizer as siglip_tokenizer
+from edgekit.families.siglip.text import encode_siglip, siglip_text
+from edgekit.families.source import Source, open_source
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import image as images
 from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage, sentences
-from edgekit.inputs.prompt import encode_siglip, siglip_text
 
 # Widths that keep the real shapes' traits: query width unequal to the hidden size, 7 layers of which one is global.
 NARROW = """
@@ -156,9 +156,9 @@ def home(written: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_shapes_are_the_published_ones(name: str, tensors: int | None, weights: int) -> None:
     model = recipe(name)
     family = FAMILIES[model.family]
-    slots = all_slots(family, family.parse(configuration(model)))
-    assert sum(math.prod(slot.shape) for slot in slots) == weights
-    assert tensors in (None, len(slots))
+    specs = family.tensors(family.parse(configuration(model)))
+    assert sum(math.prod(slot.shape) for slot in specs) == weights
+    assert tensors in (None, len(specs))
     assert choose(configuration(model), name).name == name
 
 
@@ -170,13 +170,12 @@ def test_every_recipe_of_a_real_model_can_be_synthesized() -> None:
 
 @pytest.mark.parametrize("name", OURS)
 def test_a_stand_in_is_a_whole_checkpoint_of_its_family(written: dict[str, Path], name: str) -> None:
-    checkpoint = open_checkpoint(written[name])
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    check_tensors(family, checkpoint, config)
+    source = open_source(written[name])
+    source.check_tensors()
+    checkpoint = source.checkpoint
     assert {tensor.dtype for tensor in checkpoint.tensors.values()} == {"BF16"}
     assert "not a model" in checkpoint.config["edgekit_stand_in"]
-    weights = torch_reference.load(checkpoint, family, config).state_dict()
+    weights = torch_reference.load(source).state_dict()
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
@@ -497,7 +496,7 @@ def decoder(written: dict[str, Path]) -> tuple[Any, Any, list[int]]:
     checkpoint = open_checkpoint(written["narrow"])
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
-    model = torch_reference.load(checkpoint, family, config)
+    model = torch_reference.load(Source(checkpoint, family, config))
     preprocessing = family.preprocessing(checkpoint, config)
     assert preprocessing is not None
     pixels = images.to_pixels([p.image for p in phantoms.generate(20_260, 2)], preprocessing)
@@ -617,7 +616,10 @@ def test_different_images_have_different_embeddings(
     checkpoint = open_checkpoint(written["narrow-siglip"])
     family = family_of(checkpoint.config)
     config = family.parse(checkpoint.config)
-    model, preprocessing = torch_reference.load(checkpoint, family, config), family.preprocessing(checkpoint, config)
+    model, preprocessing = (
+        torch_reference.load(Source(checkpoint, family, config)),
+        family.preprocessing(checkpoint, config),
+    )
     assert preprocessing is not None
     pixels = images.to_pixels([p.image for p in phantoms.generate(20_260, 3)], preprocessing)
     tokenizer = Tokenizer.from_file(str(checkpoint.root / "tokenizer.json"))

@@ -12,10 +12,11 @@ from material import edit_json, read_json
 
 from edgekit import cli
 from edgekit.errors import ArtifactError, CheckpointError
-from edgekit.inputs.prompt import control_tokens, load_tokenizer
+from edgekit.families.gemma3.chat import control_tokens
+from edgekit.formats.gguf.library import tokenize
+from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
 from edgekit.prove import publish as artifact
-from edgekit.runtime.llama.decoder import tokenize
 
 Copy = Callable[[Path], Path]
 TEXTS = (

@@ -19,11 +19,12 @@ from processes import measure, size_of, warm
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families import FAMILIES
+from edgekit.families.gemma3.chat import encode_chat
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs.image import normalize, to_pixels
 from edgekit.inputs.passage import passage
-from edgekit.inputs.prompt import encode_chat, load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import cosine
 
 JOB = Path(__file__).with_name("encoder_job.py")
@@ -141,7 +142,7 @@ def _encoders(
     pixels = to_pixels(bench.images, preprocessing)
     np.save(bench.work / "pixels.npy", pixels)
     model = streamed.model(config, streamed.Weights(checkpoint, family))
-    expected = hf_inputs.encode(model, role, normalize(pixels, preprocessing))
+    expected = hf_inputs.encode(family, model, role, normalize(pixels, preprocessing))
     job = {"job": "encode", "folder": str(folder), "role": role, "pixels": str(bench.work / "pixels.npy")}
     samples: dict[tuple[str, str], list[dict[str, Any]]] = {one: [] for one in contenders}
     for number in range(bench.rounds):

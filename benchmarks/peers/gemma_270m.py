@@ -77,7 +77,7 @@ def check(folder: Path, file: Path) -> dict[str, float]:
     import torch
     from transformers import AutoModelForCausalLM
 
-    from edgekit.runtime.llama.decoder import library
+    from edgekit.formats.gguf.library import library
 
     lib = library()
     params = lib.llama_model_default_params()

@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--layers", type=int, help="of every tower and the decoder, for a quick look; all for none")
     parser.add_argument("--levels", nargs="+", default=list(ONNX_LEVELS), choices=ONNX_LEVELS)
-    parser.add_argument("--runtimes", nargs="+", default=list(usable()))
+    parser.add_argument("--runtimes", nargs="+", default=[backend.name for backend in usable("onnx", "encoder")])
     parser.add_argument("--images", type=Path, help="a folder; phantoms for none")
     parser.add_argument("--count", type=int, default=3, help="how many images, the warm-up among them")
     parser.add_argument("--peer", type=Path, help="the Python of an environment with optimum-onnx")

@@ -90,7 +90,7 @@ class Part(_Frozen):
 
     id: str
     role: str
-    format: Literal["gguf", "onnx"]
+    format: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     level: str
     files: tuple[FileEntry, ...] = Field(min_length=1)
     weights: int = Field(gt=0)

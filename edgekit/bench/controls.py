@@ -14,8 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoints.checkpoint import open_checkpoint
-from edgekit.families import family_of
+from edgekit.families.source import open_source
 from edgekit.runtime.base import Model
 
 
@@ -43,13 +42,9 @@ LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     """The full-precision model of a checkpoint folder with the matrices of one part rounded."""
     # torch is a matter of full precision alone; listing the ladder must not need it.
-    from edgekit.full_precision.model import compose, load
+    from edgekit.full_precision.model import compose_full_precision, load
 
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    names = {slot.name for slot in family.roles[role].slots(config) if slot.keep is None}
-    model = load(
-        checkpoint, family, config, lambda name, weights: rounding.apply(weights) if name in names else weights
-    )
-    return compose(model, checkpoint, family, config, f"control: {role} at {rounding}")
+    original = open_source(source)
+    names = {spec.name for spec in original.family.roles[role].tensors(original.config) if spec.keep is None}
+    model = load(original, lambda name, weights: rounding.apply(weights) if name in names else weights)
+    return compose_full_precision(model, original, f"control: {role} at {rounding}")

@@ -63,9 +63,9 @@ def open_row(ref: ModelRef) -> Model:
         return open_model(Path(ref.folder), ref.level, runtime=DEFAULT)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
-    from edgekit.full_precision.model import open_reference
+    from edgekit.full_precision.model import open_full_precision
 
-    return open_reference(Path(ref.folder))
+    return open_full_precision(Path(ref.folder))
 
 
 @cache

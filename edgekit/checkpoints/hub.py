@@ -20,7 +20,8 @@ from typing import Any
 from edgekit.artifacts.files import rename, write_atomically
 from edgekit.artifacts.folders import locked
 from edgekit.artifacts.manifest import printable
-from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES, read_json
+from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES
+from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError, HubError, MissingDependencyError, NoSpaceError
 
 _ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", re.ASCII)

@@ -20,6 +20,4 @@ def run(options: Namespace) -> int:
     return 0
 
 
-VERB = Verb(
-    "show this machine, its libraries and what each can do here", ("doctor", "doctor --json"), run, order=120
-)
+VERB = Verb("show this machine, its libraries and what each can do here", ("doctor", "doctor --json"), run, order=120)

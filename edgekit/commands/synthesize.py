@@ -43,9 +43,7 @@ def run(options: Namespace) -> int:
         print_json({key: str(value) if isinstance(value, Path) else value for key, value in asdict(written).items()})
         return 0
     print(f"{written.folder}: {written.label}")
-    print(
-        f"{written.tensors} tensors, {written.weights:,} weights, {written.bytes / 1e9:.2f} GB, seed {written.seed}"
-    )
+    print(f"{written.tensors} tensors, {written.weights:,} weights, {written.bytes / 1e9:.2f} GB, seed {written.seed}")
     print(f"tokenizer: {written.tokenizer or 'generated'}")
     print(f"next: edgekit export {written.folder} --recipe {written.recipe} --to DIR")
     return 0

@@ -18,15 +18,18 @@ from tokenizers import Tokenizer
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy
 from edgekit.artifacts.folders import new_folder
-from edgekit.artifacts.manifest import Gates, Manifest, Output, Part, Preprocessing, Source
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.manifest import Gates, Manifest, Part, Preprocessing, Source
 from edgekit.errors import ArtifactError
-from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector, image_tokens
+from edgekit.families import FAMILIES, Family, Role
+from edgekit.families.gemma3.chat import control_tokens
+from edgekit.formats.gguf import FORMAT
+from edgekit.formats.gguf.form import GgufForm
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
+from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
-from edgekit.inputs.prompt import control_tokens, load_tokenizer
+from edgekit.formats.gguf.writer import file_requires
+from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
-from edgekit.runtime.llama.decoder import tokenize
 
 _TEXTS = 1000
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently
@@ -62,86 +65,62 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         MissingDependencyError: llama.cpp is not installed, and reads the vocabulary for comparison.
         UsageError: the folder is not empty.
     """
-    headers = {"decoder": _decoder_header(decoder), **({"vision": _vision_header(vision)} if vision else {})}
-    settings, preprocessing = _settings(headers["decoder"]), None
-    if "vision" in headers:
-        preprocessing = _preprocessing(headers["vision"])
-        settings |= _image_settings(headers["decoder"], headers["vision"])
-    chosen = load_tokenizer(tokenizer) if tokenizer else tokenizer_of(headers["decoder"])
-    differing = _compare(decoder, headers["decoder"], chosen)
+    family, headers = _headers(decoder, vision)
+    model, *others = headers.values()
+    form = _forms(family)[next(iter(headers))]
+    assert form.settings, "only such a form adopts"
+    settings, preprocessing = form.settings(model, others[0] if others else None)
+    vocabulary = load_tokenizer(tokenizer) if tokenizer else tokenizer_of(model)
+    differing = _compare(decoder, model, vocabulary)
     with new_folder(folder) as staging:
         if tokenizer:
             shutil.copyfile(tokenizer, staging / _TOKENIZER)
         else:
-            chosen.save(str(staging / _TOKENIZER), pretty=False)
-        parts = {role: _part(role, header, staging) for role, header in headers.items()}
-        manifest = _manifest(headers["decoder"], parts, settings, preprocessing, staging)
+            vocabulary.save(str(staging / _TOKENIZER), pretty=False)
+        parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
+        manifest = _manifest(family, model, parts, settings, preprocessing, staging)
         manifests.write(staging, manifest)
     return Adopted(folder, manifest, _TEXTS, differing)
 
 
-def _decoder_header(path: Path) -> GgufHeader:
-    header = _header(path, "gemma3", "a language model")
-    if any(name.startswith(("v.", "mm.")) for name in header.tensors):
+def _headers(decoder: Path, vision: Path | None) -> tuple[Family, dict[str, GgufHeader]]:
+    """The family that adopts the files, and their headers by role, the model's first."""
+    header = read_header(decoder)
+    adopting = {
+        form.architecture: (family, role, form)
+        for family in reversed(list(FAMILIES.values()))  # of those that share one, the first has all parts
+        for role, form in _forms(family).items()
+        if form.settings
+    }
+    stated = header.text("general.architecture")
+    if stated not in adopting:
+        allowed = ", ".join(f"{name!r}, {form.described}" for name, (_, _, form) in adopting.items())
+        raise ArtifactError(f"{decoder}: its architecture is {stated!r}", allowed=allowed)
+    family, role, form = adopting[stated]
+    headers = {role: _checked(header, form)}
+    if vision:
+        other, form = next((name, other) for name, other in _forms(family).items() if name != role)
+        headers[other] = _checked(read_header(vision), form)
+    return family, headers
+
+
+def _forms(family: Family) -> dict[str, GgufForm]:
+    forms = ((role, form) for role, part in family.roles.items() for form in part.forms.values())
+    return {role: form for role, form in forms if isinstance(form, GgufForm)}
+
+
+def _checked(header: GgufHeader, form: GgufForm) -> GgufHeader:
+    stated = header.text("general.architecture")
+    if stated != form.architecture:
         raise ArtifactError(
-            f"{path}: holds the vision tower, too, as Ollama's own conversions do; llama.cpp cannot read it",
-            allowed="a decoder and a projector in files of their own",
+            f"{header.path}: its architecture is {stated!r}", allowed=f"{form.architecture!r}, {form.described}"
         )
-    check_decoder(header)
-    return header
-
-
-def _vision_header(path: Path) -> GgufHeader:
-    header = _header(path, "clip", "a projector")
-    check_projector(header)
-    return header
-
-
-def _header(path: Path, architecture: str, described: str) -> GgufHeader:
-    header = read_header(path)
-    found = header.text("general.architecture")
-    if found != architecture:
-        raise ArtifactError(f"{path}: its architecture is {found!r}", allowed=f"{architecture!r}, {described}")
     if header.integer("split.count", 1) > 1:
-        raise ArtifactError(f"{path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces")
+        raise ArtifactError(
+            f"{header.path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces"
+        )
+    form.check(header)
     return header
-
-
-def _settings(header: GgufHeader) -> dict[str, Any]:
-    """What `edgekit.families.gemma3.family` reads from a checkpoint."""
-    tokens = header.texts("tokenizer.ggml.tokens")
-    ids = {token: i for i, token in enumerate(tokens)}
-    named = {ids[name] for name in ("<eos>", "<end_of_turn>") if name in ids}
-    return {
-        "context": header.integer("gemma3.context_length"),
-        "window": header.integer("gemma3.attention.sliding_window", 0),
-        "hidden": header.integer("gemma3.embedding_length"),
-        "vocabulary": len(tokens),
-        "chat": "tokenizer.chat_template" in header.fields,
-        "stop_token_ids": sorted({header.integer("tokenizer.ggml.eos_token_id"), *named}),
-    }
-
-
-def _image_settings(decoder: GgufHeader, vision: GgufHeader) -> dict[str, Any]:
-    """Image tokens by the projector's pooling, their ids by the decoder's vocabulary."""
-    hidden, width = decoder.integer("gemma3.embedding_length"), vision.integer("clip.vision.projection_dim")
-    if hidden != width:
-        raise ArtifactError(f"{vision.path}: projects to a width of {width}", allowed=f"{hidden}, the decoder's")
-    tokens = decoder.texts("tokenizer.ggml.tokens")
-    named = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
-    if missing := [name for name in named.values() if name not in tokens]:
-        raise ArtifactError(f"{decoder.path}: its vocabulary has no {', '.join(missing)}")
-    return {
-        "image_tokens": image_tokens(vision),
-        **{f"{name}_token_id": tokens.index(token) for name, token in named.items()},
-    }
-
-
-def _preprocessing(header: GgufHeader) -> Preprocessing:
-    """As the projector says; Gemma 3 resizes bilinearly."""
-    mean, std = (header.numbers(f"clip.vision.image_{name}", 3) for name in ("mean", "std"))
-    data = {"size": header.integer("clip.vision.image_size"), "resample": "bilinear", "mean": mean, "std": std}
-    return validated(Preprocessing, data, str(header.path), ArtifactError, inside="clip.vision.image_")
 
 
 def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
@@ -159,9 +138,10 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
     return len(wrong)
 
 
-def _part(role: str, header: GgufHeader, staging: Path) -> Part:
-    name = header.path.name if header.path.suffix == ".gguf" else f"{header.path.name}.gguf"
-    path = staging / (f"mmproj-{name}" if (staging / name).exists() else name)
+def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
+    form = next(form for form in role.forms.values() if isinstance(form, GgufForm))
+    file = header.path.name if header.path.suffix == ".gguf" else f"{header.path.name}.gguf"
+    path = staging / (f"{form.prefix}{file}" if (staging / file).exists() else file)
     link_or_copy(header.path, path)
     entry = manifests.file_entry(staging, path)
     weights: Counter[str] = Counter()
@@ -171,27 +151,23 @@ def _part(role: str, header: GgufHeader, staging: Path) -> Part:
         raise ArtifactError(f"{header.path}: has no tensors")
     stated = header.fields.get("general.file_type")
     level = (FILE_TYPES.get(stated) if isinstance(stated, int) else None) or weights.most_common(1)[0][0]
-    output: Output = "logits" if role == "decoder" else "image_tokens"
     return Part(
-        id=manifests.part_id(role, "gguf", level, (entry,)),
-        role=role,
-        format="gguf",
+        id=manifests.part_id(name, FORMAT.name, level, (entry,)),
+        role=name,
+        format=FORMAT.name,
         level=level,
         files=(entry,),
         weights=weights.total(),
         bits_per_weight=round(entry.bytes * 8 / weights.total(), 3),
         tensor_types=dict(weights.most_common()),
-        output=output,
-        requires={
-            "gguf_version": 3,
-            "architecture": header.text("general.architecture"),
-            "memory_bytes": entry.bytes,
-        },
+        output=role.output,
+        requires={**file_requires(form), "memory_bytes": entry.bytes},
         tools={},
     )
 
 
 def _manifest(
+    family: Family,
     header: GgufHeader,
     parts: dict[str, Part],
     settings: dict[str, Any],
@@ -201,11 +177,11 @@ def _manifest(
     files = {file.path: file.sha256 for part in parts.values() for file in part.files}
     listing = "\n".join(f"{path} {digest}" for path, digest in sorted(files.items()))
     stated = manifests.printable(header.text("general.license", "none"))
-    level = parts["decoder"].level
+    level = next(iter(parts.values())).level
     return Manifest(
         recipe="adopted",
         title=manifests.printable(header.text("general.name", header.path.stem)),
-        family="medgemma",
+        family=family.name,
         stand_in=None,
         license=f"The file names this licence: {stated}\nWhat it allows, the place it came from says.",
         modified="Made by others; adopted by edgekit, which changed nothing in it.",

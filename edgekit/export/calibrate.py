@@ -6,7 +6,7 @@ and the activations of a few items. A pass reads every weight once, which at mos
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from edgekit.errors import CheckpointError
-from edgekit.export import calibration as calibrations
-from edgekit.export.calibration import Calibration
-from edgekit.export.plan import PartPlan
 from edgekit.export.smooth import Channels, smoothing
+from edgekit.families.siglip.text import encode_siglip
+from edgekit.families.source import Source
+from edgekit.formats import calibration as calibrations
+from edgekit.formats.calibration import Calibration
+from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import phantoms
@@ -26,8 +28,8 @@ from edgekit.inputs.image import ImageLike, load, normalize, to_pixels
 from edgekit.inputs.labels import ALL_LABELS, class_prompts
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import sentences
-from edgekit.inputs.prompt import encode_siglip, load_tokenizer
-from edgekit.inputs.samples import Inputs, name_of
+from edgekit.inputs.samples import Inputs, name_of, shipped_inputs
+from edgekit.inputs.text import load_tokenizer
 from edgekit.progress import Progress
 from edgekit.runtime.base import Float
 
@@ -55,7 +57,7 @@ class Material:
     passes: tuple[Pass, ...]
 
 
-def calibrated(plan: PartPlan, inputs: Inputs, path: Path, data: Path, progress: Progress) -> PartPlan:
+def calibrated(source: Source, plan: PartPlan, inputs: Inputs, path: Path, data: Path, progress: Progress) -> PartPlan:
     """A plan with what calibration found, from the file at `path` where an interrupted run left it, else measured.
 
     Args:
@@ -64,34 +66,38 @@ def calibrated(plan: PartPlan, inputs: Inputs, path: Path, data: Path, progress:
     Raises:
         CheckpointError: an activation is NaN or infinite.
     """
-    material = material_of(plan, inputs)
+    material = material_of(source, plan, inputs)
     if path.is_file():
         found = calibrations.read(path)
         if found.inputs == material.name:
             return plan.calibrated(found)
     progress.start(f"{plan.role} {plan.level.name}: calibration", len(material.passes))
-    found = calibration_of(plan, material, progress.advance)
+    found = calibration_of(source, plan, material, progress.advance)
     data.unlink(missing_ok=True)
     found.write(path)
     return plan.calibrated(found)
 
 
-def calibration_of(plan: PartPlan, material: Material, step: Callable[[], None] = lambda: None) -> Calibration:
+def calibration_of(
+    source: Source, plan: PartPlan, material: Material, step: Callable[[], None] = lambda: None
+) -> Calibration:
     """Measure, smooth, and say what the ranges are then."""
-    seen = measure(plan, material.passes, step)
+    seen = measure(source, plan, material.passes, step)
     smoothed = smoothing(plan, seen)
     ranges = {}
     for planned in plan.tensors:
-        name = planned.slot.name
+        name = planned.spec.name
         if name in seen:
-            exponents = smoothed.get(planned.slot.follows[0]) if planned.slot.follows else None
+            exponents = smoothed.get(planned.spec.follows[0]) if planned.spec.follows else None
             factors = calibrations.exponents_to_factors(exponents or [0])
             ranges[name] = seen[name].divided(factors).range
     return Calibration(inputs=material.name, ranges=ranges, smoothing=smoothed)
 
 
-def measure(plan: PartPlan, passes: Iterable[Pass], step: Callable[[], None] = lambda: None) -> dict[str, Channels]:
-    """What enters each matrix that the plan stores as int8, by the matrix's name.
+def measure(
+    source: Source, plan: PartPlan, passes: Iterable[Pass], step: Callable[[], None] = lambda: None
+) -> dict[str, Channels]:
+    """What enters each matrix for which the plan needs a range, by the matrix's name.
 
     Args:
         step: called after each pass.
@@ -99,10 +105,9 @@ def measure(plan: PartPlan, passes: Iterable[Pass], step: Callable[[], None] = l
     Raises:
         CheckpointError: an activation is NaN or infinite; the message names the matrix that it enters.
     """
-    model = streamed.model(plan.config, streamed.Weights(plan.checkpoint, plan.family))
-    wanted = {planned.slot.name for planned in plan.tensors if planned.codec == "int8"}
-    watched = watch(plan, model, wanted)
-    if missing := wanted - set(watched):
+    model = streamed.model(plan.config, streamed.Weights(source.checkpoint, source.family))
+    watched = watch(source, model, plan.ranged)
+    if missing := plan.ranged - set(watched):
         raise ValueError(f"no module multiplies by {sorted(missing)[0]} alone")
     for run in passes:
         run(model)
@@ -110,13 +115,13 @@ def measure(plan: PartPlan, passes: Iterable[Pass], step: Callable[[], None] = l
     return {name: watcher.channels() for name, watcher in watched.items()}
 
 
-def watch(plan: PartPlan, model: Any, wanted: set[str]) -> dict[str, Watcher]:
+def watch(source: Source, model: Any, wanted: Collection[str]) -> dict[str, Watcher]:
     """Watch what enters the modules of transformers' model that own these matrices."""
     watched = {}
     for path, module in model.named_modules():
-        name = plan.family.canonical(f"{path}.weight")
-        if name in wanted:
-            watched[name] = Watcher(f"{plan.checkpoint.root}: {name}")
+        name = source.family.canonical(f"{path}.weight")
+        if name is not None and name in wanted:
+            watched[name] = Watcher(f"{source.checkpoint.root}: {name}")
             module.register_forward_pre_hook(watched[name].see)
     return watched
 
@@ -147,23 +152,29 @@ class Watcher:
 # ---------------------------------------------------------------- what it is measured on
 
 
-def material_of(plan: PartPlan, inputs: Inputs) -> Material:
+def material_of(source: Source, plan: PartPlan, inputs: Inputs) -> Material:
     """A user's images and text where given, else what comes with edgekit, made ready for a part."""
     if plan.role == "text_encoder":
-        return _captions(plan, inputs)
+        return _captions(source, plan, inputs)
     if plan.role == "decoder":
-        return _prompts(plan, inputs)
+        return _prompts(source, plan, inputs)
     images, name = _images(plan, inputs, _IMAGES[1])
     together = max(1, _TOGETHER // plan.config.vision_config.patches)
     batches = [images[i : i + together] for i in range(0, len(images), together)]
-    return Material(name, tuple(partial(_look, plan, batch) for batch in batches))
+    return Material(name, tuple(partial(_look, source, plan.role, batch) for batch in batches))
 
 
-def named(plan: PartPlan, inputs: Inputs) -> bool:
-    """Whether a user named what this part is measured on."""
+def material(source: Source, plan: PartPlan, inputs: Inputs | None) -> str | None:
+    """What the ranges of a part's activations would be measured on, None where its level needs none."""
+    return material_of(source, plan, inputs or shipped_inputs()).name if plan.level.needs_calibration else None
+
+
+def named(source: Source, plan: PartPlan, inputs: Inputs) -> str | None:
+    """The same, of a part that is measured on something that a user named; None of others."""
     sees = plan.role != "text_encoder" and plan.config.vision_config is not None
     reads = plan.role in ("text_encoder", "decoder")
-    return bool(sees and inputs.pictures) or bool(reads and inputs.text_name)
+    by_user = bool(sees and inputs.pictures) or bool(reads and inputs.text_name)
+    return material(source, plan, inputs) if by_user else None
 
 
 def _images(plan: PartPlan, inputs: Inputs, most: int) -> tuple[Sequence[ImageLike], str]:
@@ -177,15 +188,15 @@ def _images(plan: PartPlan, inputs: Inputs, most: int) -> tuple[Sequence[ImageLi
     return paths, name_of(paths)
 
 
-def _look(plan: PartPlan, images: Sequence[ImageLike], model: Any) -> Float:
+def _look(source: Source, role: str, images: Sequence[ImageLike], model: Any) -> Float:
     """Encode images, which become pixels no sooner than now."""
-    preprocessing = plan.family.preprocessing(plan.checkpoint, plan.config)
+    preprocessing = source.preprocessing
     assert preprocessing is not None, "a part that sees images has a preprocessing"
     pixels = normalize(to_pixels(images, preprocessing), preprocessing)
-    return hf_inputs.encode(model, plan.role, pixels)
+    return hf_inputs.encode(source.family, model, role, pixels)
 
 
-def _captions(plan: PartPlan, inputs: Inputs) -> Material:
+def _captions(source: Source, plan: PartPlan, inputs: Inputs) -> Material:
     """The text's sentences, without those that the proof compares on if there are others, and the prompts of labels."""
     lines = sentences(inputs.text)
     captions = [*(lines[len(inputs.captions) :] or lines)]
@@ -195,10 +206,12 @@ def _captions(plan: PartPlan, inputs: Inputs) -> Material:
     ids = encode_siglip(tokenizer, captions, text.max_position_embeddings, text.pad_id)
     batches = [ids[i : i + _CAPTIONS] for i in range(0, len(ids), _CAPTIONS)]
     name = f"{len(ids)} captions from {inputs.text_name or _SHIPPED_TEXT} and from label prompts"
-    return Material(name, tuple(partial(hf_inputs.encode, role=plan.role, batch=batch) for batch in batches))
+    return Material(
+        name, tuple(partial(hf_inputs.encode, source.family, role=plan.role, batch=batch) for batch in batches)
+    )
 
 
-def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
+def _prompts(source: Source, plan: PartPlan, inputs: Inputs) -> Material:
     """The text alone, and its beginnings behind an image each."""
     whole, part = _CHARACTERS
     messages = [Message("user", inputs.text[:whole])]
@@ -212,12 +225,12 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Material:
             messages.append(Message("user", Image(np.asarray(load(image))), beginning))
         name = f"{name} and {images_name}"
     # One prompt in a pass: what fills up a shorter one beside a longer would be measured, too.
-    return Material(name, tuple(partial(_continue, plan, message) for message in messages))
+    return Material(name, tuple(partial(_continue, source, message) for message in messages))
 
 
-def _continue(plan: PartPlan, message: Message, model: Any) -> Float:
+def _continue(source: Source, message: Message, model: Any) -> Float:
     """Run the decoder on a conversation of one message."""
-    prompt = hf_inputs.processed(plan.checkpoint, plan.config, [message])
+    prompt = hf_inputs.processed(source, [message])
     pixels = prompt["pixel_values"]
-    embedded = None if pixels is None else hf_inputs.encode(model, "vision", pixels)
+    embedded = None if pixels is None else hf_inputs.encode(source.family, model, "vision", pixels)
     return hf_inputs.hidden_states(model, [prompt], [[0]], embedded)

@@ -9,7 +9,7 @@ from sentencepiece import SentencePieceProcessor
 
 from edgekit.checkpoints.checkpoint import read_json
 from edgekit.errors import CheckpointError, UsageError
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.inputs.text import load_tokenizer
 
 FILES = (
     "tokenizer.json",

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
-from edgekit.artifacts.manifest import Gates, Preprocessing, printable
+from edgekit.artifacts.manifest import Gates, printable
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
-from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import CheckpointError, UsageError
-from edgekit.export.plan import PartPlan, plan
-from edgekit.families import Family, family_of
-from edgekit.families.base import check_tensors
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.families import Family, Role
+from edgekit.families.source import Source, open_source
+from edgekit.formats import FORMATS
+from edgekit.formats.plan import PartPlan
+from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.memory import trim_malloc
+from edgekit.runtime.backends import kind_of, leaning_part
 
 _SYNTHESIZED_KL = 0.002  # nats
 
@@ -28,21 +28,16 @@ class Job:
 
     Attributes:
         variants: name -> {role: level}.
-        settings: what runtimes must know beside the parts.
     """
 
-    checkpoint: Checkpoint
-    family: Family
-    config: Any
+    source: Source
     recipe: Recipe
     variants: Mapping[str, Mapping[str, str]]
-    preprocessing: Preprocessing | None
-    settings: Mapping[str, Any]
 
     @property
     def stand_in(self) -> str | None:
         """Why this is not the real model: the recipe's word, or the checkpoint's own."""
-        said = self.checkpoint.config.get(STAND_IN_KEY)
+        said = self.source.checkpoint.config.get(STAND_IN_KEY)
         return self.recipe.stand_in or (printable(said) if said else None)
 
     @property
@@ -52,72 +47,80 @@ class Job:
         Right decoders of MedGemma 4B's width measured 1e-4 to 3e-4 nats, one whose global layers see but a window 5e-3.
         """
         gates = self.recipe.gates
-        if STAND_IN_KEY not in self.checkpoint.config:
+        if STAND_IN_KEY not in self.source.checkpoint.config:
             return gates
         return gates.model_copy(update={"decoder_kl": min(gates.decoder_kl, _SYNTHESIZED_KL)})
 
     def plans(self) -> Iterator[PartPlan]:
         """Each part that the variants need, once."""
-        seen = set()
-        for parts in self.variants.values():
-            for role, level_name in parts.items():
-                if (role, level_name) not in seen:
-                    seen.add((role, level_name))
-                    yield plan(self.family, role, self.config, self.checkpoint, level_of(level_name))
+        needed = dict.fromkeys(part for parts in self.variants.values() for part in parts.items())
+        return (self.source.plan(role, level_of(level_name)) for role, level_name in needed)
 
 
-def resolve(source: Path, recipe_name: str | None, levels: Sequence[str], parts: Mapping[str, str]) -> Job:
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    config = family.parse(checkpoint.config)
-    chosen = choose(checkpoint.config, recipe_name)
-    if chosen.family != family.name:
-        raise UsageError(f"recipe {chosen.name}: family {chosen.family!r}", allowed=f"{family.name}, by config.json")
+def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts: Mapping[str, str]) -> Job:
+    """Work out what one export will do.
+
+    Args:
+        folder: of the checkpoint.
+        recipe_name: None where exactly one recipe fits.
+        levels: variants of the recipe; all that it does not keep for request for none.
+        parts: role -> level, in place of each variant's own.
+
+    Raises:
+        CheckpointError: the checkpoint lacks something, or has too much.
+        UsageError: a name is wrong, or these parts make no model.
+    """
+    source = open_source(folder)
+    family, recipe = source.family, choose(source.checkpoint.config, recipe_name)
+    if recipe.family != family.name:
+        raise UsageError(f"recipe {recipe.name}: family {recipe.family!r}", allowed=f"{family.name}, by config.json")
     for name in levels:
-        if name not in chosen.variant:
-            raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(chosen.variant)} (recipe {chosen.name})")
+        if name not in recipe.variant:
+            raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(recipe.variant)} (recipe {recipe.name})")
     variants: dict[str, Mapping[str, str]] = {}
-    for name in levels or chosen.unasked:
-        mixed = {**chosen.variant[name], **parts}
+    for name in levels or recipe.unasked:
+        mixed = {**recipe.variant[name], **parts}
         _check_parts(family, mixed)
         # A variant that differs from the recipe's gets a name of its own: `Q4_0` must mean the same everywhere.
-        changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != chosen.variant[name][role]]
+        changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != recipe.variant[name][role]]
         variants["+".join([name, *changed])] = mixed
-    check_tensors(family, checkpoint, config)
-    _check_tokenizer(checkpoint, family, config)
+    source.check_tensors()
+    _check_tokenizer(source)
     trim_malloc()  # the tokenizer's
-    preprocessing, settings = family.preprocessing(checkpoint, config), family.settings(checkpoint, config)
-    return Job(checkpoint, family, config, chosen, variants, preprocessing, settings)
+    return Job(source, recipe, variants)
 
 
 def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
     for role, level_name in parts.items():
         if role not in family.roles:
             raise UsageError(f"unknown part {role!r}", allowed=", ".join(family.roles))
-        if level_of(level_name).format not in family.roles[role].formats:
-            raise UsageError(
-                f"{role} cannot be exported as {level_name}",
-                allowed=f"levels of {', '.join(family.roles[role].formats)}",
-            )
-    formats = {role: level_of(level_name).format for role, level_name in parts.items()}
-    if formats.get("vision") == "gguf" and formats.get("decoder") == "onnx":
+        able = formats_of(family.roles[role])
+        if level_of(level_name).format not in able:
+            raise UsageError(f"{role} cannot be exported as {level_name}", allowed=f"levels of {', '.join(able)}")
+    kinds = {role: (level_of(name).format, kind_of(family.roles[role].input)) for role, name in parts.items()}
+    if leaning := leaning_part(kinds):
+        beside = f"beside {leaning.decoder} {parts[leaning.decoder]}" if leaning.decoder else "alone"
+        fitting = [name for name, row in LEVELS.items() if row.format in leaning.formats]
         raise UsageError(
-            f"vision {parts['vision']} beside decoder {parts['decoder']}: llama.cpp opens vision in gguf only beside a "
-            "decoder in gguf",
-            allowed=f"vision at {', '.join(name for name, row in LEVELS.items() if row.format == 'onnx')}",
+            f"{leaning.role} {parts[leaning.role]} {beside}: {leaning.message}",
+            allowed=f"{leaning.role} at {', '.join(fitting)}",
         )
 
 
-def _check_tokenizer(checkpoint: Checkpoint, family: Family, config: Any) -> None:
+def formats_of(role: Role) -> list[str]:
+    """The formats that can hold a part: those that its family states something for, and those that need nothing."""
+    return [name for name, form in FORMATS.items() if name in role.forms or not form.needs_form]
+
+
+def _check_tokenizer(source: Source) -> None:
+    checkpoint, rows = source.checkpoint, source.settings["vocabulary"]
     path = checkpoint.path("tokenizer.json")
     if path is None:
         raise CheckpointError(
             f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
         )
     vocabulary = load_tokenizer(path).get_vocab(with_added_tokens=True)
-    used = ((token, index) for token, index in vocabulary.items() if token not in family.unused_tokens)
+    used = ((token, index) for token, index in vocabulary.items() if token not in source.family.unused_tokens)
     token, highest = max(used, key=lambda item: item[1])
-    if highest >= config.text_config.vocab_size:
-        raise CheckpointError(
-            f"{path}: token {token!r} has id {highest}, the embedding has {config.text_config.vocab_size} rows"
-        )
+    if highest >= rows:
+        raise CheckpointError(f"{path}: token {token!r} has id {highest}, the embedding has {rows} rows")

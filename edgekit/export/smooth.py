@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.export.calibration import Float, Range
-from edgekit.export.plan import PartPlan, Planned
+from edgekit.formats.calibration import Range
+from edgekit.formats.codec import Float
+from edgekit.formats.plan import PartPlan, PlannedTensor
 
 _LARGEST = 12  # exponent of two: a channel 4,096 times as large as the middle one is made equal to it
 
@@ -48,19 +49,19 @@ def smoothing(plan: PartPlan, seen: Mapping[str, Channels]) -> dict[str, tuple[i
     Args:
         seen: what enters each matrix, by the matrix's name.
     """
-    groups: dict[str, list[Planned]] = {}
+    groups: dict[str, list[PlannedTensor]] = {}
     for planned in plan.tensors:
-        if planned.slot.follows and planned.slot.name in seen:
-            groups.setdefault(planned.slot.follows[0], []).append(planned)
+        if planned.spec.follows and planned.spec.name in seen:
+            groups.setdefault(planned.spec.follows[0], []).append(planned)
     found = {}
     for source, matrices in groups.items():
-        exponents = _exponents(seen[matrices[0].slot.name].largest, _largest(plan, matrices))
+        exponents = _exponents(seen[matrices[0].spec.name].largest, _largest(plan, matrices))
         if exponents.any():
             found[source] = tuple(int(exponent) for exponent in exponents)
     return found
 
 
-def _largest(plan: PartPlan, matrices: Sequence[Planned]) -> Float:
+def _largest(plan: PartPlan, matrices: Sequence[PlannedTensor]) -> Float:
     """The largest absolute weight of each column in all matrices that read one activation; memory holds one of them."""
     columns = [np.abs(plan.checkpoint.read(planned.tensor)).max(axis=0) for planned in matrices]
     return np.asarray(np.max(columns, axis=0), np.float32)

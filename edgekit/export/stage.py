@@ -22,9 +22,10 @@ from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
-from edgekit.export import ollama, writers
+from edgekit.export import calibrate, llama_programs, writers
 from edgekit.export.job import Job
-from edgekit.export.plan import PartPlan
+from edgekit.families.source import Source
+from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs
 from edgekit.progress import Progress
 
@@ -85,15 +86,15 @@ def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
 def _stamp(job: Job) -> dict[str, str]:
     """Whose work the folder holds, and how each part is made: all being equal, so are the bytes."""
     recipe = hashlib.sha256(job.recipe.model_dump_json().encode()).hexdigest()
-    common = f"{__version__} {METHOD} {job.checkpoint.stamp} {recipe} {_version('llama_cpp_python')}"
+    common = f"{__version__} {METHOD} {job.source.checkpoint.stamp} {recipe} {_version('llama_cpp_python')}"
     return {"artifact": common, **{f"{plan.role} {plan.level.name}": _how(plan) for plan in job.plans()}}
 
 
 def _how(plan: PartPlan) -> str:
     """How a part is made: what becomes of each tensor, what of activations, and by what those are measured."""
-    static = plan.level.activations == "static"
+    static = plan.level.needs_calibration
     tools = [_version(name) for name in ("torch", "transformers")] if static else []
-    tensors = [(planned.slot, planned.codec, planned.shape) for planned in plan.tensors]
+    tensors = [(planned.spec, planned.codec, planned.shape) for planned in plan.tensors]
     return hashlib.sha256(repr((plan.level.activations, tools, tensors)).encode()).hexdigest()
 
 
@@ -112,7 +113,7 @@ def check_space(staging: Path, plans: Sequence[PartPlan], job: Job) -> None:
     Raises:
         NoSpaceError: the disk has less room than the parts need; says how much that is.
     """
-    files = [staging / name for plan in plans for name in writers.names(plan, job.recipe)]
+    files = [staging / name for plan in plans for name in writers.names(plan, job.recipe.stem)]
     there = sum(path.stat().st_size for path in files if path.is_file())
     need = sum(plan.bytes for plan in plans) + _SUPPORT_BYTES - there
     free = shutil.disk_usage(staging).free
@@ -142,22 +143,22 @@ def copy_existing(folder: Path, existing: Manifest | None, staging: Path) -> Non
 
 def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:
     """Configuration and tokenizer files where users' own tools look for them, and the notices that must go along."""
-    for name in job.checkpoint.files:
+    for name in job.source.checkpoint.files:
         if not name.endswith(".safetensors"):
-            shutil.copyfile(job.checkpoint.root / name, staging / name)
+            shutil.copyfile(job.source.checkpoint.root / name, staging / name)
     notice = staging / "NOTICE"
     notice.write_text(f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n", encoding="utf-8")
-    names = [name for name in job.checkpoint.files if not name.endswith(".safetensors")]
+    names = [name for name in job.source.checkpoint.files if not name.endswith(".safetensors")]
     return tuple(manifests.file_entry(staging, staging / name) for name in [*names, "NOTICE"])
 
 
 def _modified(job: Job) -> str:
-    origin = f"{job.recipe.source}, source SHA-256 {job.checkpoint.sha256}"
+    origin = f"{job.recipe.source}, source SHA-256 {job.source.checkpoint.sha256}"
     return f"Modified: converted and quantized by edgekit {__version__} from {origin}."
 
 
 def find_parts(
-    existing: Manifest | None, plans: Sequence[PartPlan], inputs: Inputs | None
+    source: Source, existing: Manifest | None, plans: Sequence[PartPlan], inputs: Inputs | None
 ) -> dict[tuple[str, str], Part]:
     """The parts that the artifact has already, by role and level.
 
@@ -167,7 +168,7 @@ def find_parts(
     there = {(part.role, part.level): part for part in (existing.parts if existing else ())}
     found = {plan.key: there[plan.key] for plan in plans if plan.key in there}
     for plan in plans:
-        if inputs and plan.key in found and (material := writers.named(plan, inputs)):
+        if inputs and plan.key in found and (material := calibrate.named(source, plan, inputs)):
             before = found[plan.key].calibrated_on
             if before != material:
                 raise UsageError(
@@ -182,10 +183,12 @@ def write_parts(
 ) -> dict[tuple[str, str], Part]:
     """Write parts by role and level; those that an interrupted run finished, on the same inputs, are taken over."""
     records = {plan.key: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
-    finished = {plan.key: part for plan in plans if (part := _finished(staging, records[plan.key], plan, inputs))}
+    finished = {
+        plan.key: part for plan in plans if (part := _finished(job.source, staging, records[plan.key], plan, inputs))
+    }
     todo = [plan for plan in plans if plan.key not in finished]
     check_space(staging, todo, job)
-    for plan, files in writers.write(todo, job.recipe, inputs, staging, progress):
+    for plan, files in writers.write(job.source, todo, writers.label_of(job.recipe), inputs, staging, progress):
         finished[plan.key] = _part(job, plan, files, staging)
         write_atomically(records[plan.key], finished[plan.key].model_dump_json())
     return finished
@@ -202,14 +205,14 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
         weights=plan.weights,
         bits_per_weight=round(size * 8 / plan.weights, 3),
         tensor_types=plan.histogram(),
-        output=job.family.roles[plan.role].output,
-        requires={**writers.requires(plan, job.recipe, staging), "memory_bytes": max(size, plan.resident_bytes)},
+        output=job.source.family.roles[plan.role].output,
+        requires={**writers.requires(plan, staging, job.recipe.stem), "memory_bytes": max(size, plan.resident_bytes)},
         calibrated_on=plan.calibration.inputs if plan.calibration else None,
         tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
     )
 
 
-def _finished(staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None) -> Part | None:
+def _finished(source: Source, staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None) -> Part | None:
     """The part that an interrupted run recorded, if its files are still what the record says.
 
     One that was calibrated on other inputs than are given now is made again.
@@ -219,7 +222,7 @@ def _finished(staging: Path, record: Path, plan: PartPlan, inputs: Inputs | None
         manifests.verify(staging, part.files)
     except (FileNotFoundError, ArtifactError):
         return None
-    return part if part.calibrated_on == writers.material(plan, inputs) else None
+    return part if part.calibrated_on == calibrate.material(source, plan, inputs) else None
 
 
 def manifest_of(
@@ -229,6 +232,7 @@ def manifest_of(
     support: tuple[FileEntry, ...],
     staging: Path,
 ) -> Manifest:
+    """What the staging folder holds, in words: parts that were there and new ones, variants in the recipe's order."""
     new = {
         name: {role: made[role, level_name].id for role, level_name in parts.items()}
         for name, parts in job.variants.items()
@@ -241,19 +245,19 @@ def manifest_of(
     return Manifest(
         recipe=job.recipe.name,
         title=job.recipe.title,
-        family=job.family.name,
+        family=job.source.family.name,
         stand_in=job.stand_in,
         license=job.recipe.license,
         modified=_modified(job),
         source=manifests.Source(
             name=job.recipe.source,
-            sha256=job.checkpoint.sha256,
-            files=job.checkpoint.files,
-            revision=job.checkpoint.revision,
+            sha256=job.source.checkpoint.sha256,
+            files=job.source.checkpoint.files,
+            revision=job.source.checkpoint.revision,
         ),
-        preprocessing=job.preprocessing,
+        preprocessing=job.source.preprocessing,
         tokenizer=manifests.file_entry(staging, staging / "tokenizer.json"),
-        settings=job.settings,
+        settings=job.source.settings,
         support_files=support,
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),
         variants={name: merged[name] for name in order},
@@ -273,8 +277,8 @@ def with_modelfiles(manifest: Manifest, staging: Path) -> Manifest:
     """The manifest with a Modelfile beside it for each variant that Ollama can run."""
     written = []
     for variant in manifest.variants:
-        if text := ollama.modelfile(manifest, variant):
-            path = staging / ollama.file_name(variant)
+        if text := llama_programs.modelfile(manifest, variant):
+            path = staging / llama_programs.file_name(variant)
             path.write_text(text, encoding="utf-8")
             written.append(manifests.file_entry(staging, path))
     return manifest.model_copy(update={"support_files": (*manifest.support_files, *written)})

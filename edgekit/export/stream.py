@@ -1,7 +1,7 @@
 """One pass over a checkpoint's shards, in the order in which they lie on disk, that writes any number of files at once.
 
 Each slice is read once and encoded once for every distinct form that any file wants, on all cores; meanwhile every
-file is appended to in one lane of its own and hashed in another, and so is the source. Nothing is written twice, and
+file is appended to by one thread and hashed by another, and so is the source. Nothing is written twice, and
 nothing is held but a few slices and, for each file, the matrix that it wants transposed, whole: two where one is still
 hashed while the next is filled.
 
@@ -13,64 +13,30 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from edgekit.artifacts.files import write_atomically
-from edgekit.checkpoints.checkpoint import Checkpoint, Slice
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensors import Slice
+from edgekit.formats.sections import Encoded, FileContent, Section, Tail
 from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
 
-Encoded = Any  # bytes, or a contiguous array that offers them
 _SLICE_WEIGHTS = 2 * 1024 * 1024  # 8 MiB of float32 in every worker
 _AHEAD = 4  # slices under way, beyond one for each worker
-
-
-class Tail(Protocol):
-    """What stands behind a tensor's slices: their scales, or the whole tensor transposed."""
-
-    def add(self, kept: Any) -> None:
-        """Take what was kept of the next slice."""
-
-    def chunks(self) -> list[Encoded]:
-        """All of it, in the file's order."""
-
-
-@dataclass(frozen=True)
-class Section:
-    """One tensor of a file.
-
-    Attributes:
-        name: of the stored tensor that it is made from.
-        weights: numbers in that tensor.
-        form: sections of one tensor with equal forms have equal bytes, so they are encoded once.
-        encode: a slice of the tensor -> its bytes in the file; with `tail`, those and something to keep for the tail.
-        bytes: of the whole tensor in the file.
-        padding: zero bytes behind it.
-        tail: begins what gathers what was kept of the slices.
-    """
-
-    name: str
-    weights: int
-    form: Hashable
-    encode: Callable[[Slice], Encoded]
-    bytes: int
-    padding: int
-    tail: Callable[[], Tail] | None = None
 
 
 class Output:
     """A file under way: what stands before its first tensor, then its tensors in the pass's order."""
 
-    def __init__(self, path: Path, head: bytes, sections: Sequence[Section]) -> None:
-        self.path = path
-        self._head, self._sections = head, sections
-        sizes = [len(head), *(section.bytes + section.padding for section in sections)]
+    def __init__(self, content: FileContent) -> None:
+        self.path = path = content.path
+        self._head, self._sections = content.head, content.sections
+        sizes = [len(content.head), *(section.bytes + section.padding for section in content.sections)]
         self._ends = list(accumulate(sizes))
         self._journal_path = path.with_name(f".{path.name}.journal")
         self._digest, self._length = hashlib.sha256(), 0
@@ -236,7 +202,7 @@ def write(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress)
                 under_way.append(([hashed, *(appended if targets else [])], piece.weights * len(targets)))
                 land(threads + _AHEAD)
             land(0)
-            checkpoint.learn(shard, digest.hexdigest())
+            checkpoint.record_hash(shard, digest.hexdigest())
 
 
 def _encode(piece: Slice, sections: Sequence[Section]) -> Mapping[Hashable, Encoded]:

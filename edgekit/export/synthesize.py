@@ -19,9 +19,10 @@ from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, lookup, matches, rec
 from edgekit.checkpoints import shards
 from edgekit.checkpoints.random_weights import FillingOf, Normals, generator
 from edgekit.checkpoints.shards import Shard, ShardTensor
+from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import copied_tokenizer
-from edgekit.families import FAMILIES, Family, Slot
+from edgekit.families import FAMILIES, Family
 from edgekit.families.hub_files import write_json
 from edgekit.progress import Progress
 
@@ -71,11 +72,11 @@ def synthesize(
     raw = configuration(model, layers, vision_layers)
     family = FAMILIES[model.family]
     config = family.parse(raw)
-    slots = all_slots(family, config)
+    specs = family.tensors(config)
     if tokenizer is not None:
-        rows = next(slot.shape[0] for slot in slots if slot.kind == "token_embedding")
+        rows = next(spec.shape[0] for spec in specs if spec.kind == "token_embedding")
         copied_tokenizer.check(tokenizer, rows, family.unused_tokens)
-    planned = shards.plan([ShardTensor(stored_name(family, slot), slot.shape) for slot in slots], shard_bytes)
+    planned = shards.plan([ShardTensor(stored_name(family, spec), spec.shape) for spec in specs], shard_bytes)
     size = sum(tensor.bytes for shard in planned for tensor in shard.tensors)
     try:
         # What an interrupted run left is written again: that is as quick as checking it.
@@ -87,12 +88,12 @@ def synthesize(
                 copied_tokenizer.copy(tokenizer, staging)
             else:
                 family.synthesis.write_tokenizer(staging, config)
-            canonical = {stored_name(family, slot): slot.name for slot in slots}
+            canonical = {stored_name(family, spec): spec.name for spec in specs}
             fill = family.synthesis.fillings(config, partial(generator, seed))
             _write_weights(staging, planned, canonical, fill, Normals(seed), progress)
     finally:
         progress.finish()
-    return Synthesized(folder, model.name, raw[STAND_IN_KEY], len(slots), size // 2, size, seed, tokenizer)
+    return Synthesized(folder, model.name, raw[STAND_IN_KEY], len(specs), size // 2, size, seed, tokenizer)
 
 
 def configuration(model: Recipe, layers: int | None = None, vision_layers: int | None = None) -> dict[str, Any]:
@@ -122,15 +123,10 @@ def configuration(model: Recipe, layers: int | None = None, vision_layers: int |
     return raw
 
 
-def all_slots(family: Family, config: Any) -> list[Slot]:
-    """Every tensor of a family's parts."""
-    return [slot for role in family.roles.values() for slot in role.slots(config)]
-
-
-def stored_name(family: Family, slot: Slot) -> str:
+def stored_name(family: Family, spec: TensorSpec) -> str:
     """The hub's name of a tensor, as its files have it."""
-    name = family.synthesis.stored_name(slot.name)
-    assert family.canonical(name) == slot.name, f"{name} would be read as another tensor"
+    name = family.synthesis.stored_name(spec.name)
+    assert family.canonical(name) == spec.name, f"{name} would be read as another tensor"
     return name
 
 

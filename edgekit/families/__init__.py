@@ -1,18 +1,19 @@
-"""The model families that edgekit converts: one entry each."""
+"""The model families that edgekit converts: one folder for each architecture, which is found by being there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from edgekit.artifacts.discovery import values
 from edgekit.errors import CheckpointError
-from edgekit.families.base import Family, Role, Slot
-from edgekit.families.gemma3 import family as medgemma
-from edgekit.families.siglip import family as medsiglip
+from edgekit.families.base import Family, Role
 
-__all__ = ["FAMILIES", "Family", "Role", "Slot", "family_of"]
+__all__ = ["FAMILIES", "Family", "Role", "family_of"]
 
-FAMILIES: Mapping[str, Family] = {f.name: f for f in (medgemma.FAMILY, medgemma.TEXT_ONLY, medsiglip.FAMILY)}
+FAMILIES: Mapping[str, Family] = {
+    family.name: family for families in values(__name__, "FAMILIES", folders=True) for family in families
+}
 
 
 def family_of(config: Mapping[str, Any]) -> Family:

@@ -1,4 +1,4 @@
-"""What every family states about itself: its parts, its tensors and what must stay precise."""
+"""What every family states about itself: its parts, their tensors and what must stay precise."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from edgekit.artifacts.levels import Place
 from edgekit.artifacts.manifest import Output, Preprocessing
 from edgekit.artifacts.validation import validated
-from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import CheckpointError
+from edgekit.families.composition import Composition
+from edgekit.families.full_precision import FullPrecision
 from edgekit.families.synthesis import Synthesis
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
@@ -26,53 +28,29 @@ class Config(BaseModel):
 
 
 @dataclass(frozen=True)
-class Slot:
-    """One tensor of a checkpoint and what becomes of it.
-
-    Attributes:
-        name: its name in the hub's key layout.
-        shape: what config.json says it must be.
-        kind: what a level's mixture may single out: `matrix`, `token_embedding`, `norm`, ...
-        gguf: its name in a GGUF file, None where that format has no place for it.
-        keep: the type it has at every level, None where the level decides.
-        add_one: Gemma's norms compute with (1 + w); GGUF stores the sum.
-        scale: what a GGUF tensor is multiplied by (after `add_one`), where its reader assumes another constant.
-        place: the layer it belongs to, for mixtures that treat layers differently; None outside the layers.
-        padded: the axis that a GGUF level may fill with zeros up to whole blocks without changing any result.
-        follows: what makes the channels that enter this matrix, and nothing else reads them but matrices that say the
-            same: a norm's, or a matrix's, weight and bias. Dividing these by a factor for each channel, and multiplying
-            this matrix's columns by it, changes nothing.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    kind: str
-    gguf: str | None = None
-    keep: Literal["F32", "F16"] | None = None
-    add_one: bool = False
-    scale: float = 1.0
-    place: Place | None = None
-    padded: int | None = None
-    follows: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Role:
     """One part of a family.
 
     Attributes:
-        formats: which formats can hold it today.
-        slots: its tensors, from the validated configuration.
+        tensors: its tensors, from the validated configuration.
         output: what it gives for one item.
-        gguf_architecture: `general.architecture` of its GGUF file.
-        onnx_stems: of its ONNX graphs, as Transformers.js and optimum look for them.
+        forms: format -> what that format wants to be told of this part, of the format's own type. The first is what
+            people are offered first.
+        input: what one item is, where it encodes items; None for a decoder.
     """
 
-    formats: tuple[str, ...]
-    slots: Callable[[Any], list[Slot]]
+    tensors: Callable[[Any], list[TensorSpec]]
     output: Output
-    gguf_architecture: str | None = None
-    onnx_stems: tuple[str, ...] = ()
+    forms: Mapping[str, Any]
+    input: Literal["pixels", "ids"] | None = None
+
+
+@dataclass(frozen=True)
+class OllamaDialect:
+    """A chat format as Ollama takes it: a template of Go's text/template, and the text that ends an answer."""
+
+    template: str
+    stop: str
 
 
 @dataclass(frozen=True)
@@ -81,12 +59,16 @@ class Family:
 
     Attributes:
         architecture: the entry of config.json's `architectures`.
-        parse: config.json -> validated configuration.
+        roles: its parts, the main one first.
+        parse: config.json -> validated configuration, which nobody but the family looks into.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
         settings: what runtimes must know beside the parts.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
+        ollama: its chat format for Ollama, None where it has none.
+        compositions: the models that its parts make: which roles, and what the manifest must say.
+        full_precision: its model in transformers, and Hugging Face's processors of its inputs.
         synthesis: how checkpoints of random weights are made.
     """
 
@@ -99,7 +81,14 @@ class Family:
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
+    ollama: OllamaDialect | None = None
+    compositions: tuple[Composition, ...] = field(kw_only=True)
+    full_precision: FullPrecision = field(kw_only=True)
     synthesis: Synthesis = field(kw_only=True)
+
+    def tensors(self, config: Any) -> list[TensorSpec]:
+        """The tensors of all parts."""
+        return [spec for role in self.roles.values() for spec in role.tensors(config)]
 
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
@@ -112,52 +101,6 @@ def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
         CheckpointError: a field is missing or wrong; the message names it.
     """
     return validated(model, data, file, CheckpointError, whole="the file", shows_value=True)
-
-
-def tensors_of(family: Family, checkpoint: Checkpoint, slots: list[Slot]) -> dict[str, Tensor]:
-    """The stored tensor of each slot, by canonical name, shapes checked.
-
-    Raises:
-        CheckpointError: a tensor is missing or has another shape than config.json says.
-    """
-    stored = {canonical: tensor for name, tensor in checkpoint.tensors.items() if (canonical := family.canonical(name))}
-    found = {}
-    for slot in slots:
-        tensor = stored.get(slot.name)
-        if tensor is None:
-            raise CheckpointError(f"{checkpoint.root}: tensor {slot.name} is missing")
-        if tensor.shape != slot.shape:
-            raise CheckpointError(
-                f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}",
-                allowed=f"{list(slot.shape)}, by config.json",
-            )
-        found[slot.name] = tensor
-    return found
-
-
-def check_tensors(family: Family, checkpoint: Checkpoint, config: Any) -> None:
-    """Check that the checkpoint has all tensors of all roles, and no others.
-
-    Raises:
-        CheckpointError: a tensor is missing, unexpected, there twice, or has the wrong shape.
-    """
-    slots = [slot for role in family.roles.values() for slot in role.slots(config)]
-    spellings: dict[str, str] = {}
-    for name in checkpoint.tensors:
-        canonical = family.canonical(name)
-        if canonical is not None and spellings.setdefault(canonical, name) != name:
-            raise CheckpointError(f"{checkpoint.root}: {name} and {spellings[canonical]} are the same tensor")
-    found = tensors_of(family, checkpoint, slots)
-    unexpected = [name for canonical, name in spellings.items() if canonical not in found]
-    if unexpected:
-        adapter = any("lora_" in name for name in unexpected)
-        raise CheckpointError(
-            f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}",
-            remedy="merge the adapter into the model and save that" if adapter else None,
-        )
-    for name, original in family.copies.items():
-        if name in checkpoint.tensors:
-            check_copy(checkpoint, checkpoint.tensors[name], found[original])
 
 
 def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -> Preprocessing:

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoints.checkpoint import Checkpoint, Tensor
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
 from edgekit.families import Family
-from edgekit.formats import codecs
+from edgekit.formats.codec import Codec
 from edgekit.full_precision.model import build, torch
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Float
@@ -34,13 +35,13 @@ class Weights:
     """A checkpoint's tensors by canonical name, as codecs preserve them, read anew each time.
 
     Attributes:
-        codec_by_name: canonical name -> codec; what has none is read as it is.
+        codecs: canonical name -> codec; what has none is read as it is.
         prepare: canonical name, rows of the tensor, number of the first -> what the codec gets of them.
     """
 
     checkpoint: Checkpoint
     family: Family
-    codec_by_name: Mapping[str, str] = field(default_factory=dict)
+    codecs: Mapping[str, Codec] = field(default_factory=dict)
     prepare: Callable[[str, Float, int], Float] = lambda name, rows, start: rows
 
     @cached_property
@@ -81,14 +82,14 @@ class Weights:
 
     def _read(self, tensor: Tensor, name: str, first: int, last: int) -> Float:
         """Rows `first` to `last`, on all cores: K-quants take longer than the layer that they are for."""
-        codec = self.codec_by_name.get(name, "F32")
+        codec = self.codecs.get(name)
         step = max(1, _SLICE * tensor.shape[0] // tensor.size)
         read = np.empty((last - first, *tensor.shape[1:]), np.float32)
 
         def fill(start: int) -> None:
             end = min(start + step, last)
             rows = self.prepare(name, self.checkpoint.read(_part(tensor, start, end)), start)
-            read[start - first : end - first] = codecs.roundtrip(rows, codec)
+            read[start - first : end - first] = codec.roundtrip(rows) if codec else rows
 
         with ThreadPoolExecutor(cpu().usable_cores) as pool:
             list(pool.map(fill, range(first, last, step)))  # a list, so that errors come out

@@ -14,7 +14,7 @@ from edgekit.errors import InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage, sentences
-from edgekit.inputs.prompt import MAX_TEXT
+from edgekit.inputs.text import MAX_TEXT
 
 SEED = 20_260  # of the phantoms; training and benchmarks use others
 IMAGES_IN_PROMPTS = 3

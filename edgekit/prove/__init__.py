@@ -15,13 +15,12 @@ a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from edgekit.artifacts.manifest import Gates, Parity
-from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.export.plan import PartPlan
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.families.source import Source
+from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.references import References
@@ -30,14 +29,14 @@ from edgekit.runtime.opening import Opening
 __all__ = ["CONTEXT", "References", "check_inputs", "prove_parts"]
 
 
-def check_inputs(checkpoint: Checkpoint, config: Any, inputs: Inputs) -> None:
+def check_inputs(source: Source, inputs: Inputs) -> None:
     """Check what can be checked before anything is written.
 
     Raises:
         InputError: the text is too short for this model's attention window.
     """
-    if window := getattr(config.text_config, "sliding_window", None):
-        beginning(inputs.text, window + BEYOND, load_tokenizer(checkpoint.root / "tokenizer.json"))
+    if window := source.settings.get("window"):
+        beginning(inputs.text, window + BEYOND, load_tokenizer(source.checkpoint.root / "tokenizer.json"))
 
 
 def prove_parts(
@@ -52,7 +51,7 @@ def prove_parts(
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
     """
     proofs = [
-        (decoder_proof if plan.family.roles[plan.role].output == "logits" else encoder_proof)(
+        (decoder_proof if references.source.family.roles[plan.role].output == "logits" else encoder_proof)(
             plan, references, inputs, gates
         )
         for plan in plans

@@ -13,16 +13,28 @@ from tokenizers import Tokenizer
 from edgekit import metrics
 from edgekit.artifacts.manifest import Gates, Parity, Preprocessing
 from edgekit.errors import GateError, InputError
-from edgekit.export.plan import PartPlan
+from edgekit.families.composition import ChatFormat
+from edgekit.families.source import Source
+from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
-from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
+from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.references import References, in_a_file, rounded
-from edgekit.runtime.base import MOST_ROWS, Decoder, Divides, Embeddings, Encoder, EncoderSpec, Float, Segment, Tokens
-from edgekit.runtime.compose import ChatModel, ChatSettings
+from edgekit.runtime.base import (
+    MOST_ROWS,
+    Decoder,
+    Embeddings,
+    Encoder,
+    EncoderSpec,
+    Float,
+    Segment,
+    SupportsChunkSize,
+    Tokens,
+)
+from edgekit.runtime.compose import ChatModel
 from edgekit.runtime.opening import Opening
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
@@ -30,7 +42,6 @@ BEYOND = 256  # tokens that the long text goes beyond the window
 _POSITIONS = 96  # compared per prompt
 _ROWS = 32
 _STEPS = 8  # of these positions, the last of a prompt, that are decoded one by one from the cache
-_EXACT = {"F32", "F16", "BF16", "float32", "float16"}  # codecs whose matrices take activations as they are
 
 
 @dataclass(frozen=True)
@@ -68,19 +79,16 @@ class DecoderProof:
 
     def ask(self, opening: Opening) -> Float:
         """The artifact's logits [positions, vocabulary], after checking that its prompts are Hugging Face's."""
-        manifest = opening.manifest
-        with opening.part("decoder") as decoder:
-            return self.logits(decoder, opening.tokenizer, manifest.preprocessing, ChatSettings.of(manifest.settings))
+        with opening.part(self.plan.role) as decoder:
+            return self.logits(decoder, opening.chat_format(), opening.manifest.preprocessing)
 
-    def logits(
-        self, decoder: Decoder, tokenizer: Tokenizer, preprocessing: Preprocessing | None, settings: ChatSettings
-    ) -> Float:
+    def logits(self, decoder: Decoder, chat_format: ChatFormat, preprocessing: Preprocessing | None) -> Float:
         """As `ask`, of a decoder that is open."""
         vision: Encoder | None = None
         if self.embedded is not None and preprocessing is not None:
             pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], preprocessing)
             vision = _Known(self.embedded, pixels)
-        chat = ChatModel(decoder, vision, tokenizer, preprocessing, settings)
+        chat = ChatModel(decoder, vision, chat_format, preprocessing)
         rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
         self.references.progress.start(f"{self.where}: artifact", len(rows))
         for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
@@ -93,7 +101,7 @@ class DecoderProof:
         plan, gates = self.plan, self.gates
         expected = self._reference(plan)
         kl = _divergence(expected, actual)
-        exact = {planned.codec for planned in plan.tensors} <= _EXACT
+        exact = all(planned.codec.exact for planned in plan.tensors)
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
         tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
         changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
@@ -141,17 +149,17 @@ class DecoderProof:
 
 def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> DecoderProof:
     embedded = None
-    if "vision" in plan.family.roles:
+    if "vision" in references.source.family.roles:
         embedded = encoded(references, "vision", None, expected_batch(references, "vision", inputs))
-    return DecoderProof(plan, references, inputs, gates, tuple(_prompts(plan, inputs)), embedded)
+    return DecoderProof(plan, references, inputs, gates, tuple(_prompts(references.source, inputs)), embedded)
 
 
-def _prompts(plan: PartPlan, inputs: Inputs) -> Iterator[_Prompt]:
+def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
     """A text longer than the window, a question about one image, two images in a conversation; or their texts alone."""
-    window = plan.config.text_config.sliding_window
-    tokenizer = prompts_.load_tokenizer(plan.checkpoint.root / "tokenizer.json")
-    for messages in _conversations(plan, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
-        processed = hf_inputs.processed(plan.checkpoint, plan.config, messages)
+    window = source.settings["window"]
+    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
+    for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
+        processed = hf_inputs.processed(source, messages)
         length = len(processed["input_ids"])
         is_image = np.asarray(processed["token_type_ids"]) == 1
         # Where mask and positions matter: from the first image token on, or beyond the window.
@@ -163,12 +171,12 @@ def _prompts(plan: PartPlan, inputs: Inputs) -> Iterator[_Prompt]:
         yield _Prompt(messages, processed, tuple(int(position) for position in want))
 
 
-def _conversations(plan: PartPlan, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
+def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
     question, answer, next_question = inputs.text[:600], inputs.text[600:800], inputs.text[800:1400]
-    sees = "vision" in plan.family.roles
+    sees = "vision" in source.family.roles
     first, second, third = [(Image(image),) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
     alone = (Message("user", long),)
-    if plan.checkpoint.chat_template() is None:
+    if source.checkpoint.chat_template() is None:
         return alone, (Message("user", *first, question),), (Message("user", *second, *third, next_question),)
     return (
         alone,
@@ -234,13 +242,13 @@ def _decoded(decoder: Decoder, segments: Sequence[Segment], prompt: _Prompt) -> 
 
 def _undivided(decoder: Decoder, segments: Sequence[Segment], want: Sequence[int]) -> dict[int, Float]:
     """Position -> logits, where a decoder divides prompts and is told not to."""
-    if not want or not isinstance(decoder, Divides):
+    if not want or not isinstance(decoder, SupportsChunkSize):
         return {}
-    decoder.use_chunk(sum(map(len, segments)))
+    decoder.set_chunk_size(sum(map(len, segments)))
     try:
         return dict(zip(want, decoder.prefill(segments, want), strict=True))
     finally:
-        decoder.use_chunk(None)
+        decoder.set_chunk_size(None)
 
 
 def _together(expected: Float, actual: Float) -> Iterator[tuple[Float, Float]]:

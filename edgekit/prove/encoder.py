@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from edgekit import metrics
 from edgekit.artifacts.manifest import Gates, Parity
 from edgekit.errors import GateError
-from edgekit.export.plan import PartPlan
+from edgekit.families.siglip.text import encode_siglip
+from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
-from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.references import References, rounded
 from edgekit.runtime.base import Float
@@ -74,7 +74,7 @@ class EncoderProof:
         if self.plan.role == "text_encoder":
             settings = opening.manifest.settings
             length, pad = settings["text_length"], settings["pad_token_id"]
-            ids = prompts_.encode_siglip(opening.tokenizer, inputs.captions, length, pad)
+            ids = encode_siglip(opening.tokenizer, inputs.captions, length, pad)
             wrong = np.flatnonzero((ids != self.expected_batch).any(axis=1))
             if len(wrong):
                 raise GateError(f"{where}: ids of {inputs.captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
@@ -97,14 +97,12 @@ def encoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates:
 
 def expected_batch(references: References, role: str, inputs: Inputs) -> NDArray[Any]:
     # An image of 896 pixels takes a minute on either side.
-    count = IMAGES_IN_PROMPTS if references.family.roles[role].output == "image_tokens" else len(inputs.images)
-    return hf_inputs.encoder_inputs(
-        references.checkpoint, references.config, role, inputs.images[:count], inputs.captions
-    )
+    count = IMAGES_IN_PROMPTS if references.source.family.roles[role].output == "image_tokens" else len(inputs.images)
+    return hf_inputs.encoder_inputs(references.source, role, inputs.images[:count], inputs.captions)
 
 
 def encoded(references: References, role: str, plan: PartPlan | None, batch: NDArray[Any]) -> Float:
-    return references.run(role, plan, lambda model: hf_inputs.encode(model, role, batch))
+    return references.run(role, plan, lambda model: hf_inputs.encode(references.source.family, model, role, batch))
 
 
 def _cosines(actual: Float, expected: Float) -> dict[str, float]:

@@ -16,12 +16,12 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.folders import staging_of
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import Manifest, Part
-from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.export import calibration, stage
+from edgekit.export import stage
 from edgekit.export.job import Job, resolve
-from edgekit.export.plan import PartPlan, plan
-from edgekit.families import FAMILIES
+from edgekit.families.source import Source, open_source
+from edgekit.formats import calibration
+from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.progress import Progress
@@ -71,11 +71,11 @@ def export(
     job = resolve(source, recipe_name, levels, parts or {})
     if left_out := [name for name in job.recipe.variant if not levels and name in job.recipe.on_request]:
         progress.note(f"left out, for they are large: {', '.join(left_out)}; --level NAME exports them")
-    if inputs and not prove and all(plan.level.activations != "static" for plan in job.plans()):
+    if inputs and not prove and not any(plan.level.needs_calibration for plan in job.plans()):
         raise UsageError("nothing of these levels is measured on inputs", remedy="without --images and --text")
     compared = (inputs or shipped_inputs()) if prove else None
     if compared:
-        check_inputs(job.checkpoint, job.config, compared)
+        check_inputs(job.source, compared)
     folder = folder.resolve()
     staging = staging_of(folder)
     try:
@@ -83,15 +83,15 @@ def export(
             existing = _existing(folder, job)
             stage.copy_existing(folder, existing, staging)
             plans = {p.key: p for p in job.plans()}
-            made = stage.find_parts(existing, list(plans.values()), inputs)
+            made = stage.find_parts(job.source, existing, list(plans.values()), inputs)
             new = [plan for key, plan in plans.items() if key not in made]
             made |= stage.write_parts(job, new, inputs, staging, progress)
             support = stage.copy_support(job, staging)
-            job.checkpoint.check_unchanged()
+            job.source.checkpoint.check_unchanged()
             manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
             manifests.write(staging, manifest)
             if compared:
-                manifest = _prove(staging, manifest, plans, compared, progress)
+                manifest = _prove(staging, manifest, job.source, plans, compared, progress)
             _publish(staging, folder, existing, manifest)
     finally:
         progress.finish()
@@ -117,19 +117,17 @@ def prove(
     manifest = manifests.read(folder)
     if manifest.foreign:
         raise UsageError(f"{folder}: {manifests.FOREIGN}", remedy="export the original checkpoint instead")
-    checkpoint = open_checkpoint(source)
-    if checkpoint.sha256 != manifest.source.sha256:
+    original = open_source(source)
+    if original.checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(
             f"{source}: is not the checkpoint that {folder} was made from",
             allowed=f"one with the hash {manifest.source.sha256[:16]}...",
         )
-    family = FAMILIES[manifest.family]
-    config = family.parse(checkpoint.config)
     inputs = inputs or shipped_inputs()
-    check_inputs(checkpoint, config, inputs)
+    check_inputs(original, inputs)
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
-    plans = {(p.role, p.level): plan(family, p.role, config, checkpoint, level_of(p.level)) for p in wanted.values()}
+    plans = {(p.role, p.level): original.plan(p.role, level_of(p.level)) for p in wanted.values()}
     unproven = manifest.model_copy(
         update={
             "parts": tuple(
@@ -138,7 +136,7 @@ def prove(
         }
     )
     try:
-        proven = _prove(folder, unproven, plans, inputs, progress, tuple(levels))
+        proven = _prove(folder, unproven, original, plans, inputs, progress, tuple(levels))
     finally:
         progress.finish()
     parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
@@ -162,7 +160,7 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
             f"{folder}: is not empty and holds no artifact", allowed="an empty folder, or a name that is free"
         )
     manifest = manifests.read(folder)
-    if manifest.source.sha256 != job.checkpoint.sha256 or manifest.recipe != job.recipe.name:
+    if manifest.source.sha256 != job.source.checkpoint.sha256 or manifest.recipe != job.recipe.name:
         raise ArtifactError(
             f"{folder}: holds {manifest.recipe} from the source {manifest.source.sha256[:16]}..., not this one",
             remedy="export to another folder",
@@ -177,6 +175,7 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
 def _prove(
     folder: Path,
     manifest: Manifest,
+    source: Source,
     plans: Mapping[tuple[str, str], PartPlan],
     inputs: Inputs,
     progress: Progress,
@@ -188,8 +187,7 @@ def _prove(
         variants: those that are opened whatever they take; without any, all that memory has room for.
     """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
-    first = next(iter(plans.values()))
-    references = References(first.checkpoint, first.family, first.config, progress)
+    references = References(source, progress)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.export.plan import PartPlan
-from edgekit.families import Family
+from edgekit.families.source import Source
+from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import streamed
 from edgekit.progress import Progress
 from edgekit.runtime.base import Float
@@ -25,9 +24,7 @@ class References:
     Levels share results (the original weights serve all of them), so results are kept; weights never are.
     """
 
-    checkpoint: Checkpoint
-    family: Family
-    config: Any
+    source: Source
     progress: Progress = field(default_factory=Progress)
     _kept: dict[Any, Float] = field(default_factory=dict)
 
@@ -35,17 +32,18 @@ class References:
         """`compute(model)`, where the model's weights are as a planned part preserves them, or the original ones."""
         weights = self._weights(plan)
         smoothed = plan.level.name if plan and plan.factors else ""
-        identity = (role, tuple(sorted(weights.codec_by_name.items())), smoothed)
+        identity = (role, tuple(sorted((tensor, codec.name) for tensor, codec in weights.codecs.items())), smoothed)
         if identity not in self._kept:
             name = plan.level.name if plan else "original"
-            self.progress.start(f"{role} {name}: transformers", len(self.family.roles[role].slots(self.config)))
-            self._kept[identity] = compute(streamed.model(self.config, weights, self.progress.advance))
+            count = len(self.source.family.roles[role].tensors(self.source.config))
+            self.progress.start(f"{role} {name}: transformers", count)
+            self._kept[identity] = compute(streamed.model(self.source.config, weights, self.progress.advance))
         return self._kept[identity]
 
     def logits(self, plan: PartPlan | None, hidden: Float) -> Float:
         """Logits [n, vocabulary] of a decoder's final hidden states [n, hidden], in a temporary file."""
-        slots = self.family.roles["decoder"].slots(self.config)
-        table = next(slot for slot in slots if slot.kind == "token_embedding")
+        specs = self.source.family.roles["decoder"].tensors(self.source.config)
+        table = next(spec for spec in specs if spec.kind == "token_embedding")
         rows = in_a_file(len(hidden), table.shape[0])
         for columns, values in streamed.logits(self._weights(plan), table.name, hidden):
             rows[:, columns] = values
@@ -54,13 +52,13 @@ class References:
     def _weights(self, plan: PartPlan | None) -> streamed.Weights:
         """Tensors that a level preserves exactly count as original, so that BF16 of BF16 is not computed again."""
         changed = {
-            planned.slot.name: planned.codec
+            planned.name: planned.codec
             for planned in (plan.tensors if plan else ())
-            if planned.codec not in ("F32", "float32", planned.tensor.dtype)
+            if planned.tensor.dtype not in planned.codec.preserves
         }
         if plan and plan.factors:
-            return streamed.Weights(self.checkpoint, self.family, changed, plan.prepared)
-        return streamed.Weights(self.checkpoint, self.family, changed)
+            return streamed.Weights(self.source.checkpoint, self.source.family, changed, plan.prepared)
+        return streamed.Weights(self.source.checkpoint, self.source.family, changed)
 
 
 def in_a_file(rows: int, columns: int) -> Float:

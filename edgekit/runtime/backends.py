@@ -1,64 +1,207 @@
-"""The runtimes that can open an encoder in an ONNX file: one row each."""
+"""The libraries that can open a part: one row each. Whatever else asks what can be opened, and by what, asks here."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, get_args
+import importlib.metadata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
 
-from edgekit.errors import MissingDependencyError
-from edgekit.runtime.base import Encoder
-from edgekit.runtime.onnx.interface import EncoderFile
-from edgekit.runtime.onnx.openvino_encoder import INSTALL, OpenVinoEncoder, Precision, precisions
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.runtime.base import Decoder, Encoder
+from edgekit.runtime.llama import backend as llama
+from edgekit.runtime.onnx import backend as onnx
+from edgekit.runtime.onnx.openvino_encoder import INSTALL as INSTALL_OPENVINO
+from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
-# The first is what edgekit requires, and what the others are compared with.
-Runtime = Literal["onnxruntime", "openvino", "openvino-bf16"]
-RUNTIMES: tuple[Runtime, ...] = get_args(Runtime)
+Kind = Literal["encoder", "decoder"]
+
+OpenEncoder = Callable[[EncoderFile, RunOptions, Decoder | None], Encoder]
+OpenDecoder = Callable[[DecoderFile, RunOptions], Decoder]
+
+
+def _nothing_wrong() -> str | None:
+    return None
 
 
 @dataclass(frozen=True)
-class Row:
-    """One runtime: its name for people, the package it comes in, and OpenVINO's arithmetic where it is that."""
+class DecoderOptions:
+    """What tuning may try of a backend's decoders, beside numbers of threads for prompts and for steps.
 
+    Attributes:
+        layouts: whether weights may be laid out for this CPU: all answers that are worth a try here.
+        settled: options as they are obeyed, after the user's environment had its say.
+        fingerprint: what figures depend on beside the library's version.
+    """
+
+    layouts: Callable[[], Sequence[bool]]
+    settled: Callable[[RunOptions], RunOptions]
+    fingerprint: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to open parts.
+
+    Attributes:
+        name: what `--runtime` and records call it.
+        title: for people.
+        library: the distribution that it comes in; several backends may share one.
+        install: the command that brings it.
+        encoders, decoders: format -> how a part in it is opened. The first row for a format is what edgekit requires,
+            and what others are compared with.
+        leans: whether an encoder needs a decoder beside it that this backend opened.
+        devices: what it can run on.
+        problem: why it cannot be used here; None where it can, or where only opening a part shows it.
+        options: what tuning may try of its decoders; None for nothing.
+    """
+
+    name: str
     title: str
     library: str
-    precision: Precision | None = None
+    install: str
+    encoders: Mapping[str, OpenEncoder] = field(default_factory=dict)
+    decoders: Mapping[str, OpenDecoder] = field(default_factory=dict)
+    leans: bool = False
+    devices: tuple[Literal["cpu", "gpu"], ...] = ("cpu",)
+    problem: Callable[[], str | None] = _nothing_wrong
+    options: DecoderOptions | None = None
+
+    def opens(self, file_format: str, kind: Kind) -> bool:
+        """Whether it opens such parts."""
+        return file_format in (self.encoders if kind == "encoder" else self.decoders)
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """That it opens anything of."""
+        return frozenset((*self.encoders, *self.decoders))
 
 
-ROWS: Mapping[str, Row] = {
-    "onnxruntime": Row("ONNX Runtime", "onnxruntime"),
-    "openvino": Row("OpenVINO", "openvino", "f32"),
-    "openvino-bf16": Row("OpenVINO in bf16", "openvino", "bf16"),
-}
+_ROWS = (
+    Backend(
+        "onnxruntime",
+        "ONNX Runtime",
+        library="onnxruntime",
+        install="pip install onnxruntime",
+        encoders={"onnx": onnx.open_encoder},
+        decoders={"onnx": onnx.open_decoder},
+    ),
+    Backend(
+        "openvino",
+        "OpenVINO",
+        library="openvino",
+        install=INSTALL_OPENVINO,
+        encoders={"onnx": onnx.open_openvino},
+        problem=onnx.openvino_problem,
+    ),
+    Backend(
+        "openvino-bf16",
+        "OpenVINO in bf16",
+        library="openvino",
+        install=INSTALL_OPENVINO,
+        encoders={"onnx": onnx.open_openvino_bf16},
+        problem=onnx.openvino_bf16_problem,
+    ),
+    Backend(
+        "llama.cpp",
+        "llama.cpp",
+        library="llama_cpp_python",
+        install="edgekit setup",
+        encoders={"gguf": llama.open_vision},
+        decoders={"gguf": llama.open_decoder},
+        leans=True,
+        devices=("cpu", "gpu"),
+        options=DecoderOptions(llama.layouts, llama.settled, llama.fingerprint),
+    ),
+)
+
+BACKENDS: Mapping[str, Backend] = {row.name: row for row in _ROWS}
 
 
-def open_encoder(file: EncoderFile, runtime: str, threads: int) -> Encoder:
-    """Open it in one of `RUNTIMES`.
+def kind_of(role_input: str | None) -> Kind:
+    """Whether a part with this input (of `edgekit.families.base.Role`) encodes items or decodes."""
+    return "encoder" if role_input else "decoder"
+
+
+def backends_for(file_format: str, kind: Kind) -> tuple[Backend, ...]:
+    """The backends that open such parts, the required one first."""
+    return tuple(row for row in BACKENDS.values() if row.opens(file_format, kind))
+
+
+def usable(file_format: str, kind: Kind) -> tuple[Backend, ...]:
+    """Those of `backends_for` that work here and that this CPU is made for."""
+    return tuple(row for row in backends_for(file_format, kind) if row.problem() is None)
+
+
+def first_backend(role: str, file_format: str, kind: Kind) -> Backend:
+    """The backend that opens a part where nobody says otherwise.
 
     Raises:
-        ArtifactError: the runtime refuses the file.
-        MissingDependencyError: the runtime is not installed.
+        ArtifactError: none does.
     """
-    if precision := ROWS[runtime].precision:
-        return OpenVinoEncoder(file, threads=threads, precision=precision)
-    from edgekit.runtime.onnx.session import OrtEncoder
-
-    return OrtEncoder(file, threads=threads)
-
-
-def usable() -> tuple[Runtime, ...]:
-    """Those of `RUNTIMES` that work here and that this CPU is made for."""
-    offered = () if lacking() else precisions()
-    return tuple(name for name in RUNTIMES if ROWS[name].precision in (None, *offered))
+    rows = backends_for(file_format, kind)
+    if not rows:
+        formats = dict.fromkeys(name for row in BACKENDS.values() for name in row.formats if row.opens(name, kind))
+        raise ArtifactError(f"no backend opens {role} in {file_format}", allowed=" or ".join(formats))
+    return rows[0]
 
 
-def lacking() -> str | None:
-    """Why there is no runtime beside the first, and what would bring one; None where there is."""
-    if importlib.util.find_spec("openvino") is None:
-        return f"{INSTALL} adds one"
-    try:
-        precisions()
-    except MissingDependencyError as error:
-        return f"{error.message}: {error.remedy}"
+def runtimes() -> tuple[str, ...]:
+    """The names that `--runtime` knows: of backends that share a format and a kind of part with another."""
+    rivals = {row.name for row in BACKENDS.values() for name in row.encoders if len(backends_for(name, "encoder")) > 1}
+    return tuple(name for name in BACKENDS if name in rivals)
+
+
+def check_runtime(name: str, formats: Sequence[str], variant: str) -> None:
+    """Raise UsageError where a backend is named that opens nothing of these formats."""
+    if not BACKENDS[name].formats.intersection(formats):
+        needs = " or ".join(sorted(name.upper() for name in BACKENDS[name].formats))
+        raise UsageError(f"runtime {name}: no part of {variant} is in {needs}", allowed="default")
+
+
+@dataclass(frozen=True)
+class LeaningPart:
+    """An encoder that finds nothing to lean on.
+
+    Attributes:
+        role, decoder: the encoder's role, and that of the decoder beside it; None where there is none.
+        message: what is wrong.
+        formats: in which the encoder would open.
+    """
+
+    role: str
+    decoder: str | None
+    message: str
+    formats: tuple[str, ...]
+
+
+def leaning_part(parts: Mapping[str, tuple[str, Kind]]) -> LeaningPart | None:
+    """The first encoder of a variant that only opens beside a decoder which is not there; None where all can open.
+
+    Args:
+        parts: role -> format and kind.
+    """
+    decoders = {role: file_format for role, (file_format, kind) in parts.items() if kind == "decoder"}
+    for role, (file_format, kind) in parts.items():
+        rows = backends_for(file_format, "encoder") if kind == "encoder" else ()
+        if not rows or any(not row.leans or set(row.decoders).intersection(decoders.values()) for row in rows):
+            continue
+        wanted = " or ".join(rows[0].decoders)
+        message = f"{rows[0].title} opens {role} in {file_format} only beside a decoder in {wanted}"
+        formats = dict.fromkeys(name for row in BACKENDS.values() if not row.leans for name in row.encoders)
+        return LeaningPart(role, next(iter(decoders), None), message, tuple(formats))
     return None
+
+
+def libraries(file_format: str) -> dict[str, str | None]:
+    """Versions of the libraries that can run a part of this format; None for one that is not installed."""
+    names = dict.fromkeys(row.library for row in BACKENDS.values() if file_format in row.formats)
+    return {name: version_of(name) for name in names}
+
+
+def version_of(library: str) -> str | None:
+    """Of an installed distribution; None where it is not installed."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return None

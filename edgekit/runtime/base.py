@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,6 @@ from edgekit.inputs.message import Message
 __all__ = [
     "MOST_ROWS",
     "Decoder",
-    "Divides",
     "Embeddings",
     "Encoder",
     "EncoderSpec",
@@ -27,8 +26,13 @@ __all__ = [
     "Generation",
     "Model",
     "Segment",
+    "SupportsChunkSize",
+    "SupportsThreads",
     "Tokens",
+    "check_batch",
+    "check_open",
     "check_prompt",
+    "check_step",
 ]
 
 Float = NDArray[np.float32]
@@ -89,61 +93,128 @@ class Encoder(Protocol):
     spec: EncoderSpec
 
     def encode(self, batch: NDArray[Any]) -> Float:
-        """Encode a batch of items as `spec` describes."""
+        """Encode a batch of items as `spec` describes.
+
+        Raises:
+            InputError: the batch is of another kind or shape.
+            UsageError: it was closed.
+        """
         ...
 
     def close(self) -> None:
-        """Free what the library holds."""
+        """Free what the library holds; safe to call twice."""
         ...
 
 
 class Decoder(Protocol):
-    """Segments to logits, with a key/value cache."""
+    """Segments to logits, with a key/value cache.
+
+    Attributes:
+        context: positions that the cache holds.
+        vocabulary: length of a row of logits.
+        warnings: what the user must know of how it runs.
+    """
 
     context: int
     vocabulary: int
+    warnings: tuple[str, ...]
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """Forget everything, decode these segments, and yield logits rows [vocabulary] float32.
+        """Empty the cache, decode these segments, and yield logits rows [vocabulary] float32.
 
         Args:
             segments: the prompt; its total length must fit `context`.
             want: positions whose logits are wanted, ascending; None for the last position only.
 
         Raises:
-            InputError: the segments do not fit the context.
+            InputError: the segments do not fit the context, or the decoder.
+            UsageError: it was closed.
         """
         ...
 
     def step(self, ids: Sequence[int]) -> Float:
-        """Append these tokens and return the logits [vocabulary] after the last one."""
+        """Append these tokens and return the logits [vocabulary] after the last one.
+
+        Raises:
+            InputError: the context is full, or a token is unknown.
+            UsageError: it was closed.
+        """
         ...
 
     def close(self) -> None:
-        """Free what the library holds."""
+        """Free what the library holds; safe to call twice."""
         ...
 
 
 @runtime_checkable
-class Divides(Protocol):
+class SupportsChunkSize(Protocol):
     """The ability of a decoder that decodes a prompt in several calls, to do it in fewer: a proof asks for one."""
 
-    def use_chunk(self, positions: int | None) -> None:
-        """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual."""
+    def set_chunk_size(self, positions: int | None) -> None:
+        """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual.
+
+        The cache is emptied.
+        """
         ...
 
 
-def check_prompt(segments: Sequence[Segment], context: int, hidden: int) -> int:
+@runtime_checkable
+class SupportsThreads(Protocol):
+    """The ability of a decoder to change its numbers of threads while it is open: tuning tries several."""
+
+    def set_threads(self, threads: int, step_threads: int) -> None:
+        """Use this many threads from now on, for prompts and for single steps."""
+        ...
+
+
+HandleT = TypeVar("HandleT")
+
+
+def check_open(handle: HandleT | None, what: str) -> HandleT:
+    """What an open part holds; raises UsageError where it was closed."""
+    if handle is None:
+        raise UsageError(f"this {what} is closed", remedy="open the model again")
+    return handle
+
+
+def check_batch(batch: NDArray[Any], spec: EncoderSpec) -> None:
+    """Raise InputError where a batch is not of an encoder's kind and shape."""
+    kind = np.uint8 if spec.input == "pixels" else np.int64
+    if batch.dtype != kind or batch.shape[1:] != spec.shape:
+        raise InputError(
+            f"a batch of {batch.dtype} {list(batch.shape)}",
+            allowed=f"{np.dtype(kind)} [any, {', '.join(map(str, spec.shape))}]",
+        )
+
+
+def check_step(ids: Sequence[int], position: int, context: int, vocabulary: int) -> None:
+    """Raise InputError where there are no ids, or unknown ones, or no room for them in the cache."""
+    if not ids:
+        raise InputError("a step of no tokens", allowed="one or more")
+    if position + len(ids) > context:
+        raise InputError(f"the context of {context} tokens is full")
+    _check_ids(ids, vocabulary)
+
+
+def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
+    wrong = next((token for token in ids if not 0 <= token < vocabulary), None)
+    if wrong is not None:
+        raise InputError(f"a token id of {wrong}", allowed=f"0 to {vocabulary - 1}")
+
+
+def check_prompt(segments: Sequence[Segment], context: int, hidden: int, vocabulary: int) -> int:
     """The positions of a prompt.
 
     Raises:
-        InputError: they do not fit the context, or embeddings are not of the decoder's width.
+        InputError: they do not fit the context, embeddings are not of the decoder's width, or a token is unknown.
     """
     total = sum(map(len, segments))
     if not 0 < total <= context:
         raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {context}, this model's context")
     for segment in segments:
-        if isinstance(segment, Embeddings) and segment.array.shape[1:] != (hidden,):
+        if isinstance(segment, Tokens):
+            _check_ids(segment.ids, vocabulary)
+        elif segment.array.shape[1:] != (hidden,):
             raise InputError(f"embeddings of shape {list(segment.array.shape)}", allowed=f"[any, {hidden}]")
     return total
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,8 @@ from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError, InputError
+from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, ContrastiveSettings, Ids, Settings
 from edgekit.inputs import image as images_
-from edgekit.inputs import prompt
 from edgekit.inputs.message import Image, Message
 from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Model, Segment, Tokens
@@ -23,25 +24,48 @@ _CACHED_IMAGES = 16
 _TOGETHER = 4
 
 
-@dataclass(frozen=True)
-class ChatSettings:
-    """Token ids and lengths of a chat model, from the manifest's settings.
+class Parts(Protocol):
+    """Who loads the parts of a model."""
 
-    Attributes:
-        image_tokens, image_token_id: how many stand for one image, and which; None for a model that sees no images.
-        chat: whether the model was trained on conversations; what other models get is continued as it is.
+    def decoder(self, role: str) -> Decoder:
+        """Load a decoder."""
+        ...
+
+    def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
+        """Load an encoder, which may lean on the decoder that it stands beside."""
+        ...
+
+
+def compose(
+    composition: Composition,
+    settings: Settings,
+    tokenizer: Tokenizer,
+    preprocessing: Preprocessing | None,
+    parts: Parts,
+) -> Model:
+    """Load the parts of a composition, all or none, and make the model of them.
+
+    Args:
+        settings: of the composition's own schema.
+        preprocessing: how images become pixels; None for a model that sees none.
     """
-
-    image_tokens: int | None
-    image_token_id: int | None
-    stop_token_ids: frozenset[int]
-    chat: bool = True
-
-    @classmethod
-    def of(cls, settings: Any) -> ChatSettings:
-        """Pick them from a manifest's `settings`."""
-        image_tokens, image_id = settings.get("image_tokens"), settings.get("image_token_id")
-        return cls(image_tokens, image_id, frozenset(settings["stop_token_ids"]), settings.get("chat", True))
+    with ExitStack() as undo:
+        if isinstance(composition, Chat):
+            assert isinstance(settings, ChatSettings), "settings are of the composition's schema"
+            decoder = parts.decoder(composition.decoder)
+            undo.callback(decoder.close)
+            vision = parts.encoder(composition.vision, decoder) if composition.vision else None
+            model: Model = ChatModel(decoder, vision, composition.format(tokenizer, settings), preprocessing)
+        else:
+            assert isinstance(settings, ContrastiveSettings), "settings are of the composition's schema"
+            assert preprocessing is not None, "an encoder of images has a preprocessing"
+            image = parts.encoder(composition.image)
+            undo.callback(image.close)
+            text = parts.encoder(composition.text)
+            text_ids = partial(composition.text_ids, tokenizer, settings)
+            model = ContrastiveModel(image, text, text_ids, preprocessing, settings)
+        undo.pop_all()
+    return model
 
 
 class ChatModel(Model):
@@ -49,35 +73,25 @@ class ChatModel(Model):
 
     Attributes:
         sees: whether it takes images.
+        format: how conversations are written.
     """
 
     abilities = frozenset({"generate", "score", "classify"})
     sees = True
 
     def __init__(
-        self,
-        decoder: Decoder,
-        vision: Encoder | None,
-        tokenizer: Tokenizer,
-        preprocessing: Preprocessing | None,
-        settings: ChatSettings,
-        *,
-        title: str = "",
-        warnings: tuple[str, ...] = (),
+        self, decoder: Decoder, vision: Encoder | None, chat_format: ChatFormat, preprocessing: Preprocessing | None
     ) -> None:
-        self.decoder, self.vision, self.tokenizer, self.preprocessing = decoder, vision, tokenizer, preprocessing
-        self.settings, self.title = settings, title
-        self.warnings = (
-            warnings if settings.chat else (*warnings, "this model has no chat template: texts are continued")
-        )
+        self.decoder, self.vision, self.format, self.preprocessing = decoder, vision, chat_format, preprocessing
+        self.tokenizer, self.settings = chat_format.tokenizer, chat_format.settings
+        self.warnings = () if self.settings.chat else ("this model has no chat template: texts are continued",)
         self.sees = vision is not None
         self.abilities = ChatModel.abilities if self.sees else ChatModel.abilities - {"classify"}
         self._embedded: dict[str, Float] = {}
-        self._control = prompt.control_tokens(tokenizer)
 
     def tokenize(self, text: str) -> list[int]:
         """Ids of a plain text, without <bos>."""
-        return prompt.encode_chat(self.tokenizer, text)
+        return self.format.encode(text)
 
     def encode_images(self, images: Sequence[images_.ImageLike]) -> Float:
         """float32 [n, image tokens, hidden]; the same picture is encoded once as long as it is remembered."""
@@ -91,12 +105,12 @@ class ChatModel(Model):
     def _encode_pixels(self, pixels: NDArray[np.uint8]) -> Float:
         assert self.vision is not None, "only a model with a vision encoder makes pixels"
         rows = []
-        for one in pixels:
-            key = images_.content_hash(one)
+        for image in pixels:
+            key = images_.content_hash(image)
             if key not in self._embedded:
                 if len(self._embedded) >= _CACHED_IMAGES:
                     self._embedded.pop(next(iter(self._embedded)))
-                row = self.vision.encode(one[None])[0]
+                row = self.vision.encode(image[None])[0]
                 if len(row) != self.settings.image_tokens:
                     raise ArtifactError(
                         f"the vision part gives {len(row)} tokens an image",
@@ -110,16 +124,11 @@ class ChatModel(Model):
         """The prompt as the decoder takes it, images encoded, followed by the model's answer where one is given."""
         images = [image for message in messages for image in message.images]
         pixels = self._pixels(images) if images else np.empty(0, np.uint8)
-        write = prompt.chat_text if self.settings.chat else prompt.plain_text
-        text = prompt.expand_images(write(messages, self._control), self.settings.image_tokens or 0)
-        ids = prompt.encode_chat(self.tokenizer, text)
-        if answer is not None:
-            prompt.check_turn(answer, self._control)
-            ids = [*ids, *self.tokenize(answer)]
+        runs = self.format.runs(messages, answer)
         embedded = iter(self._encode_pixels(pixels)) if images else iter(())
-        hashes = iter([images_.content_hash(one) for one in pixels])
+        hashes = iter([images_.content_hash(image) for image in pixels])
         segments: list[Segment] = []
-        for run in prompt.split_at_images(ids, self.settings.image_token_id):
+        for run in runs:
             if isinstance(run, tuple):
                 segments.append(Tokens(run))
             else:
@@ -195,27 +204,23 @@ class ContrastiveModel(Model):
         self,
         image_encoder: Encoder,
         text_encoder: Encoder,
-        tokenizer: Tokenizer,
+        text_ids: Callable[[Sequence[str]], Ids],
         preprocessing: Preprocessing,
-        settings: Any,
-        *,
-        title: str = "",
-        warnings: tuple[str, ...] = (),
+        settings: ContrastiveSettings,
     ) -> None:
-        self.image_encoder, self.text_encoder, self.tokenizer = image_encoder, text_encoder, tokenizer
-        self.preprocessing, self.settings, self.title, self.warnings = preprocessing, settings, title, warnings
+        self.image_encoder, self.text_encoder, self.text_ids = image_encoder, text_encoder, text_ids
+        self.preprocessing, self.settings = preprocessing, settings
 
     def embed_image(self, images: Sequence[Any]) -> Float:
         """See `edgekit.runtime.base.Model.embed_image`."""
         # A few at a time: one layer's attention over one 448 px image takes 67 MB.
         groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
         rows = [self.image_encoder.encode(images_.to_pixels(group, self.preprocessing)) for group in groups]
-        return unit(np.concatenate(rows)) if rows else np.zeros((0, self.settings["hidden"]), np.float32)
+        return unit(np.concatenate(rows)) if rows else np.zeros((0, self.settings.hidden), np.float32)
 
     def embed_text(self, texts: Sequence[str]) -> Float:
         """See `edgekit.runtime.base.Model.embed_text`."""
-        ids = prompt.encode_siglip(self.tokenizer, texts, self.settings["text_length"], self.settings["pad_token_id"])
-        return unit(self.text_encoder.encode(ids))
+        return unit(self.text_encoder.encode(self.text_ids(texts)))
 
     def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
         """SigLIP's score of each label, a sigmoid: labels do not compete. Prompts of one label are averaged."""
@@ -223,7 +228,7 @@ class ContrastiveModel(Model):
         if not all(prompts):
             raise InputError("a label without a prompt")
         texts = unit(np.stack([self.embed_text(group).mean(axis=0) for group in prompts]))
-        logits = self.embed_image(images) @ texts.T * np.exp(self.settings["logit_scale"]) + self.settings["logit_bias"]
+        logits = self.embed_image(images) @ texts.T * np.exp(self.settings.logit_scale) + self.settings.logit_bias
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
     def close(self) -> None:

@@ -1,36 +1,42 @@
-"""From an artifact folder to a model: check the files, choose a backend by each part's format, compose."""
+"""From an artifact folder to a model: check the files, choose a backend for each part, compose."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
 from edgekit.artifacts.validation import validated
-from edgekit.errors import ArtifactError, EdgekitError, UsageError
-from edgekit.formats.onnx.names import EMBEDDING_STEM, ENCODER_OUTPUTS
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.families import FAMILIES, Family
+from edgekit.families.composition import (
+    Chat,
+    ChatFormat,
+    ChatSettings,
+    Composition,
+    Contrastive,
+    ContrastiveSettings,
+    Settings,
+)
+from edgekit.inputs.image import ImageLike, to_pixels
+from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as load_device
-from edgekit.runtime import tuning_results as choice
-from edgekit.runtime.backends import ROWS, RUNTIMES, open_encoder
+from edgekit.runtime import backends, tuning_results
+from edgekit.runtime.backends import BACKENDS, Backend, Kind
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
-from edgekit.runtime.compose import ChatModel, ChatSettings, ContrastiveModel
-from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.onnx.interface import EncoderFile
-from edgekit.runtime.tuning_results import DecoderChoice, EncoderChoice, LlamaOptions
+from edgekit.runtime.compose import compose
+from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
+from edgekit.runtime.tuning_results import DecoderResult, EncoderResult
 
 _DEFAULT_CONTEXT = 4096
-_Count = Annotated[int, Field(gt=0, lt=1 << 24)]
-_TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 
 
 def open_model(
@@ -55,8 +61,10 @@ def open_model(
         UsageError: there is no such variant, device or runtime, or the variant needs more memory than the device gives.
     """
     opening = prepare(folder, level, device, context, runtime)
-    model = opening.compose(opening)
-    model.runtimes = opening.runtimes
+    preprocessing = opening.manifest.preprocessing
+    model = compose(opening.composition, opening.settings, opening.tokenizer, preprocessing, opening)
+    model.title, model.runtimes = opening.manifest.title, opening.runtimes
+    model.warnings = (*opening.warnings, *model.warnings)
     return model
 
 
@@ -68,22 +76,21 @@ def prepare(
     runtime: str | None = None,
 ) -> Opening:
     """Everything before a library loads a part: see `open_model`."""
-    named = choice.named(runtime)
+    named = tuning_results.named(runtime)
     manifest = manifests.read(folder)
-    chosen = load_device(device) if device else None
+    profile = load_device(device) if device else None
     name, parts = manifest.variant(level)
-    if runtime in RUNTIMES and not any(part.format == "onnx" for part in parts.values()):
-        raise UsageError(f"runtime {runtime}: no part of {name} is in ONNX", allowed=choice.DEFAULT)
+    if runtime in backends.runtimes():
+        backends.check_runtime(runtime, [part.format for part in parts.values()], name)
     files = tuple(file for part in parts.values() for file in part.files)
     manifests.verify(folder, (*files, manifest.tokenizer))
-    compose = _composer(folder, manifest, parts)
-    if chosen:
-        _check_memory(manifest, name, parts, chosen)
-    threads = min(chosen.cores, cpu().usable_cores) if chosen else cpu().usable_cores
-    context = context or (chosen.context if chosen else _DEFAULT_CONTEXT)
+    if profile:
+        _check_memory(manifest, name, parts, profile)
+    threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
+    context = context or (profile.context if profile else _DEFAULT_CONTEXT)
     context = min(context, manifest.settings.get("context", context))
-    gpu = bool(chosen and chosen.gpu_memory_gb)
-    return Opening(folder, manifest, parts, threads, context, gpu, named, compose)
+    gpu = bool(profile and profile.gpu_memory_gb)
+    return Opening(folder, manifest, parts, threads, context, gpu, named)
 
 
 @dataclass
@@ -91,9 +98,14 @@ class Opening:
     """What is known of a variant before its parts are loaded, and how each is loaded.
 
     Attributes:
+        parts: role -> part.
         runtime: which runtime was named; None where what was measured decides.
+        composition, settings: what the parts make, and what the manifest says for it.
         warnings: grow while parts are loaded.
         runtimes: role -> what runs it, of the parts loaded so far.
+
+    Raises:
+        ArtifactError: the manifest contradicts itself, or no backends open these parts together.
     """
 
     folder: Path
@@ -103,10 +115,13 @@ class Opening:
     context: int
     gpu: bool
     runtime: str | None
-    compose: Callable[[Opening], Model]
     runtimes: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
+        self.family, self.composition = _composition(self.manifest, self.parts, self._manifest_path)
+        self.settings = _settings(self.manifest, self.composition, self._manifest_path)
+        self._check()
+        self._threads_beside = self.threads
         self.tokenizer = load_tokenizer(self.folder / self.manifest.tokenizer.path)
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
         self.warnings += [FOREIGN] if self.manifest.foreign else []
@@ -114,223 +129,162 @@ class Opening:
             if part.parity is None and not self.manifest.foreign:
                 self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
 
+    def _check(self) -> None:
+        for role, part in self.parts.items():
+            backends.first_backend(role, part.format, self.kind(role))
+            if (part.output == "logits") != (self.kind(role) == "decoder"):
+                raise ArtifactError(f"{self._manifest_path}: {role}: {part.output} from {_a(self.kind(role))}")
+            if self.family.roles[role].input == "pixels":
+                self.preprocessing()
+        kinds = {role: (part.format, self.kind(role)) for role, part in self.parts.items()}
+        if leaning := backends.leaning_part(kinds):
+            raise ArtifactError(leaning.message, allowed=f"{leaning.role} in {' or '.join(leaning.formats)}")
+
+    @property
+    def _manifest_path(self) -> Path:
+        return self.folder / manifests.FILE_NAME
+
+    def kind(self, role: str) -> Kind:
+        """Whether a part decodes or encodes."""
+        return backends.kind_of(self.family.roles[role].input)
+
+    def backends(self, role: str) -> tuple[Backend, ...]:
+        """Those that open a part, the required one first."""
+        return backends.backends_for(self.parts[role].format, self.kind(role))
+
     def path(self, role: str) -> Path:
         """The file that a backend is given."""
-        return self.folder / self.parts[role].files[0].path
+        return self._files(role)[0]
+
+    def _files(self, role: str) -> tuple[Path, ...]:
+        return tuple(self.folder / file.path for file in self.parts[role].files)
 
     def preprocessing(self) -> Preprocessing:
         """How images become pixels. Raises ArtifactError where the manifest does not say."""
         if self.manifest.preprocessing is None:
-            raise ArtifactError(
-                f"{self.folder / manifests.FILE_NAME}: preprocessing: none for a model that sees images"
-            )
+            raise ArtifactError(f"{self._manifest_path}: preprocessing: none for a model that sees images")
         return self.manifest.preprocessing
 
+    def items(self, role: str, images: Sequence[ImageLike], texts: Sequence[str]) -> NDArray[Any]:
+        """Images or texts as an encoder takes them: a batch of pixels, or of ids."""
+        if self.family.roles[role].input == "pixels":
+            return to_pixels(images, self.preprocessing())
+        assert isinstance(self.composition, Contrastive), "what encodes texts is half of a pair"
+        assert isinstance(self.settings, ContrastiveSettings), "settings are of the composition's schema"
+        return self.composition.text_ids(self.tokenizer, self.settings, texts)
+
+    def chat_format(self) -> ChatFormat:
+        """How conversations are written for its decoder."""
+        assert isinstance(self.composition, Chat), "only a decoder is given conversations"
+        assert isinstance(self.settings, ChatSettings), "settings are of the composition's schema"
+        return self.composition.format(self.tokenizer, self.settings)
+
     def encoder_file(self, role: str) -> EncoderFile:
-        """An ONNX encoder as every runtime needs it described."""
-        self._require(role, "onnx")
-        output = self.parts[role].output
-        if output == "logits":
-            raise ArtifactError(f"{self.folder / manifests.FILE_NAME}: {role}: logits from an encoder")
-        if role == "text_encoder":
-            spec, preprocessing = EncoderSpec("ids", output, (self.manifest.settings["text_length"],)), None
+        """An encoder as every backend needs it described."""
+        output, given = self.parts[role].output, self.family.roles[role].input
+        assert given is not None, "only encoders are described as such"
+        assert output != "logits", "checked before"
+        if given == "ids":
+            assert isinstance(self.settings, ContrastiveSettings), "what encodes texts is half of a pair"
+            spec, preprocessing = EncoderSpec(given, output, (self.settings.text_length,)), None
         else:
             preprocessing = self.preprocessing()
-            spec = EncoderSpec("pixels", output, (preprocessing.size, preprocessing.size, 3))
-        listed = tuple(self.folder / file.path for file in self.parts[role].files)
-        return EncoderFile(self.path(role), spec, ENCODER_OUTPUTS[role], preprocessing, listed)
+            spec = EncoderSpec(given, output, (preprocessing.size, preprocessing.size, 3))
+        tokens = self._image_tokens if output == "image_tokens" else 0
+        graph_output = getattr(self.family.roles[role].forms[self.parts[role].format], "output", "")
+        return EncoderFile(self.path(role), spec, graph_output, preprocessing, self._files(role), tokens)
 
-    def encoder(self, role: str) -> Encoder:
-        """Load an ONNX encoder in the runtime that was named, or measured to be the fastest here."""
-        file, runtime = self.encoder_file(role), self._runtime(role)
-        encoder = open_encoder(file, runtime, self.threads)
-        self._runs(role, ROWS[runtime].title, ROWS[runtime].library, f"{self.threads} threads")
+    @property
+    def _image_tokens(self) -> int:
+        sees = isinstance(self.composition, Chat) and self.composition.vision
+        return self.settings.image_tokens or 0 if sees and isinstance(self.settings, ChatSettings) else 0
+
+    def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
+        """Load an encoder, in the runtime that was named, or measured to be the fastest here."""
+        backend = self._encoder_backend(role)
+        threads = self._threads_beside if backend.leans else self.threads
+        options = RunOptions(threads, gpu=self._on_gpu(backend))
+        encoder = backend.encoders[self.parts[role].format](self.encoder_file(role), options, beside)
+        self._runs(role, backend, options)
         return encoder
 
-    def _runtime(self, role: str) -> str:
-        if self.runtime:
-            return RUNTIMES[0] if self.runtime == choice.DEFAULT else self.runtime
-        part = self.parts[role]
-        found = choice.kept(part, self.threads)
-        if isinstance(found, EncoderChoice):
-            return found.chosen
-        if sum(version is not None for version in choice.libraries("onnx").values()) > 1:
+    def _encoder_backend(self, role: str) -> Backend:
+        part, rows = self.parts[role], self.backends(role)
+        if len(rows) == 1 or self.runtime:
+            return next((row for row in rows if row.name == self.runtime), rows[0])
+        result = tuning_results.load(part, self.threads)
+        if isinstance(result, EncoderResult):
+            return BACKENDS[result.fastest]
+        if sum(version is not None for version in backends.libraries(part.format).values()) > 1:
             hint = f"which runtime is the fastest here was not measured (edgekit tune {self.folder})"
             self.warnings += [] if hint in self.warnings else [hint]
-        return RUNTIMES[0]
+        return rows[0]
 
-    def decoder(self, image_tokens: int) -> Decoder:
-        """Load the decoder, with the options that were measured to be the fastest here, or the defaults."""
-        if self.parts["decoder"].format == "onnx":
-            return self._onnx_decoder(image_tokens)
-        from edgekit.runtime.llama.decoder import LlamaDecoder
+    def decoder_file(self, role: str) -> DecoderFile:
+        """A decoder as every backend needs it described."""
+        window = self.settings.window if isinstance(self.settings, ChatSettings) else 0
+        return DecoderFile(self._files(role), self.context, window, self._image_tokens, self._manifest_path)
 
-        options = self._llama_options()
-        threads, step_threads = (options.threads, options.step_threads) if options else (self.threads, self.threads)
-        # The user's word on buffers counts more, and so does the trial, which alone may allow them.
-        plain = options and not options.extra_buffers and not os.environ.get(guard.VARIABLE)
-        decoder = LlamaDecoder(
-            self.path("decoder"),
-            context=self.context,
-            threads=threads,
-            image_tokens=image_tokens,
-            step_threads=step_threads,
-            gpu=self.gpu,
-            extra_buffers=False if plain else None,
-        )
+    def decoder(self, role: str) -> Decoder:
+        """Load a decoder, with the options that were measured to be the fastest here, or the defaults."""
+        (backend, *_), part = self.backends(role), self.parts[role]
+        options = self._decoder_options(role, backend)
+        decoder = backend.decoders[part.format](self.decoder_file(role), options)
         self.warnings += decoder.warnings
-        layout = ", plain buffers" if plain else ""
-        self._runs("decoder", "llama.cpp", "llama_cpp_python", f"{threads}/{step_threads} threads{layout}")
+        self._threads_beside = options.threads  # an encoder that leans on it has the same
+        self._runs(role, backend, options)
         return decoder
 
-    def _onnx_decoder(self, image_tokens: int) -> Decoder:
-        from edgekit.runtime.onnx.decoder import OrtDecoder
+    def _decoder_options(self, role: str, backend: Backend) -> RunOptions:
+        gpu = self._on_gpu(backend)
+        if backend.options is None:
+            return RunOptions(self.threads, gpu=gpu)
+        default = RunOptions(self.threads, self.threads, gpu)
+        if gpu or self.runtime == tuning_results.DEFAULT:
+            return default
+        result = tuning_results.load(self.parts[role], self.threads)
+        fastest = result.fastest if isinstance(result, DecoderResult) else None
+        return backend.options.settled(fastest.run_options) if fastest else default
 
-        if not (window := self.manifest.settings.get("window")):
-            raise ArtifactError(f"{self.folder / manifests.FILE_NAME}: settings.window: none for a decoder in onnx")
-        files = tuple(self.folder / file.path for file in self.parts["decoder"].files)
-        embedding = next((path for path in files if path.name.startswith(EMBEDDING_STEM)), None)
-        if embedding is None:
-            raise ArtifactError(f"{files[0]}: no {EMBEDDING_STEM}*.onnx beside it", remedy="export the artifact again")
-        decoder = OrtDecoder(
-            files[0],
-            embedding,
-            context=self.context,
-            window=window,
-            threads=self.threads,
-            image_tokens=image_tokens,
-            listed=files,
-        )
-        self._runs("decoder", ROWS[RUNTIMES[0]].title, ROWS[RUNTIMES[0]].library, f"{self.threads} threads")
-        return decoder
-
-    def _llama_options(self) -> LlamaOptions | None:
-        if self.gpu or self.runtime == choice.DEFAULT:
-            return None
-        found = choice.kept(self.parts["decoder"], self.threads)
-        return found.chosen if isinstance(found, DecoderChoice) else None
-
-    def vision(self, decoder: Decoder, image_tokens: int) -> Encoder:
-        """Load a vision part of either format; one in GGUF leans on a GGUF decoder."""
-        if self.parts["vision"].format == "onnx":
-            return self.encoder("vision")
-        from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
-
-        if not isinstance(decoder, LlamaDecoder):
-            raise ArtifactError(
-                "llama.cpp opens vision in gguf only beside a decoder in gguf", allowed="vision in onnx"
-            )
-        size = self.preprocessing().size
-        vision = LlamaVision(self.path("vision"), decoder, size=size, image_tokens=image_tokens, gpu=self.gpu)
-        self._runs("vision", "llama.cpp", "llama_cpp_python", f"{decoder.threads} threads")
-        return vision
+    def _on_gpu(self, backend: Backend) -> bool:
+        return self.gpu and "gpu" in backend.devices
 
     @contextmanager
     def part(self, role: str) -> Iterator[Any]:
         """One part, and no other but what it leans on, loaded for a while: a `Decoder` or an `Encoder`."""
-        image_tokens = self.manifest.settings.get("image_tokens", 0)
         with ExitStack() as stack:
-            if role == "decoder":
-                loaded: Any = self.decoder(image_tokens)
-            elif role == "vision" and self.parts[role].format == "gguf":
-                loaded = self.vision(stack.enter_context(closing(self.decoder(image_tokens))), image_tokens)
+            if self.kind(role) == "decoder":
+                loaded: Any = self.decoder(role)
+            elif self.backends(role)[0].leans:
+                assert isinstance(self.composition, Chat), "only a chat model has a decoder to lean on"
+                loaded = self.encoder(role, stack.enter_context(closing(self.decoder(self.composition.decoder))))
             else:
                 loaded = self.encoder(role)
             yield stack.enter_context(closing(loaded))
 
-    def _require(self, role: str, file_format: str) -> None:
-        part = self.parts[role]
-        if part.format != file_format:
-            raise ArtifactError(f"no backend opens {role} in {part.format}", allowed=file_format)
-
-    def _runs(self, role: str, title: str, library: str, options: str) -> None:
-        self.runtimes[role] = f"{title}, {choice.libraries(self.parts[role].format)[library]}, {options}"
+    def _runs(self, role: str, backend: Backend, options: RunOptions) -> None:
+        self.runtimes[role] = f"{backend.title}, {backends.version_of(backend.library)}, {options}"
 
 
-def _chat(opening: Opening) -> Model:
-    """A chat model, with eyes where the variant has a vision part."""
-    manifest, settings = opening.manifest, opening.manifest.settings
-    sees = "vision" in opening.parts
-    preprocessing = opening.preprocessing() if sees else None
-    image_tokens = settings["image_tokens"] if sees else 0
-    decoder = opening.decoder(image_tokens)
-    vision = None
-    if sees:
-        try:
-            vision = opening.vision(decoder, image_tokens)
-        except EdgekitError:
-            decoder.close()
-            raise
-    return ChatModel(
-        decoder,
-        vision,
-        opening.tokenizer,
-        preprocessing,
-        ChatSettings.of(settings),
-        title=manifest.title,
-        warnings=tuple(opening.warnings),
+def _a(kind: Kind) -> str:
+    return f"{'an' if kind == 'encoder' else 'a'} {kind}"
+
+
+def _composition(manifest: Manifest, parts: dict[str, Part], path: Path) -> tuple[Family, Composition]:
+    family = FAMILIES.get(manifest.family)
+    if family is None:
+        raise ArtifactError(f"{path}: unknown family {manifest.family!r:.60}", allowed=", ".join(FAMILIES))
+    for composition in family.compositions:
+        if composition.roles == frozenset(parts):
+            return family, composition
+    allowed = " or ".join(" and ".join(sorted(composition.roles)) for composition in family.compositions)
+    raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
+
+
+def _settings(manifest: Manifest, composition: Composition, path: Path) -> Settings:
+    return validated(
+        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
     )
-
-
-def _contrastive(opening: Opening) -> Model:
-    manifest = opening.manifest
-    preprocessing = opening.preprocessing()
-    image = opening.encoder("image_encoder")
-    try:
-        text = opening.encoder("text_encoder")
-    except EdgekitError:
-        image.close()
-        raise
-    return ContrastiveModel(
-        image,
-        text,
-        opening.tokenizer,
-        preprocessing,
-        manifest.settings,
-        title=manifest.title,
-        warnings=tuple(opening.warnings),
-    )
-
-
-class _TextSettings(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    context: _Count
-    window: Annotated[int, Field(ge=0, lt=1 << 24)] = 0
-    stop_token_ids: list[_TokenId]
-    chat: bool = True
-
-
-class _ChatSettings(_TextSettings):
-    image_tokens: _Count
-    image_token_id: _TokenId
-
-
-class _ContrastiveSettings(BaseModel):
-    model_config = ConfigDict(strict=True)
-
-    text_length: _Count
-    pad_token_id: _TokenId
-    logit_scale: float
-    logit_bias: float
-
-
-# Which model a set of roles makes, and what the manifest's settings must hold for it.
-_COMPOSERS: dict[frozenset[str], tuple[Callable[[Opening], Model], type[BaseModel]]] = {
-    frozenset({"decoder"}): (_chat, _TextSettings),
-    frozenset({"decoder", "vision"}): (_chat, _ChatSettings),
-    frozenset({"image_encoder", "text_encoder"}): (_contrastive, _ContrastiveSettings),
-}
-
-
-def _composer(folder: Path, manifest: Manifest, parts: dict[str, Part]) -> Callable[[Opening], Model]:
-    path = folder / manifests.FILE_NAME
-    if frozenset(parts) not in _COMPOSERS:
-        allowed = " or ".join(" and ".join(sorted(roles)) for roles in _COMPOSERS)
-        raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
-    compose, schema = _COMPOSERS[frozenset(parts)]
-    validated(schema, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings")
-    return compose
 
 
 def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:

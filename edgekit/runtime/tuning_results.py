@@ -1,20 +1,19 @@
-"""What was measured here, and what follows: the runtime of an ONNX encoder, llama.cpp's options for a decoder.
+"""What was measured on this machine, and what follows: an encoder's backend, the options of a decoder's.
 
-Which is fastest differs between CPUs by factors, so `edgekit tune` measures and keeps the figures here, one file a
-part, under a key of everything that they depend on: another library version, CPU or number of threads has no choice
-until it is measured, and gets the defaults. What is chosen is not kept but follows from the figures.
+Which is fastest differs between CPUs by factors, so `edgekit tune` measures and saves the figures here, one file a
+part, under a key of everything that they depend on: another library version, CPU or number of threads has no results
+until it is measured, and gets the defaults. What is fastest is not saved but follows from the figures.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from edgekit.artifacts.files import sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
@@ -22,13 +21,13 @@ from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.backends import ROWS, RUNTIMES, Runtime
-from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.backends import BACKENDS, backends_for, libraries, runtimes
+from edgekit.runtime.parts import RunOptions
 
 VARIABLE = "EDGEKIT_RUNTIME"
-DEFAULT = "default"  # nothing that was measured counts: ONNX Runtime, llama.cpp's defaults
+DEFAULT = "default"  # nothing that was measured counts: the required backends, with their defaults
 
-# Part of the key: a change of how things are measured makes what was kept worthless.
+# Part of the key: a change of how things are measured makes what was saved worthless.
 METHOD = 1
 
 # How well an encoder's vectors must agree with ONNX Runtime's for a faster runtime to count, on average and of the
@@ -55,21 +54,28 @@ class _Frozen(BaseModel):
 
 
 class EncoderRun(_Frozen):
-    """An encoder in one runtime: seconds for one item, the best of a few runs; one run where that takes long.
+    """An encoder in one backend: seconds for one item, the best of a few runs; one run where that takes long.
 
     Attributes:
-        cosine, cosine_worst: mean and least over the output's vectors, to ONNX Runtime's.
+        cosine, cosine_worst: mean and least over the output's vectors, to the required backend's.
         peak_bytes: of the measuring process; 0 where the system does not say.
         problem: why there are no figures.
     """
 
-    runtime: Runtime
+    runtime: str
     seconds: float = Field(default=0, ge=0)
     load_s: float = Field(default=0, ge=0)
     peak_bytes: int = Field(default=0, ge=0)
     cosine: float = 0
     cosine_worst: float = 0
     problem: str | None = None
+
+    @field_validator("runtime")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in runtimes():
+            raise ValueError(f"{name!r} is no runtime")
+        return name
 
     @property
     def counts(self) -> bool:
@@ -78,14 +84,14 @@ class EncoderRun(_Frozen):
 
     def __str__(self) -> str:
         if self.problem:
-            return f"{ROWS[self.runtime].title}: {self.problem}"
-        agrees = "" if self.runtime == RUNTIMES[0] else f", cosine {self.cosine:.6f} (worst {self.cosine_worst:.6f})"
+            return f"{BACKENDS[self.runtime].title}: {self.problem}"
+        agrees = "" if self.runtime == runtimes()[0] else f", cosine {self.cosine:.6f} (worst {self.cosine_worst:.6f})"
         refused = "" if self.counts else f": does not count, below {LEAST_MEAN} (worst {LEAST_WORST})"
-        return f"{ROWS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
+        return f"{BACKENDS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
 
 
 class DecoderRun(_Frozen):
-    """A GGUF decoder with one set of llama.cpp's options."""
+    """A decoder with one set of its backend's options."""
 
     extra_buffers: bool
     huge_pages: bool
@@ -107,11 +113,11 @@ class DecoderRun(_Frozen):
 
 
 @dataclass(frozen=True)
-class LlamaOptions:
-    """How llama.cpp runs a decoder.
+class DecoderSpeed:
+    """The options under which a decoder is fastest.
 
     Attributes:
-        extra_buffers: let it lay out weights for this CPU, at the price of a second copy.
+        extra_buffers: let the backend lay out weights for this CPU, at the price of a second copy.
         threads, step_threads: for prompts, and for one token after the other.
         seconds: what `PROMPT_TOKENS` and `ANSWER_TOKENS` take.
     """
@@ -121,12 +127,17 @@ class LlamaOptions:
     step_threads: int
     seconds: float
 
+    @property
+    def run_options(self) -> RunOptions:
+        """As a backend takes them."""
+        return RunOptions(self.threads, self.step_threads, plain_weights=not self.extra_buffers)
+
     def __str__(self) -> str:
         layout = "laid out for this CPU" if self.extra_buffers else "as in the file"
         return f"llama.cpp: weights {layout}, threads {self.threads} for prompts and {self.step_threads} for answers"
 
 
-class _Choice(_Frozen):
+class _Result(_Frozen):
     """What was measured of one part of an artifact.
 
     Attributes:
@@ -152,38 +163,39 @@ class _Choice(_Frozen):
         return f"measured while other programs used {self.busy_cores:.1f} cores" if self.busy_cores > QUIET else None
 
 
-class EncoderChoice(_Choice):
+class EncoderResult(_Result):
     """What was measured of an ONNX encoder."""
 
     kind: Literal["encoder"] = "encoder"
     runs: tuple[EncoderRun, ...]
 
     @property
-    def chosen(self) -> Runtime:
+    def fastest(self) -> str:
         """The fastest of the runtimes that count; of equally fast ones the one that rounds least."""
-        counting = sorted((run for run in self.runs if run.counts), key=lambda run: RUNTIMES.index(run.runtime))
+        order = runtimes()
+        counting = sorted((run for run in self.runs if run.counts), key=lambda run: order.index(run.runtime))
         best = counting[0] if counting else None
         for run in counting[1:]:
             if best and run.seconds * _NOISE <= best.seconds:
                 best = run
-        return best.runtime if best else RUNTIMES[0]
+        return best.runtime if best else order[0]
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`: the figures, and what follows from them."""
-        return {**self.model_dump(mode="json"), "chosen": self.chosen}
+        return {**self.model_dump(mode="json"), "chosen": self.fastest}
 
     def __str__(self) -> str:
-        return f"{self.role} {self.level}: {ROWS[self.chosen].title}"
+        return f"{self.role} {self.level}: {BACKENDS[self.fastest].title}"
 
 
-class DecoderChoice(_Choice):
+class DecoderResult(_Result):
     """What was measured of a GGUF decoder."""
 
     kind: Literal["decoder"] = "decoder"
     runs: tuple[DecoderRun, ...]
 
     @property
-    def chosen(self) -> LlamaOptions | None:
+    def fastest(self) -> DecoderSpeed | None:
         """The options under which the question and its answer take least; None where nothing could be measured."""
         plain, laid_out = (_fastest(self.runs, extra, huge_pages=False) for extra in (False, True))
         if plain and laid_out:
@@ -192,25 +204,25 @@ class DecoderChoice(_Choice):
 
     @property
     def huge_pages_gain(self) -> float | None:
-        """How many times as fast the chosen options are with huge pages; None where that was not measured."""
-        chosen = self.chosen
-        huge = chosen and _fastest(self.runs, chosen.extra_buffers, huge_pages=True)
-        return chosen.seconds / huge.seconds if chosen and huge else None
+        """How many times as fast the fastest options are with huge pages; None where that was not measured."""
+        best = self.fastest
+        huge = best and _fastest(self.runs, best.extra_buffers, huge_pages=True)
+        return best.seconds / huge.seconds if best and huge else None
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`: the figures, and what follows from them."""
-        return {**self.model_dump(mode="json"), "chosen": self.chosen and asdict(self.chosen)}
+        return {**self.model_dump(mode="json"), "chosen": self.fastest and asdict(self.fastest)}
 
     def __str__(self) -> str:
-        return f"{self.role} {self.level}: {self.chosen or 'nothing could be measured'}"
+        return f"{self.role} {self.level}: {self.fastest or 'nothing could be measured'}"
 
 
-Choice = EncoderChoice | DecoderChoice
+TuningResult = EncoderResult | DecoderResult
 
-_FILE: TypeAdapter[Choice] = TypeAdapter(Choice)
+_FILE: TypeAdapter[TuningResult] = TypeAdapter(TuningResult)
 
 
-def _fastest(runs: Sequence[DecoderRun], extra_buffers: bool, huge_pages: bool) -> LlamaOptions | None:
+def _fastest(runs: Sequence[DecoderRun], extra_buffers: bool, huge_pages: bool) -> DecoderSpeed | None:
     """Prompts and single steps each with the number of threads that suits them best."""
     wanted = (extra_buffers, huge_pages)
     here = [run for run in runs if (run.extra_buffers, run.huge_pages) == wanted and run.problem is None]
@@ -220,7 +232,7 @@ def _fastest(runs: Sequence[DecoderRun], extra_buffers: bool, huge_pages: bool) 
     prompt = max(here, key=lambda run: run.prefill_tokens_per_s)
     step = max(here, key=lambda run: run.decode_tokens_per_s)
     seconds = PROMPT_TOKENS / prompt.prefill_tokens_per_s + ANSWER_TOKENS / step.decode_tokens_per_s
-    return LlamaOptions(extra_buffers, prompt.threads, step.threads, seconds)
+    return DecoderSpeed(extra_buffers, prompt.threads, step.threads, seconds)
 
 
 def named(runtime: str | None) -> str | None:
@@ -231,62 +243,49 @@ def named(runtime: str | None) -> str | None:
     """
     for name, where in ((runtime, ""), (os.environ.get(VARIABLE), f" in ${VARIABLE}")):
         if name:
-            if name not in (DEFAULT, *RUNTIMES):
-                raise UsageError(f"unknown runtime {name!r}{where}", allowed=", ".join((DEFAULT, *RUNTIMES)))
+            if name not in (allowed := (DEFAULT, *runtimes())):
+                raise UsageError(f"unknown runtime {name!r}{where}", allowed=", ".join(allowed))
             return name
     return None
-
-
-def libraries(file_format: str) -> dict[str, str | None]:
-    """Versions of the libraries that can run a part of this format; None for one that is not installed."""
-    names = ("llama_cpp_python",) if file_format == "gguf" else ("onnxruntime", "openvino")
-    return {name: _version(name) for name in names}
 
 
 def key(part_id: str, file_format: str, threads: int) -> str:
     """Names everything that a measurement depends on."""
     processor = cpu()
     ingredients: list[Any] = [METHOD, part_id, threads, libraries(file_format), processor.name, processor.flags]
-    if file_format == "gguf":  # which may be built in many ways under one version
-        ingredients.append(guard.key())
+    ingredients += [row.options.fingerprint() for row in backends_for(file_format, "decoder") if row.options]
     return sha256_json(ingredients)[:24]
 
 
-def kept(part: Part, threads: int) -> Choice | None:
+def load(part: Part, threads: int) -> TuningResult | None:
     """What was measured of a part on this machine; None for nothing, or for a file that cannot be read."""
-    found = _read(_folder() / f"{key(part.id, part.format, threads)}.json")
-    return found if found and found.part == part.id else None
+    result = _read(folder() / f"{key(part.id, part.format, threads)}.json")
+    return result if result and result.part == part.id else None
 
 
-def keep(part: Part, choice: Choice) -> None:
-    """Keep what was measured, in place of what was kept before. Raises OSError where the cache cannot be written."""
-    path = _folder() / f"{key(part.id, part.format, choice.threads)}.json"
+def save(part: Part, result: TuningResult) -> None:
+    """Save what was measured, in place of what was saved before. Raises OSError where the cache cannot be written."""
+    path = folder() / f"{key(part.id, part.format, result.threads)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, choice.model_dump_json(indent=1) + "\n")
+    write_atomically(path, result.model_dump_json(indent=1) + "\n")
 
 
-def all_kept() -> Iterator[Choice]:
+def load_all() -> Iterator[TuningResult]:
     """Everything that was measured with the libraries and the CPU of now."""
-    for path in sorted(_folder().glob("*.json")):
-        if found := _read(path):
-            file_format = "onnx" if isinstance(found, EncoderChoice) else "gguf"
-            if key(found.part, file_format, found.threads) == path.stem:
-                yield found
+    formats = {name for row in BACKENDS.values() for name in row.formats}
+    for path in sorted(folder().glob("*.json")):
+        result = _read(path)
+        if result and path.stem in {key(result.part, name, result.threads) for name in formats}:
+            yield result
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where results are saved, a file each."""
     return cache_folder() / "choices"
 
 
-def _read(path: Path) -> Choice | None:
+def _read(path: Path) -> TuningResult | None:
     try:
         return validated(_FILE, path.read_bytes(), str(path), ArtifactError)
     except (OSError, ArtifactError):
-        return None
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
         return None

@@ -1,21 +1,24 @@
 """One option of one part, measured in a process of its own: a crash is a result, and so is the peak of memory.
 
-The functions are `edgekit.machine.worker`'s work. An encoder's job holds `encoder` (an `EncoderFile`), `runtime`,
-`threads`, and the files `input` and `output`; a decoder's `decoder` (a path), `extra_buffers` and `threads`, several
-numbers of them. Each result is one measurement.
+The functions are `edgekit.machine.worker`'s work. A job holds `file` (an `EncoderFile` or a `DecoderFile`), its
+`format` and the `backend` that opens it; an encoder's `threads`, and the files `input` and `output`; a decoder's
+`extra_buffers` and `threads`, several numbers of them. Each result is one measurement.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from statistics import median
 from typing import Any
 
 import numpy as np
 
 from edgekit.machine.memory import peak_memory_bytes
+from edgekit.runtime.backends import BACKENDS
+from edgekit.runtime.base import SupportsThreads, Tokens
+from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
 # An encoder that takes long is run once: what is first is slower by a few hundredths of a second, mapping its weights.
 _ENOUGH_S = 4.0
@@ -24,18 +27,17 @@ _MOST_RUNS = 5
 # Of a decoder: enough for matrices times matrices, and for a median.
 _PREFILL_TOKENS = 64
 _STEPS = 8
+_CONTEXT = 512
 # Fewer threads are tried as long as the last try was not slower than the best, in prompts and in steps, by this much.
 _HOPELESS = 1.25
 
 
 def encoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Seconds of one run over the input (best of a few), of loading, and peak memory; the output goes into a file."""
-    from edgekit.runtime.backends import open_encoder
-    from edgekit.runtime.onnx.interface import EncoderFile
-
+    file, options = EncoderFile.from_json(job["file"]), RunOptions(job["threads"])
     batch = np.load(job["input"], allow_pickle=False)
     started = time.perf_counter()
-    opened = open_encoder(EncoderFile.from_json(job["encoder"]), job["runtime"], job["threads"])
+    opened = BACKENDS[job["backend"]].encoders[job["format"]](file, options, None)
     load_s = time.perf_counter() - started
     seconds: list[float] = []
     while not seconds or (sum(seconds) < _ENOUGH_S and len(seconds) < _MOST_RUNS):
@@ -48,13 +50,11 @@ def encoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 def decoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Speed of prompts and of steps with each number of threads, most first, while fewer may still be better."""
-    from edgekit.runtime.base import Tokens
-    from edgekit.runtime.llama.decoder import LlamaDecoder
-
     counts: Sequence[int] = job["threads"]
-    opened = LlamaDecoder(
-        Path(job["decoder"]), context=512, threads=counts[0], image_tokens=1, extra_buffers=job["extra_buffers"]
-    )
+    options = RunOptions(counts[0], counts[0], plain_weights=not job["extra_buffers"])
+    file = replace(DecoderFile.from_json(job["file"]), context=_CONTEXT, image_tokens=1)
+    opened = BACKENDS[job["backend"]].decoders[job["format"]](file, options)
+    assert isinstance(opened, SupportsThreads), "a backend whose options are tried can change them"
     ids = [int(token) for token in np.random.default_rng(0).integers(0, opened.vocabulary, _PREFILL_TOKENS + 1)]
 
     def prompt() -> None:
@@ -63,7 +63,7 @@ def decoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     prompt()  # reads the weights from the disk
     best_prompt = best_step = float("inf")
     for threads in counts:
-        opened.use_threads(threads, threads)
+        opened.set_threads(threads, threads)
         prompt_s = min(_seconds(prompt) for _ in range(2))
         step_s = median(_seconds(lambda: opened.step(ids[-1:])) for _ in range(_STEPS))
         yield {

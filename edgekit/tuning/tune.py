@@ -1,8 +1,8 @@
-"""`edgekit tune`: time what can run an artifact's parts on this machine, and keep the figures for every later open.
+"""`edgekit tune`: time what can run an artifact's parts on this machine, and save the figures for every later open.
 
-An ONNX encoder is run by each runtime that is installed, on a phantom or a short text; a GGUF decoder by llama.cpp
-with and without weights laid out for this CPU, with several numbers of threads, and with huge pages. Every option runs
-in a process of its own (`edgekit.tuning.measure`).
+An encoder is run by each backend that opens it here, on a phantom or a short text; a decoder by its backend with and
+without weights laid out for this CPU, with several numbers of threads, and with huge pages. Every option runs in a
+process of its own (`edgekit.tuning.measure`).
 """
 
 from __future__ import annotations
@@ -22,18 +22,14 @@ from numpy.typing import NDArray
 from edgekit import metrics
 from edgekit.artifacts.manifest import Part
 from edgekit.errors import EdgekitError
-from edgekit.inputs import image as images_
-from edgekit.inputs import prompt as prompts_
 from edgekit.inputs.samples import shipped_inputs
 from edgekit.machine import worker
 from edgekit.machine.cpu import busy_cores, cpu
 from edgekit.progress import Progress
-from edgekit.runtime import backends as onnx_encoder
-from edgekit.runtime import tuning_results as choice
-from edgekit.runtime.backends import ROWS, Runtime
-from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime import tuning_results
+from edgekit.runtime.backends import Backend, libraries
 from edgekit.runtime.opening import Opening, prepare
-from edgekit.runtime.tuning_results import Choice, DecoderChoice, DecoderRun, EncoderChoice, EncoderRun
+from edgekit.runtime.tuning_results import DecoderResult, DecoderRun, EncoderResult, EncoderRun, TuningResult
 from edgekit.tuning import measure
 
 # glibc asks the kernel for huge pages only if this is set before a process starts, so edgekit cannot switch it.
@@ -53,28 +49,28 @@ class Tuned:
     """What is known now of one part.
 
     Attributes:
-        choice: None where there is nothing to choose.
+        result: None where there is nothing to choose.
         reused: whether it had been measured before.
         note: why there is nothing to choose, or what else the user can do.
     """
 
     role: str
     level: str
-    choice: Choice | None
+    result: TuningResult | None
     reused: bool = False
     note: str | None = None
 
     def lines(self) -> list[str]:
         """For people."""
-        if self.choice is None:
+        if self.result is None:
             return [f"{self.role} {self.level}: {self.note}"]
-        head = f"{self.choice}{' (measured before; --fresh measures again)' if self.reused else ''}"
-        return [head, *(f"  {run}" for run in self.choice.runs), *([f"  {self.note}"] if self.note else [])]
+        head = f"{self.result}{' (measured before; --fresh measures again)' if self.reused else ''}"
+        return [head, *(f"  {run}" for run in self.result.runs), *([f"  {self.note}"] if self.note else [])]
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
         plain = {"role": self.role, "level": self.level, "reused": self.reused, "note": self.note}
-        return {**plain, "choice": self.choice and self.choice.to_dict()}
+        return {**plain, "choice": self.result and self.result.to_dict()}
 
 
 def tune(
@@ -98,89 +94,95 @@ def tune(
         OSError: the cache folder cannot be written.
     """
     progress = progress or Progress()
-    found: dict[str, Tuned] = {}
+    tuned: dict[str, Tuned] = {}
     try:
         for level in levels or (None,):
-            opening = prepare(folder, level, device, runtime=choice.DEFAULT)
+            opening = prepare(folder, level, device, runtime=tuning_results.DEFAULT)
             for role, part in opening.parts.items():
-                if part.id not in found:
-                    found[part.id] = _tune(opening, role, part, fresh, progress)
+                if part.id not in tuned:
+                    tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress)
     finally:
         progress.finish()
-    return list(found.values())
+    return list(tuned.values())
 
 
-def _tune(opening: Opening, role: str, part: Part, fresh: bool, progress: Progress) -> Tuned:
-    if (part.format, role == "decoder") not in (("onnx", False), ("gguf", True)):
+def tune_part(opening: Opening, role: str, *, fresh: bool, progress: Progress) -> Tuned:
+    """Measure one part, or find what was measured before: see `tune`."""
+    part, rows = opening.parts[role], opening.backends(role)
+    can_choose = rows[0].options is not None if opening.kind(role) == "decoder" else len(rows) > 1
+    if not can_choose:
         return Tuned(role, part.level, None, note="nothing to choose")
-    if part.format == "gguf" and opening.gpu:
+    if opening.gpu and "gpu" in rows[0].devices:
         return Tuned(role, part.level, None, note="nothing to choose: it runs on the GPU")
-    before = None if fresh else choice.kept(part, opening.threads)
+    before = None if fresh else tuning_results.load(part, opening.threads)
     if before and not before.doubt:
-        return Tuned(role, part.level, before, reused=True, note=_note(before))
-    if part.format == "onnx":
-        runtimes = onnx_encoder.usable()
-        if len(runtimes) == 1:
-            note = f"{ROWS[runtimes[0]].title} is the only runtime here ({onnx_encoder.lacking()})"
-            return Tuned(role, part.level, None, note=note)
-        measured: Choice = _encoder(opening, role, part, runtimes, progress)
+        return Tuned(role, part.level, before, reused=True, note=advice(before))
+    if opening.kind(role) == "encoder":
+        works = [row for row in rows if row.problem() is None]
+        if len(works) == 1:
+            problem = next(why for row in rows if (why := row.problem()))
+            return Tuned(role, part.level, None, note=f"{works[0].title} is the only runtime here ({problem})")
+        result: TuningResult = _encoder(opening, role, works, progress)
     else:
-        measured = _decoder(opening, part, progress)
-    choice.keep(part, measured)
-    return Tuned(role, part.level, measured, note=_note(measured))
+        result = _decoder(opening, role, progress)
+    tuning_results.save(part, result)
+    return Tuned(role, part.level, result, note=advice(result))
 
 
-def _note(measured: Choice) -> str | None:
-    gain = measured.huge_pages_gain if isinstance(measured, DecoderChoice) else None
+def advice(result: TuningResult) -> str | None:
+    """What the user can do beyond what edgekit does by itself; None for nothing."""
+    gain = result.huge_pages_gain if isinstance(result, DecoderResult) else None
     return f"{gain:.2f} times as fast with huge pages: start with {HUGE_PAGES}" if gain and gain > 1.02 else None
 
 
 # ---------------------------------------------------------------- encoders
 
 
-def _encoder(opening: Opening, role: str, part: Part, runtimes: Sequence[Runtime], progress: Progress) -> EncoderChoice:
-    described = _described(opening, role, part, progress)
-    progress.start(f"{role} {part.level}: {len(runtimes)} runtimes", len(runtimes))
+def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Progress) -> EncoderResult:
+    part = opening.parts[role]
+    described = _described(opening, role, progress)
+    progress.start(f"{role} {part.level}: {len(rows)} runtimes", len(rows))
     runs: list[EncoderRun] = []
     with tempfile.TemporaryDirectory(prefix="edgekit-tune-") as name:
         scratch = Path(name)
-        np.save(scratch / "input.npy", _one_item(opening, role))
-        job = {"encoder": opening.encoder_file(role).to_json(), "threads": opening.threads}
+        inputs = shipped_inputs()
+        np.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
+        job: dict[str, Any] = {
+            "file": opening.encoder_file(role).to_json(),
+            "format": part.format,
+            "threads": opening.threads,
+        }
         job |= {"input": str(scratch / "input.npy"), "output": str(scratch / "output.npy")}
         expected: NDArray[np.float32] | None = None
         limit_s = hangs_s(part)
-        for runtime in runtimes:
+        for backend in rows:
             started = time.monotonic()
-            lines, problem = _measured(measure.encoder, {**job, "runtime": runtime}, limit_s)
+            lines, problem = _measured(measure.encoder, {**job, "backend": backend.name}, limit_s)
             if expected is None:
                 if problem:
-                    raise EdgekitError(f"{role} {part.level}: {ROWS[runtime].title} cannot run it: {problem}")
+                    raise EdgekitError(f"{role} {part.level}: {backend.title} cannot run it: {problem}")
                 expected = np.load(scratch / "output.npy", allow_pickle=False)
                 limit_s = max(_LEAST_PATIENCE_S, _PATIENCE * (time.monotonic() - started))
             output = None if problem else np.load(scratch / "output.npy", allow_pickle=False)
-            runs.append(_encoder_run(runtime, lines, problem, expected, output))
+            runs.append(encoder_run(backend.name, lines, problem, expected, output))
             progress.advance()
-    return EncoderChoice(runs=tuple(runs), **described)
+    return EncoderResult(runs=tuple(runs), **described)
 
 
-def _one_item(opening: Opening, role: str) -> NDArray[Any]:
-    """A phantom's pixels, or a caption's ids: [1, ...]."""
-    inputs = shipped_inputs()
-    if role == "text_encoder":
-        settings = opening.manifest.settings
-        return prompts_.encode_siglip(
-            opening.tokenizer, inputs.captions[:1], settings["text_length"], settings["pad_token_id"]
-        )
-    return images_.to_pixels(inputs.images[:1], opening.preprocessing())
-
-
-def _encoder_run(
-    runtime: Runtime,
+def encoder_run(
+    runtime: str,
     lines: Sequence[Mapping[str, Any]],
     problem: str | None,
     expected: NDArray[np.float32],
     output: NDArray[np.float32] | None,
 ) -> EncoderRun:
+    """What a backend's measurement says, once its output is compared with the required backend's.
+
+    Args:
+        lines: measurements; the first counts.
+        problem: why there is no output.
+        expected: the required backend's output for the same item.
+    """
     if output is None:
         return EncoderRun(runtime=runtime, problem=problem)
     if output.shape != expected.shape or not np.isfinite(output).all():
@@ -195,26 +197,26 @@ def _encoder_run(
 # ---------------------------------------------------------------- decoder
 
 
-def _decoder(opening: Opening, part: Part, progress: Progress) -> DecoderChoice:
-    trial = guard.verdict()
-    trial.require()
-    layouts = [trial.extra_buffers] if os.environ.get(guard.VARIABLE) else [False, True][: 1 + trial.extra_buffers]
-    counts = thread_counts(opening.threads, cpu().physical_cores)
-    described = _described(opening, "decoder", part, progress)
-    progress.start(f"decoder {part.level}: llama.cpp's options", len(layouts) + _has_huge_pages())
-    job, limit_s = {"decoder": str(opening.path("decoder"))}, hangs_s(part)
+def _decoder(opening: Opening, role: str, progress: Progress) -> DecoderResult:
+    (backend, *_), part = opening.backends(role), opening.parts[role]
+    assert backend.options is not None, "asked before"
+    layouts, counts = backend.options.layouts(), thread_counts(opening.threads, cpu().physical_cores)
+    described = _described(opening, role, progress)
+    progress.start(f"{role} {part.level}: {backend.title}'s options", len(layouts) + has_huge_pages())
+    job = {"file": opening.decoder_file(role).to_json(), "format": part.format, "backend": backend.name}
     runs: list[DecoderRun] = []
     for extra in layouts:
-        runs += _decoder_runs({**job, "threads": counts, "extra_buffers": extra}, limit_s, huge_pages=False)
+        runs += _decoder_runs({**job, "threads": counts, "extra_buffers": extra}, hangs_s(part), huge_pages=False)
         progress.advance()
-    best = DecoderChoice(runs=tuple(runs), **described).chosen
+    best = DecoderResult(runs=tuple(runs), **described).fastest
     if best is None:
-        raise EdgekitError(f"decoder {part.level}: llama.cpp cannot run it: {runs[0].problem}")
-    if _has_huge_pages():
-        again = sorted({best.threads, best.step_threads}, reverse=True)
-        runs += _decoder_runs({**job, "threads": again, "extra_buffers": best.extra_buffers}, limit_s, huge_pages=True)
+        raise EdgekitError(f"{role} {part.level}: {backend.title} cannot run it: {runs[0].problem}")
+    if has_huge_pages():
+        threads = sorted({best.threads, best.step_threads}, reverse=True)
+        again = {**job, "threads": threads, "extra_buffers": best.extra_buffers}
+        runs += _decoder_runs(again, hangs_s(part), huge_pages=True)
         progress.advance()
-    return DecoderChoice(runs=tuple(runs), **described)
+    return DecoderResult(runs=tuple(runs), **described)
 
 
 def thread_counts(limit: int, physical: int) -> list[int]:
@@ -232,16 +234,18 @@ def _decoder_runs(job: dict[str, Any], limit_s: float, *, huge_pages: bool) -> I
         yield DecoderRun(**options, threads=job["threads"][0], problem=problem)
 
 
-def _has_huge_pages() -> bool:
+def has_huge_pages() -> bool:
+    """Whether this system can give a process huge pages that asks by `HUGE_PAGES`."""
     return platform.libc_ver()[0] == "glibc" and Path("/sys/kernel/mm/transparent_hugepage/enabled").is_file()
 
 
 # ---------------------------------------------------------------- processes
 
 
-def _described(opening: Opening, role: str, part: Part, progress: Progress) -> dict[str, Any]:
+def _described(opening: Opening, role: str, progress: Progress) -> dict[str, Any]:
+    part = opening.parts[role]
     busy = busy_cores()
-    if busy > choice.QUIET:
+    if busy > tuning_results.QUIET:
         progress.note(f"other programs use {busy:.1f} of {cpu().usable_cores} cores: what is measured now may mislead")
     return {
         "title": opening.manifest.title,
@@ -249,7 +253,7 @@ def _described(opening: Opening, role: str, part: Part, progress: Progress) -> d
         "level": part.level,
         "part": part.id,
         "threads": opening.threads,
-        "libraries": choice.libraries(part.format),
+        "libraries": libraries(part.format),
         "cpu": cpu().name,
         "busy_cores": busy,
     }

@@ -6,7 +6,7 @@ import shlex
 from pathlib import Path
 
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
-from edgekit.export import ollama
+from edgekit.export import llama_programs
 
 
 def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = None) -> list[str]:
@@ -55,12 +55,12 @@ def usage_lines(folder: Path, manifest: Manifest) -> list[str]:
     Of the default variant, or of the first that these can run.
     """
     for name in (manifest.default, *manifest.variants):
-        if served := ollama.server_command(folder, manifest, name):
+        if served := llama_programs.server_command(folder, manifest, name):
             break
     else:
         return []
     lines = [f"run with  {shlex.join(served)}"]
-    modelfile = ollama.file_name(name)
+    modelfile = llama_programs.file_name(name)
     if modelfile in {file.path for file in manifest.support_files}:
         lines.append(f"or with   {shlex.join(['ollama', 'create', 'NAME', '-f', str(folder / modelfile)])}")
     return lines

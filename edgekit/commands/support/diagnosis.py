@@ -18,7 +18,7 @@ from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
 from edgekit.machine.worker import Work, probe
-from edgekit.runtime import tuning_results as choice
+from edgekit.runtime import tuning_results
 from edgekit.runtime.llama import self_test
 from edgekit.runtime.llama.build import start_llama
 
@@ -45,6 +45,7 @@ ABILITIES: dict[str, tuple[str, ...]] = {
     "export ONNX": ("onnx",),
     "calibrate and prove": ("torch", "transformers"),
 }
+
 
 @dataclass(frozen=True)
 class Library:
@@ -95,7 +96,7 @@ class Report:
     libraries: tuple[Library, ...]
     llama_weights: self_test.Verdict | None
     abilities: tuple[Ability, ...]
-    choices: tuple[choice.Choice, ...] = ()
+    choices: tuple[tuning_results.TuningResult, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -148,7 +149,7 @@ def diagnose() -> Report:
         libraries=libraries,
         llama_weights=weights,
         abilities=abilities,
-        choices=tuple(choice.all_kept()),
+        choices=tuple(tuning_results.load_all()),
     )
 
 

@@ -9,18 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sentencepiece import SentencePieceProcessor
 
 from edgekit.errors import UsageError
 from edgekit.families.gemma3 import tokenizer_files
+from edgekit.families.gemma3.config import MedGemmaConfig
 from edgekit.families.hub_files import added_token
 from edgekit.families.learned_pieces import GENERATED, PieceType, learned, pairs, serialized
 from edgekit.inputs.passage import passage
-
-if TYPE_CHECKING:  # the family names the module that names this one
-    from edgekit.families.gemma3.family import MedGemmaConfig
 
 _BYTES_AT = 238  # where Gemma 3's byte tokens begin
 _NAMED = {0: "<pad>", 1: "<eos>", 2: "<bos>", 3: "<unk>", 105: "<start_of_turn>", 106: "<end_of_turn>"}

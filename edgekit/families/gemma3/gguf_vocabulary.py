@@ -14,11 +14,14 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from edgekit.artifacts.files import sha256_file
-from edgekit.checkpoints.checkpoint import Checkpoint, read_json
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError
-from edgekit.export.plan import PartPlan
 from edgekit.families.base import Config, TokenId, validate
-from edgekit.inputs.prompt import load_tokenizer
+from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION
+from edgekit.formats.gguf.library import tokenize
+from edgekit.formats.plan import PartPlan
+from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
 
 _FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
@@ -76,9 +79,10 @@ def vocabulary(plan: PartPlan) -> Vocabulary:
     Raises:
         CheckpointError: there is a token beyond the embedding, or a rebuilt vocabulary gives other ids.
     """
-    root = plan.checkpoint.root
+    root, config = plan.checkpoint.root, plan.config
+    unused = UNUSED_WITHOUT_VISION if config.vision_config is None else frozenset()
     hashes = tuple(sha256_file(root / name) if (root / name).is_file() else None for name in _FILES)
-    return _vocabulary(root, hashes, plan.config.text_config.vocab_size, plan.family.unused_tokens)
+    return _vocabulary(root, hashes, config.text_config.vocab_size, unused)
 
 
 @lru_cache(maxsize=1)  # for all levels of one export
@@ -192,8 +196,6 @@ def _check(found: Vocabulary, tokenizer: Path, special: list[str]) -> None:
         CheckpointError: they differ for a text.
     """
     import gguf
-
-    from edgekit.runtime.llama.decoder import tokenize
 
     pieces = [token.decode().replace(_SPACE, " ") for token in found.tokens]
     compared = texts(pieces, special)

@@ -20,18 +20,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
 from edgekit.families.gemma3.layers import is_global
-from edgekit.families.siglip.graph import rms_norm
+from edgekit.families.gemma3.tensors import DECODER_PREFIX, EMBEDDING
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import Graph
 
-_PREFIX = "language_model.model."
-_TABLE = f"{_PREFIX}embed_tokens.weight"
 _HIDDEN = -1e30  # finite: a row that sees nothing must not become NaN
 LOCAL, GLOBAL = "local", "global"
 
@@ -42,29 +40,29 @@ class _Kind:
 
     Attributes:
         mask: [heads that share a key * length, capacity] float32, added to scores.
-        query, key: cosine and sine that turn queries or keys, each [length, 1, head_dim] float32. Those of queries
+        query, key: cosine and sine that rotate queries or keys, each [length, 1, head_dim] float32. Those of queries
             are scaled as scores are, those of the first half's sine negated: so nothing in a layer needs to be.
-        places: [1, heads, length, 3] int64: batch, head and slot of each new vector.
+        indices: [1, heads, length, 3] int64: batch, head and slot of each new vector.
     """
 
     name: str
     mask: str
     query: tuple[str, str]
     key: tuple[str, str]
-    places: str
+    indices: str
 
 
-def embed_tokens(graph: Graph) -> None:
+def embed_tokens(graph: Graph, config: MedGemmaConfig) -> None:
     """`input_ids` -> `inputs_embeds`."""
-    text = graph.plan.config.text_config
+    text = config.text_config
     ids = graph.input(names.IDS, ["batch", "length"], "INT64")
-    scaled = graph.op("Mul", graph.rows(ids, _TABLE), graph.constant(embedding_scale(text)))
+    scaled = graph.op("Mul", graph.rows(ids, EMBEDDING), graph.constant(embedding_scale(text)))
     graph.output(scaled, names.EMBEDS, ["batch", "length", text.hidden_size])
 
 
-def decoder(graph: Graph) -> None:
+def decoder(graph: Graph, config: MedGemmaConfig) -> None:
     """`inputs_embeds` -> `logits`; the module says the rest."""
-    text = graph.plan.config.text_config
+    text = config.text_config
     hidden = graph.input(names.EMBEDS, [1, "length", text.hidden_size])
     images = graph.input(names.IMAGES, [1, "length"], "INT64")
     positions = graph.input(names.POSITIONS, [1, "length"], "INT64")
@@ -76,13 +74,13 @@ def decoder(graph: Graph) -> None:
         caches = [_cache(graph, text, number, name, part) for part in ("key", "value")]
         if name not in kinds:
             kinds[name] = _kind(graph, text, name, caches[0], *flat)
-        hidden = _layer(graph, text, f"{_PREFIX}layers.{number}.", hidden, kinds[name], number, caches)
+        hidden = _layer(graph, text, f"{DECODER_PREFIX}layers.{number}.", hidden, kinds[name], number, caches)
     rows = graph.reshape(graph.op("Gather", hidden, wanted, axis=1), [-1, text.hidden_size])
-    rows = rms_norm(graph, rows, f"{_PREFIX}norm.weight", text.rms_norm_eps)
-    graph.output(graph.by_rows(rows, _TABLE), names.LOGITS, ["wanted", text.vocab_size])
+    rows = rms_norm(graph, rows, f"{DECODER_PREFIX}norm.weight", text.rms_norm_eps)
+    graph.output(graph.by_rows(rows, EMBEDDING), names.LOGITS, ["wanted", text.vocab_size])
 
 
-def embedding_scale(text: Any) -> float:
+def embedding_scale(text: TextConfig) -> float:
     """What token embeddings are multiplied by; image features are not."""
     return math.sqrt(text.hidden_size)
 
@@ -92,12 +90,12 @@ def kind_of(layer: int) -> str:
     return GLOBAL if is_global(layer) else LOCAL
 
 
-def window_of(text: Any, kind: str) -> int | None:
+def window_of(text: TextConfig, kind: str) -> int | None:
     """How far back a layer sees, its own position included; None for all the way."""
     return int(text.sliding_window) if kind == LOCAL else None
 
 
-def frequencies(text: Any, kind: str) -> NDArray[np.float32]:
+def frequencies(text: TextConfig, kind: str) -> NDArray[np.float32]:
     """Radians per position [head_dim / 2]: each kind has a base of its own, and only global layers are stretched."""
     base, factor = (text.rope_local_base_freq, 1.0) if kind == LOCAL else (text.rope_theta, text.rope_factor)
     exponents = np.arange(0, text.head_dim, 2, dtype=np.float32) / np.float32(text.head_dim)
@@ -117,7 +115,14 @@ def same_image(graph: Graph, images: str, offsets: str) -> str:
     return str(graph.op("And", graph.op("Equal", of_query, of_key), is_image))
 
 
-def _kind(graph: Graph, text: Any, name: str, cache: str, positions: str, images: str) -> _Kind:
+def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
+    """Gemma's norm over the last axis, its weights stored with their one added; ONNX Runtime makes it one operator."""
+    square = graph.op("ReduceMean", graph.op("Pow", value, graph.constant(2)), graph.constant([-1], np.int64))
+    root = graph.op("Sqrt", graph.op("Add", square, graph.constant(epsilon)))
+    return str(graph.op("Mul", graph.op("Div", value, root), graph.parameter(name)))
+
+
+def _kind(graph: Graph, text: TextConfig, name: str, cache: str, positions: str, images: str) -> _Kind:
     capacity = graph.op("Shape", cache, start=2, end=3)
     angles = graph.op("Mul", graph.op("Cast", _column(graph, positions), to=1), graph.constant(frequencies(text, name)))
     angles = graph.op("Unsqueeze", graph.op("Concat", angles, angles, axis=-1), graph.constant([1], np.int64))
@@ -130,7 +135,7 @@ def _kind(graph: Graph, text: Any, name: str, cache: str, positions: str, images
         graph.op("Tile", mask, graph.constant([text.num_attention_heads // text.num_key_value_heads, 1], np.int64)),
         (graph.op("Mul", key[0], scale), graph.op("Mul", key[1], scale)),
         key,
-        _places(graph, text.num_key_value_heads, graph.op("Mod", positions, capacity)),
+        _indices(graph, text.num_key_value_heads, graph.op("Mod", positions, capacity)),
     )
 
 
@@ -149,7 +154,7 @@ def _mask(graph: Graph, capacity: str, positions: str, images: str, window: int 
     return str(graph.op("Where", seen, graph.constant(0), graph.constant(_HIDDEN)))
 
 
-def _places(graph: Graph, heads: int, slots: str) -> str:
+def _indices(graph: Graph, heads: int, slots: str) -> str:
     """Indices for ScatterND into [1, heads, capacity, head_dim]."""
     length = graph.op("Shape", slots)
     shape = graph.op("Concat", graph.constant([1, heads], np.int64), length, graph.constant([1], np.int64), axis=0)
@@ -162,12 +167,14 @@ def _column(graph: Graph, values: str) -> str:
     return graph.reshape(values, [-1, 1])
 
 
-def _cache(graph: Graph, text: Any, number: int, kind: str, part: str) -> str:
-    shape = [1, text.num_key_value_heads, f"{kind}_capacity", text.head_dim]
+def _cache(graph: Graph, text: TextConfig, number: int, kind: str, part: str) -> str:
+    shape: list[int | str] = [1, text.num_key_value_heads, f"{kind}_capacity", text.head_dim]
     return graph.input(f"{names.PAST}.{number}.{part}", shape)
 
 
-def _layer(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]) -> str:
+def _layer(
+    graph: Graph, text: TextConfig, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]
+) -> str:
     """Norms stand before and behind both attention and MLP."""
 
     def norm(value: str, name: str) -> str:
@@ -179,20 +186,22 @@ def _layer(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, numbe
     return str(graph.op("Add", hidden, norm(mapped, "post_feedforward_layernorm")))
 
 
-def _attention(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]) -> str:
+def _attention(
+    graph: Graph, text: TextConfig, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]
+) -> str:
     """Heads that share keys and values are rows of one multiplication."""
     heads, shared, width = text.num_attention_heads, text.num_key_value_heads, text.head_dim
 
     def project(name: str, count: int) -> str:
         return graph.reshape(graph.linear(hidden, f"{prefix}{name}_proj.weight"), [0, 0, count, width])
 
-    def turned(name: str, count: int, by: tuple[str, str]) -> str:
+    def rotated(name: str, count: int, by: tuple[str, str]) -> str:
         normed = rms_norm(graph, project(name, count), f"{prefix}{name}_norm.weight", text.rms_norm_eps)
         return _rotate(graph, normed, by, width)
 
     query, key, value = (
         graph.op("Transpose", one, perm=[0, 2, 1, 3])
-        for one in (turned("q", heads, kind.query), turned("k", shared, kind.key), project("v", shared))
+        for one in (rotated("q", heads, kind.query), rotated("k", shared, kind.key), project("v", shared))
     )
     key, value = (
         _append(graph, text, cache, new, kind, f"{names.PRESENT}.{number}.{part}")
@@ -206,15 +215,15 @@ def _attention(graph: Graph, text: Any, prefix: str, hidden: str, kind: _Kind, n
     return graph.linear(mixed, f"{prefix}o_proj.weight")
 
 
-def _append(graph: Graph, text: Any, cache: str, new: str, kind: _Kind, name: str) -> str:
+def _append(graph: Graph, text: TextConfig, cache: str, new: str, kind: _Kind, name: str) -> str:
     """New vectors [1, heads, length, head_dim] in their slots of the ring."""
-    present = graph.op("ScatterND", cache, kind.places, new, named=name)
+    present = graph.op("ScatterND", cache, kind.indices, new, named=name)
     graph.output(present, name, [1, text.num_key_value_heads, f"{kind.name}_capacity", text.head_dim])
     return str(present)
 
 
 def _rotate(graph: Graph, value: str, by: tuple[str, str], width: int) -> str:
-    """Rotary embedding of [1, length, heads, head_dim]: each half turns with the other."""
+    """Rotary embedding of [1, length, heads, head_dim]: each half rotates with the other."""
     cosine, sine = by
     left, right = graph.slice(value, 0, width // 2), graph.slice(value, width // 2, width)
     crossed = graph.op("Concat", right, left, axis=-1)
@@ -225,3 +234,6 @@ def _mlp(graph: Graph, value: str, prefix: str) -> str:
     gate = graph.op("Gelu", graph.linear(value, f"{prefix}gate_proj.weight"), approximate="tanh")
     wide = graph.op("Mul", gate, graph.linear(value, f"{prefix}up_proj.weight"))
     return graph.linear(wide, f"{prefix}down_proj.weight")
+
+
+DECODER_GRAPHS = {"decoder_model_merged": decoder, names.EMBEDDING_STEM: embed_tokens}

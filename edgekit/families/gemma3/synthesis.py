@@ -20,7 +20,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -37,13 +37,11 @@ from edgekit.checkpoints.random_weights import (
     unit,
 )
 from edgekit.families.gemma3.chat_template import chat_template
+from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
 from edgekit.families.gemma3.layers import is_global
 from edgekit.families.hub_files import image_processor, write_json
 from edgekit.families.siglip.synthesis import TowerScales
 from edgekit.families.synthesis import Synthesis
-
-if TYPE_CHECKING:  # the family names this module
-    from edgekit.families.gemma3.family import MedGemmaConfig, TextConfig
 
 _SHARPNESS = {"local": 1.4, "global": 2.0}
 _CONTEXT = 0.6  # variance of all that layers add to the residual, in units of the embedding's

@@ -1,1 +1,7 @@
 """SigLIP: MedSigLIP, and the tower that MedGemma sees with."""
+
+from __future__ import annotations
+
+from edgekit.families.siglip.family import MEDSIGLIP
+
+FAMILIES = (MEDSIGLIP,)

@@ -1,29 +1,30 @@
-"""SigLIP's towers as ONNX graphs: MedSigLIP's two encoders, and MedGemma's vision tower with its projector."""
+"""SigLIP's towers as ONNX graphs: MedSigLIP's two encoders, and the vision tower that MedGemma has, too."""
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import numpy as np
 
+from edgekit.families.siglip.config import MedSiglipConfig
+from edgekit.families.siglip.tower import EncoderConfig, VisionConfig
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import CONTRIB, Graph
 
+POOLED = "pooler_output"
 
-def image_encoder(graph: Graph) -> None:
+
+def image_encoder(graph: Graph, config: MedSiglipConfig) -> None:
     """`pixel_values` -> `last_hidden_state`, `pooler_output`, `image_embeds` (of length one)."""
-    vision, prefix = graph.plan.config.vision_config, "vision_model."
+    vision, prefix = config.vision_config, "vision_model."
     width = vision.hidden_size
-    hidden = _vision_tower(graph, prefix, vision)
+    hidden = vision_tower(graph, prefix, vision)
     pooled = _pooling_head(graph, f"{prefix}head.", hidden, vision)
     graph.output(hidden, "last_hidden_state", ["batch", vision.patches, width])
     _pooled_outputs(graph, pooled, "image_embeds", width)
 
 
-def text_encoder(graph: Graph) -> None:
+def text_encoder(graph: Graph, config: MedSiglipConfig) -> None:
     """`input_ids` -> `last_hidden_state`, `pooler_output`, `text_embeds` (of length one). Padding is attended to."""
-    text, prefix = graph.plan.config.text_config, "text_model."
+    text, prefix = config.text_config, "text_model."
     length = text.max_position_embeddings
     ids = graph.input(names.IDS, ["batch", length], "INT64")
     embedded = graph.rows(ids, f"{prefix}embeddings.token_embedding.weight")
@@ -36,30 +37,13 @@ def text_encoder(graph: Graph) -> None:
     _pooled_outputs(graph, pooled, "text_embeds", text.projection_size or text.hidden_size)
 
 
-def gemma_vision(graph: Graph) -> None:
-    """`pixel_values` -> `image_features`: the tower, patches averaged into `mm_tokens_per_image`, the projector."""
-    config = graph.plan.config
-    vision, tokens, width = config.vision_config, config.mm_tokens_per_image, config.text_config.hidden_size
-    hidden = _vision_tower(graph, "vision_tower.vision_model.", vision)
-    side = vision.image_size // vision.patch_size
-    kernel = side // math.isqrt(tokens)
-    square = graph.reshape(graph.op("Transpose", hidden, perm=[0, 2, 1]), [0, 0, side, side])
-    pooled = graph.op("AveragePool", square, kernel_shape=[kernel] * 2, strides=[kernel] * 2)
-    pooled = graph.op("Transpose", graph.reshape(pooled, [0, 0, tokens]), perm=[0, 2, 1])
-    normed = rms_norm(graph, pooled, "multi_modal_projector.mm_soft_emb_norm.weight", vision.layer_norm_eps)
-    features = graph.op("MatMul", normed, graph.parameter("multi_modal_projector.mm_input_projection_weight"))
-    graph.output(features, names.ENCODER_OUTPUTS["vision"], ["images", tokens, width])
+def vision_tower(graph: Graph, prefix: str, vision: VisionConfig, items: str = "batch") -> str:
+    """`pixel_values` -> the hidden states of all patches [items, patches, width], behind the last layer norm.
 
-
-def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
-    """Gemma's norm over the last axis, its weights stored with their one added; ONNX Runtime makes it one operator."""
-    square = graph.op("ReduceMean", graph.op("Pow", value, graph.constant(2)), graph.constant([-1], np.int64))
-    root = graph.op("Sqrt", graph.op("Add", square, graph.constant(epsilon)))
-    return str(graph.op("Mul", graph.op("Div", value, root), graph.parameter(name)))
-
-
-def _vision_tower(graph: Graph, prefix: str, vision: Any) -> str:
-    items = "images" if prefix.startswith("vision_tower") else "batch"
+    Args:
+        prefix: of the tensors' names.
+        items: what the first dimension is called.
+    """
     pixels = graph.input(names.PIXELS, [items, 3, vision.image_size, vision.image_size])
     embeddings = f"{prefix}embeddings."
     patches = graph.op(
@@ -76,7 +60,7 @@ def _vision_tower(graph: Graph, prefix: str, vision: Any) -> str:
     return _layer_norm(graph, hidden, f"{prefix}post_layernorm", vision)
 
 
-def _layers(graph: Graph, prefix: str, hidden: str, config: Any) -> str:
+def _layers(graph: Graph, prefix: str, hidden: str, config: EncoderConfig) -> str:
     for number in range(config.num_hidden_layers):
         layer = f"{prefix}encoder.layers.{number}."
         normed = _layer_norm(graph, hidden, f"{layer}layer_norm1", config)
@@ -92,7 +76,7 @@ def _layers(graph: Graph, prefix: str, hidden: str, config: Any) -> str:
     return hidden
 
 
-def _attention(graph: Graph, query: str, key: str, value: str, config: Any) -> str:
+def _attention(graph: Graph, query: str, key: str, value: str, config: EncoderConfig) -> str:
     """Everything attends to everything. One operator, which never holds the scores of 4,096 x 4,096 patches."""
     heads = config.num_attention_heads
     return str(graph.op("MultiHeadAttention", query, key, value, domain=CONTRIB, num_heads=heads))
@@ -103,7 +87,7 @@ def _mlp(graph: Graph, value: str, prefix: str) -> str:
     return graph.linear(graph.op("Gelu", wide, approximate="tanh"), f"{prefix}fc2.weight", f"{prefix}fc2.bias")
 
 
-def _pooling_head(graph: Graph, prefix: str, hidden: str, vision: Any) -> str:
+def _pooling_head(graph: Graph, prefix: str, hidden: str, vision: VisionConfig) -> str:
     """A learned probe attends to all patches. Query, key and value matrices lie in one, as transformers has them."""
     width = vision.hidden_size
     probe = graph.op("Expand", graph.parameter(f"{prefix}probe"), _batch(graph, hidden))
@@ -124,11 +108,11 @@ def _batch(graph: Graph, hidden: str) -> str:
     return str(graph.op("Concat", batch, graph.constant([1, 1], np.int64), axis=0))
 
 
-def _layer_norm(graph: Graph, value: str, name: str, config: Any) -> str:
+def _layer_norm(graph: Graph, value: str, name: str, config: EncoderConfig) -> str:
     weight, bias = graph.parameter(f"{name}.weight"), graph.parameter(f"{name}.bias")
     return str(graph.op("LayerNormalization", value, weight, bias, epsilon=config.layer_norm_eps))
 
 
 def _pooled_outputs(graph: Graph, pooled: str, name: str, width: int) -> None:
-    graph.output(pooled, names.POOLED, ["batch", width])
+    graph.output(pooled, POOLED, ["batch", width])
     graph.output(graph.op("LpNormalization", pooled, axis=-1, p=2), name, ["batch", width])

@@ -12,7 +12,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -28,11 +28,9 @@ from edgekit.checkpoints.random_weights import (
     spread,
 )
 from edgekit.families.hub_files import image_processor, write_json
+from edgekit.families.siglip.config import MedSiglipConfig
 from edgekit.families.siglip.tower import EncoderConfig
 from edgekit.families.synthesis import Synthesis
-
-if TYPE_CHECKING:  # the family names this module
-    from edgekit.families.siglip.family import MedSiglipConfig
 
 _SHARPNESS, _POOLING_SHARPNESS = 1.8, 4.0
 _CONTEXT = 1.0  # variance of all that layers add to the residual, in units of the embedding's

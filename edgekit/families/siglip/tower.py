@@ -6,8 +6,9 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from edgekit.artifacts.levels import Place
-from edgekit.families.base import Config, Count, Slot
+from edgekit.artifacts.levels import LayerPosition
+from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.families.base import Config, Count
 
 
 class EncoderConfig(Config):
@@ -40,14 +41,12 @@ class VisionConfig(EncoderConfig):
         return (self.image_size // self.patch_size) ** 2
 
 
-def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) -> list[Slot]:
+def encoder_tensors(prefix: str, hidden: int, mlp: int, layers: int) -> list[TensorSpec]:
     """The transformer layers of one tower (vision and text are built alike).
 
     Args:
-        prefix: of the checkpoint's names, up to `encoder.`.
-        blocks: of GGUF's names, up to the layer's number.
+        prefix: of the names, up to `encoder.`.
     """
-    slots = []
     shapes = {
         "self_attn.q_proj": (hidden, hidden),
         "self_attn.k_proj": (hidden, hidden),
@@ -55,14 +54,6 @@ def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) 
         "self_attn.out_proj": (hidden, hidden),
         "mlp.fc1": (mlp, hidden),
         "mlp.fc2": (hidden, mlp),
-    }
-    gguf = {
-        "self_attn.q_proj": "attn_q",
-        "self_attn.k_proj": "attn_k",
-        "self_attn.v_proj": "attn_v",
-        "self_attn.out_proj": "attn_out",
-        "mlp.fc1": "ffn_up",
-        "mlp.fc2": "ffn_down",
     }
     # so400m's MLP width, 4304, is no multiple of a block; zeros beyond it change nothing, since gelu(0) = 0.
     padded = {"mlp.fc1": 0, "mlp.fc2": 1}
@@ -72,56 +63,47 @@ def encoder_slots(prefix: str, blocks: str, hidden: int, mlp: int, layers: int) 
         "self_attn.out_proj": "self_attn.v_proj",
         "mlp.fc1": "layer_norm2",
     }
+    specs = []
     for layer in range(layers):
-        source, target = f"{prefix}encoder.layers.{layer}.", f"{blocks}{layer}."
-        place = Place(layer, layers)
-        for norm, name in (("layer_norm1", "ln1"), ("layer_norm2", "ln2")):
-            slots.append(Slot(f"{source}{norm}.weight", (hidden,), "norm", f"{target}{name}.weight", keep="F32"))
-            slots.append(Slot(f"{source}{norm}.bias", (hidden,), "bias", f"{target}{name}.bias", keep="F32"))
+        source, position = f"{prefix}encoder.layers.{layer}.", LayerPosition(layer, layers)
+        for norm in ("layer_norm1", "layer_norm2"):
+            specs.append(TensorSpec(f"{source}{norm}.weight", (hidden,), "norm", keep="F32"))
+            specs.append(TensorSpec(f"{source}{norm}.bias", (hidden,), "bias", keep="F32"))
         for matrix, shape in shapes.items():
-            name, axis, before = f"{target}{gguf[matrix]}", padded.get(matrix), follows.get(matrix)
-            slots.append(
-                Slot(
-                    f"{source}{matrix}.weight",
-                    shape,
-                    gguf[matrix],
-                    f"{name}.weight",
-                    place=place,
-                    padded=axis,
-                    follows=(f"{source}{before}.weight", f"{source}{before}.bias") if before else (),
+            axis, before = padded.get(matrix), follows.get(matrix)
+            behind = (f"{source}{before}.weight", f"{source}{before}.bias") if before else ()
+            specs.append(
+                TensorSpec(
+                    f"{source}{matrix}.weight", shape, KINDS[matrix], position=position, padded=axis, follows=behind
                 )
             )
-            slots.append(
-                Slot(
-                    f"{source}{matrix}.bias",
-                    shape[:1],
-                    "bias",
-                    f"{name}.bias",
-                    keep="F32",
-                    padded=0 if axis == 0 else None,
-                )
+            specs.append(
+                TensorSpec(f"{source}{matrix}.bias", shape[:1], "bias", keep="F32", padded=0 if axis == 0 else None)
             )
-    return slots
+    return specs
 
 
-def vision_slots(prefix: str, vision: VisionConfig) -> list[Slot]:
+# What mixtures call a layer's matrices.
+KINDS = {
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.out_proj": "attn_out",
+    "mlp.fc1": "ffn_up",
+    "mlp.fc2": "ffn_down",
+}
+
+
+def vision_tensors(prefix: str, vision: VisionConfig) -> list[TensorSpec]:
     """The vision tower up to its last layer norm."""
     hidden, patch = vision.hidden_size, vision.patch_size
     embeddings = f"{prefix}embeddings."
     return [
         # llama.cpp convolves with F32 or F16 kernels only, and adds positions in F32.
-        Slot(
-            f"{embeddings}patch_embedding.weight", (hidden, 3, patch, patch), "patch", "v.patch_embd.weight", keep="F32"
-        ),
-        Slot(f"{embeddings}patch_embedding.bias", (hidden,), "bias", "v.patch_embd.bias", keep="F32"),
-        Slot(
-            f"{embeddings}position_embedding.weight",
-            (vision.patches, hidden),
-            "position",
-            "v.position_embd.weight",
-            keep="F32",
-        ),
-        *encoder_slots(prefix, "v.blk.", hidden, vision.intermediate_size, vision.num_hidden_layers),
-        Slot(f"{prefix}post_layernorm.weight", (hidden,), "norm", "v.post_ln.weight", keep="F32"),
-        Slot(f"{prefix}post_layernorm.bias", (hidden,), "bias", "v.post_ln.bias", keep="F32"),
+        TensorSpec(f"{embeddings}patch_embedding.weight", (hidden, 3, patch, patch), "patch", keep="F32"),
+        TensorSpec(f"{embeddings}patch_embedding.bias", (hidden,), "bias", keep="F32"),
+        TensorSpec(f"{embeddings}position_embedding.weight", (vision.patches, hidden), "position", keep="F32"),
+        *encoder_tensors(prefix, hidden, vision.intermediate_size, vision.num_hidden_layers),
+        TensorSpec(f"{prefix}post_layernorm.weight", (hidden,), "norm", keep="F32"),
+        TensorSpec(f"{prefix}post_layernorm.bias", (hidden,), "bias", keep="F32"),
     ]

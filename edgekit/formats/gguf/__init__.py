@@ -1,1 +1,19 @@
-"""GGUF."""
+"""GGUF, llama.cpp's file format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md."""
+
+from __future__ import annotations
+
+from edgekit.formats.base import Format
+from edgekit.formats.gguf import writer
+from edgekit.formats.gguf.codecs import CODECS
+
+FORMAT = Format(
+    name="gguf",
+    codecs=CODECS,
+    codec_of=writer.codec_of,
+    shape_of=writer.shape_of,
+    file_names=writer.file_names,
+    content=writer.content,
+    requires=writer.requires,
+    activations=lambda level: "as llama.cpp does",
+    notes=writer.notes,
+)

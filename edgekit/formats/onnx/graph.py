@@ -1,109 +1,41 @@
 """Build an ONNX graph whose weights lie in a file beside it: the one place where a codec becomes operators.
 
 Graphs are written node by node, not traced: that takes a second and no memory, imports neither torch nor
-transformers, and leaves the proof two independent sides. What a part's tensors become in the data file, and where
-each lies, is a `Layout`; a graph refers to it and never sees a weight.
+transformers, and leaves the proof two independent sides.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.levels import Activations
 from edgekit.errors import MissingDependencyError
-from edgekit.export.calibration import Range
-from edgekit.export.plan import PartPlan, Planned
-from edgekit.formats import codecs
+from edgekit.formats.calibration import Range
+from edgekit.formats.onnx.codecs import BlockCodec
+from edgekit.formats.onnx.layout import Layout, TensorLayout
 
 OPSET = 21
 IR_VERSION = 10
-ALIGNMENT = 64  # of tensors in the data file
 CONTRIB = "com.microsoft"
-_TABLES = ("token_embedding", "position")  # read by rows
-_AS_STORED = ("projection",)  # lies in the checkpoint as a multiplication takes it
-
-
-@dataclass(frozen=True)
-class Stored:
-    """One initializer in the data file: its ONNX element type, its shape, its place."""
-
-    element: int
-    shape: tuple[int, ...]
-    offset: int
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Laid:
-    """One planned tensor in the data file.
-
-    Attributes:
-        turned: whether a matrix lies there as [inputs, outputs], the way MatMul takes it.
-        arrays: suffix of the initializer's name -> where it lies; in the file's order.
-        bytes: of all of them.
-    """
-
-    planned: Planned
-    turned: bool
-    arrays: Mapping[str, Stored]
-    bytes: int
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Everything in one data file."""
-
-    file: str
-    tensors: Mapping[str, Laid]
-
-
-def lay_out(file: str, plan: PartPlan) -> Layout:
-    """Where each tensor of a part lies, in the checkpoint's order, so that one pass can write them."""
-    by_source = {planned.tensor.name: planned for planned in plan.tensors if planned.slot.kind != "scalar"}
-    laid, offset = {}, 0
-    for tensor in plan.checkpoint.in_order():
-        if planned := by_source.get(tensor.name):
-            laid[planned.slot.name] = one = _lay(planned, offset)
-            offset += one.bytes + -one.bytes % ALIGNMENT
-    return Layout(file, laid)
-
-
-def _lay(planned: Planned, offset: int) -> Laid:
-    types = onnx().TensorProto
-    shape, codec, kind = planned.shape, planned.codec, planned.slot.kind
-    turned = len(shape) == 2 and kind not in (*_TABLES, *_AS_STORED) and codec not in codecs.BLOCKS
-    placed = shape[::-1] if turned else shape
-    if codec in codecs.BLOCKS:
-        bits, size = codecs.BLOCKS[codec]
-        blocks = -(-shape[1] // size)
-        found = [
-            (f".{codec}", types.UINT8, (shape[0], blocks, size * bits // 8)),
-            (".scale", types.FLOAT, (shape[0], blocks)),
-        ]
-    elif codec == "int8":
-        found = [(".int8", types.INT8, placed), (".scale", types.FLOAT, shape[:1])]
-    else:
-        found = [("", types.FLOAT16 if codec == "float16" else types.FLOAT, placed)]
-    item_bytes = {types.UINT8: 1, types.INT8: 1, types.FLOAT16: 2, types.FLOAT: 4}
-    arrays, end = {}, offset
-    for suffix, element, array_shape in found:
-        length = math.prod(array_shape) * item_bytes[element]
-        arrays[suffix] = Stored(element, array_shape, end, length)
-        end += length
-    return Laid(planned, turned, arrays, end - offset)
 
 
 class Graph:
     """A graph under construction. Values are names; every method adds nodes and returns what they give."""
 
-    def __init__(self, name: str, plan: PartPlan, layout: Layout) -> None:
-        self.plan, self._name, self._layout = plan, name, layout
-        self._ranges = plan.calibration.ranges if plan.calibration else {}
+    def __init__(
+        self, name: str, layout: Layout, activations: Activations = "float", ranges: Mapping[str, Range] | None = None
+    ) -> None:
+        """Begin one.
+
+        Args:
+            activations: how a level rounds what enters matrices.
+            ranges: matrix -> what enters it, where they are static.
+        """
+        self._name, self._layout, self._activations, self._ranges = name, layout, activations, ranges or {}
         self._helper = onnx().helper
         self._nodes: list[Any] = []
         self._initializers: dict[str, Any] = {}
@@ -150,12 +82,11 @@ class Graph:
 
     def linear(self, value: str, name: str, bias: str | None = None) -> str:
         """A matrix of the checkpoint [outputs, inputs] applied to [..., inputs]."""
-        laid = self._layout.tensors[name]
-        codec = laid.planned.codec
-        if codec in codecs.BLOCKS:
-            result = self._by_blocks(value, name, laid)
-        elif codec == "int8":
-            multiply = self._static if self.plan.level.activations == "static" else self._dynamic
+        codec = self._layout.tensors[name].codec
+        if isinstance(codec, BlockCodec):
+            result = self._by_blocks(value, name, codec)
+        elif codec.operators == "channels":
+            multiply = self._static if self._activations == "static" else self._dynamic
             result = multiply(value, name)
         else:
             result = self.op("MatMul", value, self.parameter(name))
@@ -163,34 +94,30 @@ class Graph:
 
     def rows(self, ids: str, name: str) -> str:
         """Rows of a table of the checkpoint [rows, width] by id: [..., width] float32, by standard operators alone."""
-        laid = self._layout.tensors[name]
-        codec = laid.planned.codec
-        if codec not in codecs.BLOCKS:
-            (suffix,) = laid.arrays
-            found = self.op("Gather", self._stored(name, suffix), ids, axis=0)
-            return self.op("Cast", found, to=1) if codec == "float16" else str(found)
-        bits, size = codecs.BLOCKS[codec]
-        width = laid.planned.shape[1]
-        packed = self.op("Gather", self._stored(name, f".{codec}"), ids, axis=0)
+        table = self._layout.tensors[name]
+        codec = table.codec
+        if not isinstance(codec, BlockCodec):
+            (suffix,) = table.arrays
+            return self._as_float(self.op("Gather", self._stored(name, suffix), ids, axis=0), table)
+        width = table.planned.shape[1]
+        packed = self.op("Gather", self._stored(name, f".{codec.name}"), ids, axis=0)
         scale = self.op("Gather", self._stored(name, ".scale"), ids, axis=0)
-        if bits == 4:
+        if codec.bits == 4:
             low = self.op("BitwiseAnd", packed, self.constant(15, np.uint8))
             high = self.op("BitShift", packed, self.constant(4, np.uint8), direction="RIGHT")
             last = self.constant([-1], np.int64)
             pairs = [self.op("Unsqueeze", half, last) for half in (low, high)]
-            packed = self.reshape(self.op("Concat", *pairs, axis=-1), [0, 0, 0, size])
-        centred = self.op("Sub", self.op("Cast", packed, to=1), self.constant(1 << (bits - 1)))
-        found = self.op("Mul", centred, self.op("Unsqueeze", scale, self.constant([-1], np.int64)))
-        found = self.reshape(found, [0, 0, -1])
-        if laid.planned.shape[1] % size:
-            found = self.slice(found, 0, width)
-        return str(found)
+            packed = self.reshape(self.op("Concat", *pairs, axis=-1), [0, 0, 0, codec.size])
+        centred = self.op("Sub", self.op("Cast", packed, to=1), self.constant(1 << (codec.bits - 1)))
+        values = self.op("Mul", centred, self.op("Unsqueeze", scale, self.constant([-1], np.int64)))
+        values = self.reshape(values, [0, 0, -1])
+        return self.slice(values, 0, width) if width % codec.size else values
 
     def by_rows(self, value: str, name: str) -> str:
         """[n, width] times the rows of a table [rows, width]: [n, rows]. Gemma's output head is its embedding."""
-        laid = self._layout.tensors[name]
-        if laid.planned.codec in codecs.BLOCKS:
-            return self._by_blocks(value, name, laid)
+        codec = self._layout.tensors[name].codec
+        if isinstance(codec, BlockCodec):
+            return self._by_blocks(value, name, codec)
         return str(self.op("Gemm", value, self.parameter(name), transB=1))
 
     def reshape(self, value: str, shape: Sequence[int]) -> str:
@@ -216,23 +143,21 @@ class Graph:
 
     # ------------------------------------------------------------ codecs as operators
 
-    def _by_blocks(self, value: str, name: str, laid: Laid) -> str:
-        codec = laid.planned.codec
-        bits, size = codecs.BLOCKS[codec]
-        outputs, inputs = laid.planned.shape
+    def _by_blocks(self, value: str, name: str, codec: BlockCodec) -> str:
+        outputs, inputs = self._layout.tensors[name].planned.shape
         return str(
             self.op(
                 "MatMulNBits",
                 value,
-                self._stored(name, f".{codec}"),
+                self._stored(name, f".{codec.name}"),
                 self._stored(name, ".scale"),
                 domain=CONTRIB,
                 K=inputs,
                 N=outputs,
-                bits=bits,
-                block_size=size,
+                bits=codec.bits,
+                block_size=codec.size,
                 # 4: as 8-bit integers, a scale for each block of the input; 1: as float32.
-                accuracy_level=1 if self.plan.level.activations == "float" else 4,
+                accuracy_level=1 if self._activations == "float" else 4,
             )
         )
 
@@ -287,9 +212,9 @@ class Graph:
             self._quantized[key] = make(*key)
         return self._quantized[key]
 
-    def _as_float(self, stored: str, laid: Laid) -> str:
+    def _as_float(self, stored: str, table: TensorLayout) -> str:
         """Weights of 16 bits are computed with as float32: Gemma's activations go beyond what 16 bits hold."""
-        return str(self.op("Cast", stored, to=1)) if laid.planned.codec == "float16" else stored
+        return str(self.op("Cast", stored, to=1)) if table.codec.name == "float16" else stored
 
     def _stored(self, name: str, suffix: str) -> str:
         """The initializer, and its place in the data file."""
@@ -305,16 +230,6 @@ class Graph:
 
     def _info(self, name: str, shape: Iterable[int | str], dtype: str) -> Any:
         return self._helper.make_tensor_value_info(name, getattr(onnx().TensorProto, dtype), list(shape))
-
-
-def encode(rows: NDArray[np.float32], codec: str) -> tuple[Any, Any]:
-    """Rows of a tensor for the data file: what follows row upon row, and the scales that stand behind all of them."""
-    if codec in codecs.BLOCKS:
-        return codecs.to_blocks(rows, codec)
-    if codec == "int8":
-        scale = codecs.int8_scales(rows)
-        return codecs.int8_values(rows, scale), scale
-    return codecs.encode(rows, codec), np.empty(0, np.float32)
 
 
 def onnx() -> Any:

@@ -1,107 +1,113 @@
-"""Write parts as ONNX files: the graphs, which hold no weights, and one pass over the checkpoint for all data files."""
+"""A part as ONNX files: the graphs, which hold no weights, and one data file for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoints.checkpoint import Slice
+from edgekit.artifacts.levels import Level
+from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
-from edgekit.export import stream
-from edgekit.export.plan import PartPlan
-from edgekit.families.gemma3 import graph as gemma_graph
-from edgekit.families.siglip import graph as siglip_graph
-from edgekit.formats.onnx.graph import ALIGNMENT, Graph, Laid, Layout, encode, lay_out
-from edgekit.progress import Progress
+from edgekit.formats import calibration
+from edgekit.formats.base import Label
+from edgekit.formats.onnx import header, requirements
+from edgekit.formats.onnx.form import Build, OnnxForm
+from edgekit.formats.onnx.graph import Graph
+from edgekit.formats.onnx.layout import ALIGNMENT, Layout, TensorLayout, layout_of
+from edgekit.formats.plan import PartPlan
+from edgekit.formats.sections import Encoded, FileContent, Section
 
-Build = Callable[[Graph], None]
-
-
-@dataclass(frozen=True)
-class Files:
-    """Where a part goes: its graphs in the order of `GRAPHS`, and the data file that they share."""
-
-    graphs: tuple[Path, ...]
-    data: Path
+_FOLDER = "onnx"
+_PLAIN = "fp32"  # the level without a suffix, as Transformers.js has it
 
 
-# What each part's graphs compute; a part's files are named in its family.
-GRAPHS: Mapping[str, tuple[Build, ...]] = {
-    "image_encoder": (siglip_graph.image_encoder,),
-    "text_encoder": (siglip_graph.text_encoder,),
-    "vision": (siglip_graph.gemma_vision,),
-    "decoder": (gemma_graph.decoder, gemma_graph.embed_tokens),
-}
+def codec_of(spec: TensorSpec, level: Level) -> str:
+    """The codec that a tensor gets at a level; what must stay precise is float32."""
+    return "float32" if spec.keep else level.codec_of(spec.kind, spec.position)
 
 
-def write(parts: Sequence[tuple[PartPlan, Files]], progress: Progress) -> dict[Path, tuple[str, int]]:
-    """Write parts of one checkpoint.
+def suffix(level: Level) -> str:
+    """What Transformers.js appends to a file's stem."""
+    return "" if level.name == _PLAIN else f"_{level.name}"
 
-    Args:
-        parts: calibrated, where their levels need that. A data file that an interrupted call left is continued.
 
-    Returns:
-        SHA-256 and length of each data file.
+def file_names(plan: PartPlan, stem: str) -> tuple[str, ...]:
+    """The first graph, the data file, what calibration measured, and the other graphs."""
+    form: OnnxForm = plan.form
+    first, *others = (f"{_FOLDER}/{name}{suffix(plan.level)}.onnx" for name in form.graphs)
+    measured = (calibration_file(plan, stem),) if plan.level.needs_calibration else ()
+    return first, f"{first}_data", *measured, *others
 
-    Raises:
-        CheckpointError: a weight cannot be stored at this level.
-    """
-    layouts = [lay_out(files.data.name, plan) for plan, files in parts]
-    with ExitStack() as stack:
-        outputs = [
-            stack.enter_context(
-                stream.Output(files.data, b"", [_section(plan, laid) for laid in layout.tensors.values()])
-            )
-            for (plan, files), layout in zip(parts, layouts, strict=True)
-        ]
-        stream.write(parts[0][0].checkpoint, outputs, progress)
-    for (plan, files), layout in zip(parts, layouts, strict=True):
-        for path, build in zip(files.graphs, GRAPHS[plan.role], strict=True):
-            path.write_bytes(graph_of(build, path.stem, plan, layout))
-    return {output.path: output.finish() for output in outputs}
+
+def calibration_file(plan: PartPlan, stem: str) -> str:
+    """What was measured for a part that quantizes activations by measured ranges, relative to the artifact."""
+    return f"{_FOLDER}/{next(iter(plan.form.graphs))}{suffix(plan.level)}{calibration.SUFFIX}"
+
+
+def requires(plan: PartPlan, folder: Path, stem: str) -> dict[str, Any]:
+    """What a runtime must offer to open the part's graphs."""
+    graphs = [folder / name for name in file_names(plan, stem) if name.endswith(".onnx")]
+    return requirements.requires([header.read(path) for path in graphs])
+
+
+def content(plan: PartPlan, folder: Path, label: Label) -> FileContent:
+    """The data file."""
+    (folder / _FOLDER).mkdir(exist_ok=True)
+    path = folder / file_names(plan, label.stem)[1]
+    tensors = layout_of(path.name, plan).tensors.values()
+    return FileContent(path, b"", tuple(section_of(plan, tensor) for tensor in tensors))
+
+
+def write_graphs(plan: PartPlan, folder: Path, label: Label) -> None:
+    """The graphs, whose data file is complete."""
+    names = file_names(plan, label.stem)
+    layout = layout_of(Path(names[1]).name, plan)
+    for name, build in zip((name for name in names if name.endswith(".onnx")), plan.form.graphs.values(), strict=True):
+        path = folder / name
+        path.write_bytes(graph_of(build, path.stem, plan, layout))
 
 
 def graph_of(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
     """One graph of a part, serialized; the data file that it refers to need not exist."""
-    graph = Graph(name, plan, layout)
-    build(graph)
+    ranges = plan.calibration.ranges if plan.calibration else {}
+    graph = Graph(name, layout, plan.level.activations, ranges)
+    build(graph, plan.config)
     return graph.model()
 
 
-def _section(plan: PartPlan, laid: Laid) -> stream.Section:
-    planned, turned = laid.planned, laid.turned
-    slot, codec = planned.slot, planned.codec
+def section_of(plan: PartPlan, tensor: TensorLayout) -> Section:
+    """How one tensor of a part is encoded, slice by slice."""
+    planned, codec, transposed = tensor.planned, tensor.codec, tensor.transposed
+    spec = planned.spec
 
     def rows_of(piece: Slice) -> tuple[Any, Any]:
         rows = piece.float32()
-        if slot.add_one:
+        if spec.add_one:
             rows = rows + np.float32(1)
-        rows = plan.prepared(slot.name, rows, piece.start)
+        rows = plan.prepared(spec.name, rows, piece.start)
         flat = rows.reshape(-1, rows.shape[-1]) if rows.ndim > 1 else rows[None]
         try:
-            return encode(flat, codec)
+            return codec.encode(flat)
         except CheckpointError as error:
             raise CheckpointError(
                 f"{planned.tensor.path}: {piece.name}: {error.message}", allowed=error.allowed, remedy=error.remedy
             ) from error
 
-    def encode_slice(piece: Slice) -> tuple[stream.Encoded, Any]:
+    def encode(piece: Slice) -> tuple[Encoded, Any]:
         values, scales = rows_of(piece)
-        return (b"", (values, scales)) if turned else (values, (None, scales))
+        return (b"", (values, scales)) if transposed else (values, (None, scales))
 
     def tail() -> _Tail:
-        item = np.float16 if codec == "float16" else np.int8 if codec == "int8" else np.float32
-        return _Tail(np.empty(planned.shape[::-1], item) if turned else None)
+        first = codec.arrays(planned.shape, transposed=True)[0]
+        return _Tail(np.empty(first.shape, first.dtype) if transposed else None)
 
-    form = (codec, turned, slot.add_one, plan.key if slot.name in plan.factors else None)
-    padding = -laid.bytes % ALIGNMENT
-    return stream.Section(planned.tensor.name, planned.tensor.size, form, encode_slice, laid.bytes, padding, tail)
+    form = (codec.name, transposed, spec.add_one, plan.key if spec.name in plan.factors else None)
+    padding = -tensor.bytes % ALIGNMENT
+    return Section(planned.tensor.name, planned.tensor.size, form, encode, tensor.bytes, padding, tail)
 
 
 class _Tail:
@@ -120,6 +126,6 @@ class _Tail:
             self._columns += len(rows)
         self._scales.append(scales.ravel())
 
-    def chunks(self) -> list[stream.Encoded]:
+    def chunks(self) -> list[Encoded]:
         """The matrix and the scales, those of them that there are."""
         return [chunk for chunk in (self._matrix, np.concatenate(self._scales)) if chunk is not None and chunk.size]

@@ -109,7 +109,7 @@ def train_siglip(texts: Iterable[str]) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-# What SigLIP's tokenizer.json removes: "/", "<" and ">" stay, unlike in the text that `edgekit.inputs.prompt` prepares.
+# What SigLIP's tokenizer.json removes: "/", "<" and ">" stay, unlike in `edgekit.families.siglip.text`'s texts.
 _PUNCTUATION = str.maketrans("", "", "!\"#$%&'()*+,-.:;=?@[\\]^_`{|}~")
 
 

@@ -9,87 +9,30 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import ArtifactError, InputError, MissingDependencyError
-from edgekit.families.gemma3.gguf_checks import check_decoder, check_projector
+from edgekit.errors import ArtifactError, InputError
+from edgekit.families.gemma3.gguf_files import check_decoder, check_projector
 from edgekit.formats.gguf.header import read_header
-from edgekit.machine.cpu import limit_openmp_spin
-from edgekit.runtime.base import MOST_ROWS, Embeddings, EncoderSpec, Float, Segment, check_prompt
+from edgekit.formats.gguf.library import library, log_tail
+from edgekit.runtime.base import (
+    MOST_ROWS,
+    Embeddings,
+    EncoderSpec,
+    Float,
+    Segment,
+    check_batch,
+    check_open,
+    check_prompt,
+    check_step,
+)
 from edgekit.runtime.llama import self_test as guard
 
 _BATCH = 512
-
-
-@cache
-def library() -> Any:
-    """The bindings, initialized once, their logs kept off the terminal.
-
-    Raises:
-        MissingDependencyError: llama-cpp-python is not installed, or does not load here.
-    """
-    limit_openmp_spin()
-    try:
-        import llama_cpp
-        from llama_cpp import mtmd_cpp
-    except (ImportError, OSError, RuntimeError) as error:  # the package raises RuntimeError for a missing library
-        raise MissingDependencyError(f"llama.cpp cannot be loaded: {error}", remedy="edgekit setup") from error
-    llama_cpp.llama_log_set(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
-    for setter in ("mtmd_log_set", "mtmd_helper_log_set"):
-        if hasattr(mtmd_cpp, setter):
-            getattr(mtmd_cpp, setter)(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
-    llama_cpp.llama_backend_init()
-    return llama_cpp
-
-
-class _Log:
-    """Keeps the last lines that the library logged, for error messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self._callback: Any = None
-
-    def callback(self, kind: Any) -> Any:
-        if self._callback is None:  # ctypes needs the object to outlive the library
-            self._callback = kind(self._keep)
-        return self._callback
-
-    def _keep(self, level: int, text: bytes, user_data: Any) -> None:
-        self.lines = [*self.lines[-19:], text.decode("utf-8", "replace").strip()]
-
-    def tail(self) -> str:
-        return "; ".join(line for line in self.lines[-3:] if line)
-
-
-_LOG = _Log()
-
-
-def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of each text by the vocabulary of a GGUF file, which needs no tensors; special tokens are read as such.
-
-    Raises:
-        ArtifactError: the library refuses the file.
-    """
-    lib = library()
-    params = lib.llama_model_default_params()
-    params.vocab_only = True
-    model = lib.llama_model_load_from_file(str(path).encode(), params)
-    if not model:
-        raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
-    try:
-        vocabulary, rows = lib.llama_model_get_vocab(model), []
-        for data in (text.encode() for text in texts):
-            room = (lib.llama_token * (len(data) + 1))()
-            count = lib.llama_tokenize(vocabulary, data, len(data), room, len(room), False, True)
-            rows.append([int(token) for token in room[:count]])
-    finally:
-        lib.llama_model_free(model)
-    return rows
 
 
 class LlamaDecoder:
@@ -134,7 +77,7 @@ class LlamaDecoder:
         model_params.use_extra_bufts = extra_buffers
         self.model = self._lib.llama_model_load_from_file(str(path).encode(), model_params)
         if not self.model:
-            raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
         params = self._lib.llama_context_default_params()
         params.n_ctx = context
         params.n_batch = params.n_ubatch = max(_BATCH, image_tokens)
@@ -145,14 +88,15 @@ class LlamaDecoder:
         self._context = self._lib.llama_init_from_model(self.model, params)
         if not self._context:
             self._lib.llama_model_free(self.model)
-            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {_LOG.tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {log_tail()}")
         self.hidden = int(self._lib.llama_model_n_embd(self.model))
         self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self.model)))
         self._position = 0
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
         """See `edgekit.runtime.base.Decoder.prefill`."""
-        total = check_prompt(segments, self.context, self.hidden)
+        check_open(self._context, "decoder")
+        total = check_prompt(segments, self.context, self.hidden, self.vocabulary)
         wanted = [total - 1] if want is None else list(want)
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
         self._position = 0
@@ -169,14 +113,15 @@ class LlamaDecoder:
 
     def step(self, ids: Sequence[int]) -> Float:
         """See `edgekit.runtime.base.Decoder.step`."""
-        if self._position + len(ids) > self.context:
-            raise InputError(f"the context of {self.context} tokens is full")
+        check_open(self._context, "decoder")
+        check_step(ids, self._position, self.context, self.vocabulary)
         last = self._position + len(ids) - 1
         (row,) = self._decode(np.asarray(ids, np.int32), [last], causal=True)
         return row
 
     def _decode(self, items: NDArray[Any], wanted: Sequence[int], *, causal: bool) -> list[Float]:
         """Decode one batch of token ids [n] or embeddings [n, hidden]; logits rows of the wanted positions in it."""
+        check_open(self._context, "decoder")  # or closed while rows were still to come
         count = len(items)
         embedded = items.ndim == 2
         batch = self._lib.llama_batch_init(count, self.hidden if embedded else 0, 1)
@@ -196,7 +141,7 @@ class LlamaDecoder:
             status = self._lib.llama_decode(self._context, batch)
             if status != 0:
                 raise InputError(
-                    f"llama.cpp cannot decode at position {self._position} (status {status}): {_LOG.tail()}"
+                    f"llama.cpp cannot decode at position {self._position} (status {status}): {log_tail()}"
                 )
             rows = [self._logits(i) for i, position in enumerate(positions) if position in here]
         finally:
@@ -209,8 +154,8 @@ class LlamaDecoder:
         pointer = self._lib.llama_get_logits_ith(self._context, index)
         return np.ctypeslib.as_array(pointer, (self.vocabulary,)).copy()
 
-    def use_threads(self, threads: int, step_threads: int) -> None:
-        """Use this many threads from now on, for prompts and for single steps."""
+    def set_threads(self, threads: int, step_threads: int) -> None:
+        """See `edgekit.runtime.base.SupportsThreads.set_threads`."""
         self.threads = threads
         self._lib.llama_set_n_threads(self._context, step_threads, threads)
 
@@ -256,10 +201,12 @@ class LlamaVision:
         self._marker = mtmd_cpp.mtmd_default_marker()
         self._context = mtmd_cpp.mtmd_init_from_file(str(path).encode(), decoder.model, params)
         if not self._context:
-            raise ArtifactError(f"{path}: llama.cpp cannot load it: {_LOG.tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """uint8 pixels [n, size, size, 3] to [n, image tokens, hidden] float32."""
+        check_open(self._context, "encoder")
+        check_batch(batch, self.spec)
         return np.stack([self._encode_one(image) for image in batch])
 
     def _encode_one(self, image: NDArray[np.uint8]) -> Float:
@@ -271,12 +218,12 @@ class LlamaVision:
             text = mtmd.mtmd_input_text(self._marker, len(self._marker), False, True)
             bitmaps = (mtmd.mtmd_bitmap_p_ctypes * 1)(bitmap)
             if status := mtmd.mtmd_tokenize(self._context, chunks, ctypes.byref(text), bitmaps, 1):
-                raise InputError(f"llama.cpp cannot prepare the image (status {status}): {_LOG.tail()}")
+                raise InputError(f"llama.cpp cannot prepare the image (status {status}): {log_tail()}")
             for i in range(mtmd.mtmd_input_chunks_size(chunks)):
                 chunk = mtmd.mtmd_input_chunks_get(chunks, i)
                 if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_IMAGE:
                     if status := mtmd.mtmd_encode_chunk(self._context, chunk):
-                        raise InputError(f"llama.cpp cannot encode the image (status {status}): {_LOG.tail()}")
+                        raise InputError(f"llama.cpp cannot encode the image (status {status}): {log_tail()}")
                     count = int(mtmd.mtmd_input_chunk_get_n_tokens(chunk))
                     if count != self._tokens:
                         raise ArtifactError(f"the vision file gives {count} tokens an image", allowed=str(self._tokens))

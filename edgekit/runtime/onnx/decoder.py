@@ -18,7 +18,7 @@ from edgekit.errors import InputError
 from edgekit.formats.onnx import header as onnx_header
 from edgekit.formats.onnx import names
 from edgekit.machine.memory import unmap_large_blocks
-from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_prompt
+from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_open, check_prompt, check_step
 from edgekit.runtime.onnx.interface import DecoderShape, decoder_shape
 from edgekit.runtime.onnx.session import running, session
 
@@ -30,7 +30,7 @@ Runs = tuple[Segment, ...]
 
 
 class OrtDecoder:
-    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`, and `Divides`."""
+    """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`, and `SupportsChunkSize`."""
 
     def __init__(
         self,
@@ -70,22 +70,24 @@ class OrtDecoder:
         self.warnings: tuple[str, ...] = ()
         self.hidden, self.vocabulary = self._shape.hidden, self._shape.vocabulary
         self._usual_chunk, self._window, self._image_tokens, self._position = chunk, window, image_tokens, 0
-        self.use_chunk(None)
+        self.set_chunk_size(None)
 
-    def use_chunk(self, positions: int | None) -> None:
-        """See `edgekit.runtime.base.Divides.use_chunk`; what was decoded is forgotten."""
+    def set_chunk_size(self, positions: int | None) -> None:
+        """See `edgekit.runtime.base.SupportsChunkSize.set_chunk_size`."""
+        check_open(self._session, "decoder")
         self._chunk = positions or self._usual_chunk
         self._longest = max(self._chunk, self._image_tokens)
-        self._cache = _Cache(self._shape, min(self.context, self._window - 1 + self._longest), self.context)
+        self.cache = KeyValueCache(self._shape, min(self.context, self._window - 1 + self._longest), self.context)
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
         """See `edgekit.runtime.base.Decoder.prefill`. An image's wanted rows are in memory at once, all of them."""
-        total = check_prompt(segments, self.context, self.hidden)
+        check_open(self._session, "decoder")
+        total = check_prompt(segments, self.context, self.hidden, self.vocabulary)
         for segment in segments:
             if isinstance(segment, Embeddings) and segment.bidirectional and len(segment) > self._longest:
                 raise InputError(f"an image of {len(segment)} tokens", allowed=f"at most {self._longest}")
         self._position = 0
-        self._cache.clear()
+        self.cache.clear()
         return self._rows(segments, [total - 1] if want is None else list(want))
 
     def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
@@ -94,14 +96,15 @@ class OrtDecoder:
 
     def step(self, ids: Sequence[int]) -> Float:
         """See `edgekit.runtime.base.Decoder.step`."""
-        if self._position + len(ids) > self.context:
-            raise InputError(f"the context of {self.context} tokens is full")
+        check_open(self._session, "decoder")
+        check_step(ids, self._position, self.context, self.vocabulary)
         last = self._position + len(ids) - 1
         (row,) = self._rows([Tokens(tuple(ids))], [last])
         return row
 
     def _decode(self, runs: Runs, wanted: Sequence[int]) -> Float:
         """Append a call's positions to the cache; logits [n, vocabulary] of those that are wanted."""
+        check_open(self._session, "decoder")  # or closed while rows were still to come
         start, end = self._position, self._position + sum(map(len, runs))
         embedded = [run.array if isinstance(run, Embeddings) else self._embed(run.ids) for run in runs]
         index = [
@@ -114,11 +117,11 @@ class OrtDecoder:
             names.POSITIONS: np.arange(start, end, dtype=np.int64)[None],
             names.WANTED: np.array([w - start for w in wanted if start <= w < end], np.int64),
         }
-        self._cache.reach(end)
+        self.cache.reach(end)
         binding = self._session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
-        self._cache.bind(binding)
+        self.cache.bind(binding)
         binding.bind_output(names.LOGITS)
         with running(self._paths[0]):
             self._session.run_with_iobinding(binding)
@@ -127,18 +130,20 @@ class OrtDecoder:
 
     def _embed(self, ids: Sequence[int]) -> Float:
         array = np.asarray(ids, np.int64)[None]
-        if array.size and not 0 <= array.min() <= array.max() < self.vocabulary:
-            raise InputError(f"a token id of {array.max()}", allowed=f"0 to {self.vocabulary - 1}")
         with running(self._paths[1]):
             return np.asarray(self._embedding.run([names.EMBEDS], {names.IDS: array})[0][0], np.float32)
 
     def close(self) -> None:
         """Drop both sessions and the cache; safe to call twice."""
-        self._session = self._embedding = self._cache = None  # type: ignore[assignment]
+        self._session = self._embedding = self.cache = None  # type: ignore[assignment]
 
 
-class _Cache:
-    """Keys and values of all layers, by the names of the graph's inputs."""
+class KeyValueCache:
+    """Keys and values of all layers.
+
+    Attributes:
+        arrays: by the names of the graph's inputs, [1, heads, capacity, width].
+    """
 
     def __init__(self, shape: DecoderShape, local: int, context: int) -> None:
         """Args: what the graph fixes; positions that local layers and the whole may hold."""
@@ -147,9 +152,9 @@ class _Cache:
         self.clear()
 
     def clear(self) -> None:
-        """Forget everything, and give its memory back."""
+        """Drop all positions and their memory."""
         self._end = 0
-        self._arrays: dict[str, Float] = {
+        self.arrays: dict[str, Float] = {
             name: np.zeros((1, heads, 0, width), np.float32) for name, (heads, width) in self._shape.caches.items()
         }
 
@@ -161,16 +166,16 @@ class _Cache:
         if end <= self._end:
             return
         self._end = end + -end % _GROWTH
-        for name, old in self._arrays.items():
+        for name, old in self.arrays.items():
             capacity = min(self._most[name], self._end)
             if capacity > old.shape[2]:
                 new = np.zeros((*old.shape[:2], capacity, old.shape[3]), np.float32)
                 new[:, :, : old.shape[2]] = old
-                self._arrays[name] = new
+                self.arrays[name] = new
 
     def bind(self, binding: Any) -> None:
         """The same memory as past and as present."""
-        for name, array in self._arrays.items():
+        for name, array in self.arrays.items():
             place = ("cpu", 0, np.float32, array.shape, array.ctypes.data)
             binding.bind_input(name, *place)
             binding.bind_output(name.replace(names.PAST, names.PRESENT, 1), *place)

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx import header as onnx_header
-from edgekit.runtime.base import Float
-from edgekit.runtime.onnx.interface import EncoderFile, encoder_input
+from edgekit.runtime.base import Float, check_batch, check_open
+from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.parts import EncoderFile
 
 INSTALL = 'pip install "edgekit[openvino]"'
 
@@ -52,7 +53,7 @@ class OpenVinoEncoder:
             # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
             frontend = FrontEndManager().load_by_framework("onnx")
             model = frontend.convert(frontend.load(str(file.path), True))
-            compiled = _core().compile_model(model, "CPU", settings)
+            compiled = core().compile_model(model, "CPU", settings)
             self._output: Any = compiled.output(file.output)
         except _failures() as error:
             raise _refused(file.path, error, "load") from error
@@ -61,6 +62,8 @@ class OpenVinoEncoder:
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
+        check_open(self._request, "encoder")
+        check_batch(batch, self.spec)
         try:
             self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
         except _failures() as error:
@@ -98,17 +101,18 @@ def precisions() -> tuple[Precision, ...]:
     """
     library()
     try:
-        capabilities = _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        capabilities = core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except _BROKEN as error:
         raise MissingDependencyError(f"OpenVINO does not work: {error}", remedy=INSTALL) from error
     return ("f32", "bf16") if "BF16" in capabilities else ("f32",)
 
 
 @cache
-def _core() -> Any:
-    core = library().Core()
-    core.set_property({"CACHE_DIR": ""})  # compiled models are not written to disk
-    return core
+def core() -> Any:
+    """The library's one device manager, made when it is first asked for."""
+    made = library().Core()
+    made.set_property({"CACHE_DIR": ""})  # compiled models are not written to disk
+    return made
 
 
 def _refused(path: Path, error: Exception, verb: Literal["load", "run"]) -> ArtifactError:

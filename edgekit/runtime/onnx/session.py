@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from edgekit.formats.onnx import header as onnx_header
 from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.base import Float
+from edgekit.runtime.base import Float, check_batch, check_open
 from edgekit.runtime.onnx import support as ort_support
-from edgekit.runtime.onnx.interface import EncoderFile, encoder_input
+from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.parts import EncoderFile
 
 
 class OrtEncoder:
@@ -35,6 +36,8 @@ class OrtEncoder:
 
     def encode(self, batch: NDArray[Any]) -> Float:
         """See `edgekit.runtime.base.Encoder.encode`."""
+        check_open(self._session, "encoder")
+        check_batch(batch, self.spec)
         with running(self._file.path):
             return np.asarray(
                 self._session.run([self._file.output], {self._input: self._file.batch(batch)})[0], np.float32

@@ -1,4 +1,4 @@
-"""What a file needs of ONNX Runtime, and whether the installed one has it: asked before the file is opened.
+"""Whether the installed ONNX Runtime has what a file needs: asked before the file is opened.
 
 ONNX Runtime itself refuses what it lacks, but neither says which version has it nor names an operator set plainly.
 """
@@ -6,63 +6,22 @@ ONNX Runtime itself refuses what it lacks, but neither says which version has it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx.header import OnnxHeader
-
-Version = tuple[int, int]
-
-# ONNX Runtime -> the newest opset and IR version that it opens: what each release from 1.17 to 1.32 answered to graphs
-# of one operator. A release between two rows is like the one before it.
-RELEASES: Mapping[Version, tuple[int, int]] = {
-    (1, 17): (20, 9), (1, 18): (21, 10), (1, 21): (22, 10), (1, 23): (23, 11), (1, 24): (25, 13), (1, 25): (26, 13),
-    (1, 32): (28, 14),
-}  # fmt: skip
-NEWEST: Version = (1, 32)  # that was asked
-# What edgekit itself requires, and the oldest in which files of all its levels were run: that an operator is described
-# does not say that all its attributes are (MatMulNBits at 8 bits is refused by 1.20, which has the operator).
-OLDEST: Version = (1, 24)
-_OTHER_OPSETS = {"com.microsoft": 1, "ai.onnx.ml": 5}  # since 1.18 and in all newer ones
-
-# com.microsoft's operators that came after 1.17, by the first release that describes them.
-ADDED: Mapping[Version, tuple[str, ...]] = {
-    (1, 18): ("GemmaRotaryEmbedding", "QMoE", "SparseAttention"),
-    (1, 20): ("GatherBlockQuantized",),
-    (1, 23): ("PagedAttention",),
-    (1, 26): ("CausalConvWithState", "LinearAttention"),
-    (1, 27): ("MatMulNBitsMlp", "MatMulNBitsQkv"),
-    (1, 29): ("GatedAdd", "GatedRMSNorm", "LinearAttentionGate", "MRotaryEmbedding", "MatMulBlockQuantizedFp4Weight",
-              "MatMulBlockQuantizedFp8Weight"),
-    (1, 30): ("EngramGate", "GatedDeltaNet", "NGramHashMapping", "VarlenCausalConvWithState"),
-    (1, 31): ("BranchwiseRMSNorm", "DynamicSparseAttention", "HyperConnectionPostMix", "HyperConnectionPreMix",
-              "PackedSparseAttentionIndexer", "ScaledSiLU", "SparseAttentionIndexer", "SparsePagedAttention",
-              "VarlenNGramHashMapping"),
-    (1, 32): ("ConvStateReplay", "GatedDeltaNetStateReplay", "GatherPacked", "HyperConnectionLowRankMix",
-              "Mamba2Verify", "MatMulNBitsQLoRA", "MatMulPacked", "MoEGroupRouter", "MoEPacked",
-              "PackedSparseAttentionIndexerMerge", "RMSNormRotary", "RouterGateUpProj", "SpeculativePrefixCommit",
-              "SwiGLU"),
-}  # fmt: skip
-
-
-def requires(headers: Sequence[OnnxHeader]) -> dict[str, Any]:
-    """What a runtime must offer to open all graphs of a part, for its manifest.
-
-    Returns:
-        `opset`, `ir_version`, `domains` and `minimum_onnxruntime`, which is `OLDEST` or newer, and None where no
-        release that edgekit knows opens the files.
-    """
-    firsts = [_first(header) for header in headers]
-    known = [first for first in firsts if first]
-    return {
-        "opset": max(header.opsets.get("", 1) for header in headers),
-        "ir_version": max(header.ir_version for header in headers),
-        "domains": sorted({domain for header in headers for domain in header.domains}),
-        "minimum_onnxruntime": _spelled(max(OLDEST, *known)) if len(known) == len(firsts) else None,
-    }
+from edgekit.formats.onnx.requirements import (
+    NEWEST,
+    OTHER_OPSETS,
+    RELEASES,
+    Version,
+    first_release,
+    release_row,
+    spelled,
+)
 
 
 def check(header: OnnxHeader) -> None:
@@ -75,7 +34,7 @@ def check(header: OnnxHeader) -> None:
         MissingDependencyError: there is no ONNX Runtime.
     """
     version, installed = installed_version()
-    row = _row(installed)
+    row = release_row(installed)
     if installed <= NEWEST:
         opset, ir = RELEASES[row] if row else (19, 8)
         for what, found, most in (
@@ -84,10 +43,10 @@ def check(header: OnnxHeader) -> None:
         ):
             if found > most:
                 raise _lacks(header, f"{what} {found}", f"{what}s up to {most}", version)
-    for domain, most in _OTHER_OPSETS.items():
+    for domain, most in OTHER_OPSETS.items():
         if domain in header.domains and header.opsets[domain] > most:
             raise _lacks(header, f"opset {header.opsets[domain]} of {domain}", f"up to {most}", version)
-    known = _operators()
+    known = operators()
     for domain, name in sorted(header.operators):
         since = known.get((domain, name))
         full = f"{domain or 'ai.onnx'}.{name}"
@@ -129,7 +88,7 @@ def installed_version() -> tuple[str, Version]:
 
 
 @cache
-def _operators() -> Mapping[tuple[str, str], int]:
+def operators() -> Mapping[tuple[str, str], int]:
     """Domain and name of every operator that the installed release describes -> the opset that brought it."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
@@ -140,35 +99,13 @@ def _operators() -> Mapping[tuple[str, str], int]:
     return first
 
 
-def _row(version: Version) -> Version | None:
-    return max((row for row in RELEASES if row <= version), default=None)
-
-
-def _first(header: OnnxHeader) -> Version | None:
-    """The first release that has everything the file needs."""
-    needs = set(_needs(header))
-    return None if None in needs else max((one for one in needs if one), default=min(RELEASES))
-
-
-def _needs(header: OnnxHeader) -> Iterator[Version | None]:
-    for at, wanted in enumerate((header.opsets.get("", 1), header.ir_version)):
-        yield next((version for version, row in sorted(RELEASES.items()) if row[at] >= wanted), None)
-    for version, names in ADDED.items():
-        if any(("com.microsoft", name) in header.operators for name in names):
-            yield version
-
-
 def _lacks(header: OnnxHeader, what: str, has: str, version: str) -> ArtifactError:
-    first = _first(header)
+    first = first_release(header)
     newer = first and first > installed_version()[1]
     return ArtifactError(
         f"{header.path}: needs {what}; ONNX Runtime {version} has {has}",
-        allowed=f"ONNX Runtime {_spelled(first)} or newer" if first and newer else None,
-        remedy=f"pip install 'onnxruntime>={_spelled(first)}'"
+        allowed=f"ONNX Runtime {spelled(first)} or newer" if first and newer else None,
+        remedy=f"pip install 'onnxruntime>={spelled(first)}'"
         if first and newer
         else "export the file again, for an older opset and with ONNX Runtime's own operators",
     )
-
-
-def _spelled(version: Version) -> str:
-    return ".".join(map(str, version))

@@ -1,12 +1,15 @@
-"""Whether a Gemma 3 file's numbers agree with its tensors, where llama.cpp believes them and ends the process.
+"""Gemma 3 files of whoever made them: do a header's numbers agree with its tensors, and what does it say of the model?
 
-What llama.cpp itself refuses with an error is left to it.
+Checked is where llama.cpp believes a file and ends the process; what it refuses with an error is left to it.
 """
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
+from edgekit.artifacts.manifest import Preprocessing
+from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
 from edgekit.formats.gguf.header import GgufHeader
 
@@ -19,8 +22,13 @@ def check_decoder(header: GgufHeader) -> None:
     """Check a language model.
 
     Raises:
-        ArtifactError: it names another number of layers than it has.
+        ArtifactError: it names another number of layers than it has, or holds the vision tower, too.
     """
+    if any(name.startswith(("v.", "mm.")) for name in header.tensors):
+        raise ArtifactError(
+            f"{header.path}: holds the vision tower, too, as Ollama's own conversions do; llama.cpp cannot read it",
+            allowed="a decoder and a projector in files of their own",
+        )
     _check_layers(header, f"{header.text('general.architecture')}.block_count", "blk")
 
 
@@ -78,3 +86,50 @@ def _check_layers(header: GgufHeader, key: str, prefix: str) -> None:
     found = {match[1] for name in header.tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
     if not 0 < stated <= _MAX_LAYERS or found != {str(layer) for layer in range(stated)}:
         raise ArtifactError(f"{header.path}: {key} is {stated}, and {len(found)} layers are there")
+
+
+def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict[str, Any], Preprocessing | None]:
+    """What the family reads from a checkpoint, from the headers of its files.
+
+    Raises:
+        ArtifactError: a header lacks something, or the two do not fit each other.
+    """
+    if projector is None:
+        return _text_settings(decoder), None
+    return _text_settings(decoder) | _image_settings(decoder, projector), _preprocessing(projector)
+
+
+def _text_settings(header: GgufHeader) -> dict[str, Any]:
+    tokens = header.texts("tokenizer.ggml.tokens")
+    ids = {token: i for i, token in enumerate(tokens)}
+    named = {ids[name] for name in ("<eos>", "<end_of_turn>") if name in ids}
+    return {
+        "context": header.integer("gemma3.context_length"),
+        "window": header.integer("gemma3.attention.sliding_window", 0),
+        "hidden": header.integer("gemma3.embedding_length"),
+        "vocabulary": len(tokens),
+        "chat": "tokenizer.chat_template" in header.fields,
+        "stop_token_ids": sorted({header.integer("tokenizer.ggml.eos_token_id"), *named}),
+    }
+
+
+def _image_settings(decoder: GgufHeader, vision: GgufHeader) -> dict[str, Any]:
+    """Image tokens by the projector's pooling, their ids by the decoder's vocabulary."""
+    hidden, width = decoder.integer("gemma3.embedding_length"), vision.integer("clip.vision.projection_dim")
+    if hidden != width:
+        raise ArtifactError(f"{vision.path}: projects to a width of {width}", allowed=f"{hidden}, the decoder's")
+    tokens = decoder.texts("tokenizer.ggml.tokens")
+    named = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
+    if missing := [name for name in named.values() if name not in tokens]:
+        raise ArtifactError(f"{decoder.path}: its vocabulary has no {', '.join(missing)}")
+    return {
+        "image_tokens": image_tokens(vision),
+        **{f"{name}_token_id": tokens.index(token) for name, token in named.items()},
+    }
+
+
+def _preprocessing(header: GgufHeader) -> Preprocessing:
+    """As the projector says; Gemma 3 resizes bilinearly."""
+    mean, std = (header.numbers(f"clip.vision.image_{name}", 3) for name in ("mean", "std"))
+    data = {"size": header.integer("clip.vision.image_size"), "resample": "bilinear", "mean": mean, "std": std}
+    return validated(Preprocessing, data, str(header.path), ArtifactError, inside="clip.vision.image_")

@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from edgekit.artifacts.files import write_atomically
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
+from edgekit.formats.codec import Float
 
-Float = NDArray[np.float32]
 SUFFIX = ".calibration.json"
 _MAX_BYTES = 16 * 1024 * 1024
 _Exponent = Annotated[int, Field(ge=-24, le=24)]

@@ -1,49 +1,46 @@
-"""Conversations to segments and texts to ids: Gemma 3's chat format and SigLIP's text format.
+"""Gemma 3's chat format: conversations to token ids, with a run of image tokens for each image.
 
-Hugging Face's processors are the reference; a proof compares the ids made here with theirs.
+Hugging Face's template and processor are what it must equal; a proof compares the ids made here with theirs.
 """
 
 from __future__ import annotations
 
-import string
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from edgekit.checkpoints.checkpoint import check_size
-from edgekit.errors import CheckpointError, InputError
+from edgekit.errors import InputError
+from edgekit.families.composition import ChatSettings, Run
 from edgekit.inputs.message import Image, Message
-
-Ids = NDArray[np.int64]
-
-# SigLIP's canonical form has no ASCII punctuation. What SentencePiece drops or takes for a space goes first, too: it
-# then trims both ends of a text, which a tokenizer.json does not.
-_DROPPED = (*string.punctuation, *map(chr, (*range(1, 9), *range(0x0E, 0x1C), 0x7F, 0x8F, 0x9F)))
-_SPACES = "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"
-_CANONICAL = str.maketrans({**dict.fromkeys(_DROPPED), **dict.fromkeys(_SPACES, " ")})
+from edgekit.inputs.text import check_text
 
 _IMAGE = "<start_of_image>"
 
-MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
 
+class GemmaChat:
+    """How conversations become ids for one model: `edgekit.families.composition.ChatFormat`."""
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json.
+    def __init__(self, tokenizer: Tokenizer, settings: ChatSettings) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
 
-    Raises:
-        CheckpointError: the file is too large or holds no tokenizer.
-    """
-    check_size(path)
-    try:
-        tokenizer = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises nothing narrower
-        raise CheckpointError(f"{path}: not a tokenizer: {error}", remedy="download it again") from error
-    if not tokenizer.get_vocab_size():
-        raise CheckpointError(f"{path}: a tokenizer without tokens")
-    return tokenizer
+    @cached_property
+    def _control(self) -> tuple[str, ...]:
+        return control_tokens(self.tokenizer)
+
+    def runs(self, messages: Sequence[Message], answer: str | None = None) -> list[Run]:
+        """See `edgekit.families.composition.ChatFormat.runs`."""
+        write = chat_text if self.settings.chat else plain_text
+        text = expand_images(write(messages, self._control), self.settings.image_tokens or 0)
+        ids = encode_chat(self.tokenizer, text)
+        if answer is not None:
+            check_turn(answer, self._control)
+            ids = [*ids, *self.encode(answer)]
+        return split_at_images(ids, self.settings.image_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """See `edgekit.families.composition.ChatFormat.encode`."""
+        return encode_chat(self.tokenizer, text)
 
 
 def control_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
@@ -118,9 +115,9 @@ def encode_chat(tokenizer: Tokenizer, text: str) -> list[int]:
     return list(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
-def split_at_images(ids: Sequence[int], image_token_id: int | None) -> list[tuple[int, ...] | int]:
+def split_at_images(ids: Sequence[int], image_token_id: int | None) -> list[Run]:
     """Runs of text ids, and the length of each run of image tokens between them."""
-    runs: list[tuple[int, ...] | int] = []
+    runs: list[Run] = []
     start = 0
     while start < len(ids):
         is_image = ids[start] == image_token_id
@@ -132,35 +129,9 @@ def split_at_images(ids: Sequence[int], image_token_id: int | None) -> list[tupl
     return runs
 
 
-def siglip_text(text: str) -> str:
-    """SigLIP's canonical form: lower case, no ASCII punctuation, single spaces."""
-    _check_text(text)
-    return " ".join(text.lower().translate(_CANONICAL).split())
-
-
-def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_id: int) -> Ids:
-    """Ids [n, length] int64, cut to `length` with </s> last, padded with `pad_id`; the tower pools the last."""
-    rows = np.full((len(texts), length), pad_id, np.int64)
-    for row, text in zip(rows, texts, strict=True):
-        ids = tokenizer.encode(siglip_text(text), add_special_tokens=True).ids
-        if len(ids) > length:
-            ids = [*ids[: length - 1], ids[-1]]
-        row[: len(ids)] = ids
-    return rows
-
-
-def _check_text(text: str) -> None:
-    if len(text) > MAX_TEXT:
-        raise InputError(f"a text of {len(text)} characters", allowed=f"at most {MAX_TEXT}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # what a terminal passes on for bytes that are not UTF-8
-        raise InputError(f"the text is not valid Unicode at character {error.start}", allowed="UTF-8") from error
-
-
 def check_turn(text: str, control: Sequence[str]) -> None:
     """Users' text must not open turns, end them, or claim images. Raises InputError where it would."""
-    _check_text(text)
+    check_text(text)
     for token in control:
         if token in text:
             raise InputError(f"the text contains the control token {token}", remedy="remove it")

@@ -1,0 +1,94 @@
+"""What programs built on llama.cpp need to run a variant: llama-server's arguments, and Ollama's Modelfile."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.families import FAMILIES
+from edgekit.formats.gguf.form import GgufForm
+
+CONTEXT = 8192  # tokens that a server's cache holds: 160 MB for MedGemma 4B's global layers
+_MODEL = "-m"
+
+
+def file_name(variant: str) -> str:
+    """The Modelfile's name, which `ollama create NAME -f` takes: one for each variant, beside the files it names."""
+    return f"Modelfile.{variant}"
+
+
+def arguments(manifest: Manifest, variant: str | None = None) -> dict[str, Part] | None:
+    """llama-server's argument for each part of a variant, the model first; of the default variant for None.
+
+    Returns:
+        None where these programs cannot run the variant: all its parts must be GGUF files, one of them a model.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+    parts = manifest.variant(variant)[1]
+    roles = FAMILIES[manifest.family].roles if manifest.family in FAMILIES else {}
+    found = {}
+    for role in roles:
+        if role in parts:
+            form = roles[role].forms.get(parts[role].format)
+            if not isinstance(form, GgufForm):
+                return None
+            found[form.argument] = parts[role]
+    return found if _MODEL in found and len(found) == len(parts) else None
+
+
+def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] | None:
+    """llama-server's command line; None where it cannot run the variant."""
+    parts = arguments(manifest, variant)
+    if parts is None:
+        return None
+    files = [word for argument, part in parts.items() for word in (argument, str(folder / part.files[0].path))]
+    # The model's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
+    return ["llama-server", *files, "--jinja", "-fa", "on", "-c", str(server_context(manifest)), "--temp", "0"]
+
+
+def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
+    """The Modelfile of a variant: files, prompt format, greedy decoding. Of the default variant for None.
+
+    Returns:
+        None where Ollama cannot run the variant, or its family has no chat format for Ollama.
+
+    Raises:
+        UsageError: there is no such variant.
+    """
+    name, parts = manifest.variant(variant)[0], arguments(manifest, variant)
+    dialect = FAMILIES[manifest.family].ollama if parts else None
+    if parts is None or dialect is None:
+        return None
+    notes = [f"{manifest.title}, {name}", *([manifest.stand_in] if manifest.stand_in else []), "Not a medical device."]
+    return _template().render(
+        notes=[line for note in notes for line in note.splitlines()],
+        files=[part.files[0].path for part in parts.values()],
+        context=server_context(manifest),
+        stop=dialect.stop,
+        template=dialect.template,
+        license=manifest.license,
+        modified=manifest.modified,
+    )
+
+
+def server_context(manifest: Manifest) -> int:
+    """How many tokens a server's cache should hold: enough for images and answers, and no more than the model has."""
+    return min(CONTEXT, int(manifest.settings.get("context", CONTEXT)))
+
+
+@cache
+def _template() -> Template:
+    # A Modelfile is no HTML: what it quotes must not be escaped.
+    environment = Environment(  # noqa: S701
+        loader=PackageLoader("edgekit.export", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template("Modelfile.jinja")

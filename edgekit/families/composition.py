@@ -1,0 +1,135 @@
+"""What a family's parts make together: a model that chats, or one that maps images and texts to one space.
+
+A family lists its compositions; the one whose roles a variant has is what an artifact opens as. Who builds the model
+(`edgekit.runtime.compose`) asks for nothing but what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Tokenizer
+
+from edgekit.inputs.message import Message
+
+Ids = NDArray[np.int64]
+Run = tuple[int, ...] | int  # token ids of a text, or how many tokens stand for one image
+
+_Count = Annotated[int, Field(gt=0, lt=1 << 24)]
+_TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+
+
+class Settings(BaseModel):
+    """What a manifest's settings must say for a composition; what else they say is another's."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class ChatSettings(Settings):
+    """What a manifest's settings say of a model that chats.
+
+    Attributes:
+        context: positions that the model was made for.
+        window: positions that a layer with sliding attention sees; 0 where nothing says.
+        chat: whether it was trained on conversations; what other models get is continued as it is.
+        image_tokens, image_token_id: how many stand for one image, and which; None for a model that sees no images.
+    """
+
+    context: _Count
+    window: Annotated[int, Field(ge=0, lt=1 << 24)] = 0
+    stop_token_ids: list[_TokenId]
+    chat: bool = True
+    image_tokens: _Count | None = None
+    image_token_id: _TokenId | None = None
+
+
+class ImageChatSettings(ChatSettings):
+    """Of a model that sees images, too."""
+
+    image_tokens: _Count
+    image_token_id: _TokenId
+
+
+class ContrastiveSettings(Settings):
+    """What a manifest's settings say of two encoders into one space.
+
+    Attributes:
+        hidden: width of the space.
+        text_length: ids that the text encoder takes, filled up with `pad_token_id`.
+        logit_scale, logit_bias: a pair's logit is exp(scale) * cosine + bias.
+    """
+
+    hidden: _Count
+    text_length: _Count
+    pad_token_id: _TokenId
+    logit_scale: float
+    logit_bias: float
+
+
+class ChatFormat(Protocol):
+    """How a family writes conversations for its decoder."""
+
+    tokenizer: Tokenizer
+    settings: ChatSettings
+
+    def runs(self, messages: Sequence[Message], answer: str | None = None) -> list[Run]:
+        """A prompt in runs of text and images, up to where the model answers, or behind its answer where one is given.
+
+        Raises:
+            InputError: no conversation that this model can continue, or a text that claims to be more than text.
+        """
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text as it stands within an answer."""
+        ...
+
+
+@dataclass(frozen=True)
+class Chat:
+    """A decoder, and an encoder of images in front of it or none.
+
+    Attributes:
+        decoder, vision: roles.
+        settings: what the manifest must say.
+        format: how conversations are written, from a tokenizer and the settings.
+    """
+
+    decoder: str
+    vision: str | None
+    settings: type[ChatSettings]
+    format: Callable[[Tokenizer, ChatSettings], ChatFormat]
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Of the parts that it takes."""
+        return frozenset(filter(None, (self.decoder, self.vision)))
+
+
+@dataclass(frozen=True)
+class Contrastive:
+    """An encoder of images and one of texts.
+
+    Attributes:
+        image, text: roles.
+        settings: what the manifest must say.
+        text_ids: texts to ids [n, text_length].
+    """
+
+    image: str
+    text: str
+    settings: type[ContrastiveSettings]
+    text_ids: Callable[[Tokenizer, ContrastiveSettings, Sequence[str]], Ids]
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Of the parts that it takes."""
+        return frozenset((self.image, self.text))
+
+
+Composition = Chat | Contrastive

@@ -1,0 +1,31 @@
+"""SigLIP's config.json, checked before any library sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.families.base import Config, Count, validate
+from edgekit.families.siglip.tower import EncoderConfig, VisionConfig
+
+
+class TextConfig(EncoderConfig):
+    """`text_config`; the defaults are those of transformers' SiglipTextConfig."""
+
+    vocab_size: Count = 32000
+    max_position_embeddings: Count = 64
+    projection_size: Count | None = None
+    # The tokenizer pads with </s>; config.json's own pad_token_id is not what the model was trained with.
+    pad_id: int = 1
+
+
+class MedSiglipConfig(Config):
+    """config.json of SiglipModel."""
+
+    text_config: TextConfig
+    vision_config: VisionConfig
+
+
+def parse(config: Mapping[str, Any]) -> MedSiglipConfig:
+    """Validate config.json."""
+    return validate(MedSiglipConfig, config, "config.json")

@@ -1,0 +1,59 @@
+"""What every file format states: its codecs, the type and shape that a tensor gets, and how a part becomes files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifacts.levels import Level
+from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.formats.codec import Codec
+from edgekit.formats.plan import PartPlan
+from edgekit.formats.sections import FileContent
+
+
+@dataclass(frozen=True)
+class Label:
+    """What files say of themselves: the model's title, the first line of its licence, the stem of their names."""
+
+    title: str
+    license: str
+    stem: str
+
+
+@dataclass(frozen=True)
+class Format:
+    """One file format.
+
+    What a family states for it (`Role.forms`) is the format's own type, and nobody else looks into it.
+
+    Attributes:
+        name: the folder's name, and what manifests and levels call it.
+        codecs: by name.
+        codec_of: the codec that a tensor gets at a level.
+        shape_of: the shape that it gets there.
+        file_names: a part's files relative to the artifact, by plan and stem; the one that a runtime opens stands
+            first, and the order is that of the manifest.
+        content: the one file with the weights, to be written in the pass over the checkpoint.
+        finish: writes a part's other files, once that one is complete.
+        requires: what a runtime must offer to open the part, whose files are complete.
+        activations: how activations enter matrices at a level, for people.
+        notes: what users should know before parts are written.
+        calibration_file: where what was measured for a part lies, relative to the artifact, by plan and stem.
+        needs_form: whether a part can be written only where its family states something for this format.
+    """
+
+    name: str
+    codecs: Mapping[str, Codec]
+    codec_of: Callable[[TensorSpec, Level], str]
+    shape_of: Callable[[TensorSpec, Level], tuple[int, ...]]
+    file_names: Callable[[PartPlan, str], tuple[str, ...]]
+    content: Callable[[PartPlan, Path, Label], FileContent]
+    requires: Callable[[PartPlan, Path, str], dict[str, Any]]
+    finish: Callable[[PartPlan, Path, Label], None] = lambda plan, folder, label: None
+    activations: Callable[[Level], str] = lambda level: level.activations
+    notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()
+    calibration_file: Callable[[PartPlan, str], str] | None = None
+    needs_form: bool = True

@@ -1,0 +1,49 @@
+"""How numbers are stored: what every codec of every format offers. A codec is one class in its format's folder."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+
+
+class Codec(Protocol):
+    """How numbers of one type are stored: float32 rows to bytes, and what a reader gets back.
+
+    Attributes:
+        name: unique over all formats.
+        exact: whether a matrix of it multiplies activations as they are; of others, runtimes round those to 8 bits.
+        preserves: the types of a checkpoint's tensors that lose nothing.
+        needs_range: whether a level with static activations needs the range of what enters a matrix of it.
+        growth: bytes in memory, once a runtime has opened the file, for each byte in it.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def exact(self) -> bool: ...
+
+    @property
+    def preserves(self) -> frozenset[str]: ...
+
+    @property
+    def needs_range(self) -> bool: ...
+
+    @property
+    def growth(self) -> float: ...
+
+    def stored_bytes(self, shape: tuple[int, ...]) -> int:
+        """Bytes of a tensor of this shape, its scales included."""
+        ...
+
+    def roundtrip(self, weights: Float) -> Float:
+        """Weights of any shape as this codec preserves them: what the wiring proof gives its other side.
+
+        Raises:
+            CheckpointError: weights beyond what the type can hold.
+        """
+        ...

@@ -1,0 +1,53 @@
+"""What a family states of one part for GGUF."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.artifacts.manifest import Preprocessing
+from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.formats.gguf.header import GgufHeader
+from edgekit.formats.plan import PartPlan
+
+
+@dataclass(frozen=True)
+class GgufTensorForm:
+    """One tensor in the file.
+
+    Attributes:
+        name: llama.cpp's.
+        scale: what it is multiplied by (after its one is added), where llama.cpp assumes another constant.
+    """
+
+    name: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class GgufForm:
+    """One part.
+
+    Attributes:
+        architecture: `general.architecture`.
+        header: adds the part's own keys to a `gguf.GGUFWriter`.
+        described: what the file is, for people.
+        argument: by which llama.cpp's programs are given the file.
+        tensors: the validated configuration -> canonical tensor name -> its form.
+        check: refuses a header whose numbers disagree with its tensors, where llama.cpp would end the process.
+        settings: of the model's file: what runtimes must know, and how images become pixels, read from its header and
+            from its companion's, where others made them; None for a companion.
+        prefix: of the file's name, as llama.cpp's users know it.
+        notes: what users should know before it is written.
+    """
+
+    architecture: str
+    described: str
+    argument: str
+    header: Callable[[Any, PartPlan], None]
+    tensors: Callable[[Any], Mapping[str, GgufTensorForm]]
+    check: Callable[[GgufHeader], None]
+    settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
+    prefix: str = ""
+    notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()

@@ -1,0 +1,83 @@
+"""llama.cpp's library through llama-cpp-python's low-level bindings, loaded once, and what its vocabulary code says."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import ArtifactError, MissingDependencyError
+from edgekit.machine.cpu import limit_openmp_spin
+
+
+@cache
+def library() -> Any:
+    """The bindings, initialized once, their logs kept off the terminal.
+
+    Raises:
+        MissingDependencyError: llama-cpp-python is not installed, or does not load here.
+    """
+    limit_openmp_spin()
+    try:
+        import llama_cpp
+        from llama_cpp import mtmd_cpp
+    except (ImportError, OSError, RuntimeError) as error:  # the package raises RuntimeError for a missing library
+        raise MissingDependencyError(f"llama.cpp cannot be loaded: {error}", remedy="edgekit setup") from error
+    llama_cpp.llama_log_set(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
+    for setter in ("mtmd_log_set", "mtmd_helper_log_set"):
+        if hasattr(mtmd_cpp, setter):
+            getattr(mtmd_cpp, setter)(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    return llama_cpp
+
+
+class _Log:
+    """Keeps the last lines that the library logged, for error messages."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._callback: Any = None
+
+    def callback(self, kind: Any) -> Any:
+        if self._callback is None:  # ctypes needs the object to outlive the library
+            self._callback = kind(self._keep)
+        return self._callback
+
+    def _keep(self, level: int, text: bytes, user_data: Any) -> None:
+        self.lines = [*self.lines[-19:], text.decode("utf-8", "replace").strip()]
+
+    def tail(self) -> str:
+        return "; ".join(line for line in self.lines[-3:] if line)
+
+
+_LOG = _Log()
+
+
+def log_tail() -> str:
+    """The last lines that the library logged, for error messages."""
+    return _LOG.tail()
+
+
+def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text by the vocabulary of a GGUF file, which needs no tensors; special tokens are read as such.
+
+    Raises:
+        ArtifactError: the library refuses the file.
+    """
+    lib = library()
+    params = lib.llama_model_default_params()
+    params.vocab_only = True
+    model = lib.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
+    try:
+        vocabulary, rows = lib.llama_model_get_vocab(model), []
+        for data in (text.encode() for text in texts):
+            room = (lib.llama_token * (len(data) + 1))()
+            count = lib.llama_tokenize(vocabulary, data, len(data), room, len(room), False, True)
+            rows.append([int(token) for token in room[:count]])
+    finally:
+        lib.llama_model_free(model)
+    return rows

@@ -1,0 +1,25 @@
+"""What a family states of one part for ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgekit.formats.onnx.graph import Graph
+
+Build = Callable[[Graph, Any], None]  # adds everything to a graph, by the validated configuration
+
+
+@dataclass(frozen=True)
+class OnnxForm:
+    """One part.
+
+    Attributes:
+        graphs: stem of the file's name, as Transformers.js and optimum look for it, -> what it computes. The first is
+            the one that a runtime opens; all share one data file.
+        output: of an encoder, the output that models are composed of; None for a decoder.
+    """
+
+    graphs: Mapping[str, Build]
+    output: str | None = None

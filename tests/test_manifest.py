@@ -170,6 +170,13 @@ def test_wrong_fields_are_refused_by_name(medgemma_artifact: Path, copied: Copy,
     assert NAME in str(caught.value)
 
 
+def test_a_format_that_nothing_opens_is_named(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    edit_json(folder / NAME, {f"parts.{i}.format": "pickle" for i in range(len(manifests.read(folder).parts))})
+    with pytest.raises(ArtifactError, match="no backend opens decoder in pickle"):
+        open_model(folder)
+
+
 def leaves(value: Any, path: str = "") -> Iterator[str]:
     """Dotted paths of everything in a JSON value, containers included."""
     if path:

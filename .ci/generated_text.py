@@ -84,7 +84,6 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in escaped)
 
 
-
 def required(usage: str) -> str:
     """What must be typed: a usage without its optional parts, on one line."""
     usage = " ".join(usage.removeprefix("usage: ").split())

@@ -11,18 +11,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.export.plan import PartPlan, plan
-from edgekit.runtime.open import prepare
-
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Manifest, Parity, Part
-from edgekit.checkpoints.checkpoint import open_checkpoint
-from edgekit.export import calibration
-from edgekit.families import family_of
+from edgekit.families.source import open_source
+from edgekit.formats import calibration
+from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, References, prove_parts
 from edgekit.prove import publish as artifact
+from edgekit.runtime.opening import prepare
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class Trial:
     @property
     def text(self) -> Any:
         """What config.json says of the language model."""
-        return self.references.config.text_config
+        return self.references.source.config.text_config
 
     def graph(self, stem: str) -> Path:
         """The part's ONNX graph whose name begins so."""
@@ -106,8 +104,7 @@ class Unproven:
 
     def plan(self, part: Part) -> PartPlan:
         """What was to be written, with what calibration found for it."""
-        known = self.references
-        planned = plan(known.family, part.role, known.config, known.checkpoint, LEVELS[part.level])
+        planned = self.references.source.plan(part.role, LEVELS[part.level])
         measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
         return planned.calibrated(calibration.read(self.folder / measured[0])) if measured else planned
 
@@ -125,9 +122,7 @@ def unproven(
     progress: Progress | None = None,
 ) -> Unproven:
     """Export without a proof, once for each choice of parts, into one folder."""
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    references = References(checkpoint, family, family.parse(checkpoint.config), progress or Progress())
+    references = References(open_source(source), progress or Progress())
     for choice in parts:
         done = artifact.export(
             source, folder, recipe_name=recipe_name, levels=levels, parts=choice, prove=False, progress=progress

@@ -362,18 +362,18 @@ def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs
 def test_an_interrupted_run_measures_once(
     medsiglip_source: Path, tmp_path: Path, inputs: proof_inputs.Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _source, part = planned(medsiglip_source, "image_encoder")
+    source, part = planned(medsiglip_source, "image_encoder")
     path, data = tmp_path / "found.json", tmp_path / "data"
-    first = calibrate.calibrated(part, inputs, path, data, Progress())
+    first = calibrate.calibrated(source, part, inputs, path, data, Progress())
     data.write_bytes(b"weights that were smoothed by it")
     measure = calibrate.measure
     monkeypatch.setattr(calibrate, "measure", lambda *_: pytest.fail("measured again"))
-    again = calibrate.calibrated(part, inputs, path, data, Progress())
+    again = calibrate.calibrated(source, part, inputs, path, data, Progress())
     assert again.calibration == first.calibration
     assert data.exists()
     monkeypatch.setattr(calibrate, "measure", measure)
-    monkeypatch.setattr(calibrate, "IMAGES", (4, 5))
-    other = calibrate.calibrated(part, inputs, path, data, Progress())
+    monkeypatch.setattr(material, "MOST_IMAGES", 5)
+    other = calibrate.calibrated(source, part, inputs, path, data, Progress())
     assert other.calibration is not None
     assert other.calibration.inputs == "5 phantoms shipped with edgekit"
     assert not data.exists()

@@ -709,4 +709,4 @@ def test_both_parts_of_a_mixture_are_measured(mixed: Path) -> None:
 
 def test_an_eye_in_gguf_needs_a_decoder_in_gguf(medgemma_artifact: Path) -> None:
     with pytest.raises(ArtifactError, match="vision in gguf only beside a decoder in gguf"):
-        prepare(medgemma_artifact, "Q4_0").vision(object(), 16)  # type: ignore[arg-type]
+        prepare(medgemma_artifact, "Q4_0").encoder("vision", object())  # type: ignore[arg-type]

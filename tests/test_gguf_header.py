@@ -19,12 +19,16 @@ from gguf_files import rewrite
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError
+from edgekit.families.gemma3 import gguf_form
+from edgekit.formats.gguf.form import read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, TYPES, read_header
 from edgekit.formats.gguf.writer import file_type
 from edgekit.runtime.llama import self_test_worker as trial
 from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
+from edgekit.runtime.opening import prepare
 
 TINY = trial.tiny_decoder()
 HEADER_BYTES = TINY.index(b"blk.7.attn_k_norm.weight")  # the last tensor that the header describes
@@ -256,12 +260,10 @@ def embeddings(projector: Path, language: Path) -> Any:
         decoder.close()
 
 
-# In a process of its own: llama.cpp writes beyond its memory.
+# In a process of its own: llama.cpp writes beyond its memory. Nothing but an artifact's opening checks its header.
 UNGUARDED = """
 import sys, numpy, test_gguf_header
 from pathlib import Path
-from edgekit.runtime.llama import decoder as llamacpp
-llamacpp.check_projector = lambda header: None
 sys.exit(0 if numpy.isfinite(test_gguf_header.embeddings(*map(Path, sys.argv[1:]))).all() else 3)
 """
 
@@ -278,7 +280,7 @@ def test_a_quantized_projection_is_refused(medgemma_artifact: Path, tmp_path: Pa
     path = tmp_path / "Q8_0.gguf"
     rewrite(source, path, types={PROJECTION: gguf.GGMLQuantizationType.Q8_0})
     with pytest.raises(ArtifactError, match=r"mm.input_projection.weight is quantized to Q8_0") as caught:
-        embeddings(path, language)
+        read_checked(gguf_form.VISION, path)
     assert caught.value.allowed == "F32, F16, BF16"
     command = [sys.executable, "-c", UNGUARDED, str(path), str(language)]
     assert subprocess.run(command, capture_output=True, cwd=Path(__file__).parent, check=False).returncode in (
@@ -311,7 +313,7 @@ def test_numbers_that_llama_cpp_believes(
     (source,) = medgemma_artifact.glob("mmproj-*-BF16.gguf")
     path = rewrite(source, tmp_path / "projector.gguf", fields={key: value})
     with pytest.raises(ArtifactError, match=said):
-        LlamaVision(path, None, size=224, image_tokens=16)  # type: ignore[arg-type]
+        read_checked(gguf_form.VISION, path)
 
 
 @pytest.mark.parametrize("layers", [0, 1, 8, 1 << 31])
@@ -319,4 +321,27 @@ def test_layers_that_are_not_there(medgemma_artifact: Path, tmp_path: Path, laye
     (source,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
     path = rewrite(source, tmp_path / "decoder.gguf", fields={"gemma3.block_count": layers})
     with pytest.raises(ArtifactError, match=f"gemma3.block_count is {layers}, and 7 layers are there"):
-        LlamaDecoder(path, context=64, threads=1, image_tokens=1)
+        read_checked(gguf_form.DECODER, path)
+
+
+def test_what_llama_cpp_would_trust_is_checked_where_an_artifact_is_opened(
+    medgemma_artifact: Path, copied: Callable[[Path], Path]
+) -> None:
+    folder = copied(medgemma_artifact)
+    manifest = manifests.read(folder)
+    for part in manifest.parts:
+        path = folder / part.files[0].path
+        rewrite(path, path, fields={"gemma3.block_count" if part.role == "decoder" else "clip.vision.block_count": 3})
+    parts = [
+        part.model_copy(
+            update={"files": tuple(manifests.file_entry(folder, folder / file.path) for file in part.files)}
+        )
+        for part in manifest.parts
+    ]
+    manifests.write(folder, manifest.model_copy(update={"parts": tuple(parts)}))
+    for role, layers in (("decoder", 7), ("vision", 4)):
+        with (
+            pytest.raises(ArtifactError, match=f"block_count is 3, and {layers} layers are there"),
+            prepare(folder, "Q4_0").part(role),
+        ):
+            pass

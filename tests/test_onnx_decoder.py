@@ -15,11 +15,10 @@ import pytest
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS as ROWS
 from edgekit.errors import ArtifactError, InputError
-from edgekit.export import job
+from edgekit.export import job, writers
 from edgekit.families.composition import ImageChatSettings
 from edgekit.families.gemma3.chat import GemmaChat
-from edgekit.formats import codecs
-from edgekit.formats.onnx import writer as onnx_export
+from edgekit.formats import Label
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.message import Image, Message
@@ -34,6 +33,7 @@ from edgekit.runtime.base import Embeddings, Float, Segment, SupportsChunkSize, 
 from edgekit.runtime.onnx import decoder as ort_decoder
 from edgekit.runtime.onnx.decoder import OrtDecoder, calls
 
+LABEL = Label("a decoder", "none", "decoder")
 # Those that need no calibration.
 LEVELS = tuple(name for name, row in ROWS.items() if row.format == "onnx" and row.activations != "static")
 _WINDOW, _IMAGE, _WIDTH = 64, 16, 256  # of the reference model
@@ -54,7 +54,7 @@ class Workshop:
         """Its reference is computed once."""
         if level not in self._proofs:
             made = self._jobs[level]
-            references = References(made.checkpoint, made.family, made.config)
+            references = References(made.source)
             inputs = proof_inputs.shipped_inputs()
             self._proofs[level] = decoder_proof(self.plan(level), references, inputs, made.recipe.gates)
         return self._proofs[level]
@@ -64,17 +64,19 @@ class Workshop:
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
-        files = onnx_export.Files((folder / "decoder.onnx", folder / "embed.onnx"), folder / "decoder.onnx_data")
-        onnx_export.write([(self.plan(level), files)], Progress())
+        plan = self.plan(level)
+        list(writers.write(self._jobs[level].source, [plan], LABEL, None, folder, Progress()))
+        graphs = [folder / name for name in writers.names(plan, LABEL.stem) if name.endswith(".onnx")]
         common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
-        return OrtDecoder(*files.graphs, **{**common, **options})
+        return OrtDecoder(*graphs, **{**common, **options})
 
     def judged(self, level: str, **options: Any) -> Any:
         """The verdict on what the modules write now."""
         made, decoder = self._jobs[level], self.decoder(level, **options)
         proof = self.proof(level)
-        chat_format = GemmaChat(load_tokenizer(self.source / "tokenizer.json"), ImageChatSettings(**made.settings))
-        preprocessing = made.family.preprocessing(made.checkpoint, made.config)
+        settings = ImageChatSettings(**made.source.settings)
+        chat_format = GemmaChat(load_tokenizer(self.source / "tokenizer.json"), settings)
+        preprocessing = made.source.preprocessing
         try:
             return proof.judge(proof.logits(decoder, chat_format, preprocessing))
         finally:
@@ -87,9 +89,9 @@ class Workshop:
         made, plan = self._jobs[level], self.plan(level)
 
         def preserved(name: str, weights: Any) -> Any:
-            return codecs.roundtrip(weights, plan.codec_by_name.get(name, "float32"))
+            return plan.codecs[name].roundtrip(weights) if name in plan.codecs else weights
 
-        model = torch_reference.load(made.checkpoint, made.family, made.config, preserved)
+        model = torch_reference.load(made.source, preserved)
         embed = model.get_input_embeddings()
         rows = [
             torch.from_numpy(one.array)[None] if isinstance(one, Embeddings) else embed(torch.tensor([one.ids]))

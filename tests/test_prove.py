@@ -23,7 +23,7 @@ from edgekit.cli import main
 from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import job
 from edgekit.families import family_of
-from edgekit.formats import codecs
+from edgekit.formats import codec as codec_of
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
@@ -207,7 +207,7 @@ class Given:
     def run(self, role: str, plan: Any, compute: Any) -> Any:
         return np.zeros((len(self.given), 1), np.float32)
 
-    def logits(self, plan: Any, hidden: Any) -> Any:
+    def logits(self, role: str, plan: Any, hidden: Any) -> Any:
         return self.given
 
 
@@ -232,17 +232,16 @@ def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: P
 def planned(source: Path, level: str, role: str) -> tuple[Any, References]:
     job_ = job.resolve(source, None, [level], {})
     part = next(part for part in job_.plans() if part.role == role)
-    return part, References(job_.checkpoint, job_.family, job_.config)
+    return part, References(job_.source)
 
 
 def whole_model(references: References, part: Any) -> Any:
     """transformers' model in memory, every tensor as the part's codecs preserve it."""
-    codec_by_name = part.codec_by_name
 
     def transform(name: str, weights: Any) -> Any:
-        return codecs.roundtrip(weights, codec_by_name.get(name, "F32"))
+        return part.codecs[name].roundtrip(weights) if name in part.codecs else weights
 
-    return torch_reference.load(references.checkpoint, references.family, references.config, transform)
+    return torch_reference.load(references.source, transform)
 
 
 def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_source: Path) -> None:
@@ -268,7 +267,7 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
     hidden = references.run(
         "decoder", part, lambda model: hf_inputs.hidden_states(model, prompts, want, proof.embedded)
     )
-    assert np.abs(references.logits(part, hidden) - np.concatenate(expected)).max() < 1e-4
+    assert np.abs(references.logits("decoder", part, hidden) - np.concatenate(expected)).max() < 1e-4
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
@@ -276,12 +275,13 @@ def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: 
     part, references = planned(medsiglip_source, "int8", role)
     model = whole_model(references, part)
     batch = expected_batch(references, role, proof_inputs.shipped_inputs())
-    expected = np.concatenate([hf_inputs.encode(model, role, batch[i : i + 1]) for i in range(len(batch))])
+    family = references.source.family
+    expected = np.concatenate([hf_inputs.encode(family, model, role, batch[i : i + 1]) for i in range(len(batch))])
     assert np.abs(encoded(references, role, part, batch) - expected).max() < 1e-4
 
 
-@pytest.mark.parametrize("codec", ["F32", "int8", "Q8_0", "Q4_K", "BF16"])
-def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, codec: str) -> None:
+@pytest.mark.parametrize("name_of_codec", ["F32", "int8", "Q8_0", "Q4_K", "BF16"])
+def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, name_of_codec: str) -> None:
     """20,000 rows, 5 million weights: more than is read, or given, at a time."""
     config = {"architectures": ["Gemma3ForCausalLM"]}
     name = "model.embed_tokens.weight"
@@ -290,8 +290,9 @@ def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, codec: str) -> No
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(header, table.tobytes()))
     (tmp_path / "config.json").write_text(json.dumps(config))
     canonical = f"language_model.{name}"
+    codec = codec_of(name_of_codec)
     weights = streamed.Weights(open_checkpoint(tmp_path), family_of(config), {canonical: codec})
-    expected = codecs.roundtrip(table, codec)
+    expected = codec.roundtrip(table)
     assert np.array_equal(weights.read(canonical), expected)
     blocks = list(weights.blocks(canonical))
     assert len(blocks) > 2
@@ -309,8 +310,8 @@ def test_a_large_model_is_never_in_memory(tmp_path: Path) -> None:
         "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 256,
         "sliding_window": 16,
     }  # fmt: skip
-    slots = family_of(config).roles["decoder"].slots(family_of(config).parse(config))
-    shapes = {slot.name.removeprefix("language_model."): slot.shape for slot in slots}
+    specs = family_of(config).tensors(family_of(config).parse(config))
+    shapes = {spec.name.removeprefix("language_model."): spec.shape for spec in specs}
     assert 4 * hollow_checkpoint(tmp_path, config, shapes) > 1_500_000_000
     assert 0 < in_a_new_process(memory_of_a_pass, tmp_path) < 300_000_000
 

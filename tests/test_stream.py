@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Hashable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from edgekit.export import stage, stream
 from edgekit.families.source import open_source
 from edgekit.formats.onnx import writer as onnx
 from edgekit.formats.onnx.layout import layout_of
+from edgekit.formats.sections import FileContent, Section
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 
@@ -210,12 +213,12 @@ def test_an_unwritable_target_is_one_clear_error(medgemma_source: Path, tmp_path
 @pytest.mark.parametrize("fate", ["failed", "cancelled"])
 def test_nothing_is_written_behind_a_gap(tmp_path: Path, fate: str) -> None:
     """A slice that fails, or that an interruption cancels, must not be followed: its journal would call it whole."""
-    section = stream.Section("w", 8, "F32", lambda piece: piece.data, 8, 24)
+    section = Section("w", 8, "F32", lambda piece: piece.data, 8, 24)
     path = tmp_path / "x.gguf"
-    lost: Future[dict[str, bytes]] = Future()
-    there: Future[dict[str, bytes]] = Future()
+    lost: Future[Mapping[Hashable, Any]] = Future()
+    there: Future[Mapping[Hashable, Any]] = Future()
     there.set_result({"F32": b"5678"})
-    with stream.Output(path, b"h" * 32, [section]) as output:
+    with stream.Output(FileContent(path, b"h" * 32, (section,))) as output:
         first = output.submit(section, lost, last=False)
         if fate == "failed":
             lost.set_exception(CheckpointError("a weight is NaN"))

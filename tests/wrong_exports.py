@@ -20,6 +20,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from proofs import Change, Instead, Trial, loaded_as
 
+from edgekit.families.siglip.graph import POOLED
 from edgekit.formats.onnx import names
 from edgekit.full_precision import streamed
 from edgekit.prove import References
@@ -242,14 +243,14 @@ def _pooled_from(*nodes: tuple[str, list[Any], dict[str, Any]]) -> Callable[[Tri
     """`pooler_output` becomes what these operators, each with its further inputs, make of the last hidden state."""
 
     def edit(trial: Trial, graph: onnx.GraphProto) -> None:
-        (pooled,) = (node for node in graph.node if names.POOLED in node.output)
+        (pooled,) = (node for node in graph.node if POOLED in node.output)
         pooled.output[0] = "right"
         value = "last_hidden_state"
         for number, (kind, inputs, attributes) in enumerate(nodes):
             given = [_constant(graph, f"wrong_{number}", values, np.int64) for values in inputs]
             value, before = f"wrong_{kind}", value
             graph.node.append(helper.make_node(kind, [before, *given], [value], **attributes))
-        graph.node.append(helper.make_node("Identity", [value], [names.POOLED]))
+        graph.node.append(helper.make_node("Identity", [value], [POOLED]))
 
     return edit
 
@@ -287,7 +288,7 @@ def _unscaled_rows(trial: Trial, segment: Any) -> list[Any]:
     if isinstance(segment, Embeddings) or not segment.ids:
         return [segment]
     ids, place = np.unique(segment.ids, return_inverse=True)
-    weights = streamed.Weights(trial.references.checkpoint, trial.references.family)
+    weights = streamed.Weights(trial.references.source.checkpoint, trial.references.source.family)
     rows = weights.rows(_EMBEDDING, ids.astype(np.int64))[place]
     return [Embeddings(rows[i : i + 256], "tokens", bidirectional=False) for i in range(0, len(rows), 256)]
 
@@ -329,7 +330,7 @@ class _Changed(References):
     """References whose decoder is changed; what the right ones know of images is taken over."""
 
     def __init__(self, right: References, change: Callable[[Any], None]) -> None:
-        super().__init__(right.checkpoint, right.family, right.config, right.progress)
+        super().__init__(right.source, right.progress)
         self.right, self.change = right, change
 
     def run(self, role: str, plan: Any, compute: Callable[[Any], Any]) -> Any:

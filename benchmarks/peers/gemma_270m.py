@@ -31,7 +31,7 @@ from edgekit import metrics
 from edgekit.artifacts.recipes import recipe
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families import family_of
-from edgekit.formats import codecs
+from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.inputs.passage import sentences
 
@@ -61,12 +61,15 @@ def assemble(packages: Path, path: Path) -> GgufHeader:
 def weights(header: GgufHeader, config: Mapping[str, Any]) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """Every tensor by the hub's name, float32."""
     family = family_of(config)
-    for slot in family.roles["decoder"].slots(family.parse(config)):
-        stored = header.tensors[str(slot.gguf)]
+    role, parsed = family.roles["decoder"], family.parse(config)
+    forms = role.forms["gguf"].tensors(parsed)
+    for spec in role.tensors(parsed):
+        stored = header.tensors[forms[spec.name].name]
         data = np.memmap(header.path, np.uint8, "r", stored.offset, (stored.bytes,))
-        rows = codecs.decode(data.reshape(-1, codecs.stored_bytes(stored.type, stored.shape[-1:])), stored.type)
-        tensor = rows.reshape(slot.shape) - np.float32(1) if slot.add_one else rows.reshape(slot.shape)
-        yield slot.name.removeprefix("language_model."), tensor
+        codec = CODECS[stored.type]
+        rows = codec.decode(data.reshape(-1, codec.stored_bytes(stored.shape[-1:])))
+        tensor = rows.reshape(spec.shape) - np.float32(1) if spec.add_one else rows.reshape(spec.shape)
+        yield spec.name.removeprefix("language_model."), tensor
 
 
 def check(folder: Path, file: Path) -> dict[str, float]:

@@ -43,8 +43,9 @@ from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.recipes import recipe
 from edgekit.bench.environment import environment
 from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edgekit.formats import codecs
+from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.header import GgufHeader, read_header
+from edgekit.formats.gguf.writer import file_type
 
 LEVEL_NAMES = ("BF16", "Q8_0", "Q4_0", "Q4_K_M")
 TOGETHER = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0")
@@ -88,7 +89,7 @@ class Bench:
         """llama.cpp's quantizer, on all cores."""
         warm(self.intermediate)
         out = self.work / "peer" / f"decoder-{level}.gguf"
-        command = [sys.executable, "-c", _QUANTIZE, self.intermediate, out, str(LEVELS[level].file_type)]
+        command = [sys.executable, "-c", _QUANTIZE, self.intermediate, out, str(file_type(LEVELS[level]))]
         return out, measure(command, out.parent, out)
 
     def export(self, *options: str) -> tuple[Path, Cost]:
@@ -192,14 +193,14 @@ def together(bench: Bench, levels: Sequence[str], sample_weights: int) -> dict[s
 
 def quantization_speed(checkpoint: Checkpoint, codec: str, weights: int) -> float:
     """Weights per CPU second of one thread, on slices from all over the checkpoint."""
-    width = codecs.block(codec)[0]
+    width = CODECS[codec].block
     fitting = [t for t in checkpoint.tensors.values() if len(t.shape) == 2 and t.shape[1] % width == 0]
     share = min(1.0, weights / sum(t.size for t in fitting))
     done, seconds = 0, 0.0
     for tensor in fitting:
         rows = next(checkpoint.slices(tensor, max(1, int(tensor.shape[0] * share))))
         start = time.thread_time()
-        codecs.encode(rows, codec)
+        CODECS[codec].encode(rows)
         seconds += time.thread_time() - start
         done += rows.size
     return done / seconds

@@ -23,7 +23,7 @@ from edgekit.errors import ArtifactError
 from edgekit.families import FAMILIES, Family, Role
 from edgekit.families.gemma3.chat import control_tokens
 from edgekit.formats.gguf import FORMAT
-from edgekit.formats.gguf.form import GgufForm
+from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
@@ -97,30 +97,16 @@ def _headers(decoder: Path, vision: Path | None) -> tuple[Family, dict[str, Gguf
         allowed = ", ".join(f"{name!r}, {form.described}" for name, (_, _, form) in adopting.items())
         raise ArtifactError(f"{decoder}: its architecture is {stated!r}", allowed=allowed)
     family, role, form = adopting[stated]
-    headers = {role: _checked(header, form)}
+    headers = {role: read_checked(form, header.path)}
     if vision:
         other, form = next((name, other) for name, other in _forms(family).items() if name != role)
-        headers[other] = _checked(read_header(vision), form)
+        headers[other] = read_checked(form, vision)
     return family, headers
 
 
 def _forms(family: Family) -> dict[str, GgufForm]:
     forms = ((role, form) for role, part in family.roles.items() for form in part.forms.values())
     return {role: form for role, form in forms if isinstance(form, GgufForm)}
-
-
-def _checked(header: GgufHeader, form: GgufForm) -> GgufHeader:
-    stated = header.text("general.architecture")
-    if stated != form.architecture:
-        raise ArtifactError(
-            f"{header.path}: its architecture is {stated!r}", allowed=f"{form.architecture!r}, {form.described}"
-        )
-    if header.integer("split.count", 1) > 1:
-        raise ArtifactError(
-            f"{header.path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces"
-        )
-    form.check(header)
-    return header
 
 
 def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:

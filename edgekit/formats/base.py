@@ -42,6 +42,8 @@ class Format:
         activations: how activations enter matrices at a level, for people.
         notes: what users should know before parts are written.
         calibration_file: where what was measured for a part lies, relative to the artifact, by plan and stem.
+        check: refuses a part's first file that its runtime would trust, and fail or crash on.
+        output_of: what a file calls the output that models are composed of, in formats that name outputs.
         needs_form: whether a part can be written only where its family states something for this format.
     """
 
@@ -56,4 +58,6 @@ class Format:
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()
     calibration_file: Callable[[PartPlan, str], str] | None = None
+    check: Callable[[Any, Path], object] = lambda form, path: None
+    output_of: Callable[[Any], str] = lambda form: ""
     needs_form: bool = True

@@ -24,6 +24,7 @@ from edgekit.families.composition import (
     ContrastiveSettings,
     Settings,
 )
+from edgekit.formats import FORMATS, Format
 from edgekit.inputs.image import ImageLike, to_pixels
 from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
@@ -152,12 +153,17 @@ class Opening:
         """Those that open a part, the required one first."""
         return backends.backends_for(self.parts[role].format, self.kind(role))
 
-    def path(self, role: str) -> Path:
-        """The file that a backend is given."""
-        return self._files(role)[0]
+    def _stated(self, role: str) -> tuple[Format, Any]:
+        """A part's format, and what the family states of the part for it."""
+        name = self.parts[role].format
+        return FORMATS[name], self.family.roles[role].forms.get(name)
 
-    def _files(self, role: str) -> tuple[Path, ...]:
-        return tuple(self.folder / file.path for file in self.parts[role].files)
+    def _checked(self, role: str) -> tuple[Path, ...]:
+        """A part's files, the first of which a backend may trust."""
+        file_format, form = self._stated(role)
+        first, *others = (self.folder / file.path for file in self.parts[role].files)
+        file_format.check(form, first)
+        return first, *others
 
     def preprocessing(self) -> Preprocessing:
         """How images become pixels. Raises ArtifactError where the manifest does not say."""
@@ -190,9 +196,10 @@ class Opening:
         else:
             preprocessing = self.preprocessing()
             spec = EncoderSpec(given, output, (preprocessing.size, preprocessing.size, 3))
-        graph_output = getattr(self.family.roles[role].forms.get(self.parts[role].format), "output", None) or ""
         tokens = self._image_tokens if output == "image_tokens" else 0
-        return EncoderFile(self.path(role), spec, graph_output, preprocessing, self._files(role), tokens)
+        file_format, form = self._stated(role)
+        files = self._checked(role)
+        return EncoderFile(files[0], spec, file_format.output_of(form), preprocessing, files, tokens)
 
     @property
     def _image_tokens(self) -> int:
@@ -223,7 +230,7 @@ class Opening:
     def decoder_file(self, role: str) -> DecoderFile:
         """A decoder as every backend needs it described."""
         window = self.settings.window if isinstance(self.settings, ChatSettings) else 0
-        return DecoderFile(self._files(role), self.context, window, self._image_tokens, self._manifest_path)
+        return DecoderFile(self._checked(role), self.context, window, self._image_tokens, self._manifest_path)
 
     def decoder(self, role: str) -> Decoder:
         """Load a decoder, with the options that were measured to be the fastest here, or the defaults."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgekit.formats.base import Format
 from edgekit.formats.gguf import writer
 from edgekit.formats.gguf.codecs import CODECS
+from edgekit.formats.gguf.form import read_checked
 
 FORMAT = Format(
     name="gguf",
@@ -16,4 +17,5 @@ FORMAT = Format(
     requires=writer.requires,
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,
+    check=read_checked,
 )

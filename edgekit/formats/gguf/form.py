@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.formats.gguf.header import GgufHeader
+from edgekit.errors import ArtifactError
+from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.formats.plan import PartPlan
 
 
@@ -51,3 +53,21 @@ class GgufForm:
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
+
+
+def read_checked(form: GgufForm, path: Path) -> GgufHeader:
+    """The header of a file that llama.cpp can be trusted with.
+
+    Raises:
+        ArtifactError: it is damaged, of another architecture, one piece of several, or contradicts itself.
+    """
+    header = read_header(path)
+    stated = header.text("general.architecture")
+    if stated != form.architecture:
+        raise ArtifactError(
+            f"{path}: its architecture is {stated!r}", allowed=f"{form.architecture!r}, {form.described}"
+        )
+    if header.integer("split.count", 1) > 1:
+        raise ArtifactError(f"{path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces")
+    form.check(header)
+    return header

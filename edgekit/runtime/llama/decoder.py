@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, InputError
-from edgekit.families.gemma3.gguf_files import check_decoder, check_projector
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import library, log_tail
 from edgekit.runtime.base import (
@@ -63,7 +62,7 @@ class LlamaDecoder:
             ArtifactError: the file contradicts itself, or the library refuses it.
             MissingDependencyError: the library does not work on this CPU.
         """
-        check_decoder(read_header(path))
+        read_header(path)  # a damaged file must not reach the library
         self._lib = library()
         self.warnings: tuple[str, ...] = ()
         if extra_buffers is None:
@@ -187,7 +186,7 @@ class LlamaVision:
 
     def __init__(self, path: Path, decoder: LlamaDecoder, *, size: int, image_tokens: int, gpu: bool = False) -> None:
         """Load a file. Raises ArtifactError where it contradicts itself, or the library cannot run it."""
-        check_projector(read_header(path))
+        read_header(path)
         self._lib = library()
         from llama_cpp import mtmd_cpp
 

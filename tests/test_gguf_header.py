@@ -331,11 +331,10 @@ def test_what_llama_cpp_would_trust_is_checked_where_an_artifact_is_opened(
     manifest = manifests.read(folder)
     for part in manifest.parts:
         path = folder / part.files[0].path
-        rewrite(path, path, fields={"gemma3.block_count" if part.role == "decoder" else "clip.vision.block_count": 3})
+        key = "gemma3.block_count" if part.role == "decoder" else "clip.vision.block_count"
+        rewrite(path.rename(folder / "right.gguf"), path, fields={key: 3})
     parts = [
-        part.model_copy(
-            update={"files": tuple(manifests.file_entry(folder, folder / file.path) for file in part.files)}
-        )
+        part.model_copy(update={"files": (manifests.file_entry(folder, folder / part.files[0].path),)})
         for part in manifest.parts
     ]
     manifests.write(folder, manifest.model_copy(update={"parts": tuple(parts)}))

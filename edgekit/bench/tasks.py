@@ -32,4 +32,4 @@ def parse(data: Mapping[str, Any]) -> Task:
     schemas = tuple(dict.fromkeys(kinds().values()))
     schema: Any = Annotated[Union[schemas], Field(discriminator="kind")]  # noqa: UP007
     checked: TypeAdapter[Task] = TypeAdapter(schema)
-    return validated(checked, data, f"task {data.get('name')}", UsageError, whole="kind", tag=data.get("kind"))
+    return validated(checked, dict(data), f"task {data.get('name')}", UsageError, whole="kind", tag=data.get("kind"))

@@ -42,6 +42,7 @@ class Format:
         activations: how activations enter matrices at a level, for people.
         notes: what users should know before parts are written.
         calibration_file: where what was measured for a part lies, relative to the artifact, by plan and stem.
+        libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
 
@@ -56,4 +57,5 @@ class Format:
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()
     calibration_file: Callable[[PartPlan, str], str] | None = None
+    libraries: tuple[str, ...] = ()
     needs_form: bool = True

@@ -16,4 +16,5 @@ FORMAT = Format(
     requires=writer.requires,
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
+    libraries=("onnx",),
 )

@@ -1,6 +1,6 @@
 # make demo    set up .venv and run the main job on the reference models   (ARGS="--data FOLDER" and the like)
-# make test    set up .venv and run linter, type checker and tests         (PYTEST="-m slow" and the like)
-# make check   set up .venv and run linter and type checker only
+# make test    set up .venv and run the checks and the tests         (PYTEST="-m slow" and the like)
+# make check   set up .venv and run linter, type checker and the check of imports
 # make readme  write the generated parts of the READMEs anew
 #
 # PYTHON=python3.12    the interpreter to make .venv with; by default the first of 3.11 to 3.13 on the path
@@ -28,6 +28,7 @@ test: check
 check: $(READY)
 	$(VENV_PYTHON) -m ruff check .
 	$(VENV_PYTHON) -m mypy
+	.venv/bin/lint-imports
 
 format: $(READY)
 	$(VENV_PYTHON) -m ruff check --fix-only .

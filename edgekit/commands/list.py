@@ -15,13 +15,14 @@ Rows = list[dict[str, Any]]
 def levels() -> Rows:
     """Every quantization level and how it stores weights."""
     from edgekit.artifacts.levels import LEVELS
+    from edgekit.formats import FORMATS
 
     return [
         {
             "name": level.name,
             "format": level.format,
             "codec": level.codec,
-            "activations": level.activations if level.format == "onnx" else "as llama.cpp does",
+            "activations": FORMATS[level.format].activations(level),
             "mixture": ", ".join(f"{kind} {codec}" for kind, codec in level.mixture.items()),
         }
         for level in LEVELS.values()

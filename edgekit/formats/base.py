@@ -44,6 +44,7 @@ class Format:
         calibration_file: where what was measured for a part lies, relative to the artifact, by plan and stem.
         check: refuses a part's first file that its runtime would trust, and fail or crash on.
         output_of: what a file calls the output that models are composed of, in formats that name outputs.
+        libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
 
@@ -60,4 +61,5 @@ class Format:
     calibration_file: Callable[[PartPlan, str], str] | None = None
     check: Callable[[Any, Path], object] = lambda form, path: None
     output_of: Callable[[Any], str] = lambda form: ""
+    libraries: tuple[str, ...] = ()
     needs_form: bool = True

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from edgekit.errors import ArtifactError, UsageError
+from edgekit.machine.worker import Work
 from edgekit.runtime.base import Decoder, Encoder
 from edgekit.runtime.llama import backend as llama
+from edgekit.runtime.llama.build import start_llama
 from edgekit.runtime.onnx import backend as onnx
 from edgekit.runtime.onnx.openvino_encoder import INSTALL as INSTALL_OPENVINO
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
@@ -48,6 +50,7 @@ class Backend:
         title: for people.
         library: the distribution that it comes in; several backends may share one.
         install: the command that brings it.
+        about: asks the library, in a process of its own, what it can do here.
         encoders, decoders: format -> how a part in it is opened. The first row for a format is what edgekit requires,
             and what others are compared with.
         leans: whether an encoder needs a decoder beside it that this backend opened.
@@ -60,6 +63,7 @@ class Backend:
     title: str
     library: str
     install: str
+    about: Work
     encoders: Mapping[str, OpenEncoder] = field(default_factory=dict)
     decoders: Mapping[str, OpenDecoder] = field(default_factory=dict)
     leans: bool = False
@@ -83,6 +87,7 @@ _ROWS = (
         "ONNX Runtime",
         library="onnxruntime",
         install="pip install onnxruntime",
+        about=onnx.providers,
         encoders={"onnx": onnx.open_encoder},
         decoders={"onnx": onnx.open_decoder},
     ),
@@ -91,6 +96,7 @@ _ROWS = (
         "OpenVINO",
         library="openvino",
         install=INSTALL_OPENVINO,
+        about=onnx.openvino_precisions,
         encoders={"onnx": onnx.open_openvino},
         problem=onnx.openvino_problem,
     ),
@@ -99,6 +105,7 @@ _ROWS = (
         "OpenVINO in bf16",
         library="openvino",
         install=INSTALL_OPENVINO,
+        about=onnx.openvino_precisions,
         encoders={"onnx": onnx.open_openvino_bf16},
         problem=onnx.openvino_bf16_problem,
     ),
@@ -107,6 +114,7 @@ _ROWS = (
         "llama.cpp",
         library="llama_cpp_python",
         install="edgekit setup",
+        about=start_llama,
         encoders={"gguf": llama.open_vision},
         decoders={"gguf": llama.open_decoder},
         leans=True,

@@ -9,42 +9,46 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 import shutil
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from edgekit.formats import FORMATS
 from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
-from edgekit.machine.worker import Work, probe
+from edgekit.machine.worker import probe
 from edgekit.runtime import tuning_results
+from edgekit.runtime.backends import BACKENDS, Backend, Kind, backends_for
 from edgekit.runtime.llama import self_test
-from edgekit.runtime.llama.build import start_llama
 
 _EXPORT = 'pip install "edgekit[export]"'
+_PROOF = ("torch", "transformers")  # what full precision runs in, to calibrate and to prove
 
-# Distribution -> the command that installs it.
-LIBRARIES: dict[str, str] = {
-    "onnxruntime": "pip install onnxruntime",
-    "llama_cpp_python": "edgekit setup",
-    "openvino": 'pip install "edgekit[openvino]"',
-    "torch": _EXPORT,
-    "transformers": _EXPORT,
-    "onnx": _EXPORT,
-    "gguf": _EXPORT,
-    "sentencepiece": _EXPORT,
-}
 
-# What one can do with edgekit -> the libraries that it takes. GGUF levels other than F16 and BF16 are quantized by the
-# library inside llama-cpp-python.
-ABILITIES: dict[str, tuple[str, ...]] = {
-    "run GGUF": ("llama_cpp_python",),
-    "run ONNX": ("onnxruntime",),
-    "export GGUF": ("gguf", "sentencepiece", "llama_cpp_python"),
-    "export ONNX": ("onnx",),
-    "calibrate and prove": ("torch", "transformers"),
-}
+def backends() -> dict[str, Backend]:
+    """Library -> the backend that it is first used by: those that a format requires, then those that may be faster."""
+    required = {backends_for(name, kind)[0].library for name in FORMATS for kind in get_args(Kind)}
+    first: dict[str, Backend] = {}
+    for row in sorted(BACKENDS.values(), key=lambda row: row.library not in required):
+        first.setdefault(row.library, row)
+    return first
+
+
+def libraries() -> dict[str, str]:
+    """Distribution -> the command that installs it: those that run parts, then those that export takes."""
+    commands = {name: backend.install for name, backend in backends().items()}
+    writing = [name for form in FORMATS.values() for name in form.libraries]
+    for name in (*_PROOF, *writing):
+        commands.setdefault(name, _EXPORT)
+    return commands
+
+
+def needs() -> dict[str, tuple[str, ...]]:
+    """What one can do with edgekit -> the libraries that it takes."""
+    running = {f"run {name.upper()}": (backends_for(name, "encoder")[0].library,) for name in FORMATS}
+    writing = {f"export {name.upper()}": form.libraries for name, form in FORMATS.items()}
+    return {**running, **writing, "calibrate and prove": _PROOF}
 
 
 @dataclass(frozen=True)
@@ -132,13 +136,16 @@ class Report:
 
 def diagnose() -> Report:
     """Look at this machine and this Python environment: some seconds; a first trial of llama.cpp is remembered."""
-    libraries = tuple(_look_at(name) for name in LIBRARIES)
-    works = {library.name for library in libraries if library.works}
+    commands = libraries()
+    looked_at = tuple(_look_at(name, install) for name, install in commands.items())
+    works = {library.name for library in looked_at if library.works}
     weights = self_test.verdict() if "llama_cpp_python" in works else None
     if weights and weights.outcome == "unusable":
         works.discard("llama_cpp_python")
-    missing = {name: [need for need in needs if need not in works] for name, needs in ABILITIES.items()}
-    abilities = tuple(Ability(name, {need: LIBRARIES[need] for need in needs}) for name, needs in missing.items())
+    abilities = tuple(
+        Ability(name, {library: commands[library] for library in taken if library not in works})
+        for name, taken in needs().items()
+    )
     return Report(
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
@@ -146,43 +153,21 @@ def diagnose() -> Report:
         memory=memory(),
         disk_free_bytes=shutil.disk_usage(Path.cwd()).free,
         gpus=find_gpus(),
-        libraries=libraries,
+        libraries=looked_at,
         llama_weights=weights,
         abilities=abilities,
         choices=tuple(tuning_results.load_all()),
     )
 
 
-def onnxruntime_providers(job: object) -> Iterator[str]:
-    """Where the installed ONNX Runtime can run; for `edgekit.machine.worker.probe`."""
-    import onnxruntime
-
-    yield ", ".join(onnxruntime.get_available_providers())
-
-
-def openvino_precisions(job: object) -> Iterator[str]:
-    """In which precisions the installed OpenVINO can run; for `edgekit.machine.worker.probe`."""
-    from edgekit.runtime.onnx import openvino_encoder
-
-    yield ", ".join(openvino_encoder.precisions())
-
-
-# What a library is asked, in a process of its own.
-_QUESTIONS: dict[str, Work] = {
-    "llama_cpp_python": start_llama,
-    "onnxruntime": onnxruntime_providers,
-    "openvino": openvino_precisions,
-}
-
-
-def _look_at(name: str) -> Library:
-    """One library: its version from the metadata, and where there is a probe, whether it starts."""
-    install = LIBRARIES[name]
+def _look_at(name: str, install: str) -> Library:
+    """One library: its version from the metadata, and where it runs parts, whether it starts."""
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return Library(name, None, False, "", install)
-    works, detail = probe(_QUESTIONS[name]) if name in _QUESTIONS else (True, "")
+    backend = backends().get(name)
+    works, detail = probe(backend.about) if backend else (True, "")
     return Library(name, version, works, detail, f"{install} --force" if install == "edgekit setup" else install)
 
 

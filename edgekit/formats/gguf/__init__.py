@@ -18,4 +18,6 @@ FORMAT = Format(
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,
     check=read_checked,
+    # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
+    libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

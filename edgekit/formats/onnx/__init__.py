@@ -17,4 +17,5 @@ FORMAT = Format(
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
     output_of=lambda form: form.output or "",
+    libraries=("onnx",),
 )

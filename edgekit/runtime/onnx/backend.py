@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx.names import EMBEDDING_STEM
@@ -48,6 +49,18 @@ def open_openvino(file: EncoderFile, options: RunOptions, beside: Decoder | None
 def open_openvino_bf16(file: EncoderFile, options: RunOptions, beside: Decoder | None = None) -> Encoder:
     """An encoder in OpenVINO, computed in bfloat16."""
     return OpenVinoEncoder(file, threads=options.threads, precision="bf16")
+
+
+def providers(job: object) -> Iterator[str]:
+    """Where the installed ONNX Runtime can run; for `edgekit.machine.worker.probe`."""
+    import onnxruntime
+
+    yield ", ".join(onnxruntime.get_available_providers())
+
+
+def openvino_precisions(job: object) -> Iterator[str]:
+    """In which precisions the installed OpenVINO can run; for `edgekit.machine.worker.probe`."""
+    yield ", ".join(precisions())
 
 
 def openvino_problem() -> str | None:

@@ -1,6 +1,7 @@
 # make demo    set up .venv and run the main job on the reference models   (ARGS="--data FOLDER" and the like)
 # make test    set up .venv and run linter, type checker and tests         (PYTEST="-m slow" and the like)
-# make readme  write the generated parts of README.md anew
+# make check   set up .venv and run linter and type checker only
+# make readme  write the generated parts of the READMEs anew
 #
 # PYTHON=python3.12    the interpreter to make .venv with; by default the first of 3.11 to 3.13 on the path
 # TORCH_INDEX=URL      the package index for torch; by default PyTorch's CPU index where there is no NVIDIA GPU
@@ -30,6 +31,10 @@ check: $(READY)
 
 format: $(READY)
 	$(VENV_PYTHON) -m ruff check --fix-only .
+
+# The tables of the READMEs that follow from the code; the tests compare.
+readme: $(READY)
+	$(VENV_PYTHON) .ci/generated_text.py
 
 setup: $(READY)
 

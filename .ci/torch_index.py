@@ -46,7 +46,7 @@ def parse_options() -> argparse.Namespace:
 def pinned_torch() -> str:
     """`torch==VERSION`, as the project pins it."""
     extras = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    return next(need for need in extras["export"] if need.startswith("torch=="))
+    return str(next(need for need in extras["export"] if need.startswith("torch==")))
 
 
 def needs_cpu_build(options: argparse.Namespace) -> bool:
@@ -99,12 +99,12 @@ def cuda_libraries(requirement: str) -> list[str]:
     report = subprocess.run([*ask, "--report", "-", requirement], stdout=subprocess.PIPE, text=True, check=False)
     if report.returncode:
         sys.exit(report.returncode)
-    found = json.loads(report.stdout)["install"]
-    if not found:  # installed already
+    to_install = json.loads(report.stdout)["install"]
+    if not to_install:  # installed already
         return []
     from packaging.requirements import Requirement
 
-    needs = map(Requirement, found[0]["metadata"].get("requires_dist", []))
+    needs = map(Requirement, to_install[0]["metadata"].get("requires_dist", []))
     applying = [need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
     return [name for name in applying if name.startswith(("nvidia", "cuda"))]
 

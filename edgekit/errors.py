@@ -6,7 +6,7 @@
     ├── HubError                a model cannot be had from the hub, or not as it should be
     ├── ArtifactError           an artifact folder or its manifest is not what it must be
     ├── InputError              an image or a prompt cannot be used
-    ├── GateError               an artifact was compared with its reference and refused
+    ├── GateError               an artifact was compared with its original and refused
     └── MissingDependencyError  a library or a compiler is not installed
 
 A message says what is wrong and where; `allowed` says what would have been right and `remedy` what to do next.
@@ -68,7 +68,7 @@ class InputError(EdgekitError):
 
 
 class GateError(EdgekitError):
-    """An artifact was compared with its reference and refused."""
+    """An artifact was compared with its original, in full precision, and refused."""
 
 
 class MissingDependencyError(EdgekitError):

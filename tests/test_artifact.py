@@ -15,7 +15,6 @@ import pytest
 from conftest import LEVELS
 from material import contents, edit_json, read_json
 
-from edgekit.artifacts import files as files_
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
@@ -469,16 +468,17 @@ def test_killed_while_publishing_a_rerun_has_nothing_to_convert(
     links: bool,
 ) -> None:
     """Killed when so many files are in DIR: the artifact there is the old one and whole."""
-    folder, put = tmp_path / "a", files_.put
+    folder, replace_file = tmp_path / "a", os.replace
     before = artifact.export(medgemma_source, folder, levels=["BF16"], prove=False).manifest
     left = files
 
-    def killed(*arguments: Any, **options: Any) -> None:
+    def killed(source: Any, target: Any, **options: Any) -> None:
         nonlocal left
-        if left == 0:
-            raise KeyboardInterrupt
-        left -= 1
-        put(*arguments, **options)
+        if Path(target).is_relative_to(folder):
+            if left == 0:
+                raise KeyboardInterrupt
+            left -= 1
+        replace_file(source, target, **options)
 
     def no_links(*_: Any) -> None:
         raise OSError
@@ -486,7 +486,7 @@ def test_killed_while_publishing_a_rerun_has_nothing_to_convert(
     if not links:
         monkeypatch.setattr(os, "link", no_links)
     with monkeypatch.context() as patch:
-        patch.setattr(files_, "put", killed)
+        patch.setattr(os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             artifact.export(medgemma_source, folder, levels=["Q8_0", "Q4_0"], prove=False)
     assert manifests.read(folder) == before

@@ -16,7 +16,8 @@ from PIL import Image
 from edgekit.artifacts.levels import level
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
-from edgekit.export import calibrate, smooth, stage
+from edgekit.export import calibrate, material, smooth, stage
+from edgekit.export.material import Material, material_of
 from edgekit.families import family_of
 from edgekit.families.source import Source, open_source
 from edgekit.formats import calibration
@@ -90,9 +91,9 @@ def test_ranges_are_those_of_the_whole_model(
     role: str,
 ) -> None:
     """transformers' model with all its weights at once, and hooks of this test's own on it."""
-    monkeypatch.setattr(calibrate, "_IMAGES", (4, 8))
+    monkeypatch.setattr(material, "MOST_IMAGES", 8)
     source, part = planned(request.getfixturevalue(f"{model}_source"), role)
-    passes = calibrate.material_of(source, part, inputs).passes[:3]
+    passes = material_of(source, part.role, inputs).passes[:3]
     seen = calibrate.measure(source, part, passes)
     assert set(seen) == {p.name for p in part.tensors if p.codec.name == "int8"}
     whole = torch_reference.load(source)
@@ -148,7 +149,7 @@ def memory_of_calibration(folder: Path) -> int:
         peak = max(peak, anonymous_bytes())
 
     seen = calibrate.measure(source, part, [run])
-    found = calibrate.calibration_of(source, part, calibrate.Material("nothing", (run,)))
+    found = calibrate.calibration_of(source, part, Material("nothing", (run,)))
     watch()
     assert len(seen) == 24 * 6 - 3 + 2
     assert not found.smoothing  # all is zero
@@ -161,7 +162,7 @@ def test_what_is_not_finite_is_named(medsiglip_source: Path, tmp_path: Path, inp
     change(folder, name, lambda rows: np.full_like(rows, 3e38))
     source, part = planned(folder, "image_encoder")
     with pytest.raises(CheckpointError, match=r"layers\.2\.mlp\.fc2\.weight: what enters this matrix is not finite"):
-        calibrate.measure(source, part, calibrate.material_of(source, part, inputs).passes)
+        calibrate.measure(source, part, material_of(source, part.role, inputs).passes)
 
 
 # ---------------------------------------------------------------- smoothing
@@ -170,9 +171,9 @@ def test_what_is_not_finite_is_named(medsiglip_source: Path, tmp_path: Path, inp
 def test_a_large_channel_is_divided_and_the_others_are_not() -> None:
     inputs = np.array([1, 1, 64, 1, 0, 1, 1 / 16], np.float32)
     weights = np.array([1, 1, 1, 1 / 16, 1, 1, 1], np.float32)
-    assert smooth._exponents(inputs, weights).tolist() == [0, 0, 3, 2, 0, 0, -2]
-    assert not smooth._exponents(8 * inputs[:2], weights[:2]).any()
-    assert not smooth._exponents(np.zeros(2, np.float32), weights[:2]).any()
+    assert smooth.smoothing_exponents(inputs, weights).tolist() == [0, 0, 3, 2, 0, 0, -2]
+    assert not smooth.smoothing_exponents(8 * inputs[:2], weights[:2]).any()
+    assert not smooth.smoothing_exponents(np.zeros(2, np.float32), weights[:2]).any()
 
 
 def any_smoothing(part: PartPlan) -> PartPlan:
@@ -217,7 +218,7 @@ def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch:
         assert not np.array_equal(whole, weights)
         assert np.array_equal(np.concatenate(slices), whole)
         by_codec = streamed.Weights(part.checkpoint, source.family, {}, part.prepared)
-        monkeypatch.setattr(streamed, "_SLICE", 1000)
+        monkeypatch.setattr(streamed, "SLICE", 1000)
         assert np.array_equal(by_codec.read(layer + name), whole)
     untouched = f"{layer}mlp.fc2.weight"
     weights = part.checkpoint.read(part.checkpoint.tensors[untouched])
@@ -226,7 +227,7 @@ def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch:
 
 def test_ranges_follow_what_is_divided(outliers: Path, inputs: proof_inputs.Inputs) -> None:
     source, part = planned(outliers, "image_encoder")
-    material = calibrate.material_of(source, part, inputs)
+    material = material_of(source, part.role, inputs)
     seen, found = calibrate.measure(source, part, material.passes), calibrate.calibration_of(source, part, material)
     assert found.inputs == "64 phantoms shipped with edgekit"
     norm = "vision_model.encoder.layers.1.layer_norm2.weight"
@@ -268,10 +269,10 @@ def test_a_users_images_are_used(medsiglip_source: Path, tmp_path: Path) -> None
         Image.fromarray(photo(60 + i, 70, seed=i)).save(folder / f"{i:02}.png")
         if i == 3:
             few = proof_inputs.given_inputs(folder, None)
-    assert calibrate.material_of(source, part, few).name == proof_inputs.name_of(few.pictures)
+    assert material_of(source, part.role, few).name == proof_inputs.name_of(few.pictures)
     many = proof_inputs.given_inputs(folder, None)
     assert len(many.images) == 8
-    assert calibrate.material_of(source, part, many).name == proof_inputs.name_of(sorted(folder.iterdir())[8:])
+    assert material_of(source, part.role, many).name == proof_inputs.name_of(sorted(folder.iterdir())[8:])
     done = artifact.export(medsiglip_source, tmp_path / "artifact", levels=["int8"], inputs=many, prove=False)
     used = {part.role: part.calibrated_on for part in done.manifest.parts}
     assert used["image_encoder"] == proof_inputs.name_of(sorted(folder.iterdir())[8:])
@@ -325,7 +326,7 @@ def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
     medgemma_source: Path, tmp_path: Path, inputs: proof_inputs.Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, part = planned(medgemma_source, "decoder")
-    material = calibrate.material_of(source, part, inputs)
+    material = material_of(source, part.role, inputs)
     assert len(inputs.text) > 8000
     shipped = "the first 8000 characters of the text shipped with edgekit"
     assert material.name == f"{shipped} and 4 phantoms shipped with edgekit"
@@ -343,17 +344,17 @@ def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
         run(model)
     assert shapes == [(1, 1)] * 5
     few, many = given(tmp_path / "few", 3), given(tmp_path / "many", 13)
-    assert calibrate.material_of(source, part, few).name == f"{shipped} and {proof_inputs.name_of(few.pictures)}"
+    assert material_of(source, part.role, few).name == f"{shipped} and {proof_inputs.name_of(few.pictures)}"
     others = proof_inputs.name_of(many.pictures[8:12])
-    assert calibrate.material_of(source, part, many).name == f"{shipped} and {others}"
+    assert material_of(source, part.role, many).name == f"{shipped} and {others}"
 
 
 def test_large_images_are_fewer_and_go_one_by_one(medsiglip_source: Path, inputs: proof_inputs.Inputs) -> None:
-    _source, part = planned(medsiglip_source, "image_encoder")
+    source, part = planned(medsiglip_source, "image_encoder")
     for size, images, passes in ((896, 4, 4), (448, 16, 4), (112, 64, 1)):
         vision = part.config.vision_config.model_copy(update={"image_size": size})
-        sized = replace(part, config=part.config.model_copy(update={"vision_config": vision}))
-        material = calibrate.material_of(sized, inputs)
+        sized = replace(source, config=part.config.model_copy(update={"vision_config": vision}))
+        material = material_of(sized, part.role, inputs)
         assert material.name == f"{images} phantoms shipped with edgekit"
         assert len(material.passes) == passes
 
@@ -371,7 +372,7 @@ def test_an_interrupted_run_measures_once(
     assert again.calibration == first.calibration
     assert data.exists()
     monkeypatch.setattr(calibrate, "measure", measure)
-    monkeypatch.setattr(calibrate, "_IMAGES", (4, 5))
+    monkeypatch.setattr(calibrate, "IMAGES", (4, 5))
     other = calibrate.calibrated(part, inputs, path, data, Progress())
     assert other.calibration is not None
     assert other.calibration.inputs == "5 phantoms shipped with edgekit"

@@ -24,9 +24,9 @@ NAME = "edgekit.json"
 
 
 def test_what_is_written_reads_back(medgemma_artifact: Path, tmp_path: Path) -> None:
-    found = manifests.read(medgemma_artifact)
-    manifests.write(tmp_path, found)
-    assert manifests.read(tmp_path) == found
+    manifest = manifests.read(medgemma_artifact)
+    manifests.write(tmp_path, manifest)
+    assert manifests.read(tmp_path) == manifest
     assert (tmp_path / NAME).read_bytes() == (medgemma_artifact / NAME).read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == [NAME]
 
@@ -142,7 +142,7 @@ def test_a_file_that_is_no_manifest(tmp_path: Path, content: bytes, match: str) 
         ("parts.0.files.0.bytes", "many"),
         ("parts.0.files", []),
         ("parts.0.files", None),
-        ("parts.0.format", "pickle"),
+        ("parts.0.format", "../pickle"),
         ("parts.0.weights", 0),
         ("parts.0.tensor_types", [1]),
         ("parts.0.parity", {"metric": "kl", "wiring": {}, "loss": {}, "positions": 1, "inputs": "x"}),
@@ -168,6 +168,13 @@ def test_wrong_fields_are_refused_by_name(medgemma_artifact: Path, copied: Copy,
     named = "default" if key == "variants" else "part" if "variants" in key else key.split(".")[-1]
     assert named in str(caught.value)
     assert NAME in str(caught.value)
+
+
+def test_a_format_that_nothing_opens_is_named(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    edit_json(folder / NAME, {f"parts.{i}.format": "pickle" for i in range(len(manifests.read(folder).parts))})
+    with pytest.raises(ArtifactError, match="no backend opens decoder in pickle"):
+        open_model(folder)
 
 
 def leaves(value: Any, path: str = "") -> Iterator[str]:
@@ -239,7 +246,7 @@ def test_no_folder_and_no_artifact(tmp_path: Path) -> None:
 
 
 def test_unknown_variants_list_the_known(medgemma_artifact: Path) -> None:
-    found = manifests.read(medgemma_artifact)
+    manifest = manifests.read(medgemma_artifact)
     with pytest.raises(UsageError, match=r"no level 'Q5_K'(.|\n)*allowed: BF16, Q8_0, Q4_0"):
-        found.variant("Q5_K")
-    assert found.variant(None)[0] == found.default
+        manifest.variant("Q5_K")
+    assert manifest.variant(None)[0] == manifest.default

@@ -126,6 +126,10 @@ def test_any_batch_size(exported: Path, batch: int) -> None:
     assert np.allclose(unit, pooled / np.linalg.norm(pooled, axis=1, keepdims=True), atol=1e-6)
 
 
+def test_each_level_of_the_format_has_a_least_cosine() -> None:
+    assert set(LEVELS) == {name for name, row in LEVEL_ROWS.items() if row.format == "onnx"}
+
+
 @pytest.mark.parametrize(("level", "least"), LEVELS.items())
 def test_embeddings_agree_with_transformers(exported: Path, medsiglip_source: Path, level: str, least: float) -> None:
     images = [phantom.image for phantom in phantoms.generate(515, 6)]

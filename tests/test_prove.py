@@ -1,13 +1,8 @@
-"""Known wrong exports must fail their wiring proof at every level and leave nothing behind; right ones must pass.
-
-Each mistake is made where the format can express it: in tensors, in the header, in the runtime's segments, and else in
-the reference, which comes to the same comparison. All of them have shipped in somebody's converter.
-"""
+"""Right exports are proven at every level, known wrong ones are refused at every level and leave nothing behind."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import re
 from pathlib import Path
@@ -15,22 +10,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from material import anonymous_bytes, edit_json, hollow_checkpoint, in_a_new_process, photo
+from material import anonymous_bytes, edit_json, hollow_checkpoint, in_a_new_process, photo, safetensors_bytes
 from PIL import Image
+from proofs import Trial, Unproven, unproven
+from wrong_exports import WrongExport, of, seen_causally
 
-from edgekit import families
-from edgekit.artifacts.manifest import Gates, Parity
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.levels import LEVELS
+from edgekit.artifacts.manifest import Gates
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
-from edgekit.errors import GateError, InputError
+from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import job
 from edgekit.families import family_of
-from edgekit.families.gemma3 import chat as gemma_chat
-from edgekit.families.gemma3 import family as medgemma
-from edgekit.families.siglip import graph as siglip_graph
 from edgekit.formats import codecs
-from edgekit.formats.gguf import writer as gguf_export
-from edgekit.formats.onnx.graph import Graph
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
@@ -41,53 +34,77 @@ from edgekit.prove import References
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoded, expected_batch
-from edgekit.runtime import compose
 from edgekit.runtime.base import Embeddings, Tokens
-from edgekit.runtime.llama import decoder as llamacpp
+from edgekit.runtime.llama.decoder import LlamaDecoder
+from edgekit.runtime.onnx.decoder import OrtDecoder
+from edgekit.runtime.onnx.session import OrtEncoder
 
-# One of each kind here: exact, 8 bits, 4 bits in small blocks, a mixture of K-quants. The rest takes minutes.
-_QUICK = ("BF16", "Q8_0", "Q4_0", "Q2_K")
-_SLOW = ("F16", "Q6_K", "Q5_K_M", "Q4_K_M", "IQ4_XS", "Q3_K_M")
-GGUF_LEVELS = (*_QUICK, *(pytest.param(level, marks=pytest.mark.slow) for level in _SLOW))
-VISION_LEVELS = ("BF16", "F16", "Q8_0", "Q5_0", "Q4_M", "Q4_0", "IQ4_NL")
-ONNX_LEVELS = ("fp32", "fp16", "int8", "int8_dynamic", "q4", "q4_m", "q4_128")
+GGUF, ONNX = ([name for name, row in LEVELS.items() if row.format == file_format] for file_format in ("gguf", "onnx"))
+BOTH = [*GGUF, *ONNX]
 
 
-def refused(source: Path, folder: Path, level: str, match: str) -> None:
-    """Export, expect a refusal that says this, and find no trace of it."""
-    with pytest.raises(GateError, match=match):
-        artifact.export(source, folder / "artifact", levels=[level])
-    assert list(folder.iterdir()) == []
+QUICK = {*GGUF[::4], *ONNX[::3]}  # of all kinds; the others take minutes
 
 
 @pytest.fixture(scope="module")
-def proven(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Parity]:
-    """Parity of every part of the MedGemma-like model at every GGUF level; test_onnx_decoder.py has the others."""
-    folder = tmp_path_factory.mktemp("proven") / "artifact"
-    artifact.export(medgemma_source, folder, levels=[*_QUICK, *_SLOW])
-    for level in VISION_LEVELS:
-        done = artifact.export(medgemma_source, folder, levels=["Q8_0"], parts={"vision": level})
-    return {(part.role, part.level): part.parity for part in done.manifest.parts if part.parity}
+def medgemma(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+    """Both parts of the MedGemma-like model at every level, by a recipe that has them all."""
+    folder = tmp_path_factory.mktemp("medgemma")
+    variants = [f'[variant.{level}]\ndecoder = "{level}"\nvision = "{level}"\n' for level in BOTH]
+    recipe = folder / "all.toml"
+    recipe.write_text("\n".join(['extends = "reference-medgemma"', 'default = "Q8_0"', *variants]))
+    return unproven(medgemma_source, folder / "artifact", levels=BOTH, recipe_name=str(recipe))
 
 
-def test_right_exports_are_proven_at_every_level(proven: dict[tuple[str, str], Parity]) -> None:
-    decoder = {*_QUICK, *_SLOW}
-    assert set(proven) == {*(("decoder", level) for level in decoder), *(("vision", level) for level in VISION_LEVELS)}
-    for (role, _), parity in proven.items():
-        if role == "decoder":
-            assert parity.positions >= 256
-            assert 0 <= parity.wiring["mean"] < 2e-4
-        else:
-            assert parity.wiring["worst"] > 0.9999
+@pytest.fixture(scope="module")
+def medsiglip(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+    """Both parts of the MedSigLIP-like model at every level."""
+    return unproven(medsiglip_source, tmp_path_factory.mktemp("medsiglip") / "artifact", levels=ONNX)
 
 
-def test_loss_grows_as_bits_shrink(proven: dict[tuple[str, str], Parity]) -> None:
+def quantizes_activations(level: str) -> bool:
+    """Whether a runtime multiplies by rounded activations, which no float32 reference follows."""
+    return LEVELS[level].activations != "float"
+
+
+# ---------------------------------------------------------------- right exports
+
+
+@pytest.mark.parametrize("level", BOTH)
+def test_a_right_decoder_is_proven(medgemma: Unproven, level: str) -> None:
+    parity = medgemma.proven("decoder", level)
+    assert parity.positions >= 256
+    assert 0 <= parity.wiring["mean"] < 2e-4
+
+
+@pytest.mark.parametrize(
+    ("family", "role", "level"),
+    [
+        *(("medgemma", "vision", level) for level in BOTH),
+        *(("medsiglip", role, level) for role in ("image_encoder", "text_encoder") for level in ONNX),
+    ],
+)
+def test_a_right_encoder_is_proven(request: pytest.FixtureRequest, family: str, role: str, level: str) -> None:
+    parity = request.getfixturevalue(family).proven(role, level)
+    assert parity.wiring["worst"] > (0.99 if quantizes_activations(level) else 0.9999)
+
+
+def test_loss_grows_as_bits_shrink(medgemma: Unproven) -> None:
     order = ("BF16", "Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
-    losses = [proven["decoder", level].loss["mean"] for level in order]
+    losses = [medgemma.proven("decoder", level).loss["mean"] for level in order]
     assert losses == sorted(losses)
-    cosines = [proven["vision", level].loss["mean"] for level in ("F16", "Q8_0", "Q5_0", "Q4_M", "Q4_0")]
+    cosines = [medgemma.proven("vision", level).loss["mean"] for level in ("F16", "Q8_0", "Q5_0", "Q4_M", "Q4_0")]
     assert cosines == sorted(cosines, reverse=True)
-    assert proven["vision", "Q4_M"].loss["mean"] > 0.995
+    assert medgemma.proven("vision", "Q4_M").loss["mean"] > 0.995
+
+
+@pytest.mark.parametrize("level", ["fp32", "int8"])
+def test_an_export_proves_each_part_that_it_adds(medsiglip_source: Path, tmp_path: Path, level: str) -> None:
+    done = artifact.export(medsiglip_source, tmp_path / "artifact", levels=[level])
+    assert {part.role for part in done.added} == {"image_encoder", "text_encoder"}
+    for part in done.added:
+        assert part.parity is not None
+        assert part.parity.wiring["worst"] > (0.99 if quantizes_activations(level) else 0.9999)
 
 
 def test_a_base_model_is_proven_on_plain_texts(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
@@ -100,157 +117,80 @@ def test_a_base_model_is_proven_on_plain_texts(medgemma_source: Path, copied: An
     assert all(part.parity is not None and part.parity.positions > 0 for part in done.added)
 
 
-@pytest.mark.parametrize("level", GGUF_LEVELS)
-def test_causal_image_mask_is_refused(
-    medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(compose, "Embeddings", functools.partial(Embeddings, bidirectional=False))
-    refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
+# ---------------------------------------------------------------- wrong exports
 
 
-@pytest.mark.parametrize("level", GGUF_LEVELS)
-def test_norms_without_their_one_are_refused(
-    medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+def cases(*roles: str) -> list[Any]:
+    """Every wrong export of these roles at every level of its format."""
+    return [
+        pytest.param(role, wrong, level, marks=() if level in QUICK else pytest.mark.slow, id=f"{role}-{level}-{wrong}")
+        for role in roles
+        for wrong in of(role)
+        for level in (GGUF if wrong.format == "gguf" else ONNX)
+    ]
+
+
+@pytest.mark.parametrize(("role", "wrong", "level"), cases("decoder", "vision"))
+def test_known_wrong_exports_are_refused(medgemma: Unproven, role: str, wrong: WrongExport, level: str) -> None:
+    with pytest.raises(GateError, match=rf"^{role} {level}: .*({wrong.refused})"):
+        medgemma.prove(role, level, wrong.change)
+
+
+@pytest.mark.parametrize(("role", "wrong", "level"), cases("image_encoder", "text_encoder"))
+def test_known_wrong_encoders_are_refused(medsiglip: Unproven, role: str, wrong: WrongExport, level: str) -> None:
+    with pytest.raises(GateError, match=rf"^{role} {level}: .*({wrong.refused})"):
+        medsiglip.prove(role, level, wrong.change)
+
+
+def test_what_a_wrong_export_changed_is_right_again(medgemma: Unproven, medsiglip: Unproven) -> None:
+    """Else a test that comes later would refuse what an earlier one broke."""
+    for model in (medgemma, medsiglip):
+        for part in model.manifest.parts:
+            for wrong in of(part.role, file_format=part.format):
+                right = Trial(tuple(model.folder / file.path for file in part.files), model.references, None)
+                if wrong.kind in ("tensors", "header", "graph"):
+                    with wrong.change(right), pytest.raises(ArtifactError, match=r"SHA-256|bytes"):
+                        manifests.verify(model.folder, part.files)
+        manifests.verify(model.folder, model.manifest.files)
+
+
+def refused(source: Path, folder: Path, level: str, match: str, recipe: str | None = None) -> None:
+    """Export, expect a refusal that says this, and find no trace of it."""
+    with pytest.raises(GateError, match=match):
+        artifact.export(source, folder / "artifact", recipe_name=recipe, levels=[level])
+    assert not {path.name for path in folder.iterdir()} & {"artifact", ".artifact.partial"}
+
+
+@pytest.mark.parametrize(("decoder", "level"), [(LlamaDecoder, "Q4_0"), (OrtDecoder, "q4")])
+def test_a_refused_export_leaves_nothing(
+    medgemma_source: Path, tmp_path: Path, decoder: Any, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = medgemma._norm
+    right = decoder.prefill
     monkeypatch.setattr(
-        medgemma, "_norm", lambda *args, **options: dataclasses.replace(right(*args, **options), add_one=False)
+        decoder, "prefill", lambda self, segments, want=None: right(self, seen_causally(segments), want)
     )
-    refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
+    refused(medgemma_source, tmp_path, level, f"decoder {level}: wiring: mean KL")
 
 
-@pytest.mark.parametrize("level", GGUF_LEVELS)
-def test_global_layers_without_their_scale_are_refused(
-    medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
+def test_a_refused_encoder_leaves_nothing(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = gguf_export._HEADERS["gemma3"]
-
-    def wrong(writer: Any, plan: Any) -> None:
-        text = plan.config.text_config.model_copy(update={"rope_factor": 1.0})
-        right(writer, dataclasses.replace(plan, config=plan.config.model_copy(update={"text_config": text})))
-
-    monkeypatch.setitem(gguf_export._HEADERS, "gemma3", wrong)
-    refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
+    right = OrtEncoder.encode
+    monkeypatch.setattr(OrtEncoder, "encode", lambda self, batch: right(self, batch)[::-1])
+    refused(medsiglip_source, tmp_path, "fp32", "encoder fp32: wiring: cosine")
 
 
-@pytest.mark.parametrize("level", GGUF_LEVELS)
-def test_local_layers_with_the_global_scale_are_refused(
-    medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """llama.cpp hard-wires the local scale, so the two sides are exchanged: the reference scales its local layers."""
-
-    def wrong(family: Any, config: Any) -> Any:
-        model = torch_reference.build(family, config)
-        rotary = model.model.language_model.rotary_emb
-        rotary.sliding_attention_inv_freq /= 8
-        return model
-
-    monkeypatch.setattr(streamed, "build", wrong)
-    refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
+def test_another_chat_template_is_refused(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
+    source = copied(medgemma_source)
+    template = source / "chat_template.jinja"
+    template.write_text(template.read_text().replace("<start_of_turn>", "\n<start_of_turn>"))
+    refused(source, tmp_path, "Q8_0", "prompt differs")
 
 
-@pytest.mark.parametrize("level", GGUF_LEVELS)
-def test_unscaled_embeddings_are_refused(
-    medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """llama.cpp scales token ids itself, but takes embeddings as they are."""
-    checkpoint = open_checkpoint(medgemma_source)
-    table = checkpoint.read(checkpoint.tensors["language_model.model.embed_tokens.weight"])
-    right = llamacpp.LlamaDecoder._decode
-
-    def wrong(self: Any, items: Any, wanted: Any, *, causal: bool) -> Any:
-        return right(self, table[items] if items.ndim == 1 else items, wanted, causal=causal)
-
-    monkeypatch.setattr(llamacpp.LlamaDecoder, "_decode", wrong)
-    refused(medgemma_source, tmp_path, level, "decoder .* wiring: mean KL")
-
-
-@pytest.mark.parametrize("level", GGUF_LEVELS)
-def test_images_without_their_line_breaks_are_refused(
-    medgemma_source: Path, tmp_path: Path, level: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    right = gemma_chat.expand_images
-    monkeypatch.setattr(
-        gemma_chat, "expand_images", lambda text, n: right(text, n).replace("\n\n<start_of_image>", "<start_of_image>")
-    )
-    refused(medgemma_source, tmp_path, level, "prompt differs")
-
-
-@pytest.mark.parametrize(
-    ("family", "level"),
-    [("medgemma", level) for level in _QUICK] + [("medsiglip", level) for level in ONNX_LEVELS],
-)
-def test_a_wrong_resize_is_refused(
-    medgemma_source: Path,
-    medsiglip_source: Path,
-    tmp_path: Path,
-    family: str,
-    level: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    right = families.FAMILIES[family]
-    swapped = {"bilinear": "bicubic", "bicubic": "bilinear"}
-
-    def wrong(checkpoint: Any, config: Any) -> Any:
-        found = right.preprocessing(checkpoint, config)
-        return found.model_copy(update={"resample": swapped[found.resample]})
-
-    monkeypatch.setitem(families.FAMILIES, family, dataclasses.replace(right, preprocessing=wrong))  # type: ignore[arg-type]
-    refused(medgemma_source if family == "medgemma" else medsiglip_source, tmp_path, level, "pixels differ")
-
-
-@pytest.mark.parametrize("level", ONNX_LEVELS)
-def test_right_onnx_export_is_proven(medsiglip_source: Path, tmp_path: Path, level: str) -> None:
-    done = artifact.export(medsiglip_source, tmp_path / "artifact", levels=[level])
-    assert {part.role for part in done.added} == {"image_encoder", "text_encoder"}
-    for part in done.added:
-        assert part.parity is not None
-        assert part.parity.wiring["worst"] > (0.9999 if level in ("fp32", "fp16") else 0.99)
-
-
-@pytest.mark.parametrize(
-    ("mistake", "level"),
-    [("all positions", "fp32"), *((m, level) for m in ("one position", "their mean") for level in ONNX_LEVELS)],
-)
-def test_last_hidden_state_for_pooler_output_is_refused(
-    medsiglip_source: Path, tmp_path: Path, level: str, mistake: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    right = siglip_graph._pooled_outputs
-
-    def reduce(graph: Graph, hidden: str) -> str:
-        if mistake == "all positions":
-            return hidden
-        if mistake == "one position":
-            return str(graph.op("Gather", hidden, graph.constant(-1, np.int64), axis=1))
-        return str(graph.op("ReduceMean", hidden, graph.constant([1], np.int64), keepdims=0))
-
-    def wrong(graph: Graph, pooled: str, name: str, width: int) -> None:
-        hidden = next(node.input[0] for node in graph._nodes if node.output[0] == "last_hidden_state")
-        right(graph, reduce(graph, hidden), name, width)
-
-    monkeypatch.setattr(siglip_graph, "_pooled_outputs", wrong)
-    refused(medsiglip_source, tmp_path, level, "wiring|pooler_output")
-
-
-def test_nan_logits_are_refused(medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = llamacpp.LlamaDecoder._logits
-
-    def wrong(self: Any, index: int) -> Any:
-        return np.where(right(self, index) > 0, np.nan, 0)
-
-    monkeypatch.setattr(llamacpp.LlamaDecoder, "_logits", wrong)
-    refused(medgemma_source, tmp_path, "BF16", "wiring")
-
-
-def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = job.choose
-
-    def strict(*args: Any) -> Any:
-        chosen = right(*args)
-        return chosen.model_copy(update={"gates": chosen.gates.model_copy(update={"loss_kl_at": {"Q4_0": 1e-9}})})
-
-    monkeypatch.setattr(job, "choose", strict)
-    refused(medgemma_source, tmp_path, "Q4_0", "loss: mean KL")
+def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "strict.toml"
+    recipe.write_text('extends = "reference-medgemma"\n[gates.loss_kl_at]\nQ4_0 = 1e-9\n')
+    refused(medgemma_source, tmp_path, "Q4_0", "loss: mean KL", str(recipe))
 
 
 def test_tokens_and_embeddings_count_alike() -> None:
@@ -258,14 +198,25 @@ def test_tokens_and_embeddings_count_alike() -> None:
     assert len(Embeddings(np.zeros((16, 4), np.float32), "x")) == 16
 
 
-def test_one_prompts_mistake_does_not_vanish_among_the_others(
-    medgemma_source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class Given:
+    """References that answer with given logits, whatever the model."""
+
+    def __init__(self, right: References, logits: Any) -> None:
+        self.right, self.given = right, logits
+
+    def run(self, role: str, plan: Any, compute: Any) -> Any:
+        return np.zeros((len(self.given), 1), np.float32)
+
+    def logits(self, plan: Any, hidden: Any) -> Any:
+        return self.given
+
+
+def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: Path) -> None:
     part, references = planned(medgemma_source, "Q4_0", "decoder")
     proof = decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
-    counts = [len(one.want) for one in proof.prompts]
+    counts = [len(prompt.want) for prompt in proof.prompts]
     expected = np.zeros((sum(counts), 8), np.float32)
-    monkeypatch.setattr(type(proof), "_reference", lambda *_: expected)
+    proof = dataclasses.replace(proof, references=Given(references, expected))
     wrong = expected.copy()
     together = np.isin(proof.prompts[2].want, proof.prompts[2].undivided)  # two images in one call
     wrong[sum(counts[:2]) :][together] += np.linspace(0, 0.6, 8, dtype=np.float32)
@@ -301,18 +252,23 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
     part, references = planned(medgemma_source, "Q4_0", "decoder")
     model = whole_model(references, part)
     proof = decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates())
-    assert len({len(one.processed["input_ids"]) for one in proof.prompts}) > 1
+    assert len({len(prompt.processed["input_ids"]) for prompt in proof.prompts}) > 1
     expected = []
-    for one in proof.prompts:
-        pixels = one.processed["pixel_values"]
+    for prompt in proof.prompts:
+        pixels = prompt.processed["pixel_values"]
         with torch.inference_mode():
             out = model(
-                input_ids=torch.tensor([one.processed["input_ids"]]),
-                token_type_ids=torch.tensor([one.processed["token_type_ids"]]),
+                input_ids=torch.tensor([prompt.processed["input_ids"]]),
+                token_type_ids=torch.tensor([prompt.processed["token_type_ids"]]),
                 pixel_values=None if pixels is None else torch.from_numpy(pixels),
             )
-        expected.append(out.logits[0, list(one.want)].numpy())
-    assert np.abs(proof._reference(part) - np.concatenate(expected)).max() < 1e-4
+        expected.append(out.logits[0, list(prompt.want)].numpy())
+    proof.judge(np.concatenate(expected))  # the whole model's own logits pass
+    prompts, want = [prompt.processed for prompt in proof.prompts], [prompt.want for prompt in proof.prompts]
+    hidden = references.run(
+        "decoder", part, lambda model: hf_inputs.hidden_states(model, prompts, want, proof.embedded)
+    )
+    assert np.abs(references.logits(part, hidden) - np.concatenate(expected)).max() < 1e-4
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
@@ -320,26 +276,28 @@ def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: 
     part, references = planned(medsiglip_source, "int8", role)
     model = whole_model(references, part)
     batch = expected_batch(references, role, proof_inputs.shipped_inputs())
-    expected = np.concatenate(
-        [hf_inputs.encode(references.family, model, role, batch[i : i + 1]) for i in range(len(batch))]
-    )
+    expected = np.concatenate([hf_inputs.encode(model, role, batch[i : i + 1]) for i in range(len(batch))])
     assert np.abs(encoded(references, role, part, batch) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("codec", ["F32", "int8", "Q8_0", "Q4_K", "BF16"])
-def test_rows_blocks_and_the_whole_table_agree(
-    medgemma_source: Path, codec: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = open_checkpoint(medgemma_source)
-    name = "language_model.model.embed_tokens.weight"
-    weights = streamed.Weights(checkpoint, family_of(checkpoint.config), {name: codec})
-    expected = codecs.roundtrip(checkpoint.read(checkpoint.tensors[name]), codec)
-    monkeypatch.setattr(streamed, "_SLICE", 1000)
-    monkeypatch.setattr(streamed, "_BLOCK", 700)
-    assert np.array_equal(weights.read(name), expected)
-    assert np.array_equal(np.concatenate(list(weights.blocks(name))), expected)
-    ids = np.array([0, 1, 2, 77, 2110, 2111])
-    assert np.array_equal(weights.rows(name, ids), expected[ids])
+def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, codec: str) -> None:
+    """20,000 rows, 5 million weights: more than is read, or given, at a time."""
+    config = {"architectures": ["Gemma3ForCausalLM"]}
+    name = "model.embed_tokens.weight"
+    table = np.random.default_rng(3).normal(0, 1, (20_000, 256)).astype(np.float32)
+    header = {name: {"dtype": "F32", "shape": list(table.shape), "data_offsets": [0, table.nbytes]}}
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(header, table.tobytes()))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    canonical = f"language_model.{name}"
+    weights = streamed.Weights(open_checkpoint(tmp_path), family_of(config), {canonical: codec})
+    expected = codecs.roundtrip(table, codec)
+    assert np.array_equal(weights.read(canonical), expected)
+    blocks = list(weights.blocks(canonical))
+    assert len(blocks) > 2
+    assert np.array_equal(np.concatenate(blocks), expected)
+    ids = np.array([0, 1, 2, 77, 8191, 8192, 19_999])
+    assert np.array_equal(weights.rows(canonical, ids), expected[ids])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
@@ -399,7 +357,7 @@ def test_given_inputs_are_used_and_named(
     assert main(["prove", str(folder), *options]) == 0
     parity = [part["parity"] for part in json.loads(capsys.readouterr().out)["parts"] if part["parity"]]
     used = proof_inputs.given_inputs(pictures, text)
-    assert {one["inputs"] for one in parity} == {used.name}
+    assert {figures["inputs"] for figures in parity} == {used.name}
     length = len(passage()[1000:])
     pattern = (
         rf"3 given images \(sha256 [0-9a-f]{{12}}\) and a given text of {length} characters \(sha256 [0-9a-f]{{12}}\)"

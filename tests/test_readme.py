@@ -1,36 +1,108 @@
-"""The README names what exists, and nothing that does not."""
+"""The READMEs name what exists, and nothing that does not; what follows from the code is generated."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import tomllib
 from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pydantic import BaseModel
 
 from edgekit.artifacts.levels import LEVELS
+from edgekit.artifacts.manifest import Gates
+from edgekit.artifacts.recipes import Recipe, recipe
+from edgekit.bench import tasks
+from edgekit.bench.kinds import kinds
 from edgekit.cli import parser
 from edgekit.commands import verbs
+from edgekit.machine.devices import Device, device
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+FILES = ("README.md", "exports/README.md", "devices/README.md", "benchmarks/README.md")
+SCHEMAS: dict[str, tuple[type[BaseModel], ...]] = {
+    "exports": (Recipe, Gates),
+    "devices": (Device,),
+    "benchmarks": tuple(kinds().values()),
+}
+CHECKS = {"exports": recipe, "devices": device, "benchmarks": tasks.task}
+
+
+def text_of(file: str) -> str:
+    return (ROOT / file).read_text(encoding="utf-8")
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """The fenced blocks of a language; those without a name are what is typed and printed."""
+    return [body for name, body in re.findall(r"^```(\w*)\n(.*?)^```", text, re.M | re.S) if name == language]
+
+
+@pytest.fixture(scope="module")
+def generator() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("generated_text", ROOT / ".ci" / "generated_text.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_generated_parts_are_what_the_code_says(
+    generator: ModuleType, file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEKIT_HOME", raising=False)
+    assert set(generator.PARTS) == set(FILES)
+    assert generator.generated(file) == text_of(file), "make readme"
+
+
+def test_a_usage_without_its_optional_parts(generator: ModuleType) -> None:
+    usage = "usage: edgekit classify [-h] [--json] --label TEXT\n       [--level [NAME]] DIR IMAGE [IMAGE ...]\n"
+    assert generator.required(usage) == "edgekit classify --label TEXT DIR IMAGE"
 
 
 def test_every_command_is_documented_and_exists() -> None:
-    assert set(re.findall(r"^\| `edgekit (\w+)", README, re.MULTILINE)) == set(verbs())
+    assert set(re.findall(r"^\| `edgekit (\w+)", text_of("README.md"), re.MULTILINE)) == set(verbs())
 
 
-def test_example_commands_parse() -> None:
-    typed = re.sub(r"<!-- demo output -->.*<!-- /demo output -->", "", README, flags=re.DOTALL)
-    blocks = "".join(re.findall(r"^```\n(.*?)^```", typed, re.MULTILINE | re.DOTALL))
-    examples = re.findall(r"^edgekit (.+)$", blocks, re.MULTILINE)
-    assert len(examples) >= 5
+@pytest.mark.parametrize("file", FILES)
+def test_example_commands_parse(file: str) -> None:
+    typed = re.sub(r"<!-- demo output -->.*<!-- /demo output -->", "", text_of(file), flags=re.DOTALL)
+    examples = re.findall(r"^(?:\$ )?edgekit (.+)$", "".join(blocks(typed, "")), re.MULTILINE)
+    assert examples
     for example in examples:
-        parser().parse_args([part.strip('"') for part in re.findall(r'"[^"]*"|\S+', example)])
+        if not example.startswith("reference model"):  # the first line of an artifact's description
+            parser().parse_args([part.strip('"') for part in re.findall(r'"[^"]*"|\S+', example)])
 
 
 def test_every_level_is_named() -> None:
     for name in LEVELS:
-        assert re.search(rf"\b{re.escape(name)}\b", README), name
+        assert re.search(rf"^\| {re.escape(name)} \|", text_of("exports/README.md"), re.MULTILINE), name
 
 
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_every_key_of_a_file_is_explained(kind: str) -> None:
+    keys = {key for schema in SCHEMAS[kind] for key in schema.model_fields} - {"name"}  # the file's own name
+    section = text_of(f"{kind}/README.md").split("## The file, by example")[1].split("\n## ")[0]
+    explained = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    assert keys <= explained
+    assert explained - keys <= {"extends"} | set(kinds())
+
+
+@pytest.mark.parametrize("kind", SCHEMAS)
+def test_example_files_are_valid(kind: str, tmp_path: Path) -> None:
+    files = blocks(text_of(f"{kind}/README.md"), "toml")
+    assert files
+    for number, block in enumerate(files):
+        assert tomllib.loads(block)
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block, encoding="utf-8")
+        assert CHECKS[kind](str(path)).name == str(number)
+
+
+@pytest.mark.parametrize("file", [*FILES, "CHANGELOG.md"])
+def test_links_lead_somewhere(file: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text_of(file)):
+        assert ((ROOT / file).parent / target).exists(), target

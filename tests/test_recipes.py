@@ -87,24 +87,24 @@ def test_an_unknown_level_lists_the_known() -> None:
 
 @pytest.mark.parametrize("name", find.names("exports"))
 def test_shipped_recipes_fit_their_family(name: str) -> None:
-    found = recipe(name)
-    family = FAMILIES[found.family]
-    for parts in found.variant.values():
+    shipped = recipe(name)
+    family = FAMILIES[shipped.family]
+    for parts in shipped.variant.values():
         assert parts.keys() == family.roles.keys()
         assert all(LEVELS[row].format in family.roles[role].forms for role, row in parts.items())
-    assert set(found.gates.encoder_cosine_at) <= set(LEVELS)
-    if found.stand_in is None:
-        terms = "Health AI Developer Foundations" if found.source.startswith("google/med") else "Gemma Terms of Use"
-        assert terms in found.license
+    assert set(shipped.gates.encoder_cosine_at) <= set(LEVELS)
+    if shipped.stand_in is None:
+        terms = "Health AI Developer Foundations" if shipped.source.startswith("google/med") else "Gemma Terms of Use"
+        assert terms in shipped.license
     else:
-        assert "not Med" in found.stand_in
+        assert "not Med" in shipped.stand_in
 
 
 @pytest.mark.parametrize("name", find.names("devices"))
 def test_shipped_devices_give_a_model_less_than_they_have(name: str) -> None:
-    found = device(name)
-    assert found.name == name
-    assert found.model_memory_gb < found.memory_gb + found.gpu_memory_gb
+    profile = device(name)
+    assert profile.name == name
+    assert profile.model_memory_gb < profile.memory_gb + profile.gpu_memory_gb
 
 
 def test_a_reference_model_matches_one_recipe(medgemma_source: Path, medsiglip_source: Path) -> None:
@@ -278,14 +278,14 @@ def test_a_recipe_for_parts_that_the_family_lacks(
 
 
 def test_matching_is_exact() -> None:
-    found = recipe("medsiglip")
+    medsiglip = recipe("medsiglip")
     config: dict[str, Any] = {
         "vision_config": {"hidden_size": 1152, "image_size": 448},
         "text_config": {"hidden_size": 1152},
     }
-    assert matches(found, config)
-    assert not matches(found, {**config, "text_config": {"hidden_size": 1153}})
-    assert not matches(found, {**config, "text_config": None})
+    assert matches(medsiglip, config)
+    assert not matches(medsiglip, {**config, "text_config": {"hidden_size": 1153}})
+    assert not matches(medsiglip, {**config, "text_config": None})
 
 
 # ---------------------------------------------------------------- installed

@@ -123,15 +123,15 @@ class Gates(_Frozen):
     """
 
     decoder_kl: float = 0.01  # the mean of each prompt
-    # The top token may change only where the reference's two best logits are nearly tied.
+    # The top token may change only where full precision's two best logits are nearly tied.
     clear_margin: float = 0.1
-    # Runtimes multiply quantized matrices by activations of 8 bits, which no float32 reference follows: in right files
+    # Runtimes multiply quantized matrices by activations of 8 bits, which no float32 model follows: in right files
     # of the real Gemma 3 270M this moves logits by 0.08 (root mean square) and changed one top token in 288 beyond 0.5.
     # The known wrong exports change a tenth and more.
     clear_margin_quantized: float = 0.5
     changed_share_quantized: float = 0.01
     encoder_cosine: float = 0.9999
-    # Levels whose activations are quantized have no exact reference; the recipe states what it accepts.
+    # Levels whose activations are quantized have no exact original; the recipe states what it accepts.
     encoder_cosine_at: Mapping[str, float] = Field(default_factory=dict)
     # Loss is reported; it refuses only where a limit is named here: level -> largest mean KL or least mean cosine.
     loss_kl_at: Mapping[str, float] = Field(default_factory=dict)
@@ -189,10 +189,10 @@ class Manifest(_Frozen):
         Raises:
             UsageError: there is no such variant here.
         """
-        chosen = name or self.default
-        if chosen not in self.variants:
-            raise UsageError(f"this artifact has no level {chosen!r}", allowed=", ".join(self.variants))
-        return chosen, {role: self.part(part_id) for role, part_id in self.variants[chosen].items()}
+        name = name or self.default
+        if name not in self.variants:
+            raise UsageError(f"this artifact has no level {name!r}", allowed=", ".join(self.variants))
+        return name, {role: self.part(part_id) for role, part_id in self.variants[name].items()}
 
 
 def printable(text: Any) -> str:
@@ -260,9 +260,9 @@ def verify(folder: Path, entries: tuple[FileEntry, ...]) -> None:
             raise ArtifactError(
                 f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy="export the artifact again"
             )
-        if (found := sha256_file(path)) != entry.sha256:
+        if (digest := sha256_file(path)) != entry.sha256:
             raise ArtifactError(
-                f"{path}: its SHA-256 is {found[:16]}..., the manifest says {entry.sha256[:16]}...",
+                f"{path}: its SHA-256 is {digest[:16]}..., the manifest says {entry.sha256[:16]}...",
                 remedy="the file was changed after it was proven: export the artifact again",
             )
 

@@ -125,15 +125,15 @@ def choose(config: Mapping[str, Any], name: str | None) -> Recipe:
         UsageError: none matches, several match, or the named one does not.
     """
     if name is not None:
-        chosen = recipe(name)
+        named = recipe(name)
         wrong = [
             f"{k} = {lookup(config, k)!r}, not {v!r}"
-            for k, v in chosen.match.items()
+            for k, v in named.match.items()
             if lookup(config, k) != v and not (STAND_IN_KEY in config and k.endswith("num_hidden_layers"))
         ]
         if wrong:
-            raise UsageError(f"recipe {chosen.name} does not fit this checkpoint: {'; '.join(wrong)}")
-        return chosen
+            raise UsageError(f"recipe {named.name} does not fit this checkpoint: {'; '.join(wrong)}")
+        return named
     fitting = [candidate for candidate in map(recipe, find.names("exports")) if matches(candidate, config)]
     if len(fitting) == 1:
         return fitting[0]

@@ -6,12 +6,11 @@ with it. Nothing in a cell refers to the process that made it, so cells can run 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from edgekit.artifacts.files import sha256_json
 from edgekit.errors import EdgekitError
 
 
@@ -126,4 +125,4 @@ def complete(cell: Cell, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
 
 def identity(*parts: Any) -> str:
     """A key: the hash of what a result depends on."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_json(parts)

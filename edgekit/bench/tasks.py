@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Union
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter
 
 from edgekit.artifacts import find
+from edgekit.artifacts.validation import validated
 from edgekit.bench.kinds import Task, kinds
 from edgekit.errors import UsageError
 
@@ -31,9 +32,4 @@ def parse(data: Mapping[str, Any]) -> Task:
     schemas = tuple(dict.fromkeys(kinds().values()))
     schema: Any = Annotated[Union[schemas], Field(discriminator="kind")]  # noqa: UP007
     checked: TypeAdapter[Task] = TypeAdapter(schema)
-    try:
-        return checked.validate_python(data)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"] if part != data.get("kind")) or "kind"
-        raise UsageError(f"task {data.get('name')}: {where}: {first['msg']}") from error
+    return validated(checked, data, f"task {data.get('name')}", UsageError, whole="kind", tag=data.get("kind"))

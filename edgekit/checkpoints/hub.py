@@ -71,12 +71,12 @@ def cached(repository: str, revision: str | None = None, *, cache: Path | None =
     asked = _revision(revision)
     with _explained(repository):
         try:
-            found = hub.snapshot_download(
+            snapshot = hub.snapshot_download(
                 repository, revision=asked, cache_dir=cache, local_files_only=True, allow_patterns=[]
             )
         except hub.errors.LocalEntryNotFoundError as error:
             raise HubError(f"{repository}, {asked}: neither a folder nor in the local cache", remedy=remedy) from error
-    folder = Path(found)
+    folder = Path(snapshot)
     if missing := _missing(folder):
         raise HubError(f"{folder}: {missing} is missing: the download is not complete", remedy=remedy)
     return folder
@@ -119,18 +119,11 @@ def fetch(
                 f"{repository}: its terms were not accepted: {terms.name}, {terms.url}",
                 remedy="read them, and add --accept-terms if you accept",
             )
-        repository_folder = hub.file_download.repo_folder_name(repo_id=repository, repo_type="model")
-        storage = Path(cache or hub.constants.HF_HUB_CACHE) / str(repository_folder)
-        with locked(storage):
-            _check_space(storage, files)
-            for file in files:
-                _fetch_blob(hub, repository, info.sha, file, storage / "blobs" / file.digest, api.endpoint)
-        for file in files:
-            _link(hub, repository, info.sha, file, storage / "blobs" / file.digest, api.endpoint, cache)
-    reference = storage / "refs" / asked
+        storage = _download(hub, repository, str(info.sha), files, api.endpoint, cache)
+    branch = storage / "refs" / asked
     if asked != info.sha:  # so that the cache answers for the branch, too
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(reference, str(info.sha))
+        branch.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(branch, str(info.sha))
     return storage / "snapshots" / str(info.sha)
 
 
@@ -208,6 +201,21 @@ def _check_space(storage: Path, files: Sequence[_File]) -> None:
             f"{storage}: {need / 1e9:.1f} GB are to be downloaded, {free / 1e9:.1f} GB are free",
             remedy="make room, or set HF_HOME to a folder on another disk",
         )
+
+
+def _download(
+    hub: Any, repository: str, commit: str, files: Sequence[_File], endpoint: str, cache: Path | None
+) -> Path:
+    """Fetch what the cache lacks of a commit's files; returns the model's folder in the cache."""
+    name = str(hub.file_download.repo_folder_name(repo_id=repository, repo_type="model"))
+    storage = Path(cache or hub.constants.HF_HUB_CACHE) / name
+    with locked(storage):
+        _check_space(storage, files)
+        for file in files:
+            _fetch_blob(hub, repository, commit, file, storage / "blobs" / file.digest, endpoint)
+    for file in files:
+        _link(hub, repository, commit, file, storage / "blobs" / file.digest, endpoint, cache)
+    return storage
 
 
 def _fetch_blob(hub: Any, repository: str, commit: str, file: _File, blob: Path, endpoint: str) -> None:

@@ -16,11 +16,11 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Build or take from the cache, install, start it in a process of its own."""
-    from edgekit.runtime.llama import self_test as guard
+    from edgekit.runtime.llama import self_test
     from edgekit.runtime.llama.build import setup
 
     built = setup(force=options.force, amx=not options.no_amx)
-    verdict = guard.verdict(fresh=not built.reused)
+    verdict = self_test.verdict(fresh=not built.reused)
     verdict.require()
     if options.json:
         print_json(

@@ -55,7 +55,7 @@ def smoothing(plan: PartPlan, seen: Mapping[str, Channels]) -> dict[str, tuple[i
             groups.setdefault(planned.spec.follows[0], []).append(planned)
     found = {}
     for source, matrices in groups.items():
-        exponents = _exponents(seen[matrices[0].spec.name].largest, _largest(plan, matrices))
+        exponents = smoothing_exponents(seen[matrices[0].spec.name].largest, _largest(plan, matrices))
         if exponents.any():
             found[source] = tuple(int(exponent) for exponent in exponents)
     return found
@@ -67,8 +67,12 @@ def _largest(plan: PartPlan, matrices: Sequence[PlannedTensor]) -> Float:
     return np.asarray(np.max(columns, axis=0), np.float32)
 
 
-def _exponents(inputs: Float, weights: Float) -> NDArray[np.int64]:
-    """For each channel the exponent of two next to s, where the middle channel's s is 1: all alike change nothing."""
+def smoothing_exponents(inputs: Float, weights: Float) -> NDArray[np.int64]:
+    """For each channel the exponent of two next to s, where the middle channel's s is 1: all alike change nothing.
+
+    Args:
+        inputs, weights: the largest absolute activation, and weight, of each channel.
+    """
     used = (inputs > 0) & (weights > 0)
     if not used.any():
         return np.zeros(len(inputs), np.int64)

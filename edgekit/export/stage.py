@@ -22,7 +22,7 @@ from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
-from edgekit.export import calibrate, llama_programs, writers
+from edgekit.export import llama_programs, material, writers
 from edgekit.export.job import Job
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
@@ -168,11 +168,11 @@ def find_parts(
     there = {(part.role, part.level): part for part in (existing.parts if existing else ())}
     found = {plan.key: there[plan.key] for plan in plans if plan.key in there}
     for plan in plans:
-        if inputs and plan.key in found and (material := calibrate.named(source, plan, inputs)):
+        if inputs and plan.key in found and (named := material.name_of_given(source, plan, inputs)):
             before = found[plan.key].calibrated_on
-            if before != material:
+            if before != named:
                 raise UsageError(
-                    f"{plan.role} {plan.level.name} is here already, calibrated on {before}, not on {material}",
+                    f"{plan.role} {plan.level.name} is here already, calibrated on {before}, not on {named}",
                     remedy="export to another folder, or leave --images and --text out",
                 )
     return found
@@ -222,7 +222,7 @@ def _finished(source: Source, staging: Path, record: Path, plan: PartPlan, input
         manifests.verify(staging, part.files)
     except (FileNotFoundError, ArtifactError):
         return None
-    return part if part.calibrated_on == calibrate.material(source, plan, inputs) else None
+    return part if part.calibrated_on == material.name_of_material(source, plan, inputs) else None
 
 
 def manifest_of(

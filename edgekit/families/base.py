@@ -66,9 +66,9 @@ class Family:
         settings: what runtimes must know beside the parts.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
-        ollama: its chat format for Ollama, None where it has none.
         compositions: the models that its parts make: which roles, and what the manifest must say.
         full_precision: its model in transformers, and Hugging Face's processors of its inputs.
+        ollama: its chat format for Ollama, None where it has none.
         synthesis: how checkpoints of random weights are made.
     """
 
@@ -79,12 +79,16 @@ class Family:
     canonical: Callable[[str], str | None]
     preprocessing: Callable[[Checkpoint, Any], Preprocessing | None]
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
+    compositions: tuple[Composition, ...]
+    full_precision: FullPrecision
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
     ollama: OllamaDialect | None = None
-    compositions: tuple[Composition, ...] = field(kw_only=True)
-    full_precision: FullPrecision = field(kw_only=True)
     synthesis: Synthesis = field(kw_only=True)
+
+    def role_giving(self, output: Output) -> str | None:
+        """The part that gives this; None where the family has none."""
+        return next((name for name, role in self.roles.items() if role.output == output), None)
 
     def tensors(self, config: Any) -> list[TensorSpec]:
         """The tensors of all parts."""

@@ -119,12 +119,14 @@ class Contrastive:
         image, text: roles.
         settings: what the manifest must say.
         text_ids: texts to ids [n, text_length].
+        captions: texts on which the encoder of texts is calibrated beside a user's, or the shipped one's, sentences.
     """
 
     image: str
     text: str
     settings: type[ContrastiveSettings]
     text_ids: Callable[[Tokenizer, ContrastiveSettings, Sequence[str]], Ids]
+    captions: Callable[[], Sequence[str]]
 
     @property
     def roles(self) -> frozenset[str]:

@@ -201,12 +201,12 @@ def compose_full_precision(model: Any, source: Source, title: str) -> Model:
     return composed
 
 
-def open_full_precision(source: Path) -> Model:
+def open_full_precision(folder: Path) -> Model:
     """The full-precision model of a checkpoint folder.
 
     Raises:
         CheckpointError: the folder is no checkpoint of a known family.
     """
-    original = open_source(source)
-    original.check_tensors()
-    return compose_full_precision(load(original), original, f"{source.name}, float32 reference")
+    source = open_source(folder)
+    source.check_tensors()
+    return compose_full_precision(load(source), source, f"{folder.name}, float32 reference")

@@ -26,7 +26,7 @@ from edgekit.full_precision.model import build, torch
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Float
 
-_SLICE = 2 * 1024 * 1024  # weights that one thread takes at a time
+SLICE = 2 * 1024 * 1024  # weights that one thread takes at a time
 _BLOCK = 8192  # rows of an output head at a time: 84 MB at a width of 2560
 
 
@@ -83,7 +83,7 @@ class Weights:
     def _read(self, tensor: Tensor, name: str, first: int, last: int) -> Float:
         """Rows `first` to `last`, on all cores: K-quants take longer than the layer that they are for."""
         codec = self.codecs.get(name)
-        step = max(1, _SLICE * tensor.shape[0] // tensor.size)
+        step = max(1, SLICE * tensor.shape[0] // tensor.size)
         read = np.empty((last - first, *tensor.shape[1:]), np.float32)
 
         def fill(start: int) -> None:

@@ -142,15 +142,21 @@ class DecoderProof:
     def _reference(self, plan: PartPlan | None) -> Float:
         processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
         hidden = self.references.run(
-            "decoder", plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
+            self.plan.role, plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
         )
-        return self.references.logits(plan, hidden)
+        return self.references.logits(self.plan.role, plan, hidden)
 
 
 def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> DecoderProof:
+    """The prompts of a decoder's proof, and full precision's embeddings of their images.
+
+    Raises:
+        InputError: the text is shorter than the attention window and some more.
+        GateError: a prompt is too long for any proof.
+    """
     embedded = None
-    if "vision" in references.source.family.roles:
-        embedded = encoded(references, "vision", None, expected_batch(references, "vision", inputs))
+    if sees := references.source.family.role_giving("image_tokens"):
+        embedded = encoded(references, sees, None, expected_batch(references, sees, inputs))
     return DecoderProof(plan, references, inputs, gates, tuple(_prompts(references.source, inputs)), embedded)
 
 
@@ -173,7 +179,7 @@ def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
 
 def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
     question, answer, next_question = inputs.text[:600], inputs.text[600:800], inputs.text[800:1400]
-    sees = "vision" in source.family.roles
+    sees = source.family.role_giving("image_tokens") is not None
     first, second, third = [(Image(image),) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
     alone = (Message("user", long),)
     if source.checkpoint.chat_template() is None:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from edgekit import metrics
 from edgekit.artifacts.manifest import Gates, Parity
 from edgekit.errors import GateError
-from edgekit.families.siglip.text import encode_siglip
 from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
@@ -70,38 +69,38 @@ class EncoderProof:
         return Parity(metric="cosine", wiring=wiring, loss=loss, positions=len(actual), inputs=self.inputs.name)
 
     def _our_batch(self, opening: Opening) -> NDArray[Any]:
-        where, inputs = f"{self.plan.role} {self.plan.level.name}: preprocessing", self.inputs
-        if self.plan.role == "text_encoder":
-            settings = opening.manifest.settings
-            length, pad = settings["text_length"], settings["pad_token_id"]
-            ids = encode_siglip(opening.tokenizer, inputs.captions, length, pad)
-            wrong = np.flatnonzero((ids != self.expected_batch).any(axis=1))
+        """The artifact's own pixels or ids, after comparing them with Hugging Face's."""
+        where, captions = f"{self.plan.role} {self.plan.level.name}: preprocessing", self.inputs.captions
+        batch = opening.items(self.plan.role, self.inputs.images[: len(self.expected_batch)], captions)
+        if opening.family.roles[self.plan.role].input == "ids":
+            wrong = np.flatnonzero((batch != self.expected_batch).any(axis=1))
             if len(wrong):
-                raise GateError(f"{where}: ids of {inputs.captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
-            return ids
-        preprocessing = opening.preprocessing()
-        pixels = images_.to_pixels(inputs.images[: len(self.expected_batch)], preprocessing)
-        difference = float(np.abs(images_.normalize(pixels, preprocessing) - self.expected_batch).max())
+                raise GateError(f"{where}: ids of {captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
+            return batch
+        difference = float(np.abs(images_.normalize(batch, opening.preprocessing()) - self.expected_batch).max())
         if not difference <= _PIXEL_TOLERANCE:
             raise GateError(
                 f"{where}: pixels differ from Hugging Face's processor by up to {difference:.3f}",
                 allowed=f"at most {_PIXEL_TOLERANCE}",
                 remedy="size, resize filter or normalization is wrong; nothing was published",
             )
-        return pixels
+        return batch
 
 
 def encoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> EncoderProof:
+    """An encoder's proof, its inputs made ready by Hugging Face's processors."""
     return EncoderProof(plan, references, inputs, gates, expected_batch(references, plan.role, inputs))
 
 
 def expected_batch(references: References, role: str, inputs: Inputs) -> NDArray[Any]:
+    """What Hugging Face's processors make of the images or captions: pixels [n, 3, size, size] or ids [n, length]."""
     # An image of 896 pixels takes a minute on either side.
     count = IMAGES_IN_PROMPTS if references.source.family.roles[role].output == "image_tokens" else len(inputs.images)
     return hf_inputs.encoder_inputs(references.source, role, inputs.images[:count], inputs.captions)
 
 
 def encoded(references: References, role: str, plan: PartPlan | None, batch: NDArray[Any]) -> Float:
+    """transformers' output for a batch, with a level's weights or, for None, the original ones."""
     return references.run(role, plan, lambda model: hf_inputs.encode(references.source.family, model, role, batch))
 
 

@@ -40,9 +40,9 @@ class References:
             self._kept[identity] = compute(streamed.model(self.source.config, weights, self.progress.advance))
         return self._kept[identity]
 
-    def logits(self, plan: PartPlan | None, hidden: Float) -> Float:
+    def logits(self, role: str, plan: PartPlan | None, hidden: Float) -> Float:
         """Logits [n, vocabulary] of a decoder's final hidden states [n, hidden], in a temporary file."""
-        specs = self.source.family.roles["decoder"].tensors(self.source.config)
+        specs = self.source.family.roles[role].tensors(self.source.config)
         table = next(spec for spec in specs if spec.kind == "token_embedding")
         rows = in_a_file(len(hidden), table.shape[0])
         for columns, values in streamed.logits(self._weights(plan), table.name, hidden):

@@ -190,8 +190,8 @@ class Opening:
         else:
             preprocessing = self.preprocessing()
             spec = EncoderSpec(given, output, (preprocessing.size, preprocessing.size, 3))
+        graph_output = getattr(self.family.roles[role].forms.get(self.parts[role].format), "output", None) or ""
         tokens = self._image_tokens if output == "image_tokens" else 0
-        graph_output = getattr(self.family.roles[role].forms[self.parts[role].format], "output", "")
         return EncoderFile(self.path(role), spec, graph_output, preprocessing, self._files(role), tokens)
 
     @property

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgekit import metrics
+from edgekit.artifacts.files import write_atomically
 from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers, question
@@ -152,9 +153,7 @@ class DecoderFidelityTask(Task):
                     stream.write(np.ascontiguousarray(row, np.float32).tobytes())
                     positions += 1
         written = {"answers": answers, "documents": hashes, "shape": [positions, model.decoder.vocabulary]}
-        partial = index.with_suffix(".partial")  # the file whose presence says that the rest is complete comes last
-        partial.write_text(json.dumps(written), encoding="utf-8")
-        partial.replace(index)
+        write_atomically(index, json.dumps(written))  # last: its presence says that the rest is complete
 
     def _compare(self, model: ChatModel, items: Sequence[Item], stored: Path) -> LogitDistance:
         index = stored.with_suffix(".json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from edgekit.artifacts.files import write_atomically
 from edgekit.bench.records import plain
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.report.page import page
@@ -25,6 +26,6 @@ def as_json(results: Results) -> str:
 def write(results: Results, folder: Path) -> None:
     """Write results.json, report.md and report.html into a folder, which is made."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "results.json").write_text(as_json(results), encoding="utf-8")
-    (folder / "report.md").write_text(markdown(results) + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(page(results), encoding="utf-8")
+    write_atomically(folder / "results.json", as_json(results))
+    write_atomically(folder / "report.md", markdown(results) + "\n")
+    write_atomically(folder / "report.html", page(results))

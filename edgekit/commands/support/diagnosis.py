@@ -19,7 +19,7 @@ from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
 from edgekit.machine.worker import Work, probe
 from edgekit.runtime import tuning_results
-from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.llama import self_test
 from edgekit.runtime.llama.build import start_llama
 
 _EXPORT = 'pip install "edgekit[export]"'
@@ -94,7 +94,7 @@ class Report:
     disk_free_bytes: int
     gpus: tuple[Gpu, ...]
     libraries: tuple[Library, ...]
-    llama_weights: guard.Verdict | None
+    llama_weights: self_test.Verdict | None
     abilities: tuple[Ability, ...]
     choices: tuple[tuning_results.TuningResult, ...] = ()
 
@@ -104,7 +104,7 @@ class Report:
         plain["cpu"]["features"] = list(self.cpu.features)
         for row, ability in zip(plain["abilities"], self.abilities, strict=True):
             row["possible"] = ability.possible
-        plain["choices"] = [one.to_dict() for one in self.choices]
+        plain["choices"] = [measured.to_dict() for measured in self.choices]
         return plain
 
     def __str__(self) -> str:
@@ -123,9 +123,9 @@ class Report:
             lines.append(f"  llama.cpp with weights laid out for this CPU: {self.llama_weights}")
             lines += [f"  {warning}" for warning in [self.llama_weights.warning] if warning]
         lines += ["", "measured here"] if self.choices else []
-        for one in self.choices:
-            lines += [f"  {one.title}: {one}{f' ({one.doubt})' if one.doubt else ''}"]
-            lines += [f"    {run}" for run in one.runs]
+        for measured in self.choices:
+            lines += [f"  {measured.title}: {measured}{f' ({measured.doubt})' if measured.doubt else ''}"]
+            lines += [f"    {run}" for run in measured.runs]
         lines += ["", "what can be done here"] + [f"  {_ability_line(ability)}" for ability in self.abilities]
         return "\n".join(lines)
 
@@ -134,7 +134,7 @@ def diagnose() -> Report:
     """Look at this machine and this Python environment: some seconds; a first trial of llama.cpp is remembered."""
     libraries = tuple(_look_at(name) for name in LIBRARIES)
     works = {library.name for library in libraries if library.works}
-    weights = guard.verdict() if "llama_cpp_python" in works else None
+    weights = self_test.verdict() if "llama_cpp_python" in works else None
     if weights and weights.outcome == "unusable":
         works.discard("llama_cpp_python")
     missing = {name: [need for need in needs if need not in works] for name, needs in ABILITIES.items()}

@@ -24,7 +24,7 @@ class _Generation(Config):
 
 
 def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
-    """Token ids, context and image length: what `edgekit.families.gemma3.chat` needs to build segments."""
+    """Token ids, context and image length: what `edgekit.inputs.prompt` needs to build segments."""
     generation = validate(_Generation, checkpoint.json("generation_config.json"), "generation_config.json")
     chat = checkpoint.chat_template() is not None
     eos = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id

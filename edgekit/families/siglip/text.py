@@ -9,6 +9,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from edgekit.families.composition import ContrastiveSettings, Ids
+from edgekit.inputs.labels import ALL_LABELS, class_prompts
 from edgekit.inputs.text import check_text
 
 # SigLIP's canonical form has no ASCII punctuation. What SentencePiece drops or takes for a space goes first, too: it
@@ -33,6 +34,11 @@ def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_i
             ids = [*ids[: length - 1], ids[-1]]
         row[: len(ids)] = ids
     return rows
+
+
+def captions() -> tuple[str, ...]:
+    """What people ask of images: the prompts of all labels."""
+    return tuple(prompt for label in ALL_LABELS for prompt in class_prompts(label))
 
 
 def text_ids(tokenizer: Tokenizer, settings: ContrastiveSettings, texts: Sequence[str]) -> Ids:

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from edgekit.artifacts.files import replacing
+
 CHECKPOINT_SECONDS = 60.0
 
 
@@ -67,9 +69,8 @@ def _optimizer(stage: Stage) -> torch.optim.AdamW:
 
 def _save(path: Path, stage: Stage, optimizer: torch.optim.Optimizer, step: int, seconds: float) -> None:
     state = {name: module.state_dict() for name, module in stage.modules.items()}
-    partial = path.with_suffix(".partial")
-    torch.save({"modules": state, "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}, partial)
-    partial.replace(path)
+    with replacing(path) as temporary:
+        torch.save({"modules": state, "optimizer": optimizer.state_dict(), "step": step, "seconds": seconds}, temporary)
 
 
 def restore(work: Path, name: str, modules: Mapping[str, torch.nn.Module]) -> dict[str, Any] | None:

@@ -34,8 +34,8 @@ from edgekit.runtime.llama.compiler import find_compiler
 
 VERSION = "0.3.36"
 
-_CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
 AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
+_CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
 
 # What a user may set to change the build (another compiler, CUDA, Vulkan): all of it belongs in the key.
 _BUILD_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")

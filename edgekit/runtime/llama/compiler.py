@@ -91,17 +91,17 @@ def install_command() -> str:
     """How to get a compiler here: the command of the package manager that this system has."""
     if sys.platform == "darwin":
         return _INSTALL["brew"]
-    found = [command for manager, command in _INSTALL.items() if shutil.which(manager)]
-    return found[0] if found else "install gcc and g++, version 10 or newer, with your system's package manager"
+    commands = [command for manager, command in _INSTALL.items() if shutil.which(manager)]
+    return commands[0] if commands else "install gcc and g++, version 10 or newer, with your system's package manager"
 
 
 def _command(variable: str) -> list[str]:
     """$CC or $CXX, else the first candidate on the path."""
-    if chosen := os.environ.get(variable):
-        command = shlex.split(chosen)
+    if named := os.environ.get(variable):
+        command = shlex.split(named)
         if shutil.which(command[0]):
             return command
-        raise MissingDependencyError(f"${variable} is {chosen!r}, which is not on the path", remedy=install_command())
+        raise MissingDependencyError(f"${variable} is {named!r}, which is not on the path", remedy=install_command())
     for name in _CANDIDATES[variable]:
         if shutil.which(name):
             return [name]

@@ -18,10 +18,10 @@ import pytest
 
 from edgekit.errors import MissingDependencyError, UsageError
 from edgekit.formats.gguf.header import TYPES, read_header
+from edgekit.formats.gguf.library import keep_log, library
 from edgekit.machine import worker
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import open_model
-from edgekit.runtime.llama import decoder as llamacpp
 from edgekit.runtime.llama import self_test as guard
 from edgekit.runtime.llama import self_test_worker as trial
 from edgekit.runtime.llama.decoder import LlamaDecoder
@@ -118,7 +118,7 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.fixture
 def buffers() -> Iterator[list[str]]:
     """The weight buffers that the library says it makes, in one list for all models loaded meanwhile."""
-    lib = llamacpp.library()
+    lib = library()
     lines: list[str] = []
 
     def keep(level: int, text: bytes, user_data: Any) -> None:
@@ -129,7 +129,7 @@ def buffers() -> Iterator[list[str]]:
     callback = lib.llama_log_callback(keep)
     lib.llama_log_set(callback, ctypes.c_void_p(0))
     yield lines
-    lib.llama_log_set(llamacpp._LOG.callback(lib.llama_log_callback), ctypes.c_void_p(0))
+    keep_log(lib)
 
 
 def laid_out(lines: list[str]) -> bool:

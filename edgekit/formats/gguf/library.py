@@ -25,7 +25,7 @@ def library() -> Any:
         from llama_cpp import mtmd_cpp
     except (ImportError, OSError, RuntimeError) as error:  # the package raises RuntimeError for a missing library
         raise MissingDependencyError(f"llama.cpp cannot be loaded: {error}", remedy="edgekit setup") from error
-    llama_cpp.llama_log_set(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
+    keep_log(llama_cpp)
     for setter in ("mtmd_log_set", "mtmd_helper_log_set"):
         if hasattr(mtmd_cpp, setter):
             getattr(mtmd_cpp, setter)(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
@@ -53,6 +53,11 @@ class _Log:
 
 
 _LOG = _Log()
+
+
+def keep_log(llama_cpp: Any) -> None:
+    """Have the bindings log to where `log_tail` reads, and not to the terminal."""
+    llama_cpp.llama_log_set(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
 
 
 def log_tail() -> str:

@@ -11,9 +11,8 @@ from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import Gates, printable
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.errors import CheckpointError, UsageError
-from edgekit.families import Family, Role
+from edgekit.families import Family
 from edgekit.families.source import Source, open_source
-from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.memory import trim_malloc
@@ -94,7 +93,7 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
     for role, level_name in parts.items():
         if role not in family.roles:
             raise UsageError(f"unknown part {role!r}", allowed=", ".join(family.roles))
-        able = formats_of(family.roles[role])
+        able = family.roles[role].formats
         if level_of(level_name).format not in able:
             raise UsageError(f"{role} cannot be exported as {level_name}", allowed=f"levels of {', '.join(able)}")
     kinds = {role: (level_of(name).format, kind_of(family.roles[role].input)) for role, name in parts.items()}
@@ -105,11 +104,6 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
             f"{leaning.role} {parts[leaning.role]} {beside}: {leaning.message}",
             allowed=f"{leaning.role} at {', '.join(fitting)}",
         )
-
-
-def formats_of(role: Role) -> list[str]:
-    """The formats that can hold a part: those that its family states something for, and those that need nothing."""
-    return [name for name, form in FORMATS.items() if name in role.forms or not form.needs_form]
 
 
 def _check_tokenizer(source: Source) -> None:

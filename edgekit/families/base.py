@@ -16,6 +16,7 @@ from edgekit.errors import CheckpointError
 from edgekit.families.composition import Composition
 from edgekit.families.full_precision import FullPrecision
 from edgekit.families.synthesis import Synthesis
+from edgekit.formats import FORMATS
 
 Count = Annotated[int, Field(gt=0, lt=1 << 31)]
 TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
@@ -43,6 +44,11 @@ class Role:
     output: Output
     forms: Mapping[str, Any]
     input: Literal["pixels", "ids"] | None = None
+
+    @property
+    def formats(self) -> list[str]:
+        """Those that can hold it: it has a form for them, or they need none."""
+        return [name for name, row in FORMATS.items() if name in self.forms or not row.needs_form]
 
 
 @dataclass(frozen=True)

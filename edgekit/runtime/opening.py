@@ -133,6 +133,8 @@ class Opening:
     def _check(self) -> None:
         for role, part in self.parts.items():
             backends.first_backend(role, part.format, self.kind(role))
+            if part.format not in (formats := self.family.roles[role].formats):
+                raise ArtifactError(f"{self._manifest_path}: {role} in {part.format}", allowed=" or ".join(formats))
             if (part.output == "logits") != (self.kind(role) == "decoder"):
                 raise ArtifactError(f"{self._manifest_path}: {role}: {part.output} from {_a(self.kind(role))}")
             if self.family.roles[role].input == "pixels":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import shutil
@@ -19,6 +20,7 @@ import pytest
 from conftest import LEVELS, Copy
 from material import contents
 
+from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
@@ -192,10 +194,24 @@ def test_a_source_that_changes_while_it_is_read_is_refused(
     assert not (tmp_path / "work").exists()
 
 
-def test_the_source_hash_of_one_pass_is_that_of_the_files(medgemma_source: Path, medgemma_artifact: Path) -> None:
-    import hashlib
+def test_what_is_hashed_while_it_is_written_is_not_read_again_for_it(
+    medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
 
-    from edgekit.artifacts import manifest
+    def sha256_file(path: Path) -> str:
+        hashed.append(path)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(manifests, "sha256_file", sha256_file)
+    done = artifact.export(medgemma_source, tmp_path / "artifact", levels=["Q4_0"])
+    assert all(part.parity for part in done.added)
+    assert {path.suffix for path in hashed}.isdisjoint({".gguf", ".onnx_data"})
+    manifests.verify(done.folder, done.manifest.files)  # and the hashes are right
+    assert {path.suffix for path in hashed} >= {".gguf"}
+
+
+def test_the_source_hash_of_one_pass_is_that_of_the_files(medgemma_source: Path, medgemma_artifact: Path) -> None:
 
     files = manifest.read(medgemma_artifact).source.files
     for name, digest in files.items():

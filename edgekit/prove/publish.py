@@ -7,7 +7,7 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.folders import staging_of
 from edgekit.artifacts.levels import level as level_of
-from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import stage
 from edgekit.export.job import Job, resolve
@@ -91,7 +91,7 @@ def export(
             manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
             manifests.write(staging, manifest)
             if compared:
-                manifest = _prove(staging, manifest, job.source, plans, compared, progress)
+                manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=manifest.files)
             _publish(staging, folder, existing, manifest)
     finally:
         progress.finish()
@@ -180,11 +180,13 @@ def _prove(
     inputs: Inputs,
     progress: Progress,
     variants: Sequence[str] = (),
+    hashed: Collection[FileEntry] = (),
 ) -> Manifest:
     """Prove every part that has no parity yet, each opened as part of a variant that contains it.
 
     Args:
         variants: those that are opened whatever they take; without any, all that memory has room for.
+        hashed: files whose hash was just computed, while they were written or when the artifact was looked at.
     """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
     references = References(source, progress)
@@ -195,7 +197,7 @@ def _prove(
             continue
         found = prove_parts(
             [_as_written(plans[part.role, part.level], folder, part) for part in here],
-            prepare(folder, name, context=CONTEXT, runtime=DEFAULT),
+            prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed),
             references,
             inputs,
             manifest.gates,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.manifest import FOREIGN, Manifest, Part, Preprocessing
+from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, Preprocessing
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import FAMILIES, Family
@@ -75,8 +75,13 @@ def prepare(
     device: str | None = None,
     context: int | None = None,
     runtime: str | None = None,
+    hashed: Collection[FileEntry] = (),
 ) -> Opening:
-    """Everything before a library loads a part: see `open_model`."""
+    """Everything before a library loads a part: see `open_model`.
+
+    Args:
+        hashed: see `edgekit.artifacts.manifest.verify`.
+    """
     named = tuning_results.named(runtime)
     manifest = manifests.read(folder)
     profile = load_device(device) if device else None
@@ -84,7 +89,7 @@ def prepare(
     if runtime in backends.runtimes():
         backends.check_runtime(runtime, [part.format for part in parts.values()], name)
     files = tuple(file for part in parts.values() for file in part.files)
-    manifests.verify(folder, (*files, manifest.tokenizer))
+    manifests.verify(folder, (*files, manifest.tokenizer), hashed)
     if profile:
         _check_memory(manifest, name, parts, profile)
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores

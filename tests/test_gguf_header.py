@@ -259,8 +259,8 @@ def embeddings(projector: Path, language: Path) -> Any:
 UNGUARDED = """
 import sys, numpy, test_gguf_header
 from pathlib import Path
-from edgekit.runtime import llamacpp
-llamacpp.check_projector = lambda header: None
+from edgekit.runtime.llama import decoder
+decoder.check_projector = lambda header: None
 sys.exit(0 if numpy.isfinite(test_gguf_header.embeddings(*map(Path, sys.argv[1:]))).all() else 3)
 """
 

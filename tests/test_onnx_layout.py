@@ -9,10 +9,10 @@ import onnx
 import onnxruntime
 import pytest
 from material import read_json
+from proofs import Unproven
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
-from edgekit.prove import publish as artifact
 
 # What Transformers.js appends to a file's stem for each of its `dtype`s that a level of ours is named after.
 TRANSFORMERS_JS = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "q4": "_q4"}
@@ -25,9 +25,8 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def exported(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("layout") / "artifact"
-    return artifact.export(medsiglip_source, folder, prove=False).folder
+def exported(medsiglip_levels: Unproven) -> Path:
+    return medsiglip_levels.folder
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before any library reads them: waiting threads must not spin on a busy machine, and nothing may reach for a network.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
@@ -17,6 +18,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from edgekit import reference_models as reference
+from edgekit.artifacts.levels import LEVELS as EVERY_LEVEL
+
+if TYPE_CHECKING:
+    from proofs import Unproven
 
 # Time says nothing on a shared machine, and examples must be the same in every run.
 settings.register_profile(
@@ -66,6 +71,26 @@ def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPath
 
     folder = tmp_path_factory.mktemp("artifacts") / "medsiglip"
     return artifact.export(medsiglip_source, folder, levels=["fp32"], prove=False).folder
+
+
+@pytest.fixture(scope="session")
+def medgemma_levels(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+    """Both parts of the MedGemma-like model at every level there is. Who changes it in place must undo that."""
+    from proofs import unproven
+
+    folder = tmp_path_factory.mktemp("medgemma-levels")
+    variants = [f'[variant.{level}]\ndecoder = "{level}"\nvision = "{level}"' for level in EVERY_LEVEL]
+    recipe = folder / "every.toml"
+    recipe.write_text("\n".join(['extends = "reference-medgemma"', 'default = "Q8_0"', *variants]))
+    return unproven(medgemma_source, folder / "artifact", recipe_name=str(recipe), levels=list(EVERY_LEVEL))
+
+
+@pytest.fixture(scope="session")
+def medsiglip_levels(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+    """The MedSigLIP-like model at every level of its recipe. Who changes it in place must undo that."""
+    from proofs import unproven
+
+    return unproven(medsiglip_source, tmp_path_factory.mktemp("medsiglip-levels") / "artifact")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An artifact whose parts are proven one by one, right or wrong, against references that keep their results.
+"""An artifact whose parts are proven one by one, right or wrong, against full precision, whose results are kept.
 
 So a wrong export costs its own side of the comparison alone, at the reference models' size and at full width.
 """

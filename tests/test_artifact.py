@@ -164,6 +164,7 @@ def test_an_empty_folder_is_used(medgemma_source: Path, tmp_path: Path) -> None:
 READ_ONLY = """
 import os, sys
 from pathlib import Path
+from edgekit.prove import publish as artifact
 from edgekit.errors import ArtifactError
 from edgekit.prove import publish as artifact
 if os.getuid() == 0:

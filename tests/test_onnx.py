@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from proofs import Unproven
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
@@ -20,7 +21,6 @@ from edgekit.formats.onnx.writer import suffix
 from edgekit.full_precision.model import open_full_precision
 from edgekit.inputs import phantoms
 from edgekit.machine.cpu import cpu
-from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.onnx import session as ort
 
@@ -38,10 +38,8 @@ FILES = [f"{stem}{suffix(LEVEL_ROWS[level])}.onnx" for level in LEVELS for stem 
 
 
 @pytest.fixture(scope="module")
-def exported(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("onnx") / "artifact"
-    artifact.export(medsiglip_source, folder, prove=False)
-    return folder
+def exported(medsiglip_levels: Unproven) -> Path:
+    return medsiglip_levels.folder
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -9,6 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 from material import read_json
+from proofs import Unproven
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
@@ -26,9 +27,8 @@ OUTPUTS = {
 
 
 @pytest.fixture(scope="module")
-def exported(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("layout") / "artifact"
-    return artifact.export(medsiglip_source, folder, prove=False).folder
+def exported(medsiglip_levels: Unproven) -> Path:
+    return medsiglip_levels.folder
 
 
 @pytest.fixture(scope="module")

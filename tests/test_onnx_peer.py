@@ -21,6 +21,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from material import photo, read_json
+from proofs import Unproven
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
@@ -71,9 +72,8 @@ CLASSES: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def exported(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("peer") / "artifact"
-    return artifact.export(medsiglip_source, folder, prove=False).folder
+def exported(medsiglip_levels: Unproven) -> Path:
+    return medsiglip_levels.folder
 
 
 @pytest.fixture(scope="module")

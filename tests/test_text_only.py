@@ -17,7 +17,8 @@ from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.commands.support import artifact_text
 from edgekit.errors import CheckpointError, InputError, UsageError
 from edgekit.families import family_of
-from edgekit.families.gemma3 import family as medgemma
+from edgekit.families.gemma3 import gguf_form
+from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
@@ -149,7 +150,7 @@ def test_without_the_scale_the_same_comparison_fails(
     make: Make, recipe: str, layers: int, scalar: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = make(layers, scalar)
-    monkeypatch.setattr(medgemma, "query_scale", lambda text: 1.0)
+    monkeypatch.setattr(gguf_form, "query_scale", lambda text: 1.0)
     assert mean_kl(exported(source, recipe), source) > 0.02
 
 
@@ -160,7 +161,7 @@ def test_the_published_sizes_need_no_scale() -> None:
         (48, 3840, 16, 256),
         (62, 5376, 32, 168),
     ):
-        text = medgemma.TextConfig(
+        text = TextConfig(
             hidden_size=hidden,
             intermediate_size=4 * hidden,
             num_hidden_layers=layers,
@@ -168,8 +169,8 @@ def test_the_published_sizes_need_no_scale() -> None:
             head_dim=128 if layers == 62 else 256,
             query_pre_attn_scalar=scalar,
         )
-        config = medgemma.MedGemmaConfig(text_config=text)
-        assert {slot.scale for slot in medgemma.decoder_slots(config)} == {1.0}
+        config = MedGemmaConfig(text_config=text)
+        assert {form.scale for form in gguf_form.decoder_forms(config).values()} == {1.0}
 
 
 def test_linear_scaling_of_global_layers(make: Make, recipe: str) -> None:

@@ -54,7 +54,7 @@ _NUMBER = re.compile(r"(?<=layers\.)\d+")
 
 def decoder_forms(config: MedGemmaConfig) -> Mapping[str, GgufTensorForm]:
     """The decoder's tensors in its file."""
-    scale = _query_scale(config.text_config)
+    scale = query_scale(config.text_config)
     names = _names((spec.name for spec in decoder_tensors(config)), DECODER_PREFIX, _DECODER_NAMES)
     return {
         name: GgufTensorForm(target, scale if name.endswith(".q_norm.weight") else 1.0)
@@ -80,7 +80,7 @@ def _names(names: Iterable[str], prefix: str, table: Mapping[str, str]) -> dict[
     return found
 
 
-def _query_scale(text: TextConfig) -> float:
+def query_scale(text: TextConfig) -> float:
     """What queries are multiplied by in a GGUF file, whose reader divides them by the root of a number of its own.
 
     Transformers divides attention scores by sqrt(query_pre_attn_scalar). A GGUF file has no key for it: llama.cpp

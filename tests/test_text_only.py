@@ -353,7 +353,7 @@ def test_tasks_about_images_are_refused_by_name(make: Make, recipe: str) -> None
 
     folder = exported(make(), recipe)
     with pytest.raises(UsageError, match="task finding-phantom: none of these models can generate about images"):
-        bench.bench([folder], tasks=["finding-phantom"], rounds=1)
+        bench.bench(bench.Sweep([folder], tasks=["finding-phantom"], rounds=1))
 
 
 @pytest.mark.slow
@@ -361,7 +361,7 @@ def test_a_benchmark_measures_what_needs_no_image(make: Make, recipe: str) -> No
     from edgekit import bench
 
     source = make(max_position_embeddings=4096)
-    results = bench.bench([exported(source, recipe)], reference=[source], rounds=1)
+    results = bench.bench(bench.Sweep([exported(source, recipe)], checkpoints=[source], rounds=1))
     assert not results.errors
     (row,) = (record for record in results.records if record.row == "BF16")
     assert row.metric("kl") is not None

@@ -707,6 +707,13 @@ def test_both_parts_of_a_mixture_are_measured(mixed: Path) -> None:
     assert isinstance(found["decoder"], DecoderResult)
 
 
-def test_an_eye_in_gguf_needs_a_decoder_in_gguf(medgemma_artifact: Path) -> None:
-    with pytest.raises(ArtifactError, match="vision in gguf only beside a decoder in gguf"):
-        prepare(medgemma_artifact, "Q4_0").encoder("vision", object())  # type: ignore[arg-type]
+def test_vision_in_gguf_needs_a_decoder_in_gguf(medgemma_artifact: Path, copied: Copy) -> None:
+    """Which follows from the rows: said before anything is loaded."""
+    folder = copied(medgemma_artifact)
+    data = read_json(folder / manifests.FILE_NAME)
+    decoder = data["variants"]["Q4_0"]["decoder"]
+    (index,) = (i for i, part in enumerate(data["parts"]) if part["id"] == decoder)
+    edit_json(folder / manifests.FILE_NAME, {f"parts.{index}.format": "onnx"})
+    with pytest.raises(ArtifactError, match=r"llama\.cpp opens vision in gguf only beside a decoder in gguf") as caught:
+        open_model(folder, "Q4_0")
+    assert caught.value.allowed == "vision in onnx"

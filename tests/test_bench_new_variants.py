@@ -64,17 +64,25 @@ class LengthTask(Task):
 EXAM_DATA = '''
 """Examination questions, several of one case."""
 
-from edgekit.bench.datasets.base import DatasetSource, Sample
+from edgekit.bench.datasets.base import Reader, Sample
 
 
-def load(source, limit, seed, data):
+def read(source, limit, seed, data):
     asked = [Sample("AB"[i % 2], f"case {i // 3}", question=f"Question {i}: A or B?", options=("A", "B"))
              for i in range(limit)]
     return tuple(asked)
 
 
-SOURCES = (DatasetSource("exam", "an examination", None, "nobody", "CC0", "made up", None, load),)
+READER = Reader("exams", read)
 '''
+
+EXAM = """
+title = "an examination"
+citation = "nobody"
+license = "CC0"
+note = "made up"
+reader = "exams"
+"""
 
 
 class Reader(StubChat):
@@ -99,10 +107,9 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name, package in (("kinds", kinds), ("datasets", datasets)):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(tmp_path / name)])
-    (tmp_path / "benchmarks").mkdir()
+    (tmp_path / "benchmarks" / "datasets").mkdir(parents=True)
     monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
     kinds.kinds.cache_clear()
-    datasets.sources.cache_clear()
     before = set(sys.modules)
     yield tmp_path
     monkeypatch.undo()
@@ -110,7 +117,6 @@ def added(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
             del sys.modules[name]
     kinds.kinds.cache_clear()
-    datasets.sources.cache_clear()
 
 
 def _measure(monkeypatch: pytest.MonkeyPatch, model: StubChat, name: str, *, sees: bool) -> Results:
@@ -152,10 +158,9 @@ def test_a_wrong_kind_says_which_exist(added: Path) -> None:
         task("talk")
 
 
-def test_a_data_set_of_texts_is_one_file_and_its_tasks_are_ordinary(
-    added: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (added / "datasets" / "exam.py").write_text(EXAM_DATA)
+def test_a_data_set_of_texts_is_a_file_and_its_tasks_are_ordinary(added: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (added / "datasets" / "exams.py").write_text(EXAM_DATA)
+    (added / "benchmarks" / "datasets" / "exam.toml").write_text(EXAM)
     (added / "benchmarks" / "exam.toml").write_text(
         'title = "Examination"\nkind = "finding"\ndataset = "exam"\nlimit = 12\n'
         'prompt = "{question} Answer with a letter."\nparser = "first-label"\nmax_tokens = 9\n'
@@ -172,9 +177,10 @@ def test_a_data_set_of_texts_is_one_file_and_its_tasks_are_ordinary(
 
 
 def test_items_of_one_case_know_less_than_items_of_many(added: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (added / "datasets" / "exam.py").write_text(EXAM_DATA)
-    (added / "datasets" / "alone.py").write_text(EXAM_DATA.replace("i // 3", "i").replace('"exam"', '"alone"'))
-    for name in ("exam", "alone"):
+    (added / "datasets" / "exams.py").write_text(EXAM_DATA)
+    (added / "datasets" / "alone.py").write_text(EXAM_DATA.replace("i // 3", "i").replace('"exams"', '"alone"'))
+    for name, text in (("exam", EXAM), ("alone", EXAM.replace('"exams"', '"alone"'))):
+        (added / "benchmarks" / "datasets" / f"{name}.toml").write_text(text)
         (added / "benchmarks" / f"{name}.toml").write_text(
             f'title = "Examination"\nkind = "finding"\ndataset = "{name}"\nlimit = 60\n'
             'prompt = "{question}"\nparser = "first-label"\nmax_tokens = 9\n'

@@ -15,7 +15,6 @@ from PIL import Image
 from edgekit.artifacts import find
 from edgekit.bench import datasets
 from edgekit.bench.answers import AnswerTask
-from edgekit.bench.datasets.radiology import RADIOLOGY
 from edgekit.bench.parsers import PARSERS, first_named, first_yes_or_no
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import EdgekitError, InputError, UsageError
@@ -112,7 +111,7 @@ def archive(tmp_path: Path) -> Path:
     rows = [(f"x{i}.jpg", "chest x-ray", ("normal", "viral pneumonia")[i % 2], f"p{i % 20}", "test") for i in range(60)]
     rows += [(f"t{i}.jpg", "chest x-ray", "normal", f"q{i}", "train") for i in range(5)]
     rows += [(f"m{i}.jpg", "brain mri", "glioma", "", "test") for i in range(6)]
-    with zipfile.ZipFile(tmp_path / RADIOLOGY, "w") as out:
+    with zipfile.ZipFile(tmp_path / "radiology-160.zip", "w") as out:
         table = io.StringIO()
         csv.writer(table).writerows([("file", "modality", "label", "patient", "split"), *rows])
         out.writestr("index.csv", table.getvalue())
@@ -134,13 +133,51 @@ def test_real_images_are_one_a_patient_of_the_test_split(archive: Path) -> None:
 
 
 def test_every_source_states_licence_and_citation() -> None:
-    for source in datasets.sources().values():
+    for name in find.names("benchmarks/datasets"):
+        source = datasets.source(name)
         assert source.license
         assert source.citation
         assert source.note
-    assert datasets.sources()["chest-xray"].license == "CC BY 4.0"
-    assert "Kermany" in datasets.sources()["chest-xray"].citation
-    assert "split by image, not by patient" in datasets.sources()["brain-mri"].note
+    assert datasets.source("chest-xray").license == "CC BY 4.0"
+    assert "Kermany" in datasets.source("chest-xray").citation
+    assert "split by image, not by patient" in datasets.source("brain-mri").note
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ('reader = "paper"', "dataset own: reader: 'paper' is unknown\nallowed: indexed-archive, phantoms"),
+        ('modality = "smell"', "dataset own: modality: there are no labels of 'smell'"),
+        ('licence = "CC0"', "dataset own: licence"),
+        ('license = ""', "dataset own: license"),
+    ],
+)
+def test_a_wrong_data_set_is_refused_by_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str, said: str
+) -> None:
+    folder = tmp_path / "benchmarks" / "datasets"
+    folder.mkdir(parents=True)
+    stated = {"title": '"t"', "citation": '"c"', "license": '"l"', "note": '"n"', "reader": '"phantoms"'}
+    key, value = change.split(" = ")
+    (folder / "own.toml").write_text("\n".join(f"{k} = {v}" for k, v in {**stated, key: value}.items()))
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    with pytest.raises(UsageError) as caught:
+        datasets.source("own")
+    assert said in str(caught.value)
+
+
+def test_a_data_set_of_ones_own_is_one_file(archive: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (archive / "radiology-160.zip").rename(archive / "ours.zip")
+    folder = tmp_path / "benchmarks" / "datasets"
+    folder.mkdir(parents=True)
+    text = (find.folders("benchmarks/datasets")[0] / "brain-mri.toml").read_text()
+    (folder / "ours.toml").write_text(text.replace("radiology-160.zip", "ours.zip"))
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    assert [sample.truth for sample in datasets.load("ours", 4, 0, archive).samples] == ["glioma"] * 4
+    with pytest.raises(
+        UsageError, match=r"the dataset ours needs a data folder\ntry: --data DIR, with ours\.zip in it"
+    ):
+        datasets.load("ours", 4, 0, None)
 
 
 def test_data_that_is_not_there(tmp_path: Path) -> None:
@@ -148,7 +185,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
         datasets.load("chest-xray", 5, 0, None)
     with pytest.raises(InputError, match=r"radiology-160\.zip does not exist"):
         datasets.load("chest-xray", 5, 0, tmp_path)
-    with pytest.raises(UsageError, match="unknown dataset 'x'\nallowed: phantoms, chest-xray, brain-mri"):
+    with pytest.raises(UsageError, match="unknown dataset 'x'\nallowed: brain-mri, chest-xray, phantoms"):
         datasets.load("x", 5, 0, None)
 
 
@@ -167,6 +204,6 @@ def _damage(path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["no zip", "truncated", "no index", "missing image", "no image"])
 def test_damaged_data(archive: Path, how: str) -> None:
-    _damage(archive / RADIOLOGY, how)
+    _damage(archive / "radiology-160.zip", how)
     with pytest.raises(EdgekitError, match=r"radiology-160\.zip: (damaged or not|a\.jpg is no image)"):
         datasets.load("brain-mri", 5, 0, archive)

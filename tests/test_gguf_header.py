@@ -339,7 +339,7 @@ def test_what_llama_cpp_would_trust_is_checked_where_an_artifact_is_opened(
     ]
     manifests.write(folder, manifest.model_copy(update={"parts": tuple(parts)}))
     opening = prepare(folder, "Q4_0")
-    with pytest.raises(ArtifactError, match="gemma3.block_count is 3, and 7 layers are there"):
+    with pytest.raises(ArtifactError, match=r"gemma3\.block_count is 3, and 7 layers are there"):
         opening.decoder("decoder")
     with pytest.raises(ArtifactError, match=r"clip\.vision\.block_count is 3, and 4 layers are there"):
         opening.encoder("vision")

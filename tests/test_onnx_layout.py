@@ -14,7 +14,6 @@ from proofs import Unproven
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS
 from edgekit.formats.onnx.writer import suffix
-from edgekit.prove import publish as artifact
 
 # What Transformers.js appends to a file's stem for each of its `dtype`s that a level of ours is named after.
 TRANSFORMERS_JS = {"fp32": "", "fp16": "_fp16", "int8": "_int8", "q4": "_q4"}

@@ -212,8 +212,7 @@ def test_what_is_hashed_while_it_is_written_is_not_read_again_for_it(
 
 
 def test_the_source_hash_of_one_pass_is_that_of_the_files(medgemma_source: Path, medgemma_artifact: Path) -> None:
-
-    files = manifest.read(medgemma_artifact).source.files
+    files = manifests.read(medgemma_artifact).source.files
     for name, digest in files.items():
         assert hashlib.sha256((medgemma_source / name).read_bytes()).hexdigest() == digest
     assert "model.safetensors" in files

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from edgekit.errors import UsageError
 
-Kind = Literal["exports", "devices", "benchmarks"]
+Kind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets"]
 
+_NOUNS = {"exports": "recipe", "devices": "device", "benchmarks": "task", "benchmarks/datasets": "dataset"}
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -23,8 +24,9 @@ def folders(kind: Kind) -> list[Path]:
     if home := os.environ.get("EDGEKIT_HOME"):
         candidates.insert(0, Path(home) / kind)
     # A folder beside an installed package could be anybody's; only a checkout has our pyproject.toml next to it.
-    checkout = (_PACKAGE.parent / "pyproject.toml").is_file()
-    return [folder for folder in candidates if folder.is_dir() and (checkout or folder.parent != _PACKAGE.parent)]
+    if not (_PACKAGE.parent / "pyproject.toml").is_file():
+        candidates.remove(_PACKAGE.parent / kind)
+    return [folder for folder in candidates if folder.is_dir()]
 
 
 def names(kind: Kind) -> list[str]:
@@ -44,11 +46,11 @@ def find(kind: Kind, name: str) -> Path:
         path = folder / f"{name}.toml"
         if path.parent == folder and path.is_file():
             return path
-    noun = {"exports": "recipe", "devices": "device", "benchmarks": "task"}[kind]
+    noun = _NOUNS[kind]
     raise UsageError(
         f"unknown {noun} {name!r}",
         allowed=", ".join(names(kind)) or "none is installed",
-        remedy=f"edgekit list {noun}s, or give the path of a .toml file",
+        remedy=f"edgekit list {noun}s, or give the path of a .toml file" if "/" not in kind else None,
     )
 
 

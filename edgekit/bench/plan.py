@@ -43,7 +43,7 @@ def choose(names: Sequence[str], data: Path | None, subjects: Sequence[Subject])
 def _rank(task: Task) -> tuple[bool, int]:
     """Real data before drawn, so that the first accuracy, the one in the main table, is of patients where there are."""
     source = datasets.source(task.dataset)
-    return source.file is None, list(datasets.sources()).index(source.name)
+    return source.file is None, source.order
 
 
 def fits(task: Task, subject: Subject) -> bool:

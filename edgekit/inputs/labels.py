@@ -11,6 +11,7 @@ from dataclasses import dataclass
 CHEST = "chest x-ray"
 BRAIN = "brain mri"
 PHANTOM = "phantom"
+MODALITIES = (CHEST, BRAIN, PHANTOM)
 
 SEVERITIES = ("mild", "moderate", "severe")
 SIDES = ("left", "right")

@@ -1,37 +1,35 @@
-"""Data sets by name: one row of `SOURCES` in a file of this folder each; a file that is added is found."""
+"""Data sets by name: one TOML file each, read by one of the modules here; a module that is added is found."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
-from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 
-from edgekit.bench.datasets.base import Dataset, DatasetSource, Sample
+from edgekit.artifacts import find
+from edgekit.artifacts.discovery import values
+from edgekit.artifacts.validation import validated
+from edgekit.bench.datasets.base import Dataset, DatasetSource, Reader, Sample
 from edgekit.errors import UsageError
+from edgekit.inputs.labels import MODALITIES
 
-__all__ = ["Dataset", "DatasetSource", "Sample", "load", "source", "sources"]
-
-
-@cache
-def sources() -> Mapping[str, DatasetSource]:
-    """Every data set, in the files' alphabetical order."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__, f"{__name__}."))
-    rows = [row for name in names for row in getattr(importlib.import_module(name), "SOURCES", ())]
-    return MappingProxyType({row.name: row for row in rows})
+__all__ = ["Dataset", "DatasetSource", "Reader", "Sample", "load", "source"]
 
 
 def source(name: str) -> DatasetSource:
-    """The source of this name.
+    """The source of this name, checked.
 
     Raises:
-        UsageError: there is none; the message lists those that exist.
+        UsageError: there is none, or its file is wrong; the message names the key.
     """
-    if name not in sources():
-        raise UsageError(f"unknown dataset {name!r}", allowed=", ".join(sources()))
-    return sources()[name]
+    path = find.find("benchmarks/datasets", name)
+    data = {"name": path.stem, **find.load("benchmarks/datasets", name)}
+    stated = validated(DatasetSource, data, f"dataset {path.stem}", UsageError)
+    if stated.modality not in (None, *MODALITIES):
+        allowed = f"{', '.join(MODALITIES)}; none for texts"
+        raise UsageError(
+            f"dataset {stated.name}: modality: there are no labels of {stated.modality!r}", allowed=allowed
+        )
+    _reader(stated)
+    return stated
 
 
 def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
@@ -44,7 +42,14 @@ def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
         UsageError: there is no such data set, or it needs a data folder and none was given.
         InputError: its file is missing or damaged.
     """
-    origin = source(name)
-    if origin.file is not None and data is None:
-        raise UsageError(f"the dataset {name} needs a data folder", remedy=f"--data DIR, with {origin.file} in it")
-    return Dataset(origin, origin.load(origin, limit, seed, data))
+    stated = source(name)
+    if stated.file is not None and data is None:
+        raise UsageError(f"the dataset {name} needs a data folder", remedy=f"--data DIR, with {stated.file} in it")
+    return Dataset(stated, _reader(stated).read(stated, limit, seed, data))
+
+
+def _reader(stated: DatasetSource) -> Reader:
+    readers: dict[str, Reader] = {reader.name: reader for reader in values(__name__, "READER")}
+    if stated.reader not in readers:
+        raise UsageError(f"dataset {stated.name}: reader: {stated.reader!r} is unknown", allowed=", ".join(readers))
+    return readers[stated.reader]

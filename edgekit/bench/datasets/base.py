@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.errors import UsageError
 from edgekit.inputs.labels import Label, in_modality
@@ -33,25 +34,42 @@ class Sample:
     options: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class DatasetSource:
-    """Where a data set comes from; shown wherever one of its figures is.
+class DatasetSource(BaseModel):
+    """Where a data set comes from, data in `benchmarks/datasets/<name>.toml`; shown wherever a figure of it is.
 
     Attributes:
         modality: the kind of image, which decides the labels; None for texts.
         note: what a reader must know before trusting a figure.
+        reader: how its samples are read: the name of a `Reader`.
         file: what must lie in the user's data folder, None for a data set that needs none.
-        load: (source, at most so many samples, seed, data folder) -> the same samples for the same arguments.
+        order: its tasks stand before those of data sets with a larger one.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    title: str = Field(min_length=1)
+    modality: str | None = None
+    citation: str = Field(min_length=1)
+    license: str = Field(min_length=1)
+    note: str = Field(min_length=1)
+    reader: str
+    file: str | None = None
+    order: int = 100
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One way in which data sets are stored.
+
+    Attributes:
+        name: what a data set's file calls it.
+        read: (source, at most so many samples, seed, data folder) -> the same samples for the same arguments. There is
+            a data folder where the source names a file.
     """
 
     name: str
-    title: str
-    modality: str | None
-    citation: str
-    license: str
-    note: str
-    file: str | None
-    load: Callable[[DatasetSource, int, int, Path | None], tuple[Sample, ...]]
+    read: Callable[[DatasetSource, int, int, Path | None], tuple[Sample, ...]]
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.bench.datasets.base import DatasetSource, Sample
+from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.inputs import phantoms
-from edgekit.inputs.labels import PHANTOM
 
 
 def draw(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
@@ -15,15 +14,4 @@ def draw(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tup
     return tuple(Sample(phantom.finding, str(i), phantom.image) for i, phantom in enumerate(drawn))
 
 
-SOURCES = (
-    DatasetSource(
-        name="phantoms",
-        title="radiograph-like phantoms, drawn by edgekit",
-        modality=PHANTOM,
-        citation="edgekit.inputs.phantoms; drawn from a seed that nothing was trained on",
-        license="as edgekit itself",
-        note="drawn, not measured: no statement about patients",
-        file=None,
-        load=draw,
-    ),
-)
+READER = Reader("phantoms", draw)

@@ -1,4 +1,4 @@
-"""Chest X-rays and brain MRI slices in one archive: `index.csv` and the images that it lists, read where they lie."""
+"""Images in a zip archive with an `index.csv` of file, modality, label, patient and split, read where they lie."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from edgekit.bench.datasets.base import DatasetSource, Sample
-from edgekit.errors import InputError
+from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
+from edgekit.errors import InputError, UsageError
 from edgekit.inputs.image import MAX_PIXELS
-from edgekit.inputs.labels import BRAIN, CHEST
-
-RADIOLOGY = "radiology-160.zip"
 
 
 def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
@@ -25,10 +22,11 @@ def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tup
     Raises:
         InputError: the archive is missing or damaged.
     """
-    assert data is not None, "a source with a file is loaded from a folder"
-    path = data / RADIOLOGY
+    if source.file is None or data is None:
+        raise UsageError(f"the dataset {source.name}: file: none is named for its reader {source.reader!r}")
+    path = data / source.file
     if not path.is_file():
-        raise InputError(f"{path} does not exist", remedy=f"give the folder that holds {RADIOLOGY} as --data")
+        raise InputError(f"{path} does not exist", remedy=f"give the folder that holds {source.file} as --data")
     try:
         with zipfile.ZipFile(path) as archive, archive.open("index.csv") as index:
             rows = [
@@ -69,26 +67,4 @@ def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
     return np.asarray(image.convert("L"))
 
 
-SOURCES = (
-    DatasetSource(
-        name="chest-xray",
-        title="chest X-rays of children",
-        modality=CHEST,
-        citation="Kermany, Zhang, Goldbaum: Labeled Optical Coherence Tomography (OCT) and Chest X-Ray Images, "
-        "Mendeley Data, 10.17632/rscbjbr9sj.2",
-        license="CC BY 4.0",
-        note="test split by patient; at most one image a patient",
-        file=RADIOLOGY,
-        load=read,
-    ),
-    DatasetSource(
-        name="brain-mri",
-        title="brain MRI slices",
-        modality=BRAIN,
-        citation="Nickparvar: Brain Tumor MRI Dataset, Kaggle",
-        license="CC0 1.0",
-        note="split by image, not by patient: slices of one patient may stand in training and test, so figures flatter",
-        file=RADIOLOGY,
-        load=read,
-    ),
-)
+READER = Reader("indexed-archive", read)

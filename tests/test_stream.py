@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LEVELS, Copy
-from material import contents
+from material import LEVELS, Copy, contents
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS

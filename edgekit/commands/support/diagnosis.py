@@ -98,7 +98,7 @@ class Report:
     disk_free_bytes: int
     gpus: tuple[Gpu, ...]
     libraries: tuple[Library, ...]
-    llama_weights: self_test.Verdict | None
+    llama_weights: self_test.SelfTestResult | None
     abilities: tuple[Ability, ...]
     choices: tuple[tuning_results.TuningResult, ...] = ()
 
@@ -135,11 +135,11 @@ class Report:
 
 
 def diagnose() -> Report:
-    """Look at this machine and this Python environment: some seconds; a first trial of llama.cpp is remembered."""
+    """Look at this machine and this Python environment: some seconds; a first self-test of llama.cpp is remembered."""
     commands = libraries()
     looked_at = tuple(_look_at(name, install) for name, install in commands.items())
     works = {library.name for library in looked_at if library.works}
-    weights = self_test.verdict() if "llama_cpp_python" in works else None
+    weights = self_test.result() if "llama_cpp_python" in works else None
     if weights and weights.outcome == "unusable":
         works.discard("llama_cpp_python")
     abilities = tuple(

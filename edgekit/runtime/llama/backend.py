@@ -40,16 +40,16 @@ def settled(options: RunOptions) -> RunOptions:
 
 
 def layouts() -> Sequence[bool]:
-    """What `LlamaDecoder`'s `extra_buffers` may be here: as the user says, or whatever a trial allows.
+    """What `LlamaDecoder`'s `extra_buffers` may be here: as the user says, or whatever the self-test allows.
 
     Raises:
         MissingDependencyError: llama.cpp does not work on this CPU.
     """
-    allowed = self_test.verdict()
-    allowed.require()
+    tested = self_test.result()
+    tested.require()
     if os.environ.get(self_test.VARIABLE):
-        return [allowed.extra_buffers]
-    return [False, True] if allowed.extra_buffers else [False]
+        return [tested.extra_buffers]
+    return [False, True] if tested.extra_buffers else [False]
 
 
 def fingerprint() -> str:

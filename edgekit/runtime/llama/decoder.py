@@ -29,7 +29,7 @@ from edgekit.runtime.base import (
     check_prompt,
     check_step,
 )
-from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.llama import self_test
 
 _BATCH = 512
 
@@ -56,7 +56,7 @@ class LlamaDecoder:
             image_tokens: of one image; they must fit one micro-batch, or the library aborts the process.
             step_threads: for one token after the other; as many for None.
             gpu: offload all layers where the library was built for one.
-            extra_buffers: let llama.cpp lay out weights for this CPU; what a trial on it showed for None.
+            extra_buffers: let llama.cpp lay out weights for this CPU; what a self-test on it showed for None.
 
         Raises:
             ArtifactError: the file contradicts itself, or the library refuses it.
@@ -66,10 +66,10 @@ class LlamaDecoder:
         self._lib = library()
         self.warnings: tuple[str, ...] = ()
         if extra_buffers is None:
-            found = guard.verdict()
-            found.require()
-            extra_buffers = found.extra_buffers
-            self.warnings = (found.warning,) if found.warning else ()
+            tested = self_test.result()
+            tested.require()
+            extra_buffers = tested.extra_buffers
+            self.warnings = (tested.warning,) if tested.warning else ()
         self.context, self.threads = context, threads
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 999 if gpu else 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench_stubs import InProcess, StubChat
 
-from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
+from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, as_json, bench, datasets, kinds, markdown, runner, worker
 from edgekit.bench.cells import ModelRef
 from edgekit.bench.report.page import page
@@ -22,7 +22,7 @@ from edgekit.runtime.base import Generation
 
 MANIFEST = Manifest(
     recipe="stub", title="Stub model", family="medgemma", stand_in=None, license="none", modified="",
-    source=Source(name="stub", sha256="abc", files={}), tokenizer=FileEntry(path="t", sha256="0", bytes=1),
+    source=SourceRecord(name="stub", sha256="abc", files={}), tokenizer=FileEntry(path="t", sha256="0", bytes=1),
     settings={}, preprocessing=None, parts=(), variants={"good": {}}, default="good", gates=Gates(),
 )  # fmt: skip
 

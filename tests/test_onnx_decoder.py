@@ -18,7 +18,7 @@ from edgekit.errors import ArtifactError, InputError
 from edgekit.export import job, writers
 from edgekit.families.composition import ImageChatSettings
 from edgekit.families.gemma3.chat import GemmaChat
-from edgekit.formats import Label
+from edgekit.formats import FileLabel
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.message import Image, Message
@@ -33,7 +33,7 @@ from edgekit.runtime.base import Embeddings, Float, Segment, SupportsChunkSize, 
 from edgekit.runtime.onnx import decoder as ort_decoder
 from edgekit.runtime.onnx.decoder import OrtDecoder, calls
 
-LABEL = Label("a decoder", "none", "decoder")
+LABEL = FileLabel("a decoder", "none", "decoder")
 # Those that need no calibration.
 LEVELS = tuple(name for name, row in ROWS.items() if row.format == "onnx" and row.activations != "static")
 _WINDOW, _IMAGE, _WIDTH = 64, 16, 256  # of the reference model

@@ -22,7 +22,7 @@ from edgekit.formats import FORMATS
 from edgekit.formats.gguf.writer import file_type
 from edgekit.machine.devices import device
 
-KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
+KINDS: list[find.FileKind] = ["exports", "devices", "benchmarks"]
 MINE = """
 family = "medgemma"
 title = "Mine"

@@ -208,7 +208,10 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
         output=job.source.family.roles[plan.role].output,
         requires={**writers.requires(plan, staging, job.recipe.stem), "memory_bytes": max(size, plan.resident_bytes)},
         calibrated_on=plan.calibration.inputs if plan.calibration else None,
-        tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
+        tools={
+            "edgekit": __version__,
+            **{name: found for name in _TOOLS if (found := _version(name))},
+        },
     )
 
 
@@ -249,7 +252,7 @@ def manifest_of(
         stand_in=job.stand_in,
         license=job.recipe.license,
         modified=_modified(job),
-        source=manifests.Source(
+        source=manifests.SourceRecord(
             name=job.recipe.source,
             sha256=job.source.checkpoint.sha256,
             files=job.source.checkpoint.files,

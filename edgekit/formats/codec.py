@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-Float = NDArray[np.float32]
+from edgekit.checkpoints.tensors import Float
 
 
 class Codec(Protocol):

@@ -45,7 +45,7 @@ def prove_parts(
     """Compare parts of one variant of an artifact with the original.
 
     Args:
-        opening: the variant; each part is opened alone, and closed before a reference of the same size runs.
+        opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.

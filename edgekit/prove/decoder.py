@@ -63,7 +63,7 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class DecoderProof:
-    """One decoder and its prompts. Images come as the reference's embeddings, so that only the decoder is judged."""
+    """One decoder and its prompts. Images come as transformers' embeddings, so that only the decoder is judged."""
 
     plan: PartPlan
     references: References
@@ -99,7 +99,7 @@ class DecoderProof:
     def judge(self, actual: Float) -> Parity:
         """Compare them with transformers'."""
         plan, gates = self.plan, self.gates
-        expected = self._reference(plan)
+        expected = self._logits_of(plan)
         kl = _divergence(expected, actual)
         exact = all(planned.codec.exact for planned in plan.tensors)
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
@@ -114,7 +114,7 @@ class DecoderProof:
                 remedy="mask, positions, scales or prompt differ from the original's; nothing was published",
             )
         del expected  # its file goes with it
-        original = self._reference(None)
+        original = self._logits_of(None)
         loss = _divergence(original, actual)
         limit = gates.loss_kl_at.get(plan.level.name)
         if limit is not None and not loss.mean() <= limit:
@@ -139,7 +139,7 @@ class DecoderProof:
             if prompt.undivided:
                 yield rows[np.isin(prompt.want, prompt.undivided)]
 
-    def _reference(self, plan: PartPlan | None) -> Float:
+    def _logits_of(self, plan: PartPlan | None) -> Float:
         processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
         hidden = self.references.run(
             self.plan.role, plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
@@ -198,14 +198,14 @@ def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Mes
 
 def beginning(text: str, tokens: int, tokenizer: Tokenizer) -> str:
     """As much of a text as has this many tokens."""
-    found = tokenizer.encode(text, add_special_tokens=False)
-    if len(found.ids) < tokens:
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    if len(encoding.ids) < tokens:
         raise InputError(
-            f"a proof text of {len(found.ids)} tokens",
+            f"a proof text of {len(encoding.ids)} tokens",
             allowed=f"at least {tokens}: this model's attention window and {BEYOND} beyond it",
             remedy="--text with a longer one",
         )
-    return text[: found.offsets[tokens - 1][1]]
+    return text[: encoding.offsets[tokens - 1][1]]
 
 
 def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]:
@@ -272,10 +272,10 @@ class _Known:
 
     def __init__(self, embedded: Float, pixels: NDArray[np.uint8]) -> None:
         self.spec = EncoderSpec("pixels", "image_tokens", pixels.shape[1:])
-        self._by_hash = {images_.content_hash(one): row for one, row in zip(pixels, embedded, strict=True)}
+        self._by_hash = {images_.content_hash(image): row for image, row in zip(pixels, embedded, strict=True)}
 
     def encode(self, batch: NDArray[Any]) -> Float:
-        return np.stack([self._by_hash[images_.content_hash(one)] for one in batch])
+        return np.stack([self._by_hash[images_.content_hash(image)] for image in batch])
 
     def close(self) -> None:
         pass

@@ -31,7 +31,7 @@ from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as load_device
 from edgekit.runtime import backends, tuning_results
-from edgekit.runtime.backends import BACKENDS, Backend, Kind
+from edgekit.runtime.backends import BACKENDS, Backend, PartKind
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
 from edgekit.runtime.compose import compose
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
@@ -152,7 +152,7 @@ class Opening:
     def _manifest_path(self) -> Path:
         return self.folder / manifests.FILE_NAME
 
-    def kind(self, role: str) -> Kind:
+    def kind(self, role: str) -> PartKind:
         """Whether a part decodes or encodes."""
         return backends.kind_of(self.family.roles[role].input)
 
@@ -280,7 +280,7 @@ class Opening:
         self.runtimes[role] = f"{backend.title}, {backends.version_of(backend.library)}, {options}"
 
 
-def _a(kind: Kind) -> str:
+def _a(kind: PartKind) -> str:
     return f"{'an' if kind == 'encoder' else 'a'} {kind}"
 
 

@@ -19,7 +19,7 @@ from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
 from edgekit.machine.worker import probe
 from edgekit.runtime import tuning_results
-from edgekit.runtime.backends import BACKENDS, Backend, Kind, backends_for
+from edgekit.runtime.backends import BACKENDS, Backend, PartKind, backends_for
 from edgekit.runtime.llama import self_test
 
 _EXPORT = 'pip install "edgekit[export]"'
@@ -28,7 +28,7 @@ _PROOF = ("torch", "transformers")  # what full precision runs in, to calibrate 
 
 def backends() -> dict[str, Backend]:
     """Library -> the backend that it is first used by: those that a format requires, then those that may be faster."""
-    required = {backends_for(name, kind)[0].library for name in FORMATS for kind in get_args(Kind)}
+    required = {backends_for(name, kind)[0].library for name in FORMATS for kind in get_args(PartKind)}
     first: dict[str, Backend] = {}
     for row in sorted(BACKENDS.values(), key=lambda row: row.library not in required):
         first.setdefault(row.library, row)

@@ -37,7 +37,7 @@ LIMIT_S = 120.0
 # layer moves the logits by more than a tenth.
 TOLERANCE = 0.05
 
-Outcome = Literal["ok", "plain buffers only", "unusable", "not known"]
+SelfTestOutcome = Literal["ok", "plain buffers only", "unusable", "not known"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class SelfTestResult:
         detail: what was seen.
     """
 
-    outcome: Outcome
+    outcome: SelfTestOutcome
     detail: str
 
     @property
@@ -134,7 +134,7 @@ def _read(path: Path) -> SelfTestResult | None:
         stored = SelfTestResult(data["outcome"], str(data["detail"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return stored if stored.outcome in get_args(Outcome) else None
+    return stored if stored.outcome in get_args(SelfTestOutcome) else None
 
 
 def _test() -> SelfTestResult:

@@ -25,7 +25,7 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
-from edgekit.prove import References
+from edgekit.prove import FullPrecisionRuns
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model
@@ -54,9 +54,9 @@ class Workshop:
         """Its reference is computed once."""
         if level not in self._proofs:
             made = self._jobs[level]
-            references = References(made.source)
+            runs = FullPrecisionRuns(made.source)
             inputs = proof_inputs.shipped_inputs()
-            self._proofs[level] = decoder_proof(self.plan(level), references, inputs, made.recipe.gates)
+            self._proofs[level] = decoder_proof(self.plan(level), runs, inputs, made.recipe.gates)
         return self._proofs[level]
 
     def decoder(self, level: str, **options: Any) -> OrtDecoder:

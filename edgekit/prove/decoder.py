@@ -22,7 +22,7 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
-from edgekit.prove.references import References, in_a_file, rounded
+from edgekit.prove.full_precision_runs import FullPrecisionRuns, in_a_file, rounded
 from edgekit.runtime.base import (
     MOST_ROWS,
     Decoder,
@@ -66,7 +66,7 @@ class DecoderProof:
     """One decoder and its prompts. Images come as transformers' embeddings, so that only the decoder is judged."""
 
     plan: PartPlan
-    references: References
+    runs: FullPrecisionRuns
     inputs: Inputs
     gates: Gates
     prompts: tuple[_Prompt, ...]
@@ -90,10 +90,10 @@ class DecoderProof:
             vision = _Known(self.embedded, pixels)
         chat = ChatModel(decoder, vision, chat_format, preprocessing)
         rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
-        self.references.progress.start(f"{self.where}: artifact", len(rows))
+        self.runs.progress.start(f"{self.where}: artifact", len(rows))
         for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
             rows[i] = row
-            self.references.progress.advance()
+            self.runs.progress.advance()
         return rows
 
     def judge(self, actual: Float) -> Parity:
@@ -141,13 +141,13 @@ class DecoderProof:
 
     def _logits_of(self, plan: PartPlan | None) -> Float:
         processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
-        hidden = self.references.run(
+        hidden = self.runs.run(
             self.plan.role, plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
         )
-        return self.references.logits(self.plan.role, plan, hidden)
+        return self.runs.logits(self.plan.role, plan, hidden)
 
 
-def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> DecoderProof:
+def decoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
     """The prompts of a decoder's proof, and full precision's embeddings of their images.
 
     Raises:
@@ -155,9 +155,9 @@ def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates:
         GateError: a prompt is too long for any proof.
     """
     embedded = None
-    if sees := references.source.family.role_giving("image_tokens"):
-        embedded = encoded(references, sees, None, expected_batch(references, sees, inputs))
-    return DecoderProof(plan, references, inputs, gates, tuple(_prompts(references.source, inputs)), embedded)
+    if sees := runs.source.family.role_giving("image_tokens"):
+        embedded = encoded(runs, sees, None, expected_batch(runs, sees, inputs))
+    return DecoderProof(plan, runs, inputs, gates, tuple(_prompts(runs.source, inputs)), embedded)
 
 
 def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:

@@ -25,7 +25,7 @@ from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
+from edgekit.prove import CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
 
@@ -189,7 +189,7 @@ def _prove(
         hashed: files whose hash was just computed, while they were written or when the artifact was looked at.
     """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
-    references = References(source, progress)
+    runs = FullPrecisionRuns(source, progress)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
@@ -198,7 +198,7 @@ def _prove(
         parities = prove_parts(
             [_as_written(plans[part.role, part.level], folder, part) for part in here],
             prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed),
-            references,
+            runs,
             inputs,
             manifest.gates,
         )

@@ -18,7 +18,7 @@ from edgekit.runtime.base import Float
 
 
 @dataclass
-class References:
+class FullPrecisionRuns:
     """The one place that runs transformers' models.
 
     Levels share results (the original weights serve all of them), so results are kept; weights never are.

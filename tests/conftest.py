@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 from material import LEVELS, Copy
 
-from edgekit import reference_models as reference
 from edgekit.artifacts.levels import LEVELS as EVERY_LEVEL
+from edgekit.checkpoints import reference_models as reference
 
 if TYPE_CHECKING:
     from proofs import Unproven

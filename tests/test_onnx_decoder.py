@@ -68,7 +68,7 @@ class Workshop:
         list(writers.write(self._jobs[level].source, [plan], LABEL, None, folder, Progress()))
         graphs = [folder / name for name in writers.names(plan, LABEL.stem) if name.endswith(".onnx")]
         common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
-        return OrtDecoder(*graphs, **{**common, **options})
+        return OrtDecoder((graphs[0], graphs[1]), **{**common, **options})
 
     def judged(self, level: str, **options: Any) -> Any:
         """The verdict on what the modules write now."""
@@ -261,7 +261,7 @@ def test_longer_calls_end_as_they_began(workshop: Workshop) -> None:
 def test_another_graph_is_no_decoder(exported: Path) -> None:
     path = exported / "onnx" / "embed_tokens_q4_m.onnx"
     with pytest.raises(ArtifactError, match=r"no input 'inputs_embeds': inputs input_ids"):
-        OrtDecoder(path, path, context=9, window=_WINDOW, threads=1)
+        OrtDecoder((path, path), context=9, window=_WINDOW, threads=1)
 
 
 def _lengths(segments: Sequence[Segment], wanted: Sequence[int], chunk: int) -> Iterator[list[int]]:

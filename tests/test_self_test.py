@@ -22,8 +22,8 @@ from edgekit.formats.gguf.library import keep_log, library
 from edgekit.machine import worker
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import open_model
-from edgekit.runtime.llama import self_test, self_test_worker
-from edgekit.runtime.llama.decoder import LlamaDecoder
+from edgekit.runtime.llama import backend, self_test, self_test_worker
+from edgekit.runtime.parts import DecoderFile, RunOptions
 
 # ---------------------------------------------------------------- what a test's process does
 # The real test in a real process, but for what happens before a model is loaded with llama.cpp's own layouts, or any.
@@ -114,6 +114,11 @@ def tiny(tmp_path: Path) -> Path:
     return path
 
 
+def opened(path: Path) -> Any:
+    """As an artifact's decoder is opened."""
+    return backend.open_decoder(DecoderFile((path,), 64, 0, 1, path), RunOptions(1))
+
+
 @pytest.fixture
 def buffers() -> Iterator[list[str]]:
     """The weight buffers that the library says it makes, in one list for all models loaded meanwhile."""
@@ -197,7 +202,7 @@ def test_a_library_that_never_works_is_refused(
 ) -> None:
     broken(monkeypatch, work)
     with pytest.raises(MissingDependencyError, match=said) as caught:
-        LlamaDecoder(tiny, context=64, threads=1, image_tokens=1)
+        opened(tiny)
     assert caught.value.remedy is not None
     assert caught.value.remedy.startswith("edgekit setup --force")
 
@@ -248,7 +253,7 @@ def test_the_variable_decides(starts: Starts, monkeypatch: pytest.MonkeyPatch, t
         assert self_test.result().extra_buffers is extra
         assert self_test.result().warning is None
     monkeypatch.setenv(self_test.VARIABLE, "plain")
-    LlamaDecoder(tiny, context=64, threads=1, image_tokens=1).close()
+    opened(tiny).close()
     assert buffers
     assert not laid_out(buffers)
     assert not starts

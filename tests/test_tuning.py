@@ -345,8 +345,8 @@ def test_which_outputs_count(output: list[list[float]], counts: bool) -> None:
 
 
 def test_a_hopeless_runtime_is_stopped(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "_LEAST_PATIENCE_S", 0.1)
-    monkeypatch.setattr(tune, "_PATIENCE", 0)
+    monkeypatch.setattr(tune, "LEAST_PATIENCE_S", 0.1)
+    monkeypatch.setattr(tune, "PATIENCE", 0)
     tampered(monkeypatch, "openvino", "time.sleep(60)")
     found = chosen(encoders, "fp32", "text_encoder")
     assert found.runs[1].problem == "stopped after 0 s"
@@ -502,12 +502,11 @@ def test_a_decoder_is_opened_with_its_options(medgemma_artifact: Path, monkeypat
 
 
 def test_threads_change_while_a_decoder_is_open(medgemma_artifact: Path) -> None:
-    path = prepare(medgemma_artifact, "Q4_0").path("decoder")
+    path = prepare(medgemma_artifact, "Q4_0").decoder_file("decoder").files[0]
     decoder = LlamaDecoder(path, context=64, threads=2, image_tokens=1, step_threads=1)
-    lib = decoder._lib
-    assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (1, 2)
+    assert decoder.threads_in_use == (2, 1)
     decoder.set_threads(1, 2)
-    assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (2, 1)
+    assert decoder.threads_in_use == (1, 2)
     decoder.close()
 
 

@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edgekit import __version__
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy, write_atomically
 from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.artifacts.validation import validated
+from edgekit.artifacts.version import __version__
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import llama_programs, material, writers
 from edgekit.export.job import Job

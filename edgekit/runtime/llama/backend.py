@@ -14,7 +14,17 @@ from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
 
 def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
-    """A decoder in a GGUF file."""
+    """A decoder in a GGUF file, its weights laid out as options and the self-test allow.
+
+    Raises:
+        ArtifactError: the file is damaged, or llama.cpp refuses it.
+        MissingDependencyError: llama.cpp does not work on this CPU.
+    """
+    extra_buffers, warning = False, None
+    if not options.plain_weights:
+        tested = self_test.result()
+        tested.require()
+        extra_buffers, warning = tested.extra_buffers, tested.warning
     return LlamaDecoder(
         file.files[0],
         context=file.context,
@@ -22,7 +32,8 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         image_tokens=file.image_tokens,
         step_threads=options.step_threads,
         gpu=options.gpu,
-        extra_buffers=False if options.plain_weights else None,
+        extra_buffers=extra_buffers,
+        warnings=(warning,) if warning else (),
     )
 
 

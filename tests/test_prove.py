@@ -23,6 +23,7 @@ from edgekit.cli import main
 from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import job
 from edgekit.families import family_of
+from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
@@ -275,7 +276,7 @@ def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, name_of_codec: st
     (tmp_path / "config.json").write_text(json.dumps(config))
     canonical = f"language_model.{name}"
     codec = codec_of(name_of_codec)
-    weights = streamed.Weights(open_checkpoint(tmp_path), family_of(config), {canonical: codec})
+    weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: codec})
     expected = codec.roundtrip(table)
     assert np.array_equal(weights.read(canonical), expected)
     blocks = list(weights.blocks(canonical))
@@ -308,13 +309,12 @@ def memory_of_a_pass(source: Path) -> int:
         nonlocal peak
         peak = max(peak, anonymous_bytes())
 
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    parsed = family.parse(checkpoint.config)
-    model = streamed.model(parsed, streamed.Weights(checkpoint, family), watch)
+    opened = open_source(source)
+    model = streamed.model(streamed.Weights(opened), watch)
     before = anonymous_bytes()
     prompts = [{"input_ids": [2, 5, 9, 7] * 6, "token_type_ids": [0] * 24}, {"input_ids": [2], "token_type_ids": [0]}]
-    assert hf_inputs.hidden_states(model, prompts, [[0, 23], [0]], None).shape == (3, parsed.text_config.hidden_size)
+    hidden = hf_inputs.hidden_states(model, prompts, [[0, 23], [0]], None)
+    assert hidden.shape == (3, opened.config.text_config.hidden_size)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     return peak - before
 

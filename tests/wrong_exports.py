@@ -288,7 +288,7 @@ def _unscaled_rows(trial: Trial, segment: Any) -> list[Any]:
     if isinstance(segment, Embeddings) or not segment.ids:
         return [segment]
     ids, place = np.unique(segment.ids, return_inverse=True)
-    weights = streamed.Weights(trial.runs.source.checkpoint, trial.runs.source.family)
+    weights = streamed.Weights(trial.runs.source)
     rows = weights.rows(_EMBEDDING, ids.astype(np.int64))[place]
     return [Embeddings(rows[i : i + 256], "tokens", bidirectional=False) for i in range(0, len(rows), 256)]
 

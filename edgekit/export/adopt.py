@@ -21,14 +21,13 @@ from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.manifest import Gates, Manifest, Part, Preprocessing, SourceRecord
 from edgekit.errors import ArtifactError
 from edgekit.families import FAMILIES, Family, Role
-from edgekit.families.gemma3.chat import control_tokens
 from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
-from edgekit.inputs.text import load_tokenizer
+from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 
 _TEXTS = 1000

@@ -72,7 +72,7 @@ def measure(
     Raises:
         CheckpointError: an activation is NaN or infinite; the message names the matrix that it enters.
     """
-    model = streamed.model(plan.config, streamed.Weights(source.checkpoint, source.family))
+    model = streamed.model(streamed.Weights(source))
     watched = watch(source, model, plan.ranged)
     if missing := plan.ranged - set(watched):
         raise ValueError(f"no module multiplies by {sorted(missing)[0]} alone")

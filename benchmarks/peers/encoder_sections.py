@@ -19,6 +19,7 @@ from processes import measure, size_of, warm
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.families.gemma3.chat import encode_chat
+from edgekit.families.source import open_source
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs.image import normalize, to_pixels

@@ -7,6 +7,7 @@ right thing, the model at full precision is changed, which comes to the same com
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -309,8 +310,9 @@ def _resized_otherwise(trial: Trial) -> Iterator[Trial]:
     right = trial.opening.manifest
     swapped = {"bilinear": "bicubic", "bicubic": "bilinear"}
     wrong = right.preprocessing.model_copy(update={"resample": swapped[right.preprocessing.resample]})
-    manifest = right.model_copy(update={"preprocessing": wrong})
-    yield replace(trial, opening=Instead(trial.opening, manifest=manifest, preprocessing=lambda: wrong))
+    opening = copy.copy(trial.opening)
+    opening.manifest = right.model_copy(update={"preprocessing": wrong})
+    yield replace(trial, opening=opening)
 
 
 @contextmanager
@@ -320,7 +322,9 @@ def _without_line_breaks(trial: Trial) -> Iterator[Trial]:
     def encode(text: str, **options: Any) -> Any:
         return right.encode(text.replace("\n\n<start_of_image>", "<start_of_image>"), **options)
 
-    yield replace(trial, opening=Instead(trial.opening, tokenizer=Instead(right, encode=encode)))
+    opening = copy.copy(trial.opening)
+    opening.tokenizer = Instead(right, encode=encode)
+    yield replace(trial, opening=opening)
 
 
 # ---------------------------------------------------------------- the other side

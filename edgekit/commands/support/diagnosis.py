@@ -28,7 +28,7 @@ _PROOF = ("torch", "transformers")  # what full precision runs in, to calibrate 
 
 def backends() -> dict[str, Backend]:
     """Library -> the backend that it is first used by: those that a format requires, then those that may be faster."""
-    required = {backends_for(name, kind)[0].library for name in FORMATS for kind in get_args(Kind)}
+    required = {rows[0].library for name in FORMATS for kind in get_args(Kind) if (rows := backends_for(name, kind))}
     first: dict[str, Backend] = {}
     for row in sorted(BACKENDS.values(), key=lambda row: row.library not in required):
         first.setdefault(row.library, row)
@@ -46,7 +46,12 @@ def libraries() -> dict[str, str]:
 
 def needs() -> dict[str, tuple[str, ...]]:
     """What one can do with edgekit -> the libraries that it takes."""
-    running = {f"run {name.upper()}": (backends_for(name, "encoder")[0].library,) for name in FORMATS}
+    running = {
+        f"run {name.upper()}": tuple(
+            dict.fromkeys(rows[0].library for kind in get_args(Kind) if (rows := backends_for(name, kind)))
+        )
+        for name in FORMATS
+    }
     writing = {f"export {name.upper()}": form.libraries for name, form in FORMATS.items()}
     return {**running, **writing, "calibrate and prove": _PROOF}
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.artifacts.version import __version__
+
 if TYPE_CHECKING:
     from edgekit.runtime.base import Model
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "open"]
 
 
 def open(  # noqa: A001

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from edgekit import __version__
+from edgekit.artifacts.version import __version__
 from edgekit.commands import verbs
 from edgekit.errors import EdgekitError, MissingDependencyError
 

@@ -12,7 +12,7 @@ import numpy as np
 from edgekit.bench import worker
 from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.datasets import Dataset, Sample, source
-from edgekit.bench.execute import Report
+from edgekit.bench.execute import Receiver
 from edgekit.errors import EdgekitError
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.inputs.message import Message
@@ -144,7 +144,7 @@ class InProcess:
         self.alone: list[bool] = []
         self.stopped = False
 
-    def run(self, cells: Sequence[Cell], report: Report, *, alone: bool = False) -> None:
+    def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
         for cell in cells:
             self.cells.append(cell)
             self.alone.append(alone)

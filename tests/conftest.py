@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 from hypothesis import HealthCheck, settings
+from material import LEVELS, Copy
 
-from edgekit import reference_models as reference
 from edgekit.artifacts.levels import LEVELS as EVERY_LEVEL
+from edgekit.checkpoints import reference_models as reference
 
 if TYPE_CHECKING:
     from proofs import Unproven
@@ -31,10 +31,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("edgekit")
-
-Copy = Callable[[Path], Path]
-
-LEVELS = ("BF16", "Q8_0", "Q4_0")  # of the MedGemma-like model, where a test has nothing to say about levels
 
 
 def _shipped(name: str) -> Path:

@@ -23,8 +23,8 @@ from typing import Any
 import gguf
 import numpy as np
 
-from edgekit import reference_models as reference
 from edgekit.artifacts.levels import LEVELS
+from edgekit.checkpoints import reference_models as reference
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import library

@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+Copy = Callable[[Path], Path]
+
+LEVELS = ("BF16", "Q8_0", "Q4_0")  # of the MedGemma-like model, where a test has nothing to say about levels
+
 
 def read_json(path: Path) -> Any:
     """What a JSON file holds."""

@@ -18,7 +18,7 @@ from edgekit.formats import calibration
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, References, prove_parts
+from edgekit.prove import CONTEXT, FullPrecisionRuns, prove_parts
 from edgekit.prove import publish as artifact
 from edgekit.runtime.opening import prepare
 
@@ -33,13 +33,13 @@ class Trial:
     """
 
     files: tuple[Path, ...]
-    references: References
+    runs: FullPrecisionRuns
     opening: Any
 
     @property
     def text(self) -> Any:
         """What config.json says of the language model."""
-        return self.references.source.config.text_config
+        return self.runs.source.config.text_config
 
     def graph(self, stem: str) -> Path:
         """The part's ONNX graph whose name begins so."""
@@ -66,7 +66,7 @@ class Unproven:
 
     folder: Path
     manifest: Manifest
-    references: References
+    runs: FullPrecisionRuns
     inputs: Inputs = field(default_factory=shipped_inputs)
 
     def parts(self, role: str) -> list[Part]:
@@ -89,11 +89,9 @@ class Unproven:
         (part,) = (part for part in self.parts(role) if part.level == level)
         variant = next(name for name, parts in self.manifest.variants.items() if parts.get(role) == part.id)
         files = tuple(self.folder / file.path for file in part.files)
-        right = Trial(files, self.references, self.prepared(variant))
+        right = Trial(files, self.runs, self.prepared(variant))
         with change(right) if change else nullcontext(right) as trial:
-            (parity,) = prove_parts(
-                [self.plan(part)], trial.opening, trial.references, self.inputs, self.manifest.gates
-            )
+            (parity,) = prove_parts([self.plan(part)], trial.opening, trial.runs, self.inputs, self.manifest.gates)
         return parity
 
     def prepared(self, variant: str) -> Any:
@@ -104,7 +102,7 @@ class Unproven:
 
     def plan(self, part: Part) -> PartPlan:
         """What was to be written, with what calibration found for it."""
-        planned = self.references.source.plan(part.role, LEVELS[part.level])
+        planned = self.runs.source.plan(part.role, LEVELS[part.level])
         measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
         return planned.calibrated(calibration.read(self.folder / measured[0])) if measured else planned
 
@@ -122,12 +120,12 @@ def unproven(
     progress: Progress | None = None,
 ) -> Unproven:
     """Export without a proof, once for each choice of parts, into one folder."""
-    references = References(open_source(source), progress or Progress())
+    runs = FullPrecisionRuns(open_source(source), progress or Progress())
     for choice in parts:
         done = artifact.export(
             source, folder, recipe_name=recipe_name, levels=levels, parts=choice, prove=False, progress=progress
         )
-    return Unproven(done.folder, done.manifest, references)
+    return Unproven(done.folder, done.manifest, runs)
 
 
 @contextmanager

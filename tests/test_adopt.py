@@ -19,13 +19,12 @@ from edgekit.artifacts.manifest import FOREIGN
 from edgekit.commands.support import artifact_text
 from edgekit.errors import ArtifactError, CheckpointError, InputError, UsageError
 from edgekit.export.adopt import Adopted, adopt
-from edgekit.families.gemma3.chat import control_tokens
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.inputs import phantoms
 from edgekit.inputs.message import Image, Message
-from edgekit.inputs.text import load_tokenizer
+from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.runtime import open_model
 

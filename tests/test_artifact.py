@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import LEVELS
-from material import contents, edit_json, read_json
+from material import LEVELS, contents, edit_json, read_json
 
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests

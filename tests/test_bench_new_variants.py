@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench_stubs import InProcess, StubChat
 
-from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
+from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, as_json, bench, datasets, kinds, markdown, runner, worker
 from edgekit.bench.cells import ModelRef
 from edgekit.bench.report.page import page
@@ -22,7 +22,7 @@ from edgekit.runtime.base import Generation
 
 MANIFEST = Manifest(
     recipe="stub", title="Stub model", family="medgemma", stand_in=None, license="none", modified="",
-    source=Source(name="stub", sha256="abc", files={}), tokenizer=FileEntry(path="t", sha256="0", bytes=1),
+    source=SourceRecord(name="stub", sha256="abc", files={}), tokenizer=FileEntry(path="t", sha256="0", bytes=1),
     settings={}, preprocessing=None, parts=(), variants={"good": {}}, default="good", gates=Gates(),
 )  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_a_task_kind_is_one_file(added: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_wrong_kind_says_which_exist(added: Path) -> None:
     (added / "kinds" / "length.py").write_text(LENGTH_KIND)
     (added / "benchmarks" / "talk.toml").write_text('title = "T"\nkind = "lenght"\ndataset = "phantoms"\nlimit = 8\n')
-    with pytest.raises(UsageError, match=r"task talk: kind: .*'lenght'.*'length'"):
+    with pytest.raises(UsageError, match=r"task talk: kind: 'lenght'\nallowed: .*\blength\b"):
         task("talk")
 
 

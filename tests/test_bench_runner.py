@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 
-from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, Source
+from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
 from edgekit.bench.execute.local import Local
@@ -23,7 +23,7 @@ from edgekit.runtime.base import Model
 FILE = FileEntry(path="tokenizer.json", sha256="0", bytes=1)
 MANIFEST = Manifest(
     recipe="stub", title="Stub model", family="medgemma", stand_in="a stub", license="none", modified="",
-    source=Source(name="stub", sha256="abc", files={}), tokenizer=FILE, settings={}, parts=(),
+    source=SourceRecord(name="stub", sha256="abc", files={}), tokenizer=FILE, settings={}, parts=(),
     variants={"good": {}}, default="good", gates=Gates(),
     preprocessing=Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3),
 )  # fmt: skip

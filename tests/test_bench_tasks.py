@@ -56,7 +56,7 @@ def test_a_new_task_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "poem"}, "task mine: kind: Input tag 'poem' found"),
+        ({"kind": "poem"}, "task mine: kind: 'poem'"),
         ({"limit": 0}, "task mine: limit: Input should be greater than 0"),
         ({"limitt": 3}, "task mine: limitt: Extra inputs are not permitted"),
         ({"max_tokens": "many"}, "task mine: max_tokens: Input should be a valid integer"),

@@ -198,10 +198,8 @@ def test_smoothing_changes_no_output(
     assert part.calibration is not None
     assert len(part.calibration.smoothing) == groups
     batch = hf_inputs.encoder_inputs(source, role, inputs.images[:2], inputs.captions[:2])
-    plain = streamed.model(part.config, streamed.Weights(part.checkpoint, source.family))
-    changed = streamed.model(
-        part.config, replace(streamed.Weights(part.checkpoint, source.family), prepare=part.prepared)
-    )
+    plain = streamed.model(streamed.Weights(source))
+    changed = streamed.model(replace(streamed.Weights(source), prepare=part.prepared))
     assert np.allclose(*(hf_inputs.encode(source.family, model, role, batch) for model in (changed, plain)), atol=1e-4)
 
 
@@ -217,7 +215,7 @@ def test_slices_are_prepared_like_the_whole(medsiglip_source: Path, monkeypatch:
         slices = [part.prepared(layer + name, weights[i : i + 7], i) for i in range(0, len(weights), 7)]
         assert not np.array_equal(whole, weights)
         assert np.array_equal(np.concatenate(slices), whole)
-        by_codec = streamed.Weights(part.checkpoint, source.family, {}, part.prepared)
+        by_codec = streamed.Weights(source, {}, part.prepared)
         monkeypatch.setattr(streamed, "SLICE", 1000)
         assert np.array_equal(by_codec.read(layer + name), whole)
     untouched = f"{layer}mlp.fc2.weight"
@@ -339,7 +337,7 @@ def test_a_decoder_sees_each_prompt_alone_and_says_what_it_saw(
         return hidden_states(model, prompts, *rest)
 
     monkeypatch.setattr(hf_inputs, "hidden_states", count)
-    model = streamed.model(part.config, streamed.Weights(part.checkpoint, source.family))
+    model = streamed.model(streamed.Weights(source))
     for run in material.passes:
         run(model)
     assert shapes == [(1, 1)] * 5

@@ -18,10 +18,10 @@ import pytest
 from material import contents, photo
 from PIL import Image
 
-from edgekit import reference_models as reference
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS
+from edgekit.checkpoints import reference_models as reference
 from edgekit.cli import main, parser
 from edgekit.commands import verbs
 

@@ -58,9 +58,13 @@ def test_a_library_that_crashes_is_a_line(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("outcome", ["ok", "plain buffers only", "unusable"])
-def test_the_trial_of_llama_cpp_is_shown(monkeypatch: pytest.MonkeyPatch, outcome: self_test.Outcome) -> None:
+def test_the_self_test_of_llama_cpp_is_shown(
+    monkeypatch: pytest.MonkeyPatch, outcome: self_test.SelfTestOutcome
+) -> None:
     monkeypatch.setattr(diagnosis, "probe", lambda question: (True, "AVX2"))
-    monkeypatch.setattr(diagnosis.self_test, "verdict", lambda: self_test.Verdict(outcome, "it died with SIGSEGV"))
+    monkeypatch.setattr(
+        diagnosis.self_test, "result", lambda: self_test.SelfTestResult(outcome, "it died with SIGSEGV")
+    )
     report = diagnosis.diagnose()
     text = str(report)
     assert f"weights laid out for this CPU: {outcome} (it died with SIGSEGV)" in text

@@ -101,7 +101,7 @@ def exported(
 
 
 def phases_of(model: Unproven) -> Phases:
-    phases = model.references.progress
+    phases = model.runs.progress
     assert isinstance(phases, Phases)
     phases.finish()
     return phases

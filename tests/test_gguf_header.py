@@ -26,11 +26,11 @@ from edgekit.families.gemma3 import gguf_form
 from edgekit.formats.gguf.form import read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, TYPES, read_header
 from edgekit.formats.gguf.writer import file_type
-from edgekit.runtime.llama import self_test_worker as trial
+from edgekit.runtime.llama import self_test_worker
 from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
 from edgekit.runtime.opening import prepare
 
-TINY = trial.tiny_decoder()
+TINY = self_test_worker.tiny_decoder()
 HEADER_BYTES = TINY.index(b"blk.7.attn_k_norm.weight")  # the last tensor that the header describes
 
 

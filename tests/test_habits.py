@@ -17,7 +17,9 @@ MOST_ROOMS = 28  # modules and packages of the root together
 MOST_PARAMETERS = 8
 
 # Function -> why it may take more parameters.
-MANY_PARAMETERS: Mapping[str, str] = {}
+MANY_PARAMETERS: Mapping[str, str] = {
+    "edgekit/prove/publish.py: export": "the main job, with the options that its command has",
+}
 
 
 def is_private(name: str) -> bool:

@@ -18,14 +18,14 @@ from edgekit.errors import ArtifactError, InputError
 from edgekit.export import job, writers
 from edgekit.families.composition import ImageChatSettings
 from edgekit.families.gemma3.chat import GemmaChat
-from edgekit.formats import Label
+from edgekit.formats import FileLabel
 from edgekit.full_precision import model as torch_reference
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
-from edgekit.prove import References
+from edgekit.prove import FullPrecisionRuns
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model
@@ -33,7 +33,7 @@ from edgekit.runtime.base import Embeddings, Float, Segment, SupportsChunkSize, 
 from edgekit.runtime.onnx import decoder as ort_decoder
 from edgekit.runtime.onnx.decoder import OrtDecoder, calls
 
-LABEL = Label("a decoder", "none", "decoder")
+LABEL = FileLabel("a decoder", "none", "decoder")
 # Those that need no calibration.
 LEVELS = tuple(name for name, row in ROWS.items() if row.format == "onnx" and row.activations != "static")
 _WINDOW, _IMAGE, _WIDTH = 64, 16, 256  # of the reference model
@@ -54,9 +54,9 @@ class Workshop:
         """Its reference is computed once."""
         if level not in self._proofs:
             made = self._jobs[level]
-            references = References(made.source)
+            runs = FullPrecisionRuns(made.source)
             inputs = proof_inputs.shipped_inputs()
-            self._proofs[level] = decoder_proof(self.plan(level), references, inputs, made.recipe.gates)
+            self._proofs[level] = decoder_proof(self.plan(level), runs, inputs, made.recipe.gates)
         return self._proofs[level]
 
     def decoder(self, level: str, **options: Any) -> OrtDecoder:
@@ -68,7 +68,7 @@ class Workshop:
         list(writers.write(self._jobs[level].source, [plan], LABEL, None, folder, Progress()))
         graphs = [folder / name for name in writers.names(plan, LABEL.stem) if name.endswith(".onnx")]
         common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
-        return OrtDecoder(*graphs, **{**common, **options})
+        return OrtDecoder((graphs[0], graphs[1]), **{**common, **options})
 
     def judged(self, level: str, **options: Any) -> Any:
         """The verdict on what the modules write now."""
@@ -261,7 +261,7 @@ def test_longer_calls_end_as_they_began(workshop: Workshop) -> None:
 def test_another_graph_is_no_decoder(exported: Path) -> None:
     path = exported / "onnx" / "embed_tokens_q4_m.onnx"
     with pytest.raises(ArtifactError, match=r"no input 'inputs_embeds': inputs input_ids"):
-        OrtDecoder(path, path, context=9, window=_WINDOW, threads=1)
+        OrtDecoder((path, path), context=9, window=_WINDOW, threads=1)
 
 
 def _lengths(segments: Sequence[Segment], wanted: Sequence[int], chunk: int) -> Iterator[list[int]]:

@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx
 import pytest
-from conftest import Copy
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
+from material import Copy
 from onnx import TensorProto, helper
 from onnx_files import external, field, model, put, varint
 

@@ -18,7 +18,6 @@ from tokenizers import Tokenizer
 from edgekit.errors import InputError
 from edgekit.families.gemma3.chat import (
     chat_text,
-    control_tokens,
     encode_chat,
     expand_images,
     plain_text,
@@ -26,7 +25,7 @@ from edgekit.families.gemma3.chat import (
 )
 from edgekit.families.siglip.text import encode_siglip, siglip_text
 from edgekit.inputs.message import Image, Message
-from edgekit.inputs.text import MAX_TEXT, load_tokenizer
+from edgekit.inputs.text import MAX_TEXT, control_tokens, load_tokenizer
 
 transformers = pytest.importorskip("transformers")
 

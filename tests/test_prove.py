@@ -23,6 +23,7 @@ from edgekit.cli import main
 from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.export import job
 from edgekit.families import family_of
+from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
@@ -30,7 +31,7 @@ from edgekit.full_precision import streamed
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
-from edgekit.prove import References
+from edgekit.prove import FullPrecisionRuns
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoded, expected_batch
@@ -133,7 +134,7 @@ def test_what_a_wrong_export_changed_is_right_again(medgemma_levels: Unproven, m
     for model in (medgemma_levels, medsiglip_levels):
         for part in (part for part in model.manifest.parts if part.level in QUICK):
             for wrong in of(part.role, file_format=part.format):
-                right = Trial(tuple(model.folder / file.path for file in part.files), model.references, None)
+                right = Trial(tuple(model.folder / file.path for file in part.files), model.runs, None)
                 if wrong.kind in ("tensors", "header", "graph"):
                     with wrong.change(right), pytest.raises(ArtifactError, match=r"SHA-256|bytes"):
                         manifests.verify(model.folder, part.files)
@@ -185,9 +186,9 @@ def test_tokens_and_embeddings_count_alike() -> None:
 
 
 class Given:
-    """References that answer with given logits, whatever the model."""
+    """Full precision that answers with given logits, whatever the model."""
 
-    def __init__(self, right: References, logits: Any) -> None:
+    def __init__(self, right: FullPrecisionRuns, logits: Any) -> None:
         self.right, self.given = right, logits
 
     def run(self, role: str, plan: Any, compute: Any) -> Any:
@@ -198,11 +199,11 @@ class Given:
 
 
 def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: Path) -> None:
-    part, references = planned(medgemma_source, "Q4_0", "decoder")
-    proof = decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
+    part, runs = planned(medgemma_source, "Q4_0", "decoder")
+    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
     counts = [len(prompt.want) for prompt in proof.prompts]
     expected = np.zeros((sum(counts), 8), np.float32)
-    proof = dataclasses.replace(proof, references=Given(references, expected))
+    proof = dataclasses.replace(proof, runs=Given(runs, expected))
     wrong = expected.copy()
     together = np.isin(proof.prompts[2].want, proof.prompts[2].undivided)  # two images in one call
     wrong[sum(counts[:2]) :][together] += np.linspace(0, 0.6, 8, dtype=np.float32)
@@ -215,28 +216,28 @@ def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: P
 # ---------------------------------------------------------------- the streamed reference
 
 
-def planned(source: Path, level: str, role: str) -> tuple[Any, References]:
+def planned(source: Path, level: str, role: str) -> tuple[Any, FullPrecisionRuns]:
     job_ = job.resolve(source, None, [level], {})
     part = next(part for part in job_.plans() if part.role == role)
-    return part, References(job_.source)
+    return part, FullPrecisionRuns(job_.source)
 
 
-def whole_model(references: References, part: Any) -> Any:
+def whole_model(runs: FullPrecisionRuns, part: Any) -> Any:
     """transformers' model in memory, every tensor as the part's codecs preserve it."""
 
     def transform(name: str, weights: Any) -> Any:
         return part.codecs[name].roundtrip(weights) if name in part.codecs else weights
 
-    return torch_reference.load(references.source, transform)
+    return torch_reference.load(runs.source, transform)
 
 
 def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_source: Path) -> None:
     """From pixels on, through transformers' own merging of images and its own head; the head in uneven blocks."""
     import torch
 
-    part, references = planned(medgemma_source, "Q4_0", "decoder")
-    model = whole_model(references, part)
-    proof = decoder_proof(part, references, proof_inputs.shipped_inputs(), Gates())
+    part, runs = planned(medgemma_source, "Q4_0", "decoder")
+    model = whole_model(runs, part)
+    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates())
     assert len({len(prompt.processed["input_ids"]) for prompt in proof.prompts}) > 1
     expected = []
     for prompt in proof.prompts:
@@ -250,20 +251,18 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
         expected.append(out.logits[0, list(prompt.want)].numpy())
     proof.judge(np.concatenate(expected))  # the whole model's own logits pass
     prompts, want = [prompt.processed for prompt in proof.prompts], [prompt.want for prompt in proof.prompts]
-    hidden = references.run(
-        "decoder", part, lambda model: hf_inputs.hidden_states(model, prompts, want, proof.embedded)
-    )
-    assert np.abs(references.logits("decoder", part, hidden) - np.concatenate(expected)).max() < 1e-4
+    hidden = runs.run("decoder", part, lambda model: hf_inputs.hidden_states(model, prompts, want, proof.embedded))
+    assert np.abs(runs.logits("decoder", part, hidden) - np.concatenate(expected)).max() < 1e-4
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
 def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: Path, role: str) -> None:
-    part, references = planned(medsiglip_source, "int8", role)
-    model = whole_model(references, part)
-    batch = expected_batch(references, role, proof_inputs.shipped_inputs())
-    family = references.source.family
+    part, runs = planned(medsiglip_source, "int8", role)
+    model = whole_model(runs, part)
+    batch = expected_batch(runs, role, proof_inputs.shipped_inputs())
+    family = runs.source.family
     expected = np.concatenate([hf_inputs.encode(family, model, role, batch[i : i + 1]) for i in range(len(batch))])
-    assert np.abs(encoded(references, role, part, batch) - expected).max() < 1e-4
+    assert np.abs(encoded(runs, role, part, batch) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("name_of_codec", ["F32", "int8", "Q8_0", "Q4_K", "BF16"])
@@ -277,7 +276,7 @@ def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, name_of_codec: st
     (tmp_path / "config.json").write_text(json.dumps(config))
     canonical = f"language_model.{name}"
     codec = codec_of(name_of_codec)
-    weights = streamed.Weights(open_checkpoint(tmp_path), family_of(config), {canonical: codec})
+    weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: codec})
     expected = codec.roundtrip(table)
     assert np.array_equal(weights.read(canonical), expected)
     blocks = list(weights.blocks(canonical))
@@ -310,13 +309,12 @@ def memory_of_a_pass(source: Path) -> int:
         nonlocal peak
         peak = max(peak, anonymous_bytes())
 
-    checkpoint = open_checkpoint(source)
-    family = family_of(checkpoint.config)
-    parsed = family.parse(checkpoint.config)
-    model = streamed.model(parsed, streamed.Weights(checkpoint, family), watch)
+    opened = open_source(source)
+    model = streamed.model(streamed.Weights(opened), watch)
     before = anonymous_bytes()
     prompts = [{"input_ids": [2, 5, 9, 7] * 6, "token_type_ids": [0] * 24}, {"input_ids": [2], "token_type_ids": [0]}]
-    assert hf_inputs.hidden_states(model, prompts, [[0, 23], [0]], None).shape == (3, parsed.text_config.hidden_size)
+    hidden = hf_inputs.hidden_states(model, prompts, [[0, 23], [0]], None)
+    assert hidden.shape == (3, opened.config.text_config.hidden_size)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     return peak - before
 

@@ -22,7 +22,7 @@ from edgekit.formats import FORMATS
 from edgekit.formats.gguf.writer import file_type
 from edgekit.machine.devices import device
 
-KINDS: list[find.Kind] = ["exports", "devices", "benchmarks"]
+KINDS: list[find.FileKind] = ["exports", "devices", "benchmarks", "benchmarks/datasets"]
 MINE = """
 family = "medgemma"
 title = "Mine"
@@ -296,18 +296,18 @@ def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) ->
     package = Path(edgekit.__file__).resolve().parent
     site = tmp_path / "site-packages"
     (site / "edgekit" / "artifacts").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "artifacts/__init__.py", "artifacts/find.py"):
+    for name in ("__init__.py", "errors.py", "artifacts/__init__.py", "artifacts/find.py", "artifacts/version.py"):
         (site / "edgekit" / name).write_bytes((package / name).read_bytes())
     for kind in KINDS:
         shipped = site / "edgekit" / "data" / kind
-        shipped.mkdir(parents=True)
+        shipped.mkdir(parents=True, exist_ok=True)
         (shipped / "own.toml").write_text("x = 1")
-        (site / kind).mkdir()
+        (site / kind).mkdir(parents=True, exist_ok=True)
         (site / kind / "stranger.toml").write_text("x = 2")
     code = "from edgekit.artifacts import find\n"
-    code += "print(find.__file__, *map(find.names, ('exports', 'devices', 'benchmarks')))"
+    code += f"print(find.__file__, *map(find.names, {KINDS}))"
     environment = {key: value for key, value in os.environ.items() if key != "EDGEKIT_HOME"} | {"PYTHONPATH": str(site)}
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
     )
-    assert run.stdout.split() == [str(site / "edgekit" / "artifacts" / "find.py"), *["['own']"] * 3]
+    assert run.stdout.split() == [str(site / "edgekit" / "artifacts" / "find.py"), *["['own']"] * len(KINDS)]

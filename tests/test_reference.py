@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 import edgekit
-from edgekit import reference_models
 from edgekit.bench.parsers import first_named
+from edgekit.checkpoints import reference_models
 from edgekit.inputs import labels, phantoms
 from edgekit.inputs.phantoms import Phantom
 
@@ -89,7 +89,8 @@ def _header(path: Path) -> dict[str, object]:
 
 
 def test_names_are_known_without_torch():
-    code = "import sys; from edgekit import reference_models as r; r.path(r.NAMES[0]); sys.exit('torch' in sys.modules)"
+    asked = "from edgekit.checkpoints import reference_models as models; models.path(models.NAMES[0])"
+    code = f"import sys; {asked}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert reference_models.path("no such model") is None
 

@@ -1,4 +1,4 @@
-"""The trial of llama.cpp: a library that crashes or computes wrongly is found, remembered, and worked around."""
+"""The self-test of llama.cpp: a library that crashes or computes wrongly is found, remembered, and worked around."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ from edgekit.formats.gguf.library import keep_log, library
 from edgekit.machine import worker
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import open_model
-from edgekit.runtime.llama import self_test as guard
-from edgekit.runtime.llama import self_test_worker as trial
-from edgekit.runtime.llama.decoder import LlamaDecoder
+from edgekit.runtime.llama import backend, self_test, self_test_worker
+from edgekit.runtime.parts import DecoderFile, RunOptions
 
-# ---------------------------------------------------------------- what a trial's process does
-# The real trial in a real process, but for what happens before a model is loaded with llama.cpp's own layouts, or any.
+# ---------------------------------------------------------------- what a test's process does
+# The real test in a real process, but for what happens before a model is loaded with llama.cpp's own layouts, or any.
 
 Logits = Callable[[], Any]
 
 
 def _damaged(damage: Callable[[Logits], Any], *, everything: bool = False) -> Iterator[tuple[str, str]]:
-    right = trial.logits
+    right = self_test_worker.logits
 
     def logits(path: Path, *, extra_buffers: bool) -> Any:
         def result() -> Any:
@@ -41,8 +40,8 @@ def _damaged(damage: Callable[[Logits], Any], *, everything: bool = False) -> It
 
         return damage(result) if extra_buffers or everything else result()
 
-    trial.logits = logits  # type: ignore[assignment]
-    return trial.logits_by_layout(None)
+    self_test_worker.logits = logits  # type: ignore[assignment]
+    return self_test_worker.logits_by_layout(None)
 
 
 def crash(right: Logits) -> Any:
@@ -86,10 +85,10 @@ Starts = list[worker.Work]
 
 @pytest.fixture(autouse=True)
 def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
-    """An empty cache, nothing remembered; the trials that were started."""
+    """An empty cache, nothing remembered; the tests that were started."""
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv(guard.VARIABLE, raising=False)
-    guard._remembered.cache_clear()
+    monkeypatch.delenv(self_test.VARIABLE, raising=False)
+    self_test.remembered.cache_clear()
     started: Starts = []
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # for the functions above
     start = worker.run
@@ -100,19 +99,24 @@ def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Starts]:
 
     monkeypatch.setattr(worker, "run", run)
     yield started
-    guard._remembered.cache_clear()
+    self_test.remembered.cache_clear()
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, work: worker.Work) -> None:
-    """Have the trial's process do something else."""
-    monkeypatch.setattr(trial, "logits_by_layout", work)
+    """Have the test's process do something else."""
+    monkeypatch.setattr(self_test_worker, "logits_by_layout", work)
 
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.gguf"
-    path.write_bytes(trial.tiny_decoder())
+    path.write_bytes(self_test_worker.tiny_decoder())
     return path
+
+
+def opened(path: Path) -> Any:
+    """As an artifact's decoder is opened."""
+    return backend.open_decoder(DecoderFile((path,), 64, 0, 1, path), RunOptions(1))
 
 
 @pytest.fixture
@@ -137,13 +141,13 @@ def laid_out(lines: list[str]) -> bool:
 
 
 def test_the_installed_library_passes_and_is_remembered(starts: Starts) -> None:
-    found = guard.verdict()
+    found = self_test.result()
     assert (found.outcome, found.warning) == ("ok", None)
-    assert guard.verdict() == found
-    guard._remembered.cache_clear()  # as in another process
-    assert guard.verdict() == found
+    assert self_test.result() == found
+    self_test.remembered.cache_clear()  # as in another process
+    assert self_test.result() == found
     assert len(starts) == 1
-    assert guard.verdict(fresh=True).outcome == "ok"
+    assert self_test.result(fresh=True).outcome == "ok"
     assert len(starts) == 2
 
 
@@ -151,7 +155,7 @@ def test_a_crash_falls_back_to_plain_buffers(
     monkeypatch: pytest.MonkeyPatch, medgemma_artifact: Path, buffers: list[str]
 ) -> None:
     """A real model is opened with plain weights, works, and says why and how to mend it, once."""
-    monkeypatch.setenv(guard.VARIABLE, "default")
+    monkeypatch.setenv(self_test.VARIABLE, "default")
     model = open_model(medgemma_artifact, "Q4_0")
     usual = model.score([guard_message()], ["yes"])
     model.close()
@@ -159,7 +163,7 @@ def test_a_crash_falls_back_to_plain_buffers(
         pytest.skip("llama.cpp has no layouts for this CPU")
     buffers.clear()
 
-    monkeypatch.delenv(guard.VARIABLE)
+    monkeypatch.delenv(self_test.VARIABLE)
     broken(monkeypatch, crashes)
     model = open_model(medgemma_artifact, "Q4_0")
     assert buffers
@@ -184,12 +188,12 @@ def test_what_goes_wrong_with_layouts_is_remembered(
     monkeypatch: pytest.MonkeyPatch, work: worker.Work, said: str
 ) -> None:
     broken(monkeypatch, work)
-    found = guard.verdict()
+    found = self_test.result()
     assert found.outcome == "plain buffers only"
     assert said in found.detail
     broken(monkeypatch, has_no_room)
-    guard._remembered.cache_clear()
-    assert guard.verdict() == found
+    self_test.remembered.cache_clear()
+    assert self_test.result() == found
 
 
 @pytest.mark.parametrize(("work", "said"), [(always_crashes, "SIGSEGV"), (always_answers_nan, "not finite")])
@@ -198,92 +202,95 @@ def test_a_library_that_never_works_is_refused(
 ) -> None:
     broken(monkeypatch, work)
     with pytest.raises(MissingDependencyError, match=said) as caught:
-        LlamaDecoder(tiny, context=64, threads=1, image_tokens=1)
+        opened(tiny)
     assert caught.value.remedy is not None
     assert caught.value.remedy.startswith("edgekit setup --force")
 
 
 def test_a_trial_that_cannot_run_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    working = trial.logits_by_layout
+    working = self_test_worker.logits_by_layout
     broken(monkeypatch, has_no_room)
-    found = guard.verdict()
+    found = self_test.result()
     assert (found.outcome, found.extra_buffers) == ("not known", False)
     assert "no room" in str(found.warning)
     broken(monkeypatch, working)
-    guard._remembered.cache_clear()
-    assert guard.verdict().outcome == "ok"
+    self_test.remembered.cache_clear()
+    assert self_test.result().outcome == "ok"
 
 
 def test_a_trial_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "LIMIT_S", 0.2)
+    monkeypatch.setattr(self_test, "LIMIT_S", 0.2)
     broken(monkeypatch, hangs)
-    assert guard.verdict() == guard.Verdict("not known", "the trial did not end: stopped after 0 s")
+    assert self_test.result() == self_test.SelfTestResult("not known", "the self-test did not end: stopped after 0 s")
 
 
 def test_only_a_whole_memory_is_believed(starts: Starts, tmp_path: Path) -> None:
-    right = guard.verdict()
-    (kept,) = (tmp_path / "cache").rglob("*.json")
-    text = kept.read_text()
-    for content in ("", text[:-5], "[]", text.replace('"ok"', '"fine"'), text.replace('"ok"', "[]")):
-        kept.write_text(content)
-        assert guard._read(kept) is None, content
-    guard._remembered.cache_clear()
-    assert guard.verdict() == right
-    assert len(starts) == 2
-    assert kept.read_text() == text
+    right = self_test.result()
+    (stored,) = (tmp_path / "cache").rglob("*.json")
+    text = stored.read_text()
+    self_test.remembered.cache_clear()
+    assert self_test.result() == right
+    assert len(starts) == 1
+    damaged = ("", text[:-5], "[]", text.replace('"ok"', '"fine"'), text.replace('"ok"', "[]"))
+    for content in damaged:
+        stored.write_text(content)
+        self_test.remembered.cache_clear()
+        assert self_test.result() == right, content
+        assert stored.read_text() == text
+    assert len(starts) == 1 + len(damaged)
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     monkeypatch.setenv("EDGEKIT_CACHE", str(blocker / "cache"))
-    assert guard.verdict().outcome == "ok"
+    assert self_test.result().outcome == "ok"
 
 
 def test_the_variable_decides(starts: Starts, monkeypatch: pytest.MonkeyPatch, tiny: Path, buffers: list[str]) -> None:
     for value, extra in (("plain", False), ("default", True)):
-        monkeypatch.setenv(guard.VARIABLE, value)
-        assert guard.verdict().extra_buffers is extra
-        assert guard.verdict().warning is None
-    monkeypatch.setenv(guard.VARIABLE, "plain")
-    LlamaDecoder(tiny, context=64, threads=1, image_tokens=1).close()
+        monkeypatch.setenv(self_test.VARIABLE, value)
+        assert self_test.result().extra_buffers is extra
+        assert self_test.result().warning is None
+    monkeypatch.setenv(self_test.VARIABLE, "plain")
+    opened(tiny).close()
     assert buffers
     assert not laid_out(buffers)
     assert not starts
-    monkeypatch.setenv(guard.VARIABLE, "fast")
+    monkeypatch.setenv(self_test.VARIABLE, "fast")
     with pytest.raises(UsageError, match=r"EDGEKIT_LLAMA_BUFFERS=fast\nallowed: plain or default"):
-        guard.verdict()
+        self_test.result()
 
 
 def test_the_key_names_library_and_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keys = [guard.key(), guard.key()]
-    monkeypatch.setattr(guard, "cpu", lambda: dataclasses.replace(cpu(), flags=("amx_tile",)))
-    keys.append(guard.key())
+    keys = [self_test.key(), self_test.key()]
+    monkeypatch.setattr(self_test, "cpu", lambda: dataclasses.replace(cpu(), flags=("amx_tile",)))
+    keys.append(self_test.key())
     library = tmp_path / "lib"
     library.mkdir()
     monkeypatch.setenv("LLAMA_CPP_LIB_PATH", str(library))
-    keys.append(guard.key())
+    keys.append(self_test.key())
     (library / "libllama.so").write_bytes(b"one build")
-    keys.append(guard.key())
+    keys.append(self_test.key())
     (library / "libllama.so").write_bytes(b"another build")
-    keys.append(guard.key())
+    keys.append(self_test.key())
     assert keys[0] == keys[1]
     assert len(set(keys)) == 5
 
 
 def test_one_wrong_matrix_is_seen(tiny: Path) -> None:
     """Each layer has a type of its own, so a layout that is wrong for one type only must move the logits enough."""
-    right = trial.logits(tiny, extra_buffers=False)
+    right = self_test_worker.logits(tiny, extra_buffers=False)
     header, whole = read_header(tiny), tiny.read_bytes()
-    for layer in range(len(trial._LAYERS)):
-        for name in trial._MATRICES:
+    for layer in range(len(self_test_worker.LAYERS)):
+        for name in self_test_worker.MATRICES:
             tensor = header.tensors[f"blk.{layer}.{name}.weight"]
             rows = np.frombuffer(whole, np.uint8, tensor.bytes, tensor.offset).reshape(tensor.shape[0], -1)
             end = tensor.offset + tensor.bytes
             tiny.write_bytes(whole[: tensor.offset] + np.roll(rows, 1, axis=0).tobytes() + whole[end:])
-            wrong = trial.logits(tiny, extra_buffers=False)
+            wrong = self_test_worker.logits(tiny, extra_buffers=False)
             off = np.linalg.norm(wrong - right) / np.linalg.norm(right)
-            assert off > 2 * guard.TOLERANCE, (tensor.type, name)
+            assert off > 2 * self_test.TOLERANCE, (tensor.type, name)
 
 
 def test_the_tiny_decoder_is_what_it_says(tiny: Path) -> None:
@@ -293,7 +300,7 @@ def test_the_tiny_decoder_is_what_it_says(tiny: Path) -> None:
     reader = gguf.GGUFReader(tiny)
     ours = read_header(tiny)
     types = {tensor.tensor_type.name for tensor in reader.tensors}
-    assert types == {*trial._LAYERS, "F32"}
+    assert types == {*self_test_worker.LAYERS, "F32"}
     for theirs in reader.tensors:
         found = ours.tensors[theirs.name]
         assert found.shape == tuple(int(n) for n in reversed(theirs.shape))

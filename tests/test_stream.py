@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import LEVELS, Copy
-from material import contents
+from material import LEVELS, Copy, contents
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
@@ -233,7 +232,7 @@ def test_nothing_is_written_behind_a_gap(tmp_path: Path, fate: str) -> None:
     lost: Future[Mapping[Hashable, Any]] = Future()
     there: Future[Mapping[Hashable, Any]] = Future()
     there.set_result({"F32": b"5678"})
-    with stream.Output(FileContent(path, b"h" * 32, (section,))) as output:
+    with stream.OutputFile(FileContent(path, b"h" * 32, (section,))) as output:
         first = output.submit(section, lost, last=False)
         if fate == "failed":
             lost.set_exception(CheckpointError("a weight is NaN"))

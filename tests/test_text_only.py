@@ -18,7 +18,7 @@ from edgekit.commands.support import artifact_text
 from edgekit.errors import CheckpointError, InputError, UsageError
 from edgekit.families import family_of
 from edgekit.families.gemma3 import gguf_form
-from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
+from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
@@ -161,7 +161,7 @@ def test_the_published_sizes_need_no_scale() -> None:
         (48, 3840, 16, 256),
         (62, 5376, 32, 168),
     ):
-        text = TextConfig(
+        text = GemmaTextConfig(
             hidden_size=hidden,
             intermediate_size=4 * hidden,
             num_hidden_layers=layers,

@@ -31,7 +31,7 @@ from edgekit.prove import publish as artifact
 from edgekit.runtime import backends, open_model, tuning_results
 from edgekit.runtime.backends import BACKENDS, runtimes, usable
 from edgekit.runtime.base import Encoder, EncoderSpec, Generation
-from edgekit.runtime.llama import self_test as guard
+from edgekit.runtime.llama import self_test
 from edgekit.runtime.llama.decoder import LlamaDecoder
 from edgekit.runtime.onnx import openvino_encoder as ov
 from edgekit.runtime.opening import prepare
@@ -345,8 +345,8 @@ def test_which_outputs_count(output: list[list[float]], counts: bool) -> None:
 
 
 def test_a_hopeless_runtime_is_stopped(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tune, "_LEAST_PATIENCE_S", 0.1)
-    monkeypatch.setattr(tune, "_PATIENCE", 0)
+    monkeypatch.setattr(tune, "LEAST_PATIENCE_S", 0.1)
+    monkeypatch.setattr(tune, "PATIENCE", 0)
     tampered(monkeypatch, "openvino", "time.sleep(60)")
     found = chosen(encoders, "fp32", "text_encoder")
     assert found.runs[1].problem == "stopped after 0 s"
@@ -429,7 +429,7 @@ def test_numbers_of_threads(limit: int, physical: int, expected: list[int]) -> N
 
 
 def test_a_real_decoder_is_measured(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(guard.VARIABLE, raising=False)
+    monkeypatch.delenv(self_test.VARIABLE, raising=False)
     decoder, vision = tune.tune(medgemma_artifact, ["Q4_0"])
     assert (vision.role, vision.result, vision.note) == ("vision", None, "nothing to choose")
     assert isinstance(decoder.result, DecoderResult)
@@ -444,7 +444,7 @@ def test_a_real_decoder_is_measured(medgemma_artifact: Path, monkeypatch: pytest
 def test_a_user_who_forbids_layouts_gets_none_measured(
     medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(guard.VARIABLE, "plain")
+    monkeypatch.setenv(self_test.VARIABLE, "plain")
     found = tune.tune(medgemma_artifact, ["Q4_0"])[0].result
     assert isinstance(found, DecoderResult)
     assert {run.extra_buffers for run in found.runs} == {False}
@@ -464,7 +464,7 @@ def test_a_decoder_that_hangs_is_stopped_and_what_it_measured_counts(
     monkeypatch.setattr(measure, "decoder", hanging_decoder)
     monkeypatch.setattr(tune, "hangs_s", lambda part: 8.0)  # importing this file takes its time
     monkeypatch.setattr(tune, "has_huge_pages", lambda: False)
-    monkeypatch.setenv(guard.VARIABLE, "plain")
+    monkeypatch.setenv(self_test.VARIABLE, "plain")
     (found,) = [one.result for one in tune.tune(medgemma_artifact, ["Q4_0"]) if one.role == "decoder"]
     assert isinstance(found, DecoderResult)
     assert [run.problem for run in found.runs] == [None, "stopped after 8 s"]
@@ -481,7 +481,7 @@ def test_a_part_has_time_by_its_size(medgemma_artifact: Path) -> None:
 
 
 def test_a_decoder_is_opened_with_its_options(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(guard.VARIABLE, raising=False)
+    monkeypatch.delenv(self_test.VARIABLE, raising=False)
     opening = prepare(medgemma_artifact, "Q4_0")
     part = opening.parts["decoder"]
     runs = (rates(False, 2, 1, 1), rates(False, 1, 9, 9), rates(True, 1, 9, 9))
@@ -497,17 +497,16 @@ def test_a_decoder_is_opened_with_its_options(medgemma_artifact: Path, monkeypat
     assert tuned[0].endswith("1/1 threads, plain buffers")
     assert usual[0].endswith(f"{opening.threads}/{opening.threads} threads")
     assert np.allclose(usual[1], tuned[1], atol=0.05)
-    monkeypatch.setenv(guard.VARIABLE, "default")  # the user's word
+    monkeypatch.setenv(self_test.VARIABLE, "default")  # the user's word
     assert opened()[0].endswith("1/1 threads")
 
 
 def test_threads_change_while_a_decoder_is_open(medgemma_artifact: Path) -> None:
-    path = prepare(medgemma_artifact, "Q4_0").path("decoder")
+    path = prepare(medgemma_artifact, "Q4_0").decoder_file("decoder").files[0]
     decoder = LlamaDecoder(path, context=64, threads=2, image_tokens=1, step_threads=1)
-    lib = decoder._lib
-    assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (1, 2)
+    assert decoder.threads_in_use == (2, 1)
     decoder.set_threads(1, 2)
-    assert (lib.llama_n_threads(decoder._context), lib.llama_n_threads_batch(decoder._context)) == (2, 1)
+    assert decoder.threads_in_use == (1, 2)
     decoder.close()
 
 
@@ -534,7 +533,7 @@ def test_keys_name_everything_that_a_figure_depends_on(monkeypatch: pytest.Monke
     keys.append(tuning_results.key("a", "onnx", 2))
     monkeypatch.undo()
     assert len(set(keys)) == len(keys)
-    monkeypatch.setattr(guard, "key", lambda: "another build of llama.cpp")
+    monkeypatch.setattr(self_test, "key", lambda: "another build of llama.cpp")
     assert tuning_results.key("a", "gguf", 2) not in keys
     assert tuning_results.key("a", "onnx", 2) == keys[0]
 

@@ -57,12 +57,5 @@ def test_what_is_wrong_as_a_whole() -> None:
         validated(Inner, {"sizes": []}, "file", UsageError)
     with pytest.raises(UsageError, match=r"^file: the data: Value error, no sizes$"):
         validated(Inner, {"sizes": []}, "file", UsageError, whole="the data")
-    with pytest.raises(UsageError, match=r"^file: kind: Unable to extract tag"):
-        validated(EITHER, {}, "file", UsageError, whole="kind")
     with pytest.raises(UsageError, match=r"^file: Invalid JSON"):
         validated(Inner, b"{", "file", UsageError)
-
-
-def test_the_tag_of_a_schema_is_no_field() -> None:
-    with pytest.raises(UsageError, match=r"^file: sizes\.0: Input should be a valid integer"):
-        validated(EITHER, {"kind": "inner", "sizes": ["a"]}, "file", UsageError, tag="inner")

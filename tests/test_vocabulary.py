@@ -12,9 +12,8 @@ from material import edit_json, read_json
 
 from edgekit import cli
 from edgekit.errors import ArtifactError, CheckpointError
-from edgekit.families.gemma3.chat import control_tokens
 from edgekit.formats.gguf.library import tokenize
-from edgekit.inputs.text import load_tokenizer
+from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
 from edgekit.prove import publish as artifact
 

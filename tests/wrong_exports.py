@@ -23,7 +23,7 @@ from proofs import Change, Instead, Trial, loaded_as
 from edgekit.families.siglip.graph import POOLED
 from edgekit.formats.onnx import names
 from edgekit.full_precision import streamed
-from edgekit.prove import References
+from edgekit.prove import FullPrecisionRuns
 from edgekit.runtime.base import Embeddings, Tokens
 
 WIRING, PROMPT, PIXELS = "wiring: mean KL", "prompt differs", "pixels differ"
@@ -288,7 +288,7 @@ def _unscaled_rows(trial: Trial, segment: Any) -> list[Any]:
     if isinstance(segment, Embeddings) or not segment.ids:
         return [segment]
     ids, place = np.unique(segment.ids, return_inverse=True)
-    weights = streamed.Weights(trial.references.source.checkpoint, trial.references.source.family)
+    weights = streamed.Weights(trial.runs.source)
     rows = weights.rows(_EMBEDDING, ids.astype(np.int64))[place]
     return [Embeddings(rows[i : i + 256], "tokens", bidirectional=False) for i in range(0, len(rows), 256)]
 
@@ -326,10 +326,10 @@ def _without_line_breaks(trial: Trial) -> Iterator[Trial]:
 # ---------------------------------------------------------------- the other side
 
 
-class _Changed(References):
-    """References whose decoder is changed; what the right ones know of images is taken over."""
+class _Changed(FullPrecisionRuns):
+    """Full precision with a changed decoder; what the right one knows of images is taken over."""
 
-    def __init__(self, right: References, change: Callable[[Any], None]) -> None:
+    def __init__(self, right: FullPrecisionRuns, change: Callable[[Any], None]) -> None:
         super().__init__(right.source, right.progress)
         self.right, self.change = right, change
 
@@ -351,7 +351,7 @@ def _stretch_local(model: Any) -> None:
 
 @contextmanager
 def _in_full_precision(trial: Trial, change: Callable[[Any], None]) -> Iterator[Trial]:
-    yield replace(trial, references=_Changed(trial.references, change))
+    yield replace(trial, runs=_Changed(trial.runs, change))
 
 
 # ---------------------------------------------------------------- the list

@@ -80,10 +80,9 @@ def _llama_cpp_python(job: Job) -> dict[str, Any]:
     from PIL import Image
 
     opening = prepare(Path(job["folder"]), job["level"])
-    handler = MTMDChatHandler(clip_model_path=str(opening.path("vision")), verbose=False)
-    model = Llama(
-        str(opening.path("decoder")), chat_handler=handler, n_ctx=2048, n_threads=cpu().usable_cores, verbose=False
-    )
+    vision, decoder = opening.encoder_file("vision").path, opening.decoder_file("decoder").files[0]
+    handler = MTMDChatHandler(clip_model_path=str(vision), verbose=False)
+    model = Llama(str(decoder), chat_handler=handler, n_ctx=2048, n_threads=cpu().usable_cores, verbose=False)
     buffer = io.BytesIO()
     Image.open(job["image"]).save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -18,8 +18,8 @@ from processes import measure, size_of, warm
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
-from edgekit.families import FAMILIES
 from edgekit.families.gemma3.chat import encode_chat
+from edgekit.families.source import open_source
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs.image import normalize, to_pixels
@@ -119,7 +119,7 @@ def vision(bench: Bench) -> dict[str, Any]:
     recipe = bench.recipe("vision", _NARROW)
     folder = bench.artifact("vision", recipe, (LLAMA, *bench.levels))
     contenders = [(LLAMA, "default"), *((level, runtime) for level in bench.levels for runtime in bench.runtimes)]
-    return _encoders(bench, "medgemma", folder, "vision", contenders)
+    return _encoders(bench, folder, "vision", contenders)
 
 
 def siglip(bench: Bench) -> dict[str, Any]:
@@ -127,22 +127,18 @@ def siglip(bench: Bench) -> dict[str, Any]:
     levels = ("fp32", *(level for level in bench.levels if level != "fp32"))
     folder = bench.artifact("medsiglip", "medsiglip", levels)
     contenders = [(level, runtime) for level in levels for runtime in bench.runtimes]
-    return _encoders(bench, "medsiglip", folder, "image_encoder", contenders)
+    return _encoders(bench, folder, "image_encoder", contenders)
 
 
-def _encoders(
-    bench: Bench, family_name: str, folder: Path, role: str, contenders: Sequence[tuple[str, str]]
-) -> dict[str, Any]:
+def _encoders(bench: Bench, folder: Path, role: str, contenders: Sequence[tuple[str, str]]) -> dict[str, Any]:
     """Every contender in every round; the first is what the others are compared with."""
-    source = folder.with_name(folder.name.removesuffix("-artifact"))
-    checkpoint, family = open_checkpoint(source), FAMILIES[family_name]
-    config = family.parse(checkpoint.config)
-    preprocessing = family.preprocessing(checkpoint, config)
+    source = open_source(folder.with_name(folder.name.removesuffix("-artifact")))
+    preprocessing = source.preprocessing
     assert preprocessing is not None, "an encoder of images has a preprocessing"
     pixels = to_pixels(bench.images, preprocessing)
     np.save(bench.work / "pixels.npy", pixels)
-    model = streamed.model(config, streamed.Weights(checkpoint, family))
-    expected = hf_inputs.encode(family, model, role, normalize(pixels, preprocessing))
+    model = streamed.model(streamed.Weights(source))
+    expected = hf_inputs.encode(source.family, model, role, normalize(pixels, preprocessing))
     job = {"job": "encode", "folder": str(folder), "role": role, "pixels": str(bench.work / "pixels.npy")}
     samples: dict[tuple[str, str], list[dict[str, Any]]] = {one: [] for one in contenders}
     for number in range(bench.rounds):
@@ -157,8 +153,8 @@ def _encoders(
     return {
         "images": len(pixels),
         "embeddings": int(np.prod(expected.shape[:-1])),
-        "layers": config.vision_config.num_hidden_layers,
-        "flop": flop(config.vision_config),
+        "layers": source.config.vision_config.num_hidden_layers,
+        "flop": flop(source.config.vision_config),
         "rows": [
             {
                 "level": level,

@@ -17,6 +17,6 @@ def values(package: str, name: str, *, folders: bool = False) -> Iterator[Any]:
     """
     modules = pkgutil.iter_modules(importlib.import_module(package).__path__)
     for module in sorted(module.name for module in modules if module.ispkg or not folders):
-        found = importlib.import_module(f"{package}.{module}")
-        if hasattr(found, name):
-            yield getattr(found, name)
+        imported = importlib.import_module(f"{package}.{module}")
+        if hasattr(imported, name):
+            yield getattr(imported, name)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 from edgekit.errors import UsageError
 
-Kind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets"]
+FileKind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets"]
 
 _NOUNS = {"exports": "recipe", "devices": "device", "benchmarks": "task", "benchmarks/datasets": "dataset"}
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
-def folders(kind: Kind) -> list[Path]:
+def folders(kind: FileKind) -> list[Path]:
     """The folders searched for this kind, first match wins: $EDGEKIT_HOME, the checkout, the installed package.
 
     The current directory is never searched: what a command does must not depend on where it is typed.
@@ -29,12 +29,12 @@ def folders(kind: Kind) -> list[Path]:
     return [folder for folder in candidates if folder.is_dir()]
 
 
-def names(kind: Kind) -> list[str]:
+def names(kind: FileKind) -> list[str]:
     """The names of all files of this kind, sorted."""
     return sorted({path.stem for folder in folders(kind) for path in folder.glob("*.toml")})
 
 
-def find(kind: Kind, name: str) -> Path:
+def find(kind: FileKind, name: str) -> Path:
     """The TOML file of this kind and name, or `name` itself where it is the path of a TOML file.
 
     Raises:
@@ -54,7 +54,7 @@ def find(kind: Kind, name: str) -> Path:
     )
 
 
-def load(kind: Kind, name: str) -> dict[str, Any]:
+def load(kind: FileKind, name: str) -> dict[str, Any]:
     """The parsed TOML of this kind and name.
 
     Raises:

@@ -103,7 +103,7 @@ class Part(_Frozen):
     parity: Parity | None = None
 
 
-class Source(_Frozen):
+class SourceRecord(_Frozen):
     """The checkpoint: a hash over its files, never its place.
 
     Attributes:
@@ -148,7 +148,7 @@ class Manifest(_Frozen):
     stand_in: str | None
     license: str = Field(min_length=1)
     modified: str
-    source: Source
+    source: SourceRecord
     preprocessing: Preprocessing | None  # None for a model that sees no images
     tokenizer: FileEntry
     # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.

@@ -19,7 +19,6 @@ def validated(
     *,
     inside: str = "",
     whole: str = "",
-    tag: str | None = None,
     shows_value: bool = False,
     remedy: str | None = None,
 ) -> T:
@@ -30,7 +29,6 @@ def validated(
         error: what is raised.
         inside: what stands before the name of the field.
         whole: names the data itself, where no field of it can be named.
-        tag: the value that chose one of several schemas, which pydantic names before the field.
         shows_value: whether the message ends with the offending value, shortened.
         remedy: what the user can do.
 
@@ -42,7 +40,7 @@ def validated(
         return adapter.validate_json(data) if isinstance(data, bytes) else adapter.validate_python(data)
     except ValidationError as problem:
         first = problem.errors()[0]
-        field = ".".join(str(part) for part in first["loc"] if part != tag)
+        field = ".".join(str(part) for part in first["loc"])
         place = f"{inside}{field}" if field else whole
         message = ": ".join(filter(None, (where, place, first["msg"])))
         if shows_value:

@@ -9,14 +9,13 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-import edgekit
 from edgekit import metrics
 from edgekit.bench.cells import identity
 from edgekit.machine.cpu import cpu
 from edgekit.machine.memory import memory
 
 _PACKAGES = ("numpy", "onnxruntime", "openvino", "llama_cpp_python", "torch", "transformers", "tokenizers", "pillow")
-_PACKAGE = Path(edgekit.__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)

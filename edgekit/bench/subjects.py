@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekit import reference_models
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.bench.cells import Control, ModelRef, identity
 from edgekit.bench.controls import Rounding
+from edgekit.checkpoints import reference_models
 from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES

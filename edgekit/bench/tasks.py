@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Union
-
-from pydantic import Field, TypeAdapter
+from typing import Any
 
 from edgekit.artifacts import find
 from edgekit.artifacts.validation import validated
@@ -29,7 +27,8 @@ def parse(data: Mapping[str, Any]) -> Task:
     Raises:
         UsageError: a key is missing, unknown or wrong.
     """
-    schemas = tuple(dict.fromkeys(kinds().values()))
-    schema: Any = Annotated[Union[schemas], Field(discriminator="kind")]  # noqa: UP007
-    checked: TypeAdapter[Task] = TypeAdapter(schema)
-    return validated(checked, dict(data), f"task {data.get('name')}", UsageError, whole="kind", tag=data.get("kind"))
+    where, kind = f"task {data.get('name')}", data.get("kind")
+    schema = kinds().get(str(kind))
+    if schema is None:
+        raise UsageError(f"{where}: kind: {kind!r:.80}", allowed=", ".join(kinds()))
+    return validated(schema, dict(data), where, UsageError)

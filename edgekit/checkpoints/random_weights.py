@@ -23,13 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.shards import Bf16Bits
+from edgekit.checkpoints.tensors import Float
 
 BLOCK = 1 << 24  # normals that are drawn
 STRETCH = 1 << 18  # weights at a time: 1 MB of float32, which stays in a core's cache
 _WEAK, _STRONG = 0.06, 5.0  # residual channels that are outliers
 _OUTLIERS = 640  # one channel or column in so many is one
 
-Weights = NDArray[np.float32]
 GeneratorFor = Callable[[str], np.random.Generator]  # the generator of one name, whatever else is drawn
 
 
@@ -37,11 +37,11 @@ GeneratorFor = Callable[[str], np.random.Generator]  # the generator of one name
 class Scales:
     """A matrix of normals, its rows and its columns scaled. Further axes count as columns."""
 
-    rows: Weights
-    columns: Weights
+    rows: Float
+    columns: Float
 
 
-Filling = Scales | Weights  # a vector, or a table small enough, is given as it is
+Filling = Scales | Float  # a vector, or a table small enough, is given as it is
 FillingOf = Callable[[str, tuple[int, ...]], Filling]  # from a tensor's name in the hub's layout and its shape
 
 
@@ -76,19 +76,19 @@ class Normals:
             yield to_bf16(values)
 
 
-def to_bf16(values: Weights) -> Bf16Bits:
+def to_bf16(values: Float) -> Bf16Bits:
     """The bit patterns of the nearest bf16 numbers, flat. Overwrites `values`."""
     bits = values.reshape(-1).view(np.uint32)
     bits += 0x8000
     return np.ascontiguousarray(bits.view(np.uint16)[1::2])  # the upper halves: little-endian
 
 
-def spread(rng: np.random.Generator, count: int, deviation: float) -> Weights:
+def spread(rng: np.random.Generator, count: int, deviation: float) -> Float:
     """Log-normal factors of unit mean square."""
     return unit(np.exp(deviation * rng.standard_normal(count)))
 
 
-def spikes(rng: np.random.Generator, count: int, low: float, high: float) -> Weights:
+def spikes(rng: np.random.Generator, count: int, low: float, high: float) -> Float:
     """Ones, of which one in 640 (at least one) lies between `low` and `high`."""
     factors = np.ones(count, np.float32)
     outliers = rng.choice(count, max(1, count // _OUTLIERS), replace=False)
@@ -96,7 +96,7 @@ def spikes(rng: np.random.Generator, count: int, low: float, high: float) -> Wei
     return factors
 
 
-def unit(factors: NDArray[Any]) -> Weights:
+def unit(factors: NDArray[Any]) -> Float:
     """The same factors with unit mean square."""
     return np.asarray(factors / np.sqrt(np.mean(factors**2)), np.float32)
 
@@ -108,7 +108,7 @@ def matrix(rng: np.random.Generator, shape: tuple[int, ...], gain: float) -> Sca
     return Scales(gain / math.sqrt(width) * spread(rng, height, 0.25), columns)
 
 
-def residual_profile(rng: np.random.Generator, width: int) -> Weights:
+def residual_profile(rng: np.random.Generator, width: int) -> Float:
     """The strength of each residual channel: 1, but for a few weak and a few strong ones."""
     profile = np.ones(width, np.float32)
     few = max(1, width // _OUTLIERS)
@@ -117,6 +117,6 @@ def residual_profile(rng: np.random.Generator, width: int) -> Weights:
     return profile
 
 
-def norm_gain(profile: Weights) -> Weights:
+def norm_gain(profile: Float) -> Float:
     """What a norm multiplies each channel with: the weak come out twice as strong as the rest, and so do the strong."""
     return np.where(profile == 1, 1, 2 / profile).astype(np.float32)

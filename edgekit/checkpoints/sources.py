@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit import reference_models
-from edgekit.checkpoints import hub
+from edgekit.checkpoints import hub, reference_models
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import UsageError
 

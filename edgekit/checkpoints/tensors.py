@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from edgekit.checkpoints.json_files import unique_names
 from edgekit.errors import CheckpointError
 
+Float = NDArray[np.float32]
+
 MAX_HEADER_BYTES = 100_000_000  # the safetensors specification's own limit
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # of the types that are read
 UNQUANTIZED = "export from the bf16, fp16 or fp32 checkpoint that it was made from"
@@ -70,7 +72,7 @@ class Slice:
         """Numbers in it."""
         return len(self.data) // ITEM_BYTES[self.tensor.dtype] if self.tensor else 0
 
-    def float32(self) -> NDArray[np.float32]:
+    def float32(self) -> Float:
         """Its rows, [rows, ...] float32."""
         assert self.tensor is not None
         return to_float32(self.data, self.tensor.dtype).reshape(-1, *self.tensor.shape[1:])
@@ -121,7 +123,7 @@ def read_header(path: Path) -> list[Tensor]:
     return tensors
 
 
-def read_rows(tensor: Tensor, rows: int, begin: int = 0) -> Iterator[NDArray[np.float32]]:
+def read_rows(tensor: Tensor, rows: int, begin: int = 0) -> Iterator[Float]:
     """A tensor in blocks of `rows` rows along its first axis, each [rows, ...] float32, from row `begin` on.
 
     Raises:
@@ -163,7 +165,7 @@ def read_through(path: Path, tensors: Sequence[Tensor], weights: int) -> Iterato
                 yield Slice(tensor, _exactly(stream, count * row_bytes, path), start + count == rows, start)
 
 
-def to_float32(data: bytes, dtype: str) -> NDArray[np.float32]:
+def to_float32(data: bytes, dtype: str) -> Float:
     """Little-endian bytes of a safetensors dtype as a flat float32 array."""
     if dtype == "BF16":  # the upper half of a float32
         wide = np.empty((len(data) // 2, 2), "<u2")

@@ -67,8 +67,8 @@ def export(name: str, levels: Sequence[str], parent: Path, progress: Progress) -
     Raises:
         UsageError: its weights are not installed.
     """
-    from edgekit import reference_models
     from edgekit.artifacts.manifest import FILE_NAME
+    from edgekit.checkpoints import reference_models
     from edgekit.errors import UsageError
     from edgekit.prove import publish
 

@@ -17,7 +17,9 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR")
     add_levels(parser, "a variant; all without any")
     parser.add_argument(
-        "--reference", metavar="SOURCE", help="the checkpoint that it was made from; reference models are found without"
+        "--reference",
+        metavar="SOURCE",
+        help="the checkpoint that it was made from; reference models are found without",
     )
     add_proof_inputs(parser, "prove")
 

@@ -20,8 +20,8 @@ def run(options: Namespace) -> int:
     from edgekit.runtime.llama.build import setup
 
     built = setup(force=options.force, amx=not options.no_amx)
-    verdict = self_test.verdict(fresh=not built.reused)
-    verdict.require()
+    tested = self_test.result(fresh=not built.reused)
+    tested.require()
     if options.json:
         print_json(
             {
@@ -30,14 +30,14 @@ def run(options: Namespace) -> int:
                 "wheel": str(built.wheel),
                 "reused": built.reused,
                 "seconds": round(built.seconds, 1),
-                "buffers": verdict.outcome,
+                "buffers": tested.outcome,
             }
         )
     else:
         origin = "taken from the cache" if built.reused else "built for this CPU"
         print(f"llama-cpp-python {built.version} {origin} in {built.seconds:.0f} s and tested: {built.system_info}")
-        print(f"weights laid out for this CPU: {verdict}")
-    print_warnings([verdict.warning] if verdict.warning else [])
+        print(f"weights laid out for this CPU: {tested}")
+    print_warnings([tested.warning] if tested.warning else [])
     return 0
 
 

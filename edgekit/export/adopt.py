@@ -18,17 +18,16 @@ from tokenizers import Tokenizer
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy
 from edgekit.artifacts.folders import new_folder
-from edgekit.artifacts.manifest import Gates, Manifest, Part, Preprocessing, Source
+from edgekit.artifacts.manifest import Gates, Manifest, Part, Preprocessing, SourceRecord
 from edgekit.errors import ArtifactError
 from edgekit.families import FAMILIES, Family, Role
-from edgekit.families.gemma3.chat import control_tokens
 from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
-from edgekit.inputs.text import load_tokenizer
+from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 
 _TEXTS = 1000
@@ -114,12 +113,16 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
     pieces = [token.replace("▁", " ") for token in header.texts("tokenizer.ggml.tokens")]
     compared = texts(pieces, control_tokens(tokenizer), _TEXTS)
     ours = tokenizer.encode_batch(compared, add_special_tokens=False)
-    wrong = [text for text, one, ids in zip(compared, ours, tokenize(path, compared), strict=True) if one.ids != ids]
+    wrong = [
+        text
+        for text, encoding, ids in zip(compared, ours, tokenize(path, compared), strict=True)
+        if encoding.ids != ids
+    ]
     if len(wrong) > _MAX_DIFFERING:
         raise ArtifactError(
             f"{path}: the tokenizer gives other ids than llama.cpp for {len(wrong)} of {len(compared)} texts, the "
             f"first {wrong[0][:60]!r}",
-            remedy="--tokenizer FILE with the tokenizer.json of the model that this one was made from",
+            remedy="--tokenizer FILE with the tokenizer.json of the model that this encoding was made from",
         )
     return len(wrong)
 
@@ -171,7 +174,7 @@ def _manifest(
         stand_in=None,
         license=f"The file names this licence: {stated}\nWhat it allows, the place it came from says.",
         modified="Made by others; adopted by edgekit, which changed nothing in it.",
-        source=Source(name=header.path.name, sha256=hashlib.sha256(listing.encode()).hexdigest(), files=files),
+        source=SourceRecord(name=header.path.name, sha256=hashlib.sha256(listing.encode()).hexdigest(), files=files),
         preprocessing=preprocessing,
         tokenizer=manifests.file_entry(staging, staging / _TOKENIZER),
         settings=settings,

@@ -35,14 +35,14 @@ def calibrated(source: Source, plan: PartPlan, inputs: Inputs, path: Path, data:
     """
     material = material_of(source, plan.role, inputs)
     if path.is_file():
-        found = calibrations.read(path)
-        if found.inputs == material.name:
-            return plan.calibrated(found)
+        calibration = calibrations.read(path)
+        if calibration.inputs == material.name:
+            return plan.calibrated(calibration)
     progress.start(f"{plan.role} {plan.level.name}: calibration", len(material.passes))
-    found = calibration_of(source, plan, material, progress.advance)
+    calibration = calibration_of(source, plan, material, progress.advance)
     data.unlink(missing_ok=True)
-    found.write(path)
-    return plan.calibrated(found)
+    calibration.write(path)
+    return plan.calibrated(calibration)
 
 
 def calibration_of(
@@ -72,7 +72,7 @@ def measure(
     Raises:
         CheckpointError: an activation is NaN or infinite; the message names the matrix that it enters.
     """
-    model = streamed.model(plan.config, streamed.Weights(source.checkpoint, source.family))
+    model = streamed.model(streamed.Weights(source))
     watched = watch(source, model, plan.ranged)
     if missing := plan.ranged - set(watched):
         raise ValueError(f"no module multiplies by {sorted(missing)[0]} alone")

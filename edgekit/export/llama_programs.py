@@ -31,14 +31,14 @@ def arguments(manifest: Manifest, variant: str | None = None) -> dict[str, Part]
     """
     parts = manifest.variant(variant)[1]
     roles = FAMILIES[manifest.family].roles if manifest.family in FAMILIES else {}
-    found = {}
+    by_argument = {}
     for role in roles:
         if role in parts:
             form = roles[role].forms.get(parts[role].format)
             if not isinstance(form, GgufForm):
                 return None
-            found[form.argument] = parts[role]
-    return found if _MODEL in found and len(found) == len(parts) else None
+            by_argument[form.argument] = parts[role]
+    return by_argument if _MODEL in by_argument and len(by_argument) == len(parts) else None
 
 
 def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] | None:

@@ -98,7 +98,7 @@ def _look(source: Source, role: str, images: Sequence[ImageLike], model: Any) ->
 
 def _captions(source: Source, role: str, inputs: Inputs) -> Material:
     """The text's sentences, without those that the proof compares on if there are others, and the family's captions."""
-    pair = next(one for one in source.family.compositions if role in one.roles)
+    pair = next(made for made in source.family.compositions if role in made.roles)
     assert isinstance(pair, Contrastive), "what encodes texts is half of a pair"
     lines = sentences(inputs.text)
     captions = [*(lines[len(inputs.captions) :] or lines), *pair.captions()]
@@ -132,6 +132,6 @@ def _continue(source: Source, message: Message, model: Any) -> Float:
     pixels = prompt["pixel_values"]
     embedded = None
     if pixels is not None:
-        chat = next(one for one in source.family.compositions if isinstance(one, Chat) and one.vision)
+        chat = next(made for made in source.family.compositions if isinstance(made, Chat) and made.vision)
         embedded = processors.encode(source.family, model, str(chat.vision), pixels)
     return processors.hidden_states(model, [prompt], [[0]], embedded)

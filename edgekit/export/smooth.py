@@ -53,12 +53,12 @@ def smoothing(plan: PartPlan, seen: Mapping[str, Channels]) -> dict[str, tuple[i
     for planned in plan.tensors:
         if planned.spec.follows and planned.spec.name in seen:
             groups.setdefault(planned.spec.follows[0], []).append(planned)
-    found = {}
+    smoothing = {}
     for source, matrices in groups.items():
         exponents = smoothing_exponents(seen[matrices[0].spec.name].largest, _largest(plan, matrices))
         if exponents.any():
-            found[source] = tuple(int(exponent) for exponent in exponents)
-    return found
+            smoothing[source] = tuple(int(exponent) for exponent in exponents)
+    return smoothing
 
 
 def _largest(plan: PartPlan, matrices: Sequence[PlannedTensor]) -> Float:

@@ -15,12 +15,12 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from edgekit import __version__
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy, write_atomically
 from edgekit.artifacts.folders import STAMP, empty, locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.artifacts.validation import validated
+from edgekit.artifacts.version import __version__
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import llama_programs, material, writers
 from edgekit.export.job import Job
@@ -208,7 +208,10 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
         output=job.source.family.roles[plan.role].output,
         requires={**writers.requires(plan, staging, job.recipe.stem), "memory_bytes": max(size, plan.resident_bytes)},
         calibrated_on=plan.calibration.inputs if plan.calibration else None,
-        tools={"edgekit": __version__, **{name: found for name in _TOOLS if (found := _version(name))}},
+        tools={
+            "edgekit": __version__,
+            **{name: found for name in _TOOLS if (found := _version(name))},
+        },
     )
 
 
@@ -249,7 +252,7 @@ def manifest_of(
         stand_in=job.stand_in,
         license=job.recipe.license,
         modified=_modified(job),
-        source=manifests.Source(
+        source=manifests.SourceRecord(
             name=job.recipe.source,
             sha256=job.source.checkpoint.sha256,
             files=job.source.checkpoint.files,

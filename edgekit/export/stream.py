@@ -22,7 +22,7 @@ from typing import Any, Self
 from edgekit.artifacts.files import write_atomically
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensors import Slice
-from edgekit.formats.sections import Encoded, FileContent, Section, Tail
+from edgekit.formats.sections import EncodedBytes, FileContent, Section, Tail
 from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
 
@@ -30,7 +30,7 @@ _SLICE_WEIGHTS = 2 * 1024 * 1024  # 8 MiB of float32 in every worker
 _AHEAD = 4  # slices under way, beyond one for each worker
 
 
-class Output:
+class OutputFile:
     """A file under way: what stands before its first tensor, then its tensors in the pass's order."""
 
     def __init__(self, content: FileContent) -> None:
@@ -70,13 +70,13 @@ class Output:
         """What this tensor becomes here; None where that is nothing, or stands in the file already."""
         return self._todo.get(name)
 
-    def submit(self, section: Section, encoded: Future[Mapping[Hashable, Encoded]], last: bool) -> Future[None]:
+    def submit(self, section: Section, encoded: Future[Mapping[Hashable, EncodedBytes]], last: bool) -> Future[None]:
         """Append a slice, once it is encoded, behind those that were submitted before; never behind a gap."""
         turn = self._submitted
         self._submitted += 1
 
         # Where the slice before failed or was cancelled, whoever waits for that one is told.
-        def write() -> list[Encoded]:
+        def write() -> list[EncodedBytes]:
             chunks = []
             if turn == self._written:
                 chunks = self._chunks(section, encoded.result()[section.form], last)
@@ -97,7 +97,7 @@ class Output:
         written = self._writing.submit(write)
         return self._hashing.submit(note)
 
-    def _chunks(self, section: Section, encoded: Any, last: bool) -> list[Encoded]:
+    def _chunks(self, section: Section, encoded: Any, last: bool) -> list[EncodedBytes]:
         """What one slice adds to the file."""
         if section.tail is None:
             chunks = [encoded]
@@ -116,12 +116,12 @@ class Output:
         assert self._length == self._ends[-1]
         return self._digest.hexdigest(), self._length
 
-    def _note(self, data: Encoded) -> None:
+    def _note(self, data: EncodedBytes) -> None:
         view = memoryview(data).cast("B")
         self._digest.update(view)
         self._length += len(view)
 
-    def _append(self, data: Encoded) -> None:
+    def _append(self, data: EncodedBytes) -> None:
         view = memoryview(data).cast("B")
         while view:  # a raw write may take less than it is given
             view = view[self._file.write(view) :]
@@ -165,7 +165,7 @@ class Output:
         return marks
 
 
-def write(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress) -> None:
+def write(checkpoint: Checkpoint, outputs: Sequence[OutputFile], progress: Progress) -> None:
     """Read the checkpoint once from end to end, write all files, and tell the checkpoint its shards' hashes.
 
     Args:
@@ -205,12 +205,12 @@ def write(checkpoint: Checkpoint, outputs: Sequence[Output], progress: Progress)
             checkpoint.record_hash(shard, digest.hexdigest())
 
 
-def _encode(piece: Slice, sections: Sequence[Section]) -> Mapping[Hashable, Encoded]:
+def _encode(piece: Slice, sections: Sequence[Section]) -> Mapping[Hashable, EncodedBytes]:
     """The forms of one slice that are wanted, each once."""
     piece.check()
     forms = {section.form: section for section in sections}
     return {form: section.encode(piece) for form, section in forms.items()}
 
 
-def _label(outputs: Sequence[Output]) -> str:
+def _label(outputs: Sequence[OutputFile]) -> str:
     return outputs[0].path.name if len(outputs) == 1 else f"{len(outputs)} files"

@@ -11,7 +11,7 @@ from edgekit.artifacts.manifest import FileEntry
 from edgekit.artifacts.recipes import Recipe
 from edgekit.export import calibrate, stream
 from edgekit.families.source import Source
-from edgekit.formats import FORMATS, Format, Label
+from edgekit.formats import FORMATS, FileLabel, Format
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
@@ -19,13 +19,13 @@ from edgekit.progress import Progress
 Written = tuple[PartPlan, tuple[FileEntry, ...]]
 
 
-def label_of(recipe: Recipe) -> Label:
+def label_of(recipe: Recipe) -> FileLabel:
     """What files say of themselves."""
-    return Label(recipe.title, recipe.license.splitlines()[0], recipe.stem)
+    return FileLabel(recipe.title, recipe.license.splitlines()[0], recipe.stem)
 
 
 def write(
-    source: Source, plans: Sequence[PartPlan], label: Label, inputs: Inputs | None, folder: Path, progress: Progress
+    source: Source, plans: Sequence[PartPlan], label: FileLabel, inputs: Inputs | None, folder: Path, progress: Progress
 ) -> Iterator[Written]:
     """Write parts, each yielded when its files are complete. What an interrupted call left is continued.
 
@@ -45,10 +45,10 @@ def write(
 
 
 def _in_one_pass(
-    source: Source, plans: Sequence[PartPlan], form: Format, label: Label, folder: Path, progress: Progress
+    source: Source, plans: Sequence[PartPlan], form: Format, label: FileLabel, folder: Path, progress: Progress
 ) -> Iterator[Written]:
     with ExitStack() as stack:
-        outputs = [stack.enter_context(stream.Output(form.content(plan, folder, label))) for plan in plans]
+        outputs = [stack.enter_context(stream.OutputFile(form.content(plan, folder, label))) for plan in plans]
         stream.write(source.checkpoint, outputs, progress)
     for plan in plans:
         form.finish(plan, folder, label)
@@ -67,7 +67,13 @@ def _in_one_pass(
 
 
 def _calibrated(
-    source: Source, plan: PartPlan, form: Format, label: Label, inputs: Inputs | None, folder: Path, progress: Progress
+    source: Source,
+    plan: PartPlan,
+    form: Format,
+    label: FileLabel,
+    inputs: Inputs | None,
+    folder: Path,
+    progress: Progress,
 ) -> PartPlan:
     if not plan.level.needs_calibration or form.calibration_file is None:
         return plan

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-from edgekit import reference_models
+from edgekit.checkpoints import reference_models
 from edgekit.errors import UsageError
 
 GENERATED = {"edgekit_generated": True}  # a key of tokenizer_config.json

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgekit.artifacts.discovery import values
-from edgekit.formats.base import Format, Label
+from edgekit.formats.base import FileLabel, Format
 from edgekit.formats.codec import Codec
 
-__all__ = ["FORMATS", "Codec", "Format", "Label", "codec"]
+__all__ = ["FORMATS", "Codec", "FileLabel", "Format", "codec"]
 
 FORMATS: Mapping[str, Format] = {form.name: form for form in values(__name__, "FORMAT", folders=True)}
 

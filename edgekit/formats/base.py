@@ -15,7 +15,7 @@ from edgekit.formats.sections import FileContent
 
 
 @dataclass(frozen=True)
-class Label:
+class FileLabel:
     """What files say of themselves: the model's title, the first line of its licence, the stem of their names."""
 
     title: str
@@ -53,9 +53,9 @@ class Format:
     codec_of: Callable[[TensorSpec, Level], str]
     shape_of: Callable[[TensorSpec, Level], tuple[int, ...]]
     file_names: Callable[[PartPlan, str], tuple[str, ...]]
-    content: Callable[[PartPlan, Path, Label], FileContent]
+    content: Callable[[PartPlan, Path, FileLabel], FileContent]
     requires: Callable[[PartPlan, Path, str], dict[str, Any]]
-    finish: Callable[[PartPlan, Path, Label], None] = lambda plan, folder, label: None
+    finish: Callable[[PartPlan, Path, FileLabel], None] = lambda plan, folder, label: None
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()
     calibration_file: Callable[[PartPlan, str], str] | None = None

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from edgekit.checkpoints.checkpoint import Slice
 
-Encoded = Any  # bytes, or a contiguous array that offers them
+EncodedBytes = Any  # bytes, or a contiguous array that offers them
 
 
 class Tail(Protocol):
@@ -18,7 +18,7 @@ class Tail(Protocol):
     def add(self, kept: Any) -> None:
         """Take what was kept of the next slice."""
 
-    def chunks(self) -> list[Encoded]:
+    def chunks(self) -> list[EncodedBytes]:
         """All of it, in the file's order."""
 
 
@@ -39,7 +39,7 @@ class Section:
     name: str
     weights: int
     form: Hashable
-    encode: Callable[[Slice], Encoded]
+    encode: Callable[[Slice], EncodedBytes]
     bytes: int
     padding: int
     tail: Callable[[], Tail] | None = None

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import CheckpointError, MissingDependencyError
-from edgekit.families import Family
 from edgekit.families.source import Source, open_source
 from edgekit.inputs import image as images_
 from edgekit.inputs.text import load_tokenizer
@@ -62,7 +61,7 @@ def load(source: Source, transform: Transform | None = None) -> Any:
         CheckpointError: a tensor of the model is not in the checkpoint.
     """
     th = torch()
-    model, checkpoint, stored = build(source.family, source.config), source.checkpoint, source.stored
+    model, checkpoint, stored = build(source), source.checkpoint, source.stored
     seen = set()
     with th.no_grad():
         for name, parameter in model.named_parameters():
@@ -81,12 +80,12 @@ def load(source: Source, transform: Transform | None = None) -> Any:
     return model.eval()
 
 
-def build(family: Family, config: Any) -> Any:
-    """transformers' model of this configuration, its weights not initialized."""
+def build(source: Source) -> Any:
+    """transformers' model of a checkpoint's configuration, its weights not initialized."""
     from transformers.initialization import no_init_weights
 
     with no_init_weights():
-        model = family.full_precision.build(config)
+        model = source.family.full_precision.build(source.config)
     model.tie_weights()  # what initialization would have done
     return model
 

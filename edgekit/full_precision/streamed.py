@@ -11,16 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
-from edgekit.families import Family
+from edgekit.families.source import Source
 from edgekit.formats.codec import Codec
 from edgekit.full_precision.model import build, torch
 from edgekit.machine.cpu import cpu
@@ -39,16 +37,9 @@ class Weights:
         prepare: canonical name, rows of the tensor, number of the first -> what the codec gets of them.
     """
 
-    checkpoint: Checkpoint
-    family: Family
+    source: Source
     codecs: Mapping[str, Codec] = field(default_factory=dict)
     prepare: Callable[[str, Float, int], Float] = lambda name, rows, start: rows
-
-    @cached_property
-    def tensors(self) -> dict[str, Tensor]:
-        """The stored tensors by canonical name."""
-        stored = self.checkpoint.tensors.items()
-        return {canonical: tensor for name, tensor in stored if (canonical := self.family.canonical(name))}
 
     def read(self, name: str) -> Float:
         """A whole tensor.
@@ -76,9 +67,9 @@ class Weights:
             yield self._read(tensor, name, start, min(start + _BLOCK, tensor.shape[0]))
 
     def _tensor(self, name: str) -> Tensor:
-        if name not in self.tensors:
-            raise CheckpointError(f"{self.checkpoint.root}: tensor {name} is missing")
-        return self.tensors[name]
+        if name not in self.source.stored:
+            raise CheckpointError(f"{self.source.checkpoint.root}: tensor {name} is missing")
+        return self.source.stored[name]
 
     def _read(self, tensor: Tensor, name: str, first: int, last: int) -> Float:
         """Rows `first` to `last`, on all cores: K-quants take longer than the layer that they are for."""
@@ -88,7 +79,7 @@ class Weights:
 
         def fill(start: int) -> None:
             end = min(start + step, last)
-            rows = self.prepare(name, self.checkpoint.read(_part(tensor, start, end)), start)
+            rows = self.prepare(name, self.source.checkpoint.read(_part(tensor, start, end)), start)
             read[start - first : end - first] = codec.roundtrip(rows) if codec else rows
 
         with ThreadPoolExecutor(cpu().usable_cores) as pool:
@@ -103,7 +94,7 @@ def _part(tensor: Tensor, start: int, end: int) -> Tensor:
     return replace(tensor, shape=shape, offset=tensor.offset + start * row, bytes=(end - start) * row)
 
 
-def model(config: Any, weights: Weights, done: Callable[[], None] = lambda: None) -> Any:
+def model(weights: Weights, done: Callable[[], None] = lambda: None) -> Any:
     """transformers' model, float32, whose modules hold weights only while they run.
 
     The output head is left out, for it is large and the embedding again: `logits` computes what it would.
@@ -115,22 +106,22 @@ def model(config: Any, weights: Weights, done: Callable[[], None] = lambda: None
         CheckpointError: the model lacks a place for a tensor of the checkpoint.
     """
     th = torch()
-    family = weights.family
-    built = _without_memory(th, family, config)
+    family = weights.source.family
+    built = _without_memory(th, weights.source)
     seen = set()
     for prefix, module in built.named_modules():
         # This one module uses its submodule's parameters without running the submodule.
         deep = isinstance(module, th.nn.MultiheadAttention)
         path = f"{prefix}." if prefix else ""
-        found = {name: family.canonical(path + name) for name, _ in module.named_parameters(recurse=deep)}
-        names = {name: canonical for name, canonical in found.items() if canonical}
+        canonicals = {name: family.canonical(path + name) for name, _ in module.named_parameters(recurse=deep)}
+        names = {name: canonical for name, canonical in canonicals.items() if canonical}
         seen |= set(names.values())
         if isinstance(module, th.nn.Embedding):
             _look_up(th, module, names["weight"], weights, done)
         elif names:
             _fetch(th, module, names, weights, done)
-    if missing := set(weights.tensors) - seen:
-        raise CheckpointError(f"{weights.checkpoint.root}: transformers has no place for {sorted(missing)[0]}")
+    if missing := set(weights.source.stored) - seen:
+        raise CheckpointError(f"{weights.source.checkpoint.root}: transformers has no place for {sorted(missing)[0]}")
     return built.eval()
 
 
@@ -142,7 +133,7 @@ def logits(weights: Weights, table: str, hidden: Float) -> Iterator[tuple[slice,
         start += len(block)
 
 
-def _without_memory(th: Any, family: Family, config: Any) -> Any:
+def _without_memory(th: Any, source: Source) -> Any:
     """The model with its parameters on torch's meta device; what it computes from its configuration is real."""
 
     def strip(module: Any, name: str, parameter: Any) -> Any:
@@ -150,7 +141,7 @@ def _without_memory(th: Any, family: Family, config: Any) -> Any:
 
     handle = th.nn.modules.module.register_module_parameter_registration_hook(strip)
     try:
-        return build(family, config)
+        return build(source)
     finally:
         handle.remove()
 

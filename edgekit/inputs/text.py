@@ -36,3 +36,8 @@ def check_text(text: str) -> None:
         text.encode()
     except UnicodeEncodeError as error:  # what a terminal passes on for bytes that are not UTF-8
         raise InputError(f"the text is not valid Unicode at character {error.start}", allowed="UTF-8") from error
+
+
+def control_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The tokens that have a meaning beyond text: users must not be able to write them."""
+    return tuple(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)

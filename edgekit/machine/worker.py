@@ -28,7 +28,6 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
-import edgekit
 from edgekit.errors import EdgekitError
 
 Work = Callable[[Any], Iterable[Any]]
@@ -231,7 +230,7 @@ def _command(work: Work) -> list[str]:
 
 def _environment() -> dict[str, str]:
     """Ours, with the checkout on the path where edgekit runs from one that is not installed."""
-    checkout = Path(edgekit.__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parent.parent.parent
     if not (checkout / "pyproject.toml").is_file():
         return dict(os.environ)
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))}

@@ -23,10 +23,10 @@ from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
-from edgekit.prove.references import References
+from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.runtime.opening import Opening
 
-__all__ = ["CONTEXT", "References", "check_inputs", "prove_parts"]
+__all__ = ["CONTEXT", "FullPrecisionRuns", "check_inputs", "prove_parts"]
 
 
 def check_inputs(source: Source, inputs: Inputs) -> None:
@@ -40,19 +40,19 @@ def check_inputs(source: Source, inputs: Inputs) -> None:
 
 
 def prove_parts(
-    plans: Sequence[PartPlan], opening: Opening, references: References, inputs: Inputs, gates: Gates
+    plans: Sequence[PartPlan], opening: Opening, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates
 ) -> list[Parity]:
     """Compare parts of one variant of an artifact with the original.
 
     Args:
-        opening: the variant; each part is opened alone, and closed before a reference of the same size runs.
+        opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
     """
     proofs = [
-        (decoder_proof if references.source.family.roles[plan.role].output == "logits" else encoder_proof)(
-            plan, references, inputs, gates
+        (decoder_proof if runs.source.family.roles[plan.role].output == "logits" else encoder_proof)(
+            plan, runs, inputs, gates
         )
         for plan in plans
     ]

@@ -22,7 +22,7 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
-from edgekit.prove.references import References, in_a_file, rounded
+from edgekit.prove.full_precision_runs import FullPrecisionRuns, in_a_file, rounded
 from edgekit.runtime.base import (
     MOST_ROWS,
     Decoder,
@@ -63,10 +63,10 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class DecoderProof:
-    """One decoder and its prompts. Images come as the reference's embeddings, so that only the decoder is judged."""
+    """One decoder and its prompts. Images come as transformers' embeddings, so that only the decoder is judged."""
 
     plan: PartPlan
-    references: References
+    runs: FullPrecisionRuns
     inputs: Inputs
     gates: Gates
     prompts: tuple[_Prompt, ...]
@@ -90,16 +90,16 @@ class DecoderProof:
             vision = _Known(self.embedded, pixels)
         chat = ChatModel(decoder, vision, chat_format, preprocessing)
         rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
-        self.references.progress.start(f"{self.where}: artifact", len(rows))
+        self.runs.progress.start(f"{self.where}: artifact", len(rows))
         for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
             rows[i] = row
-            self.references.progress.advance()
+            self.runs.progress.advance()
         return rows
 
     def judge(self, actual: Float) -> Parity:
         """Compare them with transformers'."""
         plan, gates = self.plan, self.gates
-        expected = self._reference(plan)
+        expected = self._logits_of(plan)
         kl = _divergence(expected, actual)
         exact = all(planned.codec.exact for planned in plan.tensors)
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
@@ -114,7 +114,7 @@ class DecoderProof:
                 remedy="mask, positions, scales or prompt differ from the original's; nothing was published",
             )
         del expected  # its file goes with it
-        original = self._reference(None)
+        original = self._logits_of(None)
         loss = _divergence(original, actual)
         limit = gates.loss_kl_at.get(plan.level.name)
         if limit is not None and not loss.mean() <= limit:
@@ -139,15 +139,15 @@ class DecoderProof:
             if prompt.undivided:
                 yield rows[np.isin(prompt.want, prompt.undivided)]
 
-    def _reference(self, plan: PartPlan | None) -> Float:
+    def _logits_of(self, plan: PartPlan | None) -> Float:
         processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
-        hidden = self.references.run(
+        hidden = self.runs.run(
             self.plan.role, plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
         )
-        return self.references.logits(self.plan.role, plan, hidden)
+        return self.runs.logits(self.plan.role, plan, hidden)
 
 
-def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> DecoderProof:
+def decoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
     """The prompts of a decoder's proof, and full precision's embeddings of their images.
 
     Raises:
@@ -155,9 +155,9 @@ def decoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates:
         GateError: a prompt is too long for any proof.
     """
     embedded = None
-    if sees := references.source.family.role_giving("image_tokens"):
-        embedded = encoded(references, sees, None, expected_batch(references, sees, inputs))
-    return DecoderProof(plan, references, inputs, gates, tuple(_prompts(references.source, inputs)), embedded)
+    if sees := runs.source.family.role_giving("image_tokens"):
+        embedded = encoded(runs, sees, None, expected_batch(runs, sees, inputs))
+    return DecoderProof(plan, runs, inputs, gates, tuple(_prompts(runs.source, inputs)), embedded)
 
 
 def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
@@ -198,14 +198,14 @@ def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Mes
 
 def beginning(text: str, tokens: int, tokenizer: Tokenizer) -> str:
     """As much of a text as has this many tokens."""
-    found = tokenizer.encode(text, add_special_tokens=False)
-    if len(found.ids) < tokens:
+    encoding = tokenizer.encode(text, add_special_tokens=False)
+    if len(encoding.ids) < tokens:
         raise InputError(
-            f"a proof text of {len(found.ids)} tokens",
+            f"a proof text of {len(encoding.ids)} tokens",
             allowed=f"at least {tokens}: this model's attention window and {BEYOND} beyond it",
             remedy="--text with a longer one",
         )
-    return text[: found.offsets[tokens - 1][1]]
+    return text[: encoding.offsets[tokens - 1][1]]
 
 
 def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]:
@@ -272,10 +272,10 @@ class _Known:
 
     def __init__(self, embedded: Float, pixels: NDArray[np.uint8]) -> None:
         self.spec = EncoderSpec("pixels", "image_tokens", pixels.shape[1:])
-        self._by_hash = {images_.content_hash(one): row for one, row in zip(pixels, embedded, strict=True)}
+        self._by_hash = {images_.content_hash(image): row for image, row in zip(pixels, embedded, strict=True)}
 
     def encode(self, batch: NDArray[Any]) -> Float:
-        return np.stack([self._by_hash[images_.content_hash(one)] for one in batch])
+        return np.stack([self._by_hash[images_.content_hash(image)] for image in batch])
 
     def close(self) -> None:
         pass

@@ -15,7 +15,7 @@ from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
-from edgekit.prove.references import References, rounded
+from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
 from edgekit.runtime.base import Float
 from edgekit.runtime.opening import Opening
 
@@ -28,7 +28,7 @@ class EncoderProof:
     """One encoder, and what Hugging Face's processor makes of its inputs."""
 
     plan: PartPlan
-    references: References
+    runs: FullPrecisionRuns
     inputs: Inputs
     gates: Gates
     expected_batch: NDArray[Any]
@@ -36,7 +36,7 @@ class EncoderProof:
     def ask(self, opening: Opening) -> Float:
         """The artifact's output, after checking that its preprocessing is Hugging Face's."""
         batch = self._our_batch(opening)
-        progress, outputs = self.references.progress, []
+        progress, outputs = self.runs.progress, []
         progress.start(f"{self.plan.role} {self.plan.level.name}: artifact", len(batch))
         with opening.part(self.plan.role) as encoder:
             step = 1 if encoder.spec.output == "image_tokens" else _TOGETHER
@@ -49,7 +49,7 @@ class EncoderProof:
         """Compare it with transformers."""
         plan, gates = self.plan, self.gates
         where = f"{plan.role} {plan.level.name}"
-        expected = encoded(self.references, plan.role, plan, self.expected_batch)
+        expected = encoded(self.runs, plan.role, plan, self.expected_batch)
         if actual.shape != expected.shape:
             raise GateError(f"{where}: wiring: an output of shape {actual.shape}", allowed=f"{expected.shape}")
         wiring = _cosines(actual, expected)
@@ -60,7 +60,7 @@ class EncoderProof:
                 allowed=f"at least {least}",
                 remedy="the exported graph computes something else; nothing was published",
             )
-        loss = _cosines(actual, encoded(self.references, plan.role, None, self.expected_batch))
+        loss = _cosines(actual, encoded(self.runs, plan.role, None, self.expected_batch))
         limit = gates.loss_cosine_at.get(plan.level.name)
         if limit is not None and not loss["mean"] >= limit:
             raise GateError(
@@ -87,21 +87,21 @@ class EncoderProof:
         return batch
 
 
-def encoder_proof(plan: PartPlan, references: References, inputs: Inputs, gates: Gates) -> EncoderProof:
+def encoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> EncoderProof:
     """An encoder's proof, its inputs made ready by Hugging Face's processors."""
-    return EncoderProof(plan, references, inputs, gates, expected_batch(references, plan.role, inputs))
+    return EncoderProof(plan, runs, inputs, gates, expected_batch(runs, plan.role, inputs))
 
 
-def expected_batch(references: References, role: str, inputs: Inputs) -> NDArray[Any]:
+def expected_batch(runs: FullPrecisionRuns, role: str, inputs: Inputs) -> NDArray[Any]:
     """What Hugging Face's processors make of the images or captions: pixels [n, 3, size, size] or ids [n, length]."""
     # An image of 896 pixels takes a minute on either side.
-    count = IMAGES_IN_PROMPTS if references.source.family.roles[role].output == "image_tokens" else len(inputs.images)
-    return hf_inputs.encoder_inputs(references.source, role, inputs.images[:count], inputs.captions)
+    count = IMAGES_IN_PROMPTS if runs.source.family.roles[role].output == "image_tokens" else len(inputs.images)
+    return hf_inputs.encoder_inputs(runs.source, role, inputs.images[:count], inputs.captions)
 
 
-def encoded(references: References, role: str, plan: PartPlan | None, batch: NDArray[Any]) -> Float:
+def encoded(runs: FullPrecisionRuns, role: str, plan: PartPlan | None, batch: NDArray[Any]) -> Float:
     """transformers' output for a batch, with a level's weights or, for None, the original ones."""
-    return references.run(role, plan, lambda model: hf_inputs.encode(references.source.family, model, role, batch))
+    return runs.run(role, plan, lambda model: hf_inputs.encode(runs.source.family, model, role, batch))
 
 
 def _cosines(actual: Float, expected: Float) -> dict[str, float]:

@@ -25,7 +25,7 @@ from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, References, check_inputs, prove_parts
+from edgekit.prove import CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
 
@@ -189,20 +189,20 @@ def _prove(
         hashed: files whose hash was just computed, while they were written or when the artifact was looked at.
     """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
-    references = References(source, progress)
+    runs = FullPrecisionRuns(source, progress)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
         if not here or (not variants and _too_large(manifest, name, progress)):
             continue
-        found = prove_parts(
+        parities = prove_parts(
             [_as_written(plans[part.role, part.level], folder, part) for part in here],
             prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed),
-            references,
+            runs,
             inputs,
             manifest.gates,
         )
-        proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, found, strict=True)}
+        proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, parities, strict=True)}
     return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
 
 
@@ -221,8 +221,8 @@ def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
 
 def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
     """The plan with the calibration that lies beside the part's file."""
-    found = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
-    return plan.calibrated(calibration.read(folder / found[0])) if found else plan
+    measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
+    return plan.calibrated(calibration.read(folder / measured[0])) if measured else plan
 
 
 def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:

@@ -16,7 +16,7 @@ from edgekit.runtime.onnx import backend as onnx
 from edgekit.runtime.onnx.openvino_encoder import INSTALL as INSTALL_OPENVINO
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
-Kind = Literal["encoder", "decoder"]
+PartKind = Literal["encoder", "decoder"]
 
 OpenEncoder = Callable[[EncoderFile, RunOptions, Decoder | None], Encoder]
 OpenDecoder = Callable[[DecoderFile, RunOptions], Decoder]
@@ -71,7 +71,7 @@ class Backend:
     problem: Callable[[], str | None] = _nothing_wrong
     options: DecoderOptions | None = None
 
-    def opens(self, file_format: str, kind: Kind) -> bool:
+    def opens(self, file_format: str, kind: PartKind) -> bool:
         """Whether it opens such parts."""
         return file_format in (self.encoders if kind == "encoder" else self.decoders)
 
@@ -126,22 +126,22 @@ _ROWS = (
 BACKENDS: Mapping[str, Backend] = {row.name: row for row in _ROWS}
 
 
-def kind_of(role_input: str | None) -> Kind:
+def kind_of(role_input: str | None) -> PartKind:
     """Whether a part with this input (of `edgekit.families.base.Role`) encodes items or decodes."""
     return "encoder" if role_input else "decoder"
 
 
-def backends_for(file_format: str, kind: Kind) -> tuple[Backend, ...]:
+def backends_for(file_format: str, kind: PartKind) -> tuple[Backend, ...]:
     """The backends that open such parts, the required one first."""
     return tuple(row for row in BACKENDS.values() if row.opens(file_format, kind))
 
 
-def usable(file_format: str, kind: Kind) -> tuple[Backend, ...]:
+def usable(file_format: str, kind: PartKind) -> tuple[Backend, ...]:
     """Those of `backends_for` that work here and that this CPU is made for."""
     return tuple(row for row in backends_for(file_format, kind) if row.problem() is None)
 
 
-def first_backend(role: str, file_format: str, kind: Kind) -> Backend:
+def first_backend(role: str, file_format: str, kind: PartKind) -> Backend:
     """The backend that opens a part where nobody says otherwise.
 
     Raises:
@@ -156,7 +156,7 @@ def first_backend(role: str, file_format: str, kind: Kind) -> Backend:
 
 def runtimes() -> tuple[str, ...]:
     """The names that `--runtime` knows: of backends that share a format and a kind of part with another."""
-    kinds = [(name, kind) for row in BACKENDS.values() for name in row.formats for kind in get_args(Kind)]
+    kinds = [(name, kind) for row in BACKENDS.values() for name in row.formats for kind in get_args(PartKind)]
     rivals = {row.name for name, kind in kinds if len(rows := backends_for(name, kind)) > 1 for row in rows}
     return tuple(name for name in BACKENDS if name in rivals)
 
@@ -184,7 +184,7 @@ class LeaningPart:
     formats: tuple[str, ...]
 
 
-def leaning_part(parts: Mapping[str, tuple[str, Kind]]) -> LeaningPart | None:
+def leaning_part(parts: Mapping[str, tuple[str, PartKind]]) -> LeaningPart | None:
     """The first encoder of a variant that only opens beside a decoder which is not there; None where all can open.
 
     Args:

@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.checkpoints.tensors import Float
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.message import Message
 
@@ -35,7 +36,6 @@ __all__ = [
     "check_step",
 ]
 
-Float = NDArray[np.float32]
 
 # Wanted logits rows of one call of a library, which gives all of them at once: one is 1 MB at Gemma's vocabulary.
 MOST_ROWS = 32

@@ -31,7 +31,7 @@ from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as load_device
 from edgekit.runtime import backends, tuning_results
-from edgekit.runtime.backends import BACKENDS, Backend, Kind
+from edgekit.runtime.backends import BACKENDS, Backend, PartKind
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
 from edgekit.runtime.compose import compose
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
@@ -54,8 +54,9 @@ def open_model(
         level: a variant's name; the recipe's default for None.
         device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
         context: tokens that a decoder's cache holds; the device's, or 4096, for None.
-        runtime: what runs ONNX encoders (`onnxruntime`, `openvino`, `openvino-bf16`); `default` for the defaults,
-            whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found fastest.
+        runtime: the backend of parts that several can open (`edgekit.runtime.backends.runtimes`); `default` for the
+            defaults, whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found
+            fastest.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be.
@@ -152,7 +153,7 @@ class Opening:
     def _manifest_path(self) -> Path:
         return self.folder / manifests.FILE_NAME
 
-    def kind(self, role: str) -> Kind:
+    def kind(self, role: str) -> PartKind:
         """Whether a part decodes or encodes."""
         return backends.kind_of(self.family.roles[role].input)
 
@@ -285,7 +286,7 @@ class Opening:
         self.runtimes[role] = f"{backend.title}, {backends.version_of(backend.library)}, {options}"
 
 
-def _a(kind: Kind) -> str:
+def _a(kind: PartKind) -> str:
     return f"{'an' if kind == 'encoder' else 'a'} {kind}"
 
 

@@ -36,8 +36,8 @@ from edgekit.tuning import measure
 HUGE_PAGES = "GLIBC_TUNABLES=glibc.malloc.hugetlb=1"
 
 # A runtime that takes this many times what the first one took will not be chosen; the least for loading, in seconds.
-_PATIENCE = 3
-_LEAST_PATIENCE_S = 30.0
+PATIENCE = 3
+LEAST_PATIENCE_S = 30.0
 
 # What takes longer hangs: a small computer reads 25 MB of weights a second from its card, and then runs them some
 # dozens of times.
@@ -162,7 +162,7 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
                 if problem:
                     raise EdgekitError(f"{role} {part.level}: {backend.title} cannot run it: {problem}")
                 expected = np.load(scratch / "output.npy", allow_pickle=False)
-                limit_s = max(_LEAST_PATIENCE_S, _PATIENCE * (time.monotonic() - started))
+                limit_s = max(LEAST_PATIENCE_S, PATIENCE * (time.monotonic() - started))
             output = None if problem else np.load(scratch / "output.npy", allow_pickle=False)
             runs.append(encoder_run(backend.name, lines, problem, expected, output))
             progress.advance()

@@ -7,13 +7,13 @@ from typing import Protocol
 
 from edgekit.bench.cells import Cell, Outcome
 
-Report = Callable[[Cell, Outcome], None]
+Receiver = Callable[[Cell, Outcome], None]
 
 
 class Executor(Protocol):
     """Runs cells somewhere."""
 
-    def run(self, cells: Sequence[Cell], report: Report, *, alone: bool = False) -> None:
+    def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
         """Run cells and report one outcome for each of their tasks, in any order and from any thread.
 
         Args:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from edgekit.bench import worker
 from edgekit.bench.cells import Cell, Outcome, complete
-from edgekit.bench.execute import Report
+from edgekit.bench.execute import Receiver
 from edgekit.machine.cpu import cpu
 from edgekit.machine.memory import memory
 from edgekit.machine.worker import Workers
@@ -24,7 +24,7 @@ class Local:
     def __init__(self) -> None:
         self._workers = Workers()
 
-    def run(self, cells: Sequence[Cell], report: Report, *, alone: bool = False) -> None:
+    def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
         """See `Executor.run`."""
         if alone:
             for cell in cells:
@@ -36,7 +36,7 @@ class Local:
         """See `Executor.stop`."""
         self._workers.stop()
 
-    def _side_by_side(self, cells: Sequence[Cell], report: Report) -> None:
+    def _side_by_side(self, cells: Sequence[Cell], report: Receiver) -> None:
         slow_first = sorted(cells, key=lambda cell: cell.model.level is not None)
         width = _width(cells)
         cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
@@ -60,7 +60,7 @@ class Local:
                 self.stop()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _run(self, cell: Cell, report: Report) -> None:
+    def _run(self, cell: Cell, report: Receiver) -> None:
         results = self._workers.results(worker.work, cell.job())
         for outcome in complete(cell, (Outcome(**result) for result in results)):
             report(cell, outcome)

@@ -19,7 +19,7 @@ from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
 from edgekit.machine.worker import probe
 from edgekit.runtime import tuning_results
-from edgekit.runtime.backends import BACKENDS, Backend, Kind, backends_for
+from edgekit.runtime.backends import BACKENDS, Backend, PartKind, backends_for
 from edgekit.runtime.llama import self_test
 
 _EXPORT = 'pip install "edgekit[export]"'
@@ -28,7 +28,7 @@ _PROOF = ("torch", "transformers")  # what full precision runs in, to calibrate 
 
 def backends() -> dict[str, Backend]:
     """Library -> the backend that it is first used by: those that a format requires, then those that may be faster."""
-    required = {rows[0].library for name in FORMATS for kind in get_args(Kind) if (rows := backends_for(name, kind))}
+    required = {library for name in FORMATS for library in _required(name)}
     first: dict[str, Backend] = {}
     for row in sorted(BACKENDS.values(), key=lambda row: row.library not in required):
         first.setdefault(row.library, row)
@@ -46,14 +46,15 @@ def libraries() -> dict[str, str]:
 
 def needs() -> dict[str, tuple[str, ...]]:
     """What one can do with edgekit -> the libraries that it takes."""
-    running = {
-        f"run {name.upper()}": tuple(
-            dict.fromkeys(rows[0].library for kind in get_args(Kind) if (rows := backends_for(name, kind)))
-        )
-        for name in FORMATS
-    }
+    running = {f"run {name.upper()}": _required(name) for name in FORMATS}
     writing = {f"export {name.upper()}": form.libraries for name, form in FORMATS.items()}
     return {**running, **writing, "calibrate and prove": _PROOF}
+
+
+def _required(file_format: str) -> tuple[str, ...]:
+    """The libraries that its encoders and its decoders need at least; a format may hold but one of both."""
+    rows = (backends_for(file_format, kind) for kind in get_args(PartKind))
+    return tuple(dict.fromkeys(first.library for first, *_ in filter(None, rows)))
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Report:
     disk_free_bytes: int
     gpus: tuple[Gpu, ...]
     libraries: tuple[Library, ...]
-    llama_weights: self_test.Verdict | None
+    llama_weights: self_test.SelfTestResult | None
     abilities: tuple[Ability, ...]
     choices: tuple[tuning_results.TuningResult, ...] = ()
 
@@ -140,11 +141,11 @@ class Report:
 
 
 def diagnose() -> Report:
-    """Look at this machine and this Python environment: some seconds; a first trial of llama.cpp is remembered."""
+    """Look at this machine and this Python environment: some seconds; a first self-test of llama.cpp is remembered."""
     commands = libraries()
     looked_at = tuple(_look_at(name, install) for name, install in commands.items())
     works = {library.name for library in looked_at if library.works}
-    weights = self_test.verdict() if "llama_cpp_python" in works else None
+    weights = self_test.result() if "llama_cpp_python" in works else None
     if weights and weights.outcome == "unusable":
         works.discard("llama_cpp_python")
     abilities = tuple(

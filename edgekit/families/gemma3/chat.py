@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from edgekit.errors import InputError
 from edgekit.families.composition import ChatSettings, Run
 from edgekit.inputs.message import Image, Message
-from edgekit.inputs.text import check_text
+from edgekit.inputs.text import check_text, control_tokens
 
 _IMAGE = "<start_of_image>"
 
@@ -41,11 +41,6 @@ class GemmaChat:
     def encode(self, text: str) -> list[int]:
         """See `edgekit.families.composition.ChatFormat.encode`."""
         return encode_chat(self.tokenizer, text)
-
-
-def control_tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
-    """The tokens that have a meaning beyond text: users must not be able to write them."""
-    return tuple(token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special)
 
 
 def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:

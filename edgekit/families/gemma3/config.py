@@ -16,7 +16,7 @@ from edgekit.families.siglip.tower import VisionConfig
 UNUSED_WITHOUT_VISION = frozenset({"<image_soft_token>"})
 
 
-class TextConfig(Config):
+class GemmaTextConfig(Config):
     """`text_config`; the hub's files leave out what equals transformers' defaults, so the defaults stand here too."""
 
     hidden_size: Count
@@ -69,7 +69,7 @@ class TextConfig(Config):
 class MedGemmaConfig(Config):
     """config.json of Gemma3ForConditionalGeneration, or of Gemma3ForCausalLM, which has no vision tower."""
 
-    text_config: TextConfig
+    text_config: GemmaTextConfig
     vision_config: VisionConfig | None = None
     mm_tokens_per_image: int = Field(default=256, gt=0, le=65_536)
     boi_token_index: TokenId = 255_999
@@ -111,7 +111,7 @@ class _TextOnly(Config):
 
 def parse_text_only(config: Mapping[str, Any]) -> MedGemmaConfig:
     """Validate a flat config.json."""
-    text, rest = validate(TextConfig, config, "config.json"), validate(_TextOnly, config, "config.json")
+    text, rest = validate(GemmaTextConfig, config, "config.json"), validate(_TextOnly, config, "config.json")
     _check_layers(config, text.num_hidden_layers)
     return MedGemmaConfig(text_config=text, eos_token_id=rest.eos_token_id)
 

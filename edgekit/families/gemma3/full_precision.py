@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
-from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
+from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
 
@@ -43,7 +43,7 @@ def build_text_only(config: MedGemmaConfig) -> Any:
     return Gemma3ForCausalLM(Gemma3TextConfig(**_text_fields(config.text_config)))
 
 
-def _text_fields(text: TextConfig) -> dict[str, Any]:
+def _text_fields(text: GemmaTextConfig) -> dict[str, Any]:
     rope = {
         "full_attention": {"rope_type": "linear", "factor": text.rope_factor, "rope_theta": text.rope_theta},
         "sliding_attention": {"rope_type": "default", "rope_theta": text.rope_local_base_freq},
@@ -119,4 +119,4 @@ def _image_features(model: Any, pixels: Any) -> Any:
 
 
 FULL_PRECISION = FullPrecision(build, {"vision": EncoderModules(_pixels, _image_features)}, processed)
-TEXT_ONLY = FullPrecision(build_text_only, processed=processed)
+TEXT_ONLY_FULL_PRECISION = FullPrecision(build_text_only, processed=processed)

@@ -83,9 +83,9 @@ def image_tokens(header: GgufHeader) -> int:
 
 def _check_layers(header: GgufHeader, key: str, prefix: str) -> None:
     stated = header.integer(key)
-    found = {match[1] for name in header.tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
-    if not 0 < stated <= _MAX_LAYERS or found != {str(layer) for layer in range(stated)}:
-        raise ArtifactError(f"{header.path}: {key} is {stated}, and {len(found)} layers are there")
+    layers = {match[1] for name in header.tensors if (match := re.match(rf"{re.escape(prefix)}\.(\d+)\.", name))}
+    if not 0 < stated <= _MAX_LAYERS or layers != {str(layer) for layer in range(stated)}:
+        raise ArtifactError(f"{header.path}: {key} is {stated}, and {len(layers)} layers are there")
 
 
 def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict[str, Any], Preprocessing | None]:

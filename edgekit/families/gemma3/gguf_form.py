@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit.errors import CheckpointError
 from edgekit.families.gemma3 import gguf_files
-from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
+from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, TOWER_PREFIX, decoder_tensors, vision_part_tensors
@@ -72,15 +72,15 @@ def vision_forms(config: MedGemmaConfig) -> Mapping[str, GgufTensorForm]:
 
 def _names(names: Iterable[str], prefix: str, table: Mapping[str, str]) -> dict[str, str]:
     """Canonical names with llama.cpp's."""
-    found = {}
+    renamed = {}
     for name in names:
         stem, leaf = name.removeprefix(prefix).rsplit(".", 1)
         numbers = _NUMBER.findall(stem)
-        found[name] = f"{table[_NUMBER.sub('{}', stem)].format(*numbers)}.{leaf}"
-    return found
+        renamed[name] = f"{table[_NUMBER.sub('{}', stem)].format(*numbers)}.{leaf}"
+    return renamed
 
 
-def query_scale(text: TextConfig) -> float:
+def query_scale(text: GemmaTextConfig) -> float:
     """What queries are multiplied by in a GGUF file, whose reader divides them by the root of a number of its own.
 
     Transformers divides attention scores by sqrt(query_pre_attn_scalar). A GGUF file has no key for it: llama.cpp

@@ -87,29 +87,29 @@ def vocabulary(plan: PartPlan) -> Vocabulary:
 
 @lru_cache(maxsize=1)  # for all levels of one export
 def _vocabulary(root: Path, hashes: tuple[str | None, ...], rows: int, unused: frozenset[str]) -> Vocabulary:
-    original, tokenizer, config = (root / name if found else None for name, found in zip(_FILES, hashes, strict=True))
+    original, tokenizer, config = (root / name if there else None for name, there in zip(_FILES, hashes, strict=True))
     if tokenizer is None:
         raise CheckpointError(f"{root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too")
-    found = _from_sentencepiece(original, rows) if original else _from_json(tokenizer, rows)
+    vocabulary = _from_sentencepiece(original, rows) if original else _from_json(tokenizer, rows)
     added: dict[int, _AddedToken] = {
         token.id: token for token in validate(_TokenizerJson, read_json(tokenizer), tokenizer.name).added_tokens
     }
     if config:
         added |= validate(_TokenizerConfig, read_json(config), config.name).added_tokens_decoder
     here = {index: token for index, token in added.items() if index < rows or token.content not in unused}
-    _add(found, here, root)
+    _add(vocabulary, here, root)
     if original is None:
-        _check(found, tokenizer, [token.content for token in here.values() if token.special])
-    return found
+        _check(vocabulary, tokenizer, [token.content for token in here.values() if token.special])
+    return vocabulary
 
 
-def add_tokenizer(writer: Any, found: Vocabulary, root: Path) -> None:
+def add_tokenizer(writer: Any, vocabulary: Vocabulary, root: Path) -> None:
     """Write the tokenizer's keys into a GGUF header.
 
     Raises:
         CheckpointError: a token of the format is missing.
     """
-    tokens, scores, types = found
+    tokens, scores, types = vocabulary
     writer.add_tokenizer_model("llama")  # SentencePiece
     writer.add_tokenizer_pre("default")
     writer.add_token_list(tokens)
@@ -156,40 +156,48 @@ def _from_sentencepiece(path: Path, rows: int) -> Vocabulary:
         (pieces.IsByte, kinds.BYTE),
     ):
         types = [int(kind) if true else old for true, old in zip(test(ids), types, strict=True)]
-    found = _padding(rows)
-    found.tokens[: len(ids)] = [piece.encode() for piece in pieces.IdToPiece(ids)]
-    found.scores[: len(ids)], found.types[: len(ids)] = pieces.GetScore(ids), types
-    return found
+    vocabulary = _padding(rows)
+    vocabulary.tokens[: len(ids)] = [piece.encode() for piece in pieces.IdToPiece(ids)]
+    vocabulary.scores[: len(ids)], vocabulary.types[: len(ids)] = pieces.GetScore(ids), types
+    return vocabulary
 
 
 def _from_json(path: Path, rows: int) -> Vocabulary:
     """Gemma's pieces are numbered in the order of their merges, so a lower id is a better score."""
     import gguf
 
-    found = _padding(rows)
+    vocabulary = _padding(rows)
     for token, i in validate(_BpeJson, read_json(path), path.name).model.vocab.items():
         if i >= rows:
             raise CheckpointError(f"{path}: token {token!r} has id {i}, the embedding has {rows} rows")
         byte = len(token) == 6 and token.startswith("<0x") and token.endswith(">")
         kind = gguf.TokenType.BYTE if byte else gguf.TokenType.NORMAL
-        found.tokens[i], found.scores[i], found.types[i] = token.encode(), -float(i), int(kind)
-    return found
+        vocabulary.tokens[i], vocabulary.scores[i], vocabulary.types[i] = (
+            token.encode(),
+            -float(i),
+            int(kind),
+        )
+    return vocabulary
 
 
-def _add(found: Vocabulary, added: dict[int, _AddedToken], root: Path) -> None:
+def _add(vocabulary: Vocabulary, added: dict[int, _AddedToken], root: Path) -> None:
     import gguf
 
     for index, token in added.items():
-        if index >= len(found.tokens):
+        if index >= len(vocabulary.tokens):
             raise CheckpointError(
-                f"{root}: token {token.content!r} has id {index}, the embedding has {len(found.tokens)} rows"
+                f"{root}: token {token.content!r} has id {index}, the embedding has {len(vocabulary.tokens)} rows"
             )
         text = token.content if token.special else token.content.replace(_SPACE, " ")
         kind = gguf.TokenType.CONTROL if token.special else gguf.TokenType.USER_DEFINED
-        found.tokens[index], found.scores[index], found.types[index] = text.encode(), -1000.0, int(kind)
+        vocabulary.tokens[index], vocabulary.scores[index], vocabulary.types[index] = (
+            text.encode(),
+            -1000.0,
+            int(kind),
+        )
 
 
-def _check(found: Vocabulary, tokenizer: Path, special: list[str]) -> None:
+def _check(vocabulary: Vocabulary, tokenizer: Path, special: list[str]) -> None:
     """Compare llama.cpp's ids by this vocabulary with those of Hugging Face's tokenizer.
 
     Raises:
@@ -197,12 +205,12 @@ def _check(found: Vocabulary, tokenizer: Path, special: list[str]) -> None:
     """
     import gguf
 
-    pieces = [token.decode().replace(_SPACE, " ") for token in found.tokens]
+    pieces = [token.decode().replace(_SPACE, " ") for token in vocabulary.tokens]
     compared = texts(pieces, special)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vocabulary.gguf"
         writer = gguf.GGUFWriter(path, "gemma3")
-        add_tokenizer(writer, found, tokenizer.parent)
+        add_tokenizer(writer, vocabulary, tokenizer.parent)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
+from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.layers import is_global
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, EMBEDDING
 from edgekit.formats.onnx import names
@@ -80,7 +80,7 @@ def decoder(graph: Graph, config: MedGemmaConfig) -> None:
     graph.output(graph.by_rows(rows, EMBEDDING), names.LOGITS, ["wanted", text.vocab_size])
 
 
-def embedding_scale(text: TextConfig) -> float:
+def embedding_scale(text: GemmaTextConfig) -> float:
     """What token embeddings are multiplied by; image features are not."""
     return math.sqrt(text.hidden_size)
 
@@ -90,12 +90,12 @@ def kind_of(layer: int) -> str:
     return GLOBAL if is_global(layer) else LOCAL
 
 
-def window_of(text: TextConfig, kind: str) -> int | None:
+def window_of(text: GemmaTextConfig, kind: str) -> int | None:
     """How far back a layer sees, its own position included; None for all the way."""
     return int(text.sliding_window) if kind == LOCAL else None
 
 
-def frequencies(text: TextConfig, kind: str) -> NDArray[np.float32]:
+def frequencies(text: GemmaTextConfig, kind: str) -> NDArray[np.float32]:
     """Radians per position [head_dim / 2]: each kind has a base of its own, and only global layers are stretched."""
     base, factor = (text.rope_local_base_freq, 1.0) if kind == LOCAL else (text.rope_theta, text.rope_factor)
     exponents = np.arange(0, text.head_dim, 2, dtype=np.float32) / np.float32(text.head_dim)
@@ -122,7 +122,7 @@ def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
     return str(graph.op("Mul", graph.op("Div", value, root), graph.parameter(name)))
 
 
-def _kind(graph: Graph, text: TextConfig, name: str, cache: str, positions: str, images: str) -> _Kind:
+def _kind(graph: Graph, text: GemmaTextConfig, name: str, cache: str, positions: str, images: str) -> _Kind:
     capacity = graph.op("Shape", cache, start=2, end=3)
     angles = graph.op("Mul", graph.op("Cast", _column(graph, positions), to=1), graph.constant(frequencies(text, name)))
     angles = graph.op("Unsqueeze", graph.op("Concat", angles, angles, axis=-1), graph.constant([1], np.int64))
@@ -167,13 +167,13 @@ def _column(graph: Graph, values: str) -> str:
     return graph.reshape(values, [-1, 1])
 
 
-def _cache(graph: Graph, text: TextConfig, number: int, kind: str, part: str) -> str:
+def _cache(graph: Graph, text: GemmaTextConfig, number: int, kind: str, part: str) -> str:
     shape: list[int | str] = [1, text.num_key_value_heads, f"{kind}_capacity", text.head_dim]
     return graph.input(f"{names.PAST}.{number}.{part}", shape)
 
 
 def _layer(
-    graph: Graph, text: TextConfig, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]
+    graph: Graph, text: GemmaTextConfig, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]
 ) -> str:
     """Norms stand before and behind both attention and MLP."""
 
@@ -187,7 +187,7 @@ def _layer(
 
 
 def _attention(
-    graph: Graph, text: TextConfig, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]
+    graph: Graph, text: GemmaTextConfig, prefix: str, hidden: str, kind: _Kind, number: int, caches: list[str]
 ) -> str:
     """Heads that share keys and values are rows of one multiplication."""
     heads, shared, width = text.num_attention_heads, text.num_key_value_heads, text.head_dim
@@ -215,7 +215,7 @@ def _attention(
     return graph.linear(mixed, f"{prefix}o_proj.weight")
 
 
-def _append(graph: Graph, text: TextConfig, cache: str, new: str, kind: _Kind, name: str) -> str:
+def _append(graph: Graph, text: GemmaTextConfig, cache: str, new: str, kind: _Kind, name: str) -> str:
     """New vectors [1, heads, length, head_dim] in their slots of the ring."""
     present = graph.op("ScatterND", cache, kind.indices, new, named=name)
     graph.output(present, name, [1, text.num_key_value_heads, f"{kind.name}_capacity", text.head_dim])

@@ -37,7 +37,7 @@ from edgekit.checkpoints.random_weights import (
     unit,
 )
 from edgekit.families.gemma3.chat_template import chat_template
-from edgekit.families.gemma3.config import MedGemmaConfig, TextConfig
+from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.layers import is_global
 from edgekit.families.hub_files import image_processor, write_json
 from edgekit.families.siglip.synthesis import TowerScales
@@ -63,7 +63,7 @@ _GENERATION = {
 class DecoderScales:
     """Gemma 3's language model and the projector in front of it."""
 
-    def __init__(self, text: TextConfig, generator_for: GeneratorFor) -> None:
+    def __init__(self, text: GemmaTextConfig, generator_for: GeneratorFor) -> None:
         self._text, self._generator_for = text, generator_for
         self._profile = residual_profile(generator_for("decoder residual"), text.hidden_size)
         layers = range(text.num_hidden_layers)

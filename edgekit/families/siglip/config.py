@@ -9,7 +9,7 @@ from edgekit.families.base import Config, Count, validate
 from edgekit.families.siglip.tower import EncoderConfig, VisionConfig
 
 
-class TextConfig(EncoderConfig):
+class SiglipTextConfig(EncoderConfig):
     """`text_config`; the defaults are those of transformers' SiglipTextConfig."""
 
     vocab_size: Count = 32000
@@ -22,7 +22,7 @@ class TextConfig(EncoderConfig):
 class MedSiglipConfig(Config):
     """config.json of SiglipModel."""
 
-    text_config: TextConfig
+    text_config: SiglipTextConfig
     vision_config: VisionConfig
 
 

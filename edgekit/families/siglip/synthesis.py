@@ -19,9 +19,9 @@ import numpy as np
 from edgekit.checkpoints.random_weights import (
     Filling,
     FillingOf,
+    Float,
     GeneratorFor,
     Scales,
-    Weights,
     matrix,
     norm_gain,
     residual_profile,
@@ -109,7 +109,7 @@ class TowerScales:
             tokens[self._pad_id] *= 0.1
         return Scales(tokens, self._profile)
 
-    def _positions(self, rows: int) -> Weights:
+    def _positions(self, rows: int) -> Float:
         """A text is read at its last place, mostly padding after padding: all alike, or it drowns the few words."""
         decay = np.ones(rows) if self._pad_id is None else np.exp(-np.arange(rows) / 8)
         return np.asarray(_POSITION * decay + 0.02, np.float32)

@@ -236,7 +236,7 @@ class _Reader:
         start = -(-self._at // alignment) * alignment
         placed: dict[str, GgufTensor] = {}
         end, before = start, ""
-        for tensor in sorted(described, key=lambda one: one.offset):
+        for tensor in sorted(described, key=lambda tensor: tensor.offset):
             offset = start + tensor.offset
             if tensor.name in placed:
                 raise self._wrong(f"tensor {tensor.name!r} stands twice")

@@ -53,6 +53,6 @@ def _merges(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
     merges: list[tuple[str, str]] = []
     for piece in sorted(ids, key=lambda piece: -scores[ids[piece]]):
         pairs = ((piece[:end], piece[end:]) for end in range(1, len(piece)))
-        found = [(left, right) for left, right in pairs if left in ids and right in ids]
-        merges += sorted(found, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
+        splits = [(left, right) for left, right in pairs if left in ids and right in ids]
+        merges += sorted(splits, key=lambda pair: (ids[pair[0]], ids[pair[1]]))
     return merges

@@ -16,12 +16,12 @@ from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
-from edgekit.formats.base import Label
+from edgekit.formats.base import FileLabel
 from edgekit.formats.gguf.codecs import CODECS, ggml_type
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm
 from edgekit.formats.gguf.header import FILE_TYPES
 from edgekit.formats.plan import PartPlan, PlannedTensor
-from edgekit.formats.sections import Encoded, FileContent, Section
+from edgekit.formats.sections import EncodedBytes, FileContent, Section
 
 _ALIGNMENT = 32  # GGUF's default
 _FILE_TYPES = {name: number for number, name in FILE_TYPES.items()}
@@ -73,7 +73,7 @@ def notes(plans: Sequence[PartPlan]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for plan in plans for note in plan.form.notes(plan.checkpoint)))
 
 
-def content(plan: PartPlan, folder: Path, label: Label) -> FileContent:
+def content(plan: PartPlan, folder: Path, label: FileLabel) -> FileContent:
     """The whole file.
 
     Raises:
@@ -89,7 +89,7 @@ def _section(planned: PlannedTensor, form: GgufTensorForm) -> Section:
     unchanged = planned.shape == spec.shape and not spec.add_one and form.scale == 1
     as_stored = planned.tensor.dtype == codec.name and unchanged
 
-    def encode(piece: Slice) -> Encoded:
+    def encode(piece: Slice) -> EncodedBytes:
         if as_stored:
             return piece.data
         rows = piece.float32()
@@ -116,7 +116,7 @@ def _fill(rows: Any, planned: PlannedTensor, last: bool) -> Any:
     return np.pad(rows, [(0, count) for count in missing]) if any(missing) else rows
 
 
-def _head(plan: PartPlan, tensors: Any, label: Label) -> bytes:
+def _head(plan: PartPlan, tensors: Any, label: FileLabel) -> bytes:
     """Everything before the first tensor's data."""
     import gguf
 

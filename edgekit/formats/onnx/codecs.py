@@ -31,18 +31,17 @@ class ArraySpec:
 
 
 class OnnxCodec(Codec, Protocol):
-    """What a graph needs of a codec beside what every codec offers.
-
-    Attributes:
-        operators: which of the graph's operators read it.
-        transposes: whether a matrix lies in the file as [inputs, outputs], the way MatMul takes it.
-    """
+    """What a graph needs of a codec beside what every codec offers."""
 
     @property
-    def operators(self) -> Operators: ...
+    def operators(self) -> Operators:
+        """Which of the graph's operators read it."""
+        ...
 
     @property
-    def transposes(self) -> bool: ...
+    def transposes(self) -> bool:
+        """Whether a matrix lies in the file as [inputs, outputs], the way MatMul takes it."""
+        ...
 
     def arrays(self, shape: tuple[int, ...], *, transposed: bool) -> tuple[ArraySpec, ...]:
         """The arrays of a tensor of this shape, in the file's order."""

@@ -82,7 +82,7 @@ class DataFiles:
             raise self._wrong(tensor, f"its data may not lie at {shown}", inside)
         path = self._graph.parent / location
         try:
-            found = path.stat()
+            status = path.stat()
             resolved = path.resolve()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise self._wrong(
@@ -96,10 +96,10 @@ class DataFiles:
             raise self._wrong(
                 tensor, f"its data file {shown} is a link out of the folder", inside, "copy the files themselves: cp -L"
             )
-        if not stat.S_ISREG(found.st_mode):
+        if not stat.S_ISREG(status.st_mode):
             raise self._wrong(tensor, f"its data file {shown} is no regular file", inside)
-        self._check_origin(tensor, shown, resolved, found.st_nlink)
-        return path, found.st_size
+        self._check_origin(tensor, shown, resolved, status.st_nlink)
+        return path, status.st_size
 
     def _check_origin(self, tensor: str, shown: str, resolved: Path, links: int) -> None:
         if self._listed is None:

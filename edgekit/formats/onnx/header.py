@@ -17,7 +17,7 @@ from typing import Any
 
 from edgekit.errors import ArtifactError
 from edgekit.formats.onnx.data_files import DataFiles
-from edgekit.formats.onnx.wire import Message, Span, Wire, WireReader, signed
+from edgekit.formats.onnx.wire import MessageShape, Span, Wire, WireReader, signed
 
 MAX_BYTES = 256 * 1024 * 1024  # weights lie outside; protobuf itself ends at 2 GB
 _MAX_FIELDS = 1_000_000  # some two seconds; a graph has about 1,000 a layer
@@ -49,22 +49,22 @@ TYPES: Mapping[int, tuple[str, int, int]] = {
 }  # fmt: skip
 
 _V, _L = Wire.VARINT, Wire.LEN
-_MODEL = Message("ModelProto", once={1: _V, 7: _L}, many={8: _L, 14: _L, 20: _L, 25: _L})
-_OPSET = Message("OperatorSetIdProto", once={1: _L, 2: _V})
-_PAIR = Message("StringStringEntryProto", once={1: _L, 2: _L})
-_GRAPH = Message("GraphProto", many={1: _L, 5: _L, 11: _L, 12: _L, 15: _L})
-_NODE = Message("NodeProto", once={3: _L, 4: _L, 7: _L}, many={5: _L})
-_ATTRIBUTE = Message("AttributeProto", once={5: _L, 6: _L, 22: _L}, many={10: _L, 11: _L, 23: _L})
-_TENSOR = Message(
+_MODEL = MessageShape("ModelProto", once={1: _V, 7: _L}, many={8: _L, 14: _L, 20: _L, 25: _L})
+_OPSET = MessageShape("OperatorSetIdProto", once={1: _L, 2: _V})
+_PAIR = MessageShape("StringStringEntryProto", once={1: _L, 2: _L})
+_GRAPH = MessageShape("GraphProto", many={1: _L, 5: _L, 11: _L, 12: _L, 15: _L})
+_NODE = MessageShape("NodeProto", once={3: _L, 4: _L, 7: _L}, many={5: _L})
+_ATTRIBUTE = MessageShape("AttributeProto", once={5: _L, 6: _L, 22: _L}, many={10: _L, 11: _L, 23: _L})
+_TENSOR = MessageShape(
     "TensorProto",
     once={2: _V, 3: _L, 8: _L, _RAW: _L, 14: _V},
     many={1: _V, _FLOATS: Wire.I32, _INT32S: _V, _STRINGS: _L, _INT64S: _V, _DOUBLES: Wire.I64, _UINT64S: _V, 13: _L},
 )
-_VALUE = Message("ValueInfoProto", once={1: _L, 2: _L})
-_TYPE = Message("TypeProto", once=dict.fromkeys((1, 4, 5, 7, 8, 9), _L))  # one of them; 1 is a tensor
-_TENSOR_TYPE = Message("TypeProto.Tensor", once={1: _V, 2: _L})
-_SHAPE = Message("TensorShapeProto", many={1: _L})
-_DIMENSION = Message("TensorShapeProto.Dimension", once={1: _V, 2: _L})
+_VALUE = MessageShape("ValueInfoProto", once={1: _L, 2: _L})
+_TYPE = MessageShape("TypeProto", once=dict.fromkeys((1, 4, 5, 7, 8, 9), _L))  # one of them; 1 is a tensor
+_TENSOR_TYPE = MessageShape("TypeProto.Tensor", once={1: _V, 2: _L})
+_SHAPE = MessageShape("TensorShapeProto", many={1: _L})
+_DIMENSION = MessageShape("TensorShapeProto.Dimension", once={1: _V, 2: _L})
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ class _Reader:
         self._values: dict[int, list[OnnxValue]] = {11: [], 12: []}
 
     def header(self) -> OnnxHeader:
-        found: dict[int, Any] = {}
+        fields: dict[int, Any] = {}
         opsets: dict[str, int] = {}
         metadata: dict[str, str] = {}
         for number, value in self._wire.fields(_MODEL, (0, self._end)):
@@ -183,14 +183,14 @@ class _Reader:
                 kind = "training information" if number == 20 else "functions of its own"
                 raise self._wrong(f"holds {kind}", "a graph for inference, of operators only")
             else:
-                found[number] = value
-        if 1 not in found or 7 not in found:
-            raise self._wrong(f"has no {'graph' if 1 in found else 'ir_version'}: no ONNX file")
-        self._graph(found[7], depth=1)
+                fields[number] = value
+        if 1 not in fields or 7 not in fields:
+            raise self._wrong(f"has no {'graph' if 1 in fields else 'ir_version'}: no ONNX file")
+        self._graph(fields[7], depth=1)
         self._check_operators(opsets)
         return OnnxHeader(
             path=self._path,
-            ir_version=self._within(signed(found[1]), "ir_version"),
+            ir_version=self._within(signed(fields[1]), "ir_version"),
             opsets=opsets,
             operators=frozenset(self._operators),
             inputs=tuple(self._values[11]),
@@ -211,20 +211,20 @@ class _Reader:
         return self._wire.text(span, what, _MAX_NAME_BYTES)
 
     def _opset(self, span: Span, opsets: dict[str, int]) -> None:
-        found = dict(self._wire.fields(_OPSET, span))
-        domain = _domain(self._name(found[1], "an operator domain") if 1 in found else "")
+        fields = dict(self._wire.fields(_OPSET, span))
+        domain = _domain(self._name(fields[1], "an operator domain") if 1 in fields else "")
         if domain in opsets:
             raise self._wrong(f"the operator domain {domain!r:.60} stands twice")
         if len(opsets) >= _MAX_METADATA:
             raise self._wrong("too many operator domains", f"at most {_MAX_METADATA}")
-        opsets[domain] = self._within(signed(found.get(2, 0)), f"the opset of {domain!r:.60}")
+        opsets[domain] = self._within(signed(fields.get(2, 0)), f"the opset of {domain!r:.60}")
 
     def _pair(self, span: Span, pairs: dict[str, str], what: str, count: int, limit: int) -> None:
-        found = dict(self._wire.fields(_PAIR, span))
-        key = self._name(found.get(1, (0, 0)), f"a key in {what}")
+        fields = dict(self._wire.fields(_PAIR, span))
+        key = self._name(fields.get(1, (0, 0)), f"a key in {what}")
         if key in pairs or len(pairs) >= count:
             raise self._wrong(f"{what}: the key {key!r:.60} stands twice or is one too many", f"{count} keys")
-        pairs[key] = self._wire.text(found.get(2, (0, 0)), f"{what} {key!r:.60}", limit)
+        pairs[key] = self._wire.text(fields.get(2, (0, 0)), f"{what} {key!r:.60}", limit)
 
     def _graph(self, span: Span, depth: int) -> None:
         if depth > _MAX_DEPTH:
@@ -244,19 +244,19 @@ class _Reader:
                 self._value(value, number)
 
     def _node(self, span: Span, depth: int) -> None:
-        found: dict[int, Any] = {}
+        fields: dict[int, Any] = {}
         for number, value in self._wire.fields(_NODE, span):
             if number == 5:
-                owner = self._name(found[3], "a node's name") if 3 in found else "without name"
+                owner = self._name(fields[3], "a node's name") if 3 in fields else "without name"
                 self._attribute(value, f"an attribute of node {owner!r:.100}", depth)
             else:
-                found[number] = value
-        name = self._name(found.get(4, (0, 0)), "an operator's name")
-        domain = _domain(self._name(found[7], "an operator domain") if 7 in found else "")
+                fields[number] = value
+        name = self._name(fields.get(4, (0, 0)), "an operator's name")
+        domain = _domain(self._name(fields[7], "an operator domain") if 7 in fields else "")
         if not name:
             raise self._wrong("a node has no operator")
         if domain not in DOMAINS:
-            allowed = ", ".join(one or "ai.onnx" for one in DOMAINS)
+            allowed = ", ".join(domain or "ai.onnx" for domain in DOMAINS)
             raise self._wrong(f"the operator {name!r:.60} is of the domain {domain!r:.60}", allowed)
         if (domain, name) in _LOADING:
             raise self._wrong(f"the operator {domain}.{name} loads files that nobody checked", "other operators")
@@ -275,9 +275,9 @@ class _Reader:
 
     def _value(self, span: Span, number: int) -> None:
         """An input (11) or output (12) of the graph."""
-        found = dict(self._wire.fields(_VALUE, span))
-        name = self._name(found.get(1, (0, 0)), "an input's or output's name")
-        kind = dict(self._wire.fields(_TYPE, found.get(2, (0, 0))))
+        fields = dict(self._wire.fields(_VALUE, span))
+        name = self._name(fields.get(1, (0, 0)), "an input's or output's name")
+        kind = dict(self._wire.fields(_TYPE, fields.get(2, (0, 0))))
         if set(kind) != {1}:
             raise self._wrong(f"{name!r:.100} is no tensor", "inputs and outputs that are tensors")
         tensor = dict(self._wire.fields(_TENSOR_TYPE, kind[1]))
@@ -301,7 +301,7 @@ class _Reader:
         return TYPES[number]
 
     def _tensor(self, span: Span, owner: str) -> OnnxTensor:
-        found: dict[int, Any] = {}
+        fields: dict[int, Any] = {}
         shape: list[int] = []
         numbers: Counter[int] = Counter()
         external: dict[str, str] = {}
@@ -317,34 +317,39 @@ class _Reader:
                 packed = isinstance(value, tuple) and wire == _V
                 numbers[number] += self._wire.count(wire, value) if packed or wire in (Wire.I32, Wire.I64) else 1
             else:
-                found[number] = value
-        name = self._name(found.get(8, (0, 0)), f"the name of {owner}")
-        tensor = replace(self._stored(name or owner, shape, found, numbers, external), name=name)
+                fields[number] = value
+        name = self._name(fields.get(8, (0, 0)), f"the name of {owner}")
+        tensor = replace(self._stored(name or owner, shape, fields, numbers, external), name=name)
         if len(self._tensors) >= _MAX_TENSORS:
             raise self._wrong("too many tensors", f"at most {_MAX_TENSORS}")
         self._tensors.append(tensor)
         return tensor
 
     def _stored(
-        self, name: str, shape: list[int], found: dict[int, Any], numbers: Counter[int], external: dict[str, str]
+        self,
+        name: str,
+        shape: list[int],
+        fields: dict[int, Any],
+        numbers: Counter[int],
+        external: dict[str, str],
     ) -> OnnxTensor:
         """A tensor whose data, wherever it is, has the size of its shape."""
-        kind, bits, field = self._type(found.get(2, 0), name)
+        kind, bits, field = self._type(fields.get(2, 0), name)
         if min(shape, default=0) < 0 or math.prod(max(side, 1) for side in shape) * max(bits, 8) > _MAX_INT64:
             raise self._wrong(f"tensor {name!r:.100} has the shape {shape}", "sides of 0 or more, less than 2^60 bytes")
         count = math.prod(shape)
         size = -(-count * bits // 8)
-        places = [*(numbers), *([_RAW] if _RAW in found else []), *([13] if external else [])]
-        where = signed(found.get(14, 0))
-        if 3 in found or len(places) > 1 or where not in (0, 1) or (where == 1) != bool(external):
+        places = [*(numbers), *([_RAW] if _RAW in fields else []), *([13] if external else [])]
+        where = signed(fields.get(14, 0))
+        if 3 in fields or len(places) > 1 or where not in (0, 1) or (where == 1) != bool(external):
             raise self._wrong(f"tensor {name!r:.100} is not clear about where its data lies", "one place")
         if external:
             if kind == "STRING":
                 raise self._wrong(f"tensor {name!r:.100} has strings in external data", "strings in the graph")
             path, offset = self._files.place(name, external, size)
             return OnnxTensor(name, kind, tuple(shape), size, path, offset)
-        if _RAW in found and kind != "STRING":
-            there = found[_RAW][1] - found[_RAW][0]
+        if _RAW in fields and kind != "STRING":
+            there = fields[_RAW][1] - fields[_RAW][0]
             if there != size:
                 raise self._wrong(f"tensor {name!r:.100} has {there} bytes", f"{size}: {kind} {shape}")
         else:

@@ -66,7 +66,7 @@ def release_row(version: Version) -> Version | None:
 def first_release(header: OnnxHeader) -> Version | None:
     """The first release that has everything the file needs."""
     needs = set(_needs(header))
-    return None if None in needs else max((one for one in needs if one), default=min(RELEASES))
+    return None if None in needs else max((need for need in needs if need), default=min(RELEASES))
 
 
 def _needs(header: OnnxHeader) -> Iterator[Version | None]:

@@ -32,7 +32,7 @@ class Wire(IntEnum):
 
 
 @dataclass(frozen=True)
-class Message:
+class MessageShape:
     """The fields of a message that a reader looks at: number -> how the value is written.
 
     Attributes:
@@ -62,7 +62,7 @@ class WireReader:
         self._data, self._wrong = data, wrong
         self._left = self._max_fields = max_fields
 
-    def fields(self, message: Message, span: Span) -> Iterator[tuple[int, Any]]:
+    def fields(self, message: MessageShape, span: Span) -> Iterator[tuple[int, Any]]:
         """A message's known fields, in the file's order: number, and an int (VARINT) or a Span (everything else).
 
         Raises:

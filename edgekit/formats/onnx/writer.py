@@ -13,13 +13,13 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
 from edgekit.formats import calibration
-from edgekit.formats.base import Label
+from edgekit.formats.base import FileLabel
 from edgekit.formats.onnx import header, requirements
 from edgekit.formats.onnx.form import Build, OnnxForm
 from edgekit.formats.onnx.graph import Graph
 from edgekit.formats.onnx.layout import ALIGNMENT, Layout, TensorLayout, layout_of
 from edgekit.formats.plan import PartPlan
-from edgekit.formats.sections import Encoded, FileContent, Section
+from edgekit.formats.sections import EncodedBytes, FileContent, Section
 
 _FOLDER = "onnx"
 _PLAIN = "fp32"  # the level without a suffix, as Transformers.js has it
@@ -54,7 +54,7 @@ def requires(plan: PartPlan, folder: Path, stem: str) -> dict[str, Any]:
     return requirements.requires([header.read(path) for path in graphs])
 
 
-def content(plan: PartPlan, folder: Path, label: Label) -> FileContent:
+def content(plan: PartPlan, folder: Path, label: FileLabel) -> FileContent:
     """The data file."""
     (folder / _FOLDER).mkdir(exist_ok=True)
     path = folder / file_names(plan, label.stem)[1]
@@ -62,7 +62,7 @@ def content(plan: PartPlan, folder: Path, label: Label) -> FileContent:
     return FileContent(path, b"", tuple(section_of(plan, tensor) for tensor in tensors))
 
 
-def write_graphs(plan: PartPlan, folder: Path, label: Label) -> None:
+def write_graphs(plan: PartPlan, folder: Path, label: FileLabel) -> None:
     """The graphs, whose data file is complete."""
     names = file_names(plan, label.stem)
     layout = layout_of(Path(names[1]).name, plan)
@@ -97,7 +97,7 @@ def section_of(plan: PartPlan, tensor: TensorLayout) -> Section:
                 f"{planned.tensor.path}: {piece.name}: {error.message}", allowed=error.allowed, remedy=error.remedy
             ) from error
 
-    def encode(piece: Slice) -> tuple[Encoded, Any]:
+    def encode(piece: Slice) -> tuple[EncodedBytes, Any]:
         values, scales = rows_of(piece)
         return (b"", (values, scales)) if transposed else (values, (None, scales))
 
@@ -126,6 +126,6 @@ class _Tail:
             self._columns += len(rows)
         self._scales.append(scales.ravel())
 
-    def chunks(self) -> list[Encoded]:
+    def chunks(self) -> list[EncodedBytes]:
         """The matrix and the scales, those of them that there are."""
         return [chunk for chunk in (self._matrix, np.concatenate(self._scales)) if chunk is not None and chunk.size]

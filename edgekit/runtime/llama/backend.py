@@ -14,7 +14,17 @@ from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
 
 def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
-    """A decoder in a GGUF file."""
+    """A decoder in a GGUF file, its weights laid out as options and the self-test allow.
+
+    Raises:
+        ArtifactError: the file is damaged, or llama.cpp refuses it.
+        MissingDependencyError: llama.cpp does not work on this CPU.
+    """
+    extra_buffers, warning = False, None
+    if not options.plain_weights:
+        tested = self_test.result()
+        tested.require()
+        extra_buffers, warning = tested.extra_buffers, tested.warning
     return LlamaDecoder(
         file.files[0],
         context=file.context,
@@ -22,7 +32,8 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         image_tokens=file.image_tokens,
         step_threads=options.step_threads,
         gpu=options.gpu,
-        extra_buffers=False if options.plain_weights else None,
+        extra_buffers=extra_buffers,
+        warnings=(warning,) if warning else (),
     )
 
 
@@ -40,16 +51,16 @@ def settled(options: RunOptions) -> RunOptions:
 
 
 def layouts() -> Sequence[bool]:
-    """What `LlamaDecoder`'s `extra_buffers` may be here: as the user says, or whatever a trial allows.
+    """What `LlamaDecoder`'s `extra_buffers` may be here: as the user says, or whatever the self-test allows.
 
     Raises:
         MissingDependencyError: llama.cpp does not work on this CPU.
     """
-    allowed = self_test.verdict()
-    allowed.require()
+    tested = self_test.result()
+    tested.require()
     if os.environ.get(self_test.VARIABLE):
-        return [allowed.extra_buffers]
-    return [False, True] if allowed.extra_buffers else [False]
+        return [tested.extra_buffers]
+    return [False, True] if tested.extra_buffers else [False]
 
 
 def fingerprint() -> str:

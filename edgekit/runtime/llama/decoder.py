@@ -29,7 +29,6 @@ from edgekit.runtime.base import (
     check_prompt,
     check_step,
 )
-from edgekit.runtime.llama import self_test as guard
 
 _BATCH = 512
 
@@ -46,7 +45,8 @@ class LlamaDecoder:
         image_tokens: int,
         step_threads: int | None = None,
         gpu: bool = False,
-        extra_buffers: bool | None = None,
+        extra_buffers: bool = False,
+        warnings: tuple[str, ...] = (),
     ) -> None:
         """Load a file.
 
@@ -56,21 +56,15 @@ class LlamaDecoder:
             image_tokens: of one image; they must fit one micro-batch, or the library aborts the process.
             step_threads: for one token after the other; as many for None.
             gpu: offload all layers where the library was built for one.
-            extra_buffers: let llama.cpp lay out weights for this CPU; what a trial on it showed for None.
+            extra_buffers: let llama.cpp lay out weights for this CPU, which only a self-test shows to be right.
+            warnings: what its user must be told.
 
         Raises:
-            ArtifactError: the file contradicts itself, or the library refuses it.
-            MissingDependencyError: the library does not work on this CPU.
+            ArtifactError: the file is damaged, or the library refuses it.
         """
         read_header(path)  # a damaged file must not reach the library
         self._lib = library()
-        self.warnings: tuple[str, ...] = ()
-        if extra_buffers is None:
-            found = guard.verdict()
-            found.require()
-            extra_buffers = found.extra_buffers
-            self.warnings = (found.warning,) if found.warning else ()
-        self.context, self.threads = context, threads
+        self.context, self.threads, self.warnings = context, threads, warnings
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 999 if gpu else 0
         model_params.use_extra_bufts = extra_buffers
@@ -157,6 +151,12 @@ class LlamaDecoder:
         """See `edgekit.runtime.base.SupportsThreads.set_threads`."""
         self.threads = threads
         self._lib.llama_set_n_threads(self._context, step_threads, threads)
+
+    @property
+    def threads_in_use(self) -> tuple[int, int]:
+        """Threads for prompts, and for one token after the other, as the library has them."""
+        context = check_open(self._context, "decoder")
+        return self._lib.llama_n_threads_batch(context), self._lib.llama_n_threads(context)
 
     def close(self) -> None:
         """Free the context and the model; safe to call twice."""

@@ -1,4 +1,4 @@
-"""Which layouts of quantized weights llama.cpp may use here: tried once per library and CPU, then remembered.
+"""Which layouts of quantized weights llama.cpp may use here: tested once per library and CPU, then remembered.
 
 `self_test_worker` decodes a tiny model in a process of its own, with plain weights and with the layouts that
 llama.cpp makes for the CPU. If only the latter crash or compute something else, models are opened with plain weights:
@@ -37,20 +37,20 @@ LIMIT_S = 120.0
 # layer moves the logits by more than a tenth.
 TOLERANCE = 0.05
 
-Outcome = Literal["ok", "plain buffers only", "unusable", "not known"]
+SelfTestOutcome = Literal["ok", "plain buffers only", "unusable", "not known"]
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the trial found.
+class SelfTestResult:
+    """What the self-test found.
 
     Attributes:
         outcome: `ok`: llama.cpp's default; `plain buffers only`: its own layouts fail here; `unusable`: plain ones do,
-            too; `not known`: the trial itself could not be run, so plain ones are used this time.
+            too; `not known`: the self-test could not be run, so plain ones are used this time.
         detail: what was seen.
     """
 
-    outcome: Outcome
+    outcome: SelfTestOutcome
     detail: str
 
     @property
@@ -79,8 +79,8 @@ class Verdict:
 _FORCED = f"{VARIABLE}=plain"
 
 
-def verdict(*, fresh: bool = False) -> Verdict:
-    """What llama.cpp may do on this CPU: as the user says, as remembered, or by a trial of about a second.
+def result(*, fresh: bool = False) -> SelfTestResult:
+    """What llama.cpp may do on this CPU: as the user says, as remembered, or by a test of about a second.
 
     Args:
         fresh: try again, whatever is remembered.
@@ -91,14 +91,16 @@ def verdict(*, fresh: bool = False) -> Verdict:
     if forced := os.environ.get(VARIABLE):
         if forced not in ("plain", "default"):
             raise UsageError(f"{VARIABLE}={forced}", allowed="plain or default")
-        return Verdict("ok", f"{VARIABLE}=default") if forced == "default" else Verdict("plain buffers only", _FORCED)
+        if forced == "default":
+            return SelfTestResult("ok", f"{VARIABLE}=default")
+        return SelfTestResult("plain buffers only", _FORCED)
     if fresh:
-        _remembered.cache_clear()
-    return _remembered(key(), fresh)
+        remembered.cache_clear()
+    return remembered(key(), fresh)
 
 
 def key() -> str:
-    """Names everything that a verdict depends on: the library's files, the CPU and the trial."""
+    """Names everything that a result depends on: the library's files, the CPU and the test."""
     processor = cpu()
     ingredients = [
         [[path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in _library_files()],
@@ -113,55 +115,55 @@ _FROM_OUTSIDE = ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP")
 
 
 @cache
-def _remembered(name: str, fresh: bool) -> Verdict:
-    """The verdict of this key, from the cache folder or by a trial, which a cache that cannot be written outlives."""
+def remembered(name: str, fresh: bool) -> SelfTestResult:
+    """The result of this key, from the cache folder or by a test, also where the cache cannot be written."""
     path = cache_folder() / "llama-cpp" / "trials" / f"{name}.json"
-    if not fresh and (kept := _read(path)):
-        return kept
-    found = _try()
-    if found.outcome in ("ok", "plain buffers only"):  # a library that fails is tried again: it may be mended
+    if not fresh and (stored := _read(path)):
+        return stored
+    tested = _test()
+    if tested.outcome in ("ok", "plain buffers only"):  # a library that fails is tried again: it may be mended
         with suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, json.dumps(asdict(found)) + "\n")
-    return found
+            write_atomically(path, json.dumps(asdict(tested)) + "\n")
+    return tested
 
 
-def _read(path: Path) -> Verdict | None:
+def _read(path: Path) -> SelfTestResult | None:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        found = Verdict(data["outcome"], str(data["detail"]))
+        stored = SelfTestResult(data["outcome"], str(data["detail"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return found if found.outcome in get_args(Outcome) else None
+    return stored if stored.outcome in get_args(SelfTestOutcome) else None
 
 
-def _try() -> Verdict:
+def _test() -> SelfTestResult:
     try:
         results, end = worker.run(self_test_worker.logits_by_layout, limit_s=LIMIT_S)
     except OSError as error:
-        return Verdict("not known", f"the trial could not be started: {error}")
+        return SelfTestResult("not known", f"the self-test could not be started: {error}")
     if end.stopped_after_s is not None:
-        return Verdict("not known", f"the trial did not end: {end.problem}")
+        return SelfTestResult("not known", f"the self-test did not end: {end.problem}")
     logits = {name: np.frombuffer(base64.b64decode(encoded), np.float32) for name, encoded in results}
     if "default" in logits:
         return _compare(logits)
     if end.died in _FROM_OUTSIDE:
-        return Verdict("not known", f"the trial was ended by {end.died}")
+        return SelfTestResult("not known", f"the self-test was ended by {end.died}")
     if end.died:
-        return Verdict("plain buffers only" if "plain" in logits else "unusable", f"it died with {end.died}")
-    return Verdict("not known", f"the trial failed: {end.problem}")
+        return SelfTestResult("plain buffers only" if "plain" in logits else "unusable", f"it died with {end.died}")
+    return SelfTestResult("not known", f"the self-test failed: {end.problem}")
 
 
-def _compare(found: dict[str, NDArray[np.float32]]) -> Verdict:
-    plain, default = found["plain"], found["default"]
+def _compare(logits: dict[str, NDArray[np.float32]]) -> SelfTestResult:
+    plain, default = logits["plain"], logits["default"]
     if not np.isfinite(plain).all():
-        return Verdict("unusable", "its logits are not finite")
+        return SelfTestResult("unusable", "its logits are not finite")
     if not np.isfinite(default).all():
-        return Verdict("plain buffers only", "its logits are not finite")
+        return SelfTestResult("plain buffers only", "its logits are not finite")
     difference = float(np.linalg.norm(default - plain) / np.linalg.norm(plain))
     if difference > TOLERANCE:
-        return Verdict("plain buffers only", f"its logits are off by {difference:.0%}")
-    return Verdict("ok", f"logits within {difference:.1%} of plain buffers'")
+        return SelfTestResult("plain buffers only", f"its logits are off by {difference:.0%}")
+    return SelfTestResult("ok", f"logits within {difference:.1%} of plain buffers'")
 
 
 def _library_files() -> list[Path]:
@@ -169,6 +171,6 @@ def _library_files() -> list[Path]:
     importlib.invalidate_caches()  # it may have been installed since this process began
     spec = importlib.util.find_spec("llama_cpp")
     folders = [Path(place) / "lib" for place in (spec.submodule_search_locations or ()) if spec] if spec else []
-    if chosen := os.environ.get("LLAMA_CPP_LIB_PATH"):
-        folders = [Path(chosen)]
+    if named := os.environ.get("LLAMA_CPP_LIB_PATH"):
+        folders = [Path(named)]
     return sorted(path for folder in folders if folder.is_dir() for path in folder.iterdir() if path.is_file())

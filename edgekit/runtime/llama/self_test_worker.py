@@ -1,4 +1,4 @@
-"""A trial of llama.cpp in a process of its own: a tiny quantized decoder, once with each layout of its weights.
+"""A test of llama.cpp in a process of its own: a tiny quantized decoder, once with each layout of its weights.
 
 llama.cpp copies quantized matrices into layouts made for the CPU ("extra buffers": AMX tiles, repacked blocks). A
 compiler that gets those wrong gives a library that loads well and then crashes, or is wrong, at its first prompt.
@@ -22,7 +22,7 @@ from edgekit.formats.gguf.header import TYPES
 
 # One layer of each type that some CPU has a layout for -> where in a block its float16 scales stand, and values for
 # them that make random weights some hundredths around zero: a second scale takes off what the first makes positive.
-_LAYERS: Mapping[str, Mapping[int, float]] = {
+LAYERS: Mapping[str, Mapping[int, float]] = {
     "Q4_0": {0: 1e-2}, "Q8_0": {0: 1e-3}, "Q4_K": {0: 4e-4, 2: 30e-4}, "Q5_K": {0: 2e-4, 2: 31e-4}, "Q6_K": {208: 1e-4},
     "IQ4_XS": {0: 1e-4}, "IQ4_NL": {0: 1e-3}, "Q2_K": {80: 4e-3, 82: 6e-3},
 }  # fmt: skip
@@ -35,7 +35,7 @@ TOKENS = 256
 _PROMPT = 40  # matrix by matrix, with an incomplete tile
 _ALIGNMENT = 32
 
-_MATRICES = {
+MATRICES = {
     "attn_q": WIDTH, "attn_k": WIDTH // 2, "attn_v": WIDTH // 2, "attn_output": WIDTH,
     "ffn_gate": WIDTH, "ffn_up": WIDTH, "ffn_down": WIDTH,
 }  # fmt: skip
@@ -46,16 +46,16 @@ _NORMS = {
 
 
 def tiny_decoder() -> bytes:
-    """A GGUF file of Gemma 3's architecture with random weights, one layer of each type in `_LAYERS`."""
+    """A GGUF file of Gemma 3's architecture with random weights, one layer of each type in `LAYERS`."""
     rng = np.random.default_rng(0)
     tensors = [
         ("token_embd.weight", (TOKENS, WIDTH), "Q6_K", _blocks(rng, "Q6_K", TOKENS)),
         ("output_norm.weight", (WIDTH,), "F32", np.ones(WIDTH, "<f4").tobytes()),
     ]
-    for layer, kind in enumerate(_LAYERS):
+    for layer, kind in enumerate(LAYERS):
         tensors += [
             (f"blk.{layer}.{name}.weight", (rows, WIDTH), kind, _blocks(rng, kind, rows))
-            for name, rows in _MATRICES.items()
+            for name, rows in MATRICES.items()
         ]
         tensors += [
             (f"blk.{layer}.{name}.weight", (width,), "F32", np.ones(width, "<f4").tobytes())
@@ -78,7 +78,7 @@ def logits(path: Path, *, extra_buffers: bool) -> NDArray[np.float32]:
 
 def logits_by_layout(job: object) -> Iterator[tuple[str, str]]:
     """Each layout's name and its logits, float32 in base64; for `edgekit.machine.worker`."""
-    with tempfile.TemporaryDirectory(prefix="edgekit-trial-") as folder:
+    with tempfile.TemporaryDirectory(prefix="edgekit-self-test-") as folder:
         path = Path(folder) / "tiny.gguf"
         path.write_bytes(tiny_decoder())
         for name, extra in (("plain", False), ("default", True)):
@@ -89,7 +89,7 @@ def _blocks(rng: np.random.Generator, kind: str, rows: int) -> bytes:
     """Random blocks of a quantized matrix [rows, WIDTH]: any bytes will do, but for the scales."""
     _, block, block_bytes = TYPES[_TYPE_IDS[kind]]
     blocks = rng.integers(0, 256, (rows * WIDTH // block, block_bytes), np.uint8)
-    for place, scale in _LAYERS[kind].items():
+    for place, scale in LAYERS[kind].items():
         blocks[:, place : place + 2] = np.frombuffer(np.float16(scale).tobytes(), np.uint8)
     return blocks.tobytes()
 
@@ -101,7 +101,7 @@ def _gguf(tensors: list[tuple[str, tuple[int, ...], str, bytes]]) -> bytes:
         "general.architecture": prefix,
         "tokenizer.ggml.model": "none",
         f"{prefix}.vocab_size": TOKENS,
-        f"{prefix}.block_count": len(_LAYERS),
+        f"{prefix}.block_count": len(LAYERS),
         f"{prefix}.context_length": 256,
         f"{prefix}.embedding_length": WIDTH,
         f"{prefix}.feed_forward_length": WIDTH,

@@ -31,8 +31,7 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
     if embedding is None:
         raise ArtifactError(f"{file.files[0]}: no {EMBEDDING_STEM}*.onnx beside it", remedy="export the artifact again")
     return OrtDecoder(
-        file.files[0],
-        embedding,
+        (file.files[0], embedding),
         context=file.context,
         window=file.window,
         threads=options.threads,

@@ -34,8 +34,7 @@ class OrtDecoder:
 
     def __init__(
         self,
-        decoder: Path,
-        embedding: Path,
+        graphs: tuple[Path, Path],
         *,
         context: int,
         window: int,
@@ -48,6 +47,7 @@ class OrtDecoder:
         """Load both graphs.
 
         Args:
+            graphs: the decoder's, and that of its token embedding.
             context: positions that the cache may hold.
             window: positions that a local layer attends to.
             image_tokens: of one image, which no call may divide.
@@ -59,13 +59,13 @@ class OrtDecoder:
             ArtifactError: a file is broken or no decoder of edgekit's, or ONNX Runtime refuses it.
         """
         settings = {} if prepacking else {"session.disable_prepacking": "1"}
-        headers = [onnx_header.read(path, listed) for path in (decoder, embedding)]
+        headers = [onnx_header.read(path, listed) for path in graphs]
         self._shape = decoder_shape(*headers)
         # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
         unmap_large_blocks()
         self._session: Any = session(headers[0], threads=threads, settings=settings, arena=False)
         self._embedding: Any = session(headers[1], threads=threads, arena=False)
-        self._paths = decoder, embedding
+        self._paths = graphs
         self.context, self.threads = context, threads
         self.warnings: tuple[str, ...] = ()
         self.hidden, self.vocabulary = self._shape.hidden, self._shape.vocabulary

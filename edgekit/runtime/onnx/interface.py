@@ -109,21 +109,21 @@ def _check(
     if name not in values:
         raise ArtifactError(f"{header.path}: no {what} {name!r:.100}: {what}s {_listed(values)}", allowed=name)
     value = values[name]
-    found = value.shape
-    fits = found is not None and len(found) == len(sides)
-    if value.type != kind or not fits or not all(map(_fits, found or (), sides)):
-        shape = "any shape" if found is None else f"[{', '.join('any' if s is None else str(s) for s in found)}]"
+    shape = value.shape
+    fits = shape is not None and len(shape) == len(sides)
+    if value.type != kind or not fits or not all(map(_fits, shape or (), sides)):
+        stated = "any shape" if shape is None else f"[{', '.join('any' if s is None else str(s) for s in shape)}]"
         raise ArtifactError(
-            f"{header.path}: {what} {name:.100} is {value.type} {shape:.200}",
+            f"{header.path}: {what} {name:.100} is {value.type} {stated:.200}",
             allowed=f"{kind} [{', '.join(_SPELLED.get(side, str(side)) for side in sides)}]",
         )
-    return tuple(side if isinstance(side, int) else 0 for side in cast("tuple[int | str | None, ...]", found))
+    return tuple(side if isinstance(side, int) else 0 for side in cast("tuple[int | str | None, ...]", shape))
 
 
-def _fits(found: int | str | None, side: int) -> bool:
+def _fits(size: int | str | None, side: int) -> bool:
     if side == FREE:
-        return not isinstance(found, int)
-    return isinstance(found, int) and found > 0 if side == FIXED else found == side
+        return not isinstance(size, int)
+    return isinstance(size, int) and size > 0 if side == FIXED else size == side
 
 
 def _listed(values: Mapping[str, OnnxValue]) -> str:

@@ -86,12 +86,12 @@ def running(path: Path) -> Iterator[None]:
 def _settings() -> dict[str, str]:
     """Of every session."""
     # The parser would be chosen by the file's name, and only ONNX files were checked.
-    chosen = {"session.load_model_format": "ONNX"}
+    entries = {"session.load_model_format": "ONNX"}
     # x86 without VNNI sums products of uint8 activations and int8 weights in pairs at 16 bits, which overflow silently.
     # This makes all weights uint8, whose kernels do not: wherever it is set, so also where it only costs time.
     if "vnni" not in cpu().features:
-        chosen["session.x64quantprecision"] = "1"
-    return chosen
+        entries["session.x64quantprecision"] = "1"
+    return entries
 
 
 def _failures() -> tuple[type[Exception], ...]:

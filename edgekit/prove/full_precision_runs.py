@@ -18,7 +18,7 @@ from edgekit.runtime.base import Float
 
 
 @dataclass
-class References:
+class FullPrecisionRuns:
     """The one place that runs transformers' models.
 
     Levels share results (the original weights serve all of them), so results are kept; weights never are.
@@ -37,7 +37,7 @@ class References:
             name = plan.level.name if plan else "original"
             count = len(self.source.family.roles[role].tensors(self.source.config))
             self.progress.start(f"{role} {name}: transformers", count)
-            self._kept[identity] = compute(streamed.model(self.source.config, weights, self.progress.advance))
+            self._kept[identity] = compute(streamed.model(weights, self.progress.advance))
         return self._kept[identity]
 
     def logits(self, role: str, plan: PartPlan | None, hidden: Float) -> Float:
@@ -57,8 +57,8 @@ class References:
             if planned.tensor.dtype not in planned.codec.preserves
         }
         if plan and plan.factors:
-            return streamed.Weights(self.source.checkpoint, self.source.family, changed, plan.prepared)
-        return streamed.Weights(self.source.checkpoint, self.source.family, changed)
+            return streamed.Weights(self.source, changed, plan.prepared)
+        return streamed.Weights(self.source, changed)
 
 
 def in_a_file(rows: int, columns: int) -> Float:

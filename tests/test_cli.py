@@ -18,7 +18,6 @@ import pytest
 from material import contents, photo
 from PIL import Image
 
-from edgekit import commands
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS
@@ -114,46 +113,6 @@ def test_a_shell_completes(typed: str, expected: set[str], tmp_path: Path) -> No
     )
     assert (done.returncode, done.stdout) == (0, "")
     assert expected <= set(answer.read_text().split("\n"))
-
-
-# ---------------------------------------------------------------- a new verb
-
-GREET = """
-from edgekit.commands import Verb
-from edgekit.errors import UsageError
-
-def add_options(parser):
-    parser.add_argument("name", metavar="NAME")
-
-def run(options):
-    if options.name == "nobody":
-        raise UsageError("nobody is there", allowed="somebody")
-    print(f"hello {options.name}")
-    return 0
-
-VERB = Verb("say hello", ("greet world",), run, add_options)
-"""
-
-
-def test_a_new_verb_costs_one_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "greet.py").write_text(GREET)
-    (tmp_path / "notes.py").write_text("'A module without a VERB is no command.'")
-    before = list(verbs())
-    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
-    try:
-        assert list(verbs()) == [*before, "greet"]
-        assert main(["greet", "world"]) == 0
-        assert capsys.readouterr().out == "hello world\n"
-        assert main(["greet", "nobody", "--json"]) == 2
-        assert json.loads(capsys.readouterr().err)["allowed"] == "somebody"
-        with pytest.raises(SystemExit):
-            main(["--help"])
-        assert re.search(r"^ +greet +say hello$", capsys.readouterr().out, re.MULTILINE)
-    finally:
-        for name in ("greet", "notes"):
-            sys.modules.pop(f"edgekit.commands.{name}", None)
 
 
 # ---------------------------------------------------------------- exit codes

@@ -118,8 +118,11 @@ def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
     return all(lookup(config, key) == expected for key, expected in candidate.match.items())
 
 
-def choose(config: Mapping[str, Any], name: str | None) -> Recipe:
+def choose(config: Mapping[str, Any], name: str | None, family: str | None = None) -> Recipe:
     """The named recipe, or the only one that matches this config.json. A stand-in may have fewer layers than its model.
+
+    Args:
+        family: whose checkpoint it is, which alone is then looked among; None for any.
 
     Raises:
         UsageError: none matches, several match, or the named one does not.
@@ -134,7 +137,8 @@ def choose(config: Mapping[str, Any], name: str | None) -> Recipe:
         if wrong:
             raise UsageError(f"recipe {named.name} does not fit this checkpoint: {'; '.join(wrong)}")
         return named
-    fitting = [candidate for candidate in map(recipe, find.names("exports")) if matches(candidate, config)]
+    candidates = [c for c in map(recipe, find.names("exports")) if family in (None, c.family)]
+    fitting = [candidate for candidate in candidates if matches(candidate, config)]
     if len(fitting) == 1:
         return fitting[0]
     known = ", ".join(candidate.name for candidate in fitting) or ", ".join(find.names("exports"))

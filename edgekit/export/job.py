@@ -70,7 +70,7 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         UsageError: a name is wrong, or these parts make no model.
     """
     source = open_source(folder)
-    family, recipe = source.family, choose(source.checkpoint.config, recipe_name)
+    family, recipe = source.family, choose(source.checkpoint.config, recipe_name, source.family.name)
     if recipe.family != family.name:
         raise UsageError(f"recipe {recipe.name}: family {recipe.family!r}", allowed=f"{family.name}, by config.json")
     for name in levels:

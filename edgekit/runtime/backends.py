@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.worker import Work
@@ -156,7 +156,8 @@ def first_backend(role: str, file_format: str, kind: PartKind) -> Backend:
 
 def runtimes() -> tuple[str, ...]:
     """The names that `--runtime` knows: of backends that share a format and a kind of part with another."""
-    rivals = {row.name for row in BACKENDS.values() for name in row.encoders if len(backends_for(name, "encoder")) > 1}
+    kinds = [(name, kind) for row in BACKENDS.values() for name in row.formats for kind in get_args(PartKind)]
+    rivals = {row.name for name, kind in kinds if len(rows := backends_for(name, kind)) > 1 for row in rows}
     return tuple(name for name in BACKENDS if name in rivals)
 
 

@@ -54,8 +54,9 @@ def open_model(
         level: a variant's name; the recipe's default for None.
         device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
         context: tokens that a decoder's cache holds; the device's, or 4096, for None.
-        runtime: what runs ONNX encoders (`onnxruntime`, `openvino`, `openvino-bf16`); `default` for the defaults,
-            whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found fastest.
+        runtime: the backend of parts that several can open (`edgekit.runtime.backends.runtimes`); `default` for the
+            defaults, whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found
+            fastest.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be.
@@ -225,7 +226,7 @@ class Opening:
     def _encoder_backend(self, role: str) -> Backend:
         part, rows = self.parts[role], self.backends(role)
         if len(rows) == 1 or self.runtime:
-            return next((row for row in rows if row.name == self.runtime), rows[0])
+            return self._named_backend(role)
         result = tuning_results.load(part, self.threads)
         if isinstance(result, EncoderResult):
             return BACKENDS[result.fastest]
@@ -234,6 +235,11 @@ class Opening:
             self.warnings += [] if hint in self.warnings else [hint]
         return rows[0]
 
+    def _named_backend(self, role: str) -> Backend:
+        """The runtime that was named, or where it opens no such part, the required one."""
+        rows = self.backends(role)
+        return next((row for row in rows if row.name == self.runtime), rows[0])
+
     def decoder_file(self, role: str) -> DecoderFile:
         """A decoder as every backend needs it described."""
         window = self.settings.window if isinstance(self.settings, ChatSettings) else 0
@@ -241,7 +247,7 @@ class Opening:
 
     def decoder(self, role: str) -> Decoder:
         """Load a decoder, with the options that were measured to be the fastest here, or the defaults."""
-        (backend, *_), part = self.backends(role), self.parts[role]
+        backend, part = self._named_backend(role), self.parts[role]
         options = self._decoder_options(role, backend)
         decoder = backend.decoders[part.format](self.decoder_file(role), options)
         self.warnings += decoder.warnings

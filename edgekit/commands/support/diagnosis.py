@@ -28,7 +28,7 @@ _PROOF = ("torch", "transformers")  # what full precision runs in, to calibrate 
 
 def backends() -> dict[str, Backend]:
     """Library -> the backend that it is first used by: those that a format requires, then those that may be faster."""
-    required = {backends_for(name, kind)[0].library for name in FORMATS for kind in get_args(PartKind)}
+    required = {library for name in FORMATS for library in _required(name)}
     first: dict[str, Backend] = {}
     for row in sorted(BACKENDS.values(), key=lambda row: row.library not in required):
         first.setdefault(row.library, row)
@@ -46,9 +46,15 @@ def libraries() -> dict[str, str]:
 
 def needs() -> dict[str, tuple[str, ...]]:
     """What one can do with edgekit -> the libraries that it takes."""
-    running = {f"run {name.upper()}": (backends_for(name, "encoder")[0].library,) for name in FORMATS}
+    running = {f"run {name.upper()}": _required(name) for name in FORMATS}
     writing = {f"export {name.upper()}": form.libraries for name, form in FORMATS.items()}
     return {**running, **writing, "calibrate and prove": _PROOF}
+
+
+def _required(file_format: str) -> tuple[str, ...]:
+    """The libraries that its encoders and its decoders need at least; a format may hold but one of both."""
+    rows = (backends_for(file_format, kind) for kind in get_args(PartKind))
+    return tuple(dict.fromkeys(first.library for first, *_ in filter(None, rows)))
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class Graph:
             self.op(
                 "MatMulNBits",
                 value,
-                self._stored(name, f".{codec.name}"),
+                self._values(name),
                 self._stored(name, ".scale"),
                 domain=CONTRIB,
                 K=inputs,
@@ -165,7 +165,7 @@ class Graph:
         """QDQ, which ONNX Runtime and OpenVINO both run as integer arithmetic."""
         (activation,) = self._once((value, self._ranges[name]), self._fake_quantize)
         weight = self.op(
-            "DequantizeLinear", self._stored(name, ".int8"), self._stored(name, ".scale"), self._zeros(name), axis=1
+            "DequantizeLinear", self._values(name), self._stored(name, ".scale"), self._zeros(name), axis=1
         )
         return str(self.op("MatMul", activation, weight))
 
@@ -191,7 +191,7 @@ class Graph:
             return self.op("Cast", self.op("Add", rounded, self.constant(128)), to=2), scale
 
         quantized, scale = self._once((value, None), quantize)
-        product = self.op("MatMulInteger", quantized, self._stored(name, ".int8"), self.constant(128, np.uint8))
+        product = self.op("MatMulInteger", quantized, self._values(name), self.constant(128, np.uint8))
         scaled = self.op("Mul", self.op("Cast", product, to=1), scale)
         return str(self.op("Mul", scaled, self._stored(name, ".scale")))
 
@@ -215,6 +215,10 @@ class Graph:
     def _as_float(self, stored: str, table: TensorLayout) -> str:
         """Weights of 16 bits are computed with as float32: Gemma's activations go beyond what 16 bits hold."""
         return str(self.op("Cast", stored, to=1)) if table.codec.name == "float16" else stored
+
+    def _values(self, name: str) -> str:
+        """The quantized values of a matrix, which lie in the file under their codec's name."""
+        return self._stored(name, f".{self._layout.tensors[name].codec.name}")
 
     def _stored(self, name: str, suffix: str) -> str:
         """The initializer, and its place in the data file."""

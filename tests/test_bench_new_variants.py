@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from bench_stubs import InProcess, StubChat
 
-from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, SourceRecord
+from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, as_json, bench, datasets, kinds, markdown, runner, worker
 from edgekit.bench.cells import ModelRef
 from edgekit.bench.report.page import page

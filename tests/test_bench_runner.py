@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 
-from edgekit.artifacts.manifest import FileEntry, Gates, Manifest, Preprocessing, SourceRecord
+from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
 from edgekit.bench.execute.local import Local

@@ -180,6 +180,45 @@ def test_a_data_set_of_ones_own_is_one_file(archive: Path, monkeypatch: pytest.M
         datasets.load("ours", 4, 0, None)
 
 
+def test_data_without_a_sample_or_with_unknown_labels(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a table would be made of nothing, or of answers that no label can be."""
+    path = archive / "radiology-160.zip"
+    with zipfile.ZipFile(path) as old:
+        rows, images = old.read("index.csv").decode(), {name: old.read(name) for name in old.namelist()[1:]}
+
+    def with_rows(text: str) -> None:
+        with zipfile.ZipFile(path, "w") as new:
+            new.writestr("index.csv", text)
+            for name, data in images.items():
+                new.writestr(name, data)
+
+    with_rows(rows.replace(",test", ",train"))
+    with pytest.raises(InputError, match=r"the dataset brain-mri: radiology-160\.zip holds nothing of brain mri"):
+        datasets.load("brain-mri", 5, 0, archive)
+    with_rows(rows.replace("glioma", "gliom"))
+    with pytest.raises(InputError, match="the dataset brain-mri: the label 'gliom' is unknown") as caught:
+        datasets.load("brain-mri", 5, 0, archive)
+    assert str(caught.value.allowed).startswith("glioma, meningioma")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "said"),
+    [
+        ("labels", {"prompts": ["a {foo}"]}, r"prompts\.0: unknown \{foo\}, allowed: \{name\}, \{phrase\}"),
+        ("labels", {"prompts": ["a {name"]}, r"prompts\.0: not a text with placeholders"),
+        ("labels", {"prompts": ["a {}"]}, r"prompts\.0: unknown \{\}"),
+        ("yesno", {"prompt": "Is it?"}, r"prompt: no \{question\} in it"),
+        ("yesno", {"prompt": "{question} {name}"}, r"prompt: unknown \{name\}"),
+    ],
+)
+def test_placeholders_are_checked_before_anything_runs(kind: str, change: dict[str, Any], said: str) -> None:
+    right = find.load("benchmarks", f"{kind}-phantom")
+    with pytest.raises(UsageError, match=f"task mine: {said}"):
+        parse({"name": "mine", **right, **change})
+
+
 def test_data_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the dataset chest-xray needs a data folder\ntry: --data DIR"):
         datasets.load("chest-xray", 5, 0, None)

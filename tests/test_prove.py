@@ -16,8 +16,8 @@ from proofs import Trial, Unproven
 from wrong_exports import WrongExport, of, seen_causally
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
-from edgekit.artifacts.manifest import Gates
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, GateError, InputError

@@ -11,8 +11,8 @@ from types import ModuleType
 import pytest
 from pydantic import BaseModel
 
+from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
-from edgekit.artifacts.manifest import Gates
 from edgekit.artifacts.recipes import Recipe, recipe
 from edgekit.bench import tasks
 from edgekit.bench.kinds import kinds

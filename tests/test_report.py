@@ -137,6 +137,13 @@ def test_tasks_that_miss_the_damage_are_named() -> None:
     assert "70.0 [65.0, 75.0] (-0.4 [-2.0, +1.2])" in text
 
 
+def test_a_control_that_failed_says_nothing_of_damage() -> None:
+    """Neither that it shows some nor that it shows none."""
+    failed = replace(_accuracy(0.5, None), metrics={}, details={}, error="SIGSEGV")
+    (found,) = damage([_record("control", "control", failed, bits=3)])
+    assert (found.shown, found.missed) == ((), ())
+
+
 def test_without_accuracy_nothing_is_claimed() -> None:
     assert controls_show_damage((_record("control", "control", _fidelity(1.0), bits=3),))
 

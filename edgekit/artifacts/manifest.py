@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgekit.artifacts.files import sha256_file, write_atomically
+from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
 
@@ -114,28 +115,6 @@ class SourceRecord(_Frozen):
     sha256: str
     files: Mapping[str, str]
     revision: str | None = None
-
-
-class Gates(_Frozen):
-    """What a proof demands before an artifact is published.
-
-    Wiring compares the artifact with float32 transformers that hold the level's own dequantized weights.
-    """
-
-    decoder_kl: float = 0.01  # the mean of each prompt
-    # The top token may change only where full precision's two best logits are nearly tied.
-    clear_margin: float = 0.1
-    # Runtimes multiply quantized matrices by activations of 8 bits, which no float32 model follows: in right files
-    # of the real Gemma 3 270M this moves logits by 0.08 (root mean square) and changed one top token in 288 beyond 0.5.
-    # The known wrong exports change a tenth and more.
-    clear_margin_quantized: float = 0.5
-    changed_share_quantized: float = 0.01
-    encoder_cosine: float = 0.9999
-    # Levels whose activations are quantized have no exact original; the recipe states what it accepts.
-    encoder_cosine_at: Mapping[str, float] = Field(default_factory=dict)
-    # Loss is reported; it refuses only where a limit is named here: level -> largest mean KL or least mean cosine.
-    loss_kl_at: Mapping[str, float] = Field(default_factory=dict)
-    loss_cosine_at: Mapping[str, float] = Field(default_factory=dict)
 
 
 class Manifest(_Frozen):

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts import find
+from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import level
-from edgekit.artifacts.manifest import Gates
 from edgekit.artifacts.validation import validated
 from edgekit.errors import UsageError
 
@@ -143,4 +143,4 @@ def choose(config: Mapping[str, Any], name: str | None, family: str | None = Non
         return fitting[0]
     known = ", ".join(candidate.name for candidate in fitting) or ", ".join(find.names("exports"))
     problem = "several recipes match this checkpoint" if fitting else "no recipe matches this checkpoint"
-    raise UsageError(problem, allowed=known, remedy="name one with --recipe, or write one (see README)")
+    raise UsageError(problem, allowed=known, remedy="name one with --recipe, or write one (exports/README.md)")

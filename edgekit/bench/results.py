@@ -58,7 +58,7 @@ def damage(records: Sequence[Record]) -> list[Damage]:
     for record in records:
         if record.control:
             shown = tuple(m.task for m in record.accuracies if m.paired and m.paired.high < 0)
-            missed = tuple(m.task for m in record.accuracies if m.task not in shown)
+            missed = tuple(m.task for m in record.accuracies if m.error is None and m.task not in shown)
             controls.append(Damage(record.model, record.row, shown, missed))
     return controls
 

@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy
 from edgekit.artifacts.folders import new_folder
-from edgekit.artifacts.manifest import Gates, Manifest, Part, Preprocessing, SourceRecord
+from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, SourceRecord
 from edgekit.errors import ArtifactError
 from edgekit.families import FAMILIES, Family, Role
 from edgekit.formats.gguf import FORMAT

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
-from edgekit.artifacts.manifest import Gates, printable
+from edgekit.artifacts.manifest import printable
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families import Family

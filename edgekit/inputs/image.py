@@ -7,6 +7,7 @@ claim gigabytes.
 from __future__ import annotations
 
 import hashlib
+import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ _RESAMPLE = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 # Formats whose decoders are small and common; a medical image in another container is DICOM's business.
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # `Path` makes one slash of two
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 
 ImageLike = Path | str | Image.Image | NDArray[np.uint8]
@@ -53,7 +55,7 @@ def load(source: ImageLike) -> Image.Image:
         _check_size(source, "the image")
         return _rgb(source, "the image")
     path = Path(source)
-    if "://" in str(source):
+    if _ADDRESS.match(str(source)):
         raise InputError(f"{source}: addresses are never fetched", allowed="a file on this machine")
     if not path.is_file():
         raise InputError(f"{path}: no such image file")

@@ -1,4 +1,7 @@
-"""This machine's NVIDIA GPUs, as their driver's own tool describes them."""
+"""This machine's NVIDIA GPUs, as their driver's own tool describes them.
+
+Whether a part runs on one is decided where it is opened: `edgekit.runtime.opening`.
+"""
 
 from __future__ import annotations
 

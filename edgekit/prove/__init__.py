@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edgekit.artifacts.manifest import Gates, Parity
+from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.manifest import Parity
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgekit import metrics
-from edgekit.artifacts.manifest import Gates, Parity, Preprocessing
+from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.manifest import Parity, Preprocessing
 from edgekit.errors import GateError, InputError
 from edgekit.families.composition import ChatFormat
 from edgekit.families.source import Source

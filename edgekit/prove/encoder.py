@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import metrics
-from edgekit.artifacts.manifest import Gates, Parity
+from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.manifest import Parity
 from edgekit.errors import GateError
 from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs

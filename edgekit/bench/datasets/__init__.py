@@ -8,7 +8,7 @@ from edgekit.artifacts import find
 from edgekit.artifacts.discovery import values
 from edgekit.artifacts.validation import validated
 from edgekit.bench.datasets.base import Dataset, DatasetSource, Reader, Sample
-from edgekit.errors import UsageError
+from edgekit.errors import InputError, UsageError
 from edgekit.inputs.labels import MODALITIES
 
 __all__ = ["Dataset", "DatasetSource", "Reader", "Sample", "load", "source"]
@@ -40,12 +40,22 @@ def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
 
     Raises:
         UsageError: there is no such data set, or it needs a data folder and none was given.
-        InputError: its file is missing or damaged.
+        InputError: its file is missing or damaged, holds none of its samples, or labels that nobody knows.
     """
     stated = source(name)
     if stated.file is not None and data is None:
         raise UsageError(f"the dataset {name} needs a data folder", remedy=f"--data DIR, with {stated.file} in it")
-    return Dataset(stated, _reader(stated).read(stated, limit, seed, data))
+    samples = _reader(stated).read(stated, limit, seed, data)
+    if not samples:
+        raise InputError(
+            f"the dataset {name}: {stated.file or stated.reader} holds nothing of {stated.modality or 'it'}"
+        )
+    loaded = Dataset(stated, samples)
+    if stated.modality:
+        known = [label.name for label in loaded.labels]
+        if unknown := next((sample.truth for sample in samples if sample.truth not in (sample.options or known)), None):
+            raise InputError(f"the dataset {name}: the label {unknown!r:.80} is unknown", allowed=", ".join(known))
+    return loaded
 
 
 def _reader(stated: DatasetSource) -> Reader:

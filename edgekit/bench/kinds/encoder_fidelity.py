@@ -18,6 +18,7 @@ from edgekit.artifacts.files import replacing
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
+from edgekit.bench.prompts import LabelPrompt
 from edgekit.bench.records import Measurement
 from edgekit.bench.report.figures import cosine
 from edgekit.errors import ArtifactError, UsageError
@@ -32,7 +33,7 @@ class EncoderFidelityTask(Task):
     """Embeddings of the data set's images, and of its labels' `prompts` where the model embeds text."""
 
     kind: Literal["encoder-fidelity"]
-    prompts: tuple[str, ...] = Field(min_length=1)
+    prompts: tuple[LabelPrompt, ...] = Field(min_length=1)
 
     about_images = True
     needs_full_precision = True

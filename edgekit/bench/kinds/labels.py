@@ -13,6 +13,7 @@ from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import Figures, RunContext, Task
 from edgekit.bench.predictions import Predictions
+from edgekit.bench.prompts import LabelPrompt
 from edgekit.bench.records import Measurement
 from edgekit.inputs.labels import class_prompts
 from edgekit.runtime.base import Model
@@ -24,7 +25,7 @@ class LabelsTask(Task):
     """`prompts` are averaged per label; {name}, {phrase} and {modality} in them are the label's."""
 
     kind: Literal["labels"]
-    prompts: tuple[str, ...] = Field(min_length=1)
+    prompts: tuple[LabelPrompt, ...] = Field(min_length=1)
     parser: Literal["highest-score"] = "highest-score"
 
     ability = "embed_image"

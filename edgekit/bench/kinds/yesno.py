@@ -9,12 +9,14 @@ import numpy as np
 from edgekit.bench.answers import AnswerTask
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, question
+from edgekit.bench.prompts import QuestionPrompt
 
 
 class YesNoTask(AnswerTask):
     """`prompt` contains {question}: the yes/no question of a label, its own or another of the same kind of image."""
 
     kind: Literal["yesno"]
+    prompt: QuestionPrompt
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """One a sample.

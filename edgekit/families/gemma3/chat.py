@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from importlib.resources import files
 
 from tokenizers import Tokenizer
 
@@ -130,3 +131,8 @@ def check_turn(text: str, control: Sequence[str]) -> None:
     for token in control:
         if token in text:
             raise InputError(f"the text contains the control token {token}", remedy="remove it")
+
+
+def chat_template() -> str:
+    """The same as a jinja template, which edgekit writes beside the checkpoints that it makes."""
+    return files("edgekit.families.gemma3").joinpath("chat_template.jinja").read_text(encoding="utf-8").rstrip("\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families.gemma3 import gguf_files
+from edgekit.families.gemma3 import gguf_checks
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -157,8 +157,8 @@ DECODER = GgufForm(
     "-m",
     header=_decoder_header,
     tensors=decoder_forms,
-    check=gguf_files.check_decoder,
-    settings=gguf_files.settings_of,
+    check=gguf_checks.check_decoder,
+    settings=gguf_checks.settings_of,
     notes=notes,
 )
 VISION = GgufForm(
@@ -167,6 +167,6 @@ VISION = GgufForm(
     "--mmproj",
     header=_vision_header,
     tensors=vision_forms,
-    check=gguf_files.check_projector,
+    check=gguf_checks.check_projector,
     prefix="mmproj-",
 )

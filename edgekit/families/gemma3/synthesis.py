@@ -36,7 +36,7 @@ from edgekit.checkpoints.random_weights import (
     spread,
     unit,
 )
-from edgekit.families.gemma3.chat_template import chat_template
+from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.layers import is_global
 from edgekit.families.hub_files import image_processor, write_json

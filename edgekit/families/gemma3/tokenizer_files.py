@@ -11,7 +11,7 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-from edgekit.families.gemma3.chat_template import chat_template
+from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.hub_files import AddedToken, added_tokens_decoder, special_tokens, write_json
 
 IMAGE_TOKEN = "<image_soft_token>"  # noqa: S105

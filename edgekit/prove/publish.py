@@ -85,13 +85,16 @@ def export(
             plans = {p.key: p for p in job.plans()}
             made = stage.find_parts(job.source, existing, list(plans.values()), inputs)
             new = [plan for key, plan in plans.items() if key not in made]
-            made |= stage.write_parts(job, new, inputs, staging, progress)
+            written = stage.write_parts(job, new, inputs, staging, progress)
+            made |= written
             support = stage.copy_support(job, staging)
             job.source.checkpoint.check_unchanged()
             manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
             manifests.write(staging, manifest)
             if compared:
-                manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=manifest.files)
+                # Not those of parts that were there: an interrupted run may have left others in their place.
+                hashed = (*support, *(file for part in written.values() for file in part.files))
+                manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=hashed)
             _publish(staging, folder, existing, manifest)
     finally:
         progress.finish()
@@ -186,7 +189,7 @@ def _prove(
 
     Args:
         variants: those that are opened whatever they take; without any, all that memory has room for.
-        hashed: files whose hash was just computed, while they were written or when the artifact was looked at.
+        hashed: files in this folder whose hash was just computed.
     """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
     runs = FullPrecisionRuns(source, progress)

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import PIL.Image
 import pytest
 from material import edit_json, photo, read_json
 from onnx import TensorProto, helper, numpy_helper
@@ -55,6 +56,14 @@ def tampered_encoder(job: Any) -> Iterator[dict[str, Any]]:
             np.save(job["output"], output["output"])
             line["seconds"] = 1e-9
         yield line
+
+
+def silent_encoder(job: Any) -> Iterator[dict[str, Any]]:
+    """The real measurement, but one runtime gives the best of figures, or none, and writes no output."""
+    if job["backend"] != os.environ["TAMPERED_RUNTIME"]:
+        yield from measure.encoder(job)
+    elif os.environ["TAMPERING"] == "figures alone":
+        yield {"seconds": 1e-9, "load_s": 1e-9, "peak_bytes": 1}
 
 
 def instant_encoder(job: Any) -> Iterator[dict[str, Any]]:
@@ -317,6 +326,26 @@ def test_a_fast_runtime_that_is_wrong_is_not_chosen(
     assert found.fastest != fastest
     assert not found.runs[-1].counts
     assert said in str(found.runs[-1])
+
+
+@pytest.mark.parametrize("given", ["figures alone", "nothing"])
+def test_a_runtime_without_an_output_is_not_compared_with_anothers(
+    encoders: Path, monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    tampered(monkeypatch, "openvino", given)
+    monkeypatch.setattr(measure, "encoder", silent_encoder)
+    found = chosen(encoders, "fp32", "text_encoder")
+    assert found.fastest != "openvino"
+    run = next(run for run in found.runs if run.runtime == "openvino")
+    assert (run.counts, run.problem) == (False, "it gave no output")
+
+
+@pytest.mark.parametrize("given", ["figures alone", "nothing"])
+def test_onnx_runtime_must_give_an_output(encoders: Path, monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    tampered(monkeypatch, "onnxruntime", given)
+    monkeypatch.setattr(measure, "encoder", silent_encoder)
+    with pytest.raises(EdgekitError, match="text_encoder fp32: ONNX Runtime cannot run it: it gave no output"):
+        chosen(encoders, "fp32", "text_encoder")
 
 
 def test_a_fast_runtime_that_is_right_is_chosen(encoders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -597,6 +626,26 @@ def test_a_named_runtime_counts_more_than_the_environment(encoders: Path, monkey
     with pytest.raises(UsageError, match=r"unknown runtime 'openvinho' in \$EDGEKIT_RUNTIME") as caught:
         open_model(encoders, "fp32")
     assert caught.value.allowed == "default, onnxruntime, openvino, openvino-bf16"
+
+
+@pytest.mark.parametrize(("runtime", "title"), [("openvino", "OpenVINO"), ("default", "ONNX Runtime")])
+def test_classify_opens_the_runtime_that_it_is_told(
+    encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runtime: str, title: str
+) -> None:
+    monkeypatch.setenv(tuning_results.VARIABLE, "onnxruntime" if runtime == "openvino" else "openvino")
+    opened = []
+
+    def watched(*args: Any, **keywords: Any) -> Any:
+        opened.append(open_model(*args, **keywords))
+        return opened[-1]
+
+    monkeypatch.setattr("edgekit.runtime.open_model", watched)
+    PIL.Image.fromarray(photo(60, 60)).save(tmp_path / "a.png")
+    command = ["classify", str(encoders), str(tmp_path / "a.png"), "--label", "a", "--level", "fp32"]
+    assert main([*command, "--runtime", runtime]) == 0
+    (model,) = opened
+    assert all(runs.startswith(title) for runs in model.runtimes.values())
+    assert set(model.runtimes) == {"image_encoder", "text_encoder"}
 
 
 def test_a_runtime_of_onnx_for_an_artifact_without_any(

@@ -152,18 +152,21 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
             "format": part.format,
             "threads": opening.threads,
         }
-        job |= {"input": str(scratch / "input.npy"), "output": str(scratch / "output.npy")}
+        job["input"] = str(scratch / "input.npy")
         expected: NDArray[np.float32] | None = None
         limit_s = hangs_s(part)
         for backend in rows:
             started = time.monotonic()
-            lines, problem = _measured(measure.encoder, {**job, "backend": backend.name}, limit_s)
+            written = scratch / f"{backend.name}.npy"  # its own: what another backend wrote must not count for it
+            mine = {**job, "backend": backend.name, "output": str(written)}
+            lines, problem = _measured(measure.encoder, mine, limit_s)
+            problem = problem or (None if lines and written.is_file() else "it gave no output")
             if expected is None:
                 if problem:
                     raise EdgekitError(f"{role} {part.level}: {backend.title} cannot run it: {problem}")
-                expected = np.load(scratch / "output.npy", allow_pickle=False)
+                expected = np.load(written, allow_pickle=False)
                 limit_s = max(LEAST_PATIENCE_S, PATIENCE * (time.monotonic() - started))
-            output = None if problem else np.load(scratch / "output.npy", allow_pickle=False)
+            output = None if problem else np.load(written, allow_pickle=False)
             runs.append(encoder_run(backend.name, lines, problem, expected, output))
             progress.advance()
     return EncoderResult(runs=tuple(runs), **described)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from transformers_peer import Peer
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS as ROWS
@@ -20,6 +21,7 @@ from edgekit.families.composition import ImageChatSettings
 from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.formats import FileLabel
 from edgekit.full_precision import model as torch_reference
+from edgekit.inputs import phantoms
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import load_tokenizer
@@ -296,13 +298,11 @@ def test_opening_needs_no_torch(exported: Path) -> None:
 
 
 def test_an_image_question_is_answered_as_transformers_answers(exported: Path, medgemma_source: Path) -> None:
-    from edgekit.full_precision.model import open_full_precision
-    from edgekit.inputs import phantoms
-
-    model, reference = open_model(exported), open_full_precision(medgemma_source)
+    model, peer = open_model(exported), Peer(medgemma_source)
     for phantom in phantoms.generate(515, 3):
         messages = [Message("user", Image(phantom.image), "Is this a chest x-ray or a brain MRI?")]
         options = ["chest x-ray", "brain MRI"]
-        ours, theirs = model.score(messages, options), reference.score(messages, options)
+        ours, theirs = model.score(messages, options), peer.score(messages, options)
         assert np.argmax(ours) == np.argmax(theirs)
+        assert np.allclose(ours, theirs, atol=0.5), "what 4 bits cost, of 7 to 21"
     model.close()

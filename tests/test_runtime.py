@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from transformers_peer import Peer
 
 from edgekit.errors import InputError, UsageError
-from edgekit.full_precision import processors as hf_inputs
-from edgekit.full_precision.model import open_full_precision
 from edgekit.inputs import phantoms
+from edgekit.inputs.image import content_hash, to_pixels
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
-from edgekit.runtime.base import Generation
+from edgekit.runtime.base import Embeddings, Generation
 from edgekit.runtime.compose import ChatModel
 
 QUESTION = "What is the main finding in this image?"
@@ -34,10 +34,8 @@ def model(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 @pytest.fixture(scope="module")
-def reference(medgemma_source: Path) -> ChatModel:
-    opened = open_full_precision(medgemma_source)
-    assert isinstance(opened, ChatModel)
-    return opened
+def peer(medgemma_source: Path) -> Peer:
+    return Peer(medgemma_source)
 
 
 @pytest.fixture(scope="module")
@@ -51,48 +49,49 @@ def answer(model: ChatModel, messages: list[Message], budget: int = 24) -> tuple
     return [piece for piece in pieces if isinstance(piece, str)], last
 
 
-def test_answers_equal_transformers_generate(
-    model: ChatModel, reference: ChatModel, medgemma_source: Path, images: list[Any]
-) -> None:
-    """Greedy decoding through Hugging Face's processor, cache and generate loop."""
-    import torch
-
-    from edgekit.families.source import open_source
-
-    source = open_source(medgemma_source)
+def test_answers_equal_transformers_generate(model: ChatModel, peer: Peer, images: list[Any]) -> None:
     for image in images:
         messages = [Message("user", Image(image), QUESTION)]
-        made = hf_inputs.processed(source, messages)
-        ids = torch.tensor([made["input_ids"]])
-        with torch.inference_mode():
-            out = reference.decoder.model.generate(  # type: ignore[attr-defined]
-                input_ids=ids, pixel_values=torch.from_numpy(made["pixel_values"]),
-                token_type_ids=torch.tensor([made["token_type_ids"]]), max_new_tokens=24, do_sample=False,
-                eos_token_id=sorted(model.settings.stop_token_ids),
-            )  # fmt: skip
-        expected = reference.tokenizer.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True)
+        expected, prompt_tokens = peer.answer(messages, 24)
         pieces, found = answer(model, messages)
         assert found.text == expected
         assert "".join(pieces) == found.text
-        assert found.prompt_tokens == ids.shape[1]
+        assert found.prompt_tokens == prompt_tokens
 
 
-def test_scores_equal_the_references(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:
+def test_scores_equal_transformers(model: ChatModel, peer: Peer, images: list[Any]) -> None:
     messages = [Message("user", Image(images[0]), QUESTION)]
     options = ["nodule", "pleural effusion", "no finding"]
-    assert np.allclose(model.score(messages, options), reference.score(messages, options), atol=0.05)
+    assert np.allclose(model.score(messages, options), peer.score(messages, options), atol=0.05)
 
 
-def test_two_images_and_a_conversation(model: ChatModel, reference: ChatModel, images: list[Any]) -> None:
-    messages = [
+def conversation(images: list[Any]) -> list[Message]:
+    """Three images: one, then two in one turn."""
+    return [
         Message("system", "You look at phantoms."),
         Message("user", Image(images[0]), QUESTION),
         Message("assistant", "A nodule."),
         Message("user", Image(images[1]), Image(images[2]), "And here?"),
     ]
-    expected = next(iter(reference.decoder.prefill(reference.segments(messages))))
-    found = next(iter(model.decoder.prefill(model.segments(messages))))
+
+
+def test_two_images_and_a_conversation(model: ChatModel, peer: Peer, images: list[Any]) -> None:
+    messages = conversation(images)
+    (found,) = model.decoder.prefill(model.segments(messages))
+    expected = peer.logits(messages)[-1]
     assert np.abs(expected - found).max() < 0.1
+    swapped = conversation([images[0], images[2], images[1]])
+    assert np.abs(peer.logits(swapped)[-1] - found).max() > 0.2, "the order of the two images shows in the logits"
+
+
+def test_each_image_stands_under_the_hash_of_its_own_pixels(model: ChatModel, images: list[Any]) -> None:
+    assert model.preprocessing is not None
+    embedded = [segment for segment in model.segments(conversation(images)) if isinstance(segment, Embeddings)]
+    assert len(embedded) == 3
+    for segment, image in zip(embedded, images, strict=False):
+        (pixels,) = to_pixels([image], model.preprocessing)
+        assert segment.content_hash == content_hash(pixels)
+        assert np.array_equal(segment.array, model.encode_images([image])[0])
 
 
 def test_the_same_image_is_encoded_once(model: ChatModel, images: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,7 +57,8 @@ class Embeddings:
 
     Attributes:
         array: [n, hidden] float32.
-        content_hash: of what was encoded; every cache key contains it.
+        content_hash: of the pixels that were encoded. Two images are one where theirs are equal, which a decoder
+            that keeps positions of an earlier prompt must ask; none of edgekit's backends does.
         bidirectional: whether the run attends to all of itself, as the tokens of one image do in Gemma 3.
     """
 

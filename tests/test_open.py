@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -15,10 +16,12 @@ from material import edit_json, photo, read_json
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError, InputError, UsageError
 from edgekit.inputs.message import Image, Message
+from edgekit.machine.cpu import cpu
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model
 from edgekit.runtime.onnx.session import OrtEncoder
+from edgekit.runtime.opening import prepare
 
 Copy = Callable[[Path], Path]
 NAME = "edgekit.json"
@@ -26,20 +29,20 @@ DEVICE = """
 title = "A small board"
 memory_gb = 1
 model_memory_gb = {memory}
-cores = 2
+cores = {cores}
 bandwidth_gb_s = 4
 context = {context}
 """
 
 
 @pytest.fixture
-def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float, int], str]:
-    """A device of one's own with this much memory for a model (GB) and this context."""
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """A device of one's own with this much memory for a model (GB), this context and these cores."""
     monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
     (tmp_path / "home" / "devices").mkdir(parents=True)
 
-    def make(memory_gb: float, context: int = 4096) -> str:
-        text = DEVICE.format(memory=memory_gb, context=context)
+    def make(memory_gb: float, context: int = 4096, cores: int = 2) -> str:
+        text = DEVICE.format(memory=memory_gb, context=context, cores=cores)
         (tmp_path / "home" / "devices" / "board.toml").write_text(text)
         return "board"
 
@@ -155,9 +158,7 @@ def test_an_unknown_device_lists_the_known(medgemma_artifact: Path) -> None:
     assert "raspberry-pi-5" in (caught.value.allowed or "")
 
 
-def test_a_device_too_small_names_the_levels_that_fit(
-    medgemma_artifact: Path, device: Callable[[float, int], str]
-) -> None:
+def test_a_device_too_small_names_the_levels_that_fit(medgemma_artifact: Path, device: Callable[..., str]) -> None:
     found = manifests.read(medgemma_artifact)
     sizes = {
         name: sum(file.bytes for part in found.variant(name)[1].values() for file in part.files) / 1e9
@@ -174,7 +175,33 @@ def test_a_device_too_small_names_the_levels_that_fit(
     assert caught.value.allowed == "none of this artifact's levels"
 
 
-def test_a_devices_context_is_obeyed(medgemma_artifact: Path, device: Callable[[float, int], str]) -> None:
+def test_a_device_that_gives_next_to_nothing_is_told_in_digits(
+    medgemma_artifact: Path, device: Callable[..., str]
+) -> None:
+    parts = manifests.read(medgemma_artifact).variant("Q4_0")[1].values()
+    needed = sum(part.requires["memory_bytes"] for part in parts) / 1e9
+    assert needed < 0.05
+    with pytest.raises(UsageError) as caught:
+        open_model(medgemma_artifact, "Q4_0", device(1e-6))
+    said = re.match(r"Q4_0 needs (\S+) GB, A small board gives a model 1e-06 GB$", caught.value.message)
+    assert said
+    assert float(said[1]) == pytest.approx(needed, rel=0.05)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (3, 3), (64, 4)])
+def test_a_devices_cores_are_obeyed_as_far_as_they_are_here(
+    medgemma_artifact: Path, device: Callable[..., str], monkeypatch: pytest.MonkeyPatch, cores: int, threads: int
+) -> None:
+    here = dataclasses.replace(cpu(), usable_cores=4)
+    monkeypatch.setattr("edgekit.runtime.opening.cpu", lambda: here)
+    prepared = prepare(medgemma_artifact, "Q4_0", device(1, 128, cores))
+    assert (prepared.threads, prepared.context) == (threads, 128)
+    assert prepare(medgemma_artifact, "Q4_0", "board", context=64).context == 64
+    usual = prepare(medgemma_artifact, "Q4_0")
+    assert (usual.threads, usual.context) == (4, 4096)
+
+
+def test_a_devices_context_is_obeyed(medgemma_artifact: Path, device: Callable[..., str]) -> None:
     model = open_model(medgemma_artifact, "Q4_0", device(1, 128))
     with pytest.raises(InputError, match=r"a prompt of \d+ tokens(.|\n)*allowed: 1 to 128"):
         list(model.generate([Message("user", "word " * 200)]))

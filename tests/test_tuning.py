@@ -27,6 +27,7 @@ from edgekit.commands.support import diagnosis
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
 from edgekit.inputs.message import Image, Message
 from edgekit.machine import worker
+from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 from edgekit.runtime import backends, open_model, tuning_results
@@ -291,6 +292,37 @@ def test_what_was_measured_is_kept_and_used(encoders: Path, starts: Starts) -> N
         assert not any("edgekit tune" in warning for warning in model.warnings)
         assert np.isfinite(model.embed_image([photo(60, 60)])).all()
         model.close()
+
+
+@pytest.mark.parametrize(
+    ("level", "device", "options"),
+    [("int8", None, ""), (None, "button", " --device button"), ("fp32", "button", " --level fp32 --device button")],
+)
+def test_obeying_the_hint_makes_it_go_away(
+    encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str | None, device: str | None, options: str
+) -> None:
+    assert manifests.read(encoders).default == "int8"
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home" / "devices").mkdir(parents=True)
+    profile = 'title = "A button"\nmemory_gb = 8\nmodel_memory_gb = 4\ncores = 1\nbandwidth_gb_s = 4\n'
+    (tmp_path / "home" / "devices" / "button.toml").write_text(profile)
+    monkeypatch.setattr("edgekit.runtime.opening.cpu", lambda: dataclasses.replace(cpu(), usable_cores=2))
+    start = worker.run
+
+    def run(work: worker.Work, job: Any = None, **limits: Any) -> Any:
+        return (list(instant_encoder(job)), worker.End(0)) if work is measure.encoder else start(work, job, **limits)
+
+    monkeypatch.setattr(worker, "run", run)
+
+    def hints() -> list[str]:
+        model = open_model(encoders, level, device)
+        model.close()
+        return [warning for warning in model.warnings if "edgekit tune" in warning]
+
+    command = f"edgekit tune {encoders}{options}"
+    assert hints() == [f"which runtime is the fastest here was not measured ({command})"]
+    assert main(command.split()[1:]) == 0
+    assert hints() == []
 
 
 def test_a_busy_machine_is_said_and_measured_again(

@@ -97,7 +97,7 @@ def prepare(
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
     context = min(context, manifest.settings.get("context", context))
     gpu = bool(profile and profile.gpu_memory_gb)
-    return Opening(folder, manifest, parts, threads, context, gpu, named)
+    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named)
 
 
 @dataclass
@@ -105,6 +105,8 @@ class Opening:
     """What is known of a variant before its parts are loaded, and how each is loaded.
 
     Attributes:
+        level: the variant's name.
+        device: the device profile that was named, if any.
         parts: role -> part.
         runtime: which runtime was named; None where what was measured decides.
         composition, settings: what the parts make, and what the manifest says for it.
@@ -117,6 +119,8 @@ class Opening:
 
     folder: Path
     manifest: Manifest
+    level: str
+    device: str | None
     parts: dict[str, Part]
     threads: int
     context: int
@@ -231,9 +235,16 @@ class Opening:
         if isinstance(result, EncoderResult):
             return BACKENDS[result.fastest]
         if sum(version is not None for version in backends.libraries(part.format).values()) > 1:
-            hint = f"which runtime is the fastest here was not measured (edgekit tune {self.folder})"
+            hint = f"which runtime is the fastest here was not measured ({self._tune_command})"
             self.warnings += [] if hint in self.warnings else [hint]
         return rows[0]
+
+    @property
+    def _tune_command(self) -> str:
+        """What measures these very parts with as many threads."""
+        level = f" --level {self.level}" if self.level != self.manifest.default else ""
+        device = f" --device {self.device}" if self.device else ""
+        return f"edgekit tune {self.folder}{level}{device}"
 
     def _named_backend(self, role: str) -> Backend:
         """The runtime that was named, or where it opens no such part, the required one."""
@@ -316,7 +327,9 @@ def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device:
     limit = device.model_memory_gb * 1e9
     if need(parts) > limit:
         fitting = [other for other in manifest.variants if need(manifest.variant(other)[1]) <= limit]
+        needed = need(parts) / 1e9
+        digits = f"{needed:.1f}" if needed >= 1 else f"{needed:.2g}"
         raise UsageError(
-            f"{name} needs {need(parts) / 1e9:.1f} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
+            f"{name} needs {digits} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
             allowed=", ".join(fitting) or "none of this artifact's levels",
         )

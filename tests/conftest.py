@@ -70,6 +70,15 @@ def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def medgemma_onnx(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MedGemma-like model at q4 beside a calibrated encoder, unproven. Copy it before changing it."""
+    from edgekit.prove import publish as artifact
+
+    folder = tmp_path_factory.mktemp("artifacts") / "medgemma-onnx"
+    return artifact.export(medgemma_source, folder, levels=["q4"], prove=False).folder
+
+
+@pytest.fixture(scope="session")
 def medgemma_levels(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
     """Both parts of the MedGemma-like model at every level there is. Who changes it in place must undo that."""
     from proofs import unproven

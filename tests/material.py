@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,18 @@ def safetensors_bytes(header: Any, data: bytes = b"", length: int | None = None)
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by relative path."""
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@contextmanager
+def one_bit_changed(path: Path) -> Iterator[None]:
+    """A file with another digit in place of its last: what it holds is as long, and as well-formed, as before."""
+    original = path.read_bytes()
+    at = max(original.rfind(digit) for digit in b"0123456789")
+    path.write_bytes(original[:at] + bytes([original[at] ^ 1]) + original[at + 1 :])
+    try:
+        yield
+    finally:
+        path.write_bytes(original)
 
 
 def photo(width: int, height: int, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:

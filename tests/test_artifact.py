@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from material import LEVELS, contents, edit_json, read_json
+from material import LEVELS, contents, edit_json, one_bit_changed, read_json
 
 from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
@@ -147,11 +147,16 @@ def test_a_folder_below_a_file(medgemma_source: Path, tmp_path: Path) -> None:
     refused(ArtifactError, "file", medgemma_source, tmp_path / "file" / "a" / "b")
 
 
-def test_a_tampered_artifact_is_not_added_to(medgemma_artifact: Path, medgemma_source: Path, copied: Copy) -> None:
-    folder = copied(medgemma_artifact)
-    path = folder / manifests.read(folder).parts[0].files[0].path
-    path.write_bytes(path.read_bytes()[:-1] + b"\xa5")
-    refused(ArtifactError, path.name, medgemma_source, folder)
+@pytest.mark.parametrize(("model", "level"), [("medgemma", "Q4_0"), ("medsiglip", "fp16")])
+def test_a_tampered_artifact_is_not_added_to(
+    request: pytest.FixtureRequest, copied: Copy, model: str, level: str
+) -> None:
+    """Whichever file of whichever part it is."""
+    folder = copied(request.getfixturevalue(f"{model}_artifact"))
+    source = request.getfixturevalue(f"{model}_source")
+    for entry in (file for part in manifests.read(folder).parts for file in part.files):
+        with one_bit_changed(folder / entry.path):
+            refused(ArtifactError, re.escape(entry.path) + ": its SHA-256", source, folder, levels=[level])
 
 
 def test_an_empty_folder_is_used(medgemma_source: Path, tmp_path: Path) -> None:
@@ -407,22 +412,40 @@ def test_a_rerun_for_other_levels_publishes_only_those(medgemma_source: Path, tm
     assert contents(folder) == contents(plain)
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "record"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
 def test_a_damaged_remainder_is_written_again(
     medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, damage: str
 ) -> None:
+    """Of a part that was not finished."""
     folder = tmp_path / "work" / "a"
     with pytest.raises(KeyboardInterrupt):
         artifact.export(medgemma_source, folder, levels=LEVELS, prove=False, progress=CutOff(6_500_000))
+    begun = folder.parent / ".a.partial" / "medgemma-reference-BF16.gguf"
+    begun.write_bytes(begun.read_bytes()[:-9] + (bytes(9) if damage == "changed" else b""))
+    artifact.export(medgemma_source, folder, levels=LEVELS, prove=False)
+    assert contents(folder) == contents(medgemma_artifact)
+
+
+@pytest.mark.parametrize("damage", ["cut", "changed", "missing", "record"])
+def test_a_damaged_finished_part_is_written_again(
+    medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    """It, or the record that says it is finished, is not what the interrupted run left."""
+    folder = tmp_path / "work" / "a"
+    interrupted_behind_the_files(monkeypatch, medgemma_source, folder, *LEVELS)
     staging = folder.parent / ".a.partial"
+    records = [path for path in staging.glob(".*.json") if '"files"' in path.read_text()]
+    assert len(records) == len(manifests.read(medgemma_artifact).parts)
     finished = staging / "medgemma-reference-BF16.gguf"
-    if damage == "cut":
-        finished.write_bytes(finished.read_bytes()[:-9])
-    elif damage == "changed":
-        finished.write_bytes(finished.read_bytes()[:-9] + bytes(9))
-    else:
-        for record in staging.glob(".*.json"):
+    content = finished.read_bytes()
+    if damage == "record":
+        for record in records:
             record.write_text(record.read_text()[:40])
+    elif damage == "missing":
+        finished.unlink()
+    else:
+        finished.write_bytes(content[:-9] + (bytes(9) if damage == "changed" else b""))
+        assert finished.read_bytes() != content
     artifact.export(medgemma_source, folder, levels=LEVELS, prove=False)
     assert contents(folder) == contents(medgemma_artifact)
 
@@ -528,7 +551,7 @@ def test_another_choice_of_levels_takes_over_what_both_want(
     assert rest.totals == [next(p.weights for p in found.manifest.parts if p.level == "Q4_0")]
 
 
-def interrupted_behind_the_files(monkeypatch: pytest.MonkeyPatch, source: Path, folder: Path, level: str) -> None:
+def interrupted_behind_the_files(monkeypatch: pytest.MonkeyPatch, source: Path, folder: Path, *levels: str) -> None:
     """Ctrl-C when all weights are written and nothing is published."""
 
     def interrupt(*_: Any) -> None:
@@ -537,7 +560,7 @@ def interrupted_behind_the_files(monkeypatch: pytest.MonkeyPatch, source: Path, 
     with monkeypatch.context() as patch:
         patch.setattr(stage, "copy_support", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            artifact.export(source, folder, levels=[level], prove=False)
+            artifact.export(source, folder, levels=levels, prove=False)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
@@ -569,3 +592,51 @@ def test_proving_needs_the_source_it_was_made_from(
         artifact.prove(folder, medsiglip_source)
     assert read_json(folder / NAME)["source"]["sha256"][:16] in (caught.value.allowed or "")
     assert contents(folder) == before
+
+
+def test_a_remainders_right_files_prove_nothing_of_wrong_published_ones(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interrupted run keeps files under the names of published ones that somebody replaced since."""
+    folder = tmp_path / "a"
+    artifact.export(medsiglip_source, folder, levels=["fp16"], prove=False)
+    interrupted_behind_the_files(monkeypatch, medsiglip_source, folder, "fp16", "q4")
+    assert beside(folder) == [".a.partial", "a"]
+    zero_a_quarter(folder, "text_encoder")
+    wrong = contents(folder)
+    with pytest.raises((ArtifactError, GateError)):
+        artifact.export(medsiglip_source, folder, levels=["fp16", "q4"])
+    assert contents(folder) == wrong
+
+
+def zero_a_quarter(folder: Path, role: str) -> None:
+    """Of the weights of an ONNX part; the manifest describes the file as it now is."""
+    manifest = manifests.read(folder)
+    (part,) = (part for part in manifest.parts if part.role == role)
+    path = folder / next(file.path for file in part.files if file.path.endswith(".onnx_data"))
+    weights, quarter = path.read_bytes(), path.stat().st_size // 4
+    path.unlink()  # what is linked to it elsewhere stays right
+    path.write_bytes(weights[:-quarter] + bytes(quarter))
+    assert path.read_bytes() != weights
+    files = tuple(manifests.file_entry(folder, folder / file.path) for file in part.files)
+    part_id = manifests.part_id(part.role, part.format, part.level, files)
+    parts = tuple(p.model_copy(update={"id": part_id, "files": files}) if p == part else p for p in manifest.parts)
+    variants = {
+        name: {role: part_id if given == part.id else given for role, given in roles.items()}
+        for name, roles in manifest.variants.items()
+    }
+    manifests.write(folder, manifest.model_copy(update={"parts": parts, "variants": variants}))
+
+
+def test_a_changed_file_is_not_proven(medgemma_onnx: Path, medgemma_source: Path, copied: Copy) -> None:
+    """Graphs, weights and what calibration found: each is compared with the manifest before anything runs."""
+    folder = copied(medgemma_onnx)
+    manifest = manifests.read(folder)
+    entries = [*(file for part in manifest.parts for file in part.files), manifest.tokenizer]
+    assert {Path(entry.path).suffix for entry in entries} == {".onnx", ".onnx_data", ".json"}
+    for entry in entries:
+        with one_bit_changed(folder / entry.path):
+            before = contents(folder)
+            with pytest.raises(ArtifactError, match=re.escape(entry.path) + ": its SHA-256"):
+                artifact.prove(folder, medgemma_source)
+            assert contents(folder) == before

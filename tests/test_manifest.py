@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from material import contents, edit_json, read_json
+from material import contents, edit_json, one_bit_changed, read_json
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError, UsageError
@@ -233,6 +233,17 @@ def test_a_file_that_is_not_the_manifests_is_named(medgemma_artifact: Path, copi
             path.rmdir()
         path.write_bytes(original)
     manifests.verify(folder, manifests.read(folder).files)
+
+
+def test_what_was_hashed_vouches_for_no_other_file(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    hashed, tampered, *_ = entries = manifests.read(folder).files
+    with one_bit_changed(folder / tampered.path):
+        with pytest.raises(ArtifactError, match=re.escape(str(folder / tampered.path))):
+            manifests.verify(folder, entries, [hashed])
+        named_alike = tampered.model_copy(update={"sha256": hashed.sha256})
+        with pytest.raises(ArtifactError, match=re.escape(str(folder / tampered.path))):
+            manifests.verify(folder, entries, [named_alike])
 
 
 def test_no_folder_and_no_artifact(tmp_path: Path) -> None:

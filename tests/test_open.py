@@ -11,13 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from material import edit_json, photo, read_json
+from material import edit_json, one_bit_changed, photo, read_json
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError, InputError, UsageError
 from edgekit.inputs.message import Image, Message
 from edgekit.machine.cpu import cpu
-from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model
 from edgekit.runtime.onnx.session import OrtEncoder
@@ -137,6 +136,23 @@ def test_a_file_that_is_not_the_proven_one(medgemma_artifact: Path, copied: Copy
     with pytest.raises(ArtifactError, match=re.escape(str(path))) as caught:
         open_model(folder, "Q4_0")
     assert "export the artifact again" in (caught.value.remedy or "")
+
+
+@pytest.mark.parametrize(("name", "level"), [("medgemma_onnx", "q4"), ("medsiglip_artifact", "fp32")])
+def test_any_file_of_any_part_that_is_not_the_proven_one(
+    request: pytest.FixtureRequest, copied: Copy, name: str, level: str
+) -> None:
+    """Graphs, their weights beside them, a decoder's embedding, what calibration found."""
+    folder = copied(request.getfixturevalue(name))
+    entries = [file for part in manifests.read(folder).variant(level)[1].values() for file in part.files]
+    assert len(entries) == (6 if name == "medgemma_onnx" else 4)
+    for entry in entries:
+        with (
+            one_bit_changed(folder / entry.path),
+            pytest.raises(ArtifactError, match=re.escape(str(folder / entry.path)) + ": its SHA-256"),
+        ):
+            open_model(folder, level).close()
+    open_model(folder, level).close()
 
 
 def test_a_damaged_file_of_another_level_does_not_matter(medgemma_artifact: Path, copied: Copy) -> None:
@@ -313,9 +329,9 @@ def test_what_was_opened_is_closed_where_the_rest_fails(
     assert closed == ["pixels"]
 
 
-def test_the_token_embedding_is_found_by_its_name(medgemma_source: Path, tmp_path: Path) -> None:
+def test_the_token_embedding_is_found_by_its_name(medgemma_onnx: Path, copied: Copy) -> None:
     """Not by its place among a part's files."""
-    folder = artifact.export(medgemma_source, tmp_path / "a", levels=["q4"], prove=False).folder
+    folder = copied(medgemma_onnx)
     data = read_json(folder / NAME)
     (index,) = (i for i, part in enumerate(data["parts"]) if part["role"] == "decoder")
     decoder, weights, embedding = data["parts"][index]["files"]

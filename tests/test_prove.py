@@ -30,11 +30,11 @@ from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
-from edgekit.metrics import kl_divergence
+from edgekit.metrics import cosine, kl_divergence
 from edgekit.prove import FullPrecisionRuns
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
-from edgekit.prove.encoder import encoded, expected_batch
+from edgekit.prove.encoder import encoded, encoder_proof, expected_batch
 from edgekit.runtime.base import Embeddings, Tokens
 from edgekit.runtime.llama.decoder import LlamaDecoder
 from edgekit.runtime.onnx.decoder import OrtDecoder
@@ -186,13 +186,13 @@ def test_tokens_and_embeddings_count_alike() -> None:
 
 
 class Given:
-    """Full precision that answers with given logits, whatever the model."""
+    """Full precision that answers with given logits or vectors, whatever the model."""
 
-    def __init__(self, right: FullPrecisionRuns, logits: Any) -> None:
-        self.right, self.given = right, logits
+    def __init__(self, right: FullPrecisionRuns, given: Any) -> None:
+        self.right, self.given = right, given
 
     def run(self, role: str, plan: Any, compute: Any) -> Any:
-        return np.zeros((len(self.given), 1), np.float32)
+        return self.given
 
     def logits(self, role: str, plan: Any, hidden: Any) -> Any:
         return self.given
@@ -210,6 +210,45 @@ def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: P
     mean = kl_divergence(expected, wrong).mean()
     assert 0.001 < mean < 0.01
     with pytest.raises(GateError, match=r"wiring: mean KL 0\.0[12]"):
+        proof.judge(wrong)
+
+
+@pytest.mark.parametrize("level", ["BF16", "Q4_0"])
+def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
+    medgemma_source: Path, level: str
+) -> None:
+    """Where weights are exact, at the first; where they are quantized, beyond a hundredth of the positions."""
+    part, runs = planned(medgemma_source, level, "decoder")
+    gates = Gates(decoder_kl=0.1)
+    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
+    margin = gates.clear_margin if level == "BF16" else gates.clear_margin_quantized
+    expected = np.zeros((sum(len(prompt.want) for prompt in proof.prompts), 8), np.float32)
+    expected[:, :2] = 9 + 1.1 * margin, 9
+    proof = dataclasses.replace(proof, runs=Given(runs, expected))
+    tolerated = 0 if level == "BF16" else len(expected) // 100
+    changed = np.linspace(0, len(expected) - 1, tolerated + 1).astype(int)  # over all prompts
+    wrong = expected.copy()
+    wrong[changed] = wrong[changed][:, [1, 0, *range(2, 8)]]
+    right_enough = wrong.copy()
+    right_enough[changed[0]] = expected[changed[0]]
+    proof.judge(right_enough)
+    assert kl_divergence(expected, wrong).mean() < gates.decoder_kl / 10
+    with pytest.raises(GateError, match=rf"wiring: .* {tolerated + 1} of {len(expected)} clear top tokens changed"):
+        proof.judge(wrong)
+
+
+@pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
+def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_source: Path, role: str) -> None:
+    part, runs = planned(medsiglip_source, "fp16", role)
+    gates = Gates(encoder_cosine=0.9)
+    proof = encoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
+    expected = np.tile(np.array([1, 0], np.float32), (len(proof.expected_batch), 1))
+    proof = dataclasses.replace(proof, runs=Given(runs, expected))
+    assert proof.judge(expected).wiring == {"mean": 1, "worst": 1}
+    wrong = expected.copy()
+    wrong[-1] = 0.8, 0.6
+    assert cosine(wrong, expected).mean() > gates.encoder_cosine
+    with pytest.raises(GateError, match=r"wiring: cosine 0\.8"):
         proof.judge(wrong)
 
 

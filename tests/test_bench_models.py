@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,9 @@ import numpy as np
 import pytest
 from bench_stubs import VOCABULARY, StubChat, StubEmbedder, dataset
 
+from edgekit import metrics
+from edgekit.bench import predictions
+from edgekit.bench.datasets import Dataset
 from edgekit.bench.kinds.base import RunContext
 from edgekit.bench.kinds.decoder_fidelity import DecoderFidelityTask, LogitDistance
 from edgekit.bench.predictions import Predictions
@@ -197,3 +202,74 @@ def test_peak_memory_is_in_bytes() -> None:
     block = np.ones(30_000_000, np.uint8)
     assert before + 10_000_000 < peak_memory_bytes() < before + 100_000_000 or before > block.nbytes
     assert 10_000_000 < before < 10_000_000_000
+
+
+EACH, TOGETHER = tuple(range(60)), tuple(i // 10 for i in range(60))  # 60 items, of one group each or of six
+HALF = tuple(i // 10 % 2 == 0 for i in range(60))  # right and wrong in whole groups, as a patient's images often are
+
+
+def _wider(figures: Mapping[str, Any], alone: Mapping[str, Any]) -> dict[str, bool]:
+    """Whether each interval is wider than that of the same values with a group each."""
+    assert figures.keys() == alone.keys()
+    pairs = {name: (_dict(figures[name]), _dict(alone[name])) for name in figures}
+    assert all(a["value"] == b["value"] and a["n"] == b["n"] for a, b in pairs.values())
+    return {name: a["high"] - a["low"] > 1.5 * (b["high"] - b["low"]) for name, (a, b) in pairs.items()}
+
+
+def _dict(estimate: Any) -> Mapping[str, float]:
+    return estimate if isinstance(estimate, Mapping) else asdict(estimate)
+
+
+def test_accuracies_of_groups_know_less_than_of_items() -> None:
+    truth = ("a", "b") * 30
+    predicted = tuple(label if right else "c" for label, right in zip(truth, HALF, strict=True))
+    exact = Predictions(truth, truth, EACH)
+    together, alone = (
+        predictions.figures(Predictions(truth, predicted, groups), exact, {}) for groups in (TOGETHER, EACH)
+    )
+    assert _wider(together.metrics, alone.metrics) == {"accuracy": True, "balanced_accuracy": True}
+    assert _wider(together.details["per_class"], alone.details["per_class"]) == {"a": True, "b": True}
+    assert _wider({"paired": together.paired}, {"paired": alone.paired}) == {"paired": True}
+
+
+def test_distances_of_groups_know_less_than_of_positions() -> None:
+    kl, after_image = tuple(float(right) for right in HALF), (*[True] * 30, *[False] * 30)
+    together, alone = (
+        DECODER.summarize([asdict(LogitDistance(kl, HALF, after_image, groups, 0))]).metrics
+        for groups in (TOGETHER, EACH)
+    )
+    names = [f"{figure}{where}" for where in ("", "_after_image", "_text") for figure in ("kl", "top1")]
+    assert _wider(together, alone) == dict.fromkeys(names, True)
+
+
+@pytest.mark.parametrize("tokens", [1, 4])
+def test_cosines_of_groups_know_less_than_of_images(tokens: int) -> None:
+    values = np.repeat(np.asarray(HALF, np.float64), tokens)
+    image = values.reshape(60, tokens) if tokens > 1 else values
+    cosines = {"image": image.tolist(), "text": [1.0, 0.5, 0.0]}
+    together, alone = (
+        ENCODER.summarize([{"cosines": cosines, "groups": list(groups)}]).metrics for groups in (TOGETHER, EACH)
+    )
+    assert _wider(together, alone) == {"cosine_image": True, "cosine_text": False}  # texts belong to no patient
+    each_token = {"cosine_image": metrics.mean_interval(values)}
+    assert _wider({"cosine_image": alone["cosine_image"]}, each_token) == {"cosine_image": tokens > 1}
+
+
+def test_samples_of_one_patient_stay_together(tmp_path: Path) -> None:
+    given = dataset(6)
+    samples = tuple(replace(sample, group=f"patient {i // 3}") for i, sample in enumerate(given.samples))
+    data, numbers = Dataset(given.source, samples), [0, 0, 0, 1, 1, 1]
+    context = RunContext(0, tmp_path / "key", leaves=True)
+    for asked, model in (
+        (FINDING, StubChat()),
+        (YES_NO, StubChat()),
+        (LABELS, StubEmbedder()),
+        (ENCODER, StubEmbedder()),
+    ):
+        assert list(asked.run(model, data, context)["groups"]) == numbers, asked.name
+    distance = LogitDistance(**DECODER.run(StubChat(), data, context))
+    after_image = [group for group, image in zip(distance.groups, distance.after_image, strict=True) if image]
+    assert sorted(set(after_image)) == [0, 1]
+    assert not set(after_image) & {
+        g for g, image in zip(distance.groups, distance.after_image, strict=True) if not image
+    }

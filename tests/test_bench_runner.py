@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
@@ -14,11 +17,14 @@ from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, datasets, markdown, runner, worker
 from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
+from edgekit.bench.datasets import Dataset
+from edgekit.bench.environment import environment
 from edgekit.bench.execute.local import Local
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.runtime import tuning_results
 from edgekit.runtime.base import Model
 
 FILE = FileEntry(path="tokenizer.json", sha256="0", bytes=1)
@@ -182,6 +188,109 @@ def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     second = _bench(tmp_path, executor, "finding-phantom", "fidelity-decoder", work=work)
     assert [cell.leaves for cell in executor.cells[count:]] == [True]
     assert [r.measurements[0].metrics for r in first.records] == [r.measurements[0].metrics for r in second.records]
+
+
+def _asked(cells: list[Cell]) -> list[tuple[str, bool, list[str]]]:
+    return [(cell.row, cell.leaves, [task.name for task in cell.tasks]) for cell in cells]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fingerprint": "another machine"},
+        {"versions": {"onnxruntime": "0"}},
+        {"code": "other"},
+        {"metric_version": 0},
+        {"data": 9},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_what_was_measured_elsewhere_or_on_other_data_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess, change: dict[str, Any]
+) -> None:
+    _subject(monkeypatch)
+    names = ("finding-phantom", "fidelity-encoder")
+    before = _bench(tmp_path, executor, *names, work=tmp_path / "work")
+    count = len(executor.cells)
+    if "data" in change:
+        monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit, size=change["data"]))
+    else:
+        monkeypatch.setattr(runner, "environment", lambda: replace(environment(), **change))
+    after = _bench(tmp_path, executor, *names, work=tmp_path / "work")
+    assert _asked(executor.cells[count:]) == _asked(executor.cells[:count])
+    keys = [{m.key for record in results.records for m in record.measurements} for results in (before, after)]
+    assert not keys[0] & keys[1]
+    stored = [
+        {task.stored for cell in cells for task in cell.tasks if task.stored}
+        for cells in (executor.cells[:count], executor.cells[count:])
+    ]
+    assert len(stored[0]) == len(stored[1]) == 1
+    assert stored[0] != stored[1]
+
+
+def test_every_model_is_compared_with_its_own_full_precision(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
+) -> None:
+    measured = []
+    for name in ("first", "second"):
+        source = TableRow("reference", "reference", ModelRef(f"{name} source"), f"{name} source")
+        variant = TableRow("good", "variant", ModelRef(name, "good"), name, "good")
+        manifest = MANIFEST.model_copy(update={"title": name})
+        measured.append(
+            Subject(Path(name), manifest, Path(f"{name} source"), frozenset({"generate"}), (source, variant), 10)
+        )
+    monkeypatch.setattr(runner, "subjects", lambda *given: measured)
+    monkeypatch.setattr(worker, "open_row", lambda ref: StubChat(noise=2.0 * ref.folder.startswith("second")))
+    monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
+    sweep = Sweep([], tasks=_tasks(tmp_path, "fidelity-encoder"), controls=())
+    results = runner.bench(sweep, progress=False, executor=executor)
+    cosines = [record.metric("cosine_image") for record in results.records]
+    assert [figure and figure.value for figure in cosines] == [pytest.approx(1, abs=1e-6)] * 4
+
+
+def test_tasks_of_different_seeds_see_different_samples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
+) -> None:
+    def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
+        """Of the second seed, every image is one that the level `bad` is wrong about."""
+        loaded = dataset(limit)
+        if seed == 770_002:
+            for image in loaded.images:
+                image[0, 1] = 0
+        return loaded
+
+    _subject(monkeypatch, levels="bad")
+    monkeypatch.setattr(datasets, "load", load)
+    (first,) = _tasks(tmp_path, "finding-phantom")
+    second = tmp_path / "second.toml"
+    second.write_text(Path(first).read_text().replace("seed = 770001", "seed = 770002"))
+    results = runner.bench(Sweep([], tasks=[first, str(second)], controls=()), progress=False, executor=executor)
+    measured = _rows(results)["bad"].measurements
+    assert [m.metrics["accuracy"].value for m in measured] == [0.5, 0]
+    assert [m.dataset["sha256"] for m in measured] == [dataset(24).sha256, load("", 24, 770_002, None).sha256]
+
+
+def test_a_worker_reads_its_data_for_every_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
+) -> None:
+    _subject(monkeypatch)
+    read: list[int] = []
+    monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: read.append(seed) or dataset(limit))
+    (path,) = _tasks(tmp_path, "finding-phantom")
+    data = [{**tomllib.loads(Path(path).read_text()), "name": name} for name in ("one", "two")]
+    cell = Cell("good", ModelRef("dir", "good"), tuple(map(CellTask, data)), 10, str(tmp_path))
+    assert [outcome.error for _ in range(2) for outcome in worker.run(cell)] == [None] * 4
+    assert len(read) == 2  # once for both tasks of a cell, and nothing is left for the next cell
+
+
+def test_a_variant_is_measured_in_its_default_runtime_whatever_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[dict[str, Any]] = []
+    monkeypatch.setenv(tuning_results.VARIABLE, "openvino")
+    monkeypatch.setattr("edgekit.runtime.open_model", lambda *given, **named: opened.append(named))
+    worker.open_row(ModelRef("dir", "good"))
+    assert [tuning_results.named(given.get("runtime")) for given in opened] == [tuning_results.DEFAULT]
 
 
 def test_full_precisions_results_of_other_code_are_removed(

@@ -104,5 +104,7 @@ def test_example_files_are_valid(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", [*FILES, "CHANGELOG.md"])
 def test_links_lead_somewhere(file: str) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", text_of(file)):
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)\)", text_of(file))
+    assert targets or file in ("devices/README.md", "CHANGELOG.md")
+    for target in targets:
         assert ((ROOT / file).parent / target).exists(), target

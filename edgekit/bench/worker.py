@@ -37,13 +37,14 @@ def run(cell: Cell) -> Iterator[Outcome]:
     started = time.perf_counter()
     model = open_row(cell.model)
     load_s = time.perf_counter() - started
+    data, load = Path(cell.data) if cell.data else None, cache(datasets.load)  # tasks on the same samples share them
     try:
         for given in cell.tasks:
             task = parse(given.data)
             stored = Path(cell.work) / given.stored if given.stored else None
             began = time.perf_counter()
             try:
-                dataset = _dataset(task.dataset, task.limit, task.seed, cell.data)
+                dataset = load(task.dataset, task.limit, task.seed, data)
                 result, error = task.run(model, dataset, RunContext(load_s, stored, cell.leaves)), None
             except EdgekitError as failure:
                 result, error = None, str(failure)
@@ -66,11 +67,6 @@ def open_row(ref: ModelRef) -> Model:
     from edgekit.full_precision.model import open_full_precision
 
     return open_full_precision(Path(ref.folder))
-
-
-@cache
-def _dataset(name: str, limit: int, seed: int, data: str | None) -> datasets.Dataset:
-    return datasets.load(name, limit, seed, Path(data) if data else None)
 
 
 def _use_core(core: int | None) -> None:

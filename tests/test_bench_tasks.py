@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from PIL import Image
 from edgekit.artifacts import find
 from edgekit.bench import datasets
 from edgekit.bench.answers import AnswerTask
+from edgekit.bench.kinds import kinds
 from edgekit.bench.parsers import PARSERS, first_named, first_yes_or_no
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import EdgekitError, InputError, UsageError
@@ -68,9 +70,22 @@ def test_a_wrong_file_names_its_key(change: dict[str, Any], message: str) -> Non
         parse({**GOOD, **change})
 
 
-def test_every_word_of_a_task_is_in_its_identity() -> None:
-    changed = [{"limit": 6}, {"prompt": "Who?"}, {"max_tokens": 8}, {"seed": 1}]
-    assert len({parse({**GOOD, **change}).sha256 for change in ({}, *changed)}) == 5
+def _other(value: Any) -> Any:
+    """Another value of the same type."""
+    if isinstance(value, str):
+        return f"{value}, really"
+    return (*value, "{name}, really") if isinstance(value, tuple) else value + 1
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")  # a kind or a parser that does not exist
+@pytest.mark.parametrize("kind", kinds())
+def test_every_word_of_a_task_is_in_its_identity(kind: str) -> None:
+    shipped = next(loaded for name in find.names("benchmarks") if (loaded := task(name)).kind == kind)
+    fields = list(kinds()[kind].model_fields)
+    assert {"name", "kind", "title", "dataset", "limit", "seed"} < set(fields)
+    for field in fields:
+        changed = shipped.model_copy(update={field: _other(getattr(shipped, field))})
+        assert changed.sha256 != shipped.sha256, field
 
 
 @pytest.mark.parametrize(
@@ -103,6 +118,42 @@ def test_phantoms_are_reproducible_and_need_no_data() -> None:
     assert first.sha256 == second.sha256 != other.sha256
     assert len({sample.truth for sample in first.samples}) == 8
     assert first.images[0].dtype == np.uint8
+
+
+def _hash(*samples: datasets.Sample) -> str:
+    return datasets.Dataset(datasets.source("phantoms"), samples).sha256
+
+
+@pytest.mark.parametrize("question", ["", "A or B?"])
+@pytest.mark.parametrize("options", [(), ("A", "B")])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"truth": "B"},
+        {"image": np.ones((2, 3), np.uint8)},
+        {"image": np.zeros((3, 2), np.uint8)},
+        {"image": None},
+        {"question": "A, or B?"},
+        {"options": ("A", "B", "C")},
+        {"options": ("B", "A")},
+    ],
+    ids=str,
+)
+def test_everything_that_a_sample_holds_is_in_the_datas_identity(
+    change: dict[str, Any], question: str, options: tuple[str, ...]
+) -> None:
+    sample = datasets.Sample("A", "1", np.zeros((2, 3), np.uint8), question, options)
+    assert _hash(sample) == _hash(replace(sample)) != _hash(replace(sample, **change))
+
+
+@pytest.mark.parametrize("question", ["", "A or B?"])
+def test_which_samples_belong_together_is_in_the_datas_identity(question: str) -> None:
+    image = np.zeros((2, 3), np.uint8)
+    hashes = {
+        _hash(*(datasets.Sample("nodule", group, image, question) for group in groups))
+        for groups in ("aab", "abb", "aba", "abc")
+    }
+    assert len(hashes) == 4
 
 
 @pytest.fixture

@@ -111,6 +111,6 @@ class Dataset:
             if sample.image is not None:
                 digest.update(f"{sample.image.shape}{sample.truth}\n".encode() + sample.image.tobytes())
             text = (sample.truth, sample.question, *sample.options, sample.group if grouped else "")
-            if sample.question or grouped:
+            if sample.question or sample.options or grouped:
                 digest.update(repr(text).encode())
         return digest.hexdigest()

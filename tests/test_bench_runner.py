@@ -183,8 +183,8 @@ def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     work = tmp_path / "work"
     first = _bench(tmp_path, executor, "finding-phantom", "fidelity-decoder", work=work)
     count = len(executor.cells)
-    with (work / "cells.jsonl").open("a") as stream:
-        stream.write('{"key": "cut sho')
+    with (work / "cells.jsonl").open("ab") as stream:
+        stream.write(b'\xff\xfe broken\n{"key": "cut sho')
     second = _bench(tmp_path, executor, "finding-phantom", "fidelity-decoder", work=work)
     assert [cell.leaves for cell in executor.cells[count:]] == [True]
     assert [r.measurements[0].metrics for r in first.records] == [r.measurements[0].metrics for r in second.records]

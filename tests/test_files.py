@@ -171,3 +171,13 @@ def test_an_interrupted_export_is_kept(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="an interrupted export can be gone on with"), new_folder(tmp_path / "a"):
         pass
     assert names(tmp_path / ".a.partial") == [".stamp"]
+
+
+def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
+    """Else what somebody else chose would be emptied and filled."""
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "precious").touch()
+    staging_of(tmp_path / "made").symlink_to(tmp_path / "theirs")
+    with pytest.raises(ArtifactError, match=r"\.made\.partial: is a link"), locked(staging_of(tmp_path / "made")):
+        pass
+    assert (tmp_path / "theirs" / "precious").exists()

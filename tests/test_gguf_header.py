@@ -316,6 +316,19 @@ def test_numbers_that_llama_cpp_believes(
         read_checked(gguf_form.VISION, path)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -1.0])
+def test_an_epsilon_that_llama_cpp_would_not_survive(medgemma_artifact: Path, tmp_path: Path, value: float) -> None:
+    """It asserts that there is none below 0, and NaN is not at least 0."""
+    for pattern, form, key in (
+        ("mmproj-*-BF16.gguf", gguf_form.VISION, "clip.vision.attention.layer_norm_epsilon"),
+        ("medgemma-*-Q4_0.gguf", gguf_form.DECODER, "gemma3.attention.layer_norm_rms_epsilon"),
+    ):
+        (source,) = medgemma_artifact.glob(pattern)
+        path = rewrite(source, tmp_path / "epsilon.gguf", fields={key: value})
+        with pytest.raises(ArtifactError, match=rf"{key} is (nan|inf|-1)"):
+            read_checked(form, path)
+
+
 @pytest.mark.parametrize("layers", [0, 1, 8, 1 << 31])
 def test_layers_that_are_not_there(medgemma_artifact: Path, tmp_path: Path, layers: int) -> None:
     (source,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")

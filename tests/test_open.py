@@ -266,7 +266,7 @@ def test_a_wrong_image_is_named(chat: Model, tmp_path: Path, name: str) -> None:
     [
         ({"settings.image_tokens": "many"}, "settings.image_tokens"),
         ({"settings.image_tokens": ...}, "settings.image_tokens"),
-        ({"settings.context": 0}, "settings.context"),
+        *(({"settings.context": value}, "settings.context") for value in (0, {}, "x", None, [1])),
         ({"settings.stop_token_ids": [[1]]}, "settings.stop_token_ids"),
         ({"variants.Q4_0.decoder": ...}, "vision makes no model"),
         ({"settings.image_tokens": 17}, "17"),
@@ -279,6 +279,15 @@ def test_a_manifest_that_does_not_say_what_a_model_needs(
     edit_json(folder / NAME, changes)
     with pytest.raises(ArtifactError, match=match):
         answer(folder)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), "1"])
+@pytest.mark.parametrize("key", ["logit_scale", "logit_bias"])
+def test_a_scale_that_is_no_number_is_refused(medsiglip_artifact: Path, copied: Copy, key: str, value: object) -> None:
+    folder = copied(medsiglip_artifact)
+    edit_json(folder / NAME, {f"settings.{key}": value})
+    with pytest.raises(ArtifactError, match=rf"edgekit\.json: settings\.{key}: "):
+        open_model(folder, "fp32")
 
 
 def answer(folder: Path) -> None:

@@ -187,6 +187,9 @@ def test_a_name_is_no_path(home: Path, name: str) -> None:
         (('stem = "mine"', 'stem = "../mine"'), "stem"),
         (('stem = "mine"', 'stem = ".hidden"'), "stem"),
         (('stem = "mine"', 'stem = ""'), "stem"),
+        (('stem = "mine"', f'stem = "{"m" * 101}"'), "stem"),
+        (("Apache-2.0", ""), "license"),
+        (("Apache-2.0", "\\n"), "license"),
         (('decoder = "Q8_0"', 'decoder = "Q9"'), "variant Q8_0, decoder: unknown level 'Q9'"),
         (('default = "Q8_0"', 'default = "Q4_0"'), "default 'Q4_0' is no variant"),
         (("Apache-2.0", "Apache-2.0\"\ngates = { decoder_kl = 'x' } #"), "gates.decoder_kl"),
@@ -255,6 +258,8 @@ def test_a_stand_in_may_have_fewer_layers_than_its_model() -> None:
         (('title = "My board"', ""), "title"),
         (("cores = 4", "cores = "), "not valid TOML"),
         (("My board", "\udcff"), "not valid TOML"),
+        (("cores = 4", f"cores = {'[' * 20_000}"), "not valid TOML"),
+        (("cores = 4", f"cores = {'4' * 5_000}"), "not valid TOML"),
     ],
 )
 def test_a_wrong_device_names_its_key(home: Path, change: tuple[str, str], match: str) -> None:

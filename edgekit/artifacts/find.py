@@ -31,7 +31,7 @@ def folders(kind: FileKind) -> list[Path]:
 
 def names(kind: FileKind) -> list[str]:
     """The names of all files of this kind, sorted."""
-    return sorted({path.stem for folder in folders(kind) for path in folder.glob("*.toml")})
+    return sorted({path.stem for folder in folders(kind) for path in folder.glob("*.toml") if path.is_file()})
 
 
 def find(kind: FileKind, name: str) -> Path:
@@ -63,5 +63,5 @@ def load(kind: FileKind, name: str) -> dict[str, Any]:
     path = find(kind, name)
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested too deeply, or of too many digits
         raise UsageError(f"{path}: not valid TOML: {error}") from error

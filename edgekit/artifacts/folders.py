@@ -27,10 +27,12 @@ def locked(folder: Path) -> Iterator[None]:
     A killed process lets go of it, and it may be renamed or removed meanwhile.
 
     Raises:
-        ArtifactError: another process is at work there.
+        ArtifactError: another process is at work there, or it is a link.
     """
     import fcntl  # not on Windows, which only uses artifacts
 
+    if folder.is_symlink():  # it would empty, or fill, a folder of somebody else's choice
+        raise ArtifactError(f"{folder}: is a link", remedy="remove it")
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder, os.O_RDONLY)

@@ -38,9 +38,9 @@ class Recipe(BaseModel):
     name: str
     family: str
     title: str
-    stem: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    stem: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     source: str
-    license: str
+    license: str = Field(pattern=r"^\S")
     stand_in: str | None = None
     match: Mapping[str, Any]
     default: str

@@ -241,11 +241,11 @@ class _Run:
 def _read_finished(path: Path) -> dict[str, Outcome]:
     """Finished cells of earlier runs; a last line that an interrupt cut short is left out."""
     finished: dict[str, Outcome] = {}
-    lines: Iterable[str] = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
+    lines: Iterable[bytes] = path.read_bytes().splitlines() if path.is_file() else ()
     for line in lines:
         try:
             data = json.loads(line)
             finished[data["key"]] = Outcome(**data["outcome"])
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):
             continue
     return finished

@@ -27,7 +27,7 @@ _TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
 class Settings(BaseModel):
     """What a manifest's settings must say for a composition; what else they say is another's."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
 class ChatSettings(Settings):

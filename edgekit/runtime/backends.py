@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import UsageError
 from edgekit.machine.worker import Work
 from edgekit.runtime.base import Decoder, Encoder
 from edgekit.runtime.llama import backend as llama
@@ -139,19 +139,6 @@ def backends_for(file_format: str, kind: PartKind) -> tuple[Backend, ...]:
 def usable(file_format: str, kind: PartKind) -> tuple[Backend, ...]:
     """Those of `backends_for` that work here and that this CPU is made for."""
     return tuple(row for row in backends_for(file_format, kind) if row.problem() is None)
-
-
-def first_backend(role: str, file_format: str, kind: PartKind) -> Backend:
-    """The backend that opens a part where nobody says otherwise.
-
-    Raises:
-        ArtifactError: none does.
-    """
-    rows = backends_for(file_format, kind)
-    if not rows:
-        formats = dict.fromkeys(name for row in BACKENDS.values() for name in row.formats if row.opens(name, kind))
-        raise ArtifactError(f"no backend opens {role} in {file_format}", allowed=" or ".join(formats))
-    return rows[0]
 
 
 def runtimes() -> tuple[str, ...]:

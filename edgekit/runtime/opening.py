@@ -95,7 +95,6 @@ def prepare(
         _check_memory(manifest, name, parts, profile)
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
-    context = min(context, manifest.settings.get("context", context))
     gpu = bool(profile and profile.gpu_memory_gb)
     return Opening(folder, manifest, name, device, parts, threads, context, gpu, named)
 
@@ -131,6 +130,8 @@ class Opening:
     def __post_init__(self) -> None:
         self.family, self.composition = _composition(self.manifest, self.parts, self._manifest_path)
         self.settings = _settings(self.manifest, self.composition, self._manifest_path)
+        if isinstance(self.settings, ChatSettings):
+            self.context = min(self.context, self.settings.context)
         self._check()
         self._threads_beside = self.threads
         self.tokenizer = load_tokenizer(self.folder / self.manifest.tokenizer.path)
@@ -142,16 +143,18 @@ class Opening:
 
     def _check(self) -> None:
         for role, part in self.parts.items():
-            backends.first_backend(role, part.format, self.kind(role))
-            if part.format not in (formats := self.family.roles[role].formats):
-                raise ArtifactError(f"{self._manifest_path}: {role} in {part.format}", allowed=" or ".join(formats))
+            formats = [name for name in self.family.roles[role].formats if backends.backends_for(name, self.kind(role))]
+            if part.format not in formats:
+                what = f"no backend opens {role} in {part.format}"
+                raise ArtifactError(f"{self._manifest_path}: {what}", allowed=" or ".join(formats))
             if (part.output == "logits") != (self.kind(role) == "decoder"):
                 raise ArtifactError(f"{self._manifest_path}: {role}: {part.output} from {_a(self.kind(role))}")
             if self.family.roles[role].input == "pixels":
                 self.preprocessing()
         kinds = {role: (part.format, self.kind(role)) for role, part in self.parts.items()}
         if leaning := backends.leaning_part(kinds):
-            raise ArtifactError(leaning.message, allowed=f"{leaning.role} in {' or '.join(leaning.formats)}")
+            allowed = f"{leaning.role} in {' or '.join(leaning.formats)}"
+            raise ArtifactError(f"{self._manifest_path}: {leaning.message}", allowed=allowed)
 
     @property
     def _manifest_path(self) -> Path:

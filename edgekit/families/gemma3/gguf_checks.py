@@ -22,14 +22,16 @@ def check_decoder(header: GgufHeader) -> None:
     """Check a language model.
 
     Raises:
-        ArtifactError: it names another number of layers than it has, or holds the vision tower, too.
+        ArtifactError: it names another number of layers than it has, or no epsilon, or holds the vision tower, too.
     """
     if any(name.startswith(("v.", "mm.")) for name in header.tensors):
         raise ArtifactError(
             f"{header.path}: holds the vision tower, too, as Ollama's own conversions do; llama.cpp cannot read it",
             allowed="a decoder and a projector in files of their own",
         )
-    _check_layers(header, f"{header.text('general.architecture')}.block_count", "blk")
+    architecture = header.text("general.architecture")
+    header.number(f"{architecture}.attention.layer_norm_rms_epsilon")
+    _check_layers(header, f"{architecture}.block_count", "blk")
 
 
 def check_projector(header: GgufHeader) -> None:
@@ -50,6 +52,7 @@ def check_projector(header: GgufHeader) -> None:
             remedy="use a projector file with a float projection, an F16 file for example",
         )
     image_tokens(header)
+    header.number("clip.vision.attention.layer_norm_epsilon")
     _check_layers(header, "clip.vision.block_count", "v.blk")
     width, heads = (header.integer(f"clip.vision.{key}") for key in ("embedding_length", "attention.head_count"))
     if not heads or width % heads:

@@ -99,6 +99,13 @@ class GgufHeader:
             raise ArtifactError(f"{self.path}: {key} is {number}", allowed="a whole number, 0 or more")
         return int(number)
 
+    def number(self, key: str) -> float:
+        """A finite number of at least 0. Raises ArtifactError as `text` does."""
+        number = self._typed(key, float, "a number", None)
+        if not 0 <= number < math.inf:
+            raise ArtifactError(f"{self.path}: {key} is {number}", allowed="a finite number, 0 or more")
+        return float(number)
+
     def numbers(self, key: str, count: int) -> list[Any]:
         """An array of this many numbers, finite ones. Raises ArtifactError as `text` does."""
         found = self._typed(key, np.ndarray, "an array of numbers", None)

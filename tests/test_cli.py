@@ -218,7 +218,13 @@ def test_a_closed_pipe_is_no_traceback(medgemma_artifact: Path) -> None:
 def test_ctrl_c_exits_with_130_and_publishes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "edgekit", "export", "medgemma-reference", "--to", str(tmp_path / "a")]
     # With its proof: without, a busy machine may have finished before it is interrupted.
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # who runs tests in the background ignores it
+    )
     staging = tmp_path / ".a.partial"
     while process.poll() is None and not list(staging.glob("*.gguf")):
         time.sleep(0.01)

@@ -23,7 +23,8 @@ from edgekit.machine.worker import Worker, Workers, death, probe, run
 @pytest.fixture(autouse=True)
 def _functions_of_this_file(monkeypatch: pytest.MonkeyPatch) -> None:
     """The workers import their functions from this file."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]))
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]  # an empty one is the current
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
 
 
 # ---------------------------------------------------------------- what the workers do

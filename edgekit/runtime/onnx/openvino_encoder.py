@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -77,15 +76,11 @@ class OpenVinoEncoder:
 
 @cache
 def library() -> Any:
-    """The library, which does not report to its makers.
-
-    Imported as it is, it sends an event to a statistics service. It does without where that package is missing, so
-    that is what it is told.
+    """The library, which `edgekit.machine.privacy` keeps from reporting to its makers.
 
     Raises:
         MissingDependencyError: it is not installed, or does not load here.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     try:
         import openvino
     except _BROKEN as error:

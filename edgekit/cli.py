@@ -1,4 +1,3 @@
-# PYTHON_ARGCOMPLETE_OK
 """The command line: finds the verbs of `edgekit.commands`, parses, and maps errors to exit codes.
 
 Exit codes: 0 success, 1 an error or a failed gate, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
@@ -56,8 +55,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     limit_openmp_spin()
     privacy.keep_command(downloads=getattr(options, "download", False))
-    with ending_promptly(lambda: interrupted(options)):
-        return guarded(options.run, options)
+    try:
+        with ending_promptly(lambda: interrupted(options)):
+            return guarded(options.run, options)
+    except KeyboardInterrupt as interrupt:
+        print(interrupted(options), file=sys.stderr)
+        return getattr(interrupt, "exit_code", INTERRUPTED)
 
 
 def complete(command_line: argparse.ArgumentParser) -> None:
@@ -82,9 +85,6 @@ def guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespac
         missing = MissingDependencyError(f"{error.name} is not installed", remedy="pip install 'edgekit[export]'")
         report_error(missing, options.json)
         return missing.exit_code
-    except KeyboardInterrupt as interrupt:
-        print(interrupted(options), file=sys.stderr)
-        return getattr(interrupt, "exit_code", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -58,19 +58,22 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
 
     ours, systems = socket.socketpair()
     systems.setblocking(False)
-    before = {number: signal.signal(number, first) for number in wanted}
-    woken = signal.set_wakeup_fd(systems.fileno(), warn_on_full_buffer=False)
     watcher = threading.Thread(target=_watch, args=(ours, wanted, last_words), daemon=True)
     watcher.start()
+    woken = signal.set_wakeup_fd(systems.fileno(), warn_on_full_buffer=False)
+    before = {number: signal.getsignal(number) for number in wanted}
     try:
+        for number in wanted:
+            signal.signal(number, first)
         yield
     finally:
+        received.append(0)  # from here on nothing is raised
+        for number, handler in before.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(woken)
         systems.close()  # ends the watcher
         watcher.join()
         ours.close()
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _watch(bell: socket.socket, wanted: list[int], last_words: Callable[[], str]) -> None:

@@ -18,7 +18,7 @@ from types import FrameType
 
 from edgekit.machine import temporary, worker
 
-GRACE_S = 1.0
+GRACE_S = 0.5
 
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

@@ -81,7 +81,8 @@ def watch(command: Sequence[str | Path], *, cwd: Path, environment: Mapping[str,
             timeout=600,
         )
         lines = [line for path in Path(folder).iterdir() for line in path.read_text(errors="replace").splitlines()]
-    return Seen(done.returncode, done.stdout + done.stderr, tuple(line for line in lines if _reaches(*_parts(line))), frozenset(_changed(lines, cwd)))
+    sockets = tuple(line for line in lines if _reaches(*_parts(line)))
+    return Seen(done.returncode, done.stdout + done.stderr, sockets, frozenset(_changed(lines, cwd)))
 
 
 def _reaches(call: str, rest: str) -> bool:

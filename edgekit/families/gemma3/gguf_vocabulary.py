@@ -142,7 +142,7 @@ def _from_sentencepiece(path: Path, rows: int) -> Vocabulary:
     kinds = gguf.TokenType
     pieces = SentencePieceProcessor()
     try:
-        pieces.LoadFromFile(str(path))
+        pieces.LoadFromSerializedProto(path.read_bytes())
     except (RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: not a SentencePiece model: {error}") from error
     if len(pieces) > rows:

@@ -13,6 +13,7 @@ from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx import header as onnx_header
 from edgekit.runtime.base import Float, check_batch, check_open
 from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.onnx.names import in_utf8
 from edgekit.runtime.parts import EncoderFile
 
 INSTALL = 'pip install "edgekit[openvino]"'
@@ -51,8 +52,9 @@ class OpenVinoEncoder:
         try:
             # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
             frontend = FrontEndManager().load_by_framework("onnx")
-            model = frontend.convert(frontend.load(str(file.path), True))
-            compiled = core().compile_model(model, "CPU", settings)
+            with in_utf8(file.path) as name:
+                model = frontend.convert(frontend.load(name, True))
+                compiled = core().compile_model(model, "CPU", settings)
             self._output: Any = compiled.output(file.output)
         except _failures() as error:
             raise _refused(file.path, error, "load") from error

@@ -31,4 +31,8 @@ def in_utf8(path: Path) -> Iterator[str]:
 
 
 def _is_utf8(path: Path) -> bool:
-    return str(path).isascii() or str(path).encode(errors="replace").decode() == str(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts.version import __version__
+from edgekit.machine import privacy
+
+privacy.keep()  # before any library is imported that would report to its makers
 
 if TYPE_CHECKING:
     from edgekit.runtime.base import Model

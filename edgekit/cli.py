@@ -1,7 +1,6 @@
-# PYTHON_ARGCOMPLETE_OK
 """The command line: finds the verbs of `edgekit.commands`, parses, and maps errors to exit codes.
 
-Exit codes: 0 success, 1 an error or a failed gate, 2 wrong usage, 130 after Ctrl-C.
+Exit codes: 0 success, 1 an error or a failed gate, 2 wrong usage, 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from __future__ import annotations
@@ -14,13 +13,15 @@ from collections.abc import Callable, Sequence
 
 from edgekit.artifacts.version import __version__
 from edgekit.commands import verbs
+from edgekit.commands.support.streams import escape_what_cannot_be_shown
 from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.machine import privacy
 
 INTERRUPTED = 130
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line; what was parsed holds the verb's function as `run`."""
+    """The whole command line; what was parsed holds the verb's `run` and `go_on`."""
     top = argparse.ArgumentParser(
         prog="edgekit",
         description="Convert MedGemma and MedSigLIP for the edge, prove them against the originals, measure the loss.",
@@ -37,7 +38,7 @@ def parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         command.add_argument("--json", action="store_true", help="print the result as JSON on standard output")
-        command.set_defaults(run=verb.run)
+        command.set_defaults(run=verb.run, go_on=verb.go_on)
         verb.add_options(command)
     return top
 
@@ -47,13 +48,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command_line = parser()
     if "_ARGCOMPLETE" in os.environ:
         complete(command_line)
+    escape_what_cannot_be_shown()
     options = command_line.parse_args(arguments)
     from edgekit.machine.cpu import limit_openmp_spin
+    from edgekit.machine.interrupts import ending_promptly
 
     limit_openmp_spin()
-    if not getattr(options, "download", False):
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing else here may reach for a network
-    return guarded(options.run, options)
+    privacy.keep_command(downloads=getattr(options, "download", False))
+    try:
+        with ending_promptly(lambda: interrupted(options)):
+            return guarded(options.run, options)
+    except KeyboardInterrupt as interrupt:
+        print(interrupted(options), file=sys.stderr)
+        return getattr(interrupt, "exit_code", INTERRUPTED)
 
 
 def complete(command_line: argparse.ArgumentParser) -> None:
@@ -78,15 +85,17 @@ def guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespac
         missing = MissingDependencyError(f"{error.name} is not installed", remedy="pip install 'edgekit[export]'")
         report_error(missing, options.json)
         return missing.exit_code
-    except KeyboardInterrupt:
-        print("edgekit: interrupted", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a file that may not be read, a full disk
         report_error(EdgekitError(str(error), remedy="check the path, its permissions and free space"), options.json)
         return EdgekitError.exit_code
+
+
+def interrupted(options: argparse.Namespace) -> str:
+    """What is said after Ctrl-C: that, and how to go on."""
+    return f"edgekit: interrupted; {options.go_on}" if options.go_on else "edgekit: interrupted"
 
 
 def report_error(error: EdgekitError, as_json: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import threading
 import time
 from collections import defaultdict
@@ -29,6 +28,8 @@ from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
 from edgekit.bench.subjects import Subject, TableRow, subjects
 from edgekit.errors import UsageError
+from edgekit.machine.cache import cache_folder
+from edgekit.machine.temporary import temporary_folder
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def _folder(work: Path | None) -> Iterator[Path]:
         work.mkdir(parents=True, exist_ok=True)
         yield work.resolve()
     else:
-        with tempfile.TemporaryDirectory(prefix="edgekit-bench-") as temporary:
-            yield Path(temporary)
+        # Full precision's logits of a full-size model take gigabytes, more than many a /tmp has.
+        with temporary_folder("bench", cache_folder()) as temporary:
+            yield temporary
 
 
 class _Run:

@@ -144,6 +144,8 @@ def _library() -> Any:
         raise MissingDependencyError(
             "models of the hub need huggingface_hub", remedy="pip install 'edgekit[export]'"
         ) from error
+    if huggingface_hub.constants.HF_HUB_CACHE.startswith("~"):
+        raise HubError("this user has no home folder for models of the hub", remedy="set HF_HOME to a folder")
     return huggingface_hub
 
 

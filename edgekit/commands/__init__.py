@@ -22,6 +22,7 @@ class Verb:
         examples: command lines for `--help`, without the program's name.
         add_options: adds its options to a parser; `--json` is there already.
         run: does it and returns the exit code. Raises EdgekitError.
+        go_on: what to do where it was interrupted, as one line after the word; empty for what nothing is lost of.
         order: where help lists it; those without a place of their own come last, by name.
     """
 
@@ -29,6 +30,7 @@ class Verb:
     examples: tuple[str, ...]
     run: Callable[[Namespace], int]
     add_options: Callable[[ArgumentParser], None] = lambda parser: None
+    go_on: str = ""
     order: int = 1000
 
 

@@ -39,5 +39,6 @@ VERB = Verb(
     ("adopt medgemma-4b-it-Q4_K_M.gguf --mmproj mmproj-F16.gguf --to ./theirs",),
     run,
     add_options,
+    go_on="nothing is left of it: the same command begins again",
     order=50,
 )

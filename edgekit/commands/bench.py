@@ -64,5 +64,6 @@ VERB = Verb(
     ("bench ./medgemma ./medsiglip --data ../data", "bench ./medgemma --level Q4_0 --task finding-phantom"),
     run,
     add_options,
+    go_on="the same command goes on from what --to DIR holds; without --to nothing is kept",
     order=100,
 )

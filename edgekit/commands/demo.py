@@ -117,5 +117,6 @@ VERB = Verb(
     ("demo", "demo --to /tmp/demo --data ../data"),
     run,
     add_options,
+    go_on="the same command begins again",
     order=130,
 )

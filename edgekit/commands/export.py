@@ -111,5 +111,6 @@ VERB = Verb(
     ),
     run,
     add_options,
+    go_on="the same command goes on from the parts that are finished",
     order=20,
 )

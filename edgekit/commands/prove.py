@@ -57,5 +57,6 @@ VERB = Verb(
     ("prove ./medgemma --reference ./medgemma-4b-it", "prove ./medsiglip --level int8"),
     run,
     add_options,
+    go_on="the artifact is as it was: the same command begins its proof again",
     order=30,
 )

@@ -41,4 +41,11 @@ def run(options: Namespace) -> int:
     return 0
 
 
-VERB = Verb("build and test the llama.cpp runtime for this CPU", ("setup", "setup --force"), run, add_options, order=10)
+VERB = Verb(
+    "build and test the llama.cpp runtime for this CPU",
+    ("setup", "setup --force"),
+    run,
+    add_options,
+    go_on="nothing was installed: the same command builds again",
+    order=10,
+)

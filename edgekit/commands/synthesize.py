@@ -57,5 +57,6 @@ VERB = Verb(
     ),
     run,
     add_options,
+    go_on="nothing is left of it: the same command begins again",
     order=40,
 )

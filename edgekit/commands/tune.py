@@ -36,5 +36,6 @@ VERB = Verb(
     ("tune ./medgemma", "tune ./medsiglip --level int8 --fresh --json"),
     run,
     add_options,
+    go_on="what was measured is kept: the same command, without --fresh, measures the rest",
     order=90,
 )

@@ -65,6 +65,9 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         MissingDependencyError: llama.cpp is not installed, and reads the vocabulary for comparison.
         UsageError: the folder is not empty.
     """
+    for path in (decoder, *([vision] if vision else [])):
+        if not path.name.isprintable():  # a manifest is UTF-8, and its names are shown
+            raise ArtifactError(f"{path}: a name that is not UTF-8, or not printable", remedy="give it another name")
     family, headers = _headers(decoder, vision)
     model, *others = headers.values()
     form = _forms(family)[next(iter(headers))]
@@ -76,7 +79,7 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         if tokenizer:
             shutil.copyfile(tokenizer, staging / _TOKENIZER)
         else:
-            vocabulary.save(str(staging / _TOKENIZER), pretty=False)
+            (staging / _TOKENIZER).write_text(vocabulary.to_str(pretty=False), encoding="utf-8")
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
         manifest = _manifest(family, model, parts, settings, preprocessing, staging)
         manifests.write(staging, manifest)

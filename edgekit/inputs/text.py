@@ -20,7 +20,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """
     check_size(path)
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer = Tokenizer.from_buffer(path.read_bytes())  # by its name only where that is UTF-8
     except Exception as error:  # the library raises nothing narrower
         raise CheckpointError(f"{path}: not a tokenizer: {error}", remedy="download it again") from error
     if not tokenizer.get_vocab_size():

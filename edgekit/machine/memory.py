@@ -12,7 +12,14 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
-_CGROUPS = Path("/sys/fs/cgroup")
+# Of a control group's memory, what holds content of files or can be made again: the kernel takes it back where there is
+# need, as it does machine-wide for `MemAvailable`. A model that was read twice is `active`.
+_RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
+# Version -> the files of limits, the file of what is used, the prefix of what memory.stat counts with groups inside.
+_FILES = {
+    1: (("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_"),
+    2: (("memory.max", "memory.high"), "memory.current", ""),
+}
 
 
 @dataclass(frozen=True)
@@ -23,57 +30,92 @@ class Memory:
     available_bytes: int
 
 
-def memory() -> Memory:
-    """Total and available memory, now."""
+def memory(root: Path = Path("/")) -> Memory:
+    """Total and available memory, now.
+
+    Args:
+        root: where /proc and the control groups lie.
+    """
     machine = psutil.virtual_memory()
     whole = Memory(machine.total, machine.available)
-    return limited(whole, _CGROUPS, _read(Path("/proc/self/cgroup"))) if sys.platform == "linux" else whole
+    return limited(whole, root) if sys.platform == "linux" else whole
 
 
-def limited(whole: Memory, mounted: Path, memberships: str) -> Memory:
+def limited(whole: Memory, root: Path) -> Memory:
     """What the control groups of a process leave of the machine's memory: the tightest limit of all counts.
 
     Files that a group has read and could forget do not count as used: loading a model would fill any limit.
 
     Args:
-        mounted: where the control groups are mounted: of version 2 here, of version 1 in `memory` below.
-        memberships: what /proc/self/cgroup says.
+        root: where /proc, whose `self` says in which groups the process is, and the control groups lie.
     """
     total, available = whole.total_bytes, whole.available_bytes
-    for limit, used in _limits(mounted, memberships):
+    for limit, used in _limits(root):
         if limit < whole.total_bytes:
             total = min(total, limit)
             available = min(available, max(limit - used, 0))
     return Memory(total, available)
 
 
-def _limits(mounted: Path, memberships: str) -> Iterator[tuple[int, int]]:
-    """Limit and use, in bytes, of the process's groups and of all groups around them."""
-    for line in memberships.splitlines():
+def _limits(root: Path) -> Iterator[tuple[int, int]]:
+    """Limit and use, in bytes, of the process's groups and of all groups around them, as far as they are mounted."""
+    mounts = list(_mounts(_read(root / "proc/self/mountinfo"))) or _USUAL_MOUNTS
+    for line in _read(root / "proc/self/cgroup").splitlines():
         _, _, named = line.partition(":")
         controllers, _, group = named.partition(":")
-        if not controllers:  # version 2
-            for folder in _upwards(mounted, group):
-                yield from _limit(folder, "memory.max", "memory.current", "inactive_file")
-        elif "memory" in controllers.split(","):
-            for folder in _upwards(mounted / "memory", group):
-                yield from _limit(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        version = 2 if not controllers else 1 if "memory" in controllers.split(",") else 0
+        for mount in mounts:
+            if mount.version == version:
+                for folder in _upwards(root / mount.folder.lstrip("/"), mount.top, group):
+                    yield from _limit(folder, version)
 
 
-def _upwards(root: Path, group: str) -> Iterator[Path]:
-    """A group's folder and those around it. Inside a container its own may be the root, whatever the host names it."""
-    inside = PurePosixPath(group.lstrip("/"))
+@dataclass(frozen=True)
+class _Mount:
+    """Where control groups that count memory are mounted.
+
+    Attributes:
+        top: the group that is seen there, as the host names it; `/` for all of them.
+    """
+
+    version: int
+    top: str
+    folder: str
+
+
+# Where the kernel does not say.
+_USUAL_MOUNTS = [_Mount(2, "/", "/sys/fs/cgroup"), _Mount(1, "/", "/sys/fs/cgroup/memory")]
+
+
+def _mounts(mountinfo: str) -> Iterator[_Mount]:
+    for line in mountinfo.splitlines():
+        fields, system = (half.split(" ") for half in (line.partition(" - ")[0], line.partition(" - ")[2]))
+        version = {"cgroup": 1, "cgroup2": 2}.get(system[0])
+        if version and len(fields) > 4 and (version == 2 or "memory" in system[-1].split(",")):
+            yield _Mount(version, fields[3], fields[4])
+
+
+def _upwards(mounted: Path, top: str, group: str) -> Iterator[Path]:
+    """A group's folder and those around it, up to what is mounted.
+
+    Inside a container that may be its own group, whether that is named as the host names it or as its own root.
+    """
+    inside = PurePosixPath(group)
+    inside = inside.relative_to(top) if inside.is_relative_to(top) else PurePosixPath(group.lstrip("/"))
     if ".." not in inside.parts:  # else it lies outside what is mounted here
-        yield from (root / folder for folder in (inside, *inside.parents) if folder.parts)
-    yield root
+        yield from (mounted / folder for folder in (inside, *inside.parents) if folder.parts)
+    yield mounted
 
 
-def _limit(folder: Path, limit_file: str, used_file: str, cached_field: str) -> Iterator[tuple[int, int]]:
-    """One group's limit and use; nothing where it has no limit, or there is no such group."""
-    limit, used = _read(folder / limit_file).strip(), _read(folder / used_file).strip()
-    if limit.isdigit() and used.isdigit():
-        cached = re.search(rf"^{cached_field} (\d+)$", _read(folder / "memory.stat"), re.MULTILINE)
-        yield int(limit), max(int(used) - (int(cached[1]) if cached else 0), 0)
+def _limit(folder: Path, version: int) -> Iterator[tuple[int, int]]:
+    """One group's limits and use; nothing where it has none, or there is no such group."""
+    limit_files, used_file, prefix = _FILES[version]
+    used = _read(folder / used_file).strip()
+    fields = dict(re.findall(r"^(\w+) (\d+)$", _read(folder / "memory.stat"), re.MULTILINE))
+    cached = sum(int(fields.get(f"{prefix}{name}", 0)) for name in _RECLAIMABLE)
+    for limit in (_read(folder / name).strip() for name in limit_files):
+        if limit.isdigit() and used.isdigit():
+            yield int(limit), max(int(used) - cached, 0)
 
 
 def peak_memory_bytes() -> int:

@@ -20,21 +20,24 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
 from edgekit.errors import EdgekitError
+from edgekit.machine.temporary import temporary_folder
 
 Work = Callable[[Any], Iterable[Any]]
 
 # Exit codes from here on are NTSTATUS errors: an access violation, an illegal instruction.
 _WINDOWS_EXCEPTION = 0xC0000000
 PROBE_LIMIT_S = 120.0
+_LOOK_EVERY_S = 0.5
 _LAST_BYTES = 1 << 16  # of what a process complained
 
 
@@ -67,6 +70,9 @@ class End:
         return (self.complaint or f"exit code {self.exit_code}") if self.exit_code else None
 
 
+_running: set[Worker] = set()
+
+
 class Worker:
     """A function under way in a process of its own, which ends with the context.
 
@@ -78,6 +84,7 @@ class Worker:
 
     Raises:
         OSError: no process can be started.
+        NoSpaceError: the folder for temporary files is full.
     """
 
     def __init__(
@@ -88,24 +95,24 @@ class Worker:
         limit_s: float | None = None,
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        # Files, not pipes: neither side waits for the other, and a process that dies unread breaks nothing.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
-        with tempfile.TemporaryFile() as document:
-            document.write(json.dumps(job).encode())
-            document.seek(0)
-            try:
-                self._process = subprocess.Popen(
-                    _command(work),
-                    stdin=document,
-                    stdout=subprocess.PIPE,
-                    stderr=self._log,
-                    encoding="utf-8",
-                    errors="replace",
-                    env={**_environment(), **environment},
-                )
-            except OSError:
-                self._log.close()
-                raise
+        with ExitStack() as undo:
+            # Its temporary files are in a folder of ours, so that what a killed one left is removed. Files, not pipes:
+            # neither side waits for the other, and a process that dies unread breaks nothing.
+            folder = undo.enter_context(temporary_folder("worker"))
+            self._log = undo.enter_context((folder / "log").open("w+b"))
+            (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
+            document = undo.enter_context((folder / "job.json").open("rb"))
+            self._process = subprocess.Popen(
+                _command(work),
+                stdin=document,
+                stdout=subprocess.PIPE,
+                stderr=self._log,
+                encoding="utf-8",
+                errors="replace",
+                env={**_environment(folder), **environment},
+            )
+            self._cleanup = undo.pop_all()
+        _running.add(self)
         self._limit_s, self._late = limit_s, False
         self._timer = threading.Timer(limit_s or 0, self._stop_late)
         self._timer.daemon = True
@@ -121,7 +128,8 @@ class Worker:
         self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
-        self._log.close()
+        _running.discard(self)
+        self._cleanup.close()
 
     def results(self) -> Iterator[Any]:
         """Each result as it comes. A line that a crash cut off is none."""
@@ -213,6 +221,12 @@ def probe(question: Work) -> tuple[bool, str]:
     return True, str(answers[-1])
 
 
+def kill_all() -> None:
+    """End every worker of this process, which ends now itself."""
+    for worker in list(_running):
+        worker.kill()
+
+
 def death(exit_code: int) -> str | None:
     """What ended a process, by its exit code: a signal's name, Windows' exception code; None if it ended by itself."""
     if exit_code < 0:
@@ -228,12 +242,14 @@ def _command(work: Work) -> list[str]:
     return [sys.executable, "-P", "-m", "edgekit.machine.worker", f"{work.__module__}:{work.__qualname__}"]
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with the checkout on the path where edgekit runs from one that is not installed."""
+def _environment(folder: Path) -> dict[str, str]:
+    """Ours, with a folder for temporary files, and the checkout on the path where edgekit is not installed."""
+    changed = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
+    changed["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # whatever a terminal can show: we read it
     checkout = Path(__file__).resolve().parent.parent.parent
-    if not (checkout / "pyproject.toml").is_file():
-        return dict(os.environ)
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))}
+    if (checkout / "pyproject.toml").is_file():
+        changed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
+    return {**os.environ, **changed}
 
 
 # ---------------------------------------------------------------- in the child
@@ -249,6 +265,7 @@ def serve(name: str) -> int:
         The exit code: 1 where the work raised an EdgekitError, which then is one line on standard error.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # die quietly: the parent tells the user
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     # Libraries print to file descriptor 1, some when they are imported; only results may go where the parent reads.
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
@@ -262,6 +279,13 @@ def serve(name: str) -> int:
         print(str(error).replace("\n", "; "), file=sys.stderr)
         return 1
     return 0
+
+
+def _end_with(parent: int) -> None:
+    """End this process soon after its parent, which may have been killed and could not end it."""
+    while os.getppid() == parent:
+        time.sleep(_LOOK_EVERY_S)
+    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
-from edgekit.prove.full_precision_runs import FullPrecisionRuns, in_a_file, rounded
+from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
 from edgekit.runtime.base import (
     MOST_ROWS,
     Decoder,
@@ -90,7 +90,7 @@ class DecoderProof:
             pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], preprocessing)
             vision = _Known(self.embedded, pixels)
         chat = ChatModel(decoder, vision, chat_format, preprocessing)
-        rows = in_a_file(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
+        rows = self.runs.array(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
         self.runs.progress.start(f"{self.where}: artifact", len(rows))
         for i, row in enumerate(row for prompt in self.prompts for row in _our_logits(chat, prompt, self.where)):
             rows[i] = row

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import streamed
+from edgekit.machine.temporary import array_in_a_file
 from edgekit.progress import Progress
 from edgekit.runtime.base import Float
 
@@ -22,10 +20,15 @@ class FullPrecisionRuns:
     """The one place that runs transformers' models.
 
     Levels share results (the original weights serve all of them), so results are kept; weights never are.
+
+    Attributes:
+        scratch: the folder on whose disk logits lie, hundreds of megabytes of a full-size model; where temporary files
+            go for None.
     """
 
     source: Source
     progress: Progress = field(default_factory=Progress)
+    scratch: Path | None = None
     _kept: dict[Any, Float] = field(default_factory=dict)
 
     def run(self, role: str, plan: PartPlan | None, compute: Callable[[Any], Float]) -> Float:
@@ -44,10 +47,14 @@ class FullPrecisionRuns:
         """Logits [n, vocabulary] of a decoder's final hidden states [n, hidden], in a temporary file."""
         specs = self.source.family.roles[role].tensors(self.source.config)
         table = next(spec for spec in specs if spec.kind == "token_embedding")
-        rows = in_a_file(len(hidden), table.shape[0])
+        rows = self.array(len(hidden), table.shape[0])
         for columns, values in streamed.logits(self._weights(plan), table.name, hidden):
             rows[:, columns] = values
         return rows
+
+    def array(self, rows: int, columns: int) -> Float:
+        """Zeros [rows, columns] in a file of the scratch folder, which vanishes with them."""
+        return array_in_a_file((rows, columns), self.scratch)
 
     def _weights(self, plan: PartPlan | None) -> streamed.Weights:
         """Tensors that a level preserves exactly count as original, so that BF16 of BF16 is not computed again."""
@@ -59,14 +66,6 @@ class FullPrecisionRuns:
         if plan and plan.factors:
             return streamed.Weights(self.source, changed, plan.prepared)
         return streamed.Weights(self.source, changed)
-
-
-def in_a_file(rows: int, columns: int) -> Float:
-    """An array in a temporary file that vanishes with it."""
-    with tempfile.TemporaryFile() as file:
-        if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a signal at the first write
-            os.posix_fallocate(file.fileno(), 0, rows * columns * 4)
-        return np.memmap(file, np.float32, "w+", shape=(rows, columns))
 
 
 def rounded(value: Any) -> float:

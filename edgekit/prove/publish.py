@@ -192,7 +192,7 @@ def _prove(
         hashed: files in this folder whose hash was just computed.
     """
     todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
-    runs = FullPrecisionRuns(source, progress)
+    runs = FullPrecisionRuns(source, progress, scratch=folder)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from edgekit.errors import EdgekitError
 from edgekit.inputs.samples import shipped_inputs
 from edgekit.machine import worker
 from edgekit.machine.cpu import busy_cores, cpu
+from edgekit.machine.temporary import temporary_folder
 from edgekit.progress import Progress
 from edgekit.runtime import tuning_results
 from edgekit.runtime.backends import Backend, libraries
@@ -143,8 +143,7 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
     described = _described(opening, role, progress)
     progress.start(f"{role} {part.level}: {len(rows)} runtimes", len(rows))
     runs: list[EncoderRun] = []
-    with tempfile.TemporaryDirectory(prefix="edgekit-tune-") as name:
-        scratch = Path(name)
+    with temporary_folder("tune") as scratch:
         inputs = shipped_inputs()
         np.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
         job: dict[str, Any] = {

@@ -6,7 +6,6 @@ and refused unless llama.cpp tokenizes by it as Hugging Face's tokenizer does.
 
 from __future__ import annotations
 
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -23,6 +22,7 @@ from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
+from edgekit.machine.temporary import temporary_folder
 
 _FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 _SPACE = "\u2581"  # SentencePiece's
@@ -142,7 +142,7 @@ def _from_sentencepiece(path: Path, rows: int) -> Vocabulary:
     kinds = gguf.TokenType
     pieces = SentencePieceProcessor()
     try:
-        pieces.LoadFromFile(str(path))
+        pieces.LoadFromSerializedProto(path.read_bytes())
     except (RuntimeError, OSError) as error:
         raise CheckpointError(f"{path}: not a SentencePiece model: {error}") from error
     if len(pieces) > rows:
@@ -207,8 +207,8 @@ def _check(vocabulary: Vocabulary, tokenizer: Path, special: list[str]) -> None:
 
     pieces = [token.decode().replace(_SPACE, " ") for token in vocabulary.tokens]
     compared = texts(pieces, special)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vocabulary.gguf"
+    with temporary_folder("vocabulary") as folder:
+        path = folder / "vocabulary.gguf"
         writer = gguf.GGUFWriter(path, "gemma3")
         add_tokenizer(writer, vocabulary, tokenizer.parent)
         writer.write_header_to_file()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -74,7 +75,7 @@ def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
     lib = library()
     params = lib.llama_model_default_params()
     params.vocab_only = True
-    model = lib.llama_model_load_from_file(str(path).encode(), params)
+    model = lib.llama_model_load_from_file(os.fsencode(path), params)
     if not model:
         raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
     try:

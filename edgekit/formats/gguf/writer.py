@@ -5,7 +5,6 @@ Keys and names are those of llama.cpp's own converter, so that any program built
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from edgekit.formats.gguf.form import GgufForm, GgufTensorForm
 from edgekit.formats.gguf.header import FILE_TYPES
 from edgekit.formats.plan import PartPlan, PlannedTensor
 from edgekit.formats.sections import EncodedBytes, FileContent, Section
+from edgekit.machine.temporary import temporary_folder
 
 _ALIGNMENT = 32  # GGUF's default
 _FILE_TYPES = {name: number for number, name in FILE_TYPES.items()}
@@ -121,8 +121,8 @@ def _head(plan: PartPlan, tensors: Any, label: FileLabel) -> bytes:
     import gguf
 
     form: GgufForm = plan.form
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "head.gguf"
+    with temporary_folder("head") as folder:
+        path = folder / "head.gguf"
         writer = gguf.GGUFWriter(path, form.architecture)
         writer.add_type(gguf.GGUFType.MODEL if form.architecture != "clip" else gguf.GGUFType.MMPROJ)
         writer.add_name(label.title)

@@ -8,6 +8,7 @@ with. Here token ids and image embeddings come from edgekit, so any encoder can 
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ class LlamaDecoder:
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 999 if gpu else 0
         model_params.use_extra_bufts = extra_buffers
-        self.model = self._lib.llama_model_load_from_file(str(path).encode(), model_params)
+        self.model = self._lib.llama_model_load_from_file(os.fsencode(path), model_params)
         if not self.model:
             raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
         params = self._lib.llama_context_default_params()
@@ -198,7 +199,7 @@ class LlamaVision:
         params.warmup = False  # encoding a blank image would cost as much as a real one
         params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         self._marker = mtmd_cpp.mtmd_default_marker()
-        self._context = mtmd_cpp.mtmd_init_from_file(str(path).encode(), decoder.model, params)
+        self._context = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), decoder.model, params)
         if not self._context:
             raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.files import sha256_file, sha256_json, write_atomically
-from edgekit.errors import MissingDependencyError, UsageError
+from edgekit.errors import MissingDependencyError, NoSpaceError, UsageError
 from edgekit.machine import worker
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
@@ -140,7 +140,7 @@ def _read(path: Path) -> SelfTestResult | None:
 def _test() -> SelfTestResult:
     try:
         results, end = worker.run(self_test_worker.logits_by_layout, limit_s=LIMIT_S)
-    except OSError as error:
+    except (OSError, NoSpaceError) as error:
         return SelfTestResult("not known", f"the self-test could not be started: {error}")
     if end.stopped_after_s is not None:
         return SelfTestResult("not known", f"the self-test did not end: {end.problem}")

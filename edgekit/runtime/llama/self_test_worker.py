@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import struct
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.formats.gguf.header import TYPES
+from edgekit.machine.temporary import temporary_folder
 
 # One layer of each type that some CPU has a layout for -> where in a block its float16 scales stand, and values for
 # them that make random weights some hundredths around zero: a second scale takes off what the first makes positive.
@@ -78,8 +78,8 @@ def logits(path: Path, *, extra_buffers: bool) -> NDArray[np.float32]:
 
 def logits_by_layout(job: object) -> Iterator[tuple[str, str]]:
     """Each layout's name and its logits, float32 in base64; for `edgekit.machine.worker`."""
-    with tempfile.TemporaryDirectory(prefix="edgekit-self-test-") as folder:
-        path = Path(folder) / "tiny.gguf"
+    with temporary_folder("self-test") as folder:
+        path = folder / "tiny.gguf"
         path.write_bytes(tiny_decoder())
         for name, extra in (("plain", False), ("default", True)):
             yield name, base64.b64encode(logits(path, extra_buffers=extra).tobytes()).decode()

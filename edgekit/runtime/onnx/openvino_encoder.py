@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx import header as onnx_header
 from edgekit.runtime.base import Float, check_batch, check_open
 from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.onnx.names import in_utf8
 from edgekit.runtime.parts import EncoderFile
 
 INSTALL = 'pip install "edgekit[openvino]"'
@@ -52,8 +52,9 @@ class OpenVinoEncoder:
         try:
             # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
             frontend = FrontEndManager().load_by_framework("onnx")
-            model = frontend.convert(frontend.load(str(file.path), True))
-            compiled = core().compile_model(model, "CPU", settings)
+            with in_utf8(file.path) as name:
+                model = frontend.convert(frontend.load(name, True))
+                compiled = core().compile_model(model, "CPU", settings)
             self._output: Any = compiled.output(file.output)
         except _failures() as error:
             raise _refused(file.path, error, "load") from error
@@ -77,15 +78,11 @@ class OpenVinoEncoder:
 
 @cache
 def library() -> Any:
-    """The library, which does not report to its makers.
-
-    Imported as it is, it sends an event to a statistics service. It does without where that package is missing, so
-    that is what it is told.
+    """The library, which `edgekit.machine.privacy` keeps from reporting to its makers.
 
     Raises:
         MissingDependencyError: it is not installed, or does not load here.
     """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None: importing it fails
     try:
         import openvino
     except _BROKEN as error:

@@ -16,6 +16,7 @@ from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Float, check_batch, check_open
 from edgekit.runtime.onnx import support as ort_support
 from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.onnx.names import in_utf8
 from edgekit.runtime.parts import EncoderFile
 
 
@@ -69,7 +70,8 @@ def session(header: OnnxHeader, *, threads: int, settings: Mapping[str, str] | N
     for name, value in {**_settings(), **(settings or {})}.items():
         options.add_session_config_entry(name, value)
     try:
-        return onnxruntime.InferenceSession(str(header.path), options, providers=["CPUExecutionProvider"])
+        with in_utf8(header.path) as name:
+            return onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
     except _failures() as error:
         raise ort_support.refused(header.path, error) from error
 

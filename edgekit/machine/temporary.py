@@ -1,0 +1,101 @@
+"""Temporary files: small ones in the system's folder, large ones where the caller says.
+
+An error names the folder that is full, which is seldom the one that a command writes to. Nothing is left when the work
+ends, fails, or is interrupted; `remove_all` is for who ends the process without unwinding it.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.errors import EdgekitError, NoSpaceError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_REMEDY = "set TMPDIR to a folder on a disk with room"
+
+_folders: set[Path] = set()
+
+
+def system_folder() -> Path:
+    """The system's folder for temporary files: $TMPDIR, or what is usual here.
+
+    Raises:
+        EdgekitError: none can be written to.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError as error:
+        if error.errno in _FULL:
+            raise NoSpaceError("no folder for temporary files has room", remedy=_REMEDY) from error
+        raise EdgekitError(f"no folder for temporary files: {error.strerror}", remedy=_REMEDY) from error
+
+
+@contextmanager
+def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]:
+    """A folder of this process's own that is removed at the end, with all that is in it.
+
+    Args:
+        purpose: a word for its name.
+        parent: where it is made, for what may be large; the system's folder for None.
+
+    Raises:
+        EdgekitError: it cannot be made or, NoSpaceError, it is full; the message names the folder that is.
+    """
+    with _named(parent):
+        if parent:
+            parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"edgekit-{purpose}-", dir=parent or system_folder()))
+        _folders.add(folder)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            _folders.discard(folder)
+
+
+def array_in_a_file(shape: tuple[int, ...], parent: Path | None = None) -> NDArray[np.float32]:
+    """A float32 array in a file without a name, which vanishes with it.
+
+    Args:
+        parent: the folder whose disk it lies on; the system's for None.
+
+    Raises:
+        NoSpaceError: it does not fit there.
+    """
+    import numpy as np
+
+    with _named(parent), tempfile.TemporaryFile(dir=parent or system_folder()) as file:
+        if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a signal at the first write
+            os.posix_fallocate(file.fileno(), 0, math.prod(shape) * 4)
+        return np.memmap(file, np.float32, "w+", shape=shape)
+
+
+def remove_all() -> None:
+    """Remove every folder that is in use, for a process that ends now."""
+    for folder in list(_folders):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _named(parent: Path | None) -> Iterator[None]:
+    """A full disk as an error that names the folder on it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        where = parent or f"{system_folder()}, where temporary files go,"
+        remedy = "make room there" if parent else _REMEDY
+        raise NoSpaceError(f"{where} has no room left: {error.strerror}", remedy=remedy) from error

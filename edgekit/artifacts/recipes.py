@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from edgekit.artifacts import find
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import level
+from edgekit.artifacts.manifest import VariantName
 from edgekit.artifacts.validation import validated
 from edgekit.errors import UsageError
 
@@ -44,7 +45,7 @@ class Recipe(BaseModel):
     stand_in: str | None = None
     match: Mapping[str, Any]
     default: str
-    variant: Mapping[str, Mapping[str, str]]
+    variant: Mapping[VariantName, Mapping[str, str]]
     on_request: tuple[str, ...] = ()
     gates: Gates = Gates()
     config: Mapping[str, Any] = Field(default_factory=dict)

@@ -21,6 +21,7 @@ from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, SourceRecord
 from edgekit.errors import ArtifactError
+from edgekit.export import readme
 from edgekit.families import FAMILIES, Family, Role
 from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
@@ -78,8 +79,7 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         else:
             vocabulary.save(str(staging / _TOKENIZER), pretty=False)
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
-        manifest = _manifest(family, model, parts, settings, preprocessing, staging)
-        manifests.write(staging, manifest)
+        manifest = readme.publish(staging, _manifest(family, model, parts, settings, preprocessing, staging))
     return Adopted(folder, manifest, _TEXTS, differing)
 
 

@@ -7,6 +7,7 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,12 @@ from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
+
+_POSITIONS_AFTER_IMAGES = 64  # that a proof compares at most, beside the text's
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,7 @@ def prove(
 
     Raises:
         UsageError: `source` is not what the artifact was made from, a level is unknown here, or others made the files.
+        EdgekitError: a library, a file or room on a disk is missing; the message lists all that is.
         GateError: a part differs from its original; the manifest is left as it was.
     """
     progress = progress or Progress()
@@ -131,6 +136,7 @@ def prove(
     check_inputs(original, inputs)
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
+    _check_needs(folder, manifest, list(variants), list(wanted.values()))
     plans = {(p.role, p.level): original.plan(p.role, level_of(p.level)) for p in wanted.values()}
     unproven = manifest.model_copy(
         update={
@@ -147,6 +153,20 @@ def prove(
     current = manifests.read(folder)  # an export may have added levels meanwhile
     parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in current.parts)
     return readme.publish(folder, current.model_copy(update={"parts": parts}))
+
+
+def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part]) -> None:
+    """Raise EdgekitError for all that proving these levels lacks. Memory does not count: what is named is tried."""
+    needs = Needs()
+    needs.full_precision(doing="a proof")
+    for name in levels:
+        needs.level(folder, name, weighed=False)
+    needs.place(folder)
+    decoders = sum(part.output == "logits" for part in parts)
+    # Logits lie in temporary files: the original's, and those of each level's own weights and of its file.
+    rows = 0 if not decoders else (BEYOND + _POSITIONS_AFTER_IMAGES) * (1 + 2 * decoders)
+    needs.place(Path(tempfile.gettempdir()), 4 * rows * int(manifest.settings.get("vocabulary", 0)))
+    needs.check()
 
 
 def _existing(folder: Path, job: Job) -> Manifest | None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.bench import Sweep, bench
 from edgekit.bench.cells import Cell
 from edgekit.bench.execute import Receiver
+from edgekit.commands import demo
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError
 from edgekit.machine.memory import Memory
 from edgekit.prove import publish
@@ -207,3 +209,24 @@ def test_a_proof_needs_room_for_its_logits(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     with pytest.raises(NoSpaceError, match="GB are needed"):
         publish.prove(medgemma_artifact, medgemma_source, levels=["Q4_0"])
+
+
+def test_the_demos_scratch_is_under_its_output_and_goes_with_it(
+    medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a killed one leaves lies where everything else of it does."""
+    found = manifests.read(medgemma_artifact)
+    monkeypatch.setattr(demo, "export", lambda *given: (medgemma_artifact, found))
+    seen: list[Path] = []
+
+    def interrupted(sweep: Sweep, *, work: Path, progress: bool) -> Any:
+        seen.append(work)
+        (work / "cells.jsonl").write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edgekit.bench.bench", interrupted)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        demo.run(Namespace(to=tmp_path / "out", data=None, json=True))
+    assert seen[0].parent == tmp_path / "out"
+    assert not any((tmp_path / "out").iterdir())

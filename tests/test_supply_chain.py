@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -244,17 +245,20 @@ def test_folders_are_made_for_this_user_alone(cache: Path) -> None:
 
 @pytest.mark.slow
 def test_a_real_build_takes_nothing_but_what_is_pinned(cache: Path, tmp_path: Path) -> None:
-    """In an environment of its own: the library starts, and its wheel comes from the cache the second time."""
-    subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", str(tmp_path / "venv")], check=True)
+    """In an environment of its own, behind which this one's libraries lie: llama.cpp starts, and is built but once."""
+    subprocess.run([sys.executable, "-m", "venv", str(tmp_path / "venv")], check=True)
     python = tmp_path / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    site = next(Path(path) for path in sys.path if path.endswith("site-packages"))
+    asked = [str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+    site = Path(subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip())
     root = Path(__file__).resolve().parent.parent
-    paths = os.pathsep.join([str(root), str(site)])
-    run = [str(python), "-m", "edgekit", "setup", "--json"]
+    (site / "others.pth").write_text(f"{root}\n{sysconfig.get_path('purelib')}\n")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     for reused in (False, True):
-        done = subprocess.run(run, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": paths}, check=False)
+        run = [str(python), "-m", "edgekit", "setup", "--json"]
+        done = subprocess.run(run, capture_output=True, text=True, env=environment, check=False)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["reused"] is reused
+    assert (site / "llama_cpp").is_dir()
     log = (cache / "llama-cpp" / "build.log").read_text(errors="replace")
     assert "Collecting" not in log
     assert "Downloading" not in log

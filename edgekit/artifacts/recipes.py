@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,7 +45,7 @@ class Recipe(BaseModel):
     stand_in: str | None = None
     match: Mapping[str, Any]
     default: str
-    variant: Mapping[VariantName, Mapping[str, str]]
+    variant: Mapping[Annotated[VariantName, Field(max_length=50)], Mapping[str, str]]  # `--part` makes longer ones
     on_request: tuple[str, ...] = ()
     gates: Gates = Gates()
     config: Mapping[str, Any] = Field(default_factory=dict)

@@ -86,9 +86,14 @@ def attribution(name: str, data: Path | None) -> dict[str, str]:
         return {**said, "published": "not stated"}
     if found == stated.sha256:
         return {**said, "published": "yes"}
-    note = f"SHA-256 of {stated.file}: {found[:16]}..., of the published set {stated.sha256[:16]}..."
-    title = f"not the published set ({stated.title})"
-    return {**said, "published": "no", "title": title, "citation": "unknown", "license": "unknown", "note": note}
+    return {
+        **said,
+        "published": "no",
+        "title": f"not the published set ({stated.title})",
+        "citation": "origin unknown",
+        "license": "unknown",
+        "note": f"the SHA-256 of {stated.file} begins {found[:16]}, that of the published set {stated.sha256[:16]}",
+    }
 
 
 def _reader(stated: DatasetSource) -> Reader:

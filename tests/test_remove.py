@@ -182,7 +182,7 @@ def test_a_note_cannot_name_what_no_manifest_listed(medgemma_artifact: Path, cop
         {"path": "../outside", "sha256": "0" * 64, "bytes": 4},
         {"path": str(tmp_path / "outside"), "sha256": "0" * 64, "bytes": 4},
         {"path": "thesis.txt", "sha256": "0" * 64, "bytes": 4},
-        {"path": "edgekit.json", "sha256": "0" * 64, "bytes": 4},
+        manifests.file_entry(folder, folder / "edgekit.json").model_dump(),
         read_json(folder / "edgekit.json")["tokenizer"],
     ]
     (folder / NOTE).write_text(json.dumps({"levels": [], "files": entries}))

@@ -129,7 +129,7 @@ def _note(folder: Path) -> _Note:
 def _done(
     folder: Path, left: _Note, slim: Manifest, files: Iterable[FileEntry], parts: tuple[Part, ...]
 ) -> Removed:
-    listed = {entry.path for entry in slim.files}
+    listed = {manifests.FILE_NAME, *(entry.path for entry in slim.files)}
     there = [*files, *(entry for entry in left.files if _is_as_noted(folder, entry))]
     going = {entry.path: folder / entry.path for entry in there if entry.path not in listed}
     going = {name: path for name, path in going.items() if path.is_file()}

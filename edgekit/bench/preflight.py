@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from edgekit.bench.datasets import Dataset
@@ -34,7 +35,7 @@ def check(
             if row.level is not None:
                 needs.level(subject.folder, row.level)
     for task in tasks:
-        needs.attempt(lambda task=task: load(task))  # type: ignore[misc]
+        needs.attempt(partial(load, task))
     # A folder between runs may keep what an earlier one left, which then is not written again: it is not counted off.
     left = sum(task.leaves_bytes(subject.manifest) for subject in compared for task in tasks if fits(task, subject))
     needs.place(work or Path(tempfile.gettempdir()), left)

@@ -17,7 +17,7 @@ from edgekit.runtime.opening import Opening, prepare
 from edgekit.runtime.tuning_results import DEFAULT
 
 T = TypeVar("T")
-FULL_PRECISION = ("torch", "transformers")
+FULL_PRECISION = ("torch", "transformers")  # what it runs in, to calibrate, to prove and to be compared with
 _EXPORT = "pip install 'edgekit[export]'"
 
 

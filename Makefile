@@ -41,7 +41,8 @@ setup: $(READY)
 
 # The build of llama.cpp and the large downloads run side by side. The build is in the foreground, so that Ctrl-C
 # reaches the compilers; pip is in the background, writes into a log, and is ended with the shell.
-$(READY): pyproject.toml Makefile .ci/torch_index.py edgekit/runtime/llama/build.py | $(VENV_PYTHON)
+$(READY): pyproject.toml Makefile .ci/torch_index.py $(addprefix edgekit/runtime/llama/,build.py build_inputs.py \
+		build_requirements.txt) | $(VENV_PYTHON)
 	@$(PIP) install 'pip>=24.2,<26.4' packaging
 	@echo "edgekit: looking for the build of torch that fits this machine"
 	@$(VENV_PYTHON) .ci/torch_index.py $(if $(TORCH_INDEX),--index '$(TORCH_INDEX)') > $(TORCH)

@@ -115,7 +115,7 @@ def test_the_command(decoder: Path, projector: Path, tmp_path: Path, capsys: pyt
     assert cli.main(command) == 0
     assert json.loads(capsys.readouterr().out)["foreign"] is True
     assert {path.name for path in (tmp_path / "a").iterdir()} == {
-        "sha256-0123.gguf", projector.name, "tokenizer.json", "edgekit.json",
+        "sha256-0123.gguf", projector.name, "tokenizer.json", "edgekit.json", "README.md",
     }  # fmt: skip
     assert blob.is_file()
     assert cli.main(["adopt", str(decoder), "--mmproj", str(projector), "--to", str(tmp_path / "b")]) == 0

@@ -12,7 +12,7 @@ from bench_stubs import InProcess, StubChat
 
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
-from edgekit.bench import Sweep, as_json, bench, datasets, kinds, markdown, runner, worker
+from edgekit.bench import Sweep, as_json, bench, datasets, kinds, markdown, preflight, runner, worker
 from edgekit.bench.cells import ModelRef
 from edgekit.bench.report.page import page
 from edgekit.bench.results import Results
@@ -129,6 +129,7 @@ def _measure(monkeypatch: pytest.MonkeyPatch, model: StubChat, name: str, *, see
     manifest = MANIFEST.model_copy(update={"preprocessing": shown})
     subject = Subject(Path("artifact"), manifest, Path("source"), frozenset({"generate"}), rows, 10)
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
+    monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
     monkeypatch.setattr(worker, "open_row", lambda ref: model)
     sweep = Sweep([Path("artifact")], tasks=[name], controls=())
     return bench(sweep, progress=False, executor=InProcess())

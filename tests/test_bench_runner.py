@@ -15,9 +15,9 @@ from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
-from edgekit.bench import Sweep, datasets, markdown, runner, worker
+from edgekit.bench import Sweep, datasets, markdown, preflight, runner, worker
 from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
-from edgekit.bench.datasets import Dataset
+from edgekit.bench.datasets import Dataset, Sample
 from edgekit.bench.environment import environment
 from edgekit.bench.execute.local import Local
 from edgekit.bench.records import Record
@@ -73,6 +73,7 @@ def _subject(
     checkpoint = Path("ref") if source else None
     subject = Subject(Path("dir"), manifest, checkpoint, frozenset({ability}), (*original, *variants), 10)
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
+    monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
     monkeypatch.setattr(worker, "open_row", OPENERS[ability])
     monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
 
@@ -178,6 +179,37 @@ def test_a_crash_takes_no_other_row_with_it(
     assert "not measured: Stub model, crash" in markdown(results)
 
 
+def test_a_control_that_did_not_run_showed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
+) -> None:
+    """Full precision crashed: there is no drop to look for, and no coarser control is tried in vain."""
+
+    def opened(ref: ModelRef) -> Model:
+        if ref.is_full_precision:
+            raise EdgekitError("no torch here")
+        return StubChat()
+
+    _subject(monkeypatch)
+    monkeypatch.setattr(worker, "open_row", opened)
+    results = _bench(tmp_path, executor, "finding-phantom")
+    assert [cell.model.control.bits for cell in executor.cells if cell.model.control] == [3]
+    assert not any("showed no drop" in note for note in results.notes)
+    assert results.shows_damage is None
+    assert "a row: not run on finding-phantom: full precision was not measured" in markdown(results)
+
+
+def test_an_unreadable_sample_among_many_leaves_the_others_their_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
+) -> None:
+    _subject(monkeypatch)
+    failed = (Sample("nodule", "x", problem="x.jpg is no image"),)
+    monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: replace(dataset(limit), unread=failed))
+    results = _bench(tmp_path, executor, "finding-phantom", "fidelity-encoder")
+    assert not results.errors
+    for measured in results.records[0].measurements:
+        assert (measured.n, measured.failed, measured.counted) == (24, ("x.jpg is no image",), "24 of 25")
+
+
 def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess) -> None:
     _subject(monkeypatch)
     work = tmp_path / "work"
@@ -240,6 +272,7 @@ def test_every_model_is_compared_with_its_own_full_precision(
             Subject(Path(name), manifest, Path(f"{name} source"), frozenset({"generate"}), (source, variant), 10)
         )
     monkeypatch.setattr(runner, "subjects", lambda *given: measured)
+    monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
     monkeypatch.setattr(worker, "open_row", lambda ref: StubChat(noise=2.0 * ref.folder.startswith("second")))
     monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
     sweep = Sweep([], tasks=_tasks(tmp_path, "fidelity-encoder"), controls=())

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
+import re
+import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,3 +301,132 @@ def test_damaged_data(archive: Path, how: str) -> None:
     _damage(archive / "radiology-160.zip", how)
     with pytest.raises(EdgekitError, match=r"radiology-160\.zip: (damaged or not|a\.jpg is no image)"):
         datasets.load("brain-mri", 5, 0, archive)
+
+
+# ---------------------------------------------------------------- one image among many, and whose data it is
+
+
+def _rewrite(archive: Path, change: Callable[[str, bytes], bytes | None], **options: Any) -> None:
+    """The archive with other members; None leaves one out."""
+    path = archive / "radiology-160.zip"
+    with zipfile.ZipFile(path) as old:
+        members = [(name, old.read(name)) for name in old.namelist()]
+    with zipfile.ZipFile(path, "w", **options) as new:
+        for name, data in members:
+            changed = change(name, data)
+            if changed is not None:
+                new.writestr(name, changed)
+
+
+def _picture(width: int, height: int) -> bytes:
+    data = io.BytesIO()
+    Image.new("L", (width, height)).save(data, "PNG")
+    return data.getvalue()
+
+
+UNREADABLE: dict[str, tuple[bytes | None, str]] = {
+    "missing": (None, "damaged or not what it should be: m2.jpg"),
+    "empty": (b"", "m2.jpg is no image"),
+    "text": (b"a text", "m2.jpg is no image"),
+    "cut off": (_picture(64, 64)[:-30], "damaged or not what it should be: m2.jpg"),
+    "a pixel": (_picture(1, 1), "1 x 1 pixels"),
+    "wide": (_picture(20_001, 3), "20001 x 3 pixels"),
+    "large": (bytes(65_000_000), "unpacks to 65000000 bytes"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_one_unreadable_image_is_counted_as_failed(archive: Path, case: str) -> None:
+    data, said = UNREADABLE[case]
+    whole = datasets.load("brain-mri", 100, 0, archive)
+    _rewrite(archive, lambda name, old: data if name == "m2.jpg" else old, compression=zipfile.ZIP_DEFLATED)
+    loaded = datasets.load("brain-mri", 100, 0, archive)
+    assert (len(loaded.samples), len(loaded.images)) == (5, 5)
+    (unread,) = loaded.unread
+    assert said in str(unread.problem)
+    assert str(archive) not in str(unread.problem)
+    assert loaded.sha256 != whole.sha256
+
+
+def test_a_damaged_member_and_an_unknown_packing_are_counted(archive: Path) -> None:
+    """Of an archive whose index is right."""
+    path = archive / "radiology-160.zip"
+    data = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as opened:
+        first, second = (opened.getinfo(name).header_offset for name in ("m0.jpg", "m1.jpg"))
+    data[first + 60] ^= 0xFF  # its checksum is wrong
+    central = data.rindex(b"m1.jpg")
+    data[central - 46 + 8] |= 1  # it says that it is encrypted
+    data[second + 6] |= 1
+    path.write_bytes(data)
+    assert len(datasets.load("brain-mri", 100, 0, archive).unread) == 2
+
+
+def test_where_none_can_be_read_it_is_an_error(archive: Path) -> None:
+    _rewrite(archive, lambda name, old: b"text" if name.startswith("m") else old)
+    with pytest.raises(InputError, match=r"the dataset brain-mri: none of 6 can be read, the first: .*jpg is no image"):
+        datasets.load("brain-mri", 100, 0, archive)
+
+
+def test_an_unknown_label_of_an_unreadable_image_is_refused_too(archive: Path) -> None:
+    _rewrite(archive, lambda name, old: old.replace(b"m2.jpg,brain mri,glioma", b"m2.jpg,brain mri,?")
+             if name == "index.csv" else (b"text" if name == "m2.jpg" else old))  # fmt: skip
+    with pytest.raises(InputError, match=r"the label '\?' is unknown"):
+        datasets.load("brain-mri", 100, 0, archive)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"),
+    [(b'"' + b"x" * 200_000 + b'"', "field larger than field limit"), (bytes(65_000_000), "index.csv is too large")],
+    ids=["field", "bomb"],
+)
+def test_an_index_without_bounds_is_refused(archive: Path, index: bytes, said: str) -> None:
+    _rewrite(archive, lambda name, old: index if name == "index.csv" else old, compression=zipfile.ZIP_DEFLATED)
+    with pytest.raises(InputError, match=rf"radiology-160\.zip: .*{said}"):
+        datasets.load("brain-mri", 100, 0, archive)
+
+
+def test_a_truth_that_its_options_do_not_have_is_refused_in_texts_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "benchmarks" / "datasets").mkdir(parents=True)
+    stated = 'title = "t"\ncitation = "c"\nlicense = "l"\nnote = "n"\nreader = "made-up"\n'
+    (tmp_path / "benchmarks" / "datasets" / "exam.toml").write_text(stated)
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
+    (tmp_path / "readers").mkdir()
+    code = "from edgekit.bench.datasets.base import Reader, Sample\n"
+    code += "READER = Reader('made-up', lambda *given: (Sample('C', 'x', question='A or B?', options=('A', 'B')),))\n"
+    (tmp_path / "readers" / "made_up_reader.py").write_text(code)
+    monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path / "readers")])
+    try:
+        with pytest.raises(InputError, match="the dataset exam: the label 'C' is unknown\nallowed: A, B"):
+            datasets.load("exam", 5, 0, None)
+    finally:
+        sys.modules.pop("edgekit.bench.datasets.made_up_reader", None)
+
+
+def test_data_of_another_hash_is_nobodys(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither title, citation nor licence of the published set stand beside a figure of other data."""
+    said = datasets.attribution("chest-xray", archive)
+    found = hashlib.sha256((archive / "radiology-160.zip").read_bytes()).hexdigest()
+    assert said["published"] == "no"
+    assert said["file_sha256"] == found
+    assert said["title"].startswith("not the published set")
+    assert (said["citation"], said["license"]) == ("origin unknown", "unknown")
+    assert found[:16] in said["note"]
+    source = datasets.source("chest-xray")
+    assert source.sha256 is not None
+    assert source.sha256[:16] in said["note"]
+    text = (find.folders("benchmarks/datasets")[0] / "chest-xray.toml").read_text()
+    folder = tmp_path / "home" / "benchmarks" / "datasets"
+    folder.mkdir(parents=True)
+    (folder / "ours.toml").write_text(text.replace(source.sha256, found))
+    (folder / "unstated.toml").write_text(re.sub(r"sha256 = .*\n", "", text))
+    (folder / "wrong.toml").write_text(text.replace(source.sha256, "abc"))
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    ours, unstated = datasets.attribution("ours", archive), datasets.attribution("unstated", archive)
+    assert (ours["published"], ours["citation"]) == ("yes", source.citation)
+    assert (unstated["published"], unstated["citation"]) == ("not stated", source.citation)
+    with pytest.raises(UsageError, match="dataset wrong: sha256"):
+        datasets.attribution("wrong", archive)
+    assert datasets.attribution("phantoms", None)["published"] == "yes"

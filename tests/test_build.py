@@ -14,7 +14,7 @@ import pytest
 
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.llama import build, build_process, compiler
+from edgekit.runtime.llama import build, build_inputs, build_process, compiler
 from edgekit.runtime.llama.compiler import Compiler
 
 GCC = Compiler("gcc", (12, 2, 0))
@@ -57,7 +57,7 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, script: str) -> list[tuple[str, ..
         folder = arguments[arguments.index("--wheel-dir") + 1] if "--wheel-dir" in arguments else ""
         return [sys.executable, "-c", f"folder = {folder!r}\n{script if folder else ''}"]
 
-    monkeypatch.setattr(build, "pip_command", command)
+    monkeypatch.setattr(build_inputs, "pip_command", command)
     monkeypatch.setattr(build, "probe", lambda question: (True, "AVX2"))
     return calls
 
@@ -172,12 +172,12 @@ class TestSetup:
         assert not first.reused
         assert first.wheel.read_text() == "wheel"
         assert sorted(path.name for path in first.wheel.parent.iterdir()) == ["build.json", "llama.whl"]
-        assert [call[0] for call in calls] == ["wheel", "install"]
-        assert "--config-settings=cmake.define.GGML_NATIVE=ON" in calls[0]
+        assert [call[0] for call in calls] == ["install", "download", "wheel", "install"]
+        assert "--config-settings=cmake.define.GGML_NATIVE=ON" in calls[2]
 
         monkeypatch.setattr(build, "installed_key", lambda: first.key)
         second = build.setup(progress=False)
-        assert (second.reused, second.key, len(calls)) == (True, first.key, 2)
+        assert (second.reused, second.key, len(calls)) == (True, first.key, 4)
         assert not build.setup(progress=False, force=True).reused
 
     def test_failure_quotes_the_compiler_and_leaves_nothing(self, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,6 +218,6 @@ class TestSetup:
         assert len(lines) >= 3
 
     def test_without_pip(self, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-        monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
+        monkeypatch.setattr(build_inputs.importlib.util, "find_spec", lambda name: None)
         with pytest.raises(MissingDependencyError, match="has no pip"):
             build.setup(progress=False)

@@ -362,13 +362,14 @@ def test_prove_finds_the_reference_model_and_records_the_result(
     medgemma_artifact: Path, copied: Copy, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = copied(medgemma_artifact)
-    files = {name: data for name, data in contents(folder).items() if name != manifests.FILE_NAME}
+    stating = (manifests.FILE_NAME, "README.md")  # what a proof found
+    files = {name: data for name, data in contents(folder).items() if name not in stating}
     assert main(["prove", str(folder), "--level", "Q8_0", "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((folder / manifests.FILE_NAME).read_text())
     proven = {(part["role"], part["level"]) for part in printed["parts"] if part["parity"]}
     assert proven == {("decoder", "Q8_0"), ("vision", "Q8_0")}
-    assert {name: data for name, data in contents(folder).items() if name != manifests.FILE_NAME} == files
+    assert {name: data for name, data in contents(folder).items() if name not in stating} == files
     assert main(["ask", str(folder), "?", "--level", "Q8_0", "--max-tokens", "1"]) == 0
     assert "parity" not in capsys.readouterr().err
     assert main(["inspect", str(folder)]) == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgekit.bench import markdown, write
+from edgekit.bench import as_json, markdown, write
 from edgekit.bench.environment import Environment
 from edgekit.bench.records import Measurement, Record, plain
 from edgekit.bench.report import charts
@@ -142,6 +142,58 @@ def test_a_control_that_failed_says_nothing_of_damage() -> None:
     failed = replace(_accuracy(0.5, None), metrics={}, details={}, error="SIGSEGV")
     (found,) = damage([_record("control", "control", failed, bits=3)])
     assert (found.shown, found.missed) == ((), ())
+
+
+def test_a_control_that_did_not_run_is_said_to_be_not_run() -> None:
+    """Whether it failed itself, or full precision did and there is nothing to compare with: it shows no "no drop"."""
+    failed = replace(_accuracy(0.5, None), metrics={}, details={}, error="SIGSEGV")
+    for measured, reason in ((failed, "SIGSEGV"), (_accuracy(0.5, None), "full precision was not measured")):
+        control = _record("control", "control", measured, bits=3)
+        results = replace(_results(), records=(control, *_results().records[1:]))
+        (found,) = damage(results.records)
+        assert found.not_run == {"finding-phantom": reason}
+        assert not found.blind
+        assert results.shows_damage is None
+        for text in (markdown(results), page(results)):
+            assert f"control: not run on finding-phantom: {reason}." in text
+            assert "WARNING" in markdown(results)
+            assert "A model, control: not run on finding-phantom" in text
+            assert "NO task" not in text
+            assert "no task shows" not in text
+        stated = json.loads(as_json(results))
+        assert stated["controls_show_damage"] is None
+        assert stated["controls"][0]["not_run"] == {"finding-phantom": reason}
+
+
+def test_a_control_that_ran_in_part_says_both() -> None:
+    failed = replace(_accuracy(0.5, None, "yesno-phantom"), metrics={}, details={}, error="SIGSEGV")
+    record = _record("control", "control", _accuracy(0.5, DROP), failed, bits=3)
+    results = replace(_results(), records=(record, *_results().records[1:]))
+    assert results.shows_damage is None
+    assert "control: shows in finding-phantom; not run on yesno-phantom: SIGSEGV." in markdown(results)
+
+
+def test_without_a_control_nothing_is_claimed() -> None:
+    results = replace(_results(), records=_results().records[1:])
+    assert results.shows_damage is None
+    assert json.loads(as_json(results))["controls_show_damage"] is None
+
+
+def test_samples_that_failed_are_counted_and_named() -> None:
+    measured = replace(_accuracy(0.8, None), failed=("a.zip: x.jpg is no image", "a.zip: y.jpg is no image"))
+    results = replace(_results(), records=(_record("Q4_0", "variant", measured),))
+    for text in (markdown(results), page(results)):
+        assert "n = 240 of 242" in text
+        assert "finding-phantom: 2 of 242 failed: a.zip: x.jpg is no image, and 1 more" in text
+    stated = json.loads(as_json(results))["records"][0]["measurements"][0]
+    assert (stated["n"], stated["failed"]) == (240, list(measured.failed))
+
+
+def test_data_that_is_not_the_published_set_is_said_first() -> None:
+    data = {**DATA, "published": "no", "title": "not the published set (lungs)", "citation": "unknown"}
+    results = replace(_results(), records=(_record("Q4_0", "variant", replace(_accuracy(0.8, None), dataset=data)),))
+    assert markdown(results).startswith("**WARNING: finding-phantom: not the published set (lungs)**")
+    assert "somebody 2026" not in markdown(results) + page(results)
 
 
 def test_without_accuracy_nothing_is_claimed() -> None:

@@ -26,6 +26,8 @@ FOREIGN = "made by others and unproven: nobody compared it with an original"
 
 
 Output = Literal["logits", "image_tokens", "pooled"]  # what one item becomes
+# It stands in file names, command lines and tables: `Q4_0+vision-int8`.
+VariantName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
 class _Frozen(BaseModel):
@@ -134,7 +136,7 @@ class Manifest(_Frozen):
     settings: Mapping[str, Any]
     support_files: tuple[FileEntry, ...] = ()
     parts: tuple[Part, ...]
-    variants: Mapping[str, Mapping[str, str]]
+    variants: Mapping[VariantName, Mapping[str, str]]
     default: str
     # Whether others made the files: nothing is known of the weights that they were made from.
     foreign: bool = False

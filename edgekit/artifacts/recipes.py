@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts import find
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import level
+from edgekit.artifacts.manifest import VariantName
 from edgekit.artifacts.validation import validated
 from edgekit.errors import UsageError
 
@@ -44,7 +45,7 @@ class Recipe(BaseModel):
     stand_in: str | None = None
     match: Mapping[str, Any]
     default: str
-    variant: Mapping[str, Mapping[str, str]]
+    variant: Mapping[Annotated[VariantName, Field(max_length=50)], Mapping[str, str]]  # `--part` makes longer ones
     on_request: tuple[str, ...] = ()
     gates: Gates = Gates()
     config: Mapping[str, Any] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.bench.cells import Outcome, identity
@@ -42,14 +42,16 @@ def measurement(
     outcomes: Sequence[Outcome],
     full_precision: Outcome | None,
     here: Environment,
+    attribution: Mapping[str, str],
 ) -> Measurement:
     """The figures of one task on one row.
 
     Args:
+        attribution: whose data it is (`datasets.attribution`).
         outcomes: one, or one a round.
         full_precision: the full-precision row's outcome, None where it has none.
     """
-    base = _base(task, row, dataset, here)
+    base = _base(task, row, dataset, here, attribution)
     failed = next((outcome.error for outcome in outcomes if outcome.error), None)
     seconds = sum(outcome.seconds for outcome in outcomes)
     if failed or not outcomes:
@@ -75,8 +77,10 @@ def cell_key(task: Task, row: TableRow, data_sha256: str, here: Environment) -> 
     return identity(row.key, task.sha256, data_sha256, software, here.fingerprint)
 
 
-def _base(task: Task, row: TableRow, dataset: Dataset, here: Environment) -> dict[str, Any]:
-    source, data_sha256 = dataset.source, dataset.sha256
+def _base(
+    task: Task, row: TableRow, dataset: Dataset, here: Environment, attribution: Mapping[str, str]
+) -> dict[str, Any]:
+    data_sha256 = dataset.sha256
     return {
         "key": cell_key(task, row, data_sha256, here),
         "task": task.name,
@@ -84,13 +88,7 @@ def _base(task: Task, row: TableRow, dataset: Dataset, here: Environment) -> dic
         "title": task.title,
         "headline": task.headline,
         "task_sha256": task.sha256,
-        "dataset": {
-            "name": source.name,
-            "title": source.title,
-            "citation": source.citation,
-            "license": source.license,
-            "note": source.note,
-            "sha256": data_sha256,
-        },
+        "dataset": {**attribution, "sha256": data_sha256},
         "n": len(dataset.samples),
+        "failed": tuple(str(sample.problem) for sample in dataset.unread),
     }

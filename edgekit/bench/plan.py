@@ -64,7 +64,7 @@ def notes(subjects: Sequence[Subject], data: Path | None) -> tuple[str, ...]:
         if subject.source is None:
             lines.append(
                 f"{subject.manifest.title}: the checkpoint it was made from is not here, so nothing is compared with "
-                "full precision (--reference SOURCE names its folder)"
+                "full precision and no control is run (--reference SOURCE names its folder)"
             )
     if data is None:
         lines.append("measured on phantoms only; --data DIR adds real images")

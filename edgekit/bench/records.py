@@ -20,6 +20,8 @@ class Measurement:
         metrics: each with its 95 % interval and count; for latency the median, least and largest over the rounds.
         paired: the headline figure minus full precision's on the same items, None where there is nothing to compare.
         noise_floor: the headline figure of full precision against itself; less than this is no damage.
+        n: samples that the figures are of.
+        failed: why each of the others that were chosen could not be read.
         details: what else belongs to the figure: prompt, parser, output budget, baselines, classes, quantiles.
         error: why there is no figure.
     """
@@ -38,6 +40,12 @@ class Measurement:
     details: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
     error: str | None = None
+    failed: tuple[str, ...] = ()
+
+    @property
+    def counted(self) -> str:
+        """How many samples the figures are of: `263`, or `262 of 263` where one could not be read."""
+        return f"{self.n} of {self.n + len(self.failed)}" if self.failed else str(self.n)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.bench.records import Record
+from edgekit.bench.records import Measurement, Record
 
 
 @dataclass(frozen=True)
@@ -15,12 +15,19 @@ class Damage:
     Attributes:
         shown: tasks whose paired drop has an interval below zero.
         missed: tasks whose interval does not exclude zero: they could not show such damage in any row.
+        not_run: task -> why it has no drop to look at: it or full precision was not measured. It says nothing.
     """
 
     model: str
     row: str
     shown: tuple[str, ...]
     missed: tuple[str, ...]
+    not_run: Mapping[str, str]
+
+    @property
+    def blind(self) -> bool:
+        """Whether it was looked for and no task shows it."""
+        return bool(self.missed) and not self.shown
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,12 @@ class Results:
         return tuple(f"{r.model}, {r.row}, {m.task}: {m.error}" for r, m in failed)
 
     @property
-    def shows_damage(self) -> bool:
-        """Whether every control row shows damage; True where none was asked for."""
-        return controls_show_damage(self.records)
+    def shows_damage(self) -> bool | None:
+        """Whether every control row shows damage; None where none was run, or not every one."""
+        controls = damage(self.records)
+        if any(control.blind for control in controls):
+            return False
+        return True if controls and all(control.shown and not control.not_run for control in controls) else None
 
     def after(self, earlier: Mapping[str, float]) -> Results:
         """The same results with the seconds of phases that came before."""
@@ -54,18 +64,23 @@ class Results:
 
 def damage(records: Sequence[Record]) -> list[Damage]:
     """What each control row shows, over its accuracy tasks."""
-    controls = []
-    for record in records:
-        if record.control:
-            shown = tuple(m.task for m in record.accuracies if m.paired and m.paired.high < 0)
-            missed = tuple(m.task for m in record.accuracies if m.error is None and m.task not in shown)
-            controls.append(Damage(record.model, record.row, shown, missed))
-    return controls
+    return [_damage(record, record.accuracies) for record in records if record.control]
+
+
+def _damage(record: Record, measured: Sequence[Measurement]) -> Damage:
+    paired = {m.task: m.paired for m in measured if m.paired and not m.error}
+    return Damage(
+        record.model,
+        record.row,
+        shown=tuple(task for task, drop in paired.items() if drop.high < 0),
+        missed=tuple(task for task, drop in paired.items() if not drop.high < 0),
+        not_run={m.task: m.error or "full precision was not measured" for m in measured if m.task not in paired},
+    )
 
 
 def controls_show_damage(records: Sequence[Record]) -> bool:
-    """Whether every control row with an accuracy task has a paired drop whose interval excludes zero.
+    """Whether no control row that was run is blind: each has a task with a paired drop whose interval excludes zero.
 
     A table whose controls look like the full-precision model cannot tell a good level from a bad one.
     """
-    return all(control.shown for control in damage(records) if control.shown or control.missed)
+    return not any(control.blind for control in damage(records))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from edgekit.bench import datasets
+from edgekit.bench import datasets, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
@@ -66,19 +66,23 @@ def bench(
         executor: where cells run; on this machine for None.
 
     Raises:
-        EdgekitError: something that was asked for does not exist. What fails while measuring stands in the results.
+        EdgekitError: something that was asked for does not exist, or the run lacks something: all that is missing in
+            one error, before anything is measured. What fails while measuring stands in the results.
     """
     if sweep.rounds < 1:
         raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
     measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints)
     tasks = choose(sweep.tasks, sweep.data, measured)
-    with _folder(work) as folder, _Run(sweep, measured, tasks, folder, executor or Local()) as run:
+    data = _Data(sweep.data)
+    preflight.check(measured, tasks, data.of, work)
+    with _folder(work) as folder, _Run(sweep, measured, tasks, folder, data, executor or Local()) as run:
         run.show_progress(progress)
         run.phase("reference", run.full_precision)
         run.phase("accuracy and fidelity", run.quality)
         run.phase("coarser controls", run.coarsen_controls)
         run.phase("latency", run.rounds)
-        return Results(run.records(), dict(run.phases), (*notes(measured, sweep.data), *run.notes))
+        said = (*notes(measured, sweep.data), *run.notes)
+        return Results(run.records(), dict(run.phases), said if sweep.controls else (*said, "no control was asked for"))
 
 
 @contextmanager
@@ -92,11 +96,43 @@ def _folder(work: Path | None) -> Iterator[Path]:
             yield temporary
 
 
+class _Data:
+    """The data sets of a run, each read once.
+
+    Args:
+        folder: the user's, of real data.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._read: dict[tuple[str, int, int], Dataset] = {}
+        self._attributed: dict[str, dict[str, str]] = {}
+
+    def of(self, task: Task) -> Dataset:
+        """A task's. Raises EdgekitError where it cannot be read."""
+        key = (task.dataset, task.limit, task.seed)
+        if key not in self._read:
+            self._read[key] = datasets.load(*key, self._folder)
+        return self._read[key]
+
+    def attribution(self, task: Task) -> dict[str, str]:
+        """Whose a task's data is."""
+        if task.dataset not in self._attributed:
+            self._attributed[task.dataset] = datasets.attribution(task.dataset, self._folder)
+        return self._attributed[task.dataset]
+
+
 class _Run:
     """The state of one benchmark: outcomes by row and task, finished cells on disk, the progress bar."""
 
     def __init__(
-        self, sweep: Sweep, measured: Sequence[Subject], tasks: Sequence[Task], work: Path, executor: Executor
+        self,
+        sweep: Sweep,
+        measured: Sequence[Subject],
+        tasks: Sequence[Task],
+        work: Path,
+        data: _Data,
+        executor: Executor,
     ) -> None:
         self.sweep, self.subjects, self.tasks = sweep, measured, tasks
         self.rows = {subject.folder: subject.rows for subject in measured}
@@ -104,7 +140,7 @@ class _Run:
         self.phases: dict[str, float] = {}
         self.here = environment()
         self._outcomes: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
-        self._datasets: dict[tuple[str, int, int], Dataset] = {}
+        self._data = data
         self._executor, self._lock = executor, threading.Lock()
         self._left, self._journal = work / "reference", work / "cells.jsonl"
         self._finished = _read_finished(self._journal)
@@ -190,7 +226,7 @@ class _Run:
 
     def _hides_damage(self, subject: Subject) -> bool:
         last = self._record(subject, self.rows[subject.folder][-1])
-        return any(control.missed and not control.shown for control in damage([last]))
+        return any(control.blind for control in damage([last]))
 
     def _record(self, subject: Subject, row: TableRow) -> Record:
         measured: list[Measurement] = []
@@ -198,7 +234,8 @@ class _Run:
             if outcomes := self._outcomes.get((row.key, task.name)):
                 exact = self._outcomes.get((subject.rows[0].key, task.name)) if subject.source else None
                 good = exact[0] if exact else None
-                measured.append(measurement(task, row, self._dataset(task), outcomes, good, self.here))
+                given, whose = self._data.of(task), self._data.attribution(task)
+                measured.append(measurement(task, row, given, outcomes, good, self.here, whose))
         return record(subject, row, measured, self.here)
 
     def _tasks(self, subject: Subject, *, in_rounds: bool = False) -> list[Task]:
@@ -208,7 +245,7 @@ class _Run:
         """The cell of a row; tasks whose outcome an earlier run wrote are taken from there."""
         listed = []
         for task in tasks:
-            data_sha256 = self._dataset(task).sha256
+            data_sha256 = self._data.of(task).sha256
             key = cell_key(task, row, data_sha256, self.here)
             if key in self._finished and not task.in_rounds and not leaves:
                 self._count(row.key, self._finished[key])
@@ -219,12 +256,6 @@ class _Run:
         data = str(self.sweep.data.resolve()) if self.sweep.data else None
         weights = max(subject.weights for subject in self.subjects)
         return Cell(row.key, row.model, tuple(listed), weights, str(self._left), data, leaves)
-
-    def _dataset(self, task: Task) -> Dataset:
-        key = (task.dataset, task.limit, task.seed)
-        if key not in self._datasets:
-            self._datasets[key] = datasets.load(*key, self.sweep.data)
-        return self._datasets[key]
 
     def _take(self, cell: Cell, outcome: Outcome) -> None:
         """An outcome comes in, from any thread."""

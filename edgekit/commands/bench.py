@@ -56,7 +56,7 @@ def run(options: Namespace) -> int:
     if options.to:
         bench.write(results, options.to)
     print(bench.as_json(results) if options.json else bench.markdown(results))
-    return 0 if results.shows_damage and not results.errors else 1
+    return 0 if results.shows_damage is not False and not results.errors else 1
 
 
 VERB = Verb(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -50,7 +51,9 @@ def run(options: Namespace) -> int:
             question(folder, manifest)
     if not options.json:
         print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
-    results = bench.bench(bench.Sweep(folders, data=options.data, rounds=LATENCY_ROUNDS), progress=not options.json)
+    sweep = bench.Sweep(folders, data=options.data, rounds=LATENCY_ROUNDS)
+    with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.to) as work:
+        results = bench.bench(sweep, work=Path(work), progress=not options.json)
     results = results.after(seconds)
     bench.write(results, options.to)
     if options.json:
@@ -58,7 +61,7 @@ def run(options: Namespace) -> int:
     else:
         written = f"{options.to / 'results.json'}, {options.to / 'report.html'}"
         print(f"\n{bench.markdown(results)}\n\nwritten: {written}")
-    return 0 if results.shows_damage and not results.errors else 1
+    return 0 if results.shows_damage is not False and not results.errors else 1
 
 
 def export(name: str, levels: Sequence[str], parent: Path, progress: Progress) -> tuple[Path, Manifest]:

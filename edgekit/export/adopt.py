@@ -21,6 +21,7 @@ from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, SourceRecord
 from edgekit.errors import ArtifactError
+from edgekit.export import readme
 from edgekit.families import FAMILIES, Family, Role
 from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
@@ -81,8 +82,7 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         else:
             (staging / _TOKENIZER).write_text(vocabulary.to_str(pretty=False), encoding="utf-8")
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
-        manifest = _manifest(family, model, parts, settings, preprocessing, staging)
-        manifests.write(staging, manifest)
+        manifest = readme.publish(staging, _manifest(family, model, parts, settings, preprocessing, staging))
     return Adopted(folder, manifest, _TEXTS, differing)
 
 

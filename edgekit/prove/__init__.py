@@ -27,7 +27,7 @@ from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.runtime.opening import Opening
 
-__all__ = ["CONTEXT", "FullPrecisionRuns", "check_inputs", "prove_parts"]
+__all__ = ["BEYOND", "CONTEXT", "FullPrecisionRuns", "check_inputs", "prove_parts"]
 
 
 def check_inputs(source: Source, inputs: Inputs) -> None:

@@ -7,6 +7,7 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from edgekit.artifacts.folders import staging_of
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.export import stage
+from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import Source, open_source
 from edgekit.formats import calibration
@@ -25,9 +26,12 @@ from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
+
+_POSITIONS_AFTER_IMAGES = 64  # that a proof compares at most, beside the text's
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,7 @@ def export(
                 # Not those of parts that were there: an interrupted run may have left others in their place.
                 hashed = (*support, *(file for part in written.values() for file in part.files))
                 manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=hashed)
-            _publish(staging, folder, existing, manifest)
+            manifest = _publish(staging, folder, existing, manifest)
     finally:
         progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
@@ -114,12 +118,14 @@ def prove(
 
     Raises:
         UsageError: `source` is not what the artifact was made from, a level is unknown here, or others made the files.
+        EdgekitError: a library, a file or room on a disk is missing; the message lists all that is.
         GateError: a part differs from its original; the manifest is left as it was.
     """
     progress = progress or Progress()
     manifest = manifests.read(folder)
     if manifest.foreign:
         raise UsageError(f"{folder}: {manifests.FOREIGN}", remedy="export the original checkpoint instead")
+    readme.check(folder)
     original = open_source(source)
     if original.checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(
@@ -130,6 +136,7 @@ def prove(
     check_inputs(original, inputs)
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
+    _check_needs(folder, manifest, list(variants), list(wanted.values()))
     plans = {(p.role, p.level): original.plan(p.role, level_of(p.level)) for p in wanted.values()}
     unproven = manifest.model_copy(
         update={
@@ -145,9 +152,21 @@ def prove(
     parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
     current = manifests.read(folder)  # an export may have added levels meanwhile
     parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in current.parts)
-    current = current.model_copy(update={"parts": parts})
-    manifests.write(folder, current)
-    return current
+    return readme.publish(folder, current.model_copy(update={"parts": parts}))
+
+
+def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part]) -> None:
+    """Raise EdgekitError for all that proving these levels lacks. Memory does not count: what is named is tried."""
+    needs = Needs()
+    needs.full_precision(doing="a proof")
+    for name in levels:
+        needs.level(folder, name, weighed=False)
+    needs.place(folder)
+    decoders = sum(part.output == "logits" for part in parts)
+    # Logits lie in temporary files: the original's, and those of each level's own weights and of its file.
+    rows = 0 if not decoders else (BEYOND + _POSITIONS_AFTER_IMAGES) * (1 + 2 * decoders)
+    needs.place(Path(tempfile.gettempdir()), 4 * rows * int(manifest.settings.get("vocabulary", 0)))
+    needs.check()
 
 
 def _existing(folder: Path, job: Job) -> Manifest | None:
@@ -163,6 +182,7 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
             f"{folder}: is not empty and holds no artifact", allowed="an empty folder, or a name that is free"
         )
     manifest = manifests.read(folder)
+    readme.check(folder)
     if manifest.source.sha256 != job.source.checkpoint.sha256 or manifest.recipe != job.recipe.name:
         raise ArtifactError(
             f"{folder}: holds {manifest.recipe} from the source {manifest.source.sha256[:16]}..., not this one",
@@ -228,23 +248,26 @@ def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
     return plan.calibrated(calibration.read(folder / measured[0])) if measured else plan
 
 
-def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> None:
+def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> Manifest:
     """Give the folder its name, or put what is new, and last the manifest, into the one that is there.
 
     Until the manifest is there, the staging folder keeps everything, so that a rerun after a kill has nothing to make.
     """
-    manifests.write(staging, manifest)
+    manifest = readme.publish(staging, manifest)
     if existing is None:
         listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
         for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
             if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
                 path.unlink()
         files.rename(staging, folder)
-        return
+        return manifest
     kept = {file.path for part in existing.parts for file in part.files}
     of_parts = {file.path for part in manifest.parts for file in part.files}
-    for name in dict.fromkeys(file.path for file in manifest.files if file.path not in kept):
+    for name in dict.fromkeys(file.path for file in manifest.files if file.path not in {*kept, readme.FILE_NAME}):
         # Support files are made anew by every export, where they lie: they must not be one with published ones.
         files.put(staging / name, folder / name, link=name in of_parts)
+    readme.withdraw(folder, manifest)
+    files.put(staging / readme.FILE_NAME, folder / readme.FILE_NAME, link=False)
     files.rename(staging / manifests.FILE_NAME, folder / manifests.FILE_NAME)
     shutil.rmtree(staging)
+    return manifest

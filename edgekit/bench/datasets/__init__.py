@@ -6,12 +6,13 @@ from pathlib import Path
 
 from edgekit.artifacts import find
 from edgekit.artifacts.discovery import values
+from edgekit.artifacts.files import sha256_file
 from edgekit.artifacts.validation import validated
 from edgekit.bench.datasets.base import Dataset, DatasetSource, Reader, Sample
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.labels import MODALITIES
 
-__all__ = ["Dataset", "DatasetSource", "Reader", "Sample", "load", "source"]
+__all__ = ["Dataset", "DatasetSource", "Reader", "Sample", "attribution", "load", "source"]
 
 
 def source(name: str) -> DatasetSource:
@@ -40,7 +41,8 @@ def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
 
     Raises:
         UsageError: there is no such data set, or it needs a data folder and none was given.
-        InputError: its file is missing or damaged, holds none of its samples, or labels that nobody knows.
+        InputError: its file is missing or damaged, holds none of its samples or none that can be read, or labels that
+            nobody knows.
     """
     stated = source(name)
     if stated.file is not None and data is None:
@@ -50,12 +52,48 @@ def load(name: str, limit: int, seed: int, data: Path | None) -> Dataset:
         raise InputError(
             f"the dataset {name}: {stated.file or stated.reader} holds nothing of {stated.modality or 'it'}"
         )
-    loaded = Dataset(stated, samples)
-    if stated.modality:
-        known = [label.name for label in loaded.labels]
-        if unknown := next((sample.truth for sample in samples if sample.truth not in (sample.options or known)), None):
-            raise InputError(f"the dataset {name}: the label {unknown!r:.80} is unknown", allowed=", ".join(known))
+    unread = tuple(sample for sample in samples if sample.problem is not None)
+    loaded = Dataset(stated, tuple(sample for sample in samples if sample.problem is None), unread)
+    labels = [label.name for label in loaded.labels] if stated.modality else []
+    for sample in samples:
+        known = sample.options or labels
+        if known and sample.truth not in known:
+            raise InputError(f"the dataset {name}: the label {sample.truth!r:.80} is unknown", allowed=", ".join(known))
+    if not loaded.samples:
+        raise InputError(f"the dataset {name}: none of {len(unread)} can be read, the first: {unread[0].problem}")
     return loaded
+
+
+def attribution(name: str, data: Path | None) -> dict[str, str]:
+    """Whose data it is, as records and reports say it: the published set's only where the user's file is that set's.
+
+    Args:
+        data: the user's folder of real data.
+
+    Raises:
+        InputError: its file is not there.
+    """
+    stated = source(name)
+    said = {key: getattr(stated, key) for key in ("name", "title", "citation", "license", "note")}
+    if stated.file is None or data is None:
+        return {**said, "published": "yes"}
+    path = data / stated.file
+    if not path.is_file():
+        raise InputError(f"{path} does not exist", remedy=f"give the folder that holds {stated.file} as --data")
+    found = sha256_file(path)
+    said["file_sha256"] = found
+    if stated.sha256 is None:
+        return {**said, "published": "not stated"}
+    if found == stated.sha256:
+        return {**said, "published": "yes"}
+    return {
+        **said,
+        "published": "no",
+        "title": f"not the published set ({stated.title})",
+        "citation": "origin unknown",
+        "license": "unknown",
+        "note": f"the SHA-256 of {stated.file} begins {found[:16]}, that of the published set {stated.sha256[:16]}",
+    }
 
 
 def _reader(stated: DatasetSource) -> Reader:

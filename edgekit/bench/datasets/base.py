@@ -25,6 +25,7 @@ class Sample:
         image: uint8 [height, width] or [height, width, 3].
         question: its own text, where it has one.
         options: the answers that its question allows, where they are not the data set's labels.
+        problem: why it cannot be read; None where it can.
     """
 
     truth: str
@@ -32,6 +33,7 @@ class Sample:
     image: NDArray[np.uint8] | None = None
     question: str = ""
     options: tuple[str, ...] = ()
+    problem: str | None = None
 
 
 class DatasetSource(BaseModel):
@@ -42,6 +44,7 @@ class DatasetSource(BaseModel):
         note: what a reader must know before trusting a figure.
         reader: how its samples are read: the name of a `Reader`.
         file: what must lie in the user's data folder, None for a data set that needs none.
+        sha256: of that file as it was published; another one is not this data set. None where nobody states it.
         order: its tasks stand before those of data sets with a larger one.
     """
 
@@ -55,6 +58,7 @@ class DatasetSource(BaseModel):
     note: str = Field(min_length=1)
     reader: str
     file: str | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     order: int = 100
 
 
@@ -74,10 +78,15 @@ class Reader:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The samples of one task, in a fixed order."""
+    """The samples of one task, in a fixed order.
+
+    Attributes:
+        unread: those that were chosen, too, and cannot be read: counted as failed, in no figure.
+    """
 
     source: DatasetSource
     samples: tuple[Sample, ...]
+    unread: tuple[Sample, ...] = ()
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -113,4 +122,6 @@ class Dataset:
             text = (sample.truth, sample.question, *sample.options, sample.group if grouped else "")
             if sample.question or sample.options or grouped:
                 digest.update(repr(text).encode())
+        for sample in self.unread:
+            digest.update(repr((sample.group, sample.truth, sample.problem)).encode())
         return digest.hexdigest()

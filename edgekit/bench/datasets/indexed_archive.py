@@ -5,22 +5,29 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from edgekit.artifacts.manifest import printable
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.errors import InputError, UsageError
-from edgekit.inputs.image import MAX_PIXELS
+from edgekit.inputs.image import MAX_PIXELS, load
+
+_INDEX = "index.csv"
+_MAX_INDEX_BYTES = 64_000_000
+# What reading a damaged or an unusual archive raises; RuntimeError: encrypted, or packed in a way unknown to Python.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, RuntimeError, OSError)
 
 
 def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
-    """Test images of one modality, at most one a patient.
+    """Test images of one modality, at most one a patient; one that cannot be read says why.
 
     Raises:
-        InputError: the archive is missing or damaged.
+        InputError: the archive or its index is missing or damaged.
     """
     if source.file is None or data is None:
         raise UsageError(f"the dataset {source.name}: file: none is named for its reader {source.reader!r}")
@@ -28,18 +35,19 @@ def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tup
     if not path.is_file():
         raise InputError(f"{path} does not exist", remedy=f"give the folder that holds {source.file} as --data")
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("index.csv") as index:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(_INDEX).file_size > _MAX_INDEX_BYTES:
+                raise InputError(f"{path}: {_INDEX} is too large", allowed=f"at most {_MAX_INDEX_BYTES} bytes")
+            index = io.StringIO(archive.read(_INDEX).decode("utf-8"), newline="")
             rows = [
                 row
-                for row in csv.DictReader(io.TextIOWrapper(index, encoding="utf-8"))
+                for row in csv.DictReader(index)
                 if row["split"] == "test" and row["modality"] == source.modality
             ]
             order = np.random.default_rng(seed).permutation(len(rows))
             picked = _one_per_patient([rows[i] for i in order])[:limit]
-            return tuple(
-                Sample(row["label"], row["patient"] or row["file"], _image(archive, row["file"])) for row in picked
-            )
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError) as error:
+            return tuple(_sample(archive, row) for row in picked)
+    except (*_DAMAGED, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: damaged or not what it should be: {error}", remedy="copy the file again") from error
 
 
@@ -54,17 +62,34 @@ def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return kept
 
 
-def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
-    """One greyscale image; its declared sizes are checked before anything is unpacked or decoded."""
-    if archive.getinfo(name).file_size > MAX_PIXELS:
-        raise InputError(f"{archive.filename}: {name} unpacks to {archive.getinfo(name).file_size} bytes")
+def _sample(archive: zipfile.ZipFile, row: dict[str, str]) -> Sample:
+    name, patient = row["file"], row["patient"] or row["file"]
     try:
+        return Sample(row["label"], patient, _image(archive, name))
+    except InputError as error:
+        return Sample(row["label"], patient, problem=error.message)
+
+
+def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
+    """One greyscale image; its declared sizes are checked before anything is unpacked or decoded.
+
+    Raises:
+        InputError: it is missing, damaged, or of a size that no model is shown.
+    """
+    where, said = Path(str(archive.filename)).name, printable(name)
+    try:
+        if archive.getinfo(name).file_size > MAX_PIXELS:
+            raise InputError(f"{where}: {said} unpacks to {archive.getinfo(name).file_size} bytes")
         image = Image.open(io.BytesIO(archive.read(name)))
+        if image.width * image.height > MAX_PIXELS:
+            raise InputError(f"{where}: {said} has {image.width} x {image.height} pixels")
+        grey = np.asarray(image.convert("L"))
     except UnidentifiedImageError as error:
-        raise InputError(f"{archive.filename}: {name} is no image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"{archive.filename}: {name} has {image.width} x {image.height} pixels")
-    return np.asarray(image.convert("L"))
+        raise InputError(f"{where}: {said} is no image") from error
+    except (*_DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's decoders raise these
+        raise InputError(f"{where}: damaged or not what it should be: {said}: {printable(error)}") from error
+    load(grey)
+    return grey
 
 
 READER = Reader("indexed-archive", read)

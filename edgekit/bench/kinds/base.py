@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgekit.artifacts.manifest import Manifest
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item
 from edgekit.bench.records import Measurement
@@ -115,6 +116,10 @@ class Task(BaseModel, ABC):
         Raises:
             EdgekitError: this model cannot be asked.
         """
+
+    def leaves_bytes(self, manifest: Manifest) -> int:
+        """About how much the full-precision model of an artifact leaves on the disk for this task, in bytes."""
+        return 0
 
     @abstractmethod
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:

@@ -22,6 +22,7 @@ from pydantic import Field
 
 from edgekit import metrics
 from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.manifest import Manifest
 from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers, question
@@ -33,6 +34,7 @@ from edgekit.inputs.passage import passage
 from edgekit.runtime.base import Embeddings, Model, Segment, Tokens
 from edgekit.runtime.compose import ChatModel
 
+_PROMPT_TOKENS = 16  # of a question, behind its image
 _TEXT_GROUP = 64  # positions of running text that count as one group: neighbours are not independent
 
 
@@ -109,6 +111,11 @@ class DecoderFidelityTask(Task):
         if context.leaves:
             self._leave(model, items, context.stored)
         return asdict(self._compare(model, items, context.stored))
+
+    def leaves_bytes(self, manifest: Manifest) -> int:
+        """Logits in float32, one row a position: of the text, and after each image of the prompt and the answer."""
+        shown = self.limit * (self.max_tokens + _PROMPT_TOKENS) if manifest.preprocessing else 0
+        return 4 * int(manifest.settings.get("vocabulary", 0)) * (self.text_positions + shown)
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """KL and agreement of the top token: over all positions, after images, in the text."""

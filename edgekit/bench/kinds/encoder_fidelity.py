@@ -81,7 +81,7 @@ class EncoderFidelityTask(Task):
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
         """What the mean is over."""
         vectors = first.metrics[cls.headline].n
-        return f"{first.task}: {first.title}; mean over {vectors} vectors of {first.n} images."
+        return f"{first.task}: {first.title}; mean over {vectors} vectors of {first.counted} images."
 
     def _embeddings(
         self, model: Model, items: Sequence[Item], dataset: Dataset

@@ -66,9 +66,19 @@ def headline_task(records: Sequence[Record]) -> str | None:
 
 def damage_warning(results: Results) -> str | None:
     """What must be said first: the table cannot show damage, or something was not measured."""
-    blind = [control for control in damage(results.records) if control.missed and not control.shown]
-    lines = [f"{c.model}, {c.row}: no task shows the damage, so no figure here can show any" for c in blind]
+    controls = damage(results.records)
+    lines = [
+        f"{c.model}, {c.row}: no task shows the damage, so no figure here can show any" for c in controls if c.blind
+    ]
+    lines += [
+        f"{c.model}, {c.row}: not run on {', '.join(c.not_run)}, so whether those could show damage is not known"
+        for c in controls
+        if c.not_run
+    ]
     lines += [f"not measured: {error}" for error in results.errors]
+    measured = [m for record in results.records for m in record.measurements]
+    lines += dict.fromkeys(f"{m.task}: {m.dataset['title']}" for m in measured if m.dataset.get("published") == "no")
+    lines += dict.fromkeys(_unread(m) for m in measured if m.failed)
     return "\n".join(f"**WARNING: {line}**" for line in lines) or None
 
 
@@ -80,7 +90,8 @@ def explanations(records: Sequence[Record]) -> list[str]:
             if not measured.error:
                 first.setdefault(measured.task, measured)
     lines = [kinds()[m.kind].explain(m, [n for r in records if (n := r.of(m.task))]) for m in first.values()]
-    return lines + [_damage_line(control) for control in damage(records) if control.shown or control.missed]
+    controls = damage(records)
+    return lines + [_damage_line(control) for control in controls if control.shown or control.missed or control.not_run]
 
 
 def closing(results: Results) -> list[str]:
@@ -120,7 +131,15 @@ def _with_difference(task: str, record: Record) -> str:
 
 
 def _damage_line(control: Damage) -> str:
-    parts = [f"shows in {', '.join(control.shown)}" if control.shown else "shows in NO task"]
+    parts = [f"shows in {', '.join(control.shown)}"] if control.shown else []
+    parts += ["shows in NO task"] if control.blind else []
     if control.missed:
         parts.append(f"not in {', '.join(control.missed)}, which could not show such damage in any row")
+    parts += [f"not run on {task}: {reason}" for task, reason in control.not_run.items()]
     return f"{control.row}: {'; '.join(parts)}."
+
+
+def _unread(measured: Measurement) -> str:
+    more = f", and {len(measured.failed) - 1} more" if len(measured.failed) > 1 else ""
+    total = measured.n + len(measured.failed)
+    return f"{measured.task}: {len(measured.failed)} of {total} failed: {measured.failed[0]}{more}"

@@ -9,7 +9,7 @@ from edgekit.artifacts.files import write_atomically
 from edgekit.bench.records import plain
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.report.page import page
-from edgekit.bench.results import Results
+from edgekit.bench.results import Results, damage
 
 
 def as_json(results: Results) -> str:
@@ -19,6 +19,7 @@ def as_json(results: Results) -> str:
         "phases": results.phases,
         "notes": results.notes,
         "controls_show_damage": results.shows_damage,
+        "controls": damage(results.records),
     }
     return json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 

@@ -88,7 +88,7 @@ def _accuracy_charts(records: Sequence[Record]) -> list[str]:
         if chance := first.details.get("majority_baseline"):
             baseline, dashed = 100 * chance["accuracy"], "; dashed: always the most frequent answer"
         marks = [_mark(r, m.metrics["accuracy"], 0.01) for r, m in measured]
-        title = f"{first.title}: accuracy with 95 % interval, n = {first.n}{dashed}"
+        title = f"{first.title}: accuracy with 95 % interval, n = {first.counted}{dashed}"
         drawn.append(charts.intervals(marks, title=title, unit="%", baseline=baseline))
         paired = [_mark(r, m.paired, 0.01) for r, m in measured if m.paired]
         if paired:

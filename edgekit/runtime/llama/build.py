@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
-import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
@@ -23,19 +20,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-from edgekit.artifacts.files import rename, sha256_json, write_atomically
-from edgekit.errors import EdgekitError, MissingDependencyError
-from edgekit.machine.cache import cache_folder
+from pydantic import BaseModel, Field
+
+from edgekit.artifacts.files import rename, sha256_file, sha256_json, write_atomically
+from edgekit.artifacts.validation import validated
+from edgekit.errors import EdgekitError
+from edgekit.machine.cache import cache_folder, private_folder
 from edgekit.machine.cpu import cpu
 from edgekit.machine.memory import memory
 from edgekit.machine.worker import probe
+from edgekit.runtime.llama import build_inputs
+from edgekit.runtime.llama.build_inputs import VERSION
 from edgekit.runtime.llama.build_process import run_build
 from edgekit.runtime.llama.compiler import find_compiler
 
-VERSION = "0.3.36"
-
 AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
 _CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
+_RECORD = "build.json"  # beside the wheel: what shaped it, its name and its hash
 
 # What a user may set to change the build (another compiler, CUDA, Vulkan): all of it belongs in the key.
 _BUILD_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")
@@ -54,6 +55,17 @@ class Plan:
     options: tuple[str, ...]
     key: str
     ingredients: dict[str, object]
+
+
+class _Wheel(BaseModel):
+    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+\.whl$")
+    sha256: str
+
+
+class _Built(BaseModel):
+    """What is read of the record of a build."""
+
+    wheel: _Wheel
 
 
 @dataclass(frozen=True)
@@ -83,14 +95,15 @@ def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> Se
 
     Raises:
         MissingDependencyError: no compiler, or no pip in this environment.
-        EdgekitError: the build failed or its result does not start.
+        EdgekitError: others can write to the cache, or have; what is built from has another hash than is stated here;
+            the build failed or its result does not start.
     """
     started = time.monotonic()
     plan = plan_build(amx=amx)
-    folder = cache_folder() / "llama-cpp" / plan.key
-    wheel = next(iter(sorted(folder.glob("*.whl"))), None)
-    reused = wheel is not None and not force
-    if wheel is None or force:
+    folder = private_folder(cache_folder() / "llama-cpp") / plan.key
+    wheel = None if force else cached_wheel(folder)
+    reused = wheel is not None
+    if wheel is None:
         wheel = _build(plan, folder, progress=progress)
     if force or installed_key() != plan.key:
         _install(wheel)
@@ -111,6 +124,8 @@ def plan_build(*, amx: bool = True) -> Plan:
     options = ("GGML_NATIVE=ON", f"EDGEKIT_AMX={tiles}")
     ingredients: dict[str, object] = {
         "llama_cpp_python": VERSION,
+        "source": build_inputs.SOURCE_SHA256,
+        "tools": sha256_file(build_inputs.REQUIREMENTS),
         "compiler": str(compiler),
         "options": options,
         "environment": {name: os.environ[name] for name in _BUILD_VARIABLES if name in os.environ},
@@ -146,24 +161,49 @@ def rebuild_command() -> str:
     return _remedy(amx=True)
 
 
+def cached_wheel(folder: Path) -> Path | None:
+    """The wheel that an earlier build left in its folder of the cache; None where there is none.
+
+    Raises:
+        EdgekitError: others can write to the folder, or the wheel is not the one that was built.
+    """
+    record = folder / _RECORD
+    if not record.is_file():  # not there, or an interrupted build
+        return None
+    private_folder(folder)
+    built = validated(_Built, record.read_bytes(), str(record), EdgekitError, remedy="edgekit setup --force").wheel
+    wheel = folder / built.name
+    if not wheel.is_file():
+        return None
+    if (found := sha256_file(wheel)) != built.sha256:
+        raise EdgekitError(
+            f"{wheel}: its SHA-256 is {found[:16]}..., the build's was {built.sha256[:16]}...: it was changed since",
+            remedy="find out who changed it; edgekit setup --force builds it again",
+        )
+    return wheel
+
+
 def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
     """Compile into a temporary folder beside the cache, then move the wheel in: the cache never holds half a file."""
-    _requirepip_command()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as scratch:
-        command = pip_command(
-            "wheel", f"llama-cpp-python=={VERSION}", "--no-deps", "--no-binary", "llama-cpp-python",
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=folder.parent) as temporary:
+        scratch = Path(temporary)
+        environment = build_inputs.fetch_tools(scratch / "tools")
+        source = build_inputs.fetch_source(scratch, environment)
+        command = build_inputs.pip_command(
+            "wheel", str(source), "--no-deps", "--no-index", "--no-build-isolation",
             # pip's own cache knows neither our options nor the CPU.
-            "--no-cache-dir", "--wheel-dir", scratch, "-v",
+            "--no-cache-dir", "--wheel-dir", temporary, "-v",
             f"--config-settings=cmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={_CMAKE_FILE.as_posix()}",
             *(f"--config-settings=cmake.define.{option}" for option in plan.options),
             f"--config-settings=wheel.exclude={';'.join(_NOT_PACKAGED)}",
         )  # fmt: skip
+        environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(parallel_jobs()), **environment}
         label = f"llama-cpp-python {VERSION}"
-        run_build(command, folder.parent / "build.log", jobs=parallel_jobs(), label=label, progress=progress)
-        built = next(Path(scratch).glob("*.whl"))
-        folder.mkdir(exist_ok=True)
-        write_atomically(folder / "build.json", json.dumps(plan.ingredients, indent=1) + "\n")
+        run_build(command, folder.parent / "build.log", environment=environment, label=label, progress=progress)
+        built = next(scratch.glob("*.whl"))
+        record = {**plan.ingredients, "wheel": _Wheel(name=built.name, sha256=sha256_file(built)).model_dump()}
+        private_folder(folder)
+        write_atomically(folder / _RECORD, json.dumps(record, indent=1) + "\n")
         wheel = folder / built.name
         rename(built, wheel)
         return wheel
@@ -176,21 +216,8 @@ def parallel_jobs() -> int:
 
 def _install(wheel: Path) -> None:
     """Put the wheel into this environment. Its dependencies are edgekit's own, so nothing is fetched."""
-    _requirepip_command()
-    command = pip_command("install", "--no-deps", "--no-index", "--force-reinstall", "--quiet", str(wheel))
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise EdgekitError(f"{wheel} could not be installed: {done.stderr.strip()}", remedy="edgekit setup --force")
-
-
-def _requirepip_command() -> None:
-    if importlib.util.find_spec("pip") is None:
-        raise MissingDependencyError(f"{sys.executable} has no pip", remedy=f"{sys.executable} -m ensurepip")
-
-
-def pip_command(*arguments: str) -> list[str]:
-    """This environment's pip as a command."""
-    return [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", *arguments]
+    options = ("--no-deps", "--no-index", "--force-reinstall", "--quiet")
+    build_inputs.run_pip(str(wheel), "install", *options, str(wheel))
 
 
 def _remedy(amx: bool) -> str:

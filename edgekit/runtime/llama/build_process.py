@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,18 +24,19 @@ LINE_EVERY_S = 25.0  # where standard error is no terminal: minutes without a wo
 Reached = Callable[[float], None]
 
 
-def run_build(command: Sequence[str], log_file: Path, *, jobs: int, label: str, progress: bool) -> None:
+def run_build(
+    command: Sequence[str], log_file: Path, *, environment: Mapping[str, str], label: str, progress: bool
+) -> None:
     """Run a build that prints ninja's or make's steps; everything it prints goes into `log_file`.
 
     Args:
-        jobs: compilers to run at once, unless $CMAKE_BUILD_PARALLEL_LEVEL says it.
+        environment: all variables that it sees.
         label: what is built, for people.
         progress: show on standard error how far it is.
 
     Raises:
         EdgekitError: it failed; the message quotes the compiler and names the log.
     """
-    environment = {"CMAKE_BUILD_PARALLEL_LEVEL": str(jobs), **os.environ}
     with (
         log_file.open("w", encoding="utf-8") as log,
         shown_fraction(f"building {label}", show=progress) as reached,

@@ -1,0 +1,148 @@
+"""The README.md of an artifact: what it is, its levels, and how it is run, for people who have only the folder.
+
+It states what the manifest does, so both are written together, and its hash stands in the manifest. A checkpoint's own
+model card is no part of an artifact and never copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, printable
+from edgekit.errors import ArtifactError
+from edgekit.export import llama_programs
+
+FILE_NAME = "README.md"
+_MARK = "<!-- Written by edgekit with edgekit.json, and anew when levels are added, proven or removed. -->"
+_HERE = Path()
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One level in the table."""
+
+    name: str
+    parts: str
+    files: str
+    megabytes: str
+    parity: str
+
+
+def check(folder: Path) -> None:
+    """Raise ArtifactError where a README.md lies in a folder that edgekit did not write: it would be lost."""
+    path = folder / FILE_NAME
+    if path.is_symlink() or path.exists():
+        with path.open("rb") as stream:
+            if path.is_symlink() or stream.read(len(_MARK)) != _MARK.encode():
+                raise ArtifactError(
+                    f"{path}: is not edgekit's, which writes one of that name", remedy="give it another name"
+                )
+
+
+def publish(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the README of an artifact and then its manifest; at every moment between, what is listed is there.
+
+    Returns:
+        The manifest as it was written, with the README among its files.
+    """
+    described = with_readme(manifest)
+    withdraw(folder, described)
+    write_atomically(folder / FILE_NAME, text(manifest))
+    manifests.write(folder, described)
+    return described
+
+
+def with_readme(manifest: Manifest) -> Manifest:
+    """The manifest with the README among its files that states what it does."""
+    data = text(manifest).encode()
+    entry = FileEntry(path=FILE_NAME, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+    return manifest.model_copy(update={"support_files": (*_others(manifest), entry)})
+
+
+def withdraw(folder: Path, coming: Manifest) -> None:
+    """Take the README off the manifest in a folder, before another one is put in its place."""
+    if (folder / manifests.FILE_NAME).is_file():
+        current = manifests.read(folder)
+        listed = {entry for entry in current.support_files if entry.path == FILE_NAME}
+        if listed - set(coming.support_files):
+            manifests.write(folder, current.model_copy(update={"support_files": _others(current)}))
+
+
+def _others(manifest: Manifest) -> tuple[FileEntry, ...]:
+    return tuple(entry for entry in manifest.support_files if entry.path != FILE_NAME)
+
+
+def text(manifest: Manifest) -> str:
+    """What the README says; the same for the same manifest."""
+    return _template().render(
+        mark=_MARK,
+        manifest=manifest,
+        foreign=FOREIGN,
+        notice=any(entry.path == "NOTICE" for entry in manifest.support_files),
+        rows=[_row(manifest, name) for name in manifest.variants],
+        commands=[line for words in _commands(manifest) if (line := shlex.join(words)).isprintable()],
+    )
+
+
+def _row(manifest: Manifest, name: str) -> _Row:
+    parts = manifest.variant(name)[1]
+    size = sum({entry.path: entry.bytes for part in parts.values() for entry in part.files}.values())
+    return _Row(
+        name,
+        quoted(", ".join(f"{role} {part.level}" for role, part in parts.items())),
+        quoted(", ".join(part.files[0].path for part in parts.values())),
+        f"{size / 1e6:.1f}",
+        quoted(", ".join(f"{role} {_parity(part)}" for role, part in parts.items())),
+    )
+
+
+def _parity(part: Part) -> str:
+    if part.parity is None:
+        return "not measured"
+    mean = part.parity.loss["mean"]
+    return f"KL {mean:.2g}" if part.parity.metric == "kl" else f"cosine {mean:.5f}"
+
+
+def _commands(manifest: Manifest) -> Iterator[list[str]]:
+    outputs = {part.output for part in manifest.variant(None)[1].values()}
+    if "logits" in outputs:
+        asked = ["Describe this image", "--image", "chest.png"] if manifest.preprocessing else ["What is pneumonia?"]
+        yield ["edgekit", "ask", ".", *asked]
+    if "pooled" in outputs:
+        yield ["edgekit", "classify", ".", "chest.png", "--label", "normal lungs", "--label", "pneumonia"]
+    listed = {entry.path for entry in manifest.support_files}
+    for name in dict.fromkeys((manifest.default, *manifest.variants)):
+        if served := llama_programs.server_command(_HERE, manifest, name):
+            yield served
+            if llama_programs.file_name(name) in listed:
+                yield ["ollama", "create", "NAME", "-f", llama_programs.file_name(name)]
+            return
+
+
+def quoted(text: Any) -> str:
+    """What others wrote, as Markdown shows it: in one line, with no link, picture, markup or column of their own."""
+    return re.sub(r"([\\`*<>\[\]|#!&~])", r"\\\1", printable(text))
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(  # noqa: S701 (Markdown: `quoted` escapes)
+        loader=PackageLoader("edgekit.export", "."),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["quoted"] = quoted
+    return environment.get_template("README.md.jinja")

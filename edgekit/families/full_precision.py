@@ -5,17 +5,16 @@ transformers and torch are imported by the functions that need them, never by th
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from edgekit.artifacts.disk_errors import temporary_folder
+from edgekit.artifacts.files import copy
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
@@ -55,10 +54,10 @@ def hub_tokenizer(checkpoint: Checkpoint) -> Any:
     """transformers' tokenizer from the tokenizer's files alone: it must not get to read config.json."""
     from transformers import AutoTokenizer
 
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         for name in checkpoint.files:
             if "token" in name or name == "spiece.model":
-                shutil.copyfile(checkpoint.root / name, Path(folder) / name)
+                copy(checkpoint.root / name, folder / name)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+from edgekit.artifacts.disk_errors import file_errors, named, temporary_place
 from edgekit.errors import EdgekitError
 
 Work = Callable[[Any], Iterable[Any]]
@@ -89,8 +90,9 @@ class Worker:
         environment: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         # Files, not pipes: neither side waits for the other, and a process that dies unread breaks nothing.
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 (closed by __exit__)
-        with tempfile.TemporaryFile() as document:
+        place = temporary_place()
+        self._log = tempfile.TemporaryFile(dir=place)  # noqa: SIM115 (closed by __exit__)
+        with named(place), tempfile.TemporaryFile(dir=place) as document:
             document.write(json.dumps(job).encode())
             document.seek(0)
             try:
@@ -255,9 +257,10 @@ def serve(name: str) -> int:
     job = json.loads(sys.stdin.read())
     module, _, function = name.partition(":")
     try:
-        for result in getattr(importlib.import_module(module), function)(job):
-            results.write(json.dumps(result) + "\n")
-            results.flush()
+        with file_errors(temporary_place()):
+            for result in getattr(importlib.import_module(module), function)(job):
+                results.write(json.dumps(result) + "\n")
+                results.flush()
     except EdgekitError as error:
         print(str(error).replace("\n", "; "), file=sys.stderr)
         return 1

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.artifacts.disk_errors import named, temporary_place
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import streamed
@@ -63,7 +64,8 @@ class FullPrecisionRuns:
 
 def in_a_file(rows: int, columns: int) -> Float:
     """An array in a temporary file that vanishes with it."""
-    with tempfile.TemporaryFile() as file:
+    place = temporary_place()
+    with named(place), tempfile.TemporaryFile(dir=place) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a signal at the first write
             os.posix_fallocate(file.fileno(), 0, rows * columns * 4)
         return np.memmap(file, np.float32, "w+", shape=(rows, columns))

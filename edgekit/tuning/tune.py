@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import metrics
+from edgekit.artifacts.disk_errors import file_errors, temporary_folder
 from edgekit.artifacts.manifest import Part
 from edgekit.errors import EdgekitError
 from edgekit.inputs.samples import shipped_inputs
@@ -91,16 +91,17 @@ def tune(
     Raises:
         ArtifactError, UsageError: as `edgekit.runtime.open_model`.
         EdgekitError: the runtime that edgekit requires cannot run a part.
-        OSError: the cache folder cannot be written.
+        ArtifactError: the cache folder, or the one for temporary files, cannot be written.
     """
     progress = progress or Progress()
     tuned: dict[str, Tuned] = {}
     try:
-        for level in levels or (None,):
-            opening = prepare(folder, level, device, runtime=tuning_results.DEFAULT)
-            for role, part in opening.parts.items():
-                if part.id not in tuned:
-                    tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress)
+        with file_errors(tuning_results.folder()):
+            for level in levels or (None,):
+                opening = prepare(folder, level, device, runtime=tuning_results.DEFAULT)
+                for role, part in opening.parts.items():
+                    if part.id not in tuned:
+                        tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress)
     finally:
         progress.finish()
     return list(tuned.values())
@@ -143,10 +144,9 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
     described = _described(opening, role, progress)
     progress.start(f"{role} {part.level}: {len(rows)} runtimes", len(rows))
     runs: list[EncoderRun] = []
-    with tempfile.TemporaryDirectory(prefix="edgekit-tune-") as name:
-        scratch = Path(name)
+    with temporary_folder("edgekit-tune-") as scratch:
         inputs = shipped_inputs()
-        np.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
+        measure.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
         job: dict[str, Any] = {
             "file": opening.encoder_file(role).to_json(),
             "format": part.format,

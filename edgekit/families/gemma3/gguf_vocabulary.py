@@ -6,13 +6,13 @@ and refused unless llama.cpp tokenizes by it as Hugging Face's tokenizer does.
 
 from __future__ import annotations
 
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
+from edgekit.artifacts.disk_errors import temporary_folder
 from edgekit.artifacts.files import sha256_file
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.json_files import read_json
@@ -207,8 +207,8 @@ def _check(vocabulary: Vocabulary, tokenizer: Path, special: list[str]) -> None:
 
     pieces = [token.decode().replace(_SPACE, " ") for token in vocabulary.tokens]
     compared = texts(pieces, special)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "vocabulary.gguf"
+    with temporary_folder() as folder:
+        path = folder / "vocabulary.gguf"
         writer = gguf.GGUFWriter(path, "gemma3")
         add_tokenizer(writer, vocabulary, tokenizer.parent)
         writer.write_header_to_file()

@@ -5,13 +5,13 @@ Keys and names are those of llama.cpp's own converter, so that any program built
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgekit.artifacts.disk_errors import temporary_folder
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
@@ -121,8 +121,8 @@ def _head(plan: PartPlan, tensors: Any, label: FileLabel) -> bytes:
     import gguf
 
     form: GgufForm = plan.form
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "head.gguf"
+    with temporary_folder() as folder:
+        path = folder / "head.gguf"
         writer = gguf.GGUFWriter(path, form.architecture)
         writer.add_type(gguf.GGUFType.MODEL if form.architecture != "clip" else gguf.GGUFType.MMPROJ)
         writer.add_name(label.title)

@@ -204,6 +204,8 @@ def _open(folder: Path, *, make: bool = False) -> int:
     except OSError as error:
         if folder.is_symlink():  # it would empty, or fill, a folder of somebody else's choice
             raise ArtifactError(f"{folder}: is a link", remedy="remove it") from error
+        if folder.exists() and not folder.is_dir():
+            raise ArtifactError(f"{folder}: is no folder", remedy="move it away, or choose another place") from error
         raise
 
 

@@ -140,7 +140,8 @@ class OutputFile:
 
     def _true_marks(self) -> list[str]:
         """The journal's lines up to the first that the file does not bear out; digest and length follow them."""
-        if not self.path.is_file() or not self._journal_path.is_file():
+        pair = (self.path, self._journal_path)
+        if not all(path.is_file() and not path.is_symlink() for path in pair):
             return []
         marks: list[str] = []
         digest, head = hashlib.sha256(), hashlib.sha256(self._head).hexdigest()

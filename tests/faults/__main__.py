@@ -11,9 +11,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from faults.injector import FAULTS  # noqa: E402
-from faults.trials import Range, Tally, tried, unsafe  # noqa: E402
-from faults.writers import WRITERS  # noqa: E402
+from faults.injector import FAULTS
+from faults.trials import Range, Tally, tried, unsafe
+from faults.writers import WRITERS
 
 
 def main() -> int:

@@ -57,9 +57,11 @@ class Injector:
     Args:
         root: the folder whose files count; temporary files and the cache lie in it too.
         scratch: for what this needs itself, beside the root.
+        proofs: whether proofs will be run: their libraries are imported first.
     """
 
-    def __init__(self, root: Path, scratch: Path, environment: dict[str, str]) -> None:
+    def __init__(self, root: Path, scratch: Path, environment: dict[str, str], *, proofs: bool = True) -> None:
+        self._proofs = ["proofs"] if proofs else []
         self._root, self._log, self._said = root, scratch / "operations", scratch / "said"
         control = scratch / "control"
         control.write_bytes(bytes(_CONTROL.size))
@@ -85,7 +87,7 @@ class Injector:
 
     def __enter__(self) -> Self:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "faults.server", str(self._root), str(self._said)],
+            [sys.executable, "-m", "faults.server", str(self._root), str(self._said), *self._proofs],
             env=self._environment, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         return self
@@ -135,7 +137,7 @@ def serve(root: Path, said: Path, calls: dict[str, Any]) -> None:
                 code = calls[json.loads(line)]()
             except SystemExit as end:
                 code = end.code
-            except BaseException:  # as the interpreter does it
+            except BaseException:  # noqa: BLE001 (as the interpreter does it)
                 sys.excepthook(*sys.exc_info())
                 code = 70
             sys.stdout.flush()

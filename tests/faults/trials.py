@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -19,12 +18,11 @@ from typing import Self
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError
 
-from .injector import FAULTS, Ended, Injector, Operation
-from .writers import WRITERS, Writer, home, make_workshop, short_tasks, without_times
+from .injector import Ended, Injector, Operation
+from .writers import KNOWN, Writer, home, make_workshop, short_tasks, without_times
 
 _PARTIAL = re.compile(r"\..+\.partial")
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
-DEADLY = ("killed", "torn write")
 # Of the kinds of operations that each fault can hit; the others hit all.
 _HITS = {"permission": {"create", "open", "mkdir", "rename", "link", "unlink", "rmdir", "truncate"}}
 _HITS |= {"short write": {"write", "allocate"}, "torn write": {"write", "allocate"}}
@@ -49,15 +47,16 @@ class Range:
 
     Args:
         folder: an empty one.
+        proofs: whether `prove` will be among them.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, proofs: bool = True) -> None:
         self.root, self._shop, scratch = folder / "root", folder / "shop", folder / "scratch"
         for made in (self.root, scratch):
             made.mkdir(parents=True)
         make_workshop(self._shop)
         short_tasks(self._shop)
-        self._injector = Injector(self.root, scratch, home(self._shop))
+        self._injector = Injector(self.root, scratch, home(self._shop), proofs=proofs)
         self._clean: dict[str, tuple[Ended, Files, Files]] = {}
 
     def __enter__(self) -> Self:
@@ -70,7 +69,7 @@ class Range:
     def clean(self, name: str) -> tuple[Ended, Files, Files]:
         """A run without a fault: how it ended, and what it writes, before and after."""
         if name not in self._clean:
-            writer = WRITERS[name]
+            writer = KNOWN[name]
             self._prepare(writer)
             self._injector.run(writer.call)  # what is made once in a cache is there now, and counts no more
             self._prepare(writer)
@@ -93,7 +92,7 @@ class Range:
 
     def trial(self, name: str, fault: str, at: int, tally: Tally) -> None:
         """Run a writer with a fault at one operation, and again without; count what became of it."""
-        writer, (_, old, new) = WRITERS[name], self.clean(name)
+        writer, (_, old, new) = KNOWN[name], self.clean(name)
         self._prepare(writer)
         ended = self._injector.run(writer.call, at=at, fault=fault)
         tally.points += 1
@@ -123,7 +122,8 @@ class Range:
     def _mixture(self, writer: Writer, now: Files, old: Files, new: Files, deadly: bool) -> Iterator[str]:
         if not writer.artifact:
             # Files that appear one by one: each is old or new.
-            yield from (f"{path} is neither old nor new" for path in now if now[path] not in (old.get(path), new.get(path)))
+            mixed = [path for path in now if now[path] not in (old.get(path), new.get(path))]
+            yield from (f"{path} is neither old nor new" for path in mixed)
             return
         folder = self.root / writer.place
         if not folder.exists():
@@ -176,9 +176,7 @@ class Range:
                 seen[relative.as_posix()] = data
         return seen
 
-    def _left(
-        self, writer: Writer, *, deadly: bool, rerun: bool = False, spared: Path | None = None
-    ) -> list[str]:
+    def _left(self, writer: Writer, *, deadly: bool, rerun: bool = False, spared: Path | None = None) -> list[str]:
         """What lies about, apart from what a run may leave, and a temporary file that could not be removed."""
         found = [path for path in self.root.rglob("*") if _PARTIAL.fullmatch(path.name)]
         left = [str(path) for path in found if rerun or not (deadly or path.name == ".a.partial")]
@@ -210,8 +208,8 @@ def unsafe(operations: Sequence[Operation], published: Path) -> list[str]:
         path, target = operation.path, operation.target
         if operation.name in ("create", "write", "truncate", "allocate"):
             dirty.add(path)
-            if operation.name != "create" and _is_published(path, published) and operation.name != "write":
-                wrong.append(f"{path} is changed where it lies")
+            if operation.name != "create" and _is_published(path, published):
+                wrong.append(f"{path} is written where it is read")
         elif operation.name == "fsync":
             dirty.discard(path)
             pending.pop(path, None)
@@ -229,9 +227,9 @@ def unsafe(operations: Sequence[Operation], published: Path) -> list[str]:
 
 
 def _is_published(path: Path, published: Path) -> bool:
-    return path.is_relative_to(published) and not any(
-        _PARTIAL.fullmatch(part) for part in path.relative_to(published).parts
-    )
+    """Whether others may read it: not in an unfinished folder, and not among what a benchmark keeps to go on."""
+    parts = path.relative_to(published).parts if path.is_relative_to(published) else ("work",)
+    return not any(part == "work" or _PARTIAL.fullmatch(part) for part in parts)
 
 
 def tried(place: Range, name: str, fault: str, points: Sequence[int]) -> Tally:
@@ -240,13 +238,3 @@ def tried(place: Range, name: str, fault: str, points: Sequence[int]) -> Tally:
     for at in points:
         place.trial(name, fault, at, tally)
     return tally
-
-
-@contextmanager
-def range_in(folder: Path) -> Iterator[Range]:
-    """A `Range` in an empty folder."""
-    with Range(folder) as place:
-        yield place
-
-
-__all__ = ["DEADLY", "FAULTS", "Range", "Tally", "range_in", "tried", "unsafe"]

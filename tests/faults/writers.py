@@ -15,11 +15,14 @@ from unittest.mock import patch
 from edgekit.cli import guarded, main
 from edgekit.errors import EdgekitError
 
-# Imported before anything is run, so that a fork need not.
+# Imported before anything is run, so that a fork need not; proofs take some more.
 IMPORTS = (
-    "edgekit.bench", "edgekit.export.adopt", "edgekit.export.synthesize", "edgekit.prove.publish", "edgekit.tuning.tune",
-    "edgekit.formats.onnx.writer", "gguf", "onnx", "bench_stubs", "llama_cpp", "torch", "transformers.models.siglip",
-    "edgekit.full_precision.model", "edgekit.full_precision.processors", "edgekit.full_precision.streamed",
+    "edgekit.bench", "edgekit.export.adopt", "edgekit.export.synthesize", "edgekit.prove.publish",
+    "edgekit.tuning.tune", "edgekit.formats.onnx.writer", "gguf", "onnx", "bench_stubs", "llama_cpp",
+)  # fmt: skip
+FOR_PROOFS = (
+    "torch", "transformers.models.siglip", "edgekit.full_precision.model", "edgekit.full_precision.processors",
+    "edgekit.full_precision.streamed",
 )  # fmt: skip
 
 RECIPES = {
@@ -106,6 +109,13 @@ WRITERS = {
     "bench": Writer("bench", {}, "out/m", artifact=False),
     "tune": Writer("tune", {}, "cache/choices", artifact=False),
 }
+# Each breaks one promise, so that whoever judges can be judged.
+WRONG = {
+    "writes in place": Writer("writes in place", {"out/a": "gguf"}, "out/a", artifact=False),
+    "leaves something": Writer("leaves something", {}, "out", artifact=False),
+    "prints a traceback": Writer("prints a traceback", {}, "out", artifact=False),
+}
+KNOWN = {**WRITERS, **WRONG}
 
 
 def home(shop: Path) -> dict[str, str]:
@@ -204,6 +214,30 @@ def short_tasks(shop: Path) -> None:
         (shop / f"{name}.toml").write_text("\n".join(kept))
 
 
+def _write_in_place() -> int:
+    def run(_: Any) -> int:
+        with Path("out/a/NOTICE").open("wb", buffering=0) as file:
+            file.write(b"half and ")
+            file.write(b"half")
+        return 0
+
+    return guarded(run, _Options())
+
+
+def _leave_something() -> int:
+    def run(_: Any) -> int:
+        Path("out/.x.partial").write_text("x")
+        Path("out/.x.partial").rename("out/x")
+        return 0
+
+    return guarded(run, _Options())
+
+
+def _print_a_traceback() -> int:
+    Path("out/x").write_text("x")
+    return 0
+
+
 CALLS: Mapping[str, Callable[[], int]] = {
     "export GGUF": partial(_command, "export", "@tiny", "--to", "out/a", "--level", "Q8_0", "--no-prove"),
     "export GGUF more": partial(_command, "export", "@tiny", "--to", "out/a", "--level", "BF16", "--no-prove"),
@@ -213,7 +247,13 @@ CALLS: Mapping[str, Callable[[], int]] = {
     "synthesize": partial(_command, "synthesize", "tiny", "out/a"),
     "bench": _bench,
     "tune": _tune,
+    "writes in place": _write_in_place,
+    "leaves something": _leave_something,
+    "prints a traceback": _print_a_traceback,
 }
+
+
+_TIMES = ("seconds", "phases", "environment")
 
 
 def without_times(data: bytes) -> bytes:
@@ -221,7 +261,7 @@ def without_times(data: bytes) -> bytes:
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(entry) for key, entry in value.items() if key not in ("seconds", "phases", "environment")}
+            return {key: plain(entry) for key, entry in value.items() if key not in _TIMES}
         return [plain(entry) for entry in value] if isinstance(value, list) else value
 
     return json.dumps(plain(json.loads(data)), sort_keys=True).encode()

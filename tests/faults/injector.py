@@ -14,16 +14,16 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 SHIM = Path(__file__).with_name("shim.c")
 FAULTS = {"no space": 1, "I/O error": 2, "permission": 3, "short write": 4, "killed": 5, "torn write": 6}
 LIMIT_S = 300
-_CONTROL = struct.Struct("llii")  # as in shim.c: count, at, kind, fired
+_CONTROL = struct.Struct("lli4x")  # as in shim.c: count, at, kind
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Ended:
     Attributes:
         code: its exit code; of a signal its negative number, as of a killed run.
         said: standard error.
-        fired: whether the fault happened.
+        fault: which there was to be.
     """
 
     code: int
     said: str
-    fired: bool
+    fault: str
     operations: tuple[Operation, ...]
 
 
@@ -107,12 +107,11 @@ class Injector:
         assert self._server.stdout is not None
         (self._root / "tmp").mkdir(exist_ok=True)
         self._log.write_bytes(b"")
-        self._control[:] = _CONTROL.pack(0, at, FAULTS[fault], 0)
+        self._control[:] = _CONTROL.pack(0, at, FAULTS[fault])
         self._server.stdin.write(json.dumps(call) + "\n")
         self._server.stdin.flush()
         code = int(self._server.stdout.readline())
-        fired = bool(_CONTROL.unpack(self._control[:])[3])
-        return Ended(code, self._said.read_text(errors="replace"), fired, tuple(self._operations()))
+        return Ended(code, self._said.read_text(errors="replace"), fault, tuple(self._operations()))
 
     def _operations(self) -> Iterator[Operation]:
         for line in os.fsdecode(self._log.read_bytes()).splitlines():
@@ -120,7 +119,7 @@ class Injector:
             yield Operation(name, Path(path), Path(target[0]) if target else None)
 
 
-def serve(root: Path, said: Path, calls: dict[str, Any]) -> None:
+def serve(root: Path, said: Path, calls: Mapping[str, Callable[[], int]]) -> None:
     """The server: a name on each line of standard input, a fork for each, its exit code on standard output."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -136,7 +135,7 @@ def serve(root: Path, said: Path, calls: dict[str, Any]) -> None:
             try:
                 code = calls[json.loads(line)]()
             except SystemExit as end:
-                code = end.code
+                code = 0 if end.code is None else int(end.code)
             except BaseException:  # noqa: BLE001 (as the interpreter does it)
                 sys.excepthook(*sys.exc_info())
                 code = 70

@@ -25,7 +25,7 @@ enum { OPEN = 1, WRITE = 2, SYNC = 4, NAME = 8, SHRINK = 16 }; /* NAME: rename, 
 
 struct control {
     long count, at;
-    int kind, fired;
+    int kind;
 };
 
 static struct control *control;
@@ -93,7 +93,6 @@ static int fate(const char *name, int class, const char *path, const char *other
     int kind = control->kind;
     if (!control->at || number < control->at || !applies(kind, class)) return NONE;
     if (number > control->at && kind != NO_SPACE) return NONE; /* a full disk stays full, the others happen once */
-    __atomic_store_n(&control->fired, 1, __ATOMIC_SEQ_CST);
     if (kind == KILLED) {
         kill(getpgrp(), SIGKILL); /* with its workers, as when the power fails */
         for (;;) pause();
@@ -114,23 +113,22 @@ static ssize_t half(int kind, int handle, const void *data, size_t size) {
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-static int opened(const char *function, int folder, const char *name, int flags, mode_t mode) {
+static int opened(int folder, const char *name, int flags, mode_t mode) {
     char path[PATH_MAX];
     if (control && (flags & O_ACCMODE) != O_RDONLY) {
         of_path(folder, name, path);
         if (fate(flags & O_CREAT ? "create" : "open", OPEN, path, NULL)) return -1;
     }
-    (void)function;
     return syscall(SYS_openat, folder, name, flags, mode);
 }
 
 #define MODE(flags) mode_t mode = 0; if ((flags) & (O_CREAT | O_TMPFILE)) { \
     va_list more; va_start(more, flags); mode = va_arg(more, mode_t); va_end(more); }
 
-int open(const char *name, int flags, ...) { MODE(flags) return opened("open", AT_FDCWD, name, flags, mode); }
-int open64(const char *name, int flags, ...) { MODE(flags) return opened("open", AT_FDCWD, name, flags, mode); }
-int openat(int folder, const char *name, int flags, ...) { MODE(flags) return opened("open", folder, name, flags, mode); }
-int openat64(int folder, const char *name, int flags, ...) { MODE(flags) return opened("open", folder, name, flags, mode); }
+int open(const char *name, int flags, ...) { MODE(flags) return opened(AT_FDCWD, name, flags, mode); }
+int open64(const char *name, int flags, ...) { MODE(flags) return opened(AT_FDCWD, name, flags, mode); }
+int openat(int folder, const char *name, int flags, ...) { MODE(flags) return opened(folder, name, flags, mode); }
+int openat64(int folder, const char *name, int flags, ...) { MODE(flags) return opened(folder, name, flags, mode); }
 
 static int on_handle(const char *name, int class, int handle) {
     if (!control) return NONE;

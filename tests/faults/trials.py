@@ -114,10 +114,20 @@ class Range:
             yield f"exit code {ended.code}"
         if "Traceback" in ended.said or (ended.code == 1 and not re.search(r"^edgekit: ", ended.said, re.M)):
             yield f"no error of edgekit's own: {ended.said[-300:]}"
+        if ended.code == 1 and (place := self._place(ended, at)) and not place.search(ended.said):
+            yield f"the error does not name {place.pattern}: {ended.said[-300:]}"
         if ended.code == 0 and now != new:
             yield "said to have succeeded, and did not"
         yield from self._mixture(writer, now, old, new, deadly)
         yield from self._left(writer, deadly=deadly, spared=_spared(ended, at))
+
+    def _place(self, ended: Ended, at: int) -> re.Pattern[str] | None:
+        """What an error must name: a folder of the root in which an operation failed."""
+        struck = [ended.operations[at - 1].path, *(operation.path for operation in ended.operations[at:])]
+        struck = struck if ended.fault == "no space" else struck[:1]  # which strikes again
+        areas = {path.relative_to(self.root).parts[0] for path in struck if path.is_relative_to(self.root)}
+        named = "|".join(rf"{re.escape(str(self.root))}/{area}\b|(?<!/){area}/" for area in sorted(areas))
+        return re.compile(named) if named else None
 
     def _mixture(self, writer: Writer, now: Files, old: Files, new: Files, deadly: bool) -> Iterator[str]:
         if not writer.artifact:

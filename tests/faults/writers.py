@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -128,7 +131,7 @@ def make_workshop(shop: Path) -> None:
     (shop / "exports").mkdir(parents=True)
     for name, text in RECIPES.items():
         (shop / "exports" / f"{name}.toml").write_text(text)
-    with patch.dict(os.environ, home(shop)):
+    with patch.dict(os.environ, home(shop)), redirect_stdout(io.StringIO()):
         for command in (
             ["synthesize", "tiny", shop / "tiny"],
             ["synthesize", "tiny-siglip", shop / "tiny-siglip"],
@@ -198,11 +201,7 @@ def _bench() -> int:
         patch.object(worker, "open_row", lambda _: StubChat(noise=0.5)),
         patch.object(datasets, "load", lambda *_: dataset(6)),
     ):
-        return guarded(run, _Options())
-
-
-class _Options:
-    json = False
+        return guarded(run, Namespace(json=False))
 
 
 def short_tasks(shop: Path) -> None:
@@ -221,7 +220,7 @@ def _write_in_place() -> int:
             file.write(b"half")
         return 0
 
-    return guarded(run, _Options())
+    return guarded(run, Namespace(json=False))
 
 
 def _leave_something() -> int:
@@ -230,7 +229,7 @@ def _leave_something() -> int:
         Path("out/.x.partial").rename("out/x")
         return 0
 
-    return guarded(run, _Options())
+    return guarded(run, Namespace(json=False))
 
 
 def _print_a_traceback() -> int:

@@ -26,6 +26,7 @@ from edgekit.bench import Sweep, runner
 from edgekit.errors import ArtifactError, EdgekitError, NoSpaceError
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
+from edgekit.prove.full_precision_runs import in_a_file
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX links and locks")
 
@@ -320,6 +321,22 @@ def test_a_full_folder_for_temporary_files_is_not_blamed_on_the_target(
     with pytest.raises(NoSpaceError, match=f"^{place}: no space left") as caught:
         fill_up()
     assert "TMPDIR" in (caught.value.remedy or "")
+
+
+def test_no_folder_for_temporary_files_is_not_blamed_on_the_target(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is written already stays for the rerun."""
+
+    def none() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "gettempdir", none)
+        patch.setattr(artifact, "prove_parts", lambda *_: in_a_file(1, 1))
+        with pytest.raises(ArtifactError, match=r"^\$TMPDIR: No usable temporary directory"):
+            artifact.export(medsiglip_source, tmp_path / "a", levels=["fp32"])
+    assert list((tmp_path / ".a.partial").rglob("*.onnx_data"))
 
 
 def test_a_pipe_that_nobody_reads_is_no_disk(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def temporary_folder(prefix: str = "edgekit-") -> Iterator[Path]:
     """A folder that is gone at the end. Errors of writing there, and of having none, name it and not what it is for.
 
     Raises:
-        ArtifactError: the system has no folder for temporary files that can be written.
+        OSError: the system has no folder for temporary files that can be written.
     """
     place = temporary_place()
     with named(place), tempfile.TemporaryDirectory(prefix=prefix, dir=place) as name:
@@ -84,17 +84,16 @@ def temporary_folder(prefix: str = "edgekit-") -> Iterator[Path]:
 
 
 def temporary_place() -> Path:
-    """Where temporary files lie. Raises ArtifactError where no such folder can be written."""
-    try:
+    """Where temporary files lie. Raises OSError where no such folder can be written, or all are full."""
+    with named(Path("$TMPDIR")):
         return Path(tempfile.gettempdir())
-    except FileNotFoundError as error:
-        raise ArtifactError(
-            f"{error.strerror}: they are full, or may not be written",
-            remedy="make room in one of them, or name another folder in $TMPDIR",
-        ) from error
 
 
 def _is_temporary(place: Path, where: Path | None) -> bool:
     """Whether a file is a temporary one, and not what the work is about, which may lie in the same folder."""
-    ours = place.absolute().is_relative_to(Path(tempfile.gettempdir()).absolute())
+    try:
+        temporary = Path(tempfile.gettempdir()).absolute()
+    except FileNotFoundError:  # there is none
+        return False
+    ours = place.absolute().is_relative_to(temporary)
     return ours and not (where and place.absolute().is_relative_to(where.absolute().parent))

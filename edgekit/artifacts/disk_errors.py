@@ -73,13 +73,15 @@ def typed(error: OSError, where: Path | None = None, again: str = "make room the
 
 @contextmanager
 def temporary_folder(prefix: str = "edgekit-") -> Iterator[Path]:
-    """A folder that is gone at the end. Errors of writing there, and of having none, name it and not what it is for.
+    """A folder that is gone at the end, where it can be removed, which is no matter of what it was for.
+
+    Errors of writing there, and of having none, name it and not what it is for.
 
     Raises:
         OSError: the system has no folder for temporary files that can be written.
     """
     place = temporary_place()
-    with named(place), tempfile.TemporaryDirectory(prefix=prefix, dir=place) as name:
+    with named(place), tempfile.TemporaryDirectory(prefix=prefix, dir=place, ignore_cleanup_errors=True) as name:
         yield Path(name)
 
 

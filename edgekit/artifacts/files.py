@@ -1,8 +1,8 @@
 """Files: hashed, given their names in one step, linked. A reader sees the old file or the whole new one.
 
 What has its name stays after a power failure: the content reaches the disk before the name does (`sync`, then
-`rename`). On macOS that is `fsync`, which hands everything to the drive in order; a drive that loses its own cache may
-lose the newest files, but never mixes them with old ones.
+`rename`). On macOS `fsync` hands it to the drive, which may keep it in a cache of its own for a moment; to empty that
+too (F_FULLFSYNC) costs more than a file is worth that can be exported again and is hashed before it is used.
 
 A link is never followed when something is written: new files are made exclusively, and what is replaced is the name.
 """

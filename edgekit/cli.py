@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from edgekit.artifacts.disk_errors import typed
 from edgekit.artifacts.version import __version__
 from edgekit.commands import verbs
 from edgekit.commands.support.streams import escape_what_cannot_be_shown
@@ -89,7 +90,7 @@ def guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespac
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:  # a file that may not be read, a full disk
-        report_error(EdgekitError(str(error), remedy="check the path, its permissions and free space"), options.json)
+        report_error(typed(error), options.json)
         return EdgekitError.exit_code
 
 

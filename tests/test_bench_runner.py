@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 
+from edgekit.artifacts.folders import claimed
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
 from edgekit.bench import Sweep, datasets, markdown, preflight, runner, worker
@@ -331,7 +332,8 @@ def test_full_precisions_results_of_other_code_are_removed(
 ) -> None:
     _subject(monkeypatch)
     stale = tmp_path / "work" / "reference" / "0123.f32"
-    stale.parent.mkdir(parents=True)
+    with claimed(tmp_path / "work"):
+        stale.parent.mkdir()
     stale.write_bytes(b"old")
     _bench(tmp_path, executor, "fidelity-decoder", work=tmp_path / "work")
     assert not stale.exists()

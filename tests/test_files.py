@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from edgekit.artifacts.files import link_or_copy, put, replacing, sha256_file, sha256_json, write_atomically
-from edgekit.artifacts.folders import locked, new_folder, staging_of
+from edgekit.artifacts.folders import MARKER, claimed, locked, new_folder, staging_of
 from edgekit.errors import ArtifactError, UsageError
 
 
@@ -81,13 +81,16 @@ def test_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool, wante
     source, target = tmp_path / "source", tmp_path / "below" / "target"
     source.write_text("new")
     target.parent.mkdir()
-    (target.parent / ".target.partial").write_text("what a killed process left, and longer")
+    (tmp_path / ".source.outgoing").write_text("what a killed process left, and longer")
+    (target.parent / ".target.partial").write_text("somebody's")
     target.write_text("old")
     for _ in range(2):
         put(source, target, link=wanted)
         assert target.read_text() == "new"
         assert target.samefile(source) is (links and wanted)
-        assert names(target.parent) == ["target"]
+        assert names(tmp_path) == ["below", "source"]
+        assert names(target.parent) == [".target.partial", "target"]
+        assert (target.parent / ".target.partial").read_text() == "somebody's"
 
 
 def test_a_link_is_to_the_file_itself(tmp_path: Path) -> None:
@@ -166,11 +169,11 @@ def test_nothing_of_the_users_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_export_is_kept(tmp_path: Path) -> None:
-    (tmp_path / ".a.partial").mkdir()
-    (tmp_path / ".a.partial" / ".stamp").write_text("{}")
+    with claimed(tmp_path / ".a.partial"):
+        (tmp_path / ".a.partial" / ".stamp").write_text("{}")
     with pytest.raises(ArtifactError, match="an interrupted export can be gone on with"), new_folder(tmp_path / "a"):
         pass
-    assert names(tmp_path / ".a.partial") == [".stamp"]
+    assert names(tmp_path / ".a.partial") == [MARKER, ".stamp"]
 
 
 def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:

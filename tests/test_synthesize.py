@@ -24,11 +24,12 @@ from tokenizers import Tokenizer
 
 from edgekit import metrics
 from edgekit.artifacts import find
+from edgekit.artifacts.folders import claimed
 from edgekit.artifacts.recipes import choose, recipe
 from edgekit.checkpoints import random_weights, shards
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
-from edgekit.errors import EdgekitError, UsageError
+from edgekit.errors import EdgekitError, NoSpaceError, UsageError
 from edgekit.export import copied_tokenizer, job
 from edgekit.export.synthesize import configuration, synthesize
 from edgekit.families import FAMILIES, family_of
@@ -305,8 +306,8 @@ def test_a_full_folder_is_not_touched(home: Path, tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_used_and_an_interrupted_run_is_forgotten(home: Path, tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
-    (tmp_path / ".a.partial").mkdir()
-    (tmp_path / ".a.partial" / "model.safetensors").write_bytes(b"half")
+    with claimed(tmp_path / ".a.partial"):
+        (tmp_path / ".a.partial" / "model.safetensors").write_bytes(b"half")
     synthesize("narrow", tmp_path / "a", layers=1)
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
@@ -316,7 +317,7 @@ def test_a_failure_leaves_nothing(home: Path, tmp_path: Path, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(shards, "write_index", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(NoSpaceError, match="a: no space left on the disk"):
         synthesize("narrow", tmp_path / "a", layers=1)
     assert list(tmp_path.iterdir()) == []
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from edgekit.artifacts.files import sha256_file, write_atomically
+from edgekit.artifacts.folders import updating
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
@@ -196,6 +197,18 @@ def write(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one atomic replacement."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
     write_atomically(folder / FILE_NAME, text)
+
+
+def update(folder: Path, change: Callable[[Manifest], Manifest]) -> Manifest:
+    """Replace an artifact's manifest by what `change` makes of the one that is there now; others wait meanwhile.
+
+    Raises:
+        ArtifactError: as `read`.
+    """
+    with updating(folder):
+        changed = change(read(folder))
+        write(folder, changed)
+    return changed
 
 
 def read(folder: Path) -> Manifest:

@@ -14,6 +14,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.files import append_line
+from edgekit.artifacts.folders import claimed
 from edgekit.bench import datasets, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
@@ -27,7 +30,7 @@ from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
 from edgekit.bench.subjects import Subject, TableRow, subjects
-from edgekit.errors import UsageError
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.temporary import temporary_folder
 
@@ -75,7 +78,11 @@ def bench(
     tasks = choose(sweep.tasks, sweep.data, measured)
     data = _Data(sweep.data)
     preflight.check(measured, tasks, data.of, work)
-    with _folder(work) as folder, _Run(sweep, measured, tasks, folder, data, executor or Local()) as run:
+    with (
+        file_errors(work or cache_folder()),
+        _folder(work) as folder,
+        _Run(sweep, measured, tasks, folder, data, executor or Local()) as run,
+    ):
         run.show_progress(progress)
         run.phase("reference", run.full_precision)
         run.phase("accuracy and fidelity", run.quality)
@@ -88,8 +95,8 @@ def bench(
 @contextmanager
 def _folder(work: Path | None) -> Iterator[Path]:
     if work is not None:
-        work.mkdir(parents=True, exist_ok=True)
-        yield work.resolve()
+        with claimed(work):
+            yield work.resolve()
     else:
         # Full precision's logits of a full-size model take gigabytes, more than many a /tmp has.
         with temporary_folder("bench", cache_folder()) as temporary:
@@ -179,6 +186,8 @@ class _Run:
             if tasks:
                 cells.append(self._cell(subject, subject.rows[0], tasks, leaves=True))
         current = {task.stored for cell in cells for task in cell.tasks}
+        if self._left.is_symlink():
+            raise ArtifactError(f"{self._left}: is a link", remedy="remove it")
         for path in self._left.glob("*"):
             if path.name.split(".")[0] not in current:  # of other code or data; a full-size one takes gigabytes
                 path.unlink()
@@ -261,9 +270,8 @@ class _Run:
         """An outcome comes in, from any thread."""
         with self._lock:
             if outcome.error is None:
-                line = json.dumps({"key": self._keys[cell.row, outcome.task], "outcome": asdict(outcome)}) + "\n"
-                with self._journal.open("a", encoding="utf-8") as stream:
-                    stream.write(line)
+                line = {"key": self._keys[cell.row, outcome.task], "outcome": asdict(outcome)}
+                append_line(self._journal, json.dumps(line))
             self._count(cell.row, outcome)
 
     def _count(self, row: str, outcome: Outcome) -> None:

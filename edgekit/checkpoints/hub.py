@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifacts.files import rename, write_atomically
+from edgekit.artifacts.files import rename, sync, write_atomically
 from edgekit.artifacts.folders import locked
 from edgekit.artifacts.manifest import printable
 from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES
@@ -240,6 +240,7 @@ def _fetch_blob(hub: Any, repository: str, commit: str, file: _File, blob: Path,
                 displayed_filename=file.name,
             )
         _verify(partial, file)
+        sync(partial)
         rename(partial, blob)
     else:
         _verify(blob, file)

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.disk_errors import named
 from edgekit.checkpoints.json_files import unique_names
 from edgekit.errors import CheckpointError
 
@@ -90,7 +91,7 @@ def read_header(path: Path) -> list[Tensor]:
         CheckpointError: the header is truncated, oversized, no JSON, or describes data that the file does not have.
     """
     size = path.stat().st_size
-    with path.open("rb") as stream:
+    with named(path), path.open("rb") as stream:
         prefix = stream.read(8)
         if len(prefix) < 8:
             raise CheckpointError(f"{path}: {size} bytes are no safetensors file", remedy="download it again")
@@ -131,7 +132,7 @@ def read_rows(tensor: Tensor, rows: int, begin: int = 0) -> Iterator[Float]:
     """
     height = tensor.shape[0] if tensor.shape else 1
     row_bytes = tensor.bytes // max(height, 1)
-    with tensor.path.open("rb") as stream:
+    with named(tensor.path), tensor.path.open("rb") as stream:
         for start in range(begin, height, rows):
             count = min(rows, height - start)
             stream.seek(tensor.offset + start * row_bytes)
@@ -154,7 +155,7 @@ def read_through(path: Path, tensors: Sequence[Tensor], weights: int) -> Iterato
     Raises:
         CheckpointError: the file ends early.
     """
-    with path.open("rb") as stream:
+    with named(path), path.open("rb") as stream:
         yield Slice(None, _exactly(stream, tensors[0].offset if tensors else path.stat().st_size, path), False)
         for tensor in tensors:
             rows = tensor.shape[0] if tensor.shape else 1

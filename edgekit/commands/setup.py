@@ -16,11 +16,14 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Build or take from the cache, install, start it in a process of its own."""
+    from edgekit.artifacts.disk_errors import file_errors
+    from edgekit.machine.cache import cache_folder
     from edgekit.runtime.llama import self_test
     from edgekit.runtime.llama.build import setup
 
-    built = setup(force=options.force, amx=not options.no_amx)
-    tested = self_test.result(fresh=not built.reused)
+    with file_errors(cache_folder()):
+        built = setup(force=options.force, amx=not options.no_amx)
+        tested = self_test.result(fresh=not built.reused)
     tested.require()
     if options.json:
         print_json(

@@ -7,7 +7,6 @@ can be proven about them: the manifest says so, and so does every open.
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,8 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.files import link_or_copy
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.files import copy, create, link_or_copy
 from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, SourceRecord
@@ -66,6 +66,11 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
         MissingDependencyError: llama.cpp is not installed, and reads the vocabulary for comparison.
         UsageError: the folder is not empty.
     """
+    with file_errors(folder):
+        return _adopt(decoder, folder, vision, tokenizer)
+
+
+def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | None) -> Adopted:
     for path in (decoder, *([vision] if vision else [])):
         if not path.name.isprintable():  # a manifest is UTF-8, and its names are shown
             raise ArtifactError(f"{path}: a name that is not UTF-8, or not printable", remedy="give it another name")
@@ -78,9 +83,10 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
     differing = _compare(decoder, model, vocabulary)
     with new_folder(folder) as staging:
         if tokenizer:
-            shutil.copyfile(tokenizer, staging / _TOKENIZER)
+            copy(tokenizer, staging / _TOKENIZER)
         else:
-            (staging / _TOKENIZER).write_text(vocabulary.to_str(pretty=False), encoding="utf-8")
+            with create(staging / _TOKENIZER) as file:
+                file.write(vocabulary.to_str(pretty=False).encode())
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
         manifest = readme.publish(staging, _manifest(family, model, parts, settings, preprocessing, staging))
     return Adopted(folder, manifest, _TEXTS, differing)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from sentencepiece import SentencePieceProcessor
 
+from edgekit.artifacts import files
 from edgekit.checkpoints.checkpoint import read_json
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.inputs.text import load_tokenizer
@@ -59,4 +59,4 @@ def copy(source: Path, folder: Path) -> None:
     """Copy the tokenizer files that `source` has."""
     for name in FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, folder / name)
+            files.copy(source / name, folder / name)

@@ -6,18 +6,18 @@ remove it. While an export runs, the folder is locked.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.files import link_or_copy, write_atomically
-from edgekit.artifacts.folders import STAMP, empty, locked
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.files import copy, create, link_or_copy, write_atomically
+from edgekit.artifacts.folders import STAMP, claimed, empty, remove, take_back
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
 from edgekit.artifacts.validation import validated
 from edgekit.artifacts.version import __version__
@@ -41,46 +41,37 @@ _TOOLS = (
 )
 
 METHOD = 3  # of making files: raise it whenever the same plan gives other bytes than before
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _SUPPORT_BYTES = 64_000_000  # tokenizer files, the vocabulary in a GGUF header and the like
 
 
 @contextmanager
 def staged(staging: Path, job: Job, fresh: bool) -> Iterator[None]:
-    """The staging folder, locked: gone on with where it is this job's, kept or removed as the module says.
+    """The staging folder, claimed: gone on with where it is this job's, kept or removed as the module says.
 
     Raises:
-        ArtifactError: another command is at work there, or the file system refused something.
+        ArtifactError: another command is at work there, it is somebody else's, or the file system refused something.
     """
     made = [parent for parent in staging.parents if not parent.exists()]
-    try:
-        with locked(staging):
-            stamp, before = _stamp(job), _noted(staging / STAMP)
-            alike = all(before.get(part, how) == how for part, how in stamp.items())
-            resumed = not fresh and bool(before) and alike
-            if not resumed:
-                empty(staging)
-            stamp = {**before, **stamp} if resumed else stamp
-            write_atomically(staging / STAMP, json.dumps(stamp))
-            try:
-                yield
-            except EdgekitError as error:
-                # What was right before an error of the surroundings is right after it.
-                keep = isinstance(error, MissingDependencyError) or (isinstance(error, NoSpaceError) and resumed)
-                if not keep:
-                    _remove(staging, made)
-                raise
-            _remove(staging, made)
-    except OSError as error:
-        where = error.filename or staging
-        if error.errno in _NO_SPACE:
-            raise NoSpaceError(
-                f"{where}: no space left on the disk",
-                remedy=f"make room and run the same command again: it goes on where it stopped; or remove {staging}",
-            ) from error
-        raise ArtifactError(
-            f"{where}: {error.strerror or error}", remedy="check the path, its permissions and free space"
-        ) from error
+    again = f"make room and run the same command again: it goes on where it stopped; or remove {staging}"
+    with file_errors(staging, again), claimed(staging):
+        stamp, before = _stamp(job), _noted(staging / STAMP)
+        alike = all(before.get(part, how) == how for part, how in stamp.items())
+        resumed = not fresh and bool(before) and alike
+        if resumed:
+            take_back(staging)
+        else:
+            empty(staging)
+        stamp = {**before, **stamp} if resumed else stamp
+        write_atomically(staging / STAMP, json.dumps(stamp))
+        try:
+            yield
+        except EdgekitError as error:
+            # What was right before an error of the surroundings is right after it.
+            keep = isinstance(error, MissingDependencyError) or (isinstance(error, NoSpaceError) and resumed)
+            if not keep:
+                remove(staging, made)
+            raise
+        remove(staging)
 
 
 def _stamp(job: Job) -> dict[str, str]:
@@ -124,14 +115,6 @@ def check_space(staging: Path, plans: Sequence[PartPlan], job: Job) -> None:
         )
 
 
-def _remove(staging: Path, made: Sequence[Path]) -> None:
-    """The staging folder, and the folders above it that were made for it."""
-    shutil.rmtree(staging, ignore_errors=True)
-    for parent in made:
-        with suppress(OSError):
-            parent.rmdir()
-
-
 def copy_existing(folder: Path, existing: Manifest | None, staging: Path) -> None:
     """Parts that are there already, by hard link where the file system has them: a variant may need them."""
     for entry in (file for part in (existing.parts if existing else ()) for file in part.files):
@@ -145,9 +128,9 @@ def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:
     """Configuration and tokenizer files where users' own tools look for them, and the notices that must go along."""
     for name in job.source.checkpoint.files:
         if not name.endswith(".safetensors"):
-            shutil.copyfile(job.source.checkpoint.root / name, staging / name)
-    notice = staging / "NOTICE"
-    notice.write_text(f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n", encoding="utf-8")
+            copy(job.source.checkpoint.root / name, staging / name)
+    with create(staging / "NOTICE") as notice:
+        notice.write(f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n".encode())
     names = [name for name in job.source.checkpoint.files if not name.endswith(".safetensors")]
     return tuple(manifests.file_entry(staging, staging / name) for name in [*names, "NOTICE"])
 
@@ -282,7 +265,8 @@ def with_modelfiles(manifest: Manifest, staging: Path) -> Manifest:
     for variant in manifest.variants:
         if text := llama_programs.modelfile(manifest, variant):
             path = staging / llama_programs.file_name(variant)
-            path.write_text(text, encoding="utf-8")
+            with create(path) as file:
+                file.write(text.encode())
             written.append(manifests.file_entry(staging, path))
     return manifest.model_copy(update={"support_files": (*manifest.support_files, *written)})
 

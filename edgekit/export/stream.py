@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from itertools import accumulate
 from typing import Any, Self
 
-from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.files import append, write_atomically
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensors import Slice
 from edgekit.formats.sections import EncodedBytes, FileContent, Section, Tail
@@ -46,8 +46,6 @@ class OutputFile:
     def __enter__(self) -> Self:
         marks = self._resume()  # the first is the head's
         self._todo = {section.name: section for section in self._sections[max(marks - 1, 0) :]}
-        self._file = self.path.open("ab", buffering=0)
-        self._journal = self._journal_path.open("a", encoding="ascii")
         self._writing, self._hashing = ThreadPoolExecutor(1), ThreadPoolExecutor(1)
         if not marks:
             self._append(self._head)
@@ -128,23 +126,22 @@ class OutputFile:
 
     def _mark(self) -> None:
         assert self._length in self._ends
-        self._journal.write(f"{self._length} {self._digest.hexdigest()}\n")
-        self._journal.flush()
+        self._journal.write(f"{self._length} {self._digest.hexdigest()}\n".encode())
 
     def _resume(self) -> int:
-        """Cut the file behind the last tensor that is there as the journal says; return how many marks are true."""
+        """Open the file, cut behind the last tensor that is as the journal says; return how many marks are true."""
         marks = self._true_marks()
-        if marks:
-            with self.path.open("r+b") as file:
-                file.truncate(self._length)
-        else:
+        if not marks:
             self.path.unlink(missing_ok=True)
         write_atomically(self._journal_path, "".join(marks))
+        self._file, self._journal = append(self.path), append(self._journal_path)
+        self._file.truncate(self._length)
         return len(marks)
 
     def _true_marks(self) -> list[str]:
         """The journal's lines up to the first that the file does not bear out; digest and length follow them."""
-        if not self.path.is_file() or not self._journal_path.is_file():
+        pair = (self.path, self._journal_path)
+        if not all(path.is_file() and not path.is_symlink() for path in pair):
             return []
         marks: list[str] = []
         digest, head = hashlib.sha256(), hashlib.sha256(self._head).hexdigest()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, lookup, matches, recipe
 from edgekit.checkpoints import shards
@@ -80,7 +81,7 @@ def synthesize(
     size = sum(tensor.bytes for shard in planned for tensor in shard.tensors)
     try:
         # What an interrupted run left is written again: that is as quick as checking it.
-        with new_folder(folder) as staging:
+        with file_errors(folder), new_folder(folder) as staging:
             _check_disk(folder, size + _TOKENIZER_BYTES)
             write_json(staging / "config.json", raw)
             family.synthesis.write_files(staging, config, model.generation)

@@ -5,7 +5,6 @@ transformers and torch are imported by the functions that need them, never by th
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 
+from edgekit.artifacts.files import copy
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
@@ -57,7 +57,7 @@ def hub_tokenizer(checkpoint: Checkpoint) -> Any:
     with temporary_folder("tokenizer") as folder:
         for name in checkpoint.files:
             if "token" in name or name == "spiece.model":
-                shutil.copyfile(checkpoint.root / name, folder / name)
+                copy(checkpoint.root / name, folder / name)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 

@@ -6,7 +6,6 @@ ends, fails, or is interrupted; `remove_all` is for who ends the process without
 
 from __future__ import annotations
 
-import errno
 import math
 import os
 import shutil
@@ -16,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.artifacts.disk_errors import NO_SPACE, named, typed
 from edgekit.errors import EdgekitError, NoSpaceError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REMEDY = "set TMPDIR to a folder on a disk with room"
 
 _folders: set[Path] = set()
@@ -37,7 +36,7 @@ def system_folder() -> Path:
     try:
         return Path(tempfile.gettempdir())
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in NO_SPACE:
             raise NoSpaceError("no folder for temporary files has room", remedy=_REMEDY) from error
         raise EdgekitError(f"no folder for temporary files: {error.strerror}", remedy=_REMEDY) from error
 
@@ -53,7 +52,7 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
     Raises:
         EdgekitError: it cannot be made or, NoSpaceError, it is full; the message names the folder that is.
     """
-    with _named(parent):
+    with _named(parent or system_folder()):
         if parent:
             parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"edgekit-{purpose}-", dir=parent or system_folder()))
@@ -76,7 +75,7 @@ def array_in_a_file(shape: tuple[int, ...], parent: Path | None = None) -> NDArr
     """
     import numpy as np
 
-    with _named(parent), tempfile.TemporaryFile(dir=parent or system_folder()) as file:
+    with _named(parent or system_folder()), tempfile.TemporaryFile(dir=parent or system_folder()) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a signal at the first write
             os.posix_fallocate(file.fileno(), 0, math.prod(shape) * 4)
         return np.memmap(file, np.float32, "w+", shape=shape)
@@ -89,13 +88,12 @@ def remove_all() -> None:
 
 
 @contextmanager
-def _named(parent: Path | None) -> Iterator[None]:
-    """A full disk as an error that names the folder on it."""
+def _named(place: Path) -> Iterator[None]:
+    """A full disk as an error that names the folder on it, where it names no other."""
     try:
-        yield
+        with named(place):
+            yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in NO_SPACE:
             raise
-        where = parent or f"{system_folder()}, where temporary files go,"
-        remedy = "make room there" if parent else _REMEDY
-        raise NoSpaceError(f"{where} has no room left: {error.strerror}", remedy=remedy) from error
+        raise typed(error) from error

@@ -29,8 +29,9 @@ from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Self
 
+from edgekit.artifacts.disk_errors import file_errors
 from edgekit.errors import EdgekitError
-from edgekit.machine.temporary import temporary_folder
+from edgekit.machine.temporary import system_folder, temporary_folder
 
 Work = Callable[[Any], Iterable[Any]]
 
@@ -272,9 +273,10 @@ def serve(name: str) -> int:
     job = json.loads(sys.stdin.read())
     module, _, function = name.partition(":")
     try:
-        for result in getattr(importlib.import_module(module), function)(job):
-            results.write(json.dumps(result) + "\n")
-            results.flush()
+        with file_errors(system_folder()):
+            for result in getattr(importlib.import_module(module), function)(job):
+                results.write(json.dumps(result) + "\n")
+                results.flush()
     except EdgekitError as error:
         print(str(error).replace("\n", "; "), file=sys.stderr)
         return 1

@@ -6,17 +6,17 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.folders import staging_of
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.folders import appear, staging_of, updating
 from edgekit.artifacts.levels import level as level_of
-from edgekit.artifacts.manifest import FileEntry, Manifest, Part
+from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
@@ -25,6 +25,7 @@ from edgekit.formats import calibration
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
+from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
 from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
 from edgekit.runtime.needs import Needs
@@ -72,7 +73,8 @@ def export(
         GateError: a part differs from its original; nothing is published.
     """
     progress = progress or Progress()
-    job = resolve(source, recipe_name, levels, parts or {})
+    with file_errors(source):
+        job = resolve(source, recipe_name, levels, parts or {})
     if left_out := [name for name in job.recipe.variant if not levels and name in job.recipe.on_request]:
         progress.note(f"left out, for they are large: {', '.join(left_out)}; --level NAME exports them")
     if inputs and not prove and not any(plan.level.needs_calibration for plan in job.plans()):
@@ -99,7 +101,9 @@ def export(
                 # Not those of parts that were there: an interrupted run may have left others in their place.
                 hashed = (*support, *(file for part in written.values() for file in part.files))
                 manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=hashed)
-            manifest = _publish(staging, folder, existing, manifest)
+            with updating(folder):
+                manifest = _latest(folder, job, existing, manifest, support, staging)
+                manifest = _publish(staging, folder, manifest)
     finally:
         progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
@@ -145,14 +149,14 @@ def prove(
             )
         }
     )
-    try:
-        proven = _prove(folder, unproven, original, plans, inputs, progress, tuple(levels))
-    finally:
-        progress.finish()
-    parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
-    current = manifests.read(folder)  # an export may have added levels meanwhile
-    parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in current.parts)
-    return readme.publish(folder, current.model_copy(update={"parts": parts}))
+    with file_errors(folder):
+        try:
+            proven = _prove(folder, unproven, original, plans, inputs, progress, tuple(levels))
+        finally:
+            progress.finish()
+        parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
+        with updating(folder):  # an export may have added levels meanwhile
+            return readme.publish(folder, _with_parity(manifests.read(folder), parity))
 
 
 def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part]) -> None:
@@ -165,12 +169,16 @@ def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts:
     decoders = sum(part.output == "logits" for part in parts)
     # Logits lie in temporary files: the original's, and those of each level's own weights and of its file.
     rows = 0 if not decoders else (BEYOND + _POSITIONS_AFTER_IMAGES) * (1 + 2 * decoders)
-    needs.place(Path(tempfile.gettempdir()), 4 * rows * int(manifest.settings.get("vocabulary", 0)))
+    needs.place(system_folder(), 4 * rows * int(manifest.settings.get("vocabulary", 0)))
     needs.check()
 
 
-def _existing(folder: Path, job: Job) -> Manifest | None:
-    """The artifact that is already there, if it is one that this job may add to."""
+def _existing(folder: Path, job: Job, known: Manifest | None = None) -> Manifest | None:
+    """The artifact that is already there, if it is one that this job may add to.
+
+    Args:
+        known: what was there before, whose files need not be hashed again.
+    """
     if not folder.exists():
         return None
     if not folder.is_dir():
@@ -189,7 +197,8 @@ def _existing(folder: Path, job: Job) -> Manifest | None:
             remedy="export to another folder",
         )
     try:  # support files are written anew
-        manifests.verify(folder, tuple(file for part in manifest.parts for file in part.files))
+        hashed = known.files if known else ()
+        manifests.verify(folder, tuple(file for part in manifest.parts for file in part.files), hashed)
     except ArtifactError as error:
         raise ArtifactError(error.message, remedy=f"remove {folder} and export all its levels again") from error
     return manifest
@@ -248,26 +257,57 @@ def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
     return plan.calibrated(calibration.read(folder / measured[0])) if measured else plan
 
 
-def _publish(staging: Path, folder: Path, existing: Manifest | None, manifest: Manifest) -> Manifest:
+def _latest(
+    folder: Path, job: Job, existing: Manifest | None, manifest: Manifest, support: tuple[FileEntry, ...], staging: Path
+) -> Manifest:
+    """The manifest to publish: this export's parts, and what others changed since it began to compute."""
+    current = _existing(folder, job, existing)
+    if current == existing:
+        return manifest
+    keys = {plan.key for plan in job.plans()}
+    made = {(part.role, part.level): part for part in manifest.parts if (part.role, part.level) in keys}
+    merged = stage.with_modelfiles(stage.manifest_of(job, current, made, support, staging), staging)
+    others = current.parts if current else ()
+    return _with_parity(merged, {part.id: part.parity for part in (*others, *manifest.parts) if part.parity})
+
+
+def _with_parity(manifest: Manifest, parity: Mapping[str, Parity]) -> Manifest:
+    """The manifest with these parts' parity, by their ids."""
+    parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in manifest.parts)
+    return manifest.model_copy(update={"parts": parts})
+
+
+def _publish(staging: Path, folder: Path, manifest: Manifest) -> Manifest:
     """Give the folder its name, or put what is new, and last the manifest, into the one that is there.
 
     Until the manifest is there, the staging folder keeps everything, so that a rerun after a kill has nothing to make.
     """
     manifest = readme.publish(staging, manifest)
-    if existing is None:
-        listed = {manifests.FILE_NAME, *(file.path for file in manifest.files)}
-        for path in staging.rglob("*"):  # what this and an interrupted run left, which may have wanted other levels
-            if not path.is_dir() and path.relative_to(staging).as_posix() not in listed:
-                path.unlink()
-        files.rename(staging, folder)
+    if not (folder / manifests.FILE_NAME).is_file():
+        appear(staging, {manifests.FILE_NAME, *(file.path for file in manifest.files)}, folder)
         return manifest
-    kept = {file.path for part in existing.parts for file in part.files}
+    kept = {readme.FILE_NAME, *(file.path for part in manifests.read(folder).parts for file in part.files)}
     of_parts = {file.path for part in manifest.parts for file in part.files}
-    for name in dict.fromkeys(file.path for file in manifest.files if file.path not in {*kept, readme.FILE_NAME}):
-        # Support files are made anew by every export, where they lie: they must not be one with published ones.
-        files.put(staging / name, folder / name, link=name in of_parts)
-    readme.withdraw(folder, manifest)
-    files.put(staging / readme.FILE_NAME, folder / readme.FILE_NAME, link=False)
-    files.rename(staging / manifests.FILE_NAME, folder / manifests.FILE_NAME)
-    shutil.rmtree(staging)
+    with ExitStack() as undo:
+        for entry in {file.path: file for file in manifest.files if file.path not in kept}.values():
+            target = folder / entry.path
+            if not target.parent.resolve().is_relative_to(folder):
+                raise ArtifactError(f"{target.parent}: a link that leaves the artifact folder", remedy="remove it")
+            if not target.exists():
+                undo.callback(target.unlink, missing_ok=True)
+            # Support files are made anew by every export, where they lie: they must not be one with published ones.
+            if entry.path in of_parts or not _is_there(target, entry):
+                files.put(staging / entry.path, target, link=entry.path in of_parts)
+        readme.withdraw(folder, manifest)
+        files.put(staging / readme.FILE_NAME, folder / readme.FILE_NAME, link=False)
+        try:
+            files.rename(staging / manifests.FILE_NAME, folder / manifests.FILE_NAME)
+        finally:
+            if not (staging / manifests.FILE_NAME).exists():  # it is published, whatever came after
+                undo.pop_all()
     return manifest
+
+
+def _is_there(path: Path, entry: FileEntry) -> bool:
+    same_size = path.is_file() and not path.is_symlink() and path.stat().st_size == entry.bytes
+    return same_size and files.sha256_file(path) == entry.sha256

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from edgekit.artifacts.files import sha256_json, write_atomically
+from edgekit.artifacts.files import make_folder, sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
@@ -266,7 +266,7 @@ def load(part: Part, threads: int) -> TuningResult | None:
 def save(part: Part, result: TuningResult) -> None:
     """Save what was measured, in place of what was saved before. Raises OSError where the cache cannot be written."""
     path = folder() / f"{key(part.id, part.format, result.threads)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, result.model_dump_json(indent=1) + "\n")
 
 

@@ -7,13 +7,16 @@ The functions are `edgekit.machine.worker`'s work. A job holds `file` (an `Encod
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.machine.memory import peak_memory_bytes
 from edgekit.runtime.backends import BACKENDS
@@ -44,8 +47,15 @@ def encoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         began = time.perf_counter()
         output = opened.encode(batch)
         seconds.append(time.perf_counter() - began)
-    np.save(job["output"], output)
+    save(Path(job["output"]), output)
     yield {"seconds": min(seconds), "load_s": load_s, "peak_bytes": peak_memory_bytes()}
+
+
+def save(path: Path, array: NDArray[Any]) -> None:
+    """Write an array as NumPy's file. numpy itself does not say that a disk is full, but how many items it wrote."""
+    written = io.BytesIO()
+    np.save(written, array, allow_pickle=False)
+    path.write_bytes(written.getvalue())
 
 
 def decoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import metrics
+from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.manifest import Part
 from edgekit.errors import EdgekitError
 from edgekit.inputs.samples import shipped_inputs
@@ -91,16 +92,17 @@ def tune(
     Raises:
         ArtifactError, UsageError: as `edgekit.runtime.open_model`.
         EdgekitError: the runtime that edgekit requires cannot run a part.
-        OSError: the cache folder cannot be written.
+        ArtifactError: the cache folder, or the one for temporary files, cannot be written.
     """
     progress = progress or Progress()
     tuned: dict[str, Tuned] = {}
     try:
-        for level in levels or (None,):
-            opening = prepare(folder, level, device, runtime=tuning_results.DEFAULT)
-            for role, part in opening.parts.items():
-                if part.id not in tuned:
-                    tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress)
+        with file_errors(tuning_results.folder()):
+            for level in levels or (None,):
+                opening = prepare(folder, level, device, runtime=tuning_results.DEFAULT)
+                for role, part in opening.parts.items():
+                    if part.id not in tuned:
+                        tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress)
     finally:
         progress.finish()
     return list(tuned.values())
@@ -145,7 +147,7 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
     runs: list[EncoderRun] = []
     with temporary_folder("tune") as scratch:
         inputs = shipped_inputs()
-        np.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
+        measure.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
         job: dict[str, Any] = {
             "file": opening.encoder_file(role).to_json(),
             "format": part.format,

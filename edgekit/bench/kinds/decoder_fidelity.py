@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgekit import metrics
-from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.files import create, make_folder, sync, write_atomically
 from edgekit.artifacts.manifest import Manifest
 from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
@@ -150,15 +150,16 @@ class DecoderFidelityTask(Task):
         index, logits = stored.with_suffix(".json"), stored.with_suffix(".f32")
         if index.is_file():
             return
-        stored.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(stored.parent)
         shown = [item for item in items if item.image is not None and model.sees]
         answers, hashes, positions = [answer(model, item, self.max_tokens).text for item in shown], [], 0
-        with logits.open("wb") as stream:
+        with create(logits) as stream:
             for _, document in self._documents(model, items, answers):
                 hashes.append(document.sha256)
                 for row in model.decoder.prefill(document.segments, document.want):
                     stream.write(np.ascontiguousarray(row, np.float32).tobytes())
                     positions += 1
+        sync(logits)
         written = {"answers": answers, "documents": hashes, "shape": [positions, model.decoder.vocabulary]}
         write_atomically(index, json.dumps(written))  # last: its presence says that the rest is complete
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from edgekit import metrics
-from edgekit.artifacts.files import replacing
+from edgekit.artifacts.files import make_folder, replacing
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
@@ -96,6 +96,6 @@ class EncoderFidelityTask(Task):
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **arrays)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from edgekit.artifacts.files import write_atomically
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.files import make_folder, write_atomically
 from edgekit.bench.records import plain
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.report.page import page
@@ -26,7 +27,8 @@ def as_json(results: Results) -> str:
 
 def write(results: Results, folder: Path) -> None:
     """Write results.json, report.md and report.html into a folder, which is made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "results.json", as_json(results))
-    write_atomically(folder / "report.md", markdown(results) + "\n")
-    write_atomically(folder / "report.html", page(results))
+    with file_errors(folder):
+        make_folder(folder)
+        write_atomically(folder / "results.json", as_json(results))
+        write_atomically(folder / "report.md", markdown(results) + "\n")
+        write_atomically(folder / "report.html", page(results))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.files import create
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
@@ -68,7 +69,8 @@ def write_graphs(plan: PartPlan, folder: Path, label: FileLabel) -> None:
     layout = layout_of(Path(names[1]).name, plan)
     for name, build in zip((name for name in names if name.endswith(".onnx")), plan.form.graphs.values(), strict=True):
         path = folder / name
-        path.write_bytes(graph_of(build, path.stem, plan, layout))
+        with create(path) as file:
+            file.write(graph_of(build, path.stem, plan, layout))
 
 
 def graph_of(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:

@@ -9,7 +9,8 @@ it. The parent names a function, which takes the job and yields results:
         end = worker.wait()
 
 The child is `python -P -m edgekit.machine.worker MODULE:FUNCTION`. The job is one JSON document on its standard input,
-a result one JSON line on its standard output, and why it failed is the last line of its standard error.
+a result one JSON line on its standard output, and why it failed is the last line of its standard error. For many small
+jobs, `edgekit.machine.resident` keeps one process.
 """
 
 from __future__ import annotations
@@ -94,14 +95,15 @@ class Worker:
             document.write(json.dumps(job).encode())
             document.seek(0)
             try:
-                self._process = subprocess.Popen(
-                    _command(work),
+                self._process = start(
+                    "edgekit.machine.worker",
+                    work,
+                    environment,
                     stdin=document,
                     stdout=subprocess.PIPE,
                     stderr=self._log,
                     encoding="utf-8",
                     errors="replace",
-                    env={**_environment(), **environment},
                 )
             except OSError:
                 self._log.close()
@@ -223,9 +225,24 @@ def death(exit_code: int) -> str | None:
     return f"exception 0x{exit_code:X}" if exit_code >= _WINDOWS_EXCEPTION else None
 
 
-def _command(work: Work) -> list[str]:
-    """The child's command line. -P: nothing in the current directory may stand in for a module."""
-    return [sys.executable, "-P", "-m", "edgekit.machine.worker", f"{work.__module__}:{work.__qualname__}"]
+def start(
+    program: str, work: Callable[..., Any], environment: Mapping[str, str], **streams: Any
+) -> subprocess.Popen[Any]:
+    """Start `python -P -m PROGRAM MODULE:FUNCTION`; the one place where a process of edgekit's own begins.
+
+    -P: nothing in the current directory may stand in for a module.
+
+    Args:
+        program: the module that serves, this one or `edgekit.machine.resident`.
+        work: what it serves, a function that can be imported by its name.
+        environment: variables on top of this process's own.
+        streams: subprocess.Popen's.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    command = [sys.executable, "-P", "-m", program, f"{work.__module__}:{work.__qualname__}"]
+    return subprocess.Popen(command, env={**_environment(), **environment}, **streams)
 
 
 def _environment() -> dict[str, str]:
@@ -237,6 +254,12 @@ def _environment() -> dict[str, str]:
 
 
 # ---------------------------------------------------------------- in the child
+
+
+def function(name: str) -> Any:
+    """What MODULE:FUNCTION names."""
+    module, _, inside = name.partition(":")
+    return getattr(importlib.import_module(module), inside)
 
 
 def serve(name: str) -> int:
@@ -253,9 +276,8 @@ def serve(name: str) -> int:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = json.loads(sys.stdin.read())
-    module, _, function = name.partition(":")
     try:
-        for result in getattr(importlib.import_module(module), function)(job):
+        for result in function(name)(job):
             results.write(json.dumps(result) + "\n")
             results.flush()
     except EdgekitError as error:

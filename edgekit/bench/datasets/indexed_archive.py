@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.errors import InputError, UsageError
-from edgekit.inputs.image import MAX_PIXELS
+from edgekit.inputs.image import MAX_PIXELS, load
 
 
 def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
@@ -59,12 +58,10 @@ def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
     if archive.getinfo(name).file_size > MAX_PIXELS:
         raise InputError(f"{archive.filename}: {name} unpacks to {archive.getinfo(name).file_size} bytes")
     try:
-        image = Image.open(io.BytesIO(archive.read(name)))
-    except UnidentifiedImageError as error:
-        raise InputError(f"{archive.filename}: {name} is no image") from error
-    if image.width * image.height > MAX_PIXELS:
-        raise InputError(f"{archive.filename}: {name} has {image.width} x {image.height} pixels")
-    return np.asarray(image.convert("L"))
+        return np.asarray(load(archive.read(name)).convert("L"))
+    except InputError as error:
+        message = f"{archive.filename}: {name}: {error.message}"
+        raise InputError(message, allowed=error.allowed, remedy=error.remedy) from error
 
 
 READER = Reader("indexed-archive", read)

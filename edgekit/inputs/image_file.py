@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from edgekit.errors import EdgekitError, InputError
-from edgekit.inputs import image_pnm, image_types
+from edgekit.inputs import image_notes, image_pnm, image_types
 from edgekit.inputs.image_kinds import FORMATS, unreadable
 from edgekit.inputs.image_types import Range, Values
 from edgekit.machine.resident import limit_memory
@@ -26,9 +26,6 @@ from edgekit.machine.resident import limit_memory
 MIN_SIDE = 2  # a single pixel holds no image; resizing one would pass a constant off as a picture
 MAX_SIDE = 20_000
 MOST_MEGAPIXELS = 400  # that a user may allow
-FEW_PIXELS = 64  # a side: an encoder would see little but its own interpolation
-EXTREME_ASPECT = 4
-ONE_SHADE = 8  # grey levels, of which the noise of an empty picture takes some
 MAX_SCANS = 100  # of a progressive JPEG, usual are 10: each goes over all of it, and the header does not say how many
 _BYTES_PER_PIXEL = 32  # of memory while a picture is decoded: 16 bits, colours and transparency take the most
 _SPARE_BYTES = 64_000_000
@@ -54,6 +51,7 @@ _OTHER_ORDER: Mapping[str, str] = MappingProxyType(
         "16N": "16B" if sys.byteorder == "little" else "16L",
     }
 )
+FULL = (0, 65535)
 _COLOURS_OF_16_BITS = ("RGB", "RGBX", "RGBA")
 # TIFF layouts that Pillow can decode, but has no row for: byte order, photometric, sample format, fill order, bits.
 _MORE_TIFF: Mapping[Any, tuple[str, str]] = MappingProxyType(
@@ -68,7 +66,6 @@ _MORE_TIFF: Mapping[Any, tuple[str, str]] = MappingProxyType(
         (b"MM", 1, (3,), 1, (64,), ()): ("F", "F;64BF"),
     }
 )
-_FRAMES = {"GIF": "frame", "PNG": "frame", "WEBP": "frame", "TIFF": "page"}
 
 
 def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
@@ -113,15 +110,13 @@ def decode(
             reserve(_SPARE_BYTES + _COPIES * len(data) + _BYTES_PER_PIXEL * image.width * image.height)
             values = _deep_values(image, data)
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # or a photograph may lie on its side
-            profile = image.info.get("icc_profile")
+            known = [*image_notes.frames(image, data), *image_notes.profile(image)]
         rgb, about = to_rgb(image if values is None else values, shown)
-        with _damage_named(data):
-            frames = _frames(image)
     except MemoryError as error:
         raise InputError("it needs more memory to decode than its size allows", remedy="save it as PNG") from error
     if turn is not None:
         rgb = rgb.transpose(turn)
-    return rgb, [*notes, *_frames_said(image, frames), *_profile_said(profile), *about]
+    return rgb, [*notes, *known, *about]
 
 
 def to_rgb(source: Image.Image | Values, shown: Range | None) -> tuple[Image.Image, list[str]]:
@@ -149,10 +144,10 @@ def to_rgb(source: Image.Image | Values, shown: Range | None) -> tuple[Image.Ima
     assert isinstance(source, Image.Image), "made of the values otherwise"
     if source.has_transparency_data:
         source = source.convert("RGBA")
-        notes += _transparency(source)
+        notes += image_notes.transparency(source)
         source = Image.alpha_composite(Image.new("RGBA", source.size, "white"), source)
     rgb = source.convert("RGB")
-    return rgb, [*notes, *_form(rgb), *_constancy(rgb)]
+    return rgb, [*notes, *image_notes.form(rgb), *image_notes.constancy(rgb)]
 
 
 def check_size(size: tuple[int, int] | None, pixels: int) -> None:
@@ -235,23 +230,15 @@ def _deep_values(image: Image.Image, data: bytes) -> Values | None:
         return values
     layout, _, order = _rawmode(image).partition(";")
     if image.mode in ("RGB", "RGBA") and layout == "LA" and order == "16B":  # a PNG's grey with alpha, as four bytes
-        four = _bytes_as(image, data, "RGBA")
-        array = _joined(four[..., 0::2], four[..., 1::2])
+        array = _bytes_as(image, data, "RGBA").view(">u2").astype(np.uint16)
         return _coloured(array[..., 0], array[..., 1], image)
     if layout in _COLOURS_OF_16_BITS and order in _OTHER_ORDER:
-        lower = _bytes_as(image, data, f"{layout};{_OTHER_ORDER[order]}")
-        array = _joined(np.asarray(image), lower)
+        array = np.asarray(image).astype(np.uint16)
+        array <<= 8
+        array |= _bytes_as(image, data, f"{layout};{_OTHER_ORDER[order]}")
         return _coloured(array[..., :3], array[..., 3] if array.shape[2] == 4 else None, image)
     image.load()
     return image_types.of_image(image)
-
-
-def _joined(upper: NDArray[np.uint8], lower: NDArray[np.uint8]) -> NDArray[np.uint16]:
-    """16 bits from the two halves of each value."""
-    array = upper.astype(np.uint16)
-    array <<= 8
-    array |= lower
-    return array
 
 
 def _rawmode(image: Image.Image) -> str:
@@ -273,10 +260,10 @@ def _bytes_as(image: Image.Image, data: bytes, rawmode: str) -> NDArray[np.uint8
 
 def _coloured(array: NDArray[np.uint16], alpha: NDArray[np.uint16] | None, image: Image.Image) -> Values:
     key = image.info.get("transparency")
-    opacity = None if alpha is None else np.rint(alpha / 257).astype(np.uint8)
+    opacity = None if alpha is None else image_types.to_8_bits(Values(alpha, FULL, "alpha"), FULL)[0]
     if isinstance(key, tuple) and len(key) == array.shape[-1]:
         opacity = np.where((array == key).all(axis=-1), 0, 255).astype(np.uint8)
-    return Values(array, (0, 65535), "16 bits a channel", alpha=opacity)
+    return Values(array, FULL, "16 bits a channel", alpha=opacity)
 
 
 def _ordinary_values(image: Image.Image) -> Values:
@@ -285,50 +272,3 @@ def _ordinary_values(image: Image.Image) -> Values:
         return Values(np.asarray(image.convert("RGB")), (0, 255), "8 bits a channel")
     array = np.asarray(image.convert("RGBA"))
     return Values(array[..., :3], (0, 255), "8 bits a channel", alpha=array[..., 3])
-
-
-# ---------------------------------------------------------------- what to know
-
-
-def _frames(image: Image.Image) -> int:
-    """How many pictures there are in it; a camera's second JPEG (MPO) is a preview, and not counted."""
-    return getattr(image, "n_frames", 1) if image.format in _FRAMES else 1
-
-
-def _frames_said(image: Image.Image, frames: int) -> list[str]:
-    what = _FRAMES.get(str(image.format))
-    return [f"the first of its {frames} {what}s is used"] if frames > 1 else []
-
-
-def _profile_said(profile: Any) -> list[str]:
-    known = isinstance(profile, bytes) and (b"sRGB" in profile or "sRGB".encode("utf-16-be") in profile)
-    return ["its colour profile is not sRGB, and ignored as in Google's processors"] if profile and not known else []
-
-
-def _transparency(rgba: Image.Image) -> list[str]:
-    counts = rgba.getchannel("A").histogram()
-    total = sum(counts)
-    if counts[0] == total:
-        return ["ALL of it is transparent: nothing but white is left"]
-    share = 100 * (1 - counts[255] / total)
-    return [f"{max(share, 0.1):.1f} % of it is transparent, and becomes white"] if share else []
-
-
-def _form(rgb: Image.Image) -> list[str]:
-    width, height = rgb.size
-    notes = []
-    if max(rgb.size) > EXTREME_ASPECT * min(rgb.size):
-        notes.append(f"{width} x {height} pixels, squeezed into a square: cut out what matters")
-    if min(rgb.size) < FEW_PIXELS:
-        notes.append(f"{width} x {height} pixels are few: the model sees them enlarged")
-    return notes
-
-
-def _constancy(rgb: Image.Image) -> list[str]:
-    counts = rgb.histogram()
-    middles = [image_types.middle(np.asarray(counts[first : first + 256])) for first in (0, 256, 512)]
-    if any(high - low > ONE_SHADE for low, high in middles):
-        return []
-    low, high = min(low for low, _ in middles), max(high for _, high in middles)
-    values = f"are {low}" if low == high else f"lie within {low} to {high}"
-    return [f"nearly constant: 98 % of its values {values}, of 0 to 255: there is hardly anything to see"]

@@ -14,7 +14,7 @@ TIFF file whose white is zero is inverted afterwards, whatever its type.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -175,7 +175,10 @@ def _narrow(values: Values) -> list[str]:
     whole = values.full[1]
     if whole <= 255:
         return []
-    low, high = middle(np.bincount(values.array.ravel(), minlength=int(whole) + 1))
+    counts = np.zeros(1 << 16, np.int64)
+    for rows in _blocks(values.array):  # numpy counts with 8 bytes a value
+        counts += np.bincount(values.array[rows].ravel(), minlength=len(counts))
+    low, high = middle(counts)
     least, greatest = int(values.array.min()), int(values.array.max())
     if least == greatest or high - low >= NARROW * whole:
         return []
@@ -196,14 +199,19 @@ def middle(counts: NDArray[Any]) -> tuple[int, int]:
 
 def _scaled(array: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
     """round((x - low) / (high - low) * 255), cut to 0 to 255; what is no number becomes 0."""
+    table = None
     if array.dtype.kind == "u" and array.dtype.itemsize <= 2:
         table = _scaled_block(np.arange(2 ** (8 * array.dtype.itemsize)), low, high)
-        return np.asarray(table[array])
     scaled = np.empty(array.shape, np.uint8)
-    rows = max(1, _BLOCK // array[0].size)
-    for first in range(0, len(array), rows):
-        scaled[first : first + rows] = _scaled_block(array[first : first + rows], low, high)
+    for rows in _blocks(array):
+        scaled[rows] = _scaled_block(array[rows], low, high) if table is None else table[array[rows]]
     return scaled
+
+
+def _blocks(array: NDArray[Any]) -> Iterator[slice]:
+    """Rows that are converted at a time, so that wider numbers of all of them are never held."""
+    rows = max(1, _BLOCK // array[0].size)
+    return (slice(first, first + rows) for first in range(0, len(array), rows))
 
 
 def _scaled_block(block: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

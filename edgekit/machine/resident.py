@@ -109,6 +109,8 @@ class Resident:
                 return _receive(process.stdout, most)
             except (OSError, EOFError):
                 code = process.wait()
+            except ValueError as error:
+                raise EdgekitError(f"the process gave no answer but {error}") from error
         if late.is_set():
             raise EdgekitError(f"stopped after {limit_s:.0f} s")
         raise EdgekitError(f"the process died with {worker.death(code) or f'exit code {code}'}{self._complaint()}")
@@ -209,10 +211,10 @@ def _send(pipe: IO[bytes], document: Any, data: bytes) -> None:
 
 
 def _receive(pipe: IO[bytes], most: int) -> tuple[Any, bytes]:
-    """A message; raises EOFError where there is none, or no whole one, or a longer one than it may be."""
+    """A message; raises EOFError where there is none or no whole one, ValueError where it is none or too long."""
     document, data = _LENGTHS.unpack(_exactly(pipe, _LENGTHS.size))
     if document > _MOST_DOCUMENT or data > most:
-        raise EOFError
+        raise ValueError(f"{document + data} bytes")
     return json.loads(_exactly(pipe, document)), _exactly(pipe, data)
 
 

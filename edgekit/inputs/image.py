@@ -24,7 +24,7 @@ from PIL import Image
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import EdgekitError, InputError, WorkerError
 from edgekit.inputs import image_file, image_types
-from edgekit.inputs.image_file import MAX_SIDE, MIN_SIDE, MOST_MEGAPIXELS, check_size
+from edgekit.inputs.image_file import MAX_SIDE, MIN_SIDE, MOST_MEGAPIXELS, check_size, damage_named
 from edgekit.inputs.image_types import Range, checked_range
 from edgekit.machine.resident import Resident
 
@@ -203,7 +203,8 @@ def _converted(source: Any, shown: Range | None, pixels: int) -> tuple[Image.Ima
     """What is decoded already, or by Pillow in this process."""
     if isinstance(source, Image.Image):
         check_size(source.size, pixels)
-        return image_file.to_rgb(source, shown)
+        with damage_named(b""):  # which Pillow may decode no sooner than now
+            return image_file.to_rgb(source, shown)
     if not isinstance(source, np.ndarray):
         raise InputError(f"it is a {type(source).__name__}", allowed="a path, bytes, a Pillow image or an array")
     values = image_types.of_array(source)

@@ -5,8 +5,6 @@ Imports little, since the process that runs it starts while somebody waits.
 
 from __future__ import annotations
 
-import io
-import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,11 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from edgekit.errors import EdgekitError, InputError
-from edgekit.inputs import image_notes, image_pnm, image_types
+from edgekit.inputs import image_deep, image_notes, image_types
 from edgekit.inputs.image_kinds import FORMATS, unreadable
 from edgekit.inputs.image_types import Range, Values
 from edgekit.machine.resident import limit_memory
@@ -43,29 +40,6 @@ _TURNS: Mapping[int, Image.Transpose] = MappingProxyType(
     }
 )
 _REDUCTIONS = (1, 2, 4, 8)  # that a JPEG decoder makes on the way
-# Pillow keeps the upper half of 16-bit colours: the same file read with the other order of bytes gives the lower one.
-_OTHER_ORDER: Mapping[str, str] = MappingProxyType(
-    {
-        "16B": "16L",
-        "16L": "16B",
-        "16N": "16B" if sys.byteorder == "little" else "16L",
-    }
-)
-FULL = (0, 65535)
-_COLOURS_OF_16_BITS = ("RGB", "RGBX", "RGBA")
-# TIFF layouts that Pillow can decode, but has no row for: byte order, photometric, sample format, fill order, bits.
-_MORE_TIFF: Mapping[Any, tuple[str, str]] = MappingProxyType(
-    {
-        (b"MM", 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
-        (b"II", 0, (2,), 1, (16,), ()): ("I", "I;16S"),
-        (b"MM", 0, (2,), 1, (16,), ()): ("I", "I;16BS"),
-        (b"II", 0, (2,), 1, (32,), ()): ("I", "I;32S"),
-        (b"MM", 0, (2,), 1, (32,), ()): ("I", "I;32BS"),
-        (b"MM", 1, (1,), 1, (32,), ()): ("I", "I;32B"),
-        (b"II", 1, (3,), 1, (64,), ()): ("F", "F;64F"),
-        (b"MM", 1, (3,), 1, (64,), ()): ("F", "F;64BF"),
-    }
-)
 
 
 def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
@@ -79,7 +53,7 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
         `size` (width, height) and `warnings`; RGB, 3 bytes a pixel.
     """
     Image.MAX_IMAGE_PIXELS = None  # ours is stricter, or a user's
-    TiffImagePlugin.OPEN_INFO.update(_MORE_TIFF)
+    TiffImagePlugin.OPEN_INFO.update(image_deep.MORE_TIFF)
     shown = job["range"]
     image, notes = decode(data, "auto" if shown == "auto" else shown and tuple(shown), job["pixels"], limit_memory)
     return {"size": image.size, "warnings": notes}, image.tobytes()
@@ -101,17 +75,17 @@ def decode(
     """
     reserve(_SPARE_BYTES + _COPIES * len(data))
     try:
-        with _damage_named(data):
+        with damage_named(data):
             _check_scans(data)
             check_size(_webp_canvas(data), pixels)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = image_deep.opened(data, FORMATS)
             notes = _reduced(image, pixels)
             check_size(image.size, pixels)
             reserve(_SPARE_BYTES + _COPIES * len(data) + _BYTES_PER_PIXEL * image.width * image.height)
-            values = _deep_values(image, data)
+            values = image_deep.values(image, data)
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # or a photograph may lie on its side
             known = [*image_notes.frames(image, data), *image_notes.profile(image)]
-        rgb, about = to_rgb(image if values is None else values, shown)
+            rgb, about = to_rgb(image if values is None else values, shown)
     except MemoryError as error:
         raise InputError("it needs more memory to decode than its size allows", remedy="save it as PNG") from error
     if turn is not None:
@@ -166,7 +140,7 @@ def check_size(size: tuple[int, int] | None, pixels: int) -> None:
 
 
 @contextmanager
-def _damage_named(data: bytes) -> Iterator[None]:
+def damage_named(data: bytes) -> Iterator[None]:
     """Whatever a decoder raises for a damaged file becomes an InputError; where memory ends, `decode` says so."""
     try:
         with warnings.catch_warnings():
@@ -219,51 +193,6 @@ def _reduced(image: Image.Image, pixels: int) -> list[str]:
             image.draft(None, (width // factor, height // factor))
             return [f"{width} x {height} pixels are above the limit: read at 1/{factor} of that"]
     return []
-
-
-# ---------------------------------------------------------------- more than 8 bits
-
-
-def _deep_values(image: Image.Image, data: bytes) -> Values | None:
-    """The values of a picture of more than 8 bits a channel, None of any other; it is loaded then."""
-    if image.format == "PPM" and (values := image_pnm.values(data)):
-        return values
-    layout, _, order = _rawmode(image).partition(";")
-    if image.mode in ("RGB", "RGBA") and layout == "LA" and order == "16B":  # a PNG's grey with alpha, as four bytes
-        array = _bytes_as(image, data, "RGBA").view(">u2").astype(np.uint16)
-        return _coloured(array[..., 0], array[..., 1], image)
-    if layout in _COLOURS_OF_16_BITS and order in _OTHER_ORDER:
-        array = np.asarray(image).astype(np.uint16)
-        array <<= 8
-        array |= _bytes_as(image, data, f"{layout};{_OTHER_ORDER[order]}")
-        return _coloured(array[..., :3], array[..., 3] if array.shape[2] == 4 else None, image)
-    image.load()
-    return image_types.of_image(image)
-
-
-def _rawmode(image: Image.Image) -> str:
-    """How Pillow will unpack a file's bytes."""
-    tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
-    args: Any = tiles[0].args if tiles else ""
-    return str(args[0] if isinstance(args, tuple) else args)
-
-
-def _bytes_as(image: Image.Image, data: bytes, rawmode: str) -> NDArray[np.uint8]:
-    """The same file unpacked in another way."""
-    again: Any = Image.open(io.BytesIO(data), formats=(str(image.format),))
-    again.tile = [
-        tile._replace(args=(rawmode, *tile.args[1:]) if isinstance(tile.args, tuple) else rawmode)
-        for tile in again.tile
-    ]
-    return np.asarray(again)
-
-
-def _coloured(array: NDArray[np.uint16], alpha: NDArray[np.uint16] | None, image: Image.Image) -> Values:
-    key = image.info.get("transparency")
-    opacity = None if alpha is None else image_types.to_8_bits(Values(alpha, FULL, "alpha"), FULL)[0]
-    if isinstance(key, tuple) and len(key) == array.shape[-1]:
-        opacity = np.where((array == key).all(axis=-1), 0, 255).astype(np.uint8)
-    return Values(array, FULL, "16 bits a channel", alpha=opacity)
 
 
 def _ordinary_values(image: Image.Image) -> Values:

@@ -30,7 +30,7 @@ Range = tuple[float, float] | Literal["auto"]
 ALLOWED = "8 or unsigned 16 bits a pixel, or a range of the values to show"
 NARROW = 0.25  # of a type's range: 12 bits in 16 use 0.06, 14 bits 0.25
 _FEW = 0.01  # of the values may lie outside of a range unsaid, and do not count for how wide the used one is
-_BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
+BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
 _BLOCK = 1 << 20  # values that are converted at a time
 _NO_TAGS: Mapping[int, Any] = MappingProxyType({})
 
@@ -90,11 +90,11 @@ def of_image(image: Image.Image) -> Values | None:
     tags = getattr(image, "tag_v2", _NO_TAGS)
     inverted = tags.get(_PHOTOMETRIC) == 0
     if image.mode.startswith("I;16"):
-        bits = min(tags.get(_BITS_PER_SAMPLE, (16,))[0], 16)
+        bits = min(tags.get(BITS_PER_SAMPLE, (16,))[0], 16)
         array = np.asarray(image).astype(np.uint16)
         return Values(array, (0, 2**bits - 1), f"{bits} bits a pixel", inverted, _transparent(image, array))
     if image.mode == "I":
-        bits = tags.get(_BITS_PER_SAMPLE, (32,))[0]
+        bits = tags.get(BITS_PER_SAMPLE, (32,))[0]
         if tags.get(_SAMPLE_FORMAT, (2,))[0] == 1:  # Pillow has no mode for it
             return Values(np.asarray(image).view(np.uint32), None, f"unsigned {bits} bits a pixel", inverted)
         return Values(np.asarray(image), None, f"signed {bits} bits a pixel", inverted)

@@ -91,8 +91,9 @@ def test_sixteen_bits_of_colour_likewise(kind: str) -> None:
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("deflated", [False, True])
 def test_planes_of_16_bits(order: str, deflated: bool) -> None:
-    """Pillow unpacks those of an uncompressed file as bytes."""
-    assert np.array_equal(pixels(tiff(COLOURS, 2, planes=True, order=order, deflated=deflated)), by_257(COLOURS))
+    """Pillow unpacks those of an uncompressed file as bytes, and of a compressed one gives the upper half alone."""
+    shown = pixels(tiff(COLOURS, 2, planes=True, order=order, deflated=deflated))
+    assert np.abs(shown.astype(int) - by_257(COLOURS)).max() <= deflated
 
 
 @pytest.mark.parametrize("interlaced", [False, True])

@@ -49,7 +49,7 @@ _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if _LITTLE else "L"}
 
 def opened(data: bytes, formats: Sequence[str]) -> Image.Image:
     """A file of one of these formats, its header read, and set to decode what it holds."""
-    image: Any = Image.open(io.BytesIO(data), formats=formats)
+    image: Any = Image.open(io.BytesIO(data), formats=tuple(formats))
     if image.format == "TIFF":
         image.tile = [tile._replace(args=(_mended(image, tile), *tile.args[1:])) for tile in image.tile]
     return image  # type: ignore[no-any-return]

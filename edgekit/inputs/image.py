@@ -49,6 +49,7 @@ MAX_MEGAPIXELS = 40.0  # a mammogram has 13, a camera's photograph up to 24
 MAX_PIXELS = int(MAX_MEGAPIXELS * 1e6)
 _LIMIT_S = 30.0  # for a picture of the default budget, in proportion for a larger one
 _BYTES_PER_PIXEL = 16  # of a file: floating-point colours, uncompressed
+_SPARE_BYTES = 16_000_000  # for what a file holds beside its pixels
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
@@ -63,7 +64,7 @@ _NO_FILE = {
     stat.S_IFBLK: "a device",
     stat.S_IFSOCK: "a socket",
 }
-_DECODER = Resident(image_file.serve)
+DECODER = Resident(image_file.serve)
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +114,7 @@ def read(
     name = str(source) if isinstance(source, str | Path) else "the image"
     try:
         if isinstance(source, str | Path):
-            source = _content(source, _BYTES_PER_PIXEL * pixels)
+            source = _content(source, _SPARE_BYTES + _BYTES_PER_PIXEL * pixels)
         convert = _decoded if isinstance(source, bytes) else _converted
         image, notes = convert(source, shown, pixels)
     except WorkerError:
@@ -183,7 +184,7 @@ def _content(source: str | Path, most: int) -> bytes:
     if len(data) > most:
         raise InputError(
             f"a file of more than {most // 1_000_000} MB",
-            allowed=f"{_BYTES_PER_PIXEL} bytes for each pixel of the limit",
+            allowed=f"{_BYTES_PER_PIXEL} bytes for each pixel of the limit, and {_SPARE_BYTES // 1_000_000} MB",
             remedy="save a smaller picture of it, or raise --max-megapixels (in Python: max_megapixels=)",
         )
     return data
@@ -192,7 +193,7 @@ def _content(source: str | Path, most: int) -> bytes:
 def _decoded(data: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, list[str]]:
     """A file's content, decoded in the worker process."""
     limit_s = _LIMIT_S * max(1.0, pixels / MAX_PIXELS)
-    answer, raw = _DECODER.ask({"range": shown, "pixels": pixels}, data, limit_s=limit_s, most=3 * pixels)
+    answer, raw = DECODER.ask({"range": shown, "pixels": pixels}, data, limit_s=limit_s, most=3 * pixels)
     width, height = answer["size"]
     if len(raw) != 3 * width * height:
         raise InputError("its decoder gave another size than it said")

@@ -60,9 +60,8 @@ def _mended(image: Any, tile: Any) -> str:
     rawmode = str(tile.args[0])
     if tile.codec_name == "libtiff":
         return _NATIVE.get(rawmode, rawmode)
-    if (
-        rawmode in ("R", "G", "B", "A") and image.tag_v2.get(image_types.BITS_PER_SAMPLE, (8,))[0] == 16
-    ):  # one plane each
+    one_plane = rawmode in ("R", "G", "B", "A")
+    if one_plane and image.tag_v2.get(image_types.BITS_PER_SAMPLE, (8,))[0] == 16:
         return f"{rawmode};16{'L' if image.tag_v2.prefix == b'II' else 'B'}"
     return rawmode
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,15 +43,15 @@ def _line(line: bytes, kind: int, pixel: int) -> bytes:
     if not kind:
         return b"\0" + line
     values = np.frombuffer(line, np.uint8)
-    values = values - np.concatenate([np.zeros(pixel, np.uint8), values[:-pixel]])
-    return b"\1" + values.tobytes()
+    left = np.concatenate([np.zeros(pixel, np.uint8), values[:-pixel]])
+    return b"\1" + bytes(values - left)
 
 
 def tiff(
     array: NDArray[Any],
     photometric: int = 1,
     *,
-    order: str = "<",
+    order: Literal["<", ">"] = "<",
     deflated: bool = False,
     planes: bool = False,
     bits: int | None = None,

@@ -6,7 +6,6 @@ import io
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -288,9 +287,7 @@ def encoded(suffix: str) -> bytes:
     return stream.getvalue()
 
 
-ENCODED: dict[str, Callable[[], bytes] | bytes] = {
-    name: encoded(name) for name in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "PPM", "WEBP")
-}
+ENCODED = {name: encoded(name) for name in ("PNG", "JPEG", "TIFF", "BMP", "GIF", "PPM", "WEBP")}
 
 
 @settings(max_examples=600)

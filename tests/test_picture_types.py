@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from pictures import chunk, png, saved, tiff
 from PIL import Image
 
 from edgekit.errors import InputError
-from edgekit.inputs.image import read
+from edgekit.inputs.image import Range, read
 
 RNG = np.random.default_rng(7)
 DEEP = RNG.integers(0, 65536, (70, 90), np.uint16)
@@ -88,9 +88,9 @@ def test_sixteen_bits_of_colour_likewise(kind: str) -> None:
     assert picture.warnings == ()
 
 
-@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("deflated", [False, True])
-def test_planes_of_16_bits(order: str, deflated: bool) -> None:
+def test_planes_of_16_bits(order: Literal["<", ">"], deflated: bool) -> None:
     """Pillow unpacks those of an uncompressed file as bytes, and of a compressed one gives the upper half alone."""
     shown = pixels(tiff(COLOURS, 2, planes=True, order=order, deflated=deflated))
     assert np.abs(shown.astype(int) - by_257(COLOURS)).max() <= deflated
@@ -128,8 +128,8 @@ def test_a_value_that_means_transparent() -> None:
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("deflated", [False, True])
-@pytest.mark.parametrize("order", "<>")
-def test_white_is_zero(bits: int, deflated: bool, order: str) -> None:
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_white_is_zero(bits: int, deflated: bool, order: Literal["<", ">"]) -> None:
     grey = DEEP if bits == 16 else (DEEP >> 8).astype(np.uint8)
     written = tiff((2**bits - 1 - grey.astype(np.int64)).astype(grey.dtype), 0, deflated=deflated, order=order)
     assert np.array_equal(pixels(written), by_257(DEEP) if bits == 16 else rgb(grey))
@@ -174,7 +174,7 @@ def test_a_portable_map_that_contradicts_itself(content: bytes) -> None:
 
 
 OFFSET = (HOUNSFIELD.astype(np.int32) + 32768).astype(np.uint16)
-SMALL_PART = {
+SMALL_PART: dict[str, tuple[Any, NDArray[np.uint16]]] = {
     "png": (png(NARROW), NARROW),
     "png, coloured": (png(np.repeat(NARROW[..., None], 3, 2)), NARROW),
     "tiff": (tiff(NARROW), NARROW),
@@ -204,7 +204,8 @@ def test_a_small_part_of_the_type_is_said_and_left_as_it_is(kind: str) -> None:
 def test_it_is_stretched_when_asked(kind: str) -> None:
     source, array = SMALL_PART[kind]
     low, high = int(array.min()), int(array.max())
-    for asked in ("auto", (low, high)):
+    ranges: list[Range] = ["auto", (low, high)]
+    for asked in ranges:
         picture = read(source, range=asked)
         assert np.array_equal(np.asarray(picture.image), stretched(array, low, high))
         assert ("WRONG" in str(picture.warnings)) is False
@@ -251,7 +252,7 @@ def test_the_own_range_is_that_of_what_is_seen() -> None:
     assert set(np.unique(shown[1:])) == {0, 255}
 
 
-AMBIGUOUS = {
+AMBIGUOUS: dict[str, NDArray[Any]] = {
     "int16": HOUNSFIELD,
     "int32": HOUNSFIELD.astype(np.int32) * 1000,
     "uint32": NARROW.astype(np.uint32) * 1_000_000,
@@ -261,9 +262,9 @@ AMBIGUOUS = {
 
 
 @pytest.mark.parametrize("kind", AMBIGUOUS)
-@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("deflated", [False, True])
-def test_nobody_knows_what_is_black_in_them(kind: str, order: str, deflated: bool) -> None:
+def test_nobody_knows_what_is_black_in_them(kind: str, order: Literal["<", ">"], deflated: bool) -> None:
     array = AMBIGUOUS[kind]
     written = tiff(array, order=order, deflated=deflated)
     low, high = (float(np.float32(end) if array.dtype.kind == "f" else end) for end in (array.min(), array.max()))

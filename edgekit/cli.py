@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from edgekit.artifacts.version import __version__
 from edgekit.commands import verbs
+from edgekit.commands.support.printing import own_warnings_printed
 from edgekit.errors import EdgekitError, MissingDependencyError
 
 INTERRUPTED = 130
@@ -53,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit_openmp_spin()
     if not getattr(options, "download", False):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing else here may reach for a network
-    return guarded(options.run, options)
+    with own_warnings_printed():
+        return guarded(options.run, options)
 
 
 def complete(command_line: argparse.ArgumentParser) -> None:

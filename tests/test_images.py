@@ -20,6 +20,8 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import InputError
 from edgekit.inputs.image import MAX_PIXELS, MAX_SIDE, content_hash, load, normalize, to_pixels
 
+pytestmark = pytest.mark.filterwarnings("ignore::edgekit.inputs.image.PictureWarning")  # of tiny and flat pictures
+
 SIZES = [(64, 48), (97, 251), (300, 200), (224, 224), (37, 512), (2, 2), (640, 3)]
 
 

@@ -140,6 +140,19 @@ def test_a_range_from_high_to_low_is_refused(files: Path, capsys: pytest.Capture
     assert "a range of (9.0, 1.0)" in capsys.readouterr().err
 
 
+def test_a_proofs_pictures_are_read_in_the_same_way(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And what is odd of them is said, without a place in the code."""
+    export = ["export", "medgemma-reference", "--to", str(files / "new"), "--level", "Q5", "--images", str(files)]
+    assert main(export) == 1
+    assert "bad.png: damaged or truncated" in capsys.readouterr().err
+    (files / "bad.png").unlink()
+    assert main(export) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert any(line.startswith(f"edgekit: {files / 'narrow.png'}: WRONG CONTRAST") for line in said)
+    assert "unknown level 'Q5'" in "".join(said)
+    assert all(line.startswith(("edgekit: ", "allowed: ", "try: ")) for line in said)
+
+
 # ---------------------------------------------------------------- in Python
 
 

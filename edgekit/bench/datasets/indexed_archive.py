@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.errors import InputError, UsageError
-from edgekit.inputs.image import MAX_PIXELS, load
+from edgekit.inputs.image import MAX_PIXELS, say
+from edgekit.inputs.image import read as read_picture
 
 
 def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
@@ -35,11 +36,14 @@ def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tup
             ]
             order = np.random.default_rng(seed).permutation(len(rows))
             picked = _one_per_patient([rows[i] for i in order])[:limit]
-            return tuple(
-                Sample(row["label"], row["patient"] or row["file"], _image(archive, row["file"])) for row in picked
-            )
+            images, known = zip(*(_image(archive, row["file"]) for row in picked), strict=True) if picked else ((), ())
     except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path}: damaged or not what it should be: {error}", remedy="copy the file again") from error
+    if odd := [(row["file"], said) for row, said in zip(picked, known, strict=True) if said]:
+        say([f"{path}: {len(odd)} of {len(picked)} images are odd, as is {odd[0][0]}: {odd[0][1][0]}"])
+    return tuple(
+        Sample(row["label"], row["patient"] or row["file"], image) for row, image in zip(picked, images, strict=True)
+    )
 
 
 def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -53,15 +57,16 @@ def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return kept
 
 
-def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
-    """One greyscale image; its declared sizes are checked before anything is unpacked or decoded."""
+def _image(archive: zipfile.ZipFile, name: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """One greyscale image, and what to know of it; its sizes are checked before anything is unpacked or decoded."""
     if archive.getinfo(name).file_size > MAX_PIXELS:
         raise InputError(f"{archive.filename}: {name} unpacks to {archive.getinfo(name).file_size} bytes")
     try:
-        return np.asarray(load(archive.read(name)).convert("L"))
+        picture = read_picture(archive.read(name))
     except InputError as error:
         message = f"{archive.filename}: {name}: {error.message}"
         raise InputError(message, allowed=error.allowed, remedy=error.remedy) from error
+    return np.asarray(picture.image.convert("L")), picture.warnings
 
 
 READER = Reader("indexed-archive", read)

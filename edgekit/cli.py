@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from edgekit.artifacts.disk_errors import typed
 from edgekit.artifacts.version import __version__
 from edgekit.commands import verbs
+from edgekit.commands.support.printing import own_warnings_printed
 from edgekit.commands.support.streams import escape_what_cannot_be_shown
 from edgekit.errors import EdgekitError, MissingDependencyError
 from edgekit.machine import privacy
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limit_openmp_spin()
     privacy.keep_command(downloads=getattr(options, "download", False))
     try:
-        with ending_promptly(lambda: interrupted(options)):
+        with own_warnings_printed(), ending_promptly(lambda: interrupted(options)):
             return guarded(options.run, options)
     except KeyboardInterrupt as interrupt:
         print(interrupted(options), file=sys.stderr)

@@ -7,6 +7,7 @@
     ├── ArtifactError           an artifact folder or its manifest is not what it must be
     ├── InputError              an image or a prompt cannot be used
     ├── GateError               an artifact was compared with its original and refused
+    ├── WorkerError             no process of our own can be started
     └── MissingDependencyError  a library or a compiler is not installed
 
 A message says what is wrong and where; `allowed` says what would have been right and `remedy` what to do next.
@@ -69,6 +70,10 @@ class InputError(EdgekitError):
 
 class GateError(EdgekitError):
     """An artifact was compared with its original, in full precision, and refused."""
+
+
+class WorkerError(EdgekitError):
+    """A process of edgekit's own cannot be started."""
 
 
 class MissingDependencyError(EdgekitError):

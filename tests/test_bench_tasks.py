@@ -24,6 +24,7 @@ from edgekit.bench.kinds import kinds
 from edgekit.bench.parsers import PARSERS, first_named, first_yes_or_no
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.inputs.image import PictureWarning
 from edgekit.inputs.labels import LABELS
 
 GOOD: dict[str, Any] = {
@@ -185,6 +186,13 @@ def test_real_images_are_one_a_patient_of_the_test_split(archive: Path) -> None:
     assert max(image.mean() for image in loaded.images) < 60  # none of the training images, which are brighter
     assert [sample.truth for sample in datasets.load("brain-mri", 100, 0, archive).samples] == ["glioma"] * 6
     assert len(datasets.load("chest-xray", 7, 0, archive).images) == 7
+
+
+def test_odd_images_are_said_once_with_their_number(archive: Path) -> None:
+    with pytest.warns(PictureWarning) as caught:
+        datasets.load("chest-xray", 100, 0, archive)
+    assert len(caught) == 1
+    assert "20 of 20 images are odd, as is " in str(caught[0].message)
 
 
 def test_every_source_states_licence_and_citation() -> None:

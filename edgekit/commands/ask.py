@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_opening
+from edgekit.commands.support.options import add_opening, add_pictures
 from edgekit.commands.support.printing import print_json, print_warnings
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("question", metavar="QUESTION")
     parser.add_argument("--image", action="append", default=[], type=Path, metavar="FILE", help="may be repeated")
+    add_pictures(parser)
     add_opening(parser)
     parser.add_argument("--system", metavar="TEXT", help="a system instruction; MedGemma was evaluated without one")
     parser.add_argument("--max-tokens", type=int, default=512, metavar="N", help="the output budget (default: 512)")
@@ -26,11 +27,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Open the model, print the answer as it comes, and what to know about it."""
-    from edgekit.inputs.image import load
+    from edgekit.inputs.image import read
     from edgekit.inputs.message import Image, Message
     from edgekit.runtime import open_model
 
-    images = [Image(load(path)) for path in options.image]  # a bad image must not cost the time of loading a model
+    # A bad image must not cost the time of loading a model.
+    reading = {"range": options.range, "max_megapixels": options.max_megapixels}
+    images = [Image(read(path, **reading)) for path in options.image]
     model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
     try:
         messages = [Message("system", options.system)] if options.system else []
@@ -58,6 +61,7 @@ VERB = Verb(
     "ask a question, about images or without",
     (
         'ask ./medgemma "Describe this X-ray" --image chest.png',
+        'ask ./medgemma "Describe this slice" --image ct16.png --range=31768:33168',
         'ask ./medgemma "What is a pneumothorax?" --level Q8_0',
     ),
     run,

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_opening
+from edgekit.commands.support.options import add_opening, add_pictures
 from edgekit.commands.support.printing import print_warnings
+from edgekit.errors import InputError
+
+if TYPE_CHECKING:
+    from edgekit.inputs.image import Picture
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -16,38 +23,79 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR")
     parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
     parser.add_argument("--label", action="append", required=True, metavar="TEXT", help="may be repeated")
+    add_pictures(parser)
     add_opening(parser)
 
 
 def run(options: Namespace) -> int:
-    """Score image by image; as JSON, one line each."""
-    from edgekit.inputs.image import load
+    """Score image by image; as JSON, one line each. One of several that cannot be read is a row with its error."""
+    from edgekit.inputs.image import Picture
     from edgekit.runtime import open_model
 
-    for path in options.images:  # a bad image must not cost the time of loading a model
-        load(path)
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
-    width = max(map(len, options.label))
-    try:
-        for path in options.images:
-            (row,) = model.classify([path], options.label)
-            scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
-            best = max(scores, key=lambda label: scores[label])
-            if options.json:
-                print(json.dumps({"file": str(path), "label": best, "scores": scores}, ensure_ascii=False), flush=True)
+    failed, model = 0, None
+    with ExitStack() as stack:
+        for path, picture in pictures(options):
+            if isinstance(picture, InputError):
+                if len(options.images) == 1:
+                    raise picture
+                failed += 1
+                print_failed(path, picture, options.json)
                 continue
-            print(path)
-            for label, score in scores.items():
-                print(f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}")
-    finally:
-        model.close()
-    print_warnings(model.warnings)
-    return 0
+            if model is None:  # no sooner: bad images must not cost the time of loading a model
+                model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+                stack.enter_context(closing(model))
+            (row,) = model.classify([Picture(picture.image)], options.label)
+            scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
+            print_scores(path, scores, picture.warnings, options.json)
+    if model is not None:
+        print_warnings(model.warnings)
+    return 1 if failed else 0
+
+
+def pictures(options: Namespace) -> Iterator[tuple[Path, Picture | InputError]]:
+    """Each image as it is read, or why it cannot be."""
+    from edgekit.inputs.image import read
+
+    for path in options.images:
+        try:
+            yield path, read(path, range=options.range, max_megapixels=options.max_megapixels)
+        except InputError as error:
+            yield path, error
+
+
+def print_scores(path: Path, scores: dict[str, float], warnings: tuple[str, ...], as_json: bool) -> None:
+    """One image's row."""
+    best = max(scores, key=lambda label: scores[label])
+    if as_json:
+        print_line({"file": str(path), "label": best, "scores": scores, "warnings": warnings})
+        return
+    print(path)
+    width = max(map(len, scores))
+    for label, score in scores.items():
+        print(f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}")
+    print_warnings(warnings)
+
+
+def print_failed(path: Path, error: InputError, as_json: bool) -> None:
+    """The row of an image that cannot be read."""
+    if as_json:
+        fields = {"file": str(path), "error": error.message, "allowed": error.allowed, "try": error.remedy}
+        print_line({**{key: value for key, value in fields.items() if value}, "kind": type(error).__name__})
+    else:
+        print("\n  ".join([str(path), *f"error: {error}".split("\n")]))
+
+
+def print_line(row: dict[str, Any]) -> None:
+    """One row as JSON, at once."""
+    print(json.dumps(row, ensure_ascii=False), flush=True)
 
 
 VERB = Verb(
     "score labels for images",
-    ('classify ./medsiglip chest.png --label "normal lungs" --label pneumonia',),
+    (
+        'classify ./medsiglip chest.png --label "normal lungs" --label pneumonia',
+        'classify ./medsiglip *.tif --range=auto --label "normal lungs" --label pneumonia --json',
+    ),
     run,
     add_options,
     order=80,

@@ -1,80 +1,144 @@
 """Images to pixels, exactly as Hugging Face's Pillow-backed processors do it, without torch.
 
-No URL is ever fetched. A file is decoded only after its header's size passed a limit, so that a small file cannot
-claim gigabytes.
+No URL is ever fetched. A file is decoded in a worker process, with limits of size, memory and time, so that a small
+file can neither claim gigabytes nor end the program; what is decoded already (arrays, Pillow images) is converted here.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import re
+import stat
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError, WorkerError
+from edgekit.inputs import image_file, image_types
+from edgekit.inputs.image_file import MAX_SIDE, MIN_SIDE, MOST_MEGAPIXELS, check_size, damage_named
+from edgekit.inputs.image_types import Range, checked_range
+from edgekit.machine.resident import Resident
 
-MAX_PIXELS = 64_000_000  # a 300-megapixel bomb is refused, a whole-slide overview or a mammogram is not
-MIN_SIDE = 2  # a single pixel holds no image; resizing one would pass a constant off as a picture
-MAX_SIDE = 20_000
+__all__ = [
+    "MAX_MEGAPIXELS",
+    "MAX_PIXELS",
+    "MAX_SIDE",
+    "MIN_SIDE",
+    "ImageLike",
+    "Picture",
+    "PictureWarning",
+    "Range",
+    "content_hash",
+    "load",
+    "normalize",
+    "read",
+    "say",
+    "to_pixels",
+]
+
+MAX_MEGAPIXELS = 40.0  # a mammogram has 13, a camera's photograph up to 24
+MAX_PIXELS = int(MAX_MEGAPIXELS * 1e6)
+_LIMIT_S = 30.0  # for a picture of the default budget, in proportion for a larger one
+_BYTES_PER_PIXEL = 16  # of a file: floating-point colours, uncompressed
+_SPARE_BYTES = 16_000_000  # for what a file holds beside its pixels
 _RESAMPLE = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Formats whose decoders are small and common; a medical image in another container is DICOM's business.
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # `Path` makes one slash of two
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
+_NO_FILE = {
+    stat.S_IFDIR: "a directory",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+DECODER = Resident(image_file.serve)
 
-ImageLike = Path | str | Image.Image | NDArray[np.uint8]
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """An image that was read.
+
+    Attributes:
+        image: RGB, 8 bits a channel.
+        warnings: what to know of how it became that, each beginning with its name. Who takes the picture says them;
+            `Picture(picture.image)` is the same one where that was done.
+    """
+
+    image: Image.Image
+    warnings: tuple[str, ...] = ()
+
+
+ImageLike = Path | str | bytes | Image.Image | NDArray[Any] | Picture
+
+
+class PictureWarning(UserWarning):
+    """What to know of a picture, where nothing is returned that could carry it."""
+
+
+def read(
+    source: ImageLike,
+    *,
+    range: Range | None = None,  # noqa: A002 (as users of the option know it)
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Picture:
+    """An image in RGB, and what to know about it.
+
+    Args:
+        source: a file's path, or its bytes; a Pillow image; an array [height, width] or [height, width, 3]. A picture
+            that was read already stays as it is.
+        range: (low, high), the values that become black and white; `auto` for the picture's own least and greatest.
+            None for those of its type: what has no such range (signed, 32 bits, floating point) is refused then.
+        max_megapixels: nothing larger is decoded; a JPEG is reduced instead.
+
+    Raises:
+        InputError: no such file, not an image, damaged, outside the limits, its values' meaning is unknown, or its
+            decoder died.
+        WorkerError: no process can be started to decode a file.
+    """
+    if isinstance(source, Picture):
+        return source
+    shown, pixels = checked_range(range), _budget(max_megapixels)
+    name = str(source) if isinstance(source, str | Path) else "the image"
+    try:
+        if isinstance(source, str | Path):
+            source = _content(source, _SPARE_BYTES + _BYTES_PER_PIXEL * pixels)
+        convert = _decoded if isinstance(source, bytes) else _converted
+        image, notes = convert(source, shown, pixels)
+    except WorkerError:
+        raise
+    except EdgekitError as error:
+        raise InputError(f"{name}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
+    return Picture(image, tuple(f"{name}: {note}" for note in notes))
 
 
 def load(source: ImageLike) -> Image.Image:
-    """An image in RGB.
+    """An image in RGB, as `read` makes it without options; what to know about it becomes Python warnings."""
+    picture = read(source)
+    say(picture.warnings)
+    return picture.image
 
-    Args:
-        source: a file's path, a Pillow image, or a uint8 array [height, width] or [height, width, 3].
 
-    Raises:
-        InputError: no such file, not an image, truncated, or of a size outside the limits.
-    """
-    if isinstance(source, np.ndarray):
-        if source.dtype != np.uint8 or source.ndim not in (2, 3) or (source.ndim == 3 and source.shape[2] != 3):
-            raise InputError(
-                f"an array of {source.dtype} {list(source.shape)} is no image", allowed="uint8 [h, w] or [h, w, 3]"
-            )
-        source = Image.fromarray(source)
-    if isinstance(source, Image.Image):
-        _check_size(source, "the image")
-        return _rgb(source, "the image")
-    path = Path(source)
-    if _ADDRESS.match(str(source)):
-        raise InputError(f"{source}: addresses are never fetched", allowed="a file on this machine")
-    if not path.is_file():
-        raise InputError(f"{path}: no such image file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # our own limits are stricter and say more
-            image = Image.open(path, formats=_FORMATS)
-            _check_size(image, str(path))
-            return _rgb(ImageOps.exif_transpose(image), str(path))  # or a photograph may lie on its side
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not an image", allowed=", ".join(_FORMATS)) from error
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{path}: {error}", allowed=f"at most {MAX_PIXELS // 1_000_000} megapixels") from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow's decoders raise all three for damaged files
-        raise InputError(f"{path}: damaged or truncated: {error}", remedy="copy the file again") from error
+def say(known: Sequence[str]) -> None:
+    """What is known of pictures as Python warnings, where nothing is returned that could carry it."""
+    for text in known:
+        warnings.warn(text, PictureWarning, stacklevel=3)
 
 
 def to_pixels(images: Sequence[ImageLike], preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Resize images to the encoder's square: uint8 [n, size, size, 3]."""
+    """Load images and resize them to the encoder's square: uint8 [n, size, size, 3]."""
     side = (preprocessing.size, preprocessing.size)
     resized = [np.asarray(load(image).resize(side, _RESAMPLE[preprocessing.resample])) for image in images]
     return np.stack(resized) if resized else np.zeros((0, *side, 3), np.uint8)
@@ -92,26 +156,61 @@ def content_hash(pixels: NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _check_size(image: Image.Image, name: str) -> None:
-    width, height = image.size
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+def _budget(megapixels: Any) -> int:
+    """Pixels that may be decoded."""
+    if not isinstance(megapixels, int | float) or not 0 < megapixels <= MOST_MEGAPIXELS:
+        raise InputError(f"a limit of {megapixels!r:.80} megapixels", allowed=f"above 0, at most {MOST_MEGAPIXELS}")
+    return int(megapixels * 1e6)
+
+
+def _content(source: str | Path, most: int) -> bytes:
+    """A file's bytes; only an ordinary file is opened, since a pipe may never end."""
+    if _ADDRESS.match(str(source)):
+        raise InputError("addresses are never fetched", allowed="a file on this machine")
+    try:
+        kind = stat.S_IFMT(os.stat(source).st_mode)  # noqa: PTH116 (a Path refuses what it cannot hold)
+        if kind != stat.S_IFREG:
+            raise InputError(f"no such image file: it is {_NO_FILE.get(kind, 'no ordinary file')}")
+        # Not waiting for a pipe's other end, where one took the file's place meanwhile.
+        descriptor = os.open(source, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        with os.fdopen(descriptor, "rb") as file:
+            data = file.read(most + 1)
+    except ValueError as error:  # a NUL, or what the system's encoding has no bytes for
+        raise InputError("no such image file: no name of a file") from error
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+            raise InputError(f"no such image file: {error.strerror}") from error
+        raise InputError(f"it cannot be read: {error.strerror}", remedy="check its permissions and its disk") from error
+    if len(data) > most:
         raise InputError(
-            f"{name}: {width} x {height} pixels",
-            allowed=f"{MIN_SIDE} to {MAX_SIDE} pixels a side, at most {MAX_PIXELS // 1_000_000} megapixels",
+            f"a file of more than {most // 1_000_000} MB",
+            allowed=f"{_BYTES_PER_PIXEL} bytes for each pixel of the limit, and {_SPARE_BYTES // 1_000_000} MB",
+            remedy="save a smaller picture of it, or raise --max-megapixels (in Python: max_megapixels=)",
         )
+    return data
 
 
-def _rgb(image: Image.Image, name: str) -> Image.Image:
-    """RGB of 8 bits a channel. 16-bit images are scaled as Google's serving code does it: round(x / 257).
+def _decoded(data: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, list[str]]:
+    """A file's content, decoded in the worker process."""
+    limit_s = _LIMIT_S * max(1.0, pixels / MAX_PIXELS)
+    answer, raw = DECODER.ask({"range": shown, "pixels": pixels}, data, limit_s=limit_s, most=3 * pixels)
+    width, height = answer["size"]
+    if len(raw) != 3 * width * height:
+        raise InputError("its decoder gave another size than it said")
+    return Image.frombytes("RGB", (width, height), raw), answer["warnings"]
 
-    What is transparent becomes white, as in Hugging Face's processors: the colours beneath are nobody's picture.
-    """
-    if image.mode == "F" or image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.float64)
-        if image.mode == "F" or wide.max() > 65535 or wide.min() < 0:
-            raise InputError(f"{name}: floating point, or more than 16 bits a pixel", allowed="8 or 16 bits a pixel")
-        image = Image.fromarray(np.rint(wide / 257).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert("RGB")
+
+def _converted(source: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, list[str]]:
+    """What is decoded already, or by Pillow in this process."""
+    if isinstance(source, Image.Image):
+        check_size(source.size, pixels)
+        with damage_named(b""):  # which Pillow may decode no sooner than now
+            return image_file.to_rgb(source, shown)
+    if not isinstance(source, np.ndarray):
+        raise InputError(f"it is a {type(source).__name__}", allowed="a path, bytes, a Pillow image or an array")
+    values = image_types.of_array(source)
+    if values is None or (values.full is None and shown is None):
+        allowed = "uint8 [h, w] or [h, w, 3]; uint16 likewise; other numbers with a range"
+        raise InputError(f"an array of {source.dtype} {list(source.shape)} is no image", allowed=allowed)
+    check_size((values.array.shape[1], values.array.shape[0]), pixels)
+    return image_file.to_rgb(values, shown)

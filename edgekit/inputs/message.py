@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.inputs.image import ImageLike
+from edgekit.inputs.image import MAX_MEGAPIXELS, ImageLike, Picture, Range, read
 
 Speaker = Literal["system", "user", "assistant"]
 
@@ -15,10 +16,19 @@ class Image:
     """One image of a message.
 
     Attributes:
-        source: a file's path, a Pillow image, or uint8 [height, width] or [height, width, 3].
+        source: a file's path or its bytes, a Pillow image, an array [height, width] or [height, width, 3], or a
+            `Picture` that was read already.
+        range: (low, high), the values that become black and white, or `auto`: see `edgekit.inputs.image.read`.
+        max_megapixels: nothing larger is decoded.
     """
 
     source: ImageLike
+    range: Range | None = None
+    max_megapixels: float = MAX_MEGAPIXELS
+
+    def read(self) -> Picture:
+        """The picture, and what to know about it; raises InputError as `edgekit.inputs.image.read`."""
+        return read(self.source, range=self.range, max_megapixels=self.max_megapixels)
 
 
 @dataclass(frozen=True, init=False)
@@ -45,3 +55,17 @@ class Message:
     def images(self) -> tuple[ImageLike, ...]:
         """What its images are made of, in order."""
         return tuple(part.source for part in self.parts if isinstance(part, Image))
+
+
+def with_pictures(messages: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
+    """The messages with every image read, and what to know about the images, which is no part of them any more."""
+    warnings: list[str] = []
+
+    def part(given: str | Image) -> str | Image:
+        if isinstance(given, str):
+            return given
+        picture = given.read()
+        warnings.extend(picture.warnings)
+        return Image(Picture(picture.image))
+
+    return [Message(message.role, *map(part, message.parts)) for message in messages], tuple(warnings)

@@ -9,7 +9,8 @@ it. The parent names a function, which takes the job and yields results:
         end = worker.wait()
 
 The child is `python -P -m edgekit.machine.worker MODULE:FUNCTION`. The job is one JSON document on its standard input,
-a result one JSON line on its standard output, and why it failed is the last line of its standard error.
+a result one JSON line on its standard output, and why it failed is the last line of its standard error. For many small
+jobs, `edgekit.machine.resident` keeps one process.
 """
 
 from __future__ import annotations
@@ -103,14 +104,15 @@ class Worker:
             self._log = undo.enter_context((folder / "log").open("w+b"))
             (folder / "job.json").write_text(json.dumps(job), encoding="utf-8")
             document = undo.enter_context((folder / "job.json").open("rb"))
-            self._process = subprocess.Popen(
-                _command(work),
+            self._process = start(
+                "edgekit.machine.worker",
+                work,
+                {**dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder)), **environment},
                 stdin=document,
                 stdout=subprocess.PIPE,
                 stderr=self._log,
                 encoding="utf-8",
                 errors="replace",
-                env={**_environment(folder), **environment},
             )
             self._cleanup = undo.pop_all()
         _running.add(self)
@@ -238,15 +240,29 @@ def death(exit_code: int) -> str | None:
     return f"exception 0x{exit_code:X}" if exit_code >= _WINDOWS_EXCEPTION else None
 
 
-def _command(work: Work) -> list[str]:
-    """The child's command line. -P: nothing in the current directory may stand in for a module."""
-    return [sys.executable, "-P", "-m", "edgekit.machine.worker", f"{work.__module__}:{work.__qualname__}"]
+def start(
+    program: str, work: Callable[..., Any], environment: Mapping[str, str], **streams: Any
+) -> subprocess.Popen[Any]:
+    """Start `python -P -m PROGRAM MODULE:FUNCTION`; the one place where a process of edgekit's own begins.
+
+    -P: nothing in the current directory may stand in for a module.
+
+    Args:
+        program: the module that serves, this one or `edgekit.machine.resident`.
+        work: what it serves, a function that can be imported by its name.
+        environment: variables on top of this process's own.
+        streams: subprocess.Popen's.
+
+    Raises:
+        OSError: no process can be started.
+    """
+    command = [sys.executable, "-P", "-m", program, f"{work.__module__}:{work.__qualname__}"]
+    return subprocess.Popen(command, env={**_environment(), **environment}, **streams)
 
 
-def _environment(folder: Path) -> dict[str, str]:
-    """Ours, with a folder for temporary files, and the checkout on the path where edgekit is not installed."""
-    changed = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    changed["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # whatever a terminal can show: we read it
+def _environment() -> dict[str, str]:
+    """Ours, with the checkout on the path where edgekit is not installed."""
+    changed = {"PYTHONIOENCODING": "utf-8:backslashreplace"}  # whatever a terminal can show: we read it
     checkout = Path(__file__).resolve().parent.parent.parent
     if (checkout / "pyproject.toml").is_file():
         changed["PYTHONPATH"] = os.pathsep.join(filter(None, [str(checkout), os.environ.get("PYTHONPATH")]))
@@ -254,6 +270,12 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 # ---------------------------------------------------------------- in the child
+
+
+def function(name: str) -> Any:
+    """What MODULE:FUNCTION names."""
+    module, _, inside = name.partition(":")
+    return getattr(importlib.import_module(module), inside)
 
 
 def serve(name: str) -> int:
@@ -271,10 +293,9 @@ def serve(name: str) -> int:
     results = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     job = json.loads(sys.stdin.read())
-    module, _, function = name.partition(":")
     try:
         with file_errors(system_folder()):
-            for result in getattr(importlib.import_module(module), function)(job):
+            for result in function(name)(job):
                 results.write(json.dumps(result) + "\n")
                 results.flush()
     except EdgekitError as error:

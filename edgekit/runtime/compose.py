@@ -16,7 +16,7 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError, InputError
 from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, ContrastiveSettings, Ids, Settings
 from edgekit.inputs import image as images_
-from edgekit.inputs.message import Image, Message
+from edgekit.inputs.message import Image, Message, with_pictures
 from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Generation, Model, Segment, Tokens
 
@@ -122,6 +122,8 @@ class ChatModel(Model):
 
     def segments(self, messages: Sequence[Message], answer: str | None = None) -> list[Segment]:
         """The prompt as the decoder takes it, images encoded, followed by the model's answer where one is given."""
+        messages, known = with_pictures(messages)
+        images_.say(known)
         images = [image for message in messages for image in message.images]
         pixels = self._pixels(images) if images else np.empty(0, np.uint8)
         runs = self.format.runs(messages, answer)
@@ -140,6 +142,7 @@ class ChatModel(Model):
         if max_tokens < 1:
             raise InputError(f"an output budget of {max_tokens} tokens", allowed="1 or more")
         started = time.perf_counter()
+        messages, known = with_pictures(messages)
         segments = self.segments(messages)
         used = sum(map(len, segments))
         (logits,) = self.decoder.prefill(segments)
@@ -162,12 +165,15 @@ class ChatModel(Model):
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         if text != sent:
             yield text[len(sent) :]
-        warnings = self.warnings if stopped else (*self.warnings, f"the answer was cut off at {len(ids)} tokens")
+        cut = () if stopped else (f"the answer was cut off at {len(ids)} tokens",)
+        warnings = (*self.warnings, *known, *cut)
         finished = time.perf_counter()
         yield Generation(text, used, len(ids), not stopped, first - started, finished - first, warnings)
 
     def score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
         """See `edgekit.runtime.base.Model.score`; the sum over the option's tokens."""
+        messages, known = with_pictures(messages)  # once, not for every option
+        images_.say(known)
         scores = []
         for option in options:
             segments = self.segments(messages, answer=option)

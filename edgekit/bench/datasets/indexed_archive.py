@@ -6,16 +6,17 @@ import csv
 import io
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from edgekit.artifacts.manifest import printable
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.errors import InputError, UsageError
-from edgekit.inputs.image import MAX_PIXELS, load
+from edgekit.inputs.image import MAX_PIXELS, say
+from edgekit.inputs.image import read as read_picture
 
 _INDEX = "index.csv"
 _MAX_INDEX_BYTES = 64_000_000
@@ -46,9 +47,12 @@ def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tup
             ]
             order = np.random.default_rng(seed).permutation(len(rows))
             picked = _one_per_patient([rows[i] for i in order])[:limit]
-            return tuple(_sample(archive, row) for row in picked)
+            read_samples = [_sample(archive, row) for row in picked]
     except (*_DAMAGED, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: damaged or not what it should be: {error}", remedy="copy the file again") from error
+    if odd := [(row["file"], known) for row, (_, known) in zip(picked, read_samples, strict=True) if known]:
+        say([f"{path}: {len(odd)} of {len(picked)} images are odd, as is {odd[0][0]}: {odd[0][1][0]}"])
+    return tuple(sample for sample, _ in read_samples)
 
 
 def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -62,16 +66,18 @@ def _one_per_patient(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     return kept
 
 
-def _sample(archive: zipfile.ZipFile, row: dict[str, str]) -> Sample:
+def _sample(archive: zipfile.ZipFile, row: Mapping[str, str]) -> tuple[Sample, tuple[str, ...]]:
+    """One image, or why there is none; and what to know of it."""
     name, patient = row["file"], row["patient"] or row["file"]
     try:
-        return Sample(row["label"], patient, _image(archive, name))
+        image, known = _image(archive, name)
     except InputError as error:
-        return Sample(row["label"], patient, problem=error.message)
+        return Sample(row["label"], patient, problem=error.message), ()
+    return Sample(row["label"], patient, image), known
 
 
-def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
-    """One greyscale image; its declared sizes are checked before anything is unpacked or decoded.
+def _image(archive: zipfile.ZipFile, name: str) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
+    """One greyscale image, and what to know of it; its sizes are checked before anything is unpacked or decoded.
 
     Raises:
         InputError: it is missing, damaged, or of a size that no model is shown.
@@ -80,16 +86,12 @@ def _image(archive: zipfile.ZipFile, name: str) -> NDArray[np.uint8]:
     try:
         if archive.getinfo(name).file_size > MAX_PIXELS:
             raise InputError(f"{where}: {said} unpacks to {archive.getinfo(name).file_size} bytes")
-        image = Image.open(io.BytesIO(archive.read(name)))
-        if image.width * image.height > MAX_PIXELS:
-            raise InputError(f"{where}: {said} has {image.width} x {image.height} pixels")
-        grey = np.asarray(image.convert("L"))
-    except UnidentifiedImageError as error:
-        raise InputError(f"{where}: {said} is no image") from error
-    except (*_DAMAGED, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's decoders raise these
+        picture = read_picture(archive.read(name))
+    except InputError as error:
+        raise InputError(f"{where}: {said}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
+    except _DAMAGED as error:
         raise InputError(f"{where}: damaged or not what it should be: {said}: {printable(error)}") from error
-    load(grey)
-    return grey
+    return np.asarray(picture.image.convert("L")), picture.warnings
 
 
 READER = Reader("indexed-archive", read)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
+from typing import Literal
 
 
 def add_levels(parser: ArgumentParser, summary: str) -> None:
@@ -27,3 +28,32 @@ def add_opening(parser: ArgumentParser) -> None:
         help="of encoders in ONNX: onnxruntime, openvino or openvino-bf16; default: whatever was measured does not "
         "count (without it: $EDGEKIT_RUNTIME, or the fastest here by edgekit tune)",
     )
+
+
+def add_pictures(parser: ArgumentParser) -> None:
+    """`--range` and `--max-megapixels`: how images are read."""
+    parser.add_argument(
+        "--range",
+        type=_range,
+        metavar="LOW:HIGH",
+        help="the values that become black and white, for images of more than 8 bits (--range=-1000:400); auto: each "
+        "image's own least and greatest; without it: all that the type can hold",
+    )
+    parser.add_argument(
+        "--max-megapixels",
+        type=float,
+        default=40.0,
+        metavar="N",
+        help="the largest image that is decoded; a larger JPEG is reduced (default: 40)",
+    )
+
+
+def _range(text: str) -> tuple[float, float] | Literal["auto"]:
+    """`LOW:HIGH` or `auto`; whether it is a range is checked where images are read."""
+    if text == "auto":
+        return "auto"
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError as error:
+        raise ArgumentTypeError(f"{text!r} is no range; allowed: LOW:HIGH or auto") from error
+    return low, high

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TextIO
 
 
 def print_json(data: Any) -> None:
@@ -19,10 +21,33 @@ def print_lines(lines: Iterable[str]) -> None:
         print(line)
 
 
-def print_warnings(warnings: Iterable[str]) -> None:
+def print_warnings(said: Iterable[str]) -> None:
     """What the user should know, on standard error."""
-    for warning in warnings:
+    for warning in said:
         print(f"edgekit: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def own_warnings_printed() -> Iterator[None]:
+    """Python warnings of edgekit's own kinds are printed as all others are, without a place in the code."""
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if category.__module__.startswith("edgekit."):
+                print_warnings([str(message)])
+            else:
+                others(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

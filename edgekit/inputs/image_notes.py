@@ -1,0 +1,88 @@
+"""What to know of a picture before trusting an answer about it."""
+
+from __future__ import annotations
+
+import struct
+
+import numpy as np
+from PIL import Image
+
+from edgekit.inputs.image_types import middle
+
+FEW_PIXELS = 64  # a side: an encoder would see little but its own interpolation
+EXTREME_ASPECT = 4
+ONE_SHADE = 8  # grey levels, of which the noise of an empty picture takes some
+MANY_PAGES = 1000  # that are counted
+_FRAMES = {
+    "GIF": "frames",
+    "PNG": "frames",
+    "WEBP": "frames",
+    "TIFF": "pages",
+}  # a camera's MPO has a preview, no other
+
+
+def frames(image: Image.Image, data: bytes) -> list[str]:
+    """Whether a loaded file holds more pictures than the one that is used."""
+    if image.format not in _FRAMES:
+        return []
+    count = _pages(data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
+    number = f"more than {MANY_PAGES}" if image.format == "TIFF" and count > MANY_PAGES else count
+    return [f"the first of its {number} {_FRAMES[image.format]} is used"] if count > 1 else []
+
+
+def _pages(data: bytes) -> int:
+    """How many directories a TIFF file chains; Pillow's count reads every one of them."""
+    order = "<" if data.startswith(b"II") else ">"
+    large = data[2:4] in (b"+\0", b"\0+")  # BigTIFF
+    entries, offset, entry, first = (f"{order}Q", f"{order}Q", 20, 8) if large else (f"{order}H", f"{order}I", 12, 4)
+    seen: set[int] = set()
+    try:
+        (at,) = struct.unpack_from(offset, data, first)
+        while at and at not in seen and len(seen) <= MANY_PAGES:
+            seen.add(at)
+            (count,) = struct.unpack_from(entries, data, at)
+            (at,) = struct.unpack_from(offset, data, at + struct.calcsize(entries) + entry * count)
+    except struct.error:  # the chain leads out of the file
+        pass
+    return len(seen)
+
+
+def profile(image: Image.Image) -> list[str]:
+    """Whether a file's colours mean something else than sRGB, which nobody's processor looks at."""
+    given = image.info.get("icc_profile")
+    if not isinstance(given, bytes) or not given or image.mode == "LAB":
+        return []
+    known = b"sRGB" in given or "sRGB".encode("utf-16-be") in given
+    return [] if known else ["its colour profile is not sRGB, and ignored as in Google's processors"]
+
+
+def transparency(rgba: Image.Image) -> list[str]:
+    """How much of a picture becomes white because it is transparent."""
+    counts = rgba.getchannel("A").histogram()
+    total = sum(counts)
+    if counts[0] == total:
+        return ["ALL of it is transparent: nothing but white is left"]
+    share = 100 * (1 - counts[255] / total)
+    return [f"{max(share, 0.1):.1f} % of it is transparent, and becomes white"] if share else []
+
+
+def form(rgb: Image.Image) -> list[str]:
+    """Whether the encoder's square does a picture's form much harm."""
+    width, height = rgb.size
+    notes = []
+    if max(rgb.size) > EXTREME_ASPECT * min(rgb.size):
+        notes.append(f"{width} x {height} pixels, squeezed into a square: cut out what matters")
+    if min(rgb.size) < FEW_PIXELS:
+        notes.append(f"{width} x {height} pixels are few: the model sees them enlarged")
+    return notes
+
+
+def constancy(rgb: Image.Image) -> list[str]:
+    """Whether hardly anything is to be seen."""
+    counts = rgb.histogram()
+    middles = [middle(np.asarray(counts[first : first + 256])) for first in (0, 256, 512)]
+    if any(high - low > ONE_SHADE for low, high in middles):
+        return []
+    low, high = min(low for low, _ in middles), max(high for _, high in middles)
+    values = f"are {low}" if low == high else f"lie within {low} to {high}"
+    return [f"nearly constant: 98 % of its values {values}, of 0 to 255: there is hardly anything to see"]

@@ -18,7 +18,7 @@ from edgekit.checkpoints.json_files import unique_names
 from edgekit.errors import CheckpointError
 from edgekit.inputs.charsmap import check_charsmap
 
-_MAX_PIECE = 256  # characters; the longest of Gemma 3 has 31
+MAX_PIECE = 256  # characters; the longest of Gemma 3 has 31
 _MAX_TOKENS = 1 << 20
 _MAX_SCORE = 1e6  # log probabilities; far beyond any, and sums of them stay finite
 _MAX_STEPS = 8
@@ -77,7 +77,7 @@ class _Schema(BaseModel):
 
 _Id = Annotated[int, Field(ge=0, lt=1 << 31)]
 _Bounded = Annotated[int, Field(ge=0, lt=1 << 31)]
-_Piece = Annotated[str, Field(min_length=1, max_length=_MAX_PIECE)]
+_Piece = Annotated[str, Field(min_length=1, max_length=MAX_PIECE)]
 
 
 class _AddedToken(_Schema):
@@ -189,7 +189,8 @@ def check_tokenizer_json(data: bytes, where: str) -> dict[str, int]:
     """
     try:
         content = json.loads(data, object_pairs_hook=unique_names, parse_constant=_no_number)
-        file = validated(_TokenizerFile, content, where, CheckpointError, whole="the file", shows_value=True)
+        said = f"{where}: not a tokenizer"
+        file = validated(_TokenizerFile, content, said, CheckpointError, whole="the file", shows_value=True)
         ids = _vocabulary(file.model)
         if isinstance(file.model, _Bpe):
             _check_merges(file.model, ids)
@@ -222,8 +223,8 @@ def _vocabulary(model: _Bpe | _Unigram) -> dict[str, int]:
     if not 0 < len(ids) <= _MAX_TOKENS:
         raise ValueError(f"a vocabulary of {len(ids)} pieces, and 1 to {_MAX_TOKENS} are possible")
     for piece in ids:
-        if not 0 < len(piece) <= _MAX_PIECE:
-            raise ValueError(f"a piece of {len(piece)} characters, and 1 to {_MAX_PIECE} are possible")
+        if not 0 < len(piece) <= MAX_PIECE:
+            raise ValueError(f"a piece of {len(piece)} characters, and 1 to {MAX_PIECE} are possible")
     return ids
 
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
 import string
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -21,8 +19,9 @@ from edgekit.inputs.text import check_text, control_tokens
 _DROPPED = (*string.punctuation, *map(chr, (*range(1, 9), *range(0x0E, 0x1C), 0x7F, 0x8F, 0x9F)))
 _SPACES = "\u061c\u200b\u200c\u200e\u200f\u2581\ufeff\ufffd"
 _CANONICAL = str.maketrans({**dict.fromkeys(_DROPPED), **dict.fromkeys(_SPACES, " ")})
-_MARKERS = ("<pad>", "</s>", "<unk>")  # whatever a tokenizer's file says of them
-_NEVER = -1e5  # a log probability
+# Pieces that no text may spell. Normalization turns a full-width form into `</s>` after punctuation was dropped and
+# tokens were split off, and a tokenizer.json, unlike SentencePiece, then finds that among its pieces.
+_RESERVED = re.compile(r"<(?:pad|/s|unk|0x[0-9A-Fa-f]{2})>")
 
 
 def siglip_text(text: str) -> str:
@@ -38,39 +37,33 @@ def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_i
         InputError: a text gives a control token.
     """
     rows = np.full((len(texts), length), pad_id, np.int64)
-    plain, control = _plain(tokenizer)
+    control = _control(tokenizer)
     for row, text in zip(rows, texts, strict=True):
-        encoding = plain.encode(siglip_text(text), add_special_tokens=True)
-        ids = encoding.ids
-        for index, appended in zip(ids, encoding.special_tokens_mask, strict=True):
-            if index in control and not appended:
-                raise InputError(f"the text contains the control token {plain.id_to_token(index)}", remedy="remove it")
+        ids = _checked_ids(tokenizer, siglip_text(text), control)
         if len(ids) > length:
             ids = [*ids[: length - 1], ids[-1]]
         row[: len(ids)] = ids
     return rows
 
 
-class _Plain(NamedTuple):
-    tokenizer: Tokenizer
-    control: frozenset[int]
+def _control(tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids that no text may give, whatever a tokenizer's file says of them. What is unknown may stand anywhere."""
+    ids = (tokenizer.token_to_id(token) for token in (*control_tokens(tokenizer), "<pad>", "</s>"))
+    unknown = getattr(tokenizer.model, "unk_id", None)
+    return frozenset(index for index in ids if index is not None and index != unknown)
 
 
-@lru_cache(maxsize=4)
-def _plain(tokenizer: Tokenizer) -> _Plain:
-    """A tokenizer that reads control tokens as plain pieces, as SentencePiece does, and the ids that no text may give.
-
-    Normalization turns a full-width form into `</s>` after tokens were split off, and a tokenizer.json has that among
-    its pieces. What is unknown may stand anywhere.
-    """
-    tokens = {*control_tokens(tokenizer), *_MARKERS}
-    file = json.loads(tokenizer.to_str())
-    model = file["model"]
-    if model["type"] == "Unigram":
-        model["vocab"] = [[piece, _NEVER if piece in tokens else score] for piece, score in model["vocab"]]
-        tokenizer = Tokenizer.from_str(json.dumps(file))
-    ids = {index for token in tokens if (index := tokenizer.token_to_id(token)) is not None}
-    return _Plain(tokenizer, frozenset(ids - {model.get("unk_id")}))
+def _checked_ids(tokenizer: Tokenizer, text: str, control: frozenset[int]) -> list[int]:
+    """Ids of a text in its canonical form. Raises InputError where it gives a control token."""
+    normalized = tokenizer.normalizer.normalize_str(text) if tokenizer.normalizer else text
+    encoding = tokenizer.encode(text, add_special_tokens=True)
+    pairs = zip(encoding.ids, encoding.special_tokens_mask, strict=True)  # the mask: appended, not out of the text
+    given = next((tokenizer.id_to_token(index) for index, appended in pairs if index in control and not appended), None)
+    spelled = _RESERVED.search(normalized)
+    if given or spelled:
+        token = given or (spelled and spelled[0])
+        raise InputError(f"the text contains the control token {token}, once normalized", remedy="remove it")
+    return list(encoding.ids)
 
 
 def captions() -> tuple[str, ...]:

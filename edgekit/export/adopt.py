@@ -30,6 +30,7 @@ from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
 from edgekit.inputs.text import control_tokens, load_tokenizer
+from edgekit.inputs.tokenizer_schema import check_tokenizer_json
 from edgekit.inputs.tokenizer_texts import texts
 
 _TEXTS = 1000
@@ -62,7 +63,7 @@ def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer:
 
     Raises:
         ArtifactError: a file is broken, of another family, or one that llama.cpp cannot run rightly.
-        CheckpointError: `tokenizer` holds none.
+        CheckpointError: `tokenizer` holds none, or the decoder's vocabulary describes none.
         MissingDependencyError: llama.cpp is not installed, and reads the vocabulary for comparison.
         UsageError: the folder is not empty.
     """
@@ -79,7 +80,7 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
     form = _forms(family)[next(iter(headers))]
     assert form.settings, "only such a form adopts"
     settings, preprocessing = form.settings(model, others[0] if others else None)
-    vocabulary = load_tokenizer(tokenizer) if tokenizer else tokenizer_of(model)
+    vocabulary = load_tokenizer(tokenizer) if tokenizer else _described(model)
     differing = _compare(decoder, model, vocabulary)
     with new_folder(folder) as staging:
         if tokenizer:
@@ -90,6 +91,13 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
         manifest = readme.publish(staging, _manifest(family, model, parts, settings, preprocessing, staging))
     return Adopted(folder, manifest, _TEXTS, differing)
+
+
+def _described(header: GgufHeader) -> Tokenizer:
+    """The tokenizer that a vocabulary describes, which must be one that opens later."""
+    vocabulary = tokenizer_of(header)
+    check_tokenizer_json(vocabulary.to_str().encode(), f"{header.path}: its vocabulary")
+    return vocabulary
 
 
 def _headers(decoder: Path, vision: Path | None) -> tuple[Family, dict[str, GgufHeader]]:

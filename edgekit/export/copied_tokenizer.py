@@ -7,8 +7,8 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor
 
 from edgekit.artifacts import files
-from edgekit.checkpoints.checkpoint import read_json
 from edgekit.errors import CheckpointError, UsageError
+from edgekit.families.tokenizer_config import stated_tokens
 from edgekit.inputs.text import load_tokenizer
 
 FILES = (
@@ -35,8 +35,7 @@ def check(source: Path, rows: int, unused: frozenset[str]) -> None:
         raise UsageError(f"{source}: no tokenizer.json", allowed="a folder with a model's tokenizer files")
     ids = dict(load_tokenizer(source / "tokenizer.json").get_vocab(with_added_tokens=True))
     if (source / "tokenizer_config.json").is_file():
-        stated = read_json(source / "tokenizer_config.json").get("added_tokens_decoder") or {}
-        ids |= {str(token.get("content")): int(index) for index, token in stated.items()}
+        ids |= {token.content: index for index, token in stated_tokens(source / "tokenizer_config.json").items()}
     for name in ("tokenizer.model", "spiece.model"):
         if (source / name).is_file():
             pieces = SentencePieceProcessor()

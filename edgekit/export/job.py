@@ -15,7 +15,7 @@ from edgekit.errors import CheckpointError, UsageError
 from edgekit.families import Family
 from edgekit.families.source import Source, open_source
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.text import load_tokenizer
+from edgekit.inputs.text import read_tokenizer
 from edgekit.machine.memory import trim_malloc
 from edgekit.runtime.backends import kind_of, leaning_part
 
@@ -28,11 +28,13 @@ class Job:
 
     Attributes:
         variants: name -> {role: level}.
+        notes: what users should know about the source.
     """
 
     source: Source
     recipe: Recipe
     variants: Mapping[str, Mapping[str, str]]
+    notes: tuple[str, ...] = ()
 
     @property
     def stand_in(self) -> str | None:
@@ -85,9 +87,9 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != recipe.variant[name][role]]
         variants["+".join([name, *changed])] = mixed
     source.check_tensors()
-    _check_tokenizer(source)
+    notes = _check_tokenizer(source)
     trim_malloc()  # the tokenizer's
-    return Job(source, recipe, variants)
+    return Job(source, recipe, variants, notes)
 
 
 def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
@@ -107,15 +109,18 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
         )
 
 
-def _check_tokenizer(source: Source) -> None:
+def _check_tokenizer(source: Source) -> tuple[str, ...]:
+    """Whether every token has a row in the embedding; what is to be said of the file."""
     checkpoint, rows = source.checkpoint, source.settings["vocabulary"]
     path = checkpoint.path("tokenizer.json")
     if path is None:
         raise CheckpointError(
             f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
         )
-    vocabulary = load_tokenizer(path).get_vocab(with_added_tokens=True)
+    loaded = read_tokenizer(path)
+    vocabulary = loaded.tokenizer.get_vocab(with_added_tokens=True)
     used = ((token, index) for token, index in vocabulary.items() if token not in source.family.unused_tokens)
     token, highest = max(used, key=lambda item: item[1])
     if highest >= rows:
         raise CheckpointError(f"{path}: token {token!r} has id {highest}, the embedding has {rows} rows")
+    return loaded.notes

@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from edgekit.checkpoints.json_files import check_size
 from edgekit.errors import CheckpointError, InputError
+from edgekit.inputs.tokenizer_trial import ensure_tried
 
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
 
 
-def load_tokenizer(path: Path) -> Tokenizer:
-    """A tokenizer.json.
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer that neither cuts nor pads.
+
+    Attributes:
+        notes: what its file says and nobody does.
+    """
+
+    tokenizer: Tokenizer
+    notes: tuple[str, ...]
+
+
+def read_tokenizer(path: Path) -> LoadedTokenizer:
+    """A tokenizer.json, tried in a process of its own before this one loads it for the first time.
+
+    Some training scripts leave the sections `truncation` and `padding` in it, which would silently cut every prompt.
+    They are ignored, as transformers ignores them, and said.
 
     Raises:
-        CheckpointError: the file is too large or holds no tokenizer.
+        CheckpointError: the file is too large, cannot be read, or is no tokenizer of these families.
     """
-    check_size(path)
     try:
-        tokenizer = Tokenizer.from_buffer(path.read_bytes())  # by its name only where that is UTF-8
-    except Exception as error:  # the library raises nothing narrower
-        raise CheckpointError(f"{path}: not a tokenizer: {error}", remedy="download it again") from error
-    if not tokenizer.get_vocab_size():
-        raise CheckpointError(f"{path}: a tokenizer without tokens")
-    return tokenizer
+        check_size(path)
+        data = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    ensure_tried(path, data)
+    tokenizer = Tokenizer.from_buffer(data)
+    sections = {"truncation": tokenizer.truncation, "padding": tokenizer.padding}
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    ignored = [name for name, section in sections.items() if section is not None]
+    return LoadedTokenizer(tokenizer, tuple(f"{path.name}: its section {name!r} is ignored" for name in ignored))
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The tokenizer of `read_tokenizer`, where a note would be one too many.
+
+    Raises:
+        CheckpointError: see `read_tokenizer`.
+    """
+    return read_tokenizer(path).tokenizer
 
 
 def check_text(text: str) -> None:

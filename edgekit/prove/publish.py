@@ -75,6 +75,8 @@ def export(
     progress = progress or Progress()
     with file_errors(source):
         job = resolve(source, recipe_name, levels, parts or {})
+    for note in job.notes:
+        progress.note(note)
     if left_out := [name for name in job.recipe.variant if not levels and name in job.recipe.on_request]:
         progress.note(f"left out, for they are large: {', '.join(left_out)}; --level NAME exports them")
     if inputs and not prove and not any(plan.level.needs_calibration for plan in job.plans()):

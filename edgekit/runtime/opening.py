@@ -26,7 +26,7 @@ from edgekit.families.composition import (
 )
 from edgekit.formats import FORMATS, Format
 from edgekit.inputs.image import ImageLike, to_pixels
-from edgekit.inputs.text import load_tokenizer
+from edgekit.inputs.text import read_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as load_device
@@ -134,9 +134,11 @@ class Opening:
             self.context = min(self.context, self.settings.context)
         self._check()
         self._threads_beside = self.threads
-        self.tokenizer = load_tokenizer(self.folder / self.manifest.tokenizer.path)
+        loaded = read_tokenizer(self.folder / self.manifest.tokenizer.path)
+        self.tokenizer = loaded.tokenizer
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
         self.warnings += [FOREIGN] if self.manifest.foreign else []
+        self.warnings += loaded.notes
         for part in self.parts.values():
             if part.parity is None and not self.manifest.foreign:
                 self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")

@@ -84,14 +84,19 @@ def _image(archive: zipfile.ZipFile, name: str) -> tuple[NDArray[np.uint8], tupl
     """
     where, said = Path(str(archive.filename)).name, printable(name)
     try:
-        if archive.getinfo(name).file_size > MAX_PIXELS:
-            raise InputError(f"{where}: {said} unpacks to {archive.getinfo(name).file_size} bytes")
-        picture = read_picture(archive.read(name))
+        picture = read_picture(_unpacked(archive, name))
     except InputError as error:
         raise InputError(f"{where}: {said}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
     except _DAMAGED as error:
         raise InputError(f"{where}: damaged or not what it should be: {said}: {printable(error)}") from error
     return np.asarray(picture.image.convert("L")), picture.warnings
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str) -> bytes:
+    size = archive.getinfo(name).file_size
+    if size > MAX_PIXELS:
+        raise InputError(f"unpacks to {size} bytes", allowed=f"at most {MAX_PIXELS}")
+    return archive.read(name)
 
 
 READER = Reader("indexed-archive", read)

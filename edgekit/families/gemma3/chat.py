@@ -5,9 +5,11 @@ Hugging Face's template and processor are what it must equal; a proof compares t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from importlib.resources import files
+from itertools import zip_longest
 
 from tokenizers import Tokenizer
 
@@ -17,6 +19,10 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import check_text, control_tokens
 
 _IMAGE = "<start_of_image>"
+_NAMED = "pad|eos|bos|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token"
+# What structures a conversation, whatever a tokenizer's file says of it. Unused tokens are no text, and where a model
+# gives one a meaning, as MedGemma 1.5 does to frame its thoughts, a user must not claim it.
+_MARKER = re.compile(rf"<(?:{_NAMED}|unused\d+)>|\[multimodal\]")
 
 
 class GemmaChat:
@@ -26,22 +32,55 @@ class GemmaChat:
         self.tokenizer, self.settings = tokenizer, settings
 
     @cached_property
-    def _control(self) -> tuple[str, ...]:
-        return control_tokens(self.tokenizer)
+    def _named(self) -> tuple[str, ...]:
+        """Control tokens that are looked for in texts before anything is made of them."""
+        markers = (f"<{name}>" for name in _NAMED.split("|"))
+        return tuple(dict.fromkeys((*control_tokens(self.tokenizer), *markers)))
+
+    @cached_property
+    def _control(self) -> dict[int, str]:
+        """Ids that no text may give, and their tokens. What is unknown may stand anywhere."""
+        vocabulary = self.tokenizer.get_vocab(with_added_tokens=True).items()
+        named = set(self._named)
+        ids = {index for token, index in vocabulary if token in named or _MARKER.fullmatch(token)}
+        ids |= {*self.settings.stop_token_ids, *filter(None, [self.settings.image_token_id])}
+        unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
+        return {index: self.tokenizer.id_to_token(index) or str(index) for index in ids if index != unknown}
 
     def runs(self, messages: Sequence[Message], answer: str | None = None) -> list[Run]:
         """See `edgekit.families.composition.ChatFormat.runs`."""
-        write = chat_text if self.settings.chat else plain_text
-        text = expand_images(write(messages, self._control), self.settings.image_tokens or 0)
-        ids = encode_chat(self.tokenizer, text)
+        ids = self._ids(messages)
+        without_texts = [
+            Message(turn.role, *(part if isinstance(part, Image) else "" for part in turn.parts)) for turn in messages
+        ]
+        self._check_control(ids, self._ids(without_texts))
         if answer is not None:
-            check_turn(answer, self._control)
             ids = [*ids, *self.encode(answer)]
         return split_at_images(ids, self.settings.image_token_id)
 
     def encode(self, text: str) -> list[int]:
         """See `edgekit.families.composition.ChatFormat.encode`."""
+        check_turn(text, self._named)
+        ids = encode_chat(self.tokenizer, text)
+        self._check_control(ids, ())
+        return ids
+
+    def _ids(self, messages: Sequence[Message]) -> list[int]:
+        write = chat_text if self.settings.chat else plain_text
+        text = expand_images(write(messages, self._named), self.settings.image_tokens or 0)
         return encode_chat(self.tokenizer, text)
+
+    def _check_control(self, ids: Sequence[int], expected: Sequence[int]) -> None:
+        """Texts add no control token and take none away, whatever a tokenizer makes of them.
+
+        Raises:
+            InputError: they do.
+        """
+        found, allowed = ([index for index in row if index in self._control] for row in (ids, expected))
+        for is_there, must_be in zip_longest(found, allowed):
+            if is_there != must_be:
+                token = self._control[must_be if is_there is None else is_there]
+                raise InputError(f"the text contains the control token {token}, or hides one", remedy="remove it")
 
 
 def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:

@@ -13,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.errors import CheckpointError
+from edgekit.families.chat_templates import render_in_a_worker
 from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
@@ -60,6 +63,9 @@ def processed(checkpoint: Checkpoint, config: MedGemmaConfig, messages: Sequence
 
     Returns:
         As `edgekit.families.full_precision.FullPrecision.processed`.
+
+    Raises:
+        CheckpointError: the template cannot be rendered within its limits, or the processor refuses what it gives.
     """
     template, tokenizer = checkpoint.chat_template(), hub_tokenizer(checkpoint)
     sees = config.vision_config is not None
@@ -67,23 +73,35 @@ def processed(checkpoint: Checkpoint, config: MedGemmaConfig, messages: Sequence
     if template is None:
         rendered = "".join("<start_of_image>" if isinstance(p, Image) else p for m in messages for p in m.parts)
     else:
-        rendered = tokenizer.apply_chat_template(
-            [_turn(message, sees) for message in messages],
-            chat_template=template,
-            add_generation_prompt=True,
-            tokenize=False,
-        )
+        rendered = _rendered(checkpoint, template, tokenizer, [_turn(message, sees) for message in messages])
     added = template is None  # a template writes <bos> itself
     if not sees:
         ids = list(tokenizer(rendered, add_special_tokens=added)["input_ids"])
         return {"input_ids": ids, "token_type_ids": [0] * len(ids), "pixel_values": None}
     processor = _processor(checkpoint, tokenizer, config)
-    made = processor(text=rendered, images=[images] if images else None, return_tensors="np", add_special_tokens=added)
+    try:
+        made = processor(
+            text=rendered, images=[images] if images else None, return_tensors="np", add_special_tokens=added
+        )
+    except ValueError as error:
+        raise CheckpointError(
+            f"{checkpoint.root}: its processor refuses what its chat template gives: {error}"
+        ) from error
     return {
         "input_ids": made["input_ids"][0].tolist(),
         "token_type_ids": made["token_type_ids"][0].tolist(),
         "pixel_values": np.asarray(made["pixel_values"], np.float32) if images else None,
     }
+
+
+def _rendered(checkpoint: Checkpoint, template: str, tokenizer: Any, turns: list[dict[str, Any]]) -> str:
+    """Gemma 3's own template is rendered here, one of others in a worker."""
+    if template.rstrip("\n") != chat_template():
+        return render_in_a_worker(
+            template, turns, tokenizer.special_tokens_map, f"{checkpoint.root}: its chat template"
+        )
+    text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
+    return str(text)
 
 
 def _turn(message: Message, sees: bool) -> dict[str, Any]:

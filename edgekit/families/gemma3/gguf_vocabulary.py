@@ -18,6 +18,7 @@ from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, TokenId, validate
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION
+from edgekit.families.tokenizer_config import StatedToken, stated_tokens
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.text import load_tokenizer
@@ -36,17 +37,8 @@ class Vocabulary(NamedTuple):
     types: list[int]
 
 
-class _AddedToken(Config):
-    content: str
-    special: bool = False
-
-
-class _NumberedToken(_AddedToken):
+class _NumberedToken(StatedToken):
     id: TokenId
-
-
-class _TokenizerConfig(Config):
-    added_tokens_decoder: dict[TokenId, _AddedToken] = Field(default_factory=dict)
 
 
 class _TokenizerJson(Config):
@@ -91,11 +83,11 @@ def _vocabulary(root: Path, hashes: tuple[str | None, ...], rows: int, unused: f
     if tokenizer is None:
         raise CheckpointError(f"{root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too")
     vocabulary = _from_sentencepiece(original, rows) if original else _from_json(tokenizer, rows)
-    added: dict[int, _AddedToken] = {
+    added: dict[int, StatedToken] = {
         token.id: token for token in validate(_TokenizerJson, read_json(tokenizer), tokenizer.name).added_tokens
     }
     if config:
-        added |= validate(_TokenizerConfig, read_json(config), config.name).added_tokens_decoder
+        added |= stated_tokens(config)
     here = {index: token for index, token in added.items() if index < rows or token.content not in unused}
     _add(vocabulary, here, root)
     if original is None:
@@ -157,7 +149,10 @@ def _from_sentencepiece(path: Path, rows: int) -> Vocabulary:
     ):
         types = [int(kind) if true else old for true, old in zip(test(ids), types, strict=True)]
     vocabulary = _padding(rows)
-    vocabulary.tokens[: len(ids)] = [piece.encode() for piece in pieces.IdToPiece(ids)]
+    try:
+        vocabulary.tokens[: len(ids)] = [piece.encode() for piece in pieces.IdToPiece(ids)]
+    except UnicodeDecodeError as error:
+        raise CheckpointError(f"{path}: a piece that is not UTF-8: {error}") from error
     vocabulary.scores[: len(ids)], vocabulary.types[: len(ids)] = pieces.GetScore(ids), types
     return vocabulary
 
@@ -180,7 +175,7 @@ def _from_json(path: Path, rows: int) -> Vocabulary:
     return vocabulary
 
 
-def _add(vocabulary: Vocabulary, added: dict[int, _AddedToken], root: Path) -> None:
+def _add(vocabulary: Vocabulary, added: dict[int, StatedToken], root: Path) -> None:
     import gguf
 
     for index, token in added.items():

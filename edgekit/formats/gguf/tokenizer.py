@@ -6,8 +6,9 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from edgekit.errors import ArtifactError
 from edgekit.formats.gguf.header import GgufHeader
+from edgekit.inputs.tokenizer_schema import MAX_PIECE
 
-_MAX_PIECE = 1024  # characters
+_MAX_CHARACTERS = 1 << 23  # of all pieces; Gemma 3's have 2 million
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # llama_token_type
 
 
@@ -48,8 +49,12 @@ def tokenizer_of(header: GgufHeader) -> Tokenizer:
 
 
 def _merges(ids: dict[str, int], scores: list[float]) -> list[tuple[str, str]]:
-    if (longest := max(map(len, ids), default=0)) > _MAX_PIECE:  # all its splits are tried
-        raise ArtifactError(f"the vocabulary has a token of {longest} characters", allowed=f"at most {_MAX_PIECE}")
+    lengths = [len(piece) for piece in ids]
+    if max(lengths, default=0) > MAX_PIECE or sum(lengths) > _MAX_CHARACTERS:  # all splits of all pieces are tried
+        raise ArtifactError(
+            f"the vocabulary has {sum(lengths)} characters, and {max(lengths)} in one token",
+            allowed=f"at most {_MAX_CHARACTERS}, and {MAX_PIECE} in one token",
+        )
     merges: list[tuple[str, str]] = []
     for piece in sorted(ids, key=lambda piece: -scores[ids[piece]]):
         pairs = ((piece[:end], piece[end:]) for end in range(1, len(piece)))

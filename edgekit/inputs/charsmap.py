@@ -1,0 +1,77 @@
+"""The compiled normalization of a SentencePiece model: `precompiled_charsmap`, checked before a library follows it.
+
+Four bytes of length, a double array (Darts) of 32-bit units, and the texts that it leads to, each ended by a zero. The
+library follows units without looking where they lead, so every unit that any text can reach is looked at here.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MAX_BYTES = 1 << 20  # the real ones have 240 kB
+_MAX_REPLACEMENT = 64  # bytes; the longest that NFKC has is 33
+_TOGETHER = 128  # positions that are followed in one step
+_BLOCK = 256  # the next byte of a text is xor-ed into a position
+
+Units = NDArray[np.uint32]
+
+
+def check_charsmap(encoded: str) -> None:
+    """Check a charsmap in base64.
+
+    Raises:
+        ValueError: it is cut short or too long, leads out of itself, or replaces a character by a long text.
+    """
+    try:
+        data = base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ValueError(f"no base64: {error}") from error
+    if not 4 < len(data) <= _MAX_BYTES:
+        raise ValueError(f"{len(data)} bytes, and 5 to {_MAX_BYTES} are possible")
+    size = int.from_bytes(data[:4], "little")
+    if not size or size % (4 * _BLOCK) or size > len(data) - 4:
+        raise ValueError(f"an array of {size} bytes in {len(data)}")
+    texts = data[4 + size :]
+    try:
+        texts.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"texts that are not UTF-8: {error}") from error
+    if max(map(len, texts.split(b"\0"))) > _MAX_REPLACEMENT:
+        raise ValueError(f"a character becomes more than {_MAX_REPLACEMENT} bytes")
+    starts = _starts(np.frombuffer(data, "<u4", size // 4, 4))
+    text = np.frombuffer(texts, np.uint8)
+    if len(starts) and (starts.max() >= len(text) or (text[starts] & 0xC0 == 0x80).any()):
+        raise ValueError("a character leads to no text")
+
+
+def _starts(units: Units) -> Units:
+    """Where the texts begin to which the array leads, from its root on."""
+    found = [np.empty(0, np.uint32)]
+    pending = _inside(_offset(units[:1]), units)
+    seen = np.zeros(len(units), bool)
+    byte = np.arange(1, _BLOCK, dtype=np.uint32)  # a zero ends a text
+    while len(pending):
+        bases, pending = pending[:_TOGETHER], pending[_TOGETHER:]
+        children = bases[:, None] ^ byte  # a whole number of blocks: inside of the array as their base is
+        children = children[units[children] & 0x8000_00FF == byte]
+        following = _inside(children ^ _offset(units[children]), units)
+        found.append(units[following[units[children] >> 8 & 1 == 1]] & 0x7FFF_FFFF)
+        new = np.unique(following[~seen[following]])
+        seen[new] = True
+        pending = np.concatenate([pending, new])
+    return np.concatenate(found)
+
+
+def _inside(positions: NDArray[Any], units: Units) -> Units:
+    if len(positions) and positions.max() >= len(units):
+        raise ValueError("its array leads out of itself")
+    return np.asarray(positions, np.uint32)
+
+
+def _offset(units: Units) -> Units:
+    return np.asarray((units >> 10) << ((units & 0x200) >> 6), np.uint32)

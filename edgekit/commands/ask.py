@@ -28,10 +28,11 @@ def run(options: Namespace) -> int:
     """Open the model, print the answer as it comes, and what to know about it."""
     from edgekit.inputs.image import load
     from edgekit.inputs.message import Image, Message
+    from edgekit.progress import Bars
     from edgekit.runtime import open_model
 
     images = [Image(load(path)) for path in options.image]  # a bad image must not cost the time of loading a model
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+    model = open_model(options.folder, options.level, options.device, runtime=options.runtime, progress=Bars())
     try:
         messages = [Message("system", options.system)] if options.system else []
         messages.append(Message("user", *images, options.question))

@@ -22,11 +22,12 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Score image by image; as JSON, one line each."""
     from edgekit.inputs.image import load
+    from edgekit.progress import Bars
     from edgekit.runtime import open_model
 
     for path in options.images:  # a bad image must not cost the time of loading a model
         load(path)
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+    model = open_model(options.folder, options.level, options.device, runtime=options.runtime, progress=Bars())
     width = max(map(len, options.label))
     try:
         for path in options.images:

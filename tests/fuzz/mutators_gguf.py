@@ -82,7 +82,7 @@ class File:
         for one in self.tensors:
             sides = struct.pack(f"<I{len(one.shape)}Q", len(one.shape), *one.shape)
             head += _text(one.name) + sides + struct.pack("<IQ", one.kind, max(len(data) + one.shift, 0))
-            content = one.data[: _size(one)].ljust(min(_size(one), len(one.data) * 8), b"\1")
+            content = one.data[: _size(one)].ljust(min(_size(one), len(one.data) * 16), b"\1")
             data += content + bytes(-len(content) % 32)
         return head + bytes(-len(head) % 32) + bytes(data)
 

@@ -22,8 +22,8 @@ _TEXTS = (b"", b"tanh", b"none", b"RIGHT", b"LEFT", b"NOTSET", b"SAME_UPPER", b"
 _NAMES = ("axis", "to", "perm", "axes", "epsilon", "num_heads", "K", "N", "bits", "block_size", "accuracy_level",
           "kernel_shape", "strides", "pads", "dilations", "group", "auto_pad", "ceil_mode", "count_include_pad",
           "transB", "transA", "alpha", "beta", "start", "end", "direction", "approximate", "p", "keepdims", "reduction",
-          "fmod", "allowzero", "noop_with_empty_axes", "stash_type", "block_size", "saturate", "scale", "unidirectional",
-          "mask_filter_value", "output_dtype", "precision")  # fmt: skip
+          "fmod", "allowzero", "noop_with_empty_axes", "stash_type", "block_size", "saturate", "scale",
+          "unidirectional", "mask_filter_value", "output_dtype", "precision")  # fmt: skip
 _OPERATORS = ("Identity", "Neg", "Relu", "Loop", "If", "Scan", "Gather", "GatherND", "Scatter", "Resize", "TopK",
               "Dropout", "BatchNormalization", "Einsum", "NonZero", "Split", "Pad", "Upsample", "ConstantOfShape",
               "RandomNormal", "QLinearMatMul", "Attention", "LSTM")  # fmt: skip

@@ -173,11 +173,17 @@ class _Reader:
             if not key or key in fields:
                 raise self._wrong(f"the key {key!r:.80} is empty or stands twice")
             kinds[key], fields[key] = self._value(self._unpack("<I", key), key)
-        described = [self._tensor() for _ in range(tensors)]
+        described: dict[str, GgufTensor] = {}
+        for _ in range(tensors):
+            tensor = self._tensor()
+            if tensor.name in described:
+                raise self._wrong(f"tensor {tensor.name!r} stands twice")
+            described[tensor.name] = tensor
         alignment = fields.get("general.alignment", 32)
         if kinds.get("general.alignment", "uint32") != "uint32":
             raise self._wrong(f"general.alignment is {alignment!r:.60}, a {kinds['general.alignment']}", "a uint32")
-        return GgufHeader(self._path, fields, kinds, self._placed(described, alignment))
+        self._place(described, alignment)
+        return GgufHeader(self._path, fields, kinds, described)
 
     def _wrong(self, what: str, allowed: str | None = None) -> ArtifactError:
         return ArtifactError(f"{self._path}: {what}", allowed=allowed, remedy="download or export the file again")
@@ -250,17 +256,14 @@ class _Reader:
             raise self._wrong(f"tensor {name!r} has the shape {list(shape)}", f"rows of whole blocks of {block}")
         return GgufTensor(name, shape[::-1], type_name, offset, math.prod(shape) // block * block_bytes)
 
-    def _placed(self, described: list[GgufTensor], alignment: int) -> dict[str, GgufTensor]:
-        """Tensors with offsets in the file: aligned, inside it, apart from each other."""
+    def _place(self, described: dict[str, GgufTensor], alignment: int) -> None:
+        """Give tensors offsets in the file: aligned, inside it, apart from each other."""
         if not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
             raise self._wrong(f"general.alignment is {alignment}", f"a power of two, at most {_MAX_ALIGNMENT}")
         start = -(-self._at // alignment) * alignment
-        placed: dict[str, GgufTensor] = {}
         end, before = start, ""
-        for tensor in sorted(described, key=lambda tensor: tensor.offset):
+        for tensor in sorted(described.values(), key=lambda tensor: tensor.offset):
             offset = start + tensor.offset
-            if tensor.name in placed:
-                raise self._wrong(f"tensor {tensor.name!r} stands twice")
             if tensor.offset % alignment:
                 raise self._wrong(f"tensor {tensor.name!r} begins at {tensor.offset}", f"multiples of {alignment}")
             if offset < end:
@@ -268,5 +271,5 @@ class _Reader:
             end, before = offset + tensor.bytes, tensor.name
             if end > self._size:
                 raise self._wrong(f"tensor {tensor.name!r} ends at byte {end}, the file at {self._size}")
-            placed[tensor.name] = replace(tensor, offset=offset)
-        return {tensor.name: placed[tensor.name] for tensor in described}
+        for name, tensor in described.items():
+            described[name] = replace(tensor, offset=start + tensor.offset)

@@ -59,7 +59,7 @@ def encoder_input(header: OnnxHeader, spec: EncoderSpec, output: str) -> str:
 
 
 def check_vectors(file: EncoderFile, vectors: Float, items: int) -> Float:
-    """What an encoder gave for so many items. Raises ArtifactError where it is not one vector, or list of them, each."""
+    """What an encoder gave for its items. Raises ArtifactError where it is not one vector, or list of them, each."""
     sides = 2 if file.spec.output == "pooled" else 3
     if vectors.ndim != sides or len(vectors) != items:
         raise ArtifactError(

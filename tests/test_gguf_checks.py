@@ -1,4 +1,4 @@
-"""What llama.cpp takes for granted of a GGUF file is checked before it sees one: most of these files end the process."""
+"""What llama.cpp takes for granted of a GGUF file is checked first: most of these files end the process."""
 
 from __future__ import annotations
 
@@ -71,6 +71,14 @@ def cut(key: str, by: int = 1) -> Change:
     return change
 
 
+def all_of(*changes: Change) -> Change:
+    def change(file: File) -> None:
+        for one in changes:
+            one(file)
+
+    return change
+
+
 def elements(key: str, kind: int, form: str) -> Change:
     """An array's elements as another type."""
 
@@ -138,13 +146,13 @@ DECODERS: dict[str, tuple[Change, str]] = {
     "scores' type": (elements("tokenizer.ggml.scores", U16, "H"), r"stored as array of uint16"),
     "types' number": (cut("tokenizer.ggml.token_type"), r"token_type is no array of 2112"),
     "types' type": (elements("tokenizer.ggml.token_type", U8, "B"), r"stored as array of uint8"),
-    "tokens' number": (lambda file: [cut(f"tokenizer.ggml.{n}")(file) for n in ("tokens", "scores", "token_type")][0],
+    "tokens' number": (all_of(*(cut(f"tokenizer.ggml.{name}") for name in ("tokens", "scores", "token_type"))),
                        r"token_embd.weight has the shape \[2112, 256\]\nallowed: \[2111, 256\]"),
     "tokens' type": (elements("tokenizer.ggml.tokens", I32, "i"), r"tokens is .*, stored as array of int32"),
     "one token twice": (texts("tokenizer.ggml.tokens", 2000, b"<eos>"), r"the tokens 1 and 2000 are both '<eos>'"),
     "twice up to a NUL": (texts("tokenizer.ggml.tokens", 2000, b"<eos>\0x"), r"the tokens 1 and 2000 are both"),
-    "twice as it is named": (lambda file: [texts("tokenizer.ggml.tokens", at, text)(file)
-                                           for at, text in ((2000, b""), (2001, b"[EMPTY_2000]"))][0],
+    "twice as it is named": (all_of(texts("tokenizer.ggml.tokens", 2000, b""),
+                                    texts("tokenizer.ggml.tokens", 2001, b"[EMPTY_2000]")),
                              r"both '\[EMPTY_2000\]'"),
     "long token": (texts("tokenizer.ggml.tokens", 2000, b"x" * 5000), r"token 2000 is too long"),
     "no end": (value("tokenizer.ggml.eos_token_id", U32, "I", 2112), r"the eos token is 2112"),
@@ -180,7 +188,7 @@ PROJECTORS: dict[str, tuple[Change, str]] = {
     "no encoder": (value("clip.has_vision_encoder", BOOL, "?", False), r"has_vision_encoder is False"),
     "hears": (value("clip.has_audio_encoder", BOOL, "?", True), r"has_audio_encoder is True"),
     "flag": (value("clip.use_silu", U32, "I", 0), r"use_silu is 0, stored as uint32"),
-    "other key": (value(f"{V}attention.head_count_kv", U32, "I", 4), r"unknown key clip.vision.attention.head_count_kv"),
+    "other key": (value(f"{V}attention.head_count_kv", U32, "I", 4), r"unknown key clip.vision.attention.hea"),
     "mean": (cut(f"{V}image_mean", 2), r"image_mean is no array of 3 finite numbers"),
     "mean's type": (elements(f"{V}image_mean", U8, "B"), r"stored as array of uint8"),
     "deviation 0": (lambda file: setattr(setting(file, f"{V}image_std"), "value", [bytes(4)] * 3), r"image_std is \["),

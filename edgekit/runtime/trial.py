@@ -33,9 +33,9 @@ METHOD = 1  # part of the key: a change of what is tried makes what is remembere
 MOST_REMEMBERED = 1000
 
 _CONTEXT = 512
-_LEAST_S = 300.0  # an image may take most of a minute, and a machine may be busy
+LEAST_S = 300.0  # an image may take most of a minute, and a machine may be busy
 _BYTES_PER_S = 4e6
-_LARGE_BYTES = 1_000_000_000  # trying it takes so long that people should know why
+LARGE_BYTES = 1_000_000_000  # trying it takes so long that people should know why
 # Signals that others send: they say nothing about the file.
 _FROM_OUTSIDE = ("SIGTERM", "SIGINT", "SIGHUP")
 
@@ -105,10 +105,10 @@ def require(pieces: Sequence[Piece], progress: Progress) -> None:
         return
     needed = [piece for piece in pieces if piece in new or (piece.decodes and any(_leans(other) for other in new))]
     size = sum(_bytes(piece) for piece in needed)
-    if size >= _LARGE_BYTES:
+    if size >= LARGE_BYTES:
         names = ", ".join(piece.path.name for piece in needed)
         progress.note(f"tries {names} once in a process of its own ({size / 1e9:.1f} GB)")
-    limit_s = _LEAST_S + size / _BYTES_PER_S
+    limit_s = LEAST_S + size / _BYTES_PER_S
     lived, end = _run(needed, limit_s)
     for piece in needed:
         if piece.role not in lived:

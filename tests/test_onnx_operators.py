@@ -6,11 +6,13 @@ import random
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from fuzz.mutators_onnx import differential, mutate
+from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_files import external, put
 
@@ -82,17 +84,18 @@ def empty_bias(graph: GraphProto) -> None:
 def test_no_runtime_meets_what_kills_it(text_graph: Path) -> None:
     """The one kind of damage that ended the process in ONNX Runtime."""
     changed(text_graph, empty_bias)
-    for opened in (OrtEncoder, OpenVinoEncoder):
-        with pytest.raises(ArtifactError, match=r"LayerNormalization .* reads ''"):
-            opened(spec(text_graph), threads=1, **({"precision": "f32"} if opened is OpenVinoEncoder else {}))
+    with pytest.raises(ArtifactError, match=r"LayerNormalization .* reads ''"):
+        OrtEncoder(spec(text_graph), threads=1)
+    with pytest.raises(ArtifactError, match=r"LayerNormalization .* reads ''"):
+        OpenVinoEncoder(spec(text_graph), threads=1, precision="f32")
 
 
-def constant(graph: GraphProto, name: str, array: np.ndarray) -> str:  # type: ignore[type-arg]
+def constant(graph: GraphProto, name: str, array: NDArray[Any]) -> str:
     graph.initializer.append(numpy_helper.from_array(array, name))
     return name
 
 
-def set_input(operator: str, at: int, array: np.ndarray) -> Callable[[GraphProto], object]:  # type: ignore[type-arg]
+def set_input(operator: str, at: int, array: NDArray[Any]) -> Callable[[GraphProto], object]:
     def change(graph: GraphProto) -> None:
         first(graph, operator).input[at] = constant(graph, "other", array)
 

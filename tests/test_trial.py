@@ -157,8 +157,7 @@ def test_every_end_is_said(
     with pytest.raises(kind, match=said) as caught:
         open_model(medsiglip_artifact, "fp32", runtime="onnxruntime")
     assert type(caught.value) is kind
-    remembered = list(trial.folder().iterdir()) if trial.folder().exists() else []
-    assert len(remembered) == (1 if work is is_killed else 0)
+    assert not trial.folder().exists()
 
 
 def test_what_is_refused_is_refused_in_the_same_words(medsiglip_artifact: Path, copied: Copy) -> None:

@@ -60,8 +60,7 @@ def open_model(
         ArtifactError: the folder, its manifest or a file is not what it must be, or a library died on a file.
         UsageError: there is no such variant, device or runtime, or the variant needs more memory than the device gives.
     """
-    opening = prepare(folder, level, device, context, runtime)
-    opening.progress = progress or opening.progress
+    opening = prepare(folder, level, device, context, runtime, progress=progress)
     preprocessing = opening.manifest.preprocessing
     model = compose(opening.composition, opening.settings, opening.tokenizer, preprocessing, opening)
     model.title, model.runtimes = opening.manifest.title, opening.runtimes
@@ -76,6 +75,7 @@ def prepare(
     context: int | None = None,
     runtime: str | None = None,
     hashed: Collection[FileEntry] = (),
+    progress: Progress | None = None,
 ) -> Opening:
     """Everything before a library loads a part: see `open_model`.
 
@@ -95,7 +95,7 @@ def prepare(
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
     gpu = bool(profile and profile.gpu_memory_gb)
-    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named)
+    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named, progress or Progress())
 
 
 @dataclass
@@ -125,8 +125,8 @@ class Opening:
     context: int
     gpu: bool
     runtime: str | None
+    progress: Progress
     runtimes: dict[str, str] = field(default_factory=dict, init=False)
-    progress: Progress = field(default_factory=Progress, init=False)
 
     def __post_init__(self) -> None:
         self.family, self.composition = manifest_checks.composition_of(self.manifest, self.parts, self._manifest_path)

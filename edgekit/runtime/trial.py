@@ -32,6 +32,7 @@ from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 METHOD = 1  # part of the key: a change of what is tried makes what is remembered worthless
 MOST_REMEMBERED = 1000
 
+_CLOSED = "closed"  # what a worker says when all is closed; how it ends then is no part's fault
 _CONTEXT = 512
 LEAST_S = 300.0  # an image may take most of a minute, and a machine may be busy
 _BYTES_PER_S = 4e6
@@ -113,6 +114,9 @@ def require(pieces: Sequence[Piece], progress: Progress) -> None:
     for piece in needed:
         if piece.role not in lived:
             raise _failed(piece, end, limit_s)
+    if _CLOSED not in lived:
+        raise _failed(needed[-1], end, limit_s)
+    for piece in needed:
         if lived[piece.role]:
             _remember(keys[piece.role])
 
@@ -120,7 +124,7 @@ def require(pieces: Sequence[Piece], progress: Progress) -> None:
 def died(pieces: Sequence[Piece], limit_s: float) -> str | None:
     """How a library died on one of these parts, or that it found no end; None where it did or refused its work."""
     lived, end = _run(pieces, limit_s)
-    return None if all(piece.role in lived for piece in pieces) else end.problem or "it wrote nothing"
+    return None if _CLOSED in lived else end.problem or "it wrote nothing"
 
 
 def attempt(job: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
@@ -141,6 +145,7 @@ def attempt(job: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, bool]]:
                 except EdgekitError:
                     worked = False
             yield piece.role, worked
+    yield _CLOSED, True
 
 
 def _work(piece: Piece, opened: Any) -> None:

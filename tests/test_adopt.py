@@ -155,7 +155,7 @@ DECODERS: dict[str, tuple[dict[str, Any], str]] = {
     "no tokens": ({"tokenizer.ggml.tokens": ...}, "no tokenizer.ggml.tokens"),
     "no scores": ({"tokenizer.ggml.scores": [0.5, 1.0]}, "no array of 2112 finite numbers"),
     "unknown": ({"tokenizer.ggml.unknown_token_id": 9999}, "the unknown token is 9999"),
-    "width": ({"gemma3.embedding_length": 128}, "projects to a width of 256"),
+    "width": ({"gemma3.embedding_length": 128}, r"token_embd.weight has the shape \[2112, 256\]"),
     "layers": ({"gemma3.block_count": 0}, "gemma3.block_count is 0"),
 }
 

@@ -29,12 +29,13 @@ def run(options: Namespace) -> int:
     """Open the model, print the answer as it comes, and what to know about it."""
     from edgekit.inputs.image import read
     from edgekit.inputs.message import Image, Message
+    from edgekit.progress import Bars
     from edgekit.runtime import open_model
 
     # A bad image must not cost the time of loading a model.
     reading = {"range": options.range, "max_megapixels": options.max_megapixels}
     images = [Image(read(path, **reading)) for path in options.image]
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+    model = open_model(options.folder, options.level, options.device, runtime=options.runtime, progress=Bars())
     try:
         messages = [Message("system", options.system)] if options.system else []
         messages.append(Message("user", *images, options.question))

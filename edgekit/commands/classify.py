@@ -30,6 +30,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Score image by image; as JSON, one line each. One of several that cannot be read is a row with its error."""
     from edgekit.inputs.image import Picture
+    from edgekit.progress import Bars
     from edgekit.runtime import open_model
 
     failed, model = 0, None
@@ -42,7 +43,9 @@ def run(options: Namespace) -> int:
                 print_failed(path, picture, options.json)
                 continue
             if model is None:  # no sooner: bad images must not cost the time of loading a model
-                model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+                model = open_model(
+                    options.folder, options.level, options.device, runtime=options.runtime, progress=Bars()
+                )
                 stack.enter_context(closing(model))
             (row,) = model.classify([Picture(picture.image)], options.label)
             scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}

@@ -26,14 +26,16 @@ from edgekit.families import FAMILIES, Family, Role
 from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
-from edgekit.formats.gguf.library import tokenize
+from edgekit.formats.gguf.library import library, tokenized
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
 from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_schema import check_tokenizer_json
 from edgekit.inputs.tokenizer_texts import texts
+from edgekit.machine import worker
 
 _TEXTS = 1000
+_LIMIT_S = 300.0
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently
 _TOKENIZER = "tokenizer.json"
 
@@ -131,9 +133,13 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
     pieces = [token.replace("▁", " ") for token in header.texts("tokenizer.ggml.tokens")]
     compared = texts(pieces, control_tokens(tokenizer), _TEXTS)
     ours = tokenizer.encode_batch(compared, add_special_tokens=False)
+    library()  # or it is not installed
+    theirs, end = worker.run(tokenized, {"path": str(path), "texts": compared}, limit_s=_LIMIT_S)
+    if end.problem:
+        raise ArtifactError(f"{path}: llama.cpp cannot use its vocabulary: {manifests.printable(end.problem)}")
     wrong = [
         text
-        for text, encoding, ids in zip(compared, ours, tokenize(path, compared), strict=True)
+        for text, encoding, ids in zip(compared, ours, theirs, strict=True)
         if encoding.ids != ids
     ]
     if len(wrong) > _MAX_DIFFERING:

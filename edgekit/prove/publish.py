@@ -231,7 +231,7 @@ def _prove(
             continue
         parities = prove_parts(
             [_as_written(plans[part.role, part.level], folder, part) for part in here],
-            prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed),
+            prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress),
             runs,
             inputs,
             manifest.gates,

@@ -57,6 +57,7 @@ class Backend:
         devices: what it can run on.
         problem: why it cannot be used here; None where it can, or where only opening a part shows it.
         options: what tuning may try of its decoders; None for nothing.
+        tried: whether a file may end the process in its library, so that `edgekit.runtime.trial` opens each one first.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Backend:
     devices: tuple[Literal["cpu", "gpu"], ...] = ("cpu",)
     problem: Callable[[], str | None] = _nothing_wrong
     options: DecoderOptions | None = None
+    tried: bool = False
 
     def opens(self, file_format: str, kind: PartKind) -> bool:
         """Whether it opens such parts."""
@@ -90,6 +92,7 @@ _ROWS = (
         about=onnx.providers,
         encoders={"onnx": onnx.open_encoder},
         decoders={"onnx": onnx.open_decoder},
+        tried=True,
     ),
     Backend(
         "openvino",
@@ -99,6 +102,7 @@ _ROWS = (
         about=onnx.openvino_precisions,
         encoders={"onnx": onnx.open_openvino},
         problem=onnx.openvino_problem,
+        tried=True,
     ),
     Backend(
         "openvino-bf16",
@@ -108,6 +112,7 @@ _ROWS = (
         about=onnx.openvino_precisions,
         encoders={"onnx": onnx.open_openvino_bf16},
         problem=onnx.openvino_bf16_problem,
+        tried=True,
     ),
     Backend(
         "llama.cpp",
@@ -120,6 +125,7 @@ _ROWS = (
         leans=True,
         devices=("cpu", "gpu"),
         options=DecoderOptions(llama.layouts, llama.settled, llama.fingerprint),
+        tried=True,
     ),
 )
 

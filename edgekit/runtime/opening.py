@@ -12,25 +12,21 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, Preprocessing
-from edgekit.artifacts.validation import validated
-from edgekit.errors import ArtifactError, UsageError
-from edgekit.families import FAMILIES, Family
+from edgekit.errors import ArtifactError
 from edgekit.families.composition import (
     Chat,
     ChatFormat,
     ChatSettings,
-    Composition,
     Contrastive,
     ContrastiveSettings,
-    Settings,
 )
 from edgekit.formats import FORMATS, Format
 from edgekit.inputs.image import ImageLike, to_pixels
 from edgekit.inputs.text import read_tokenizer
 from edgekit.machine.cpu import cpu
-from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as load_device
-from edgekit.runtime import backends, tuning_results
+from edgekit.progress import Progress
+from edgekit.runtime import backends, manifest_checks, trial, tuning_results
 from edgekit.runtime.backends import BACKENDS, Backend, PartKind
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
 from edgekit.runtime.compose import compose
@@ -46,6 +42,7 @@ def open_model(
     device: str | None = None,
     context: int | None = None,
     runtime: str | None = None,
+    progress: Progress | None = None,
 ) -> Model:
     """Open one variant of an artifact.
 
@@ -57,12 +54,13 @@ def open_model(
         runtime: the backend of parts that several can open (`edgekit.runtime.backends.runtimes`); `default` for the
             defaults, whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found
             fastest.
+        progress: told where files are tried that have never been opened here, and are large.
 
     Raises:
-        ArtifactError: the folder, its manifest or a file is not what it must be.
+        ArtifactError: the folder, its manifest or a file is not what it must be, or a library died on a file.
         UsageError: there is no such variant, device or runtime, or the variant needs more memory than the device gives.
     """
-    opening = prepare(folder, level, device, context, runtime)
+    opening = prepare(folder, level, device, context, runtime, progress=progress)
     preprocessing = opening.manifest.preprocessing
     model = compose(opening.composition, opening.settings, opening.tokenizer, preprocessing, opening)
     model.title, model.runtimes = opening.manifest.title, opening.runtimes
@@ -77,6 +75,7 @@ def prepare(
     context: int | None = None,
     runtime: str | None = None,
     hashed: Collection[FileEntry] = (),
+    progress: Progress | None = None,
 ) -> Opening:
     """Everything before a library loads a part: see `open_model`.
 
@@ -92,11 +91,11 @@ def prepare(
     files = tuple(file for part in parts.values() for file in part.files)
     manifests.verify(folder, (*files, manifest.tokenizer), hashed)
     if profile:
-        _check_memory(manifest, name, parts, profile)
+        manifest_checks.check_memory(manifest, name, parts, profile)
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
     gpu = bool(profile and profile.gpu_memory_gb)
-    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named)
+    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named, progress or Progress())
 
 
 @dataclass
@@ -111,6 +110,7 @@ class Opening:
         composition, settings: what the parts make, and what the manifest says for it.
         warnings: grow while parts are loaded.
         runtimes: role -> what runs it, of the parts loaded so far.
+        progress: told where trying a part takes long.
 
     Raises:
         ArtifactError: the manifest contradicts itself, or no backends open these parts together.
@@ -125,15 +125,17 @@ class Opening:
     context: int
     gpu: bool
     runtime: str | None
+    progress: Progress
     runtimes: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.family, self.composition = _composition(self.manifest, self.parts, self._manifest_path)
-        self.settings = _settings(self.manifest, self.composition, self._manifest_path)
+        self.family, self.composition = manifest_checks.composition_of(self.manifest, self.parts, self._manifest_path)
+        self.settings = manifest_checks.settings_of(self.manifest, self.composition, self._manifest_path)
         if isinstance(self.settings, ChatSettings):
             self.context = min(self.context, self.settings.context)
         self._check()
         self._threads_beside = self.threads
+        self._tried = False
         loaded = read_tokenizer(self.folder / self.manifest.tokenizer.path)
         self.tokenizer = loaded.tokenizer
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
@@ -176,11 +178,11 @@ class Opening:
         return FORMATS[name], self.family.roles[role].forms.get(name)
 
     def _checked(self, role: str) -> tuple[Path, ...]:
-        """A part's files, the first of which a backend may trust."""
+        """A part's files, which a backend may trust, and which say what the manifest says."""
         file_format, form = self._stated(role)
-        first, *others = (self.folder / file.path for file in self.parts[role].files)
-        file_format.check(form, first)
-        return first, *others
+        files = tuple(self.folder / file.path for file in self.parts[role].files)
+        manifest_checks.check_agreement(self.manifest, self._manifest_path, files[0], file_format.check(form, files))
+        return files
 
     def preprocessing(self) -> Preprocessing:
         """How images become pixels. Raises ArtifactError where the manifest does not say."""
@@ -225,12 +227,16 @@ class Opening:
 
     def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
         """Load an encoder, in the runtime that was named, or measured to be the fastest here."""
-        backend = self._encoder_backend(role)
-        threads = self._threads_beside if backend.leans else self.threads
-        options = RunOptions(threads, gpu=self._on_gpu(backend))
+        self._try(role)
+        backend, options = self._encoder_choice(role)
         encoder = backend.encoders[self.parts[role].format](self.encoder_file(role), options, beside)
         self._runs(role, backend, options)
         return encoder
+
+    def _encoder_choice(self, role: str) -> tuple[Backend, RunOptions]:
+        backend = self._encoder_backend(role)
+        threads = self._threads_beside if backend.leans else self.threads
+        return backend, RunOptions(threads, gpu=self._on_gpu(backend))
 
     def _encoder_backend(self, role: str) -> Backend:
         part, rows = self.parts[role], self.backends(role)
@@ -263,13 +269,41 @@ class Opening:
 
     def decoder(self, role: str) -> Decoder:
         """Load a decoder, with the options that were measured to be the fastest here, or the defaults."""
-        backend, part = self._named_backend(role), self.parts[role]
-        options = self._decoder_options(role, backend)
-        decoder = backend.decoders[part.format](self.decoder_file(role), options)
+        self._try(role)
+        backend, options = self._decoder_choice(role)
+        decoder = backend.decoders[self.parts[role].format](self.decoder_file(role), options)
         self.warnings += decoder.warnings
         self._threads_beside = options.threads  # an encoder that leans on it has the same
         self._runs(role, backend, options)
         return decoder
+
+    def _decoder_choice(self, role: str) -> tuple[Backend, RunOptions]:
+        backend = self._named_backend(role)
+        return backend, self._decoder_options(role, backend)
+
+    def _try(self, role: str) -> None:
+        """Have all parts opened in a process of its own first, those that were never opened here; see `trial`."""
+        if not self._tried:
+            trial.require(list(self._pieces(role)), self.progress)
+            self._tried = True
+
+    def _pieces(self, wanted: str) -> Iterator[trial.Piece]:
+        """The parts that must be tried. One whose file is broken is left out until it is wanted."""
+        before: tuple[str, ...] = ()
+        for role in sorted(self.parts, key=lambda role: self.kind(role) != "decoder"):
+            decodes, part = self.kind(role) == "decoder", self.parts[role]
+            backend, options = self._decoder_choice(role) if decodes else self._encoder_choice(role)
+            hashes = tuple(file.sha256 for file in part.files)
+            try:
+                file = (self.decoder_file(role) if decodes else self.encoder_file(role)).to_json()
+            except ArtifactError:
+                if role == wanted:
+                    raise
+                continue
+            if backend.tried:
+                leaned_on = before if backend.leans and not decodes else ()
+                yield trial.Piece(role, backend.name, part.format, decodes, file, options, hashes + leaned_on)
+            before = hashes if decodes else before
 
     def _decoder_options(self, role: str, backend: Backend) -> RunOptions:
         gpu = self._on_gpu(backend)
@@ -304,37 +338,3 @@ class Opening:
 
 def _a(kind: PartKind) -> str:
     return f"{'an' if kind == 'encoder' else 'a'} {kind}"
-
-
-def _composition(manifest: Manifest, parts: dict[str, Part], path: Path) -> tuple[Family, Composition]:
-    family = FAMILIES.get(manifest.family)
-    if family is None:
-        raise ArtifactError(f"{path}: unknown family {manifest.family!r:.60}", allowed=", ".join(FAMILIES))
-    for composition in family.compositions:
-        if composition.roles == frozenset(parts):
-            return family, composition
-    allowed = " or ".join(" and ".join(sorted(composition.roles)) for composition in family.compositions)
-    raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
-
-
-def _settings(manifest: Manifest, composition: Composition, path: Path) -> Settings:
-    return validated(
-        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
-    )
-
-
-def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:
-    """Refuse what cannot fit, with the variants that do."""
-
-    def need(variant: dict[str, Part]) -> int:
-        return sum(int(part.requires.get("memory_bytes", 0)) for part in variant.values())
-
-    limit = device.model_memory_gb * 1e9
-    if need(parts) > limit:
-        fitting = [other for other in manifest.variants if need(manifest.variant(other)[1]) <= limit]
-        needed = need(parts) / 1e9
-        digits = f"{needed:.1f}" if needed >= 1 else f"{needed:.2g}"
-        raise UsageError(
-            f"{name} needs {digits} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
-            allowed=", ".join(fitting) or "none of this artifact's levels",
-        )

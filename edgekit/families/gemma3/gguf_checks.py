@@ -1,6 +1,7 @@
 """Gemma 3 files of whoever made them: do a header's numbers agree with its tensors, and what does it say of the model?
 
-Checked is where llama.cpp believes a file and ends the process; what it refuses with an error is left to it.
+llama.cpp believes a file in much and ends the process over the rest; so everything that it reads is compared with what
+`gguf_schema` states, before it sees the file.
 """
 
 from __future__ import annotations
@@ -11,10 +12,15 @@ from typing import Any
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
+from edgekit.families.gemma3 import gguf_schema as schema
 from edgekit.formats.gguf.header import GgufHeader
+from edgekit.formats.gguf.schema import check_fields, check_known, check_tensors
+from edgekit.formats.gguf.vocabulary import check_vocabulary
 
 _FLOATS = ("F32", "F16", "BF16")
 _MAX_LAYERS = 512  # llama.cpp's own limit
+_IMAGE_TOKENS = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
+_IMAGE_SETTINGS = frozenset(f"{name}_token_id" for name in _IMAGE_TOKENS)
 _POOLING = 4  # llama.cpp's default for Gemma 3: patches a token, each way
 
 
@@ -22,28 +28,43 @@ def check_decoder(header: GgufHeader) -> None:
     """Check a language model.
 
     Raises:
-        ArtifactError: it names another number of layers than it has, or no epsilon, or holds the vision tower, too.
+        ArtifactError: a key or a tensor that llama.cpp reads is missing, unknown, or not what the header's numbers make
+            of it; or the file holds the vision tower, too.
     """
     if any(name.startswith(("v.", "mm.")) for name in header.tensors):
         raise ArtifactError(
             f"{header.path}: holds the vision tower, too, as Ollama's own conversions do; llama.cpp cannot read it",
             allowed="a decoder and a projector in files of their own",
         )
-    architecture = header.text("general.architecture")
-    header.number(f"{architecture}.attention.layer_norm_rms_epsilon")
-    _check_layers(header, f"{architecture}.block_count", "blk")
+    check_fields(header, schema.DECODER_FIELDS)
+    check_known(header, "gemma3.", schema.DECODER_FIELDS, schema.DECODER_IGNORED)
+    _check_layers(header, "gemma3.block_count", "blk")
+    heads, width = header.integer("gemma3.attention.head_count"), schema.head_width(header)
+    same = {
+        "gemma3.attention.value_length": width,
+        "gemma3.rope.dimension_count": width,
+        "gemma3.vocab_size": (vocabulary := check_vocabulary(header)),
+    }
+    for key, expected in same.items():
+        if (stated := header.integer(key, expected)) != expected:
+            raise ArtifactError(f"{header.path}: {key} is {stated}", allowed=f"{expected}, by the rest of the header")
+    shared = header.integer("gemma3.attention.head_count_kv", heads)
+    if not width or width % 2 or heads % shared:
+        raise ArtifactError(f"{header.path}: {heads} heads of {width} that share {shared} keys")
+    check_tensors(header, schema.decoder_tensors(header, vocabulary))
 
 
 def check_projector(header: GgufHeader) -> None:
     """Check a Gemma 3 projector file.
 
     Raises:
-        ArtifactError: it is no projector, its shapes contradict its numbers, or its projection is quantized, for which
-            llama.cpp returns NaN in every embedding, or crashes.
+        ArtifactError: it is no projector, a key or a tensor that llama.cpp reads is missing, unknown, or not what the
+            header's numbers make of it; or its projection is quantized, for which llama.cpp returns NaN in every
+            embedding, or crashes.
     """
     kind = header.text("clip.projector_type", header.text("clip.vision.projector_type", "none"))
     if kind != "gemma3":
-        raise ArtifactError(f"{header.path}: a projector of type {kind!r}", allowed="gemma3")
+        raise ArtifactError(f"{header.path}: a projector of type {kind!r:.60}", allowed="gemma3")
     projection = header.tensors.get("mm.input_projection.weight")
     if projection and projection.type not in _FLOATS:
         raise ArtifactError(
@@ -51,28 +72,14 @@ def check_projector(header: GgufHeader) -> None:
             allowed=", ".join(_FLOATS),
             remedy="use a projector file with a float projection, an F16 file for example",
         )
+    check_fields(header, schema.PROJECTOR_FIELDS)
+    check_known(header, "clip.", schema.PROJECTOR_FIELDS)
     image_tokens(header)
-    header.number("clip.vision.attention.layer_norm_epsilon")
     _check_layers(header, "clip.vision.block_count", "v.blk")
     width, heads = (header.integer(f"clip.vision.{key}") for key in ("embedding_length", "attention.head_count"))
     if not heads or width % heads:
         raise ArtifactError(f"{header.path}: {heads} attention heads in a width of {width}")
-    side, patch = (header.integer(f"clip.vision.{key}_size") for key in ("image", "patch"))
-    text = header.integer("clip.vision.projection_dim")
-    shapes = {
-        r"v\.patch_embd\.weight": (width, 3, patch, patch),
-        r"v\.position_embd\.weight": ((side // patch) ** 2, width),
-        r"v\.blk\.\d+\.attn_(q|k|v|out)\.weight": (width, width),
-        r"v\.(blk\.\d+\.(attn_(q|k|v|out)|ln[12])\.(weight|bias)|post_ln\.(weight|bias)|patch_embd\.bias)": (width,),
-        r"mm\.soft_emb_norm\.weight": (width,),
-        r"mm\.input_projection\.weight": (width, text),
-    }
-    for name, tensor in header.tensors.items():
-        expected = next((shape for pattern, shape in shapes.items() if re.fullmatch(pattern, name)), tensor.shape)
-        if tensor.shape != expected:
-            raise ArtifactError(
-                f"{header.path}: {name} has the shape {list(tensor.shape)}", allowed=f"{list(expected)}, by its header"
-            )
+    check_tensors(header, schema.projector_tensors(header))
 
 
 def image_tokens(header: GgufHeader) -> int:
@@ -91,20 +98,11 @@ def _check_layers(header: GgufHeader, key: str, prefix: str) -> None:
         raise ArtifactError(f"{header.path}: {key} is {stated}, and {len(layers)} layers are there")
 
 
-def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict[str, Any], Preprocessing | None]:
-    """What the family reads from a checkpoint, from the headers of its files.
-
-    Raises:
-        ArtifactError: a header lacks something, or the two do not fit each other.
-    """
-    if projector is None:
-        return _text_settings(decoder), None
-    return _text_settings(decoder) | _image_settings(decoder, projector), _preprocessing(projector)
-
-
-def _text_settings(header: GgufHeader) -> dict[str, Any]:
+def decoder_states(header: GgufHeader) -> dict[str, Any]:
+    """What a decoder's header says, by the names of the manifest's settings."""
     tokens = header.texts("tokenizer.ggml.tokens")
-    ids = {token: i for i, token in enumerate(tokens)}
+    ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
+    special = {f"{name}_token_id": ids[token] for name, token in _IMAGE_TOKENS.items() if token in ids}
     named = {ids[name] for name in ("<eos>", "<end_of_turn>") if name in ids}
     return {
         "context": header.integer("gemma3.context_length"),
@@ -113,26 +111,36 @@ def _text_settings(header: GgufHeader) -> dict[str, Any]:
         "vocabulary": len(tokens),
         "chat": "tokenizer.chat_template" in header.fields,
         "stop_token_ids": sorted({header.integer("tokenizer.ggml.eos_token_id"), *named}),
+        **special,
     }
 
 
-def _image_settings(decoder: GgufHeader, vision: GgufHeader) -> dict[str, Any]:
-    """Image tokens by the projector's pooling, their ids by the decoder's vocabulary."""
-    hidden, width = decoder.integer("gemma3.embedding_length"), vision.integer("clip.vision.projection_dim")
-    if hidden != width:
-        raise ArtifactError(f"{vision.path}: projects to a width of {width}", allowed=f"{hidden}, the decoder's")
-    tokens = decoder.texts("tokenizer.ggml.tokens")
-    named = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
-    if missing := [name for name in named.values() if name not in tokens]:
-        raise ArtifactError(f"{decoder.path}: its vocabulary has no {', '.join(missing)}")
-    return {
-        "image_tokens": image_tokens(vision),
-        **{f"{name}_token_id": tokens.index(token) for name, token in named.items()},
-    }
-
-
-def _preprocessing(header: GgufHeader) -> Preprocessing:
-    """As the projector says; Gemma 3 resizes bilinearly."""
+def projector_states(header: GgufHeader) -> dict[str, Any]:
+    """What a projector's header says, by the names of the manifest's settings, and its `preprocessing`."""
     mean, std = (header.numbers(f"clip.vision.image_{name}", 3) for name in ("mean", "std"))
-    data = {"size": header.integer("clip.vision.image_size"), "resample": "bilinear", "mean": mean, "std": std}
-    return validated(Preprocessing, data, str(header.path), ArtifactError, inside="clip.vision.image_")
+    return {
+        "hidden": header.integer("clip.vision.projection_dim"),
+        "image_tokens": image_tokens(header),
+        "preprocessing": {"size": header.integer("clip.vision.image_size"), "mean": mean, "std": std},
+    }
+
+
+def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict[str, Any], Preprocessing | None]:
+    """What the family reads from a checkpoint, from the headers of its files.
+
+    Raises:
+        ArtifactError: a header lacks something, or the two do not fit each other.
+    """
+    settings = decoder_states(decoder)
+    if projector is None:
+        return {name: value for name, value in settings.items() if name not in _IMAGE_SETTINGS}, None
+    seen = projector_states(projector)
+    if seen["hidden"] != settings["hidden"]:
+        raise ArtifactError(
+            f"{projector.path}: projects to a width of {seen['hidden']}", allowed=f"{settings['hidden']}, the decoder's"
+        )
+    if missing := [_IMAGE_TOKENS[name] for name in _IMAGE_TOKENS if f"{name}_token_id" not in settings]:
+        raise ArtifactError(f"{decoder.path}: its vocabulary has no {', '.join(missing)}")
+    data = {**seen["preprocessing"], "resample": "bilinear"}  # as Gemma 3 resizes
+    preprocessing = validated(Preprocessing, data, str(projector.path), ArtifactError, inside="clip.vision.image_")
+    return {**settings, "image_tokens": seen["image_tokens"]}, preprocessing

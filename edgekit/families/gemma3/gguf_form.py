@@ -158,6 +158,7 @@ DECODER = GgufForm(
     header=_decoder_header,
     tensors=decoder_forms,
     check=gguf_checks.check_decoder,
+    stated=gguf_checks.decoder_states,
     settings=gguf_checks.settings_of,
     notes=notes,
 )
@@ -168,5 +169,6 @@ VISION = GgufForm(
     header=_vision_header,
     tensors=vision_forms,
     check=gguf_checks.check_projector,
+    stated=gguf_checks.projector_states,
     prefix="mmproj-",
 )

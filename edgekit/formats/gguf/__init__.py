@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.formats.base import Format
 from edgekit.formats.gguf import writer
 from edgekit.formats.gguf.codecs import CODECS
-from edgekit.formats.gguf.form import read_checked
+from edgekit.formats.gguf.form import stated
 
 FORMAT = Format(
     name="gguf",
@@ -17,7 +17,7 @@ FORMAT = Format(
     requires=writer.requires,
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,
-    check=read_checked,
+    check=stated,
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

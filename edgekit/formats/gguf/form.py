@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import ArtifactError
 from edgekit.formats.gguf.header import GgufHeader, read_header
+from edgekit.formats.gguf.schema import GENERAL, check_fields
 from edgekit.formats.plan import PartPlan
 
 
@@ -38,6 +39,7 @@ class GgufForm:
         argument: by which llama.cpp's programs are given the file.
         tensors: the validated configuration -> canonical tensor name -> its form.
         check: refuses a header whose numbers disagree with its tensors, where llama.cpp would end the process.
+        stated: what a checked header says of the model's settings, by the manifest's names, and of `preprocessing`.
         settings: of the model's file: what runtimes must know, and how images become pixels, read from its header and
             from its companion's, where others made them; None for a companion.
         prefix: of the file's name, as llama.cpp's users know it.
@@ -50,6 +52,7 @@ class GgufForm:
     header: Callable[[Any, PartPlan], None]
     tensors: Callable[[Any], Mapping[str, GgufTensorForm]]
     check: Callable[[GgufHeader], None]
+    stated: Callable[[GgufHeader], Mapping[str, Any]]
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
@@ -69,5 +72,11 @@ def read_checked(form: GgufForm, path: Path) -> GgufHeader:
         )
     if header.integer("split.count", 1) > 1:
         raise ArtifactError(f"{path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces")
+    check_fields(header, GENERAL)
     form.check(header)
     return header
+
+
+def stated(form: GgufForm, files: Sequence[Path]) -> Mapping[str, Any]:
+    """What a part's file says of the model's settings; see `edgekit.formats.base.Format.check`."""
+    return form.stated(read_checked(form, files[0]))

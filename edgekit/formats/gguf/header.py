@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,7 +21,7 @@ _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # 3 only added big-endian files
 _MAX_HEADER_BYTES = 256 * 1024 * 1024  # Gemma 3's, with its vocabulary, has 6 million
 _MAX_FIELDS = 4096
-_MAX_TENSORS = 65_536
+_MAX_TENSORS = 16_384  # llama.cpp's 512 layers have half as many
 _MAX_KEY_BYTES = 65_535
 _MAX_STRINGS = 2_000_000  # in all arrays together; the largest vocabularies have 262,144
 _MAX_NAME_BYTES = 63  # GGML_MAX_NAME - 1
@@ -31,6 +31,12 @@ _MAX_ALIGNMENT = 1 << 20
 _STRING, _ARRAY, _BOOL = 8, 9, 7
 _NUMBERS: Mapping[int, str] = {
     0: "u1", 1: "i1", 2: "<u2", 3: "<i2", 4: "<u4", 5: "<i4", 6: "<f4", 7: "u1", 10: "<u8", 11: "<i8", 12: "<f8",
+}  # fmt: skip
+
+# gguf_type -> its name.
+_KINDS: Mapping[int, str] = {
+    0: "uint8", 1: "int8", 2: "uint16", 3: "int16", 4: "uint32", 5: "int32", 6: "float32", _BOOL: "bool",
+    _STRING: "string", _ARRAY: "array", 10: "uint64", 11: "int64", 12: "float64",
 }  # fmt: skip
 
 # ggml_type -> its name, the weights of one block and the block's bytes.
@@ -54,7 +60,7 @@ FILE_TYPES: Mapping[int, str] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class GgufTensor:
     """One tensor.
 
@@ -82,10 +88,13 @@ class GgufHeader:
 
     Attributes:
         fields: key -> a number, bool or str, a list of str, or a numpy array.
+        kinds: key -> the type that its value is stored as: `uint32`, `string`, `array of float32`. llama.cpp ends the
+            process over some that are stored as another than it expects.
     """
 
     path: Path
     fields: Mapping[str, Any]
+    kinds: Mapping[str, str]
     tensors: Mapping[str, GgufTensor]
 
     def text(self, key: str, default: str | None = None) -> str:
@@ -158,13 +167,23 @@ class _Reader:
             raise self._wrong(f"GGUF version {version}{big}", "version 2 or 3, little-endian")
         tensors = self._count("tensors", _MAX_TENSORS)
         fields: dict[str, Any] = {}
+        kinds: dict[str, str] = {}
         for _ in range(self._count("fields", _MAX_FIELDS)):
             key = self._string("a key", _MAX_KEY_BYTES)
             if not key or key in fields:
                 raise self._wrong(f"the key {key!r:.80} is empty or stands twice")
-            fields[key] = self._value(self._unpack("<I", key), key)
-        described = [self._tensor() for _ in range(tensors)]
-        return GgufHeader(self._path, fields, self._placed(described, fields.get("general.alignment", 32)))
+            kinds[key], fields[key] = self._value(self._unpack("<I", key), key)
+        described: dict[str, GgufTensor] = {}
+        for _ in range(tensors):
+            tensor = self._tensor()
+            if tensor.name in described:
+                raise self._wrong(f"tensor {tensor.name!r} stands twice")
+            described[tensor.name] = tensor
+        alignment = fields.get("general.alignment", 32)
+        if kinds.get("general.alignment", "uint32") != "uint32":
+            raise self._wrong(f"general.alignment is {alignment!r:.60}, a {kinds['general.alignment']}", "a uint32")
+        self._place(described, alignment)
+        return GgufHeader(self._path, fields, kinds, described)
 
     def _wrong(self, what: str, allowed: str | None = None) -> ArtifactError:
         return ArtifactError(f"{self._path}: {what}", allowed=allowed, remedy="download or export the file again")
@@ -198,22 +217,24 @@ class _Reader:
         except UnicodeDecodeError as error:
             raise self._wrong(f"{what} is not UTF-8") from error
 
-    def _value(self, kind: int, key: str) -> Any:
+    def _value(self, kind: int, key: str) -> tuple[str, Any]:
+        """The name of a value's type, and the value."""
         if kind == _STRING:
-            return self._string(key)
+            return _KINDS[kind], self._string(key)
         if kind == _ARRAY:
             return self._array(key)
         value = self._numbers(kind, 1, key)[0].item()
-        return bool(value) if kind == _BOOL else value
+        return _KINDS[kind], bool(value) if kind == _BOOL else value
 
-    def _array(self, key: str) -> Any:
+    def _array(self, key: str) -> tuple[str, Any]:
         kind, count = self._unpack("<I", key), self._unpack("<Q", key)
         if kind != _STRING:
-            return self._numbers(kind, count, key)
+            numbers = self._numbers(kind, count, key)
+            return f"array of {_KINDS[kind]}", numbers
         self._strings += count
         if self._strings > _MAX_STRINGS:
             raise self._wrong(f"{key} has {count} strings", f"at most {_MAX_STRINGS} in all")
-        return [self._string(key) for _ in range(count)]
+        return "array of string", [self._string(key) for _ in range(count)]
 
     def _numbers(self, kind: int, count: int, key: str) -> Any:
         if kind not in _NUMBERS:
@@ -235,18 +256,14 @@ class _Reader:
             raise self._wrong(f"tensor {name!r} has the shape {list(shape)}", f"rows of whole blocks of {block}")
         return GgufTensor(name, shape[::-1], type_name, offset, math.prod(shape) // block * block_bytes)
 
-    def _placed(self, described: list[GgufTensor], alignment: Any) -> dict[str, GgufTensor]:
-        """Tensors with offsets in the file: aligned, inside it, apart from each other."""
-        whole = isinstance(alignment, int) and not isinstance(alignment, bool)
-        if not whole or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
-            raise self._wrong(f"general.alignment is {alignment!r:.60}", f"a power of two, at most {_MAX_ALIGNMENT}")
+    def _place(self, described: dict[str, GgufTensor], alignment: int) -> None:
+        """Give tensors offsets in the file: aligned, inside it, apart from each other."""
+        if not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+            raise self._wrong(f"general.alignment is {alignment}", f"a power of two, at most {_MAX_ALIGNMENT}")
         start = -(-self._at // alignment) * alignment
-        placed: dict[str, GgufTensor] = {}
         end, before = start, ""
-        for tensor in sorted(described, key=lambda tensor: tensor.offset):
+        for tensor in sorted(described.values(), key=lambda tensor: tensor.offset):
             offset = start + tensor.offset
-            if tensor.name in placed:
-                raise self._wrong(f"tensor {tensor.name!r} stands twice")
             if tensor.offset % alignment:
                 raise self._wrong(f"tensor {tensor.name!r} begins at {tensor.offset}", f"multiples of {alignment}")
             if offset < end:
@@ -254,5 +271,5 @@ class _Reader:
             end, before = offset + tensor.bytes, tensor.name
             if end > self._size:
                 raise self._wrong(f"tensor {tensor.name!r} ends at byte {end}, the file at {self._size}")
-            placed[tensor.name] = GgufTensor(tensor.name, tensor.shape, tensor.type, offset, tensor.bytes)
-        return {tensor.name: placed[tensor.name] for tensor in described}
+        for name, tensor in described.items():
+            described[name] = replace(tensor, offset=start + tensor.offset)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,11 @@ def keep_log(llama_cpp: Any) -> None:
 def log_tail() -> str:
     """The last lines that the library logged, for error messages."""
     return _LOG.tail()
+
+
+def tokenized(job: Mapping[str, Any]) -> Iterator[list[int]]:
+    """`tokenize` of a job's `path` and `texts`, for `edgekit.machine.worker`: a vocabulary may end the process."""
+    yield from tokenize(Path(job["path"]), job["texts"])
 
 
 def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgekit.formats.base import Format
 from edgekit.formats.onnx import writer
 from edgekit.formats.onnx.codecs import CODECS
+from edgekit.formats.onnx.stated import stated
 
 FORMAT = Format(
     name="onnx",
@@ -16,6 +17,7 @@ FORMAT = Format(
     requires=writer.requires,
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
+    check=stated,
     output_of=lambda form: form.output or "",
     libraries=("onnx",),
 )

@@ -58,7 +58,10 @@ class Graph:
     def op(
         self, kind: str, *inputs: str, domain: str = "", outputs: int = 1, named: str | None = None, **attributes: Any
     ) -> Any:
-        """One operator; the name of its output (`named`, where one is given), or a tuple where there are several."""
+        """One operator; the name of its output (`named`, where one is given), or a tuple where there are several.
+
+        Each has a row in `edgekit.formats.onnx.operators`; without one, what is written here is not opened.
+        """
         self._count += 1
         stem = named or f"{kind.lower()}_{self._count}"
         names = [f"{stem}.{i}" if outputs > 1 else stem for i in range(outputs)]

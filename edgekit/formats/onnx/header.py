@@ -11,54 +11,50 @@ import math
 import mmap
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgekit.errors import ArtifactError
 from edgekit.formats.onnx.data_files import DataFiles
+from edgekit.formats.onnx.model import (
+    DOUBLES,
+    FLOATS,
+    INT32S,
+    INT64S,
+    RAW,
+    STRINGS,
+    TYPES,
+    UINT64S,
+    OnnxHeader,
+    OnnxTensor,
+    OnnxValue,
+    Visitor,
+)
+from edgekit.formats.onnx.nodes import DOMAINS, MAX_NAME_BYTES, NodeReader, domain_of
 from edgekit.formats.onnx.wire import MessageShape, Span, Wire, WireReader, signed
+
+__all__ = ["DOMAINS", "MAX_BYTES", "TYPES", "OnnxHeader", "OnnxTensor", "OnnxValue", "read"]
 
 MAX_BYTES = 256 * 1024 * 1024  # weights lie outside; protobuf itself ends at 2 GB
 _MAX_FIELDS = 1_000_000  # some two seconds; a graph has about 1,000 a layer
-_MAX_TENSORS = 65_536
-_MAX_OPERATORS = 1024  # different ones
+_MAX_TENSORS = 16_384
 _MAX_VALUES = 1024  # inputs or outputs of the graph
 _MAX_DIMENSIONS = 32
 _MAX_DEPTH = 8  # graphs within graphs
-_MAX_NAME_BYTES = 4096
 _MAX_METADATA = 256
 _MAX_METADATA_BYTES = 1 << 20
 _MAX_INT64 = (1 << 63) - 1
-
-DOMAINS = ("", "com.microsoft", "ai.onnx.ml")  # "" is also spelled "ai.onnx"
-# Operators that load files or machine code, which nothing here could check.
-_LOADING = frozenset({("com.microsoft", "EPContext"), ("com.microsoft", "Snpe")})
-
-_FLOATS, _INT32S, _STRINGS, _INT64S, _DOUBLES, _UINT64S, _RAW = 4, 5, 6, 7, 10, 11, 9
-# TensorProto.DataType -> its name, the bits of one number, and the field that may hold numbers in place of raw_data.
-TYPES: Mapping[int, tuple[str, int, int]] = {
-    1: ("FLOAT", 32, _FLOATS), 2: ("UINT8", 8, _INT32S), 3: ("INT8", 8, _INT32S), 4: ("UINT16", 16, _INT32S),
-    5: ("INT16", 16, _INT32S), 6: ("INT32", 32, _INT32S), 7: ("INT64", 64, _INT64S), 8: ("STRING", 0, _STRINGS),
-    9: ("BOOL", 8, _INT32S), 10: ("FLOAT16", 16, _INT32S), 11: ("DOUBLE", 64, _DOUBLES), 12: ("UINT32", 32, _UINT64S),
-    13: ("UINT64", 64, _UINT64S), 14: ("COMPLEX64", 64, _FLOATS), 15: ("COMPLEX128", 128, _DOUBLES),
-    16: ("BFLOAT16", 16, _INT32S), 17: ("FLOAT8E4M3FN", 8, _INT32S), 18: ("FLOAT8E4M3FNUZ", 8, _INT32S),
-    19: ("FLOAT8E5M2", 8, _INT32S), 20: ("FLOAT8E5M2FNUZ", 8, _INT32S), 21: ("UINT4", 4, _INT32S),
-    22: ("INT4", 4, _INT32S), 23: ("FLOAT4E2M1", 4, _INT32S), 24: ("FLOAT8E8M0", 8, _INT32S),
-    25: ("UINT2", 2, _INT32S), 26: ("INT2", 2, _INT32S),
-}  # fmt: skip
 
 _V, _L = Wire.VARINT, Wire.LEN
 _MODEL = MessageShape("ModelProto", once={1: _V, 7: _L}, many={8: _L, 14: _L, 20: _L, 25: _L})
 _OPSET = MessageShape("OperatorSetIdProto", once={1: _L, 2: _V})
 _PAIR = MessageShape("StringStringEntryProto", once={1: _L, 2: _L})
 _GRAPH = MessageShape("GraphProto", many={1: _L, 5: _L, 11: _L, 12: _L, 15: _L})
-_NODE = MessageShape("NodeProto", once={3: _L, 4: _L, 7: _L}, many={5: _L})
-_ATTRIBUTE = MessageShape("AttributeProto", once={5: _L, 6: _L, 22: _L}, many={10: _L, 11: _L, 23: _L})
 _TENSOR = MessageShape(
     "TensorProto",
-    once={2: _V, 3: _L, 8: _L, _RAW: _L, 14: _V},
-    many={1: _V, _FLOATS: Wire.I32, _INT32S: _V, _STRINGS: _L, _INT64S: _V, _DOUBLES: Wire.I64, _UINT64S: _V, 13: _L},
+    once={2: _V, 3: _L, 8: _L, RAW: _L, 14: _V},
+    many={1: _V, FLOATS: Wire.I32, INT32S: _V, STRINGS: _L, INT64S: _V, DOUBLES: Wire.I64, UINT64S: _V, 13: _L},
 )
 _VALUE = MessageShape("ValueInfoProto", once={1: _L, 2: _L})
 _TYPE = MessageShape("TypeProto", once=dict.fromkeys((1, 4, 5, 7, 8, 9), _L))  # one of them; 1 is a tensor
@@ -67,75 +63,13 @@ _SHAPE = MessageShape("TensorShapeProto", many={1: _L})
 _DIMENSION = MessageShape("TensorShapeProto.Dimension", once={1: _V, 2: _L})
 
 
-@dataclass(frozen=True)
-class OnnxValue:
-    """An input or an output of the graph.
-
-    Attributes:
-        type: a name from `TYPES`.
-        shape: sides by number or by name, None for one that is not said; None where nothing is said of the shape.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int | str | None, ...] | None
-
-
-@dataclass(frozen=True)
-class OnnxTensor:
-    """An initializer, or a tensor in a node's attribute.
-
-    Attributes:
-        name: may be empty for an attribute's.
-        type: a name from `TYPES`.
-        bytes: that its data takes; 0 for strings.
-        file: the data file, None for a tensor that lies in the graph.
-        offset: of the data in that file.
-    """
-
-    name: str
-    type: str
-    shape: tuple[int, ...]
-    bytes: int
-    file: Path | None = None
-    offset: int = 0
-
-
-@dataclass(frozen=True)
-class OnnxHeader:
-    """What an ONNX file says about itself, checked.
-
-    Attributes:
-        opsets: operator domain -> version.
-        operators: domain and name of every operator used, also in graphs within the graph.
-    """
-
-    path: Path
-    ir_version: int
-    opsets: Mapping[str, int]
-    operators: frozenset[tuple[str, str]]
-    inputs: tuple[OnnxValue, ...]
-    outputs: tuple[OnnxValue, ...]
-    tensors: tuple[OnnxTensor, ...]
-    metadata: Mapping[str, str]
-
-    @property
-    def external(self) -> tuple[OnnxTensor, ...]:
-        """The tensors whose data lies in files beside the graph."""
-        return tuple(tensor for tensor in self.tensors if tensor.file)
-
-    @property
-    def domains(self) -> tuple[str, ...]:
-        """The operator domains in use, "" first."""
-        return tuple(sorted({domain for domain, _ in self.operators}))
-
-
-def read(path: Path, listed: Collection[Path] | None = None) -> OnnxHeader:
+def read(path: Path, listed: Collection[Path] | None = None, visitor: Visitor | None = None) -> OnnxHeader:
     """Read and check an ONNX file and where its external data lies.
 
     Args:
         listed: the files whose SHA-256 the caller compared with a manifest: external data may lie in these only, and
             they may be hard links. None where there is no manifest.
+        visitor: is shown the graph.
 
     Raises:
         ArtifactError: the file is no ONNX file, is cut off, contradicts itself, or points at data that it must not.
@@ -155,7 +89,7 @@ def read(path: Path, listed: Collection[Path] | None = None) -> OnnxHeader:
                     remedy="store the weights as external data" if size else "download or export the file again",
                 )
             with mmap.mmap(stream.fileno(), size, access=mmap.ACCESS_READ) as data:
-                return _Reader(path, data, DataFiles(path, listed)).header()
+                return _Reader(path, data, DataFiles(path, listed), visitor).header()
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
 
@@ -163,10 +97,10 @@ def read(path: Path, listed: Collection[Path] | None = None) -> OnnxHeader:
 class _Reader:
     """What has been read of a file so far."""
 
-    def __init__(self, path: Path, data: mmap.mmap, files: DataFiles) -> None:
-        self._path, self._end, self._files = path, len(data), files
+    def __init__(self, path: Path, data: mmap.mmap, files: DataFiles, visitor: Visitor | None) -> None:
+        self._path, self._end, self._files, self._visitor = path, len(data), files, visitor
         self._wire = WireReader(data, self._wrong, _MAX_FIELDS)
-        self._operators: set[tuple[str, str]] = set()
+        self._nodes = NodeReader(self._wire, self._wrong, visitor is not None)
         self._tensors: list[OnnxTensor] = []
         self._values: dict[int, list[OnnxValue]] = {11: [], 12: []}
 
@@ -192,7 +126,7 @@ class _Reader:
             path=self._path,
             ir_version=self._within(signed(fields[1]), "ir_version"),
             opsets=opsets,
-            operators=frozenset(self._operators),
+            operators=frozenset(self._nodes.operators),
             inputs=tuple(self._values[11]),
             outputs=tuple(self._values[12]),
             tensors=tuple(self._tensors),
@@ -208,11 +142,11 @@ class _Reader:
         return number
 
     def _name(self, span: Span, what: str) -> str:
-        return self._wire.text(span, what, _MAX_NAME_BYTES)
+        return self._wire.text(span, what, MAX_NAME_BYTES)
 
     def _opset(self, span: Span, opsets: dict[str, int]) -> None:
         fields = dict(self._wire.fields(_OPSET, span))
-        domain = _domain(self._name(fields[1], "an operator domain") if 1 in fields else "")
+        domain = domain_of(self._name(fields[1], "an operator domain") if 1 in fields else "")
         if domain in opsets:
             raise self._wrong(f"the operator domain {domain!r:.60} stands twice")
         if len(opsets) >= _MAX_METADATA:
@@ -231,47 +165,33 @@ class _Reader:
             raise self._wrong(f"graphs nested {depth} deep", f"at most {_MAX_DEPTH}")
         names: set[str] = set()
         for number, value in self._wire.fields(_GRAPH, span):
-            if number == 1:
-                self._node(value, depth)
-            elif number == 5:
+            if number == 5:
                 name = self._tensor(value, "an initializer").name
                 if not name or name in names:
                     raise self._wrong(f"the initializer {name!r:.100} has no name or stands twice")
                 names.add(name)
             elif number == 15:
                 raise self._wrong("holds a sparse tensor", "dense tensors")
-            elif depth == 1:
+            elif number != 1 and depth == 1:
                 self._value(value, number)
+        if depth == 1 and self._visitor:
+            self._visitor.begin(self._values[11], self._tensors)
+        for number, value in self._wire.fields(_GRAPH, span):  # nodes stand first, and speak of all the rest
+            if number == 1:
+                self._node(value, depth)
 
     def _node(self, span: Span, depth: int) -> None:
-        fields: dict[int, Any] = {}
-        for number, value in self._wire.fields(_NODE, span):
-            if number == 5:
-                owner = self._name(fields[3], "a node's name") if 3 in fields else "without name"
-                self._attribute(value, f"an attribute of node {owner!r:.100}", depth)
-            else:
-                fields[number] = value
-        name = self._name(fields.get(4, (0, 0)), "an operator's name")
-        domain = _domain(self._name(fields[7], "an operator domain") if 7 in fields else "")
-        if not name:
-            raise self._wrong("a node has no operator")
-        if domain not in DOMAINS:
-            allowed = ", ".join(domain or "ai.onnx" for domain in DOMAINS)
-            raise self._wrong(f"the operator {name!r:.60} is of the domain {domain!r:.60}", allowed)
-        if (domain, name) in _LOADING:
-            raise self._wrong(f"the operator {domain}.{name} loads files that nobody checked", "other operators")
-        self._operators.add((domain, name))
-        if len(self._operators) > _MAX_OPERATORS:
-            raise self._wrong("too many different operators", f"at most {_MAX_OPERATORS}")
+        """A node, and what lies in its attributes."""
 
-    def _attribute(self, span: Span, owner: str, depth: int) -> None:
-        for number, value in self._wire.fields(_ATTRIBUTE, span):
+        def inner(number: int, value: Span, owner: str) -> None:
             if number in (5, 10):
                 self._tensor(value, owner)
-            elif number in (6, 11):
-                self._graph(value, depth + 1)
             else:
-                raise self._wrong(f"{owner} is a sparse tensor", "dense tensors")
+                self._graph(value, depth + 1)
+
+        node = self._nodes.read(span, inner)
+        if depth == 1 and self._visitor:
+            self._visitor.node(node)
 
     def _value(self, span: Span, number: int) -> None:
         """An input (11) or output (12) of the graph."""
@@ -311,7 +231,7 @@ class _Reader:
                     self._within(len(shape) + 1, f"the number of dimensions of {owner}", 0, _MAX_DIMENSIONS)
                     shape.append(side)
             elif number == 13:
-                self._pair(value, external, f"external data of {owner}", 8, _MAX_NAME_BYTES)
+                self._pair(value, external, f"external data of {owner}", 8, MAX_NAME_BYTES)
             elif number in _TENSOR.many:
                 wire = _TENSOR.many[number]
                 packed = isinstance(value, tuple) and wire == _V
@@ -339,7 +259,7 @@ class _Reader:
             raise self._wrong(f"tensor {name!r:.100} has the shape {shape}", "sides of 0 or more, less than 2^60 bytes")
         count = math.prod(shape)
         size = -(-count * bits // 8)
-        places = [*(numbers), *([_RAW] if _RAW in fields else []), *([13] if external else [])]
+        places = [*(numbers), *([RAW] if RAW in fields else []), *([13] if external else [])]
         where = signed(fields.get(14, 0))
         if 3 in fields or len(places) > 1 or where not in (0, 1) or (where == 1) != bool(external):
             raise self._wrong(f"tensor {name!r:.100} is not clear about where its data lies", "one place")
@@ -348,8 +268,8 @@ class _Reader:
                 raise self._wrong(f"tensor {name!r:.100} has strings in external data", "strings in the graph")
             path, offset = self._files.place(name, external, size)
             return OnnxTensor(name, kind, tuple(shape), size, path, offset)
-        if _RAW in fields and kind != "STRING":
-            there = fields[_RAW][1] - fields[_RAW][0]
+        if RAW in fields and kind != "STRING":
+            there = fields[RAW][1] - fields[RAW][0]
             if there != size:
                 raise self._wrong(f"tensor {name!r:.100} has {there} bytes", f"{size}: {kind} {shape}")
         else:
@@ -360,10 +280,6 @@ class _Reader:
         return OnnxTensor(name, kind, tuple(shape), size)
 
     def _check_operators(self, opsets: Mapping[str, int]) -> None:
-        for domain in sorted({domain for domain, _ in self._operators}):
+        for domain in sorted({domain for domain, _ in self._nodes.operators}):
             if domain not in opsets:
                 raise self._wrong(f"uses operators of {domain or 'ai.onnx'!r} and names no opset of it")
-
-
-def _domain(name: str) -> str:
-    return "" if name == "ai.onnx" else name

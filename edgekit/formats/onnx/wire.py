@@ -106,6 +106,10 @@ class WireReader:
             value, at = self._varint(at, end, what)
             yield signed(value)
 
+    def float32(self, span: Span) -> float:
+        """A number of 32 bits, which `fields` yields as where it lies."""
+        return float(np.frombuffer(self._data[span[0] : span[1]], "<f4")[0])
+
     def count(self, wire: Wire, span: Span) -> int:
         """How many numbers are packed into a field."""
         begin, end = span

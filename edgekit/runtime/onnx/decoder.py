@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from edgekit.errors import InputError
-from edgekit.formats.onnx import header as onnx_header
+from edgekit.errors import ArtifactError, InputError
 from edgekit.formats.onnx import names
+from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.memory import unmap_large_blocks
 from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_open, check_prompt, check_step
 from edgekit.runtime.onnx.interface import DecoderShape, decoder_shape
@@ -59,7 +60,7 @@ class OrtDecoder:
             ArtifactError: a file is broken or no decoder of edgekit's, or ONNX Runtime refuses it.
         """
         settings = {} if prepacking else {"session.disable_prepacking": "1"}
-        headers = [onnx_header.read(path, listed) for path in graphs]
+        headers = [read_checked(path, listed) for path in graphs]
         self._shape = decoder_shape(*headers)
         # An arena would keep, rounded up to powers of two, what the longest prompt needed: 400 MB for 4B at 8,192.
         unmap_large_blocks()
@@ -111,7 +112,7 @@ class OrtDecoder:
             np.full(len(run), number if isinstance(run, Embeddings) and run.bidirectional else 0, np.int64)
             for number, run in enumerate(runs, 1)
         ]
-        inputs = {
+        inputs: dict[str, NDArray[Any]] = {
             names.EMBEDS: np.concatenate(embedded, dtype=np.float32)[None],
             names.IMAGES: np.concatenate(index)[None],
             names.POSITIONS: np.arange(start, end, dtype=np.int64)[None],
@@ -126,7 +127,11 @@ class OrtDecoder:
         with running(self._paths[0]):
             self._session.run_with_iobinding(binding)
         self._position = end
-        return np.asarray(binding.get_outputs()[-1].numpy(), np.float32)
+        rows = np.asarray(binding.get_outputs()[-1].numpy(), np.float32)
+        expected = (inputs[names.WANTED].size, self.vocabulary)
+        if rows.shape != expected:
+            raise ArtifactError(f"{self._paths[0]}: {names.LOGITS} is {list(rows.shape)}", allowed=str(list(expected)))
+        return rows
 
     def _embed(self, ids: Sequence[int]) -> Float:
         array = np.asarray(ids, np.int64)[None]

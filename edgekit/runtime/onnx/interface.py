@@ -12,7 +12,8 @@ from typing import cast
 from edgekit.errors import ArtifactError
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.header import OnnxHeader, OnnxValue
-from edgekit.runtime.base import EncoderSpec
+from edgekit.runtime.base import EncoderSpec, Float
+from edgekit.runtime.parts import EncoderFile
 
 FREE = -1  # a side that the caller chooses: the graph must not fix it
 FIXED = 0  # a side that the graph fixes, at whatever it likes
@@ -55,6 +56,16 @@ def encoder_input(header: OnnxHeader, spec: EncoderSpec, output: str) -> str:
         header, "output", outputs, output, "FLOAT", (FREE, FIXED) if spec.output == "pooled" else (FREE, FIXED, FIXED)
     )
     return name
+
+
+def check_vectors(file: EncoderFile, vectors: Float, items: int) -> Float:
+    """What an encoder gave for its items. Raises ArtifactError where it is not one vector, or list of them, each."""
+    sides = 2 if file.spec.output == "pooled" else 3
+    if vectors.ndim != sides or len(vectors) != items:
+        raise ArtifactError(
+            f"{file.path}: {file.output} is {list(vectors.shape)} for {items} items", allowed=f"{sides} sides"
+        )
+    return vectors
 
 
 def decoder_shape(decoder: OnnxHeader, embedding: OnnxHeader) -> DecoderShape:

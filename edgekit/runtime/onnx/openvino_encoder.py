@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, MissingDependencyError
-from edgekit.formats.onnx import header as onnx_header
+from edgekit.formats.onnx.operators import read_checked
 from edgekit.runtime.base import Float, check_batch, check_open
-from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.onnx.interface import check_vectors, encoder_input
 from edgekit.runtime.onnx.names import in_utf8
 from edgekit.runtime.parts import EncoderFile
 
@@ -37,7 +37,7 @@ class OpenVinoEncoder:
             ArtifactError: the file is broken or no such encoder, or OpenVINO refuses it.
             MissingDependencyError: OpenVINO is not installed.
         """
-        self._input = encoder_input(onnx_header.read(file.path, file.listed), file.spec, file.output)
+        self._input = encoder_input(read_checked(file.path, file.listed), file.spec, file.output)
         library()
         from openvino.frontend import FrontEndManager
 
@@ -69,7 +69,8 @@ class OpenVinoEncoder:
             self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
         except _failures() as error:
             raise _refused(self._file.path, error, "run") from error
-        return np.array(self._request.get_tensor(self._output).data, np.float32)  # the library's own memory is reused
+        vectors = np.array(self._request.get_tensor(self._output).data, np.float32)  # the library reuses its own memory
+        return check_vectors(self._file, vectors, len(batch))
 
     def close(self) -> None:
         """Drop the model."""

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.formats.onnx import header as onnx_header
 from edgekit.formats.onnx.header import OnnxHeader
+from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Float, check_batch, check_open
 from edgekit.runtime.onnx import support as ort_support
-from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.onnx.interface import check_vectors, encoder_input
 from edgekit.runtime.onnx.names import in_utf8
 from edgekit.runtime.parts import EncoderFile
 
@@ -30,7 +30,7 @@ class OrtEncoder:
             ArtifactError: the file is broken or no such encoder, or ONNX Runtime lacks what it needs or refuses it.
             MissingDependencyError: ONNX Runtime is not installed.
         """
-        header = onnx_header.read(file.path, file.listed)
+        header = read_checked(file.path, file.listed)
         self._input = encoder_input(header, file.spec, file.output)
         self._session: Any = session(header, threads=threads)
         self.spec, self._file = file.spec, file
@@ -40,9 +40,8 @@ class OrtEncoder:
         check_open(self._session, "encoder")
         check_batch(batch, self.spec)
         with running(self._file.path):
-            return np.asarray(
-                self._session.run([self._file.output], {self._input: self._file.batch(batch)})[0], np.float32
-            )
+            (vectors,) = self._session.run([self._file.output], {self._input: self._file.batch(batch)})
+        return check_vectors(self._file, np.asarray(vectors, np.float32), len(batch))
 
     def close(self) -> None:
         """Drop the session."""
@@ -97,7 +96,8 @@ def _settings() -> dict[str, str]:
 
 
 def _failures() -> tuple[type[Exception], ...]:
-    """ONNX Runtime's exceptions: one per status, without a common base."""
+    """ONNX Runtime's exceptions: one per status, without a common base, and RuntimeError where memory is bound."""
     from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-    return tuple(kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    kinds = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (RuntimeError, *kinds)

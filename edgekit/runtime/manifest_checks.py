@@ -1,0 +1,97 @@
+"""What a manifest must say for a variant to open, and whether the files that it describes say the same.
+
+Runtimes obey the files, edgekit the manifest: where they differ, answers change without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.artifacts.validation import validated
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.families import FAMILIES, Family
+from edgekit.families.composition import Composition, Settings
+from edgekit.machine.devices import Device
+
+
+def composition_of(manifest: Manifest, parts: Mapping[str, Part], path: Path) -> tuple[Family, Composition]:
+    """The family, and what these parts make in it. Raises ArtifactError where they make nothing."""
+    family = FAMILIES.get(manifest.family)
+    if family is None:
+        raise ArtifactError(f"{path}: unknown family {manifest.family!r:.60}", allowed=", ".join(FAMILIES))
+    for composition in family.compositions:
+        if composition.roles == frozenset(parts):
+            return family, composition
+    allowed = " or ".join(" and ".join(sorted(composition.roles)) for composition in family.compositions)
+    raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
+
+
+def settings_of(manifest: Manifest, composition: Composition, path: Path) -> Settings:
+    """What a manifest must say for a composition. Raises ArtifactError where it does not."""
+    return validated(
+        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
+    )
+
+
+def check_memory(manifest: Manifest, name: str, parts: Mapping[str, Part], device: Device) -> None:
+    """Raise UsageError for what cannot fit, with the variants that do."""
+
+    def need(variant: Mapping[str, Part]) -> int:
+        return sum(int(part.requires.get("memory_bytes", 0)) for part in variant.values())
+
+    limit = device.model_memory_gb * 1e9
+    if need(parts) > limit:
+        fitting = [other for other in manifest.variants if need(manifest.variant(other)[1]) <= limit]
+        needed = need(parts) / 1e9
+        digits = f"{needed:.1f}" if needed >= 1 else f"{needed:.2g}"
+        raise UsageError(
+            f"{name} needs {digits} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
+            allowed=", ".join(fitting) or "none of this artifact's levels",
+        )
+
+
+def _stops(stated: Any, file: Any) -> bool:
+    """A manifest may know more tokens that end an answer than a header, which names one, and none less."""
+    return isinstance(stated, list) and set(file) <= set(stated)
+
+
+def _is_close(stated: Any, file: Any) -> bool:
+    """A header's numbers have 32 bits."""
+    return bool(np.allclose(stated, file, rtol=1e-6, atol=0))
+
+
+_SAME: Mapping[str, Callable[[Any, Any], bool]] = {"stop_token_ids": _stops, "mean": _is_close, "std": _is_close}
+
+
+def check_agreement(manifest: Manifest, path: Path, file: Path, stated: Mapping[str, Any]) -> None:
+    """Compare what a manifest says with what a part's file says; what only one of them says counts.
+
+    Args:
+        path: the manifest's.
+        file: the part's.
+        stated: as `edgekit.formats.base.Format.check` gives it.
+
+    Raises:
+        ArtifactError: they differ; the message has both values.
+    """
+    settings = dict(stated)
+    image = settings.pop("preprocessing", None)
+    _compare("settings", manifest.settings, settings, path, file)
+    if image and manifest.preprocessing:
+        _compare("preprocessing", manifest.preprocessing.model_dump(), image, path, file)
+
+
+def _compare(inside: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], path: Path, file: Path) -> None:
+    for name, value in theirs.items():
+        if ours.get(name) is None:
+            continue
+        if not _SAME.get(name, lambda one, other: bool(one == other))(ours[name], value):
+            raise ArtifactError(
+                f"{path}: {inside}.{name} is {ours[name]!r:.100}, {file.name} says {value!r:.100}",
+                remedy="export or adopt the model again",
+            )

@@ -530,6 +530,16 @@ def test_what_was_said_is_not_said_again() -> None:
     load(Picture(picture.image))
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_picture_is_never_the_callers_own_image(mode: str) -> None:
+    image = Image.fromarray(photo(90, 70)).convert(mode)
+    picture = read(image)
+    before = np.asarray(picture.image)
+    image.paste(0, (0, 0, 90, 70))
+    assert picture.image.mode == "RGB"
+    assert np.array_equal(np.asarray(picture.image), before)
+
+
 def test_a_message_says_how_its_images_are_read(tmp_path: Path) -> None:
     path = tmp_path / "ct.png"
     path.write_bytes(png(GREY.astype(np.uint16) * 16))

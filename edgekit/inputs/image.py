@@ -56,6 +56,7 @@ _RESAMPLE = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+_BANDS = {"L": 1, "RGB": 3}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # `Path` makes one slash of two
 _NO_FILE = {
     stat.S_IFDIR: "a directory",
@@ -194,18 +195,20 @@ def _decoded(data: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, 
     """A file's content, decoded in the worker process."""
     limit_s = _LIMIT_S * max(1.0, pixels / MAX_PIXELS)
     answer, raw = DECODER.ask({"range": shown, "pixels": pixels}, data, limit_s=limit_s, most=3 * pixels)
-    width, height = answer["size"]
-    if len(raw) != 3 * width * height:
+    (width, height), mode = answer["size"], answer["mode"]
+    if len(raw) != _BANDS[mode] * width * height:
         raise InputError("its decoder gave another size than it said")
-    return Image.frombytes("RGB", (width, height), raw), answer["warnings"]
+    image = Image.frombytes(mode, (width, height), raw)
+    return (image if mode == "RGB" else image.convert("RGB")), answer["warnings"]
 
 
 def _converted(source: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, list[str]]:
-    """What is decoded already, or by Pillow in this process."""
+    """What is decoded already, or by Pillow in this process; never the caller's own image."""
     if isinstance(source, Image.Image):
         check_size(source.size, pixels)
         with damage_named(b""):  # which Pillow may decode no sooner than now
-            return image_file.to_rgb(source, shown)
+            image, notes = image_file.to_rgb(source, shown)
+            return image.convert("RGB"), notes
     if not isinstance(source, np.ndarray):
         raise InputError(f"it is a {type(source).__name__}", allowed="a path, bytes, a Pillow image or an array")
     values = image_types.of_array(source)
@@ -213,4 +216,5 @@ def _converted(source: Any, shown: Range | None, pixels: int) -> tuple[Image.Ima
         allowed = "uint8 [h, w] or [h, w, 3]; uint16 likewise; other numbers with a range"
         raise InputError(f"an array of {source.dtype} {list(source.shape)} is no image", allowed=allowed)
     check_size((values.array.shape[1], values.array.shape[0]), pixels)
-    return image_file.to_rgb(values, shown)
+    image, notes = image_file.to_rgb(values, shown)
+    return image.convert("RGB"), notes

@@ -50,19 +50,19 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
         data: an image file.
 
     Returns:
-        `size` (width, height) and `warnings`; RGB, 3 bytes a pixel.
+        `size` (width, height), `mode` and `warnings`; 1 byte a pixel of grey (L), 3 of RGB.
     """
     Image.MAX_IMAGE_PIXELS = None  # ours is stricter, or a user's
     TiffImagePlugin.OPEN_INFO.update(image_deep.MORE_TIFF)
     shown = job["range"]
     image, notes = decode(data, "auto" if shown == "auto" else shown and tuple(shown), job["pixels"], limit_memory)
-    return {"size": image.size, "warnings": notes}, image.tobytes()
+    return {"size": image.size, "mode": image.mode, "warnings": notes}, image.tobytes()
 
 
 def decode(
     data: bytes, shown: Range | None, pixels: int, reserve: Callable[[int], None] = lambda more: None
 ) -> tuple[Image.Image, list[str]]:
-    """An image file in RGB, and what to know about it.
+    """An image file in RGB or grey, and what to know about it.
 
     Args:
         data: the file.
@@ -94,7 +94,7 @@ def decode(
 
 
 def to_rgb(source: Image.Image | Values, shown: Range | None) -> tuple[Image.Image, list[str]]:
-    """RGB of 8 bits a channel, and what to know about it.
+    """RGB or grey (L) of 8 bits a channel, perhaps the source itself, and what to know about it.
 
     What is transparent becomes white, as in Hugging Face's processors: the colours beneath are nobody's picture.
 
@@ -112,15 +112,16 @@ def to_rgb(source: Image.Image | Values, shown: Range | None) -> tuple[Image.Ima
     if values is not None:
         array, about = image_types.to_8_bits(values, shown)
         notes += about
-        source = Image.fromarray(array).convert("RGB")
+        source = Image.fromarray(array)
         if values.alpha is not None:
+            source = source.convert("RGB")
             source.putalpha(Image.fromarray(values.alpha))
     assert isinstance(source, Image.Image), "made of the values otherwise"
     if source.has_transparency_data:
         source = source.convert("RGBA")
         notes += image_notes.transparency(source)
         source = Image.alpha_composite(Image.new("RGBA", source.size, "white"), source)
-    rgb = source.convert("RGB")
+    rgb = source if source.mode in ("L", "RGB") else source.convert("RGB")
     return rgb, [*notes, *image_notes.form(rgb), *image_notes.constancy(rgb)]
 
 

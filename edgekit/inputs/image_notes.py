@@ -80,7 +80,7 @@ def form(rgb: Image.Image) -> list[str]:
 def constancy(rgb: Image.Image) -> list[str]:
     """Whether hardly anything is to be seen."""
     counts = rgb.histogram()
-    middles = [middle(np.asarray(counts[first : first + 256])) for first in (0, 256, 512)]
+    middles = [middle(np.asarray(counts[first : first + 256])) for first in range(0, len(counts), 256)]
     if any(high - low > ONE_SHADE for low, high in middles):
         return []
     low, high = min(low for low, _ in middles), max(high for _, high in middles)

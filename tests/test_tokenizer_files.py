@@ -265,6 +265,7 @@ OF_BPE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an id that is true": lambda file: file["model"]["vocab"].update({"\u0001": True}),
     "an id beyond numbers": lambda file: file["model"]["vocab"].update({"\u0001": 1 << 40}),
     "an empty piece": lambda file: file["model"]["vocab"].update({"": 10**6}),
+    "half of a surrogate pair": lambda file: file["model"]["vocab"].update({"a\ud800": 10**6}),
     "a long piece": lambda file: file["model"]["vocab"].update({LONG: 10**6}),
     "an unknown token that is none": lambda file: file["model"].update(unk_token="\u0001"),
 }
@@ -275,6 +276,7 @@ OF_UNIGRAM: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a score that is true": lambda file: file["model"]["vocab"].append(["\u0001", True]),
     "a piece twice": lambda file: file["model"]["vocab"].append(file["model"]["vocab"][9]),
     "an empty piece": lambda file: file["model"]["vocab"].append(["", -1.0]),
+    "half of a surrogate pair": lambda file: file["model"]["vocab"].append(["a\ud800", -1.0]),
     "a piece without a score": lambda file: file["model"]["vocab"].append(["\u0001"]),
 }
 DAMAGES = [

@@ -22,8 +22,11 @@ from tokenizers import Tokenizer
 from edgekit.errors import CheckpointError, EdgekitError, UsageError
 from edgekit.export import copied_tokenizer
 from edgekit.export.adopt import adopt
+from edgekit.families.source import open_source
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.tokenizer import tokenizer_of
+from edgekit.full_precision.processors import processed
+from edgekit.inputs.message import Message
 from edgekit.inputs.text import load_tokenizer, read_tokenizer
 from edgekit.inputs.tokenizer_schema import check_tokenizer_json
 from edgekit.inputs.tokenizer_trial import try_in_a_worker
@@ -265,6 +268,7 @@ OF_BPE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "an id that is true": lambda file: file["model"]["vocab"].update({"\u0001": True}),
     "an id beyond numbers": lambda file: file["model"]["vocab"].update({"\u0001": 1 << 40}),
     "an empty piece": lambda file: file["model"]["vocab"].update({"": 10**6}),
+    "half of a surrogate pair": lambda file: file["model"]["vocab"].update({"a\ud800": 10**6}),
     "a long piece": lambda file: file["model"]["vocab"].update({LONG: 10**6}),
     "an unknown token that is none": lambda file: file["model"].update(unk_token="\u0001"),
 }
@@ -275,6 +279,7 @@ OF_UNIGRAM: dict[str, Callable[[dict[str, Any]], Any]] = {
     "a score that is true": lambda file: file["model"]["vocab"].append(["\u0001", True]),
     "a piece twice": lambda file: file["model"]["vocab"].append(file["model"]["vocab"][9]),
     "an empty piece": lambda file: file["model"]["vocab"].append(["", -1.0]),
+    "half of a surrogate pair": lambda file: file["model"]["vocab"].append(["a\ud800", -1.0]),
     "a piece without a score": lambda file: file["model"]["vocab"].append(["\u0001"]),
 }
 DAMAGES = [
@@ -327,7 +332,7 @@ def test_paths_that_are_no_files(tmp_path: Path) -> None:
             load_tokenizer(path)
 
 
-def test_a_panic_is_refused_by_export_and_synthesize(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
+def test_a_panic_is_refused_by_export_proof_and_synthesize(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
     """The library's own PanicException is a BaseException: nothing that catches errors sees it."""
     folder = copied(medgemma_source)
     written(
@@ -341,6 +346,8 @@ def test_a_panic_is_refused_by_export_and_synthesize(medgemma_source: Path, copi
     assert not (tmp_path / "made").exists()
     with pytest.raises(CheckpointError, match="charsmap"):
         copied_tokenizer.check(folder, 4096, frozenset())
+    with pytest.raises(CheckpointError, match="charsmap"):  # before transformers reads it
+        processed(open_source(folder), [Message("user", "a")])
 
 
 @pytest.mark.parametrize("stated", [[1], {"x": {"content": "a"}}, {"1": "a"}, {"1": {"content": 2}}, "a"])
@@ -418,10 +425,9 @@ def _computes(job: None) -> Any:
     yield sum(range(10**18))
 
 
-@pytest.mark.parametrize("bomb", [b"[[" + b"[],", b'{"version": "1.0", "added_tokens": ['], ids=["lists", "tokens"])
-def test_memory_of_this_process_stays_that_of_the_file(bomb: bytes, tmp_path: Path) -> None:
+def test_memory_of_this_process_stays_that_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
-    path.write_bytes(bomb + b"[]," * 1_000_000 + b"[]]]")
+    path.write_bytes(b"[[" + b"[]," * 1_000_000 + b"[]]]")
     grown = in_a_new_process(_growth, path)
     assert grown < 10 * path.stat().st_size
 
@@ -438,14 +444,14 @@ def _growth(path: Path) -> int:
 
 def test_damaged_files_are_refused_or_harmless() -> None:
     """Each in turn in one process: a panic, an abort or a hang of an accepted one ends it."""
-    script = "import test_tokenizer_files as t; t.attack(0, 600)"
+    script = "import test_tokenizer_files as t; t.attack(0, 300)"
     tests = Path(__file__).parent
     done = subprocess.run(
         [sys.executable, "-c", script], cwd=tests, capture_output=True, text=True, timeout=600, check=False
     )
     assert done.returncode == 0, done.stdout[-300:] + done.stderr[-2000:]
     accepted, refused = map(int, done.stdout.split("\n")[-2].split())
-    assert min(accepted, refused) > 60  # both ways are taken
+    assert min(accepted, refused) > 30  # both ways are taken
 
 
 def attack(start: int, count: int) -> None:

@@ -17,6 +17,7 @@ from edgekit.artifacts.files import copy
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
+from edgekit.inputs.tokenizer_trial import ensure_tried
 from edgekit.machine.temporary import temporary_folder
 
 
@@ -51,9 +52,15 @@ class FullPrecision:
 
 
 def hub_tokenizer(checkpoint: Checkpoint) -> Any:
-    """transformers' tokenizer from the tokenizer's files alone: it must not get to read config.json."""
+    """transformers' tokenizer from the tokenizer's files alone: it must not get to read config.json.
+
+    Raises:
+        CheckpointError: its tokenizer.json is not what it must be.
+    """
     from transformers import AutoTokenizer
 
+    if path := checkpoint.path("tokenizer.json"):
+        ensure_tried(path, path.read_bytes())
     with temporary_folder("tokenizer") as folder:
         for name in checkpoint.files:
             if "token" in name or name == "spiece.model":

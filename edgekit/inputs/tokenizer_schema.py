@@ -225,6 +225,7 @@ def _vocabulary(model: _Bpe | _Unigram) -> dict[str, int]:
     for piece in ids:
         if not 0 < len(piece) <= MAX_PIECE:
             raise ValueError(f"a piece of {len(piece)} characters, and 1 to {MAX_PIECE} are possible")
+        piece.encode()  # JSON can hold half of a surrogate pair, which raises a ValueError
     return ids
 
 

@@ -11,7 +11,7 @@ import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tokenizers import Tokenizer
 
@@ -19,7 +19,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import link_or_copy
 from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, SourceRecord
+from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, Requires, SourceRecord
 from edgekit.errors import ArtifactError
 from edgekit.families import FAMILIES, Family, Role
 from edgekit.formats.gguf import FORMAT
@@ -30,6 +30,7 @@ from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
 from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
+from edgekit.terminal import stripped_line
 
 _TEXTS = 1000
 _MAX_DIFFERING = 10  # ties between equally good merges are broken differently
@@ -151,7 +152,7 @@ def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
         bits_per_weight=round(entry.bytes * 8 / weights.total(), 3),
         tensor_types=dict(weights.most_common()),
         output=role.output,
-        requires={**file_requires(form), "memory_bytes": entry.bytes},
+        requires=cast("Requires", {**file_requires(form), "memory_bytes": entry.bytes}),
         tools={},
     )
 
@@ -166,11 +167,11 @@ def _manifest(
 ) -> Manifest:
     files = {file.path: file.sha256 for part in parts.values() for file in part.files}
     listing = "\n".join(f"{path} {digest}" for path, digest in sorted(files.items()))
-    stated = manifests.printable(header.text("general.license", "none"))
+    stated = stripped_line(header.text("general.license", "none"))
     level = next(iter(parts.values())).level
     return Manifest(
         recipe="adopted",
-        title=manifests.printable(header.text("general.name", header.path.stem)),
+        title=stripped_line(header.text("general.name", header.path.stem)),
         family=family.name,
         stand_in=None,
         license=f"The file names this licence: {stated}\nWhat it allows, the place it came from says.",

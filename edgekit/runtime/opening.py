@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, Preprocessing
-from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.families import FAMILIES, Family
+from edgekit.families import Family, family_named
 from edgekit.families.composition import (
     Chat,
     ChatFormat,
@@ -22,13 +21,13 @@ from edgekit.families.composition import (
     Composition,
     Contrastive,
     ContrastiveSettings,
-    Settings,
+    checked_settings,
 )
 from edgekit.formats import FORMATS, Format
 from edgekit.inputs.image import ImageLike, to_pixels
 from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
-from edgekit.machine.devices import Device
+from edgekit.machine.devices import Device, missing_here
 from edgekit.machine.devices import device as load_device
 from edgekit.runtime import backends, tuning_results
 from edgekit.runtime.backends import BACKENDS, Backend, PartKind
@@ -96,7 +95,10 @@ def prepare(
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
     gpu = bool(profile and profile.gpu_memory_gb)
-    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named)
+    opening = Opening(folder, manifest, name, device, parts, threads, context, gpu, named)
+    if profile and (warning := missing_here(profile)):
+        opening.warnings.append(warning)
+    return opening
 
 
 @dataclass
@@ -129,7 +131,9 @@ class Opening:
 
     def __post_init__(self) -> None:
         self.family, self.composition = _composition(self.manifest, self.parts, self._manifest_path)
-        self.settings = _settings(self.manifest, self.composition, self._manifest_path)
+        self.settings = checked_settings(
+            self.composition.settings, self.manifest.settings, str(self._manifest_path), ArtifactError
+        )
         if isinstance(self.settings, ChatSettings):
             self.context = min(self.context, self.settings.context)
         self._check()
@@ -305,20 +309,12 @@ def _a(kind: PartKind) -> str:
 
 
 def _composition(manifest: Manifest, parts: dict[str, Part], path: Path) -> tuple[Family, Composition]:
-    family = FAMILIES.get(manifest.family)
-    if family is None:
-        raise ArtifactError(f"{path}: unknown family {manifest.family!r:.60}", allowed=", ".join(FAMILIES))
+    family = family_named(manifest.family, str(path), ArtifactError)
     for composition in family.compositions:
         if composition.roles == frozenset(parts):
             return family, composition
     allowed = " or ".join(" and ".join(sorted(composition.roles)) for composition in family.compositions)
     raise ArtifactError(f"{path}: {' and '.join(sorted(parts)) or 'nothing'} makes no model", allowed=allowed)
-
-
-def _settings(manifest: Manifest, composition: Composition, path: Path) -> Settings:
-    return validated(
-        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
-    )
 
 
 def _check_memory(manifest: Manifest, name: str, parts: dict[str, Part], device: Device) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from edgekit.artifacts.validation import Name, StrictModel, Text
 from edgekit.errors import UsageError
 from edgekit.inputs.labels import Label, in_modality
 
@@ -34,7 +35,7 @@ class Sample:
     options: tuple[str, ...] = ()
 
 
-class DatasetSource(BaseModel):
+class DatasetSource(StrictModel):
     """Where a data set comes from, data in `benchmarks/datasets/<name>.toml`; shown wherever a figure of it is.
 
     Attributes:
@@ -45,17 +46,15 @@ class DatasetSource(BaseModel):
         order: its tasks stand before those of data sets with a larger one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    title: str = Field(min_length=1)
-    modality: str | None = None
-    citation: str = Field(min_length=1)
-    license: str = Field(min_length=1)
-    note: str = Field(min_length=1)
-    reader: str
-    file: str | None = None
-    order: int = 100
+    name: Name
+    title: Name
+    modality: Name | None = None
+    citation: Text = Field(min_length=1)
+    license: Text = Field(min_length=1)
+    note: Text = Field(min_length=1)
+    reader: Name
+    file: Name | None = None
+    order: int = Field(default=100, ge=0, le=1_000_000)
 
 
 @dataclass(frozen=True)

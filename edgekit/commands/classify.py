@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_opening
-from edgekit.commands.support.printing import print_warnings
+from edgekit.commands.support.printing import print_json, print_lines, print_warnings
+from edgekit.errors import ArtifactError
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -32,13 +33,18 @@ def run(options: Namespace) -> int:
         for path in options.images:
             (row,) = model.classify([path], options.label)
             scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
+            if not all(map(math.isfinite, scores.values())):
+                raise ArtifactError(f"{options.folder}: scores of {path} are no finite numbers: the model is damaged")
             best = max(scores, key=lambda label: scores[label])
             if options.json:
-                print(json.dumps({"file": str(path), "label": best, "scores": scores}, ensure_ascii=False), flush=True)
+                print_json(
+                    {"file": str(path), "label": best, "scores": scores, "warnings": list(model.warnings)}, indent=None
+                )
                 continue
-            print(path)
-            for label, score in scores.items():
-                print(f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}")
+            lines = [
+                f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}" for label, score in scores.items()
+            ]
+            print_lines([str(path), *lines])
     finally:
         model.close()
     print_warnings(model.warnings)

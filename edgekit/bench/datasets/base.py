@@ -54,7 +54,7 @@ class DatasetSource(StrictModel):
     note: Text = Field(min_length=1)
     reader: Name
     file: Name | None = None
-    order: int = Field(default=100, ge=0, le=1_000_000)
+    order: int = Field(default=100, ge=-1_000_000, le=1_000_000)
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ class FigureColumn:
 
 
 class Task(StrictModel, ABC):
-    """One evaluation, data in `benchmarks/<task>.toml`. A kind is a subclass with `kind: Literal[...]` and its options.
+    """One evaluation, data in `benchmarks/<task>.toml`. A kind is a subclass with `kind: Literal[...]` and its options;
+    a list among them is a `Listed[...]` (`edgekit.artifacts.validation`).
 
     Attributes:
         name: the file's name.

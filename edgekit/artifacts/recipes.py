@@ -128,7 +128,7 @@ def choose(config: Mapping[str, Any], name: str | None, family: str | None = Non
     if name is not None:
         named = recipe(name)
         wrong = [
-            f"{k} = {lookup(config, k)!r}, not {v!r}"
+            f"{k} = {lookup(config, k)!r:.80}, not {v!r:.80}"
             for k, v in named.match.items()
             if lookup(config, k) != v and not (STAND_IN_KEY in config and k.endswith("num_hidden_layers"))
         ]

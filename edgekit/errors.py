@@ -10,17 +10,22 @@
     ├── WorkerError             no process of our own can be started
     └── MissingDependencyError  a library or a compiler is not installed
 
-A message says what is wrong and where; `allowed` says what would have been right and `remedy` what to do next.
+A message says what is wrong and where; `allowed` says what would have been right and `remedy` what to do next. Each is
+one line of bounded length, since they quote what others wrote.
 """
 
 from __future__ import annotations
+
+from edgekit.terminal import printable, shortened
+
+MOST_CHARACTERS = 500
 
 
 class EdgekitError(Exception):
     """What is wrong and where, what is allowed, and what to do.
 
     Args:
-        message: what is wrong, naming the file, tensor or option and the offending value.
+        message: what is wrong, naming the file, tensor or option and the offending value, which stays short.
         allowed: what would have been accepted.
         remedy: what the user can do next, a command where there is one.
     """
@@ -28,10 +33,10 @@ class EdgekitError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, allowed: str | None = None, remedy: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.allowed = allowed
-        self.remedy = remedy
+        self.message = _line(message)
+        self.allowed = allowed and _line(allowed)
+        self.remedy = remedy and _line(remedy)
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         lines = [self.message]
@@ -40,6 +45,10 @@ class EdgekitError(Exception):
         if self.remedy:
             lines.append(f"try: {self.remedy}")
         return "\n".join(lines)
+
+
+def _line(text: str) -> str:
+    return shortened(printable(text), MOST_CHARACTERS)
 
 
 class UsageError(EdgekitError):

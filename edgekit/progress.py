@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 from typing import Any
+
+from edgekit.terminal import printable, say
+
+LINE_EVERY_S = 30.0  # where standard error is no terminal
 
 
 class Progress:
@@ -23,7 +29,7 @@ class Progress:
 
 
 class Bars(Progress):
-    """Progress bars on standard error; none where that is no terminal."""
+    """Progress bars on a terminal, which standard error is."""
 
     def __init__(self) -> None:
         self._bar: Any = None
@@ -33,7 +39,7 @@ class Bars(Progress):
         from tqdm import tqdm
 
         self.finish()
-        self._bar = tqdm(total=total, desc=label, unit_scale=total > 1000, disable=None, leave=False, file=sys.stderr)
+        self._bar = tqdm(total=total, desc=printable(label), unit_scale=total > 1000, leave=False, file=sys.stderr)
 
     def advance(self, units: int = 1) -> None:
         """Move the bar."""
@@ -47,6 +53,65 @@ class Bars(Progress):
         self._bar = None
 
     def note(self, text: str) -> None:
-        """Say it on standard error, whether that is a terminal or not."""
+        """Say it above the bar."""
+        if self._bar is not None:
+            self._bar.clear()
+        say(text)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+class Lines(Progress):
+    """A line on standard error every `every_s` seconds, for a file or a pipe: phase, share, an estimate of the rest.
+
+    A thread writes them, since one unit may take minutes.
+    """
+
+    def __init__(self, every_s: float = LINE_EVERY_S) -> None:
+        self._every_s = every_s
+        self._label, self._total, self._done, self._began = "", 0, 0, 0.0
+        self._ended: threading.Event | None = None
+
+    def start(self, label: str, total: int) -> None:
+        """Begin a phase, silently: a short one says nothing."""
         self.finish()
-        print(f"edgekit: {text}", file=sys.stderr)
+        self._label, self._total, self._done, self._began = label, total, 0, time.monotonic()
+        ended = self._ended = threading.Event()
+        threading.Thread(target=self._speak, args=(ended,), daemon=True).start()
+
+    def advance(self, units: int = 1) -> None:
+        """The share grows."""
+        self._done += units
+
+    def finish(self) -> None:
+        """Say no more of this phase."""
+        if self._ended is not None:
+            self._ended.set()
+        self._ended = None
+
+    def note(self, text: str) -> None:
+        """Say it at once."""
+        say(text)
+
+    def _speak(self, ended: threading.Event) -> None:
+        while not ended.wait(self._every_s):
+            say(line(self._label, self._done, self._total, time.monotonic() - self._began))
+
+
+def line(label: str, done: int, total: int, seconds: float) -> str:
+    """A phase in words. What remains is estimated from what was done, once a hundredth was."""
+    share = min(done / total, 1.0) if total else 0.0
+    rest = f", about {duration(seconds / share * (1 - share))} left" if share >= 0.01 else ""
+    return f"{label}: {share:.0%} after {duration(seconds)}{rest}"
+
+
+def duration(seconds: float) -> str:
+    """A time in words, not more exact than an estimate is."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def on_stderr() -> Progress:
+    """Progress on standard error as suits it: bars on a terminal, elsewhere lines."""
+    return Bars() if sys.stderr.isatty() else Lines()

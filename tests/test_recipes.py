@@ -301,7 +301,8 @@ def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) ->
     package = Path(edgekit.__file__).resolve().parent
     site = tmp_path / "site-packages"
     (site / "edgekit" / "artifacts").mkdir(parents=True)
-    for name in ("__init__.py", "errors.py", "artifacts/__init__.py", "artifacts/find.py", "artifacts/version.py"):
+    needed = ("__init__", "documents", "find", "version")
+    for name in ("__init__.py", "errors.py", "terminal.py", *(f"artifacts/{module}.py" for module in needed)):
         (site / "edgekit" / name).write_bytes((package / name).read_bytes())
     for kind in KINDS:
         shipped = site / "edgekit" / "data" / kind

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
+from edgekit.artifacts.documents import is_file, read_toml
 from edgekit.errors import UsageError
 
 FileKind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets"]
@@ -40,15 +40,15 @@ def find(kind: FileKind, name: str) -> Path:
     Raises:
         UsageError: there is none; the message lists the names that exist.
     """
-    if name.endswith(".toml") and Path(name).is_file():
+    if name.endswith(".toml") and is_file(Path(name)):
         return Path(name)
     for folder in folders(kind):
         path = folder / f"{name}.toml"
-        if path.parent == folder and path.is_file():
+        if path.parent == folder and is_file(path):
             return path
     noun = _NOUNS[kind]
     raise UsageError(
-        f"unknown {noun} {name!r}",
+        f"unknown {noun} {name!r:.80}",
         allowed=", ".join(names(kind)) or "none is installed",
         remedy=f"edgekit list {noun}s, or give the path of a .toml file" if "/" not in kind else None,
     )
@@ -61,7 +61,4 @@ def load(kind: FileKind, name: str) -> dict[str, Any]:
         UsageError: no such file, or it is no valid TOML.
     """
     path = find(kind, name)
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, nested too deeply, or of too many digits
-        raise UsageError(f"{path}: not valid TOML: {error}") from error
+    return read_toml(path, UsageError)

@@ -12,17 +12,19 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, Strict, field_validator, model_validator, with_config
+from typing_extensions import TypedDict
 
+from edgekit.artifacts.documents import MOST_BYTES, is_file, is_folder, read_json
 from edgekit.artifacts.files import sha256_file, write_atomically
 from edgekit.artifacts.folders import updating
 from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.validation import Count, Listed, Name, Sha256, StrictModel, Text, validated
 from edgekit.errors import ArtifactError, UsageError
+from edgekit.terminal import printable
 
 FILE_NAME = "edgekit.json"
 SCHEMA = 1
-_MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 FOREIGN = "made by others and unproven: nobody compared it with an original"
 
 
@@ -31,31 +33,32 @@ Output = Literal["logits", "image_tokens", "pooled"]  # what one item becomes
 VariantName = Annotated[str, Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_Few = Field(max_length=1000)  # entries: an artifact of the largest model has a tenth
 
 
-class FileEntry(_Frozen):
+class FileEntry(StrictModel):
     """One file of the artifact: its path relative to the folder, SHA-256 and size in bytes."""
 
-    path: str
-    sha256: str
-    bytes: int
+    path: str = Field(min_length=1, max_length=1000)
+    sha256: Sha256
+    bytes: Count
 
 
-_Positive = Annotated[float, Field(gt=0)]
+# Pixels of a hundred times the largest that any model was trained on are no picture any more.
+_Mean = Annotated[float, Field(ge=-100, le=100)]
+_Deviation = Annotated[float, Field(ge=1e-3, le=100)]
 
 
-class Preprocessing(_Frozen):
+class Preprocessing(StrictModel):
     """How an image becomes the encoder's pixels: resize to a square, rescale to [0, 1], normalize."""
 
     size: int = Field(gt=0, le=8192)
     resample: Literal["nearest", "bilinear", "bicubic", "lanczos"]
-    mean: tuple[float, float, float]
-    std: tuple[_Positive, _Positive, _Positive]
+    mean: Annotated[tuple[_Mean, _Mean, _Mean], Strict(False)]
+    std: Annotated[tuple[_Deviation, _Deviation, _Deviation], Strict(False)]
 
 
-class Parity(_Frozen):
+class Parity(StrictModel):
     """What a proof found for one part.
 
     Attributes:
@@ -66,10 +69,10 @@ class Parity(_Frozen):
     """
 
     metric: Literal["kl", "cosine"]
-    wiring: Mapping[str, float]
-    loss: Mapping[str, float]
-    positions: int
-    inputs: str
+    wiring: Annotated[Mapping[Name, float], _Few]
+    loss: Annotated[Mapping[Name, float], _Few]
+    positions: Count
+    inputs: Text
 
     @field_validator("wiring", "loss")
     @classmethod
@@ -79,7 +82,23 @@ class Parity(_Frozen):
         return figures
 
 
-class Part(_Frozen):
+_Version = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6}){0,3}$")]
+
+
+@with_config(ConfigDict(extra="allow", strict=True))
+class Requires(TypedDict, total=False):
+    """What a runtime must offer to open a part; a new format may have more to say."""
+
+    opset: Count
+    ir_version: Count
+    domains: Listed[Annotated[str, Field(max_length=200)]]
+    minimum_onnxruntime: _Version | None
+    gguf_version: Count
+    architecture: Name
+    memory_bytes: Count
+
+
+class Part(StrictModel):
     """One part of a model in one format at one level.
 
     Attributes:
@@ -92,53 +111,53 @@ class Part(_Frozen):
         parity: None means that nobody measured it.
     """
 
-    id: str
-    role: str
-    format: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
-    level: str
-    files: tuple[FileEntry, ...] = Field(min_length=1)
-    weights: int = Field(gt=0)
-    bits_per_weight: float
-    tensor_types: Mapping[str, int]
+    id: Sha256
+    role: Name
+    format: str = Field(max_length=100, pattern=r"^[a-z][a-z0-9_-]*$")
+    level: Name
+    files: Listed[FileEntry] = Field(min_length=1, max_length=100)
+    weights: Count = Field(gt=0)
+    bits_per_weight: float = Field(ge=0, le=1e6)
+    tensor_types: Annotated[Mapping[Name, Count], _Few]
     output: Output
-    requires: Mapping[str, Any]
-    tools: Mapping[str, str]
-    calibrated_on: str | None = None
+    requires: Requires
+    tools: Annotated[Mapping[Name, Name], _Few]
+    calibrated_on: Text | None = None
     parity: Parity | None = None
 
 
-class SourceRecord(_Frozen):
+class SourceRecord(StrictModel):
     """The checkpoint: a hash over its files, never its place.
 
     Attributes:
         revision: `owner/name@commit` on the hub, None where the files came from a folder that does not say.
     """
 
-    name: str
-    sha256: str
-    files: Mapping[str, str]
-    revision: str | None = None
+    name: Text
+    sha256: Sha256
+    files: Annotated[Mapping[Text, Sha256], _Few]
+    revision: Name | None = None
 
 
-class Manifest(_Frozen):
+class Manifest(StrictModel):
     """Everything a runtime and a reader must know about one artifact folder."""
 
     schema_version: int = SCHEMA
-    recipe: str
-    title: str
-    family: str
-    stand_in: str | None
-    license: str = Field(min_length=1)
-    modified: str
+    recipe: Name
+    title: Name
+    family: Name
+    stand_in: Text | None
+    license: Text = Field(min_length=1)
+    modified: Text
     source: SourceRecord
     preprocessing: Preprocessing | None  # None for a model that sees no images
     tokenizer: FileEntry
     # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.
-    settings: Mapping[str, Any]
-    support_files: tuple[FileEntry, ...] = ()
-    parts: tuple[Part, ...]
-    variants: Mapping[VariantName, Mapping[str, str]]
-    default: str
+    settings: Annotated[Mapping[Name, Any], _Few]
+    support_files: Listed[FileEntry] = Field(default=(), max_length=1000)
+    parts: Listed[Part] = Field(max_length=1000)
+    variants: Annotated[Mapping[VariantName, Annotated[Mapping[Name, Sha256], _Few]], _Few]
+    default: Name
     # Whether others made the files: nothing is known of the weights that they were made from.
     foreign: bool = False
     # What a proof must show, from the recipe: an artifact can be proven where its recipe is not installed.
@@ -147,10 +166,24 @@ class Manifest(_Frozen):
     @model_validator(mode="after")
     def _names_what_it_has(self) -> Self:
         if self.default not in self.variants:
-            raise ValueError(f"default {self.default!r} is no variant")
-        named = {part_id for parts in self.variants.values() for part_id in parts.values()}
-        if unknown := named - {part.id for part in self.parts}:
-            raise ValueError(f"a variant of the unknown part {min(unknown)[:12]!r}")
+            raise ValueError(f"default {self.default!r:.80} is no variant")
+        roles = {part.id: part.role for part in self.parts}
+        if len(roles) != len(self.parts):
+            raise ValueError("parts: two of one id")
+        for parts in self.variants.values():
+            for role, part_id in parts.items():
+                if part_id not in roles:
+                    raise ValueError(f"a variant of the unknown part {part_id[:12]!r}")
+                if roles[part_id] != role:
+                    raise ValueError(f"a variant whose {role!r:.80} is a part of the role {roles[part_id]!r:.80}")
+        return self
+
+    @model_validator(mode="after")
+    def _describes_each_file_once(self) -> Self:
+        if len({(file.path, file.sha256, file.bytes) for file in self.files}) > len({file.path for file in self.files}):
+            raise ValueError("files: two descriptions of one path")
+        if FILE_NAME in {file.path for file in self.files}:
+            raise ValueError(f"files: {FILE_NAME}, which cannot describe itself")
         return self
 
     @property
@@ -173,13 +206,8 @@ class Manifest(_Frozen):
         """
         name = name or self.default
         if name not in self.variants:
-            raise UsageError(f"this artifact has no level {name!r}", allowed=", ".join(self.variants))
+            raise UsageError(f"this artifact has no level {name!r:.80}", allowed=", ".join(self.variants))
         return name, {role: self.part(part_id) for role, part_id in self.variants[name].items()}
-
-
-def printable(text: Any) -> str:
-    """What others wrote, shortened and without anything that could control a terminal."""
-    return "".join(c for c in str(text)[:200] if c.isprintable())
 
 
 def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...]) -> str:
@@ -218,21 +246,18 @@ def read(folder: Path) -> Manifest:
         ArtifactError: the folder or its manifest is missing, broken, or of another schema.
     """
     path = folder / FILE_NAME
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ArtifactError(f"{folder}: no such folder", remedy="edgekit export SOURCE --to DIR makes one")
-    if not path.is_file():
+    if not is_file(path):
         raise ArtifactError(
             f"{folder}: is no edgekit artifact: it has no {FILE_NAME}", remedy="edgekit export SOURCE --to DIR"
         )
-    if path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise ArtifactError(f"{path}: larger than a manifest can be", allowed=f"at most {_MAX_MANIFEST_BYTES} bytes")
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: not valid JSON: {error}") from error
+    if path.stat().st_size > MOST_BYTES:
+        raise ArtifactError(f"{path}: larger than a manifest can be", allowed=f"at most {MOST_BYTES} bytes")
+    data = read_json(path, ArtifactError)
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
         version = data.get("schema_version") if isinstance(data, dict) else None
-        raise ArtifactError(f"{path}: manifest schema {version!r}", allowed=str(SCHEMA), remedy="export it again")
+        raise ArtifactError(f"{path}: manifest schema {version!r:.80}", allowed=str(SCHEMA), remedy="export it again")
     manifest = validated(Manifest, data, str(path), ArtifactError)
     for entry in manifest.files:
         _inside(folder, entry.path)
@@ -250,7 +275,7 @@ def verify(folder: Path, entries: tuple[FileEntry, ...], hashed: Collection[File
     """
     for entry in entries:
         path = _inside(folder, entry.path)
-        if not path.is_file():
+        if not is_file(path):
             raise ArtifactError(f"{path}: missing, though the manifest lists it", remedy="export the artifact again")
         size = path.stat().st_size
         if size != entry.bytes:
@@ -269,7 +294,13 @@ def _inside(folder: Path, relative: str) -> Path:
     path = Path(relative)
     if path.is_absolute() or ".." in path.parts or set("\\\0") & set(relative):
         raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r} leaves the artifact folder")
-    if not (folder / path).resolve().is_relative_to(folder.resolve()):
+    if printable(relative) != relative:
+        raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r} holds control characters")
+    try:
+        inside = (folder / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+        raise ArtifactError(f"{folder / path}: leads nowhere: {error}") from error
+    if not inside:
         raise ArtifactError(
             f"{folder / path}: a link that leaves the artifact folder", remedy="copy the files themselves: cp -rL"
         )

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgekit.artifacts import find
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import level
 from edgekit.artifacts.manifest import VariantName
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.validation import Listed, Name, StrictModel, Text, validated
 from edgekit.errors import UsageError
 
 STAND_IN_KEY = "edgekit_stand_in"  # what config.json says of a checkpoint that `edgekit synthesize` wrote
 
 
-class Recipe(BaseModel):
+class Recipe(StrictModel):
     """One model that edgekit can export.
 
     Attributes:
@@ -34,19 +34,17 @@ class Recipe(BaseModel):
         stand_in: why this is not the real model, or None. Shown at every open.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    family: str
-    title: str
+    name: Name
+    family: Name
+    title: Name
     stem: str = Field(max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    source: str
-    license: str = Field(pattern=r"^\S")
-    stand_in: str | None = None
+    source: Name
+    license: Text = Field(pattern=r"^\S")
+    stand_in: Name | None = None
     match: Mapping[str, Any]
-    default: str
-    variant: Mapping[Annotated[VariantName, Field(max_length=50)], Mapping[str, str]]  # `--part` makes longer ones
-    on_request: tuple[str, ...] = ()
+    default: Name
+    variant: Mapping[Annotated[VariantName, Field(max_length=50)], Mapping[Name, Name]]  # `--part` makes longer ones
+    on_request: Listed[Name] = ()
     gates: Gates = Gates()
     config: Mapping[str, Any] = Field(default_factory=dict)
     generation: Mapping[str, Any] = Field(default_factory=dict)
@@ -131,7 +129,7 @@ def choose(config: Mapping[str, Any], name: str | None, family: str | None = Non
     if name is not None:
         named = recipe(name)
         wrong = [
-            f"{k} = {lookup(config, k)!r}, not {v!r}"
+            f"{k} = {lookup(config, k)!r:.80}, not {v!r:.80}"
             for k, v in named.match.items()
             if lookup(config, k) != v and not (STAND_IN_KEY in config and k.endswith("num_hidden_layers"))
         ]

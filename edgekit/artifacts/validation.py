@@ -1,14 +1,31 @@
-"""The one place that turns pydantic's errors into ours: where something is wrong, and what is wrong with it."""
+"""What files of others may say, and the one place that turns pydantic's errors into ours.
+
+Their schemas are strict: no "3" for 3, no true for 1, no field that nobody knows, and everything has a limit.
+"""
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, TypeAdapter, ValidationError
 
 from edgekit.errors import EdgekitError
 
 T = TypeVar("T")
+
+# A list in a file; its entries are as strict as all else, and the first wrong one is enough.
+Listed = Annotated[tuple[T, ...], Strict(False), FailFast()]
+
+Count = Annotated[int, Field(ge=0, lt=1 << 53)]  # what every reader of JSON has exactly
+Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
+Text = Annotated[str, Field(max_length=20_000)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{1,64}$")]  # a shorter one is no file's, and verifies none
+
+
+class StrictModel(BaseModel):
+    """A schema of what others may have written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def validated(
@@ -39,7 +56,7 @@ def validated(
     try:
         return adapter.validate_json(data) if isinstance(data, bytes) else adapter.validate_python(data)
     except ValidationError as problem:
-        first = problem.errors()[0]
+        first = problem.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         place = f"{inside}{field}" if field else whole
         message = ": ".join(filter(None, (where, place, first["msg"])))

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
+from edgekit.artifacts.validation import Text
 from edgekit.bench import predictions
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
@@ -29,9 +30,9 @@ def _known(parser: str) -> str:
 class AnswerTask(Task):
     """A question an item, answered within `max_tokens`."""
 
-    prompt: str
+    prompt: Text
     parser: Annotated[str, AfterValidator(_known)]
-    max_tokens: int = Field(gt=0)
+    max_tokens: int = Field(gt=0, lt=1 << 24)
 
     ability = "generate"
     about_images = True

@@ -9,6 +9,8 @@ from typing import Annotated
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
+from edgekit.artifacts.validation import Text
+
 
 def _checked(allowed: tuple[str, ...], needed: tuple[str, ...]) -> Callable[[str], str]:
     def check(text: str) -> str:
@@ -30,6 +32,6 @@ def _checked(allowed: tuple[str, ...], needed: tuple[str, ...]) -> Callable[[str
 
 
 # Stands for each label; see `edgekit.inputs.labels.class_prompts`.
-LabelPrompt = Annotated[str, AfterValidator(_checked(("name", "phrase", "modality"), ()))]
+LabelPrompt = Annotated[Text, AfterValidator(_checked(("name", "phrase", "modality"), ()))]
 # Asks a label's yes/no question.
-QuestionPrompt = Annotated[str, AfterValidator(_checked(("question",), ("question",)))]
+QuestionPrompt = Annotated[Text, AfterValidator(_checked(("question",), ("question",)))]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tqdm import tqdm
-
 from edgekit.artifacts.disk_errors import file_errors
-from edgekit.artifacts.files import append_line
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, preflight
+from edgekit.bench import datasets, journal, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
@@ -33,6 +29,7 @@ from edgekit.bench.subjects import Subject, TableRow, subjects
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.temporary import temporary_folder
+from edgekit.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Sweep:
 
 
 def bench(
-    sweep: Sweep, *, work: Path | None = None, progress: bool = True, executor: Executor | None = None
+    sweep: Sweep, *, work: Path | None = None, progress: Progress | None = None, executor: Executor | None = None
 ) -> Results:
     """Measure every artifact against the full-precision model it was made from.
 
@@ -83,7 +80,7 @@ def bench(
         _folder(work) as folder,
         _Run(sweep, measured, tasks, folder, data, executor or Local()) as run,
     ):
-        run.show_progress(progress)
+        run.progress = progress or Progress()
         run.phase("reference", run.full_precision)
         run.phase("accuracy and fidelity", run.quality)
         run.phase("coarser controls", run.coarsen_controls)
@@ -130,7 +127,11 @@ class _Data:
 
 
 class _Run:
-    """The state of one benchmark: outcomes by row and task, finished cells on disk, the progress bar."""
+    """The state of one benchmark: outcomes by row and task, finished cells on disk.
+
+    Attributes:
+        progress: what phases report to.
+    """
 
     def __init__(
         self,
@@ -150,9 +151,11 @@ class _Run:
         self._data = data
         self._executor, self._lock = executor, threading.Lock()
         self._left, self._journal = work / "reference", work / "cells.jsonl"
-        self._finished = _read_finished(self._journal)
+        self._finished = journal.read(self._journal)
         self._keys: dict[tuple[str, str], str] = {}  # (row, task) -> the key under which its outcome is written
-        self._bar = tqdm(disable=True)
+        self.progress, self._phase = Progress(), ""
+        self._named: dict[str, str] = {}  # row -> what people call it
+        self._said: set[tuple[str, str]] = set()  # row, error
         if sweep.controls:
             self._add_controls(measured, sweep.controls[0])
 
@@ -161,20 +164,11 @@ class _Run:
 
     def __exit__(self, *reason: object) -> None:
         self._executor.stop()
-        self._bar.close()
-
-    def show_progress(self, wanted: bool) -> None:
-        """Tell the progress bar how much is coming."""
-        cells = 0
-        for subject in self.subjects:
-            cells += len(self.rows[subject.folder]) * len(self._tasks(subject))
-            cells += len(subject.rows) * self.sweep.rounds * len(self._tasks(subject, in_rounds=True))
-        self._bar = tqdm(unit="cell", total=cells, disable=None if wanted else True, leave=False)
+        self.progress.finish()
 
     def phase(self, name: str, work: Callable[[], None]) -> None:
         """Do a phase and remember how long it took."""
-        started = time.perf_counter()
-        self._bar.set_description(name)
+        started, self._phase = time.perf_counter(), name
         work()
         self.phases[name] = time.perf_counter() - started
 
@@ -191,7 +185,7 @@ class _Run:
         for path in self._left.glob("*"):
             if path.name.split(".")[0] not in current:  # of other code or data; a full-size one takes gigabytes
                 path.unlink()
-        self._executor.run(cells, self._take)
+        self._execute(cells)
 
     def quality(self) -> None:
         """Accuracy of all rows, fidelity of all but full precision."""
@@ -201,7 +195,7 @@ class _Run:
                 done = row.model.is_full_precision  # in the phase before
                 tasks = [task for task in self._tasks(subject) if not (done and task.needs_full_precision)]
                 cells.append(self._cell(subject, row, tasks))
-        self._executor.run([cell for cell in cells if cell.tasks], self._take)
+        self._execute([cell for cell in cells if cell.tasks])
 
     def coarsen_controls(self) -> None:
         """Where a control shows nothing, take a coarser one, down the ladder."""
@@ -214,18 +208,22 @@ class _Run:
             self.notes += [f"{name}: a control at {shown} showed no drop in accuracy" for name in names]
             self._add_controls(hidden, coarser)
             cells = [self._cell(s, self.rows[s.folder][-1], self._tasks(s)) for s in hidden]
-            self._bar.total = (self._bar.total or 0) + sum(len(cell.tasks) for cell in cells)
-            self._executor.run([cell for cell in cells if cell.tasks], self._take)
+            self._execute([cell for cell in cells if cell.tasks])
 
     def rounds(self) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
         pairs = [(subject, row) for subject in self.subjects for row in subject.rows]
         once = [self._cell(s, row, tasks) for s, row in pairs if (tasks := self._tasks(s, in_rounds=True))]
-        self._executor.run(once * self.sweep.rounds, self._take, alone=True)
+        self._execute(once * self.sweep.rounds, alone=True)
 
     def records(self) -> tuple[Record, ...]:
         """The records of all rows from their outcomes."""
         return tuple(self._record(subject, row) for subject in self.subjects for row in self.rows[subject.folder])
+
+    def _execute(self, cells: Sequence[Cell], *, alone: bool = False) -> None:
+        if cells:
+            self.progress.start(f"measuring {self._phase}", sum(len(cell.tasks) for cell in cells))
+        self._executor.run(cells, self._take, alone=alone)
 
     def _add_controls(self, measured: Sequence[Subject], rounding: Rounding) -> None:
         """Give each subject a control row, in place of one that it has."""
@@ -252,12 +250,13 @@ class _Run:
 
     def _cell(self, subject: Subject, row: TableRow, tasks: Sequence[Task], *, leaves: bool = False) -> Cell:
         """The cell of a row; tasks whose outcome an earlier run wrote are taken from there."""
+        self._named[row.key] = f"{subject.manifest.title}, {row.name}"
         listed = []
         for task in tasks:
             data_sha256 = self._data.of(task).sha256
             key = cell_key(task, row, data_sha256, self.here)
             if key in self._finished and not task.in_rounds and not leaves:
-                self._count(row.key, self._finished[key])
+                self._outcomes[row.key, task.name].append(self._finished[key])
                 continue
             self._keys[row.key, task.name] = key
             shared = cell_key(task, subject.rows[0], data_sha256, self.here) if task.needs_full_precision else None
@@ -270,23 +269,9 @@ class _Run:
         """An outcome comes in, from any thread."""
         with self._lock:
             if outcome.error is None:
-                line = {"key": self._keys[cell.row, outcome.task], "outcome": asdict(outcome)}
-                append_line(self._journal, json.dumps(line))
-            self._count(cell.row, outcome)
-
-    def _count(self, row: str, outcome: Outcome) -> None:
-        self._outcomes[row, outcome.task].append(outcome)
-        self._bar.update(1)
-
-
-def _read_finished(path: Path) -> dict[str, Outcome]:
-    """Finished cells of earlier runs; a last line that an interrupt cut short is left out."""
-    finished: dict[str, Outcome] = {}
-    lines: Iterable[bytes] = path.read_bytes().splitlines() if path.is_file() else ()
-    for line in lines:
-        try:
-            data = json.loads(line)
-            finished[data["key"]] = Outcome(**data["outcome"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return finished
+                journal.append(self._journal, self._keys[cell.row, outcome.task], outcome)
+            elif (cell.row, outcome.error) not in self._said:  # a process that died takes all its tasks with it
+                self._said.add((cell.row, outcome.error))
+                self.progress.note(f"{self._named[cell.row]}, {outcome.task}: {outcome.error}")
+            self._outcomes[cell.row, outcome.task].append(outcome)
+            self.progress.advance()

@@ -14,8 +14,8 @@ from edgekit.bench.cells import Control, ModelRef, identity
 from edgekit.bench.controls import Rounding
 from edgekit.checkpoints import reference_models
 from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from edgekit.errors import UsageError
-from edgekit.families import FAMILIES
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.families import family_named
 
 _ABILITY = {"logits": "generate", "pooled": "embed_image"}
 
@@ -64,7 +64,8 @@ class Subject:
         """The full-precision model with its main part rounded; None where its checkpoint is not here."""
         if self.source is None:
             return None
-        role = next(iter(FAMILIES[self.manifest.family].roles))  # a family names its main part first
+        family = family_named(self.manifest.family, str(self.folder), ArtifactError)
+        role = next(iter(family.roles))  # a family names its main part first
         folder = str(self.source.resolve())
         model = ModelRef(folder, control=Control(role, rounding.bits, rounding.scale))
         key = identity("control", self.manifest.source.sha256, role, str(rounding))

@@ -27,8 +27,8 @@ def parse(data: Mapping[str, Any]) -> Task:
     Raises:
         UsageError: a key is missing, unknown or wrong.
     """
-    where, kind = f"task {data.get('name')}", data.get("kind")
-    schema = kinds().get(str(kind))
+    where, kind = f"task {data.get('name')!s:.80}", data.get("kind")
+    schema = kinds().get(kind) if isinstance(kind, str) else None
     if schema is None:
         raise UsageError(f"{where}: kind: {kind!r:.80}", allowed=", ".join(kinds()))
     return validated(schema, dict(data), where, UsageError)

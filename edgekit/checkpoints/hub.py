@@ -19,10 +19,10 @@ from typing import Any
 
 from edgekit.artifacts.files import rename, sync, write_atomically
 from edgekit.artifacts.folders import locked
-from edgekit.artifacts.manifest import printable
 from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES
 from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError, HubError, MissingDependencyError, NoSpaceError
+from edgekit.terminal import stripped_line
 
 _ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", re.ASCII)
 _REVISION = re.compile(r"^(?!.*\.\.)[A-Za-z0-9][\w./-]*$", re.ASCII)
@@ -192,7 +192,7 @@ def _terms(repository: str, info: Any, endpoint: str) -> Terms | None:
         return None
     page = f"{endpoint}/{repository}"
     url = link if isinstance(link, str) and link.startswith("https://") else page
-    return Terms(repository, printable(name or license_ or "terms on the model's page"), printable(url))
+    return Terms(repository, stripped_line(name or license_ or "terms on the model's page"), stripped_line(url))
 
 
 def _check_space(storage: Path, files: Sequence[_File]) -> None:

@@ -7,7 +7,6 @@ length, JSON header, data).
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Iterator, Sequence
@@ -19,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.disk_errors import named
-from edgekit.checkpoints.json_files import unique_names
+from edgekit.artifacts.documents import MOST_ENTRIES, json_value
 from edgekit.errors import CheckpointError
 
 Float = NDArray[np.float32]
@@ -103,10 +102,8 @@ def read_header(path: Path) -> list[Tensor]:
                 f"{path}: truncated: a header of {length} bytes in a file of {size}", remedy="download it again"
             )
         raw = stream.read(length)
-    try:
-        header = json.loads(raw, object_pairs_hook=unique_names)
-    except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: its header is not valid JSON: {error}") from error
+    # A tensor takes a dozen entries and at least sixty bytes.
+    header = json_value(raw, f"{path}: its header", CheckpointError, most_entries=MOST_ENTRIES + len(raw) // 4)
     if not isinstance(header, dict):
         raise CheckpointError(f"{path}: its header holds a {type(header).__name__}", allowed="a JSON object")
     header.pop("__metadata__", None)

@@ -28,9 +28,9 @@ def run(options: Namespace) -> int:
     if options.json:
         print_json(adopted.manifest.model_dump(mode="json"))
         return 0
-    print_lines(artifact_lines(adopted.folder, adopted.manifest))
-    print(f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them")
-    print_lines(usage_lines(adopted.folder, adopted.manifest))
+    compared = f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them"
+    described = artifact_lines(adopted.folder, adopted.manifest)
+    print_lines([*described, compared, *usage_lines(adopted.folder, adopted.manifest)])
     return 0
 
 

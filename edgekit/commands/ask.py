@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_opening, add_pictures
 from edgekit.commands.support.printing import print_json, print_warnings
+from edgekit.errors import UsageError
+from edgekit.terminal import say, show, stripped
 
 if TYPE_CHECKING:
     from edgekit.runtime.base import Generation
+
+T = TypeVar("T")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -27,24 +33,27 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Open the model, print the answer as it comes, and what to know about it."""
+    if not options.image and not options.question.strip():
+        raise UsageError("an empty question", allowed="a question, or an image with --image")
     from edgekit.inputs.image import read
     from edgekit.inputs.message import Image, Message
-    from edgekit.progress import Bars
+    from edgekit.progress import on_stderr
     from edgekit.runtime import open_model
 
     # A bad image must not cost the time of loading a model.
     reading = {"range": options.range, "max_megapixels": options.max_megapixels}
     images = [Image(read(path, **reading)) for path in options.image]
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime, progress=Bars())
+    model = open_model(options.folder, options.level, options.device, runtime=options.runtime, progress=on_stderr())
     try:
         messages = [Message("system", options.system)] if options.system else []
         messages.append(Message("user", *images, options.question))
         answer: Generation | None = None
-        for piece in model.generate(messages, max_tokens=options.max_tokens):
+        pieces = model.generate(messages, max_tokens=options.max_tokens)
+        for piece in _telling(pieces, len(images)) if images and not options.json else pieces:
             if not isinstance(piece, str):
                 answer = piece
             elif not options.json:
-                print(piece, end="", flush=True)
+                show(stripped(piece), end="")
     finally:
         model.close()
     assert answer is not None  # generate always ends with the finished answer
@@ -53,9 +62,19 @@ def run(options: Namespace) -> int:
 
         print_json({**asdict(answer), "runtimes": dict(model.runtimes)})
     else:
-        print()
+        show()
         print_warnings(answer.warnings)
     return 0
+
+
+def _telling(pieces: Iterator[T], images: int) -> Iterator[T]:
+    """The pieces of an answer; before the first, which may take minutes, say for what, and then how long it took."""
+    began = time.perf_counter()
+    say(f"looking at {'the image' if images == 1 else f'{images} images'} ...")
+    for number, piece in enumerate(pieces):
+        if not number:
+            say(f"looked and read the question in {time.perf_counter() - began:.1f} s")
+        yield piece
 
 
 VERB = Verb(

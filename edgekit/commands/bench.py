@@ -7,6 +7,8 @@ from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_levels
+from edgekit.progress import on_stderr
+from edgekit.terminal import show
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -52,10 +54,10 @@ def run(options: Namespace) -> int:
         data=options.data,
         rounds=options.rounds,
     )
-    results = bench.bench(sweep, work=options.to and options.to / "work")
+    results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     if options.to:
         bench.write(results, options.to)
-    print(bench.as_json(results) if options.json else bench.markdown(results))
+    show(bench.as_json(results) if options.json else bench.markdown(results))
     return 0 if results.shows_damage is not False and not results.errors else 1
 
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_opening, add_pictures
-from edgekit.commands.support.printing import print_warnings
-from edgekit.errors import InputError
+from edgekit.commands.support.printing import print_json, print_lines, print_warnings
+from edgekit.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
     from edgekit.inputs.image import Picture
@@ -30,7 +30,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Score image by image; as JSON, one line each. One of several that cannot be read is a row with its error."""
     from edgekit.inputs.image import Picture
-    from edgekit.progress import Bars
+    from edgekit.progress import on_stderr
     from edgekit.runtime import open_model
 
     failed, model = 0, None
@@ -44,11 +44,13 @@ def run(options: Namespace) -> int:
                 continue
             if model is None:  # no sooner: bad images must not cost the time of loading a model
                 model = open_model(
-                    options.folder, options.level, options.device, runtime=options.runtime, progress=Bars()
+                    options.folder, options.level, options.device, runtime=options.runtime, progress=on_stderr()
                 )
                 stack.enter_context(closing(model))
             (row,) = model.classify([Picture(picture.image)], options.label)
             scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
+            if not all(map(math.isfinite, scores.values())):
+                raise ArtifactError(f"{options.folder}: scores of {path} are no finite numbers: the model is damaged")
             print_scores(path, scores, picture.warnings, options.json)
     if model is not None:
         print_warnings(model.warnings)
@@ -70,12 +72,11 @@ def print_scores(path: Path, scores: dict[str, float], warnings: tuple[str, ...]
     """One image's row."""
     best = max(scores, key=lambda label: scores[label])
     if as_json:
-        print_line({"file": str(path), "label": best, "scores": scores, "warnings": warnings})
+        print_json({"file": str(path), "label": best, "scores": scores, "warnings": warnings}, indent=None)
         return
-    print(path)
     width = max(map(len, scores))
-    for label, score in scores.items():
-        print(f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}")
+    lines = [f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}" for label, score in scores.items()]
+    print_lines([str(path), *lines])
     print_warnings(warnings)
 
 
@@ -83,14 +84,10 @@ def print_failed(path: Path, error: InputError, as_json: bool) -> None:
     """The row of an image that cannot be read."""
     if as_json:
         fields = {"file": str(path), "error": error.message, "allowed": error.allowed, "try": error.remedy}
-        print_line({**{key: value for key, value in fields.items() if value}, "kind": type(error).__name__})
+        stated = {key: value for key, value in fields.items() if value}
+        print_json({**stated, "kind": type(error).__name__}, indent=None)
     else:
-        print("\n  ".join([str(path), *f"error: {error}".split("\n")]))
-
-
-def print_line(row: dict[str, Any]) -> None:
-    """One row as JSON, at once."""
-    print(json.dumps(row, ensure_ascii=False), flush=True)
+        print_lines([str(path), *(f"  {line}" for line in f"error: {error}".split("\n"))])
 
 
 VERB = Verb(

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.commands import Verb
-from edgekit.progress import Bars, Progress
+from edgekit.commands.support.printing import print_lines
+from edgekit.progress import Progress, on_stderr
+from edgekit.terminal import show
 
 if TYPE_CHECKING:
     from edgekit.artifacts.manifest import Manifest
@@ -43,24 +45,25 @@ def run(options: Namespace) -> int:
     folders, seconds = [], {}
     for name, levels in LEVELS.items():
         started = time.perf_counter()
-        folder, manifest = export(name, levels, options.to, Bars())
+        folder, manifest = export(name, levels, options.to, on_stderr())
         seconds[f"export and proof, {name}"] = time.perf_counter() - started
         folders.append(folder)
         if not options.json:
-            print(f"\n{manifest.title}\n  {manifest.stand_in}")
+            show()
+            print_lines([manifest.title, f"  {manifest.stand_in}"])
             question(folder, manifest)
     if not options.json:
-        print("\nmeasuring every level against the full-precision model in transformers ...", flush=True)
+        show("\nmeasuring every level against the full-precision model in transformers ...")
     sweep = bench.Sweep(folders, data=options.data, rounds=LATENCY_ROUNDS)
     with tempfile.TemporaryDirectory(prefix=".bench-", dir=options.to) as work:
-        results = bench.bench(sweep, work=Path(work), progress=not options.json)
+        results = bench.bench(sweep, work=Path(work), progress=on_stderr())
     results = results.after(seconds)
     bench.write(results, options.to)
     if options.json:
-        print(bench.as_json(results), end="")
+        show(bench.as_json(results), end="")
     else:
         written = f"{options.to / 'results.json'}, {options.to / 'report.html'}"
-        print(f"\n{bench.markdown(results)}\n\nwritten: {written}")
+        show(f"\n{bench.markdown(results)}\n\nwritten: {written}")
     return 0 if results.shows_damage is not False and not results.errors else 1
 
 
@@ -89,14 +92,14 @@ def question(folder: Path, manifest: Manifest) -> None:
     from edgekit.runtime import open_model
 
     shown = [phantom for phantom in phantoms.generate(PHANTOM_SEED, 8) if phantom.severity == "severe"][:2]
-    print(f"  images: two phantoms, drawn with {' and '.join(phantom.finding for phantom in shown)}")
+    show(f"  images: two phantoms, drawn with {' and '.join(phantom.finding for phantom in shown)}")
     for level in manifest.variants:
         model = open_model(folder, level)
         try:
             asked, answers = answer(model, [phantom.image for phantom in shown])
         finally:
             model.close()
-        print(f"  {level:<6} {asked} {' | '.join(answers)}")
+        print_lines([f"  {level:<6} {asked} {' | '.join(answers)}"])
 
 
 def answer(model: Model, images: Sequence[Any]) -> tuple[str, list[str]]:

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from edgekit.commands import Verb
 from edgekit.commands.support.printing import print_json
+from edgekit.terminal import show
 
 
 def run(options: Namespace) -> int:
@@ -16,7 +17,7 @@ def run(options: Namespace) -> int:
     if options.json:
         print_json(report.to_dict())
     else:
-        print(report)
+        show(report)
     return 0
 
 

@@ -12,7 +12,8 @@ from edgekit.commands import Verb
 from edgekit.commands.support.options import add_levels, add_proof_inputs
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
-from edgekit.progress import Bars
+from edgekit.progress import on_stderr
+from edgekit.terminal import say
 
 if TYPE_CHECKING:
     from edgekit.checkpoints.hub import Terms
@@ -61,7 +62,7 @@ def run(options: Namespace) -> int:
         prove=not options.no_prove,
         fresh=options.fresh,
         inputs=given_inputs(options.images, options.text) if given else None,
-        progress=Bars(),
+        progress=on_stderr(),
     )
     if options.json:
         print_json(exported.manifest.model_dump(mode="json"))
@@ -69,7 +70,7 @@ def run(options: Namespace) -> int:
     added = {part.id for part in exported.added}
     print_lines(artifact_lines(exported.folder, exported.manifest, only=added))
     if not added:
-        print("nothing new: every part was there already")
+        print_lines(["nothing new: every part was there already"])
     print_lines(usage_lines(exported.folder, exported.manifest))
     return 0
 
@@ -95,10 +96,10 @@ def download(options: Namespace) -> Path:
 
 def accept_terms(accepted: bool, terms: Terms) -> bool:
     """Show the terms; they are accepted with the option, or by a yes at a terminal."""
-    print(f"{terms.repository} is provided under the {terms.name}: {terms.url}", file=sys.stderr)
+    say(f"{terms.repository} is provided under the {terms.name}: {terms.url}")
     if accepted or not (sys.stdin.isatty() and sys.stderr.isatty()):
         return accepted
-    print("Do you accept them? [y/N] ", end="", file=sys.stderr, flush=True)
+    say("do you accept them? [y/N]")
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -24,8 +24,7 @@ def run(options: Namespace) -> int:
     if options.json:
         print_json(described.model_dump(mode="json"))
     else:
-        print_lines(artifact_lines(options.folder, described))
-        print("files     all as the manifest describes them")
+        print_lines([*artifact_lines(options.folder, described), "files     all as the manifest describes them"])
     return 0
 
 

@@ -8,8 +8,13 @@ from typing import Any
 
 from edgekit.commands import Verb
 from edgekit.commands.support.printing import print_json, print_lines, table
+from edgekit.errors import EdgekitError
 
 Rows = list[dict[str, Any]]
+
+
+# Only in rows of what cannot be read, which does not keep the others from being listed.
+ERROR = "error"
 
 
 def levels() -> Rows:
@@ -34,10 +39,12 @@ def recipes() -> Rows:
     from edgekit.artifacts import find
     from edgekit.artifacts.recipes import recipe
 
-    return [
-        {"name": r.name, "title": r.title, "levels": ", ".join(r.variant), "source": r.source}
-        for r in map(recipe, find.names("exports"))
-    ]
+    def row(name: str) -> dict[str, Any]:
+        stated = recipe(name)
+        levels = ", ".join(stated.variant)
+        return {"name": stated.name, "title": stated.title, "levels": levels, "source": stated.source}
+
+    return [_row_or_error(row, name) for name in find.names("exports")]
 
 
 def devices() -> Rows:
@@ -46,7 +53,7 @@ def devices() -> Rows:
     from edgekit.machine.devices import device
 
     fields = {"name", "title", "memory_gb", "model_memory_gb", "cores", "gpu_memory_gb"}
-    return [device(name).model_dump(include=fields) for name in find.names("devices")]
+    return [_row_or_error(lambda name: device(name).model_dump(include=fields), name) for name in find.names("devices")]
 
 
 def tasks() -> Rows:
@@ -54,7 +61,18 @@ def tasks() -> Rows:
     from edgekit.artifacts import find
     from edgekit.bench.tasks import task
 
-    return [{"name": t.name, "kind": t.kind, "dataset": t.dataset} for t in map(task, find.names("benchmarks"))]
+    def row(name: str) -> dict[str, Any]:
+        stated = task(name)
+        return {"name": stated.name, "kind": stated.kind, "dataset": stated.dataset}
+
+    return [_row_or_error(row, name) for name in find.names("benchmarks")]
+
+
+def _row_or_error(row: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
+    try:
+        return row(name)
+    except EdgekitError as error:
+        return {"name": name, ERROR: error.message}
 
 
 KINDS: Mapping[str, Callable[[], Rows]] = {rows.__name__: rows for rows in (levels, recipes, devices, tasks)}
@@ -66,13 +84,15 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Print the rows."""
+    """Print the rows; 1 where a file could not be read."""
     rows = KINDS[options.kind]()
+    wrong = [row for row in rows if ERROR in row]
     if options.json:
         print_json(rows)
     else:
-        print_lines(table(rows))
-    return 0
+        print_lines(table([row for row in rows if ERROR not in row]))
+        print_lines(f"{row['name']}  {ERROR}: {row[ERROR]}" for row in wrong)
+    return 1 if wrong else 0
 
 
 VERB = Verb("list what can be named", ("list levels", "list recipes --json"), run, add_options, order=110)

@@ -9,7 +9,7 @@ from edgekit.commands import Verb
 from edgekit.commands.support.options import add_levels, add_proof_inputs
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
-from edgekit.progress import Bars
+from edgekit.progress import on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def run(options: Namespace) -> int:
         source,
         levels=options.level,
         inputs=given_inputs(options.images, options.text),
-        progress=Bars(),
+        progress=on_stderr(),
     )
     if options.json:
         print_json(proven.model_dump(mode="json"))

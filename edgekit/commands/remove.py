@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
-from edgekit.commands.support.printing import print_json
+from edgekit.commands.support.printing import print_json, print_lines
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -35,11 +35,14 @@ def run(options: Namespace) -> int:
             }
         )
         return 0
-    for name in removed.files:
-        print(name)
     would = "would free" if options.dry_run else "freed"
-    print(f"{would} {removed.freed_bytes / 1e6:.1f} MB: {', '.join(removed.levels)}")
-    print(f"left: {', '.join(removed.manifest.variants)}; default: {removed.manifest.default}")
+    print_lines(
+        [
+            *removed.files,
+            f"{would} {removed.freed_bytes / 1e6:.1f} MB: {', '.join(removed.levels)}",
+            f"left: {', '.join(removed.manifest.variants)}; default: {removed.manifest.default}",
+        ]
+    )
     return 0
 
 

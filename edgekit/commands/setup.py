@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from edgekit.commands import Verb
-from edgekit.commands.support.printing import print_json, print_warnings
+from edgekit.commands.support.printing import print_json, print_lines, print_warnings
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -38,8 +38,8 @@ def run(options: Namespace) -> int:
         )
     else:
         origin = "taken from the cache" if built.reused else "built for this CPU"
-        print(f"llama-cpp-python {built.version} {origin} in {built.seconds:.0f} s and tested: {built.system_info}")
-        print(f"weights laid out for this CPU: {tested}")
+        how = f"{origin} in {built.seconds:.0f} s and tested: {built.system_info}"
+        print_lines([f"llama-cpp-python {built.version} {how}", f"weights laid out for this CPU: {tested}"])
     print_warnings([tested.warning] if tested.warning else [])
     return 0
 

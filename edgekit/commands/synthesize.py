@@ -6,8 +6,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
-from edgekit.commands.support.printing import print_json
-from edgekit.progress import Bars
+from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.progress import on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -37,15 +37,20 @@ def run(options: Namespace) -> int:
         vision_layers=options.vision_layers,
         tokenizer=options.tokenizer,
         seed=options.seed,
-        progress=Bars(),
+        progress=on_stderr(),
     )
     if options.json:
         print_json({key: str(value) if isinstance(value, Path) else value for key, value in asdict(written).items()})
         return 0
-    print(f"{written.folder}: {written.label}")
-    print(f"{written.tensors} tensors, {written.weights:,} weights, {written.bytes / 1e9:.2f} GB, seed {written.seed}")
-    print(f"tokenizer: {written.tokenizer or 'generated'}")
-    print(f"next: edgekit export {written.folder} --recipe {written.recipe} --to DIR")
+    size = f"{written.bytes / 1e9:.2f} GB"
+    print_lines(
+        [
+            f"{written.folder}: {written.label}",
+            f"{written.tensors} tensors, {written.weights:,} weights, {size}, seed {written.seed}",
+            f"tokenizer: {written.tokenizer or 'generated'}",
+            f"next: edgekit export {written.folder} --recipe {written.recipe} --to DIR",
+        ]
+    )
     return 0
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_levels
-from edgekit.commands.support.printing import print_json, print_lines
-from edgekit.progress import Bars
+from edgekit.commands.support.printing import print_json, print_lines, print_warnings
+from edgekit.progress import on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -21,13 +21,16 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measure, keep the results for every later open, print them."""
+    from edgekit.machine.devices import device, missing_here
     from edgekit.tuning import tune
 
-    results = tune.tune(options.folder, options.level, options.device, fresh=options.fresh, progress=Bars())
+    warning = missing_here(device(options.device)) if options.device else None
+    results = tune.tune(options.folder, options.level, options.device, fresh=options.fresh, progress=on_stderr())
     if options.json:
-        print_json([result.to_dict() for result in results])
+        print_json([{**result.to_dict(), "warnings": [warning] if warning else []} for result in results])
     else:
         print_lines(line for result in results for line in result.lines())
+    print_warnings([warning] if warning else [])
     return 0
 
 

@@ -10,7 +10,7 @@ import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tokenizers import Tokenizer
 
@@ -19,7 +19,7 @@ from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.files import copy, create, link_or_copy
 from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, SourceRecord
+from edgekit.artifacts.manifest import Manifest, Part, Preprocessing, Requires, SourceRecord
 from edgekit.errors import ArtifactError
 from edgekit.export import readme
 from edgekit.families import FAMILIES, Family, Role
@@ -33,6 +33,7 @@ from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_schema import check_tokenizer_json
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.machine import worker
+from edgekit.terminal import stripped_line
 
 _TEXTS = 1000
 _LIMIT_S = 300.0
@@ -136,7 +137,7 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
     library()  # or it is not installed
     theirs, end = worker.run(tokenized, {"path": str(path), "texts": compared}, limit_s=_LIMIT_S)
     if end.problem:
-        raise ArtifactError(f"{path}: llama.cpp cannot use its vocabulary: {manifests.printable(end.problem)}")
+        raise ArtifactError(f"{path}: llama.cpp cannot use its vocabulary: {stripped_line(end.problem)}")
     wrong = [
         text
         for text, encoding, ids in zip(compared, ours, theirs, strict=True)
@@ -174,7 +175,7 @@ def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
         bits_per_weight=round(entry.bytes * 8 / weights.total(), 3),
         tensor_types=dict(weights.most_common()),
         output=role.output,
-        requires={**file_requires(form), "memory_bytes": entry.bytes},
+        requires=cast("Requires", {**file_requires(form), "memory_bytes": entry.bytes}),
         tools={},
     )
 
@@ -189,11 +190,11 @@ def _manifest(
 ) -> Manifest:
     files = {file.path: file.sha256 for part in parts.values() for file in part.files}
     listing = "\n".join(f"{path} {digest}" for path, digest in sorted(files.items()))
-    stated = manifests.printable(header.text("general.license", "none"))
+    stated = stripped_line(header.text("general.license", "none"))
     level = next(iter(parts.values())).level
     return Manifest(
         recipe="adopted",
-        title=manifests.printable(header.text("general.name", header.path.stem)),
+        title=stripped_line(header.text("general.name", header.path.stem)),
         family=family.name,
         stand_in=None,
         license=f"The file names this licence: {stated}\nWhat it allows, the place it came from says.",

@@ -9,15 +9,16 @@ from pathlib import Path
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
-from edgekit.artifacts.manifest import printable
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families import Family
+from edgekit.families.composition import checked_settings
 from edgekit.families.source import Source, open_source
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.text import read_tokenizer
 from edgekit.machine.memory import trim_malloc
 from edgekit.runtime.backends import kind_of, leaning_part
+from edgekit.terminal import stripped_line
 
 _SYNTHESIZED_KL = 0.002  # nats
 
@@ -40,7 +41,7 @@ class Job:
     def stand_in(self) -> str | None:
         """Why this is not the real model: the recipe's word, or the checkpoint's own."""
         said = self.source.checkpoint.config.get(STAND_IN_KEY)
-        return self.recipe.stand_in or (printable(said) if said else None)
+        return self.recipe.stand_in or (stripped_line(said) if said else None)
 
     @property
     def gates(self) -> Gates:
@@ -86,6 +87,9 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         # A variant that differs from the recipe's gets a name of its own: `Q4_0` must mean the same everywhere.
         changed = [f"{role}-{mixed[role]}" for role in mixed if mixed[role] != recipe.variant[name][role]]
         variants["+".join([name, *changed])] = mixed
+        for composition in family.compositions:
+            if composition.roles == frozenset(mixed):  # it would be exported, and never open
+                checked_settings(composition.settings, source.settings, str(folder), CheckpointError)
     source.check_tensors()
     notes = _check_tokenizer(source)
     trim_malloc()  # the tokenizer's

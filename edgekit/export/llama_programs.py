@@ -8,7 +8,9 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.errors import ArtifactError
 from edgekit.families import FAMILIES
+from edgekit.families.composition import ChatSettings, checked_settings
 from edgekit.formats.gguf.form import GgufForm
 
 CONTEXT = 8192  # tokens that a server's cache holds: 160 MB for MedGemma 4B's global layers
@@ -77,8 +79,12 @@ def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
 
 
 def server_context(manifest: Manifest) -> int:
-    """How many tokens a server's cache should hold: enough for images and answers, and no more than the model has."""
-    return min(CONTEXT, int(manifest.settings.get("context", CONTEXT)))
+    """How many tokens a server's cache should hold: enough for images and answers, and no more than the model has.
+
+    Raises:
+        ArtifactError: the manifest does not say, or has something else there.
+    """
+    return min(CONTEXT, checked_settings(ChatSettings, manifest.settings, "the manifest", ArtifactError).context)
 
 
 @cache

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.families.composition import Chat, Contrastive
+from edgekit.errors import CheckpointError
+from edgekit.families.composition import Chat, Contrastive, checked_settings
 from edgekit.families.source import Source
 from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors
@@ -103,7 +104,8 @@ def _captions(source: Source, role: str, inputs: Inputs) -> Material:
     lines = sentences(inputs.text)
     captions = [*(lines[len(inputs.captions) :] or lines), *pair.captions()]
     tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
-    ids = pair.text_ids(tokenizer, pair.settings.model_validate(source.settings), captions)
+    settings = checked_settings(pair.settings, source.settings, str(source.checkpoint.root), CheckpointError)
+    ids = pair.text_ids(tokenizer, settings, captions)
     batches = [ids[i : i + _CAPTIONS] for i in range(0, len(ids), _CAPTIONS)]
     name = f"{len(ids)} captions from {inputs.text_name or _SHIPPED_TEXT} and from label prompts"
     return Material(name, tuple(partial(processors.encode, source.family, role=role, batch=batch) for batch in batches))

@@ -19,9 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import write_atomically
-from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, printable
+from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part
 from edgekit.errors import ArtifactError
 from edgekit.export import llama_programs
+from edgekit.terminal import stripped_line
 
 FILE_NAME = "README.md"
 _MARK = "<!-- Written by edgekit with edgekit.json, and anew when levels are added, proven or removed. -->"
@@ -132,7 +133,7 @@ def _commands(manifest: Manifest) -> Iterator[list[str]]:
 
 def quoted(text: Any) -> str:
     """What others wrote, as Markdown shows it: in one line, with no link, picture, markup or column of their own."""
-    return re.sub(r"([\\`*<>\[\]|#!&~])", r"\\\1", printable(text))
+    return re.sub(r"([\\`*<>\[\]|#!&~])", r"\\\1", stripped_line(text))
 
 
 @cache

@@ -13,13 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Annotated, cast
+
+from pydantic import Strict, TypeAdapter
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.documents import read_json
 from edgekit.artifacts.files import copy, create, link_or_copy, write_atomically
 from edgekit.artifacts.folders import STAMP, claimed, empty, remove, take_back
-from edgekit.artifacts.manifest import FileEntry, Manifest, Part
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.manifest import FileEntry, Manifest, Part, Requires
+from edgekit.artifacts.validation import Name, Text, validated
 from edgekit.artifacts.version import __version__
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import llama_programs, material, writers
@@ -40,6 +44,7 @@ _TOOLS = (
     "transformers",
 )
 
+_STAMP: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[Name, Text], Strict()])
 METHOD = 3  # of making files: raise it whenever the same plan gives other bytes than before
 _SUPPORT_BYTES = 64_000_000  # tokenizer files, the vocabulary in a GGUF header and the like
 
@@ -92,10 +97,10 @@ def _how(plan: PartPlan) -> str:
 def _noted(stamp: Path) -> dict[str, str]:
     """What an interrupted run noted; nothing where there was none, or it noted something else."""
     try:
-        found = json.loads(stamp.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = validated(_STAMP, read_json(stamp, ArtifactError), str(stamp), ArtifactError)
+    except ArtifactError:
         return {}
-    return found if isinstance(found, dict) and "artifact" in found else {}
+    return found if "artifact" in found else {}
 
 
 def check_space(staging: Path, plans: Sequence[PartPlan], job: Job) -> None:
@@ -179,6 +184,7 @@ def write_parts(
 
 def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path) -> Part:
     size = sum(file.bytes for file in files)
+    requires = writers.requires(plan, staging, job.recipe.stem)
     return Part(
         id=manifests.part_id(plan.role, plan.level.format, plan.level.name, files),
         role=plan.role,
@@ -189,7 +195,7 @@ def _part(job: Job, plan: PartPlan, files: tuple[FileEntry, ...], staging: Path)
         bits_per_weight=round(size * 8 / plan.weights, 3),
         tensor_types=plan.histogram(),
         output=job.source.family.roles[plan.role].output,
-        requires={**writers.requires(plan, staging, job.recipe.stem), "memory_bytes": max(size, plan.resident_bytes)},
+        requires=cast("Requires", {**requires, "memory_bytes": max(size, plan.resident_bytes)}),
         calibrated_on=plan.calibration.inputs if plan.calibration else None,
         tools={
             "edgekit": __version__,
@@ -204,9 +210,9 @@ def _finished(source: Source, staging: Path, record: Path, plan: PartPlan, input
     One that was calibrated on other inputs than are given now is made again.
     """
     try:
-        part = validated(Part, record.read_bytes(), str(record), ArtifactError)
+        part = validated(Part, read_json(record, ArtifactError), str(record), ArtifactError)
         manifests.verify(staging, part.files)
-    except (FileNotFoundError, ArtifactError):
+    except ArtifactError:
         return None
     return part if part.calibrated_on == material.name_of_material(source, plan, inputs) else None
 

@@ -23,7 +23,7 @@ from edgekit.checkpoints.shards import Shard, ShardTensor
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.export import copied_tokenizer
-from edgekit.families import FAMILIES, Family
+from edgekit.families import Family, family_named
 from edgekit.families.hub_files import write_json
 from edgekit.progress import Progress
 
@@ -71,7 +71,7 @@ def synthesize(
     """
     model, progress = recipe(recipe_name), progress or Progress()
     raw = configuration(model, layers, vision_layers)
-    family = FAMILIES[model.family]
+    family = family_named(model.family, f"recipe {model.name}", UsageError)
     config = family.parse(raw)
     specs = family.tensors(config)
     if tokenizer is not None:
@@ -107,7 +107,7 @@ def configuration(model: Recipe, layers: int | None = None, vision_layers: int |
         raise UsageError(f"recipe {model.name} has no [config] of its model", remedy="edgekit list recipes")
     raw = copy.deepcopy(dict(model.config))
     raw[STAND_IN_KEY] = f"random weights of {model.title}'s shape; not a model"
-    synthesis = FAMILIES[model.family].synthesis
+    synthesis = family_named(model.family, f"recipe {model.name}", UsageError).synthesis
     for key, option, count in (
         (synthesis.layers, "--layers", layers),
         (synthesis.vision_layers, "--vision-layers", vision_layers),

@@ -6,15 +6,17 @@ A family lists its compositions; the one whose roles a variant has is what an ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from tokenizers import Tokenizer
 
+from edgekit.artifacts.validation import validated
+from edgekit.errors import EdgekitError
 from edgekit.inputs.message import Message
 
 Ids = NDArray[np.int64]
@@ -42,7 +44,7 @@ class ChatSettings(Settings):
 
     context: _Count
     window: Annotated[int, Field(ge=0, lt=1 << 24)] = 0
-    stop_token_ids: list[_TokenId]
+    stop_token_ids: list[_TokenId] = Field(max_length=1000)
     chat: bool = True
     image_tokens: _Count | None = None
     image_token_id: _TokenId | None = None
@@ -65,10 +67,27 @@ class ContrastiveSettings(Settings):
     """
 
     hidden: _Count
-    text_length: _Count
+    text_length: Annotated[int, Field(gt=0, le=8192)]
     pad_token_id: _TokenId
-    logit_scale: float
-    logit_bias: float
+    logit_scale: Annotated[float, Field(ge=-100, le=100)]  # beyond, every score is 0 or 1
+    logit_bias: Annotated[float, Field(ge=-1e4, le=1e4)]
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+
+
+def checked_settings(
+    schema: type[SettingsT], stated: Mapping[str, Any], where: str, error: type[EdgekitError]
+) -> SettingsT:
+    """What a manifest, or a checkpoint, states for a composition, checked.
+
+    Args:
+        where: what the message begins with.
+
+    Raises:
+        error: something is missing or wrong; the message names it.
+    """
+    return validated(schema, dict(stated), where, error, inside="settings.", whole="settings")
 
 
 class ChatFormat(Protocol):

@@ -12,7 +12,7 @@ from edgekit.artifacts.levels import Level
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy, open_checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
-from edgekit.errors import CheckpointError
+from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.base import Family
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan, PlannedTensor
@@ -91,8 +91,13 @@ class Source:
         """What an export writes of one part at one level.
 
         Raises:
+            UsageError: the family has no such part, or not in the level's format.
             CheckpointError: a tensor is missing or has the wrong shape.
         """
+        roles = self.family.roles
+        if role not in roles or level.format not in roles[role].formats:
+            able = ", ".join(f"{name} in {' or '.join(known.formats)}" for name, known in roles.items())
+            raise UsageError(f"no part {role!r:.80} of {self.family.name} at {level.name}", allowed=able)
         specs, form = self.family.roles[role].tensors(self.config), FORMATS[level.format]
         stored = self.tensors_of(specs)
         planned = (

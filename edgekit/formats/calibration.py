@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
+from edgekit.artifacts.documents import is_file, read_json
 from edgekit.artifacts.files import write_atomically
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
@@ -89,9 +90,10 @@ def read(path: Path) -> Calibration:
     Raises:
         ArtifactError: the file is missing, or is none.
     """
-    if not path.is_file() or path.stat().st_size > _MAX_BYTES:
+    if not is_file(path) or path.stat().st_size > _MAX_BYTES:
         raise ArtifactError(f"{path}: no calibration", remedy="export the artifact again")
-    return validated(Calibration, path.read_bytes(), str(path), ArtifactError, remedy="export the artifact again")
+    data = read_json(path, ArtifactError, most_bytes=_MAX_BYTES, most_entries=_MAX_BYTES)
+    return validated(Calibration, data, str(path), ArtifactError, remedy="export the artifact again")
 
 
 def exponents_to_factors(exponents: Any) -> Float:

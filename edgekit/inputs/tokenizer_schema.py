@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgekit.artifacts.documents import unique_names
 from edgekit.artifacts.validation import validated
-from edgekit.checkpoints.json_files import unique_names
 from edgekit.errors import CheckpointError
 from edgekit.inputs.charsmap import check_charsmap
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import Field
 
 from edgekit.artifacts import find
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.validation import Listed, Name, StrictModel, validated
 from edgekit.errors import UsageError
+from edgekit.machine.cpu import Cpu, cpu
+from edgekit.machine.memory import memory
+
+_Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 
 
-class Device(BaseModel):
+class Device(StrictModel):
     """One machine that a model is packaged for.
 
     Attributes:
@@ -21,17 +27,15 @@ class Device(BaseModel):
         context: tokens of context to reserve by default.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    title: str
-    memory_gb: float = Field(gt=0)
-    model_memory_gb: float = Field(gt=0)
-    cores: int = Field(gt=0)
-    instruction_sets: tuple[str, ...] = ()
-    bandwidth_gb_s: float = Field(gt=0)
-    gpu_memory_gb: float = Field(default=0, ge=0)
-    context: int = Field(default=4096, gt=0)
+    name: Name
+    title: Name
+    memory_gb: _Gigabytes
+    model_memory_gb: _Gigabytes
+    cores: int = Field(gt=0, le=100_000)
+    instruction_sets: Listed[Name] = ()
+    bandwidth_gb_s: float = Field(gt=0, le=1e6)
+    gpu_memory_gb: float = Field(default=0, ge=0, le=1e6)
+    context: int = Field(default=4096, gt=0, lt=1 << 24)
 
 
 def device(name: str) -> Device:
@@ -42,3 +46,23 @@ def device(name: str) -> Device:
     """
     data = find.load("devices", name)
     return validated(Device, {"name": find.find("devices", name).stem, **data}, f"device {name}", UsageError)
+
+
+_SOLD_AS = 0.85  # of the memory that a machine is sold with, some is kept from the system
+
+
+def missing_here(profile: Device) -> str | None:
+    """What this machine lacks of a profile's facts, as a warning; None where it has all of them."""
+    return missing(profile, cpu(), memory().total_bytes)
+
+
+def missing(profile: Device, processor: Cpu, memory_bytes: int) -> str | None:
+    """What a machine lacks of a profile's facts; times and memory that are measured on it are not that device's."""
+    lacking = [name for name in profile.instruction_sets if name not in processor.features]
+    if profile.cores > processor.usable_cores:
+        lacking.append(f"{profile.cores} cores (it has {processor.usable_cores})")
+    if memory_bytes < profile.memory_gb * 1e9 * _SOLD_AS:
+        lacking.append(f"{profile.memory_gb:g} GB of memory (it has {memory_bytes / 1e9:.1f})")
+    if not lacking:
+        return None
+    return f"this machine is no {profile.name}: it lacks {', '.join(lacking)}; nothing measured here holds there"

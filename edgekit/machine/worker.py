@@ -299,7 +299,7 @@ def serve(name: str) -> int:
                 results.write(json.dumps(result) + "\n")
                 results.flush()
     except EdgekitError as error:
-        print(str(error).replace("\n", "; "), file=sys.stderr)
+        sys.stderr.write(str(error).replace("\n", "; ") + "\n")
         return 1
     return 0
 

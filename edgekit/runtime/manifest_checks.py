@@ -12,18 +12,15 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts.manifest import Manifest, Part
-from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError, UsageError
-from edgekit.families import FAMILIES, Family
-from edgekit.families.composition import Composition, Settings
+from edgekit.families import Family, family_named
+from edgekit.families.composition import Composition, Settings, checked_settings
 from edgekit.machine.devices import Device
 
 
 def composition_of(manifest: Manifest, parts: Mapping[str, Part], path: Path) -> tuple[Family, Composition]:
     """The family, and what these parts make in it. Raises ArtifactError where they make nothing."""
-    family = FAMILIES.get(manifest.family)
-    if family is None:
-        raise ArtifactError(f"{path}: unknown family {manifest.family!r:.60}", allowed=", ".join(FAMILIES))
+    family = family_named(manifest.family, str(path), ArtifactError)
     for composition in family.compositions:
         if composition.roles == frozenset(parts):
             return family, composition
@@ -33,9 +30,7 @@ def composition_of(manifest: Manifest, parts: Mapping[str, Part], path: Path) ->
 
 def settings_of(manifest: Manifest, composition: Composition, path: Path) -> Settings:
     """What a manifest must say for a composition. Raises ArtifactError where it does not."""
-    return validated(
-        composition.settings, manifest.settings, str(path), ArtifactError, inside="settings.", whole="settings"
-    )
+    return checked_settings(composition.settings, manifest.settings, str(path), ArtifactError)
 
 
 def check_memory(manifest: Manifest, name: str, parts: Mapping[str, Part], device: Device) -> None:

@@ -25,6 +25,7 @@ from edgekit.inputs.image import ImageLike, to_pixels
 from edgekit.inputs.text import read_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device as load_device
+from edgekit.machine.devices import missing_here
 from edgekit.progress import Progress
 from edgekit.runtime import backends, manifest_checks, trial, tuning_results
 from edgekit.runtime.backends import BACKENDS, Backend, PartKind
@@ -95,7 +96,10 @@ def prepare(
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
     gpu = bool(profile and profile.gpu_memory_gb)
-    return Opening(folder, manifest, name, device, parts, threads, context, gpu, named, progress or Progress())
+    opening = Opening(folder, manifest, name, device, parts, threads, context, gpu, named, progress or Progress())
+    if profile and (warning := missing_here(profile)):
+        opening.warnings.append(warning)
+    return opening
 
 
 @dataclass

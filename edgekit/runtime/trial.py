@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts.files import sha256_json, write_atomically
-from edgekit.artifacts.manifest import printable
 from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.machine import worker
 from edgekit.machine.cache import cache_folder
@@ -28,6 +27,7 @@ from edgekit.progress import Progress
 from edgekit.runtime.backends import BACKENDS, version_of
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Tokens
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
+from edgekit.terminal import stripped_line
 
 METHOD = 1  # part of the key: a change of what is tried makes what is remembered worthless
 MOST_REMEMBERED = 1000
@@ -183,7 +183,7 @@ def _run(pieces: Sequence[Piece], limit_s: float) -> tuple[dict[str, bool], End]
 
 
 def _failed(piece: Piece, end: End, limit_s: float) -> EdgekitError:
-    title, said = BACKENDS[piece.backend].title, printable(end.complaint)
+    title, said = BACKENDS[piece.backend].title, stripped_line(end.complaint)
     if end.died in _FROM_OUTSIDE:
         return EdgekitError(f"{piece.path}: the process that tried it was ended by {end.died}", remedy="try again")
     if end.stopped_after_s is not None:

@@ -11,13 +11,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import Field, TypeAdapter, field_validator
 
+from edgekit.artifacts.documents import read_json
 from edgekit.artifacts.files import make_folder, sha256_json, write_atomically
 from edgekit.artifacts.manifest import Part
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.validation import Count, Listed, Name, Sha256, StrictModel, Text, validated
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
@@ -49,11 +50,13 @@ PROMPT_TOKENS, ANSWER_TOKENS = 300, 100
 LEAST_GAIN = 1.1
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+_Seconds = Annotated[float, Field(ge=0, le=1e9)]
+_Cosine = Annotated[float, Field(ge=-1.01, le=1.01)]  # rounding leads beyond 1
+_Speed = Annotated[float, Field(ge=0, le=1e12)]
+_Threads = Annotated[int, Field(gt=0, le=100_000)]
 
 
-class EncoderRun(_Frozen):
+class EncoderRun(StrictModel):
     """An encoder in one backend: seconds for one item, the best of a few runs; one run where that takes long.
 
     Attributes:
@@ -62,13 +65,13 @@ class EncoderRun(_Frozen):
         problem: why there are no figures.
     """
 
-    runtime: str
-    seconds: float = Field(default=0, ge=0)
-    load_s: float = Field(default=0, ge=0)
-    peak_bytes: int = Field(default=0, ge=0)
-    cosine: float = 0
-    cosine_worst: float = 0
-    problem: str | None = None
+    runtime: Name
+    seconds: _Seconds = 0
+    load_s: _Seconds = 0
+    peak_bytes: Count = 0
+    cosine: _Cosine = 0
+    cosine_worst: _Cosine = 0
+    problem: Text | None = None
 
     @field_validator("runtime")
     @classmethod
@@ -90,16 +93,16 @@ class EncoderRun(_Frozen):
         return f"{BACKENDS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
 
 
-class DecoderRun(_Frozen):
+class DecoderRun(StrictModel):
     """A decoder with one set of its backend's options."""
 
     extra_buffers: bool
     huge_pages: bool
-    threads: int = Field(gt=0)
-    prefill_tokens_per_s: float = Field(default=0, ge=0)
-    decode_tokens_per_s: float = Field(default=0, ge=0)
-    peak_bytes: int = Field(default=0, ge=0)
-    problem: str | None = None
+    threads: _Threads
+    prefill_tokens_per_s: _Speed = 0
+    decode_tokens_per_s: _Speed = 0
+    peak_bytes: Count = 0
+    problem: Text | None = None
 
     def __str__(self) -> str:
         layout = "laid out for this CPU" if self.extra_buffers else "as in the file"
@@ -137,7 +140,7 @@ class DecoderSpeed:
         return f"llama.cpp: weights {layout}, threads {self.threads} for prompts and {self.step_threads} for answers"
 
 
-class _Result(_Frozen):
+class _Result(StrictModel):
     """What was measured of one part of an artifact.
 
     Attributes:
@@ -148,14 +151,14 @@ class _Result(_Frozen):
         busy_cores: how many cores other programs used meanwhile, which makes the figures doubtful.
     """
 
-    title: str
-    role: str
-    level: str
-    part: str
-    threads: int = Field(gt=0)
-    libraries: dict[str, str | None]
-    cpu: str
-    busy_cores: float = Field(ge=0)
+    title: Name
+    role: Name
+    level: Name
+    part: Sha256
+    threads: _Threads
+    libraries: dict[Name, Name | None]
+    cpu: Name
+    busy_cores: float = Field(ge=0, le=1e6)
 
     @property
     def doubt(self) -> str | None:
@@ -167,7 +170,7 @@ class EncoderResult(_Result):
     """What was measured of an ONNX encoder."""
 
     kind: Literal["encoder"] = "encoder"
-    runs: tuple[EncoderRun, ...]
+    runs: Listed[EncoderRun]
 
     @property
     def fastest(self) -> str:
@@ -192,7 +195,7 @@ class DecoderResult(_Result):
     """What was measured of a GGUF decoder."""
 
     kind: Literal["decoder"] = "decoder"
-    runs: tuple[DecoderRun, ...]
+    runs: Listed[DecoderRun]
 
     @property
     def fastest(self) -> DecoderSpeed | None:
@@ -259,7 +262,7 @@ def key(part_id: str, file_format: str, threads: int) -> str:
 
 def load(part: Part, threads: int) -> TuningResult | None:
     """What was measured of a part on this machine; None for nothing, or for a file that cannot be read."""
-    result = _read(folder() / f"{key(part.id, part.format, threads)}.json")
+    result = read(folder() / f"{key(part.id, part.format, threads)}.json")
     return result if result and result.part == part.id else None
 
 
@@ -274,7 +277,7 @@ def load_all() -> Iterator[TuningResult]:
     """Everything that was measured with the libraries and the CPU of now."""
     formats = {name for row in BACKENDS.values() for name in row.formats}
     for path in sorted(folder().glob("*.json")):
-        result = _read(path)
+        result = read(path)
         if result and path.stem in {key(result.part, name, result.threads) for name in formats}:
             yield result
 
@@ -284,8 +287,9 @@ def folder() -> Path:
     return cache_folder() / "choices"
 
 
-def _read(path: Path) -> TuningResult | None:
+def read(path: Path) -> TuningResult | None:
+    """What a file of results holds; None for one that cannot be read."""
     try:
-        return validated(_FILE, path.read_bytes(), str(path), ArtifactError)
-    except (OSError, ArtifactError):
+        return validated(_FILE, read_json(path, ArtifactError), str(path), ArtifactError)
+    except ArtifactError:
         return None

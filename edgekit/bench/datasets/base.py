@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from edgekit.artifacts.validation import Name, StrictModel, Text
 from edgekit.errors import UsageError
 from edgekit.inputs.labels import Label, in_modality
 
@@ -36,7 +37,7 @@ class Sample:
     problem: str | None = None
 
 
-class DatasetSource(BaseModel):
+class DatasetSource(StrictModel):
     """Where a data set comes from, data in `benchmarks/datasets/<name>.toml`; shown wherever a figure of it is.
 
     Attributes:
@@ -48,18 +49,16 @@ class DatasetSource(BaseModel):
         order: its tasks stand before those of data sets with a larger one.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    title: str = Field(min_length=1)
-    modality: str | None = None
-    citation: str = Field(min_length=1)
-    license: str = Field(min_length=1)
-    note: str = Field(min_length=1)
-    reader: str
-    file: str | None = None
+    name: Name
+    title: Name
+    modality: Name | None = None
+    citation: Text = Field(min_length=1)
+    license: Text = Field(min_length=1)
+    note: Text = Field(min_length=1)
+    reader: Name
+    file: Name | None = None
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    order: int = 100
+    order: int = Field(default=100, ge=-1_000_000, le=1_000_000)
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts.manifest import printable
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.image import MAX_PIXELS, say
 from edgekit.inputs.image import read as read_picture
+from edgekit.terminal import stripped_line
 
 _INDEX = "index.csv"
 _MAX_INDEX_BYTES = 64_000_000
@@ -82,13 +82,13 @@ def _image(archive: zipfile.ZipFile, name: str) -> tuple[NDArray[np.uint8], tupl
     Raises:
         InputError: it is missing, damaged, or of a size that no model is shown.
     """
-    where, said = Path(str(archive.filename)).name, printable(name)
+    where, said = Path(str(archive.filename)).name, stripped_line(name)
     try:
         picture = read_picture(_unpacked(archive, name))
     except InputError as error:
         raise InputError(f"{where}: {said}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
     except _DAMAGED as error:
-        raise InputError(f"{where}: damaged or not what it should be: {said}: {printable(error)}") from error
+        raise InputError(f"{where}: damaged or not what it should be: {said}: {stripped_line(error)}") from error
     return np.asarray(picture.image.convert("L")), picture.warnings
 
 

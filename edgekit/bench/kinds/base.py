@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from edgekit.artifacts.manifest import Manifest
+from edgekit.artifacts.validation import Name, StrictModel
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item
 from edgekit.bench.records import Measurement
@@ -60,8 +61,9 @@ class FigureColumn:
     text: Callable[[Estimate | None], str]
 
 
-class Task(BaseModel, ABC):
-    """One evaluation, data in `benchmarks/<task>.toml`. A kind is a subclass with `kind: Literal[...]` and its options.
+class Task(StrictModel, ABC):
+    """One evaluation, data in `benchmarks/<task>.toml`. A kind is a subclass with `kind: Literal[...]` and its options;
+    a list among them is a `Listed[...]` (`edgekit.artifacts.validation`).
 
     Attributes:
         name: the file's name.
@@ -76,14 +78,12 @@ class Task(BaseModel, ABC):
         columns: its figures' columns in the main table. The accuracy of the first task has one in any case.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str
-    kind: str
-    title: str
-    dataset: str
-    limit: int = Field(gt=0)
-    seed: int = Field(default=0, ge=0)
+    name: Name
+    kind: Name
+    title: Name
+    dataset: Name
+    limit: int = Field(gt=0, le=10_000_000)
+    seed: int = Field(default=0, ge=0, lt=1 << 32)
 
     ability: ClassVar[str | None] = None
     about_images: ClassVar[bool] = False

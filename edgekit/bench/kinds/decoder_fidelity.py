@@ -14,15 +14,17 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, Strict
 
 from edgekit import metrics
+from edgekit.artifacts.documents import is_file, read_json
 from edgekit.artifacts.files import create, make_folder, sync, write_atomically
 from edgekit.artifacts.manifest import Manifest
+from edgekit.artifacts.validation import Listed, Sha256, StrictModel, Text, validated
 from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers, question
@@ -72,6 +74,18 @@ class LogitDistance:
     clear_changes: int
 
 
+_INDEX_BYTES = 1 << 26
+_Positive = Annotated[int, Field(gt=0, lt=1 << 40)]
+
+
+class _Left(StrictModel):
+    """What the full-precision model left beside its logits: its answers, what was shown, positions and vocabulary."""
+
+    answers: Listed[str]
+    documents: Listed[Sha256]
+    shape: Annotated[tuple[_Positive, _Positive], Strict(False)]
+
+
 class DecoderFidelityTask(Task):
     """Logits after images, where the model sees, and in one long text.
 
@@ -80,11 +94,11 @@ class DecoderFidelityTask(Task):
     """
 
     kind: Literal["decoder-fidelity"]
-    prompt: str
-    max_tokens: int = Field(gt=0)
-    text_prompt: str
-    text_positions: int = Field(gt=0)
-    clear_margin: float = Field(default=0.1, gt=0)
+    prompt: Text
+    max_tokens: int = Field(gt=0, lt=1 << 24)
+    text_prompt: Text
+    text_positions: int = Field(gt=0, lt=1 << 24)
+    clear_margin: float = Field(default=0.1, gt=0, le=1e6)
 
     ability = "generate"
     needs_full_precision = True
@@ -167,17 +181,18 @@ class DecoderFidelityTask(Task):
         index = stored.with_suffix(".json")
         if not index.is_file():
             raise UsageError(f"{self.name}: the reference left no logits: see its row")
-        left = json.loads(index.read_text(encoding="utf-8"))
-        expected_rows: NDArray[np.float32] = np.memmap(
-            stored.with_suffix(".f32"), np.float32, "r", shape=tuple(left["shape"])
-        )
+        left = validated(_Left, read_json(index, ArtifactError, most_bytes=_INDEX_BYTES), str(index), ArtifactError)
+        logits = stored.with_suffix(".f32")
+        if not is_file(logits) or logits.stat().st_size != 4 * left.shape[0] * left.shape[1]:
+            raise ArtifactError(f"{logits}: not the logits that {index.name} describes", remedy="remove both")
+        expected_rows: NDArray[np.float32] = np.memmap(logits, np.float32, "r", shape=left.shape)
         kl: list[float] = []
         agrees: list[bool] = []
         after_image: list[bool] = []
         groups: list[int] = []
         changes = 0
-        for number, (group, document) in enumerate(self._documents(model, items, left["answers"])):
-            if document.sha256 != left["documents"][number]:
+        for number, (group, document) in enumerate(self._documents(model, items, left.answers)):
+            if document.sha256 != left.documents[number]:
                 raise ArtifactError(
                     f"{self.name}: document {number}: the model builds another prompt than its reference"
                 )

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from edgekit import metrics
 from edgekit.artifacts.files import make_folder, replacing
+from edgekit.artifacts.validation import Listed
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
@@ -33,7 +34,7 @@ class EncoderFidelityTask(Task):
     """Embeddings of the data set's images, and of its labels' `prompts` where the model embeds text."""
 
     kind: Literal["encoder-fidelity"]
-    prompts: tuple[LabelPrompt, ...] = Field(min_length=1)
+    prompts: Listed[LabelPrompt] = Field(min_length=1, max_length=1000)
 
     about_images = True
     needs_full_precision = True

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from edgekit.artifacts.validation import Listed
 from edgekit.bench import predictions
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
@@ -25,7 +26,7 @@ class LabelsTask(Task):
     """`prompts` are averaged per label; {name}, {phrase} and {modality} in them are the label's."""
 
     kind: Literal["labels"]
-    prompts: tuple[LabelPrompt, ...] = Field(min_length=1)
+    prompts: Listed[LabelPrompt] = Field(min_length=1, max_length=1000)
     parser: Literal["highest-score"] = "highest-score"
 
     ability = "embed_image"

@@ -22,6 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
+from edgekit.artifacts.validation import Text
 from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, question
@@ -42,8 +43,8 @@ class LatencyTask(Task):
     """`limit` different images are asked about, then `decode_tokens` single steps are made."""
 
     kind: Literal["latency"]
-    prompt: str
-    decode_tokens: int = Field(gt=1)
+    prompt: Text
+    decode_tokens: int = Field(gt=1, lt=1 << 24)
 
     in_rounds = True
     columns = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
@@ -11,6 +10,7 @@ from edgekit.bench.records import plain
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.report.page import page
 from edgekit.bench.results import Results, damage
+from edgekit.terminal import json_text
 
 
 def as_json(results: Results) -> str:
@@ -22,7 +22,7 @@ def as_json(results: Results) -> str:
         "controls_show_damage": results.shows_damage,
         "controls": damage(results.records),
     }
-    return json.dumps(plain(data), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json_text(plain(data), indent=1) + "\n"
 
 
 def write(results: Results, folder: Path) -> None:

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from edgekit.errors import EdgekitError
 from edgekit.runtime.llama.compiler import install_command
+from edgekit.terminal import say
 
 # ninja prints [12/131], make [ 9%].
 _STEP = re.compile(r"\s*\[\s*(\d+)(?:/(\d+)|%)\]")
@@ -57,7 +58,7 @@ def run_build(
                 process.terminate()
     if process.returncode:
         raise EdgekitError(
-            f"building {label} failed:\n{complaint(log_file)}\nthe whole log: {log_file}",
+            f"building {label} failed: {complaint(log_file)}; the whole log: {log_file}",
             remedy=f"read the log; if a compiler is missing or too old: {install_command()}",
         )
 
@@ -66,7 +67,7 @@ def complaint(log_file: Path) -> str:
     """The lines of a build log that a person would look for: the first errors, else the end."""
     lines = log_file.read_text(encoding="utf-8", errors="replace").splitlines()
     errors = [line.strip() for line in lines if re.search(r"\berror\b", line, re.IGNORECASE)]
-    return "\n".join(f"  {line}" for line in (errors[:6] or lines[-6:]))
+    return " | ".join(errors[:6] or [line.strip() for line in lines[-6:]])
 
 
 @contextmanager
@@ -99,7 +100,7 @@ def _lines(label: str, every_s: float) -> Iterator[Reached]:
     def speak() -> None:
         while True:
             seconds = time.monotonic() - started
-            print(f"edgekit: {label}: {state['fraction']:.0%} after {seconds:.0f} s", file=sys.stderr, flush=True)
+            say(f"{label}: {state['fraction']:.0%} after {seconds:.0f} s")
             if ended.wait(every_s):
                 return
 

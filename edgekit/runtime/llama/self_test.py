@@ -16,13 +16,15 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.documents import read_json
 from edgekit.artifacts.files import sha256_file, sha256_json, write_atomically
-from edgekit.errors import MissingDependencyError, NoSpaceError, UsageError
+from edgekit.artifacts.validation import StrictModel, Text, validated
+from edgekit.errors import EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.machine import worker
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
@@ -128,13 +130,19 @@ def remembered(name: str, fresh: bool) -> SelfTestResult:
     return tested
 
 
+class _Kept(StrictModel):
+    """A result as it is remembered."""
+
+    outcome: SelfTestOutcome
+    detail: Text
+
+
 def _read(path: Path) -> SelfTestResult | None:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        stored = SelfTestResult(data["outcome"], str(data["detail"]))
-    except (OSError, ValueError, KeyError, TypeError):
+        stored = validated(_Kept, read_json(path, EdgekitError), str(path), EdgekitError)
+    except EdgekitError:
         return None
-    return stored if stored.outcome in get_args(SelfTestOutcome) else None
+    return SelfTestResult(stored.outcome, stored.detail)
 
 
 def _test() -> SelfTestResult:

@@ -130,7 +130,7 @@ def test_what_a_terminated_benchmark_made_for_itself_goes_with_it(medsiglip_arti
 
 
 def test_an_interrupted_export_goes_on_from_what_is_finished(tmp_path: Path) -> None:
-    words = ["export", "medgemma-reference", "--to", tmp_path / "a", "--level", "Q8_0"]
+    words = ["export", "medgemma-reference", "--to", str(tmp_path / "a"), "--level", "Q8_0"]
     first = Started(tmp_path, *words)
     finished = tmp_path / ".a.partial"
     first.wait_for(lambda: len(list(finished.glob(".*-Q8_0.json"))) == 2)  # both parts are noted, their proof begins

@@ -8,10 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 from material import photo
 from PIL import Image
@@ -24,7 +23,7 @@ Copy = Callable[[Path], Path]
 EDGEKIT = [sys.executable, "-m", "edgekit"]
 
 
-def run(command: list[str | Path | bytes], cwd: Path, **environment: str | None) -> subprocess.CompletedProcess[bytes]:
+def run(command: Sequence[str | Path], cwd: Path, **environment: str | None) -> subprocess.CompletedProcess[bytes]:
     """Run a command; a variable that is None is removed."""
     changed = {**os.environ, **environment}
     return subprocess.run(
@@ -62,7 +61,7 @@ HOMELESS = dict.fromkeys(("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_C
 
 
 def homeless(*arguments: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[bytes]:
-    able = os.getuid() == 0 and shutil.which("setpriv")
+    able = os.getuid() == 0 and shutil.which("setpriv") is not None
     command = [*SOMEBODY, *EDGEKIT] if able else [sys.executable, "-c", NOBODY]
     return run([*command, *arguments], cwd, **{**HOMELESS, "PYTHONDONTWRITEBYTECODE": "1", **environment})
 
@@ -80,12 +79,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_user_without_a_home(place: Path, medgemma_artifact: Path, medsiglip_artifact: Path) -> None:
     """Every command works, or says what to set; then it works, too."""
-    gguf, siglip = (shutil.copytree(one, place / one.name) for one in (medgemma_artifact, medsiglip_artifact))
+    gguf, siglip = (str(shutil.copytree(one, place / one.name)) for one in (medgemma_artifact, medsiglip_artifact))
     without = [
         ["list", "levels"],
         ["inspect", gguf],
         ["export", "medsiglip-reference", "--to", "new", "--level", "fp32", "--no-prove"],
-        ["adopt", next(gguf.glob("medgemma-*-Q4_0.gguf")), "--to", "theirs"],
+        ["adopt", str(next(Path(gguf).glob("medgemma-*-Q4_0.gguf"))), "--to", "theirs"],
     ]
     for words in without:
         done = homeless(*words, cwd=place)
@@ -139,7 +138,7 @@ def test_a_terminal_that_lacks_characters(terminal: dict[str, str], medsiglip_ar
     encoding = terminal.get("PYTHONIOENCODING", "ascii").partition(":")[0]
     labels = ["a"] if "PYTHONUTF8" in terminal else LABELS  # there the arguments themselves are no Unicode
     words = [word for label in labels for word in ("--label", label)]
-    command = [*EDGEKIT, "classify", medsiglip_artifact, picture, *words]
+    command = [*EDGEKIT, "classify", str(medsiglip_artifact), str(picture), *words]
     plain, as_json = run(command, tmp_path, **terminal), run([*command, "--json"], tmp_path, **terminal)
     assert plain.returncode == as_json.returncode == 0, plain.stderr.decode()
     printed = plain.stdout.decode(encoding)
@@ -254,7 +253,7 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_an_array_in_a_file_leaves_no_name(tmp_path: Path) -> None:
     rows = array_in_a_file((3, 5), tmp_path)
     rows[1] = 7
-    assert (rows.shape, rows.dtype, float(rows.sum())) == ((3, 5), np.float32, 35.0)
+    assert (rows.shape, str(rows.dtype), float(rows.sum())) == ((3, 5), "float32", 35.0)
     assert list(tmp_path.iterdir()) == []
 
 

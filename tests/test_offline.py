@@ -137,6 +137,14 @@ def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, f
         desk.check(seen, *folders.values())
 
 
+def test_the_home_folder_stays_as_it_was(desk: Desk, medsiglip_artifact: Path) -> None:
+    """What can be seen without strace: the identity and the store that ONNX Runtime would leave."""
+    Image.fromarray(photo(90, 70)).save(desk.work / "chest.png")
+    command = [sys.executable, "-m", "edgekit", "classify", str(medsiglip_artifact), "chest.png", "--label", "a"]
+    subprocess.run(command, env=desk.environment(), cwd=desk.work, capture_output=True, check=True)
+    assert [*desk.home.rglob("*"), *desk.temporary.rglob("*")] == []
+
+
 API = """
 import sys
 import edgekit

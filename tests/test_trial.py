@@ -205,7 +205,7 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "vocabulary": ({"settings.vocabulary": 2000}, r"settings\.vocabulary is 2000, \S+ says 2112"),
     "image": ({"settings.image_token_id": 9}, r"settings\.image_token_id is 9, \S+ says 2048"),
     "before an image": ({"settings.boi_token_id": 7}, r"settings\.boi_token_id is 7, \S+ says 6"),
-    "end of a turn": ({"settings.stop_token_ids": [1]}, r"settings\.stop_token_ids is \[1\], \S+ says \[1, 5\]"),
+    "end of a turn": ({"settings.stop_token_ids": [9]}, r"settings\.stop_token_ids is \[9\], \S+ says \[1, 5\]"),
     "chat": ({"settings.chat": False}, r"settings\.chat is False, \S+ says True"),
     "tokens": ({"settings.image_tokens": 64}, r"settings\.image_tokens is 64, mmproj-\S+ says 16"),
     "mean": ({"preprocessing.mean": [0.4, 0.5, 0.5]}, r"preprocessing\.mean is \(0\.4, 0\.5, 0\.5\), mmproj-\S+ says"),

@@ -321,6 +321,10 @@ def test_a_full_folder_for_temporary_files_is_not_blamed_on_the_target(
     with pytest.raises(NoSpaceError, match=f"^{place}: no space left") as caught:
         fill_up()
     assert "TMPDIR" in (caught.value.remedy or "")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path.parent))  # where the target lies too
+    with pytest.raises(NoSpaceError) as caught, file_errors(tmp_path / "target" / "a"), named(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "TMPDIR" not in (caught.value.remedy or "")
 
 
 def test_no_folder_for_temporary_files_is_not_blamed_on_the_target(

@@ -74,8 +74,12 @@ def typed(error: OSError, where: Path | None = None, again: str = "make room the
 def _is_temporary(place: Path, where: Path | None) -> bool:
     """Whether a file is a temporary one, and not what the work is about, which may lie in the same folder."""
     try:
-        temporary = Path(tempfile.gettempdir()).absolute()
+        folder = Path(tempfile.gettempdir()).absolute()
     except FileNotFoundError:  # there is none
         return False
-    ours = place.absolute().is_relative_to(temporary)
-    return ours and not (where and place.absolute().is_relative_to(where.absolute().parent))
+
+    def entry(path: Path) -> tuple[str, ...] | None:
+        """The one of the folder's entries that a path lies in; the folder itself has none."""
+        return path.absolute().relative_to(folder).parts[:1] if path.absolute().is_relative_to(folder) else None
+
+    return entry(place) is not None and (where is None or entry(place) != entry(where))

@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--writer", action="append", choices=list(WRITERS), help="may be repeated; all without any")
     parser.add_argument("--fault", action="append", choices=list(FAULTS), help="may be repeated; all without any")
     parser.add_argument("--every", type=int, default=1, metavar="N", help="only every N-th operation")
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="leave out the first N operations")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the counts here too")
     options = parser.parse_args()
     counts: dict[str, dict[str, Tally]] = {}
@@ -32,7 +33,8 @@ def main() -> int:
             print(f"{name}: {len(operations)} operations", *order, sep="\n", file=sys.stderr, flush=True)
             counts[name] = {}
             for fault in options.fault or FAULTS:
-                tally = counts[name][fault] = tried(place, name, fault, place.points(name, fault)[:: options.every])
+                points = place.points(name, fault)[options.first :: options.every]
+                tally = counts[name][fault] = tried(place, name, fault, points)
                 print(f"  {fault}: {tally.points} points", *tally.wrong, sep="\n    ", file=sys.stderr, flush=True)
             counts[name]["order"] = Tally(points=len(operations), wrong=order)
             if options.json:

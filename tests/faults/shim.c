@@ -81,6 +81,11 @@ static int applies(int kind, int class) {
     }
 }
 
+static void die(void) {
+    kill(getpgrp(), SIGKILL); /* with its workers, as when the power fails */
+    for (;;) pause();
+}
+
 /* What is to happen to this operation; NONE for it to be done. errno is set where it is to fail. */
 static int fate(const char *name, int class, const char *path, const char *other) {
     if (!control || !(below(path) || (other && below(other)))) return NONE;
@@ -93,21 +98,21 @@ static int fate(const char *name, int class, const char *path, const char *other
     int kind = control->kind;
     if (!control->at || number < control->at || !applies(kind, class)) return NONE;
     if (number > control->at && kind != NO_SPACE) return NONE; /* a full disk stays full, the others happen once */
-    if (kind == KILLED) {
-        kill(getpgrp(), SIGKILL); /* with its workers, as when the power fails */
-        for (;;) pause();
-    }
+    if (kind == KILLED) die();
     errno = kind == NO_SPACE ? ENOSPC : kind == DENIED ? EACCES : EIO;
     return kind;
+}
+
+/* What a call returns that is to fail, where it cannot be done by half. */
+static int refused(int kind) {
+    if (kind == TORN) die();
+    return -1;
 }
 
 static ssize_t half(int kind, int handle, const void *data, size_t size) {
     if (kind != SHORT && kind != TORN) return -1;
     ssize_t written = syscall(SYS_write, handle, data, size > 1 ? size / 2 : size);
-    if (kind == TORN) {
-        kill(getpgrp(), SIGKILL);
-        for (;;) pause();
-    }
+    if (kind == TORN) die();
     return written;
 }
 
@@ -143,21 +148,25 @@ ssize_t write(int handle, const void *data, size_t size) {
 }
 
 ssize_t pwrite64(int handle, const void *data, size_t size, off64_t at) {
-    return on_handle("write", WRITE, handle) ? -1 : syscall(SYS_pwrite64, handle, data, size, at);
+    int kind = on_handle("write", WRITE, handle);
+    return kind ? refused(kind) : syscall(SYS_pwrite64, handle, data, size, at);
 }
 ssize_t pwrite(int handle, const void *data, size_t size, off_t at) { return pwrite64(handle, data, size, at); }
 
 ssize_t writev(int handle, const struct iovec *parts, int count) {
-    return on_handle("write", WRITE, handle) ? -1 : syscall(SYS_writev, handle, parts, count);
+    int kind = on_handle("write", WRITE, handle);
+    return kind ? refused(kind) : syscall(SYS_writev, handle, parts, count);
 }
 
 ssize_t sendfile64(int to, int from, off64_t *at, size_t size) {
-    return on_handle("write", WRITE, to) ? -1 : syscall(SYS_sendfile, to, from, at, size);
+    int kind = on_handle("write", WRITE, to);
+    return kind ? refused(kind) : syscall(SYS_sendfile, to, from, at, size);
 }
 ssize_t sendfile(int to, int from, off_t *at, size_t size) { return sendfile64(to, from, at, size); }
 
 ssize_t copy_file_range(int from, off64_t *at, int to, off64_t *there, size_t size, unsigned flags) {
-    return on_handle("write", WRITE, to) ? -1 : syscall(SYS_copy_file_range, from, at, to, there, size, flags);
+    int kind = on_handle("write", WRITE, to);
+    return kind ? refused(kind) : syscall(SYS_copy_file_range, from, at, to, there, size, flags);
 }
 
 int fsync(int handle) { return on_handle("fsync", SYNC, handle) ? -1 : syscall(SYS_fsync, handle); }
@@ -168,7 +177,8 @@ int ftruncate64(int handle, off64_t size) {
 int ftruncate(int handle, off_t size) { return ftruncate64(handle, size); }
 
 int posix_fallocate64(int handle, off64_t at, off64_t size) {
-    return on_handle("allocate", WRITE, handle) ? errno : REAL(posix_fallocate64)(handle, at, size);
+    int kind = on_handle("allocate", WRITE, handle);
+    return kind ? refused(kind), errno : REAL(posix_fallocate64)(handle, at, size);
 }
 int posix_fallocate(int handle, off_t at, off_t size) { return posix_fallocate64(handle, at, size); }
 

@@ -126,7 +126,7 @@ class Range:
         struck = [ended.operations[at - 1].path, *(operation.path for operation in ended.operations[at:])]
         struck = struck if ended.fault == "no space" else struck[:1]  # which strikes again
         areas = {path.relative_to(self.root).parts[0] for path in struck if path.is_relative_to(self.root)}
-        named = "|".join(rf"{re.escape(str(self.root))}/{area}\b|(?<!/){area}/" for area in sorted(areas))
+        named = "|".join(rf"{re.escape(str(self.root))}/{area}\b|(?<!/)\b{area}\b" for area in sorted(areas))
         return re.compile(named) if named else None
 
     def _mixture(self, writer: Writer, now: Files, old: Files, new: Files, deadly: bool) -> Iterator[str]:

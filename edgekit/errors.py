@@ -71,5 +71,9 @@ class GateError(EdgekitError):
     """An artifact was compared with its original, in full precision, and refused."""
 
 
+class EdgekitWarning(UserWarning):
+    """What a Python program is told by `warnings` where there is no answer to hold it: a text that was cut."""
+
+
 class MissingDependencyError(EdgekitError):
     """A library or a compiler that this step needs is not installed."""

@@ -31,7 +31,7 @@ def run(options: Namespace) -> int:
     from edgekit.runtime import open_model
 
     images = [Image(load(path)) for path in options.image]  # a bad image must not cost the time of loading a model
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+    model = open_model(options.folder, options.level, options.device, options.context, options.runtime)
     try:
         messages = [Message("system", options.system)] if options.system else []
         messages.append(Message("user", *images, options.question))

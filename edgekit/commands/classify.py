@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_opening
-from edgekit.commands.support.printing import print_warnings
+from edgekit.commands.support.printing import print_warnings, told_by_edgekit
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -26,22 +26,26 @@ def run(options: Namespace) -> int:
 
     for path in options.images:  # a bad image must not cost the time of loading a model
         load(path)
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime)
+    model = open_model(options.folder, options.level, options.device, options.context, options.runtime)
     width = max(map(len, options.label))
+    said: dict[str, None] = {}  # once each, in order
     try:
         for path in options.images:
-            (row,) = model.classify([path], options.label)
+            with told_by_edgekit() as told:
+                (row,) = model.classify([path], options.label)
+            said.update(dict.fromkeys(told))
             scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
             best = max(scores, key=lambda label: scores[label])
             if options.json:
-                print(json.dumps({"file": str(path), "label": best, "scores": scores}, ensure_ascii=False), flush=True)
+                line = {"file": str(path), "label": best, "scores": scores, "warnings": [*model.warnings, *told]}
+                print(json.dumps(line, ensure_ascii=False), flush=True)
                 continue
             print(path)
             for label, score in scores.items():
                 print(f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}")
     finally:
         model.close()
-    print_warnings(model.warnings)
+    print_warnings([*model.warnings, *said])
     return 0
 
 

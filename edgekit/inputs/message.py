@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
+import numpy as np
+from PIL import Image as Pillow
+
+from edgekit.errors import InputError
 from edgekit.inputs.image import ImageLike
 
 Speaker = Literal["system", "user", "assistant"]
+
+_SOURCES = "a file's path, a Pillow image, or an array"
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
@@ -16,9 +23,20 @@ class Image:
 
     Attributes:
         source: a file's path, a Pillow image, or uint8 [height, width] or [height, width, 3].
+
+    Raises:
+        InputError: it is none of these. What a file holds shows when the message is used.
+
+    Examples:
+        >>> Image("chest.png").source
+        'chest.png'
     """
 
     source: ImageLike
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str | Path | Pillow.Image | np.ndarray):
+            raise InputError(f"an image of {type(self.source).__name__}", allowed=_SOURCES)
 
 
 @dataclass(frozen=True, init=False)
@@ -26,13 +44,30 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
+        role: who speaks: `system`, `user` or `assistant`.
         parts: texts and images, in any order.
+
+    Raises:
+        InputError: there is no such role, or a part is neither text nor image.
+
+    Examples:
+        >>> turn = Message("user", "Before:", Image("old.png"), "after:", Image("new.png"), "What has changed?")
+        >>> turn.text
+        'Before:after:What has changed?'
+        >>> turn.images
+        ('old.png', 'new.png')
     """
 
     role: Speaker
     parts: tuple[str | Image, ...]
 
     def __init__(self, role: Speaker, *parts: str | Image) -> None:
+        if role not in get_args(Speaker):
+            raise InputError(f"a message of {role!r:.40}", allowed=", ".join(get_args(Speaker)))
+        for part in parts:
+            if not isinstance(part, str | Image):
+                remedy = "Image(...) around it" if isinstance(part, Path | Pillow.Image | np.ndarray) else None
+                raise InputError(f"a {type(part).__name__} in a message", allowed="text, or an Image", remedy=remedy)
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "parts", parts)
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings as python_warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
+
+from edgekit.errors import EdgekitWarning
 
 
 def print_json(data: Any) -> None:
@@ -23,6 +27,16 @@ def print_warnings(warnings: Iterable[str]) -> None:
     """What the user should know, on standard error."""
     for warning in warnings:
         print(f"edgekit: {warning}", file=sys.stderr)
+
+
+@contextmanager
+def told_by_edgekit() -> Iterator[list[str]]:
+    """Collects what Python programs are told by `warnings`, for whoever prints it."""
+    told: list[str] = []
+    with python_warnings.catch_warnings(record=True) as caught:
+        python_warnings.simplefilter("always", EdgekitWarning)
+        yield told
+        told += [str(warning.message) for warning in caught if issubclass(warning.category, EdgekitWarning)]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

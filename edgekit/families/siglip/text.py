@@ -28,12 +28,20 @@ def siglip_text(text: str) -> str:
 def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_id: int) -> Ids:
     """Ids [n, length] int64, cut to `length` with </s> last, padded with `pad_id`; the tower pools the last."""
     rows = np.full((len(texts), length), pad_id, np.int64)
-    for row, text in zip(rows, texts, strict=True):
-        ids = tokenizer.encode(siglip_text(text), add_special_tokens=True).ids
+    for row, ids in zip(rows, _uncut(tokenizer, texts), strict=True):
         if len(ids) > length:
             ids = [*ids[: length - 1], ids[-1]]
         row[: len(ids)] = ids
     return rows
+
+
+def text_lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """How many ids each text has, </s> among them, before `encode_siglip` cuts it."""
+    return list(map(len, _uncut(tokenizer, texts)))
+
+
+def _uncut(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    return [tokenizer.encode(siglip_text(text), add_special_tokens=True).ids for text in texts]
 
 
 def captions() -> tuple[str, ...]:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx import header as onnx_header
-from edgekit.runtime.base import Float, check_batch, check_open
+from edgekit.runtime.base import Float
 from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.owned_parts import OwnedEncoder
 from edgekit.runtime.parts import EncoderFile
 
 INSTALL = 'pip install "edgekit[openvino]"'
@@ -24,7 +25,7 @@ _BROKEN = (ImportError, OSError, AttributeError, RuntimeError)
 Precision = Literal["f32", "bf16"]
 
 
-class OpenVinoEncoder:
+class OpenVinoEncoder(OwnedEncoder):
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
     def __init__(self, file: EncoderFile, *, threads: int, precision: Precision) -> None:
@@ -60,18 +61,14 @@ class OpenVinoEncoder:
         self.spec, self._file = file.spec, file
         self._request: Any = compiled.create_infer_request()
 
-    def encode(self, batch: NDArray[Any]) -> Float:
-        """See `edgekit.runtime.base.Encoder.encode`."""
-        check_open(self._request, "encoder")
-        check_batch(batch, self.spec)
+    def _encode(self, batch: NDArray[Any]) -> Float:
         try:
             self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
         except _failures() as error:
             raise _refused(self._file.path, error, "run") from error
         return np.array(self._request.get_tensor(self._output).data, np.float32)  # the library's own memory is reused
 
-    def close(self) -> None:
-        """Drop the model."""
+    def _free(self) -> None:
         self._request = self._output = None
 
 

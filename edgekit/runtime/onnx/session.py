@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from edgekit.formats.onnx import header as onnx_header
 from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.base import Float, check_batch, check_open
+from edgekit.runtime.base import Float
 from edgekit.runtime.onnx import support as ort_support
 from edgekit.runtime.onnx.interface import encoder_input
+from edgekit.runtime.owned_parts import OwnedEncoder
 from edgekit.runtime.parts import EncoderFile
 
 
-class OrtEncoder:
+class OrtEncoder(OwnedEncoder):
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
     def __init__(self, file: EncoderFile, *, threads: int) -> None:
@@ -34,17 +35,13 @@ class OrtEncoder:
         self._session: Any = session(header, threads=threads)
         self.spec, self._file = file.spec, file
 
-    def encode(self, batch: NDArray[Any]) -> Float:
-        """See `edgekit.runtime.base.Encoder.encode`."""
-        check_open(self._session, "encoder")
-        check_batch(batch, self.spec)
+    def _encode(self, batch: NDArray[Any]) -> Float:
         with running(self._file.path):
             return np.asarray(
                 self._session.run([self._file.output], {self._input: self._file.batch(batch)})[0], np.float32
             )
 
-    def close(self) -> None:
-        """Drop the session."""
+    def _free(self) -> None:
         self._session = None
 
 

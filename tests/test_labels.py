@@ -45,7 +45,12 @@ def counted(model: ContrastiveModel, monkeypatch: pytest.MonkeyPatch) -> list[in
     """How many texts each call of the real encoder of texts was given."""
     calls: list[int] = []
     right = model.text_encoder.encode
-    monkeypatch.setattr(model.text_encoder, "encode", lambda batch: calls.append(len(batch)) or right(batch))
+
+    def encode(batch: Any) -> Any:
+        calls.append(len(batch))
+        return right(batch)
+
+    monkeypatch.setattr(model.text_encoder, "encode", encode)
     return calls
 
 

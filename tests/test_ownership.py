@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,24 @@ def begun(model: ChatModel, tokens: int = 12) -> Iterator[str | Generation]:
     stream = model.generate(asked(QUESTIONS[2]), max_tokens=tokens)
     assert isinstance(next(stream), str)
     return stream
+
+
+class SlowEncoder(OwnedEncoder):
+    """A library that computes until it is told to be done."""
+
+    spec = SPEC
+
+    def __init__(self) -> None:
+        self.computing, self.go_on, self.order = threading.Event(), threading.Event(), list[str]()
+
+    def _encode(self, batch: Any) -> Float:
+        self.computing.set()
+        assert self.go_on.wait(60)
+        self.order.append("computed")
+        return np.zeros((len(batch), IMAGE_TOKENS, HIDDEN), np.float32)
+
+    def _free(self) -> None:
+        self.order.append("freed")
 
 
 @pytest.fixture
@@ -195,7 +214,7 @@ def test_in_any_order_an_answer_is_right_or_refused(medgemma_source: Path, steps
                     streams[number] = model.generate(asked(QUESTIONS[number], number), max_tokens=12)
                 model.wait_s = 0
                 stream = streams[number]
-                piece = next(stream) if what == "next" else in_a_thread(lambda stream=stream: next(stream))
+                piece = next(stream) if what == "next" else in_a_thread(partial(next, stream))
                 read[number] += piece if isinstance(piece, str) else ""
                 assert alone[number].startswith(read[number])
                 assert isinstance(piece, str) or piece.text == alone[number] == read[number]
@@ -225,7 +244,8 @@ def test_it_waits_as_long_as_it_is_told_and_says_what_for(model: ChatModel) -> N
 
 def test_each_piece_may_be_read_in_another_thread(model: ChatModel) -> None:
     """As a web service does. The model is the answer's in all of them."""
-    expected, pieces, stream = answered(model, 2), [], model.generate(asked(QUESTIONS[2], 2), max_tokens=12)
+    expected, stream = answered(model, 2), model.generate(asked(QUESTIONS[2], 2), max_tokens=12)
+    pieces: list[Any] = []
     pools = [ThreadPoolExecutor(1) for _ in range(3)]
     model.wait_s = 0
     try:
@@ -242,6 +262,21 @@ def test_each_piece_may_be_read_in_another_thread(model: ChatModel) -> None:
             pool.shutdown()
     assert isinstance(pieces[-1], Generation)
     assert pieces[-1].text == "".join(pieces[:-1]) == expected
+
+
+def test_two_threads_that_read_one_answer_at_once_are_told(medgemma_source: Path) -> None:
+    vision = SlowEncoder()
+    with chat_model(medgemma_source, vision=vision) as model, ThreadPoolExecutor(2) as pool:
+        stream = model.generate(asked("?"), max_tokens=3)
+        reading = pool.submit(list, stream)
+        assert vision.computing.wait(60)
+        with pytest.raises(UsageError, match="two threads ask for the next item of an answer at once"):
+            next(stream)
+        closing = pool.submit(stream.close)  # type: ignore[attr-defined]
+        vision.go_on.set()
+        closing.result(timeout=60)
+        assert len(reading.result(timeout=60)) <= 4
+        assert model.score([Message("user", "?")], ["yes"]).shape == (1,)
 
 
 def test_a_sequence_is_continued_by_nobody_else(model: ChatModel) -> None:
@@ -293,24 +328,6 @@ def test_with_closes(medgemma_source: Path) -> None:
         model.tokenize("a")
 
 
-class SlowEncoder(OwnedEncoder):
-    """A library that computes until it is told to be done."""
-
-    spec = SPEC
-
-    def __init__(self) -> None:
-        self.computing, self.go_on, self.order = threading.Event(), threading.Event(), list[str]()
-
-    def _encode(self, batch: Any) -> Float:
-        self.computing.set()
-        assert self.go_on.wait(60)
-        self.order.append("computed")
-        return np.zeros((len(batch), IMAGE_TOKENS, HIDDEN), np.float32)
-
-    def _free(self) -> None:
-        self.order.append("freed")
-
-
 def test_closing_ends_what_another_thread_reads_and_waits_for_the_library(medgemma_source: Path) -> None:
     vision = SlowEncoder()
     model = chat_model(medgemma_source, vision=vision)
@@ -318,7 +335,7 @@ def test_closing_ends_what_another_thread_reads_and_waits_for_the_library(medgem
         reading = pool.submit(answered, model)
         assert vision.computing.wait(60)
         closing = pool.submit(model.close)
-        while not model.closed:
+        while not model.is_closed:
             time.sleep(0.001)
         vision.go_on.set()
         closing.result(timeout=60)
@@ -360,6 +377,13 @@ _THREADS = """
 alone = [ask(number) for number in range(12)]
 with ThreadPoolExecutor(4) as pool:
     assert list(pool.map(ask, range(12))) == alone
+if first := stream():
+    expected, unread = [*first][-1].text, stream()
+    pools = [ThreadPoolExecutor(1) for _ in range(3)]
+    turn = 0
+    while (piece := pools[turn % 3].submit(next, unread).result()) and isinstance(piece, str):
+        turn += 1
+    assert piece.text == expected
 """
 
 _TWO_MODELS = """

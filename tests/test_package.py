@@ -6,7 +6,6 @@ import doctest
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +42,7 @@ def test_importing_it_loads_no_library() -> None:
 
 
 @pytest.fixture
-def folder(
-    medgemma_artifact: Path, medsiglip_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Path]:
+def folder(medgemma_artifact: Path, medsiglip_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the examples name."""
     (tmp_path / "medgemma").symlink_to(medgemma_artifact)
     (tmp_path / "medsiglip").symlink_to(medsiglip_artifact)

@@ -92,7 +92,7 @@ class EncoderSpec:
 
 
 class Encoder(Protocol):
-    """Images or texts to vectors."""
+    """Images or texts to vectors, for one user at a time: see `edgekit.runtime.ownership`."""
 
     spec: EncoderSpec
 
@@ -101,7 +101,7 @@ class Encoder(Protocol):
 
         Raises:
             InputError: the batch is of another kind or shape.
-            UsageError: it was closed.
+            UsageError: it was closed, or another use is under way.
         """
         ...
 
@@ -111,7 +111,7 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """Segments to logits, with a key/value cache.
+    """Segments to logits, with a key/value cache, for one user at a time: see `edgekit.runtime.ownership`.
 
     Attributes:
         context: positions that the cache holds.
@@ -124,7 +124,7 @@ class Decoder(Protocol):
     warnings: tuple[str, ...]
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """Empty the cache, decode these segments, and yield logits rows [vocabulary] float32.
+        """Empty the cache, decode these segments, and yield logits rows [vocabulary] float32, once they are asked for.
 
         Args:
             segments: the prompt; its total length must fit `context`.
@@ -132,7 +132,7 @@ class Decoder(Protocol):
 
         Raises:
             InputError: the segments do not fit the context, or the decoder.
-            UsageError: it was closed.
+            UsageError: it was closed, or another use is under way.
         """
         ...
 
@@ -141,7 +141,7 @@ class Decoder(Protocol):
 
         Raises:
             InputError: the context is full, or a token is unknown.
-            UsageError: it was closed.
+            UsageError: it was closed, another use is under way, or the cache holds another's prompt.
         """
         ...
 

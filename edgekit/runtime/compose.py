@@ -63,6 +63,7 @@ def compose(
             decoder = parts.decoder(composition.decoder)
             undo.callback(decoder.close)
             vision = parts.encoder(composition.vision, decoder) if composition.vision else None
+            undo.callback(vision.close if vision else lambda: None)
             model: Model = ChatModel(decoder, vision, composition.format(tokenizer, settings), preprocessing)
         else:
             assert isinstance(settings, ContrastiveSettings), "settings are of the composition's schema"

@@ -28,9 +28,10 @@ class Generation:
         stopped: what ended it: the model (`end`), the output `budget`, a full `context`, or that it only repeated
             itself (`loop`: see `edgekit.runtime.repetition`).
 
-    An answer of a real model:
-        >>> Generation("No acute findings.", 301, 5, False, 20.6, 0.4).stopped
-        'end'
+    Examples:
+        >>> answer = Generation("No acute findings.", 301, 5, False, first_token_s=20.6, decode_s=0.4)
+        >>> answer.stopped, answer.output_tokens
+        ('end', 5)
     """
 
     text: str
@@ -76,6 +77,7 @@ class Model(Owned):
 
     @wait_s.setter
     def wait_s(self, seconds: float) -> None:
+        """Of all its parts, too."""
         self.ownership.wait_s = seconds
 
     def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:

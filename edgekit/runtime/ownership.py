@@ -20,7 +20,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -190,6 +190,31 @@ def _end_all() -> None:
             ownership.when_idle(lambda: None, seconds=_EXIT_S)
 
 
+class Stream(Iterator[ItemT]):
+    """Items as they are computed. Each may be asked for by another thread, but by one at a time."""
+
+    def __init__(self, items: Generator[ItemT, None, None], what: str, owned: Owned) -> None:
+        self._items, self._what, self._owned = items, what, owned
+        self._turn, self._given_up = threading.RLock(), False
+
+    def __next__(self) -> ItemT:
+        if self._owned.ownership.is_forked:  # where a thread that is not there may hold the lock
+            self._owned.check_usable()
+        if not self._turn.acquire(blocking=self._given_up):
+            raise UsageError(f"two threads ask for the next item of {self._what} at once", allowed="one at a time")
+        try:
+            return next(self._items)
+        finally:
+            self._turn.release()
+
+    def close(self) -> None:
+        """Give up the rest, so that another may use the model; waits for a thread that computes the next item."""
+        self._given_up = True
+        if not self._owned.ownership.is_forked:
+            with self._turn:
+                self._items.close()
+
+
 class Owned:
     """A model or a part of one: what has one user at a time, is closed once, and stays in its process.
 
@@ -210,7 +235,7 @@ class Owned:
         return made
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether it was closed, alone or with its model."""
         return self._closed or self.ownership.ended
 
@@ -221,7 +246,7 @@ class Owned:
                 f"this {self.noun} was opened in another process, of which this one is a fork",
                 remedy="open it in this process; start processes with multiprocessing's 'spawn'",
             )
-        if self.closed:
+        if self.is_closed:
             raise UsageError(f"this {self.noun} is closed", remedy="open the model again")
 
     @contextmanager
@@ -233,8 +258,11 @@ class Owned:
         finally:
             self.ownership.leave(claim)
 
-    def _streaming(self, what: str, items: Callable[[], Iterator[ItemT]], *, inside: bool = False) -> Iterator[ItemT]:
+    def _streaming(self, what: str, items: Callable[[], Iterator[ItemT]], *, inside: bool = False) -> Stream[ItemT]:
         """Hold a claim from the first item that is asked for until the iterator ends, is closed or is garbage."""
+        return Stream(self._claimed(what, items, inside), what, self)
+
+    def _claimed(self, what: str, items: Callable[[], Iterator[ItemT]], inside: bool) -> Generator[ItemT, None, None]:
         claim = self.ownership.take(what, self.check_usable, inside=inside)
         try:
             for item in items():

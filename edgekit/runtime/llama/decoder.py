@@ -61,9 +61,11 @@ class LlamaDecoder(OwnedDecoder):
 
         Raises:
             ArtifactError: the file is damaged, or the library refuses it.
+            UsageError: memory cannot hold such a context.
         """
         header = read_header(path)  # a damaged file must not reach the library
-        check_cache(context, partial(_cache_bytes, header, max(_BATCH, image_tokens)))
+        if not gpu:
+            check_cache(context, partial(_cache_bytes, header, max(_BATCH, image_tokens)))
         self._lib = library()
         self.context, self.threads, self.warnings = context, threads, warnings
         model_params = self._lib.llama_model_default_params()
@@ -145,8 +147,8 @@ class LlamaDecoder(OwnedDecoder):
     @property
     def threads_in_use(self) -> tuple[int, int]:
         """Threads for prompts, and for one token after the other, as the library has them."""
-        self.check_usable()
-        return self._lib.llama_n_threads_batch(self._context), self._lib.llama_n_threads(self._context)
+        with self._using("a look at its threads", inside=True):
+            return self._lib.llama_n_threads_batch(self._context), self._lib.llama_n_threads(self._context)
 
     def _free(self) -> None:
         if self._context:
@@ -205,9 +207,9 @@ class LlamaVision(OwnedEncoder):
             raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
 
     @property
-    def closed(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether it was closed, or the decoder whose model it reads."""
-        return super().closed or self._decoder.closed
+        return super().is_closed or self._decoder.is_closed
 
     def _encode(self, batch: NDArray[Any]) -> Float:
         return np.stack([self._encode_one(image) for image in batch])

@@ -59,6 +59,7 @@ class OrtDecoder(OwnedDecoder):
 
         Raises:
             ArtifactError: a file is broken or no decoder of edgekit's, or ONNX Runtime refuses it.
+            UsageError: memory cannot hold such a context.
         """
         settings = {} if prepacking else {"session.disable_prepacking": "1"}
         headers = [onnx_header.read(path, listed) for path in graphs]

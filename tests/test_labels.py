@@ -170,6 +170,11 @@ def test_kept_vectors_are_those_of_a_fresh_model(
     assert expected[0, 0] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
 
 
+def test_nothing_has_no_vectors(model: ContrastiveModel) -> None:
+    width = model.settings.hidden
+    assert model.embed_text([]).shape == model.embed_image([]).shape == (0, width)
+
+
 def test_what_is_kept_is_bounded(model: ContrastiveModel, counted: list[int]) -> None:
     model.classify([], [f"label number {number}" for number in range(20)])
     held = sum(vector.nbytes for vector in model.label_vectors.values())

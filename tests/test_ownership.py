@@ -186,7 +186,7 @@ def test_a_stream_that_lost_its_model_says_so(model: ChatModel) -> None:
         next(stream)
 
 
-@settings(max_examples=25)
+@settings(max_examples=20)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["next", "next", "next", "close", "score", "elsewhere"]), st.integers(0, 2)),
@@ -474,8 +474,9 @@ SCRIPTS = [
     *((name, script, each)
       for name, script in (("threads", _THREADS), ("close", _CLOSE), ("fork", _FORK)) for each in (GGUF, ONNX, PAIR)),
     *((name, script, each)
-      for name, script in (("two models", _TWO_MODELS), ("exit", _EXIT), ("exit while computing", _EXIT_COMPUTING))
-      for each in (GGUF, ONNX)),
+      for name, script in (("exit", _EXIT), ("exit while computing", _EXIT_COMPUTING)) for each in (GGUF, ONNX)),
+    ("two models", _TWO_MODELS, GGUF),
+    ("two models", _TWO_MODELS, PAIR),
     ("reopen in a fork", _REOPEN, GGUF),
 ]  # fmt: skip
 

@@ -119,10 +119,11 @@ class ChatModel(Model):
 
     def _encode_pixels(self, pixels: NDArray[np.uint8]) -> Float:
         assert self.vision is not None, "only a model with a vision encoder makes pixels"
-        rows = []
-        for image in pixels:
-            rows.append(self._embedded.of(images_.content_hash(image), partial(self._encode_one, image)))
-        return np.stack(rows)
+        if not len(pixels):
+            raise InputError("no images", allowed="one or more")
+        return np.stack(
+            [self._embedded.of(images_.content_hash(image), partial(self._encode_one, image)) for image in pixels]
+        )
 
     def _encode_one(self, pixels: NDArray[np.uint8]) -> Float:
         assert self.vision is not None, "only a model with a vision encoder makes pixels"
@@ -276,10 +277,14 @@ class ContrastiveModel(Model):
         # A few at a time: one layer's attention over one 448 px image takes 67 MB.
         groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
         rows = [self.image_encoder.encode(images_.to_pixels(group, self.preprocessing)) for group in groups]
-        return unit(np.concatenate(rows)) if rows else np.zeros((0, self.settings.hidden), np.float32)
+        return unit(np.concatenate(rows)) if rows else self._no_vectors
+
+    @property
+    def _no_vectors(self) -> Float:
+        return np.zeros((0, self.settings.hidden), np.float32)
 
     def _embed_text(self, texts: Sequence[str]) -> Float:
-        return unit(self.text_encoder.encode(self._ids(texts)))
+        return unit(self.text_encoder.encode(self._ids(texts))) if texts else self._no_vectors
 
     def _ids(self, texts: Sequence[str]) -> Ids:
         for text, length in zip(texts, self.reader.lengths(texts), strict=True):

@@ -186,7 +186,7 @@ def test_a_stream_that_lost_its_model_says_so(model: ChatModel) -> None:
         next(stream)
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     st.lists(
         st.tuples(st.sampled_from(["next", "next", "next", "close", "score", "elsewhere"]), st.integers(0, 2)),

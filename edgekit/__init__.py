@@ -1,25 +1,124 @@
-"""edgekit: MedGemma and MedSigLIP on the edge: convert, prove, serve, measure."""
+"""edgekit: MedGemma and MedSigLIP on the edge: convert, prove, serve, measure.
+
+    >>> import edgekit
+    >>> from edgekit import Image, Message
+    >>> with edgekit.open("medgemma") as model:
+    ...     question = Message("user", Image("chest.png"), "What is the main finding in this image?")
+    ...     for piece in model.generate([question]):  # text, and at last a Generation
+    ...         print(piece if isinstance(piece, str) else piece.stopped)
+    pneumothorax
+    end
+
+Whatever goes wrong is an `EdgekitError`, whose text says what, where, what is allowed and what to do. Importing this
+costs nothing: libraries are loaded when a model is opened.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.artifacts.version import __version__
+from edgekit.errors import (
+    ArtifactError,
+    CheckpointError,
+    EdgekitError,
+    EdgekitWarning,
+    GateError,
+    HubError,
+    InputError,
+    MissingDependencyError,
+    NoSpaceError,
+    UsageError,
+    WorkerError,
+)
 from edgekit.machine import privacy
 
 privacy.keep()  # before any library is imported that would report to its makers
 
 if TYPE_CHECKING:
-    from edgekit.runtime.base import Model
+    from edgekit.inputs.message import Image, Message
+    from edgekit.runtime.model import Generation, Model
 
-__all__ = ["__version__", "open"]
+__all__ = [
+    "ArtifactError",
+    "CheckpointError",
+    "EdgekitError",
+    "EdgekitWarning",
+    "GateError",
+    "Generation",
+    "HubError",
+    "Image",
+    "InputError",
+    "Message",
+    "MissingDependencyError",
+    "Model",
+    "NoSpaceError",
+    "UsageError",
+    "WorkerError",
+    "__version__",
+    "open",
+]
+
+# What needs numpy is imported when it is asked for.
+_LATER = {
+    "Generation": "edgekit.runtime.model",
+    "Image": "edgekit.inputs.message",
+    "Message": "edgekit.inputs.message",
+    "Model": "edgekit.runtime.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'edgekit' has no attribute {name!r}")
+    return getattr(import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def open(  # noqa: A001
-    artifact: str | Path, level: str | None = None, device: str | None = None, runtime: str | None = None
+    artifact: str | Path,
+    level: str | None = None,
+    device: str | None = None,
+    runtime: str | None = None,
+    context: int | None = None,
 ) -> Model:
-    """Open one level of an artifact folder; see `edgekit.runtime.open_model`."""
+    """Open one level of an artifact folder.
+
+    Args:
+        artifact: a folder that `edgekit export` or `edgekit adopt` wrote.
+        level: the name of one of its levels, such as `Q4_0`; the artifact's default for None.
+        device: the name of a device profile whose cores, context and memory limit are obeyed; this machine for None.
+        runtime: the library that runs encoders in ONNX: `onnxruntime`, `openvino` or `openvino-bf16`; `default` for
+            the first, whatever was measured here; for None what `$EDGEKIT_RUNTIME` says, else what `edgekit tune`
+            found to be the fastest.
+        context: tokens that a prompt and its answer may take together, each image with all of its own, up to what the
+            model was made for; the device's, or 4096, for None.
+
+    Returns:
+        the model, which a `with` statement or `close()` closes. It has one user at a time, see `Model`.
+
+    Raises:
+        ArtifactError: the folder, its manifest or a file is not what it must be.
+        UsageError: there is no such level, device or runtime, the model has no such context, or memory is too small.
+        MissingDependencyError: a library that runs it is not installed.
+
+    Examples:
+        >>> import edgekit
+        >>> with edgekit.open("medsiglip", level="fp32") as model:
+        ...     ((finding, none),) = model.classify(["chest.png"], ["pneumothorax", "no finding"])
+        >>> print(f"{finding:.2f}, {none:.2f}")
+        0.26, 0.31
+        >>> edgekit.open("medgemma", context=10_000_000)
+        Traceback (most recent call last):
+            ...
+        edgekit.errors.UsageError: a context of 10000000 tokens
+        allowed: 1 to 8192, which this model was made for
+    """
     from edgekit.runtime import open_model
 
-    return open_model(Path(artifact), level, device, runtime=runtime)
+    return open_model(Path(artifact), level, device, context, runtime)

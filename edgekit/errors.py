@@ -85,5 +85,9 @@ class WorkerError(EdgekitError):
     """A process of edgekit's own cannot be started."""
 
 
+class EdgekitWarning(UserWarning):
+    """What a Python program is told by `warnings`, where there is no answer that could hold it."""
+
+
 class MissingDependencyError(EdgekitError):
     """A library or a compiler that this step needs is not installed."""

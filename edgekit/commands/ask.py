@@ -43,7 +43,9 @@ def run(options: Namespace) -> int:
     # A bad image must not cost the time of loading a model.
     reading = {"range": options.range, "max_megapixels": options.max_megapixels}
     images = [Image(read(path, **reading)) for path in options.image]
-    model = open_model(options.folder, options.level, options.device, runtime=options.runtime, progress=on_stderr())
+    model = open_model(
+        options.folder, options.level, options.device, options.context, options.runtime, progress=on_stderr()
+    )
     try:
         messages = [Message("system", options.system)] if options.system else []
         messages.append(Message("user", *images, options.question))

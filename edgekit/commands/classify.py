@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_opening, add_pictures
-from edgekit.commands.support.printing import print_json, print_lines, print_warnings
+from edgekit.commands.support.printing import print_json, print_lines, print_warnings, told_by_edgekit
 from edgekit.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def run(options: Namespace) -> int:
     from edgekit.runtime import open_model
 
     failed, model = 0, None
+    said: dict[str, None] = {}  # once each, in order
     with ExitStack() as stack:
         for path, picture in pictures(options):
             if isinstance(picture, InputError):
@@ -44,16 +45,21 @@ def run(options: Namespace) -> int:
                 continue
             if model is None:  # no sooner: bad images must not cost the time of loading a model
                 model = open_model(
-                    options.folder, options.level, options.device, runtime=options.runtime, progress=on_stderr()
+                    options.folder, options.level, options.device, options.context, options.runtime, on_stderr()
                 )
                 stack.enter_context(closing(model))
-            (row,) = model.classify([Picture(picture.image)], options.label)
+                said.update(dict.fromkeys(model.warnings))
+            with told_by_edgekit() as told:
+                (row,) = model.classify([Picture(picture.image)], options.label)
+            said.update(dict.fromkeys(told))
             scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
             if not all(map(math.isfinite, scores.values())):
                 raise ArtifactError(f"{options.folder}: scores of {path} are no finite numbers: the model is damaged")
-            print_scores(path, scores, picture.warnings, options.json)
-    if model is not None:
-        print_warnings(model.warnings)
+            if options.json:
+                print_row(path, scores, (*model.warnings, *picture.warnings, *told))
+            else:
+                print_scores(path, scores, picture.warnings)
+    print_warnings(said)
     return 1 if failed else 0
 
 
@@ -68,16 +74,23 @@ def pictures(options: Namespace) -> Iterator[tuple[Path, Picture | InputError]]:
             yield path, error
 
 
-def print_scores(path: Path, scores: dict[str, float], warnings: tuple[str, ...], as_json: bool) -> None:
-    """One image's row."""
-    best = max(scores, key=lambda label: scores[label])
-    if as_json:
-        print_json({"file": str(path), "label": best, "scores": scores, "warnings": warnings}, indent=None)
-        return
-    width = max(map(len, scores))
-    lines = [f"  {label:<{width}}  {score:.4f}{'  <' if label == best else ''}" for label, score in scores.items()]
+def print_row(path: Path, scores: dict[str, float], warnings: tuple[str, ...]) -> None:
+    """One image's scores as a line of JSON."""
+    row = {"file": str(path), "label": best(scores), "scores": scores, "warnings": warnings}
+    print_json(row, indent=None)
+
+
+def print_scores(path: Path, scores: dict[str, float], warnings: tuple[str, ...]) -> None:
+    """One image's scores for people."""
+    width, highest = max(map(len, scores)), best(scores)
+    lines = [f"  {label:<{width}}  {score:.4f}{'  <' if label == highest else ''}" for label, score in scores.items()]
     print_lines([str(path), *lines])
     print_warnings(warnings)
+
+
+def best(scores: dict[str, float]) -> str:
+    """The label of the highest score."""
+    return max(scores, key=lambda label: scores[label])
 
 
 def print_failed(path: Path, error: InputError, as_json: bool) -> None:

@@ -138,6 +138,7 @@ class Contrastive:
         image, text: roles.
         settings: what the manifest must say.
         text_ids: texts to ids [n, text_length].
+        text_lengths: texts to how many ids each has before it is cut.
         captions: texts on which the encoder of texts is calibrated beside a user's, or the shipped one's, sentences.
     """
 
@@ -145,6 +146,7 @@ class Contrastive:
     text: str
     settings: type[ContrastiveSettings]
     text_ids: Callable[[Tokenizer, ContrastiveSettings, Sequence[str]], Ids]
+    text_lengths: Callable[[Tokenizer, Sequence[str]], Sequence[int]]
     captions: Callable[[], Sequence[str]]
 
     @property

@@ -29,12 +29,9 @@ from edgekit.runtime.base import (
     Float,
     Model,
     Segment,
-    check_batch,
-    check_open,
-    check_prompt,
-    check_step,
 )
 from edgekit.runtime.compose import compose
+from edgekit.runtime.owned_parts import OwnedDecoder, OwnedEncoder
 
 Transform = Callable[[str, NDArray[np.float32]], NDArray[np.float32]]
 
@@ -91,26 +88,24 @@ def build(source: Source) -> Any:
     return model
 
 
-class TorchDecoder:
+class TorchDecoder(OwnedDecoder):
     """A language model of transformers' with its own masks and cache: `edgekit.runtime.base.Decoder`.
 
     Attributes:
         model: transformers' own.
     """
 
-    warnings: tuple[str, ...] = ()
-
     def __init__(self, model: Any, context: int, vocabulary: int) -> None:
         self._torch, self.model = torch(), model
         self.context, self.vocabulary = context, vocabulary
+        self.hidden = int(model.get_input_embeddings().weight.shape[1])
         self._cache: Any = None
-        self._position = 0
 
-    def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """See `edgekit.runtime.base.Decoder.prefill`."""
-        th = self._torch
-        embed = check_open(self.model, "decoder").get_input_embeddings()
-        total = check_prompt(segments, self.context, embed.weight.shape[1], self.vocabulary)
+    def _clear(self) -> None:
+        self._cache = None
+
+    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
+        th, embed = self._torch, self.model.get_input_embeddings()
         with th.inference_mode():
             parts, kinds = [], []
             for segment in segments:
@@ -122,30 +117,26 @@ class TorchDecoder:
                     kinds += [0] * len(segment)
             images = {"token_type_ids": th.tensor([kinds])} if any(kinds) else {}  # unknown to a model of text alone
             output = self.model.model(inputs_embeds=th.cat(parts)[None], use_cache=True, **images)
-        self._cache, self._position = output.past_key_values, total
+        self._cache, self.position = output.past_key_values, sum(map(len, segments))
         hidden = output.last_hidden_state[0]
-        return (self._head(hidden[i]) for i in ([total - 1] if want is None else want))
+        return (self._head(hidden[i]) for i in wanted)
 
-    def step(self, ids: Sequence[int]) -> Float:
-        """See `edgekit.runtime.base.Decoder.step`."""
+    def _step(self, ids: Sequence[int]) -> Float:
         th = self._torch
-        check_open(self.model, "decoder")
-        check_step(ids, self._position, self.context, self.vocabulary)
         with th.inference_mode():
             output = self.model.model(input_ids=th.tensor([list(ids)]), past_key_values=self._cache, use_cache=True)
-        self._position += len(ids)
+        self.position += len(ids)
         return self._head(output.last_hidden_state[0, -1])
 
     def _head(self, hidden: Any) -> Float:
         with self._torch.inference_mode():
-            return np.asarray(check_open(self.model, "decoder").lm_head(hidden).numpy(), np.float32)
+            return np.asarray(self.model.lm_head(hidden).numpy(), np.float32)
 
-    def close(self) -> None:
-        """Drop the model and the cache."""
+    def _free(self) -> None:
         self.model = self._cache = None
 
 
-class TorchEncoder:
+class TorchEncoder(OwnedEncoder):
     """One encoder of a transformers model: `edgekit.runtime.base.Encoder`."""
 
     def __init__(self, spec: EncoderSpec, forward: Callable[[Any], Any], preprocessing: Preprocessing | None) -> None:
@@ -153,16 +144,13 @@ class TorchEncoder:
         self._forward: Callable[[Any], Any] | None = forward
         self._preprocessing = preprocessing
 
-    def encode(self, batch: NDArray[Any]) -> Float:
-        """See `edgekit.runtime.base.Encoder.encode`."""
-        forward = check_open(self._forward, "encoder")
-        check_batch(batch, self.spec)
+    def _encode(self, batch: NDArray[Any]) -> Float:
+        assert self._forward is not None, "checked before"
         data = images_.normalize(batch, self._preprocessing) if self._preprocessing else batch
         with self._torch.inference_mode():
-            return np.asarray(forward(self._torch.from_numpy(data)).numpy(), np.float32)
+            return np.asarray(self._forward(self._torch.from_numpy(data)).numpy(), np.float32)
 
-    def close(self) -> None:
-        """Drop the model."""
+    def _free(self) -> None:
         self._forward = None
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.errors import EdgekitError, InputError, WorkerError
+from edgekit.errors import EdgekitError, EdgekitWarning, InputError, WorkerError
 from edgekit.inputs import image_file, image_types
 from edgekit.inputs.image_file import MAX_SIDE, MIN_SIDE, MOST_MEGAPIXELS, check_size, damage_named
 from edgekit.inputs.image_types import Range, checked_range
@@ -85,7 +85,7 @@ class Picture:
 ImageLike = Path | str | bytes | Image.Image | NDArray[Any] | Picture
 
 
-class PictureWarning(UserWarning):
+class PictureWarning(EdgekitWarning):
     """What to know of a picture, where nothing is returned that could carry it."""
 
 

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
+import numpy as np
+from PIL import Image as Pillow
+
+from edgekit.errors import InputError
 from edgekit.inputs.image import MAX_MEGAPIXELS, ImageLike, Picture, Range, read
 
 Speaker = Literal["system", "user", "assistant"]
+
+_SOURCES = "a file's path or its bytes, a Pillow image, or an array"
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
@@ -20,11 +27,22 @@ class Image:
             `Picture` that was read already.
         range: (low, high), the values that become black and white, or `auto`: see `edgekit.inputs.image.read`.
         max_megapixels: nothing larger is decoded.
+
+    Raises:
+        InputError: it is none of these. What a file holds shows when the message is used.
+
+    Examples:
+        >>> Image("chest.png").source
+        'chest.png'
     """
 
     source: ImageLike
     range: Range | None = None
     max_megapixels: float = MAX_MEGAPIXELS
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.source, str | Path | bytes | Pillow.Image | np.ndarray | Picture):
+            raise InputError(f"an image of {type(self.source).__name__}", allowed=_SOURCES)
 
     def read(self) -> Picture:
         """The picture, and what to know about it; raises InputError as `edgekit.inputs.image.read`."""
@@ -36,13 +54,30 @@ class Message:
     """One turn of a conversation.
 
     Attributes:
+        role: who speaks: `system`, `user` or `assistant`.
         parts: texts and images, in any order.
+
+    Raises:
+        InputError: there is no such role, or a part is neither text nor image.
+
+    Examples:
+        >>> turn = Message("user", "Before:", Image("old.png"), "after:", Image("new.png"), "What has changed?")
+        >>> turn.text
+        'Before:after:What has changed?'
+        >>> turn.images
+        ('old.png', 'new.png')
     """
 
     role: Speaker
     parts: tuple[str | Image, ...]
 
     def __init__(self, role: Speaker, *parts: str | Image) -> None:
+        if role not in get_args(Speaker):
+            raise InputError(f"a message of {role!r:.40}", allowed=", ".join(get_args(Speaker)))
+        for part in parts:
+            if not isinstance(part, str | Image):
+                remedy = "Image(...) around it" if isinstance(part, Path | Pillow.Image | np.ndarray) else None
+                raise InputError(f"a {type(part).__name__} in a message", allowed="text, or an Image", remedy=remedy)
         object.__setattr__(self, "role", role)
         object.__setattr__(self, "parts", parts)
 

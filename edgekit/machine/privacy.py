@@ -16,7 +16,7 @@ import sys
 import warnings
 from contextlib import suppress
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, EdgekitWarning
 
 # Variable -> value; a library reads it when it is imported.
 _SILENT = {
@@ -33,7 +33,7 @@ _YES = ("1", "true", "yes", "on")  # as ONNX Runtime reads it
 _set_by_us = False
 
 
-class TelemetryWarning(UserWarning):
+class TelemetryWarning(EdgekitWarning):
     """A library was imported before edgekit could keep it from reporting to its makers."""
 
 

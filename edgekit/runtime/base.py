@@ -6,8 +6,9 @@ implement these protocols; nothing above asks which one it is talking to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
@@ -15,7 +16,8 @@ from numpy.typing import NDArray
 
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import InputError, UsageError
-from edgekit.inputs.message import Message
+from edgekit.machine.memory import memory
+from edgekit.runtime.model import Generation, Model
 
 __all__ = [
     "MOST_ROWS",
@@ -31,6 +33,7 @@ __all__ = [
     "SupportsThreads",
     "Tokens",
     "check_batch",
+    "check_cache",
     "check_open",
     "check_prompt",
     "check_step",
@@ -89,7 +92,7 @@ class EncoderSpec:
 
 
 class Encoder(Protocol):
-    """Images or texts to vectors."""
+    """Images or texts to vectors, for one user at a time: see `edgekit.runtime.ownership`."""
 
     spec: EncoderSpec
 
@@ -98,7 +101,7 @@ class Encoder(Protocol):
 
         Raises:
             InputError: the batch is of another kind or shape.
-            UsageError: it was closed.
+            UsageError: it was closed, or another use is under way.
         """
         ...
 
@@ -108,7 +111,7 @@ class Encoder(Protocol):
 
 
 class Decoder(Protocol):
-    """Segments to logits, with a key/value cache.
+    """Segments to logits, with a key/value cache, for one user at a time: see `edgekit.runtime.ownership`.
 
     Attributes:
         context: positions that the cache holds.
@@ -121,7 +124,7 @@ class Decoder(Protocol):
     warnings: tuple[str, ...]
 
     def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """Empty the cache, decode these segments, and yield logits rows [vocabulary] float32.
+        """Empty the cache, decode these segments, and yield logits rows [vocabulary] float32, once they are asked for.
 
         Args:
             segments: the prompt; its total length must fit `context`.
@@ -129,7 +132,7 @@ class Decoder(Protocol):
 
         Raises:
             InputError: the segments do not fit the context, or the decoder.
-            UsageError: it was closed.
+            UsageError: it was closed, or another use is under way.
         """
         ...
 
@@ -138,7 +141,7 @@ class Decoder(Protocol):
 
         Raises:
             InputError: the context is full, or a token is unknown.
-            UsageError: it was closed.
+            UsageError: it was closed, another use is under way, or the cache holds another's prompt.
         """
         ...
 
@@ -188,6 +191,21 @@ def check_batch(batch: NDArray[Any], spec: EncoderSpec) -> None:
         )
 
 
+def check_cache(context: int, bytes_of: Callable[[int], int]) -> None:
+    """Raise UsageError where the keys and values of a context find no room in this machine's memory.
+
+    Args:
+        bytes_of: tokens -> what they take, which grows with them.
+    """
+    free = memory().available_bytes
+    if (needed := bytes_of(context)) > free:
+        most = bisect_right(range(1, context + 1), free, key=bytes_of)
+        raise UsageError(
+            f"a context of {context} tokens takes {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free",
+            allowed=f"at most {most} tokens, here and now",
+        )
+
+
 def check_step(ids: Sequence[int], position: int, context: int, vocabulary: int) -> None:
     """Raise InputError where there are no ids, or unknown ones, or no room for them in the cache."""
     if not ids:
@@ -218,65 +236,3 @@ def check_prompt(segments: Sequence[Segment], context: int, hidden: int, vocabul
         elif segment.array.shape[1:] != (hidden,):
             raise InputError(f"embeddings of shape {list(segment.array.shape)}", allowed=f"[any, {hidden}]")
     return total
-
-
-@dataclass(frozen=True)
-class Generation:
-    """A finished answer.
-
-    Attributes:
-        text: the answer, special tokens removed.
-        prompt_tokens, output_tokens: counts; an image counts with all its tokens.
-        truncated: the output budget ended it, not the model.
-        first_token_s: from the call to the first token, image encoding included.
-        decode_s: from the first token to the last.
-        warnings: what the user must know: a cut prompt, a budget hit, a stand-in model.
-    """
-
-    text: str
-    prompt_tokens: int
-    output_tokens: int
-    truncated: bool
-    first_token_s: float
-    decode_s: float
-    warnings: tuple[str, ...] = field(default=())
-
-
-class Model:
-    """What tasks and users see. A model that lacks an ability says so; `abilities` lists what it has.
-
-    Attributes:
-        warnings: what the user must know.
-        runtimes: role -> the library that runs it, with its version and options: part of what a figure depends on.
-    """
-
-    abilities: frozenset[str] = frozenset()
-    title: str = ""
-    warnings: tuple[str, ...] = ()
-    runtimes: Mapping[str, str] = {}
-
-    def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
-        """Stream an answer: pieces of text, and the finished `Generation` as the last item (greedy decoding)."""
-        raise self._lacks("generate")
-
-    def score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
-        """Log-probability of each option as the answer, [len(options)] float32."""
-        raise self._lacks("score")
-
-    def embed_image(self, images: Sequence[Any]) -> Float:
-        """Unit vectors [n, hidden] of images."""
-        raise self._lacks("embed_image")
-
-    def embed_text(self, texts: Sequence[str]) -> Float:
-        """Unit vectors [n, hidden] of texts."""
-        raise self._lacks("embed_text")
-
-    def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
-        """Score of each label for each image, [n, len(labels)] float32; a label may be several prompts."""
-        raise self._lacks("classify")
-
-    def close(self) -> None:
-        """Free what the libraries hold."""
-
-    def _lacks(self, ability: str) -> UsageError:
-        return UsageError(f"{self.title or 'this model'} cannot {ability}", allowed=", ".join(sorted(self.abilities)))

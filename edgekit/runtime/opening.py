@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, Preprocessing
-from edgekit.errors import ArtifactError
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.families.composition import (
     Chat,
     ChatFormat,
@@ -51,7 +51,8 @@ def open_model(
         folder: an artifact folder.
         level: a variant's name; the recipe's default for None.
         device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
-        context: tokens that a decoder's cache holds; the device's, or 4096, for None.
+        context: tokens that a decoder's cache holds, prompt and answer together, up to what the model was made for;
+            the device's, or 4096, for None.
         runtime: the backend of parts that several can open (`edgekit.runtime.backends.runtimes`); `default` for the
             defaults, whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found
             fastest.
@@ -59,9 +60,12 @@ def open_model(
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be, or a library died on a file.
-        UsageError: there is no such variant, device or runtime, or the variant needs more memory than the device gives.
+        UsageError: there is no such variant, device or runtime, the variant needs more memory than the device gives,
+            or its context more than is free.
     """
-    opening = prepare(folder, level, device, context, runtime, progress=progress)
+    opening = prepare(folder, level, device, runtime=runtime, progress=progress)
+    if context is not None:
+        opening.context = _wanted_context(context, opening)
     preprocessing = opening.manifest.preprocessing
     model = compose(opening.composition, opening.settings, opening.tokenizer, preprocessing, opening)
     model.title, model.runtimes = opening.manifest.title, opening.runtimes
@@ -338,6 +342,16 @@ class Opening:
 
     def _runs(self, role: str, backend: Backend, options: RunOptions) -> None:
         self.runtimes[role] = f"{backend.title}, {backends.version_of(backend.library)}, {options}"
+
+
+def _wanted_context(context: int, opening: Opening) -> int:
+    """The context that was asked for. Raises UsageError where the model was not made for it."""
+    if not isinstance(opening.settings, ChatSettings):
+        raise UsageError(f"a context of {context!r:.40} tokens: {opening.manifest.title} has none")
+    limit = opening.settings.context
+    if not isinstance(context, int) or isinstance(context, bool) or not 1 <= context <= limit:
+        raise UsageError(f"a context of {context!r:.40} tokens", allowed=f"1 to {limit}, which this model was made for")
+    return context
 
 
 def _a(kind: PartKind) -> str:

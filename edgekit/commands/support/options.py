@@ -19,9 +19,16 @@ def add_proof_inputs(parser: ArgumentParser, purpose: str) -> None:
 
 
 def add_opening(parser: ArgumentParser) -> None:
-    """`--level`, `--device` and `--runtime`: what one model is opened as."""
+    """`--level`, `--device`, `--context` and `--runtime`: what one model is opened as."""
     parser.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
     parser.add_argument("--device", metavar="NAME", help="obey a device profile's cores, context and memory")
+    parser.add_argument(
+        "--context",
+        type=int,
+        metavar="N",
+        help="tokens that prompt and answer may take together, each image with all of its own (default: 4096, or the "
+        "device's); as many as the model was made for at most",
+    )
     parser.add_argument(
         "--runtime",
         metavar="NAME",

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from edgekit.errors import EdgekitWarning
 from edgekit.terminal import json_text, printable, say, show
 
 
@@ -45,7 +46,7 @@ def _finite(data: Any, place: str, missing: list[str]) -> Any:
 
 @contextmanager
 def own_warnings_printed() -> Iterator[None]:
-    """Python warnings of edgekit's own kinds are printed as all others are, without a place in the code."""
+    """Have Python warnings of edgekit's own printed as all its others are, without a place in the code."""
     with warnings.catch_warnings():
         others = warnings.showwarning
 
@@ -57,13 +58,23 @@ def own_warnings_printed() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if category.__module__.startswith("edgekit."):
+            if issubclass(category, EdgekitWarning):
                 print_warnings([str(message)])
             else:
                 others(message, category, filename, lineno, file, line)
 
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def told_by_edgekit() -> Iterator[list[str]]:
+    """Collects what Python programs are told by `warnings`, for whoever prints it."""
+    told: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", EdgekitWarning)
+        yield told
+        told += [str(warning.message) for warning in caught if issubclass(warning.category, EdgekitWarning)]
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from edgekit.families.siglip import graph
 from edgekit.families.siglip.config import MedSiglipConfig, parse
 from edgekit.families.siglip.full_precision import FULL_PRECISION
 from edgekit.families.siglip.synthesis import SYNTHESIS
-from edgekit.families.siglip.text import captions, text_ids
+from edgekit.families.siglip.text import captions, text_ids, text_lengths
 from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
@@ -111,7 +111,7 @@ MEDSIGLIP = Family(
     canonical=canonical,
     preprocessing=preprocessing,
     settings=settings,
-    compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, captions),),
+    compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, text_lengths, captions),),
     full_precision=FULL_PRECISION,
     synthesis=SYNTHESIS,
 )

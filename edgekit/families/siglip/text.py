@@ -37,13 +37,21 @@ def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_i
         InputError: a text gives a control token.
     """
     rows = np.full((len(texts), length), pad_id, np.int64)
-    control = _control(tokenizer)
-    for row, text in zip(rows, texts, strict=True):
-        ids = _checked_ids(tokenizer, siglip_text(text), control)
+    for row, ids in zip(rows, _uncut(tokenizer, texts), strict=True):
         if len(ids) > length:
             ids = [*ids[: length - 1], ids[-1]]
         row[: len(ids)] = ids
     return rows
+
+
+def text_lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
+    """How many ids each text has, </s> among them, before `encode_siglip` cuts it; raises InputError likewise."""
+    return list(map(len, _uncut(tokenizer, texts)))
+
+
+def _uncut(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    control = _control(tokenizer)
+    return [_checked_ids(tokenizer, siglip_text(text), control) for text in texts]
 
 
 def _control(tokenizer: Tokenizer) -> frozenset[int]:

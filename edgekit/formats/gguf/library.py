@@ -4,22 +4,39 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from edgekit.errors import ArtifactError, MissingDependencyError
+from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
 from edgekit.machine.cpu import limit_openmp_spin
 
+_LOADING = threading.Lock()  # two threads may open a model each, and initializing is not for two
 
-@cache
+
 def library() -> Any:
     """The bindings, initialized once, their logs kept off the terminal.
 
     Raises:
         MissingDependencyError: llama-cpp-python is not installed, or does not load here.
+        UsageError: this process is a fork of the one that loaded it.
     """
+    with _LOADING:
+        bindings, process = _loaded()
+    if process != os.getpid():
+        # OpenMP would wait for the parent's threads, for ever.
+        raise UsageError(
+            "llama.cpp was loaded before this process was forked, and cannot compute in it",
+            remedy="start processes with multiprocessing's 'spawn', or open models behind the fork alone",
+        )
+    return bindings
+
+
+@cache
+def _loaded() -> tuple[Any, int]:
+    """The bindings, and the process that loaded them."""
     limit_openmp_spin()
     try:
         import llama_cpp
@@ -31,7 +48,7 @@ def library() -> Any:
         if hasattr(mtmd_cpp, setter):
             getattr(mtmd_cpp, setter)(_LOG.callback(llama_cpp.llama_log_callback), ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
-    return llama_cpp
+    return llama_cpp, os.getpid()
 
 
 class _Log:

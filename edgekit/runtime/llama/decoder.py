@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, InputError
-from edgekit.formats.gguf.header import read_header
+from edgekit.families.gemma3.layers import is_global
+from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.formats.gguf.library import library, log_tail
 from edgekit.runtime.base import (
     MOST_ROWS,
@@ -25,16 +27,14 @@ from edgekit.runtime.base import (
     EncoderSpec,
     Float,
     Segment,
-    check_batch,
-    check_open,
-    check_prompt,
-    check_step,
+    check_cache,
 )
+from edgekit.runtime.owned_parts import OwnedDecoder, OwnedEncoder
 
 _BATCH = 512
 
 
-class LlamaDecoder:
+class LlamaDecoder(OwnedDecoder):
     """A GGUF decoder with its cache: `edgekit.runtime.base.Decoder`."""
 
     def __init__(
@@ -62,8 +62,11 @@ class LlamaDecoder:
 
         Raises:
             ArtifactError: the file is damaged, or the library refuses it.
+            UsageError: memory cannot hold such a context.
         """
-        read_header(path)  # a damaged file must not reach the library
+        header = read_header(path)  # a damaged file must not reach the library
+        if not gpu:
+            check_cache(context, partial(_cache_bytes, header, max(_BATCH, image_tokens)))
         self._lib = library()
         self.context, self.threads, self.warnings = context, threads, warnings
         model_params = self._lib.llama_model_default_params()
@@ -85,37 +88,27 @@ class LlamaDecoder:
             raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {log_tail()}")
         self.hidden = int(self._lib.llama_model_n_embd(self.model))
         self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self.model)))
-        self._position = 0
 
-    def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """See `edgekit.runtime.base.Decoder.prefill`."""
-        check_open(self._context, "decoder")
-        total = check_prompt(segments, self.context, self.hidden, self.vocabulary)
-        wanted = [total - 1] if want is None else list(want)
+    def _clear(self) -> None:
         self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
-        self._position = 0
-        return self._decode_segments(segments, wanted)
 
-    def _decode_segments(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
+    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
         for segment in segments:
             if isinstance(segment, Embeddings):
                 yield from self._decode(segment.array, wanted, causal=not segment.bidirectional)
             else:
                 ids = np.asarray(segment.ids, np.int32)
-                for start, end in _chunks(self._position, len(ids), wanted):
+                for start, end in _chunks(self.position, len(ids), wanted):
                     yield from self._decode(ids[start:end], wanted, causal=True)
 
-    def step(self, ids: Sequence[int]) -> Float:
-        """See `edgekit.runtime.base.Decoder.step`."""
-        check_open(self._context, "decoder")
-        check_step(ids, self._position, self.context, self.vocabulary)
-        last = self._position + len(ids) - 1
+    def _step(self, ids: Sequence[int]) -> Float:
+        last = self.position + len(ids) - 1
         (row,) = self._decode(np.asarray(ids, np.int32), [last], causal=True)
         return row
 
     def _decode(self, items: NDArray[Any], wanted: Sequence[int], *, causal: bool) -> list[Float]:
         """Decode one batch of token ids [n] or embeddings [n, hidden]; logits rows of the wanted positions in it."""
-        check_open(self._context, "decoder")  # or closed while rows were still to come
+        self.check_usable()
         count = len(items)
         embedded = items.ndim == 2
         batch = self._lib.llama_batch_init(count, self.hidden if embedded else 0, 1)
@@ -124,7 +117,7 @@ class LlamaDecoder:
             if embedded:
                 data = np.ascontiguousarray(items, np.float32)
                 ctypes.memmove(batch.embd, data.ctypes.data, data.nbytes)
-            positions = range(self._position, self._position + count)
+            positions = range(self.position, self.position + count)
             here = set(positions).intersection(wanted)
             for i, position in enumerate(positions):
                 if not embedded:
@@ -134,14 +127,12 @@ class LlamaDecoder:
             self._lib.llama_set_causal_attn(self._context, causal)
             status = self._lib.llama_decode(self._context, batch)
             if status != 0:
-                raise InputError(
-                    f"llama.cpp cannot decode at position {self._position} (status {status}): {log_tail()}"
-                )
+                raise InputError(f"llama.cpp cannot decode at position {self.position} (status {status}): {log_tail()}")
             rows = [self._logits(i) for i, position in enumerate(positions) if position in here]
         finally:
             self._lib.llama_set_causal_attn(self._context, True)
             self._lib.llama_batch_free(batch)
-        self._position += count
+        self.position += count
         return rows
 
     def _logits(self, index: int) -> Float:
@@ -150,21 +141,33 @@ class LlamaDecoder:
 
     def set_threads(self, threads: int, step_threads: int) -> None:
         """See `edgekit.runtime.base.SupportsThreads.set_threads`."""
-        self.threads = threads
-        self._lib.llama_set_n_threads(self._context, step_threads, threads)
+        with self._using("other numbers of threads", inside=True):
+            self.threads = threads
+            self._lib.llama_set_n_threads(self._context, step_threads, threads)
 
     @property
     def threads_in_use(self) -> tuple[int, int]:
         """Threads for prompts, and for one token after the other, as the library has them."""
-        context = check_open(self._context, "decoder")
-        return self._lib.llama_n_threads_batch(context), self._lib.llama_n_threads(context)
+        with self._using("a look at its threads", inside=True):
+            return self._lib.llama_n_threads_batch(self._context), self._lib.llama_n_threads(self._context)
 
-    def close(self) -> None:
-        """Free the context and the model; safe to call twice."""
+    def _free(self) -> None:
         if self._context:
             self._lib.llama_free(self._context)
             self._lib.llama_model_free(self.model)
             self._context = self.model = None
+
+
+def _cache_bytes(header: GgufHeader, batch: int, context: int) -> int:
+    """What keys and values of a context take, in half precision; 0 where the header does not say."""
+    prefix = header.text("general.architecture", "")
+    window = header.integer(f"{prefix}.attention.sliding_window", 0)
+    local = min(context, window + batch) if window else context
+    heads, *widths = (
+        header.integer(f"{prefix}.attention.{name}", 0) for name in ("head_count_kv", "key_length", "value_length")
+    )
+    layers = range(min(header.integer(f"{prefix}.block_count", 0), 1024))  # what else it says is found out later
+    return sum(2 * heads * sum(widths) * (context if is_global(layer) else local) for layer in layers)
 
 
 def _chunks(position: int, length: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
@@ -179,7 +182,7 @@ def _chunks(position: int, length: int, wanted: Sequence[int]) -> Iterator[tuple
         start = end
 
 
-class LlamaVision:
+class LlamaVision(OwnedEncoder):
     """A vision tower and projector in a GGUF file: `edgekit.runtime.base.Encoder`.
 
     The library wants a language model beside it, though it only compares widths.
@@ -194,6 +197,7 @@ class LlamaVision:
         self._mtmd = mtmd_cpp
         self.spec = EncoderSpec("pixels", "image_tokens", (size, size, 3))
         self._tokens, self._hidden, self._size = image_tokens, decoder.hidden, size
+        self._decoder, self.ownership = decoder, decoder.ownership
         params = mtmd_cpp.mtmd_context_params_default()
         params.use_gpu, params.print_timings, params.n_threads = gpu, False, decoder.threads
         params.warmup = False  # encoding a blank image would cost as much as a real one
@@ -203,13 +207,16 @@ class LlamaVision:
         if not self._context:
             raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
 
-    def encode(self, batch: NDArray[Any]) -> Float:
-        """uint8 pixels [n, size, size, 3] to [n, image tokens, hidden] float32."""
-        check_open(self._context, "encoder")
-        check_batch(batch, self.spec)
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed, or the decoder whose model it reads."""
+        return super().is_closed or self._decoder.is_closed
+
+    def _encode(self, batch: NDArray[Any]) -> Float:
         return np.stack([self._encode_one(image) for image in batch])
 
     def _encode_one(self, image: NDArray[np.uint8]) -> Float:
+        self.check_usable()
         mtmd = self._mtmd
         data = np.ascontiguousarray(image)
         bitmap = mtmd.mtmd_bitmap_init(self._size, self._size, data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
@@ -234,8 +241,7 @@ class LlamaVision:
             mtmd.mtmd_input_chunks_free(chunks)
             mtmd.mtmd_bitmap_free(bitmap)
 
-    def close(self) -> None:
-        """Free the library's context; safe to call twice."""
+    def _free(self) -> None:
         if self._context:
             self._mtmd.mtmd_free(self._context)
             self._context = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from edgekit.errors import ArtifactError, InputError
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.memory import unmap_large_blocks
-from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_open, check_prompt, check_step
+from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_cache
 from edgekit.runtime.onnx.interface import DecoderShape, decoder_shape
 from edgekit.runtime.onnx.session import running, session
+from edgekit.runtime.owned_parts import OwnedDecoder
 
 CHUNK = 256  # positions of a call; an image of more takes a call of its own
 _GROWTH = 128  # positions by which caches grow
@@ -30,7 +32,7 @@ _GROWTH = 128  # positions by which caches grow
 Runs = tuple[Segment, ...]
 
 
-class OrtDecoder:
+class OrtDecoder(OwnedDecoder):
     """An ONNX decoder and its token embedding: `edgekit.runtime.base.Decoder`, and `SupportsChunkSize`."""
 
     def __init__(
@@ -58,6 +60,7 @@ class OrtDecoder:
 
         Raises:
             ArtifactError: a file is broken or no decoder of edgekit's, or ONNX Runtime refuses it.
+            UsageError: memory cannot hold such a context.
         """
         settings = {} if prepacking else {"session.disable_prepacking": "1"}
         headers = [read_checked(path, listed) for path in graphs]
@@ -68,45 +71,42 @@ class OrtDecoder:
         self._embedding: Any = session(headers[1], threads=threads, arena=False)
         self._paths = graphs
         self.context, self.threads = context, threads
-        self.warnings: tuple[str, ...] = ()
         self.hidden, self.vocabulary = self._shape.hidden, self._shape.vocabulary
-        self._usual_chunk, self._window, self._image_tokens, self._position = chunk, window, image_tokens, 0
+        self._usual_chunk, self._window, self._image_tokens = chunk, window, image_tokens
         self.set_chunk_size(None)
 
     def set_chunk_size(self, positions: int | None) -> None:
         """See `edgekit.runtime.base.SupportsChunkSize.set_chunk_size`."""
-        check_open(self._session, "decoder")
-        self._chunk = positions or self._usual_chunk
-        self._longest = max(self._chunk, self._image_tokens)
-        self.cache = KeyValueCache(self._shape, min(self.context, self._window - 1 + self._longest), self.context)
+        with self._using("another size of chunks", inside=True):
+            self._chunk = positions or self._usual_chunk
+            self._longest = max(self._chunk, self._image_tokens)
+            local = self._window - 1 + self._longest
+            check_cache(self.context, partial(_cache_bytes, self._shape, local))
+            self.cache = KeyValueCache(self._shape, min(self.context, local), self.context)
+            self.position = 0
 
-    def prefill(self, segments: Sequence[Segment], want: Sequence[int] | None = None) -> Iterator[Float]:
-        """See `edgekit.runtime.base.Decoder.prefill`. An image's wanted rows are in memory at once, all of them."""
-        check_open(self._session, "decoder")
-        total = check_prompt(segments, self.context, self.hidden, self.vocabulary)
+    def _check_segments(self, segments: Sequence[Segment]) -> None:
         for segment in segments:
             if isinstance(segment, Embeddings) and segment.bidirectional and len(segment) > self._longest:
                 raise InputError(f"an image of {len(segment)} tokens", allowed=f"at most {self._longest}")
-        self._position = 0
+
+    def _clear(self) -> None:
         self.cache.clear()
-        return self._rows(segments, [total - 1] if want is None else list(want))
 
     def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
-        for runs in calls(segments, wanted, self._chunk, self._position):
+        # An image's wanted rows are in memory at once, all of them.
+        for runs in calls(segments, wanted, self._chunk, self.position):
             yield from self._decode(runs, wanted)
 
-    def step(self, ids: Sequence[int]) -> Float:
-        """See `edgekit.runtime.base.Decoder.step`."""
-        check_open(self._session, "decoder")
-        check_step(ids, self._position, self.context, self.vocabulary)
-        last = self._position + len(ids) - 1
+    def _step(self, ids: Sequence[int]) -> Float:
+        last = self.position + len(ids) - 1
         (row,) = self._rows([Tokens(tuple(ids))], [last])
         return row
 
     def _decode(self, runs: Runs, wanted: Sequence[int]) -> Float:
         """Append a call's positions to the cache; logits [n, vocabulary] of those that are wanted."""
-        check_open(self._session, "decoder")  # or closed while rows were still to come
-        start, end = self._position, self._position + sum(map(len, runs))
+        self.check_usable()
+        start, end = self.position, self.position + sum(map(len, runs))
         embedded = [run.array if isinstance(run, Embeddings) else self._embed(run.ids) for run in runs]
         index = [
             np.full(len(run), number if isinstance(run, Embeddings) and run.bidirectional else 0, np.int64)
@@ -126,7 +126,7 @@ class OrtDecoder:
         binding.bind_output(names.LOGITS)
         with running(self._paths[0]):
             self._session.run_with_iobinding(binding)
-        self._position = end
+        self.position = end
         rows = np.asarray(binding.get_outputs()[-1].numpy(), np.float32)
         expected = (inputs[names.WANTED].size, self.vocabulary)
         if rows.shape != expected:
@@ -138,9 +138,16 @@ class OrtDecoder:
         with running(self._paths[1]):
             return np.asarray(self._embedding.run([names.EMBEDS], {names.IDS: array})[0][0], np.float32)
 
-    def close(self) -> None:
-        """Drop both sessions and the cache; safe to call twice."""
+    def _free(self) -> None:
         self._session = self._embedding = self.cache = None  # type: ignore[assignment]
+
+
+def _cache_bytes(shape: DecoderShape, local: int, context: int) -> int:
+    """What keys and values of a context take at most, in single precision."""
+    return sum(
+        4 * heads * width * (context if name in shape.growing else min(context, local))
+        for name, (heads, width) in shape.caches.items()
+    )
 
 
 class KeyValueCache:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx.operators import read_checked
-from edgekit.runtime.base import Float, check_batch, check_open
+from edgekit.runtime.base import Float
 from edgekit.runtime.onnx.interface import check_vectors, encoder_input
 from edgekit.runtime.onnx.names import in_utf8
+from edgekit.runtime.owned_parts import OwnedEncoder
 from edgekit.runtime.parts import EncoderFile
 
 INSTALL = 'pip install "edgekit[openvino]"'
@@ -24,7 +25,7 @@ _BROKEN = (ImportError, OSError, AttributeError, RuntimeError)
 Precision = Literal["f32", "bf16"]
 
 
-class OpenVinoEncoder:
+class OpenVinoEncoder(OwnedEncoder):
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
     def __init__(self, file: EncoderFile, *, threads: int, precision: Precision) -> None:
@@ -61,10 +62,7 @@ class OpenVinoEncoder:
         self.spec, self._file = file.spec, file
         self._request: Any = compiled.create_infer_request()
 
-    def encode(self, batch: NDArray[Any]) -> Float:
-        """See `edgekit.runtime.base.Encoder.encode`."""
-        check_open(self._request, "encoder")
-        check_batch(batch, self.spec)
+    def _encode(self, batch: NDArray[Any]) -> Float:
         try:
             self._request.infer({self._input: self._file.batch(batch)}, share_inputs=True)
         except _failures() as error:
@@ -72,8 +70,7 @@ class OpenVinoEncoder:
         vectors = np.array(self._request.get_tensor(self._output).data, np.float32)  # the library reuses its own memory
         return check_vectors(self._file, vectors, len(batch))
 
-    def close(self) -> None:
-        """Drop the model."""
+    def _free(self) -> None:
         self._request = self._output = None
 
 

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.base import Float, check_batch, check_open
+from edgekit.runtime.base import Float
 from edgekit.runtime.onnx import support as ort_support
 from edgekit.runtime.onnx.interface import check_vectors, encoder_input
 from edgekit.runtime.onnx.names import in_utf8
+from edgekit.runtime.owned_parts import OwnedEncoder
 from edgekit.runtime.parts import EncoderFile
 
 
-class OrtEncoder:
+class OrtEncoder(OwnedEncoder):
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
     def __init__(self, file: EncoderFile, *, threads: int) -> None:
@@ -35,16 +36,12 @@ class OrtEncoder:
         self._session: Any = session(header, threads=threads)
         self.spec, self._file = file.spec, file
 
-    def encode(self, batch: NDArray[Any]) -> Float:
-        """See `edgekit.runtime.base.Encoder.encode`."""
-        check_open(self._session, "encoder")
-        check_batch(batch, self.spec)
+    def _encode(self, batch: NDArray[Any]) -> Float:
         with running(self._file.path):
             (vectors,) = self._session.run([self._file.output], {self._input: self._file.batch(batch)})
         return check_vectors(self._file, np.asarray(vectors, np.float32), len(batch))
 
-    def close(self) -> None:
-        """Drop the session."""
+    def _free(self) -> None:
         self._session = None
 
 

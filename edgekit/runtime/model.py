@@ -1,0 +1,211 @@
+"""What stands above the parts: an open model, and the answers that it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self
+
+from edgekit.checkpoints.tensors import Float
+from edgekit.errors import InputError, UsageError
+from edgekit.inputs.message import Message
+from edgekit.runtime.ownership import Owned
+
+Stop = Literal["end", "budget", "context", "loop"]
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A finished answer: the last item of `Model.generate`'s stream.
+
+    Attributes:
+        text: the answer, special tokens removed.
+        prompt_tokens, output_tokens: counts; an image counts with all its tokens.
+        truncated: something else than the model ended it.
+        first_token_s: from the call to the first token, image encoding included.
+        decode_s: from the first token to the last.
+        warnings: what the user must know: a cut prompt, a budget hit, a stand-in model.
+        stopped: what ended it: the model (`end`), the output `budget`, a full `context`, or that it only repeated
+            itself (`loop`: see `edgekit.runtime.repetition`).
+
+    Examples:
+        >>> answer = Generation("No acute findings.", 301, 5, False, first_token_s=20.6, decode_s=0.4)
+        >>> answer.stopped, answer.output_tokens
+        ('end', 5)
+    """
+
+    text: str
+    prompt_tokens: int
+    output_tokens: int
+    truncated: bool
+    first_token_s: float
+    decode_s: float
+    warnings: tuple[str, ...] = field(default=())
+    stopped: Stop = "end"
+
+
+class Model(Owned):
+    """An open model, as `edgekit.open` gives it: what tasks and users see, whatever runs it.
+
+    A model that lacks an ability says so; `abilities` lists what it has. It has one user at a time: while an answer is
+    under way, another thread waits for up to `wait_s` seconds, and the thread that reads the answer is refused until
+    that is read to its end or closed. In a fork of the process, and when closed, it refuses everything.
+
+    Attributes:
+        warnings: what the user must know.
+        runtimes: role -> the library that runs it, with its version and options: part of what a figure depends on.
+
+    Whoever makes a kind of model implements the methods with an underscore; whose turn it is has been settled then.
+
+    Examples:
+        >>> import edgekit
+        >>> with edgekit.open("medsiglip") as model:
+        ...     scores = model.classify(["chest.png"], ["no finding", "pneumothorax"])
+        >>> scores.shape
+        (1, 2)
+    """
+
+    abilities: frozenset[str] = frozenset()
+    title: str = ""
+    warnings: tuple[str, ...] = ()
+    runtimes: Mapping[str, str] = {}
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds that another thread waits for its turn before it is refused; may be set."""
+        return self.ownership.wait_s
+
+    @wait_s.setter
+    def wait_s(self, seconds: float) -> None:
+        """Of all its parts, too."""
+        self.ownership.wait_s = seconds
+
+    def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
+        """Stream an answer, decoded greedily.
+
+        Args:
+            messages: a conversation, of which the user's turn is the last.
+            max_tokens: the output budget.
+
+        Yields:
+            pieces of text, and the finished `Generation` as the last item.
+
+        Raises:
+            InputError: no conversation, or one that does not fit the context; said when the first piece is asked for.
+            UsageError: the model cannot generate, is closed, or another answer is under way.
+
+        Examples:
+            >>> import edgekit
+            >>> from edgekit import Image, Message
+            >>> with edgekit.open("medgemma") as model:
+            ...     *pieces, answer = model.generate([Message("user", Image("chest.png"), "What is it?")], max_tokens=8)
+            >>> answer.text == "".join(pieces)
+            True
+        """
+        return self._streaming("an answer", lambda: self._generate(_conversation(messages), max_tokens))
+
+    def score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
+        """Log-probability of each option as the answer, [len(options)] float32.
+
+        Raises:
+            InputError: no conversation, or an option without a token.
+            UsageError: the model cannot score, is closed, or another answer is under way.
+        """
+        with self._using("scores"):
+            return self._score(_conversation(messages), _texts(options, "options"))
+
+    def embed_image(self, images: Sequence[Any]) -> Float:
+        """Unit vectors [n, hidden] of images.
+
+        Raises:
+            InputError: something is no image.
+            UsageError: the model embeds no images, is closed, or another call is under way.
+        """
+        with self._using("embeddings of images"):
+            return self._embed_image(_several(images, "images"))
+
+    def embed_text(self, texts: Sequence[str]) -> Float:
+        """Unit vectors [n, hidden] of texts. A text that is cut to the model's length is said as a warning.
+
+        Raises:
+            UsageError: the model embeds no texts, is closed, or another call is under way.
+        """
+        with self._using("embeddings of texts"):
+            return self._embed_text(_texts(texts, "texts"))
+
+    def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
+        """Score of each label for each image, [len(images), len(labels)] float32.
+
+        Args:
+            labels: a text each, or several whose meaning is averaged. A text that is cut to the model's length is said
+                as a warning.
+
+        Raises:
+            InputError: something is no image.
+            UsageError: a label has nothing that the model could read, or two are the same to it; the model cannot
+                classify, is closed, or another call is under way.
+        """
+        with self._using("scores of labels"):
+            return self._classify(_several(images, "images"), _labels(labels))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free what the libraries hold, as soon as none of them computes; twice does no harm.
+
+        What is under way in other threads ends at its next step with a UsageError. In a fork nothing is freed.
+        """
+        self.ownership.ended = True
+        super().close()
+
+    def _generate(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Generation]:
+        raise self._lacks("generate")
+
+    def _score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
+        raise self._lacks("score")
+
+    def _embed_image(self, images: Sequence[Any]) -> Float:
+        raise self._lacks("embed_image")
+
+    def _embed_text(self, texts: Sequence[str]) -> Float:
+        raise self._lacks("embed_text")
+
+    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]]) -> Float:
+        raise self._lacks("classify")
+
+    def _lacks(self, ability: str) -> UsageError:
+        return UsageError(f"{self.title or 'this model'} cannot {ability}", allowed=", ".join(sorted(self.abilities)))
+
+
+def _several(given: Any, what: str) -> Sequence[Any]:
+    """A list of things: one alone, a text in particular, would be taken for a list of its letters."""
+    if isinstance(given, str | bytes | Mapping) or not isinstance(given, Iterable):
+        raise UsageError(f"{what}: {type(given).__name__}", allowed=f"a list of {what}")
+    return list(given)
+
+
+def _texts(given: Any, what: str) -> Sequence[str]:
+    texts = _several(given, what)
+    if wrong := [text for text in texts if not isinstance(text, str)]:
+        raise UsageError(f"{what}: {wrong[0]!r:.60}", allowed="texts")
+    return texts
+
+
+def _labels(given: Any) -> Sequence[Sequence[str]]:
+    labels = _several(given, "labels")
+    if not labels:
+        raise UsageError("no labels", allowed="one or more")
+    return [[label] if isinstance(label, str) else _texts(label, "labels") for label in labels]
+
+
+def _conversation(given: Any) -> Sequence[Message]:
+    if not isinstance(given, Iterable) or isinstance(given, str | bytes):
+        raise InputError(f"messages: {type(given).__name__}", allowed="a list of Message")
+    messages = list(given)
+    if wrong := [message for message in messages if not isinstance(message, Message)]:
+        raise InputError(f"messages: {type(wrong[0]).__name__}", allowed="a list of Message")
+    return messages

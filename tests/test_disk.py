@@ -18,15 +18,15 @@ from bench_stubs import InProcess
 from material import Copy, contents
 
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.disk_errors import file_errors, named, temporary_folder
+from edgekit.artifacts.disk_errors import file_errors, named
 from edgekit.artifacts.files import append_line, create, put, write_atomically
 from edgekit.artifacts.folders import MARKER, claimed, empty, new_folder, remove
 from edgekit.artifacts.manifest import Parity
 from edgekit.bench import Sweep, runner
 from edgekit.errors import ArtifactError, EdgekitError, NoSpaceError
+from edgekit.machine.temporary import array_in_a_file, temporary_folder
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
-from edgekit.prove.full_precision_runs import in_a_file
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX links and locks")
 
@@ -315,7 +315,7 @@ def test_a_full_folder_for_temporary_files_is_not_blamed_on_the_target(
     monkeypatch.setattr(tempfile, "tempdir", str(place))
 
     def fill_up() -> None:
-        with file_errors(tmp_path / "target" / "a"), temporary_folder():
+        with file_errors(tmp_path / "target" / "a"), temporary_folder("test"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.raises(NoSpaceError, match=f"^{place}: no space left") as caught:
@@ -337,7 +337,7 @@ def test_no_folder_for_temporary_files_is_not_blamed_on_the_target(
 
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "gettempdir", none)
-        patch.setattr(artifact, "prove_parts", lambda *_: in_a_file(1, 1))
+        patch.setattr(artifact, "prove_parts", lambda *_: array_in_a_file((1, 1)))
         with pytest.raises(ArtifactError, match=r"^\$TMPDIR: No usable temporary directory"):
             artifact.export(medsiglip_source, tmp_path / "a", levels=["fp32"])
     assert list((tmp_path / ".a.partial").rglob("*.onnx_data"))
@@ -446,7 +446,7 @@ def test_support_files_that_did_not_change_stay(medsiglip_source: Path, medsigli
     before = {path.name: path.stat().st_ino for path in folder.iterdir() if path.is_file()}
     artifact.export(medsiglip_source, folder, levels=["fp16"], prove=False)
     after = {path.name: path.stat().st_ino for path in folder.iterdir() if path.is_file()}
-    assert {name for name in before if before[name] != after[name]} == {manifests.FILE_NAME}
+    assert {name for name in before if before[name] != after[name]} == {manifests.FILE_NAME, "README.md"}  # which state the levels
 
 
 def test_a_publication_that_fails_leaves_the_old_artifact_alone(

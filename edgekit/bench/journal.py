@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import Field
 
 from edgekit.artifacts.documents import is_file, json_value
+from edgekit.artifacts.files import append_line
 from edgekit.artifacts.validation import Name, Sha256, StrictModel, validated
 from edgekit.bench.cells import Outcome
 from edgekit.errors import ArtifactError
@@ -30,14 +31,12 @@ class _Line(StrictModel):
 
 
 def append(path: Path, key: str, outcome: Outcome) -> None:
-    """Write down an outcome.
+    """Write down an outcome, durably.
 
     Args:
         key: of all that it depends on.
     """
-    line = json.dumps({"key": key, "outcome": asdict(outcome)}) + "\n"
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(line)
+    append_line(path, json.dumps({"key": key, "outcome": asdict(outcome)}))
 
 
 def read(path: Path) -> dict[str, Outcome]:

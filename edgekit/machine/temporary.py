@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts.disk_errors import NO_SPACE, named, typed
-from edgekit.errors import EdgekitError, NoSpaceError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-_REMEDY = "set TMPDIR to a folder on a disk with room"
 
 _folders: set[Path] = set()
 
@@ -31,14 +29,10 @@ def system_folder() -> Path:
     """The system's folder for temporary files: $TMPDIR, or what is usual here.
 
     Raises:
-        EdgekitError: none can be written to.
+        OSError: none can be written to, or all are full; it names $TMPDIR.
     """
-    try:
+    with named(Path("$TMPDIR")):
         return Path(tempfile.gettempdir())
-    except OSError as error:
-        if error.errno in NO_SPACE:
-            raise NoSpaceError("no folder for temporary files has room", remedy=_REMEDY) from error
-        raise EdgekitError(f"no folder for temporary files: {error.strerror}", remedy=_REMEDY) from error
 
 
 @contextmanager
@@ -50,7 +44,8 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
         parent: where it is made, for what may be large; the system's folder for None.
 
     Raises:
-        EdgekitError: it cannot be made or, NoSpaceError, it is full; the message names the folder that is.
+        NoSpaceError: it is full; the message names it.
+        OSError: it cannot be made.
     """
     with _named(parent or system_folder()):
         if parent:

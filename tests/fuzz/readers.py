@@ -20,6 +20,9 @@ from types import MappingProxyType
 from typing import Any
 
 import mutators
+import mutators_gguf
+import mutators_onnx
+import mutators_tokenizer
 import numpy as np
 from engine import Reader
 from PIL import Image
@@ -87,6 +90,7 @@ def _checkpoint_reader(model: str, file: str) -> Reader:
 
     def read(data: bytes, folder: Path) -> object:
         from edgekit.families.source import open_source
+        from edgekit.families.tokenizer_config import stated_tokens
 
         root = folder / model
         root.mkdir(exist_ok=True)
@@ -97,7 +101,7 @@ def _checkpoint_reader(model: str, file: str) -> Reader:
         _written(data, root / file)
         source = open_source(root)
         source.check_tensors()
-        return source.preprocessing, source.settings
+        return source.preprocessing, source.settings, stated_tokens(root / "tokenizer_config.json")
 
     return Reader(f"{model} {file}", lambda: [(_source(model) / file).read_bytes()], mutators.json_, read, 2)
 
@@ -145,24 +149,28 @@ def _manifest_reader(model: str) -> Reader:
     return Reader(f"{model} manifest", seeds, mutators.json_, read, 2)
 
 
-def _read_gguf(data: bytes, folder: Path) -> object:
-    from edgekit.formats.gguf.header import read_header
+def _gguf_reader(role: str) -> Reader:
+    """The header of one part's file, as it is read before llama.cpp gets the file."""
 
-    path = _written(data, folder / "model.gguf")
-    os.truncate(path, len(data) + (32 << 20))
-    return read_header(path)
+    @cache
+    def seeds() -> Sequence[bytes]:
+        level = {"decoder": "Q4_0", "vision": "mmproj"}[role]
+        return [path.read_bytes() for path in sorted((_artifacts() / MEDGEMMA).glob("*.gguf")) if level in path.name]
 
+    def mutate(rng: random.Random, data: bytes) -> bytes:
+        if rng.random() < 0.7:
+            return mutators_gguf.mutate(rng, data)
+        begin = data.rindex(b"\0" * 8, 0, len(data) // 2) if rng.random() < 0.2 else min(len(data), 200_000)
+        return mutators.bytes_(rng, data[:begin]) + data[begin:]
 
-@cache
-def _gguf_seeds() -> Sequence[bytes]:
-    from edgekit.formats.gguf.header import read_header
+    def read(data: bytes, folder: Path) -> object:
+        from edgekit.families import FAMILIES
+        from edgekit.formats.gguf.form import read_checked
 
-    heads = []
-    for path in sorted((_artifacts() / MEDGEMMA).glob("*.gguf")):
-        begin = min(tensor.offset for tensor in read_header(path).tensors.values())
-        with path.open("rb") as stream:
-            heads.append(stream.read(begin))
-    return heads
+        form = FAMILIES["medgemma"].roles[role].forms["gguf"]
+        return read_checked(form, _written(data, folder / "model.gguf"))
+
+    return Reader(f"GGUF {role}", seeds, mutate, read, 2)
 
 
 def _onnx_seeds() -> Sequence[bytes]:
@@ -174,8 +182,12 @@ def _onnx_graphs() -> Sequence[Path]:
     return sorted(path for model in (MEDGEMMA, MEDSIGLIP) for path in (_artifacts() / model / "onnx").glob("*.onnx"))
 
 
+def _damaged_graph(rng: random.Random, data: bytes) -> bytes:
+    return (mutators_onnx.mutate if rng.random() < 0.7 else mutators.bytes_)(rng, data)
+
+
 def _read_onnx(data: bytes, folder: Path) -> object:
-    from edgekit.formats.onnx.header import read
+    from edgekit.formats.onnx.operators import read_checked
 
     for graph in _onnx_graphs():  # any data file that a seed names is there, as large as it was, and all hole
         beside = graph.with_name(f"{graph.name}_data")
@@ -183,22 +195,17 @@ def _read_onnx(data: bytes, folder: Path) -> object:
         if beside.is_file() and not place.exists():
             _written(b"", place)
             os.truncate(place, beside.stat().st_size)
-    return read(_written(data, folder / "onnx" / "model.onnx"))
+    return read_checked(_written(data, folder / "onnx" / "model.onnx"))
 
 
 # ---------------------------------------------------------------- texts and pictures
 
 
-def _tokenizer_reader(model: str) -> Reader:
-    def read(data: bytes, folder: Path) -> object:
-        from edgekit.inputs.text import control_tokens, load_tokenizer
+def _read_tokenizer(data: bytes, folder: Path) -> object:
+    """What comes before the Rust library gets a tokenizer, which it does in a process of its own first."""
+    from edgekit.inputs.tokenizer_schema import check_tokenizer_json
 
-        tokenizer = load_tokenizer(_written(data, folder / "tokenizer.json"))
-        control_tokens(tokenizer)
-        return tokenizer.encode("Is there a pneumothorax? 12 µm\n<bos>").ids
-
-    seeds = cache(lambda: [(_source(model) / "tokenizer.json").read_bytes()])
-    return Reader(f"{model} tokenizer.json", seeds, mutators.json_, read, 2)
+    return check_tokenizer_json(data, "tokenizer.json")
 
 
 def _text_seeds() -> Sequence[bytes]:
@@ -255,9 +262,23 @@ def _picture_seeds() -> Sequence[bytes]:
 
 
 def _read_picture(data: bytes, folder: Path) -> object:
-    from edgekit.inputs.image import load
+    from edgekit.inputs.image import read
 
-    return load(_written(data, folder / "picture")).size
+    return read(_written(data, folder / "picture")).image.size
+
+
+# ---------------------------------------------------------------- what edgekit keeps
+
+
+def _journal_seeds() -> Sequence[bytes]:
+    outcome = {"task": "labels-phantom", "result": {"predicted": ["nodule"]}, "seconds": 1.5, "error": None}
+    return [b"".join(json.dumps({"key": 24 * str(i), "outcome": outcome}).encode() + b"\n" for i in range(3))]
+
+
+def _read_journal(data: bytes, folder: Path) -> object:
+    from edgekit.bench.journal import read
+
+    return read(_written(data, folder / "cells.jsonl"))
 
 
 # ---------------------------------------------------------------- what users write
@@ -308,12 +329,13 @@ READERS: dict[str, Reader] = {
         Reader("safetensors index", cache(_index_seeds), mutators.json_, _read_index),
         _manifest_reader(MEDGEMMA),
         _manifest_reader(MEDSIGLIP),
-        Reader("GGUF header", _gguf_seeds, mutators.bytes_, _read_gguf, 3),
-        Reader("ONNX graph", cache(_onnx_seeds), mutators.bytes_, _read_onnx, 3),
-        _tokenizer_reader(MEDGEMMA),
-        _tokenizer_reader(MEDSIGLIP),
+        _gguf_reader("decoder"),
+        _gguf_reader("vision"),
+        Reader("ONNX graph", cache(_onnx_seeds), _damaged_graph, _read_onnx, 3),
+        Reader("tokenizer.json", cache(mutators_tokenizer.seeds), mutators_tokenizer.mutate, _read_tokenizer, 5),
         Reader("texts", cache(_text_seeds), mutators.text, _read_text, 4),
         Reader("pictures", _picture_seeds, mutators.bytes_, _read_picture, 4),
+        Reader("journal", _journal_seeds, mutators.text, _read_journal),
         _toml_reader("exports", _read_recipe),
         _toml_reader("devices", _read_device),
         _toml_reader("benchmarks", _read_task),

@@ -27,7 +27,7 @@ def test_damaged_inputs_end_in_an_error_of_our_own_or_in_none(name: str) -> None
     outcome = fuzz(READERS[name], range(shares(INPUTS)[name]))
     assert not outcome.findings
     assert outcome.inputs == shares(INPUTS)[name]
-    assert outcome.refused, "these inputs are not damaged"
+    assert outcome.refused or name == "journal", "these inputs are not damaged"  # which leaves damaged lines out
 
 
 @pytest.mark.slow

@@ -42,8 +42,9 @@ class Format:
         activations: how activations enter matrices at a level, for people.
         notes: what users should know before parts are written.
         calibration_file: where what was measured for a part lies, relative to the artifact, by plan and stem.
-        check: refuses a part's files that its runtime would trust, and fail or crash on; what they say of the model's
-            settings, by the manifest's names, and of `preprocessing`.
+        check: refuses a part's first file that its runtime would trust, and fail or crash on.
+        stated: what a part's files, checked in the same way, say of the model's settings, by the manifest's names, and
+            of `preprocessing`.
         output_of: what a file calls the output that models are composed of, in formats that name outputs.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
@@ -60,7 +61,8 @@ class Format:
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()
     calibration_file: Callable[[PartPlan, str], str] | None = None
-    check: Callable[[Any, Sequence[Path]], Mapping[str, Any]] = lambda form, files: {}
+    check: Callable[[Any, Path], object] = lambda form, path: None
+    stated: Callable[[Any, Sequence[Path]], Mapping[str, Any]] = lambda form, files: {}
     output_of: Callable[[Any], str] = lambda form: ""
     libraries: tuple[str, ...] = ()
     needs_form: bool = True

@@ -124,8 +124,8 @@ _ROWS = (
         decoders={"gguf": llama.open_decoder},
         leans=True,
         devices=("cpu", "gpu"),
-        options=DecoderOptions(llama.layouts, llama.settled, llama.fingerprint),
         tried=True,
+        options=DecoderOptions(llama.layouts, llama.settled, llama.fingerprint),
     ),
 )
 

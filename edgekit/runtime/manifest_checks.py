@@ -69,7 +69,7 @@ def check_agreement(manifest: Manifest, path: Path, file: Path, stated: Mapping[
     Args:
         path: the manifest's.
         file: the part's.
-        stated: as `edgekit.formats.base.Format.check` gives it.
+        stated: as `edgekit.formats.base.Format.stated` gives it.
 
     Raises:
         ArtifactError: they differ; the message has both values.

@@ -189,7 +189,8 @@ class Opening:
         """A part's files, which a backend may trust, and which say what the manifest says."""
         file_format, form = self._stated(role)
         files = tuple(self.folder / file.path for file in self.parts[role].files)
-        manifest_checks.check_agreement(self.manifest, self._manifest_path, files[0], file_format.check(form, files))
+        file_format.check(form, files[0])
+        manifest_checks.check_agreement(self.manifest, self._manifest_path, files[0], file_format.stated(form, files))
         return files
 
     def preprocessing(self) -> Preprocessing:

@@ -17,7 +17,7 @@ FORMAT = Format(
     requires=writer.requires,
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,
-    check=stated,
+    stated=stated,
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

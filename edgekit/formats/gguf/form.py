@@ -78,5 +78,5 @@ def read_checked(form: GgufForm, path: Path) -> GgufHeader:
 
 
 def stated(form: GgufForm, files: Sequence[Path]) -> Mapping[str, Any]:
-    """What a part's file says of the model's settings; see `edgekit.formats.base.Format.check`."""
+    """What a part's file says of the model's settings; see `edgekit.formats.base.Format.stated`."""
     return form.stated(read_checked(form, files[0]))

@@ -17,7 +17,7 @@ FORMAT = Format(
     requires=writer.requires,
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
-    check=stated,
+    stated=stated,
     output_of=lambda form: form.output or "",
     libraries=("onnx",),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# What was tried, measured and built on this machine is no part of a test, nor may a test leave anything there.
+os.environ["EDGEKIT_CACHE"] = tempfile.mkdtemp(prefix="edgekit-tests-")
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -31,6 +34,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("edgekit")
+
+
+_CACHE = os.environ["EDGEKIT_CACHE"]
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_CACHE, ignore_errors=True)
 
 
 def _shipped(name: str) -> Path:

@@ -18,6 +18,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FILE_NAME
 from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.formats.onnx.header import read
+from edgekit.machine import tried
 from edgekit.progress import Progress
 from edgekit.runtime import open_model, trial
 from edgekit.runtime.llama import self_test
@@ -83,7 +84,7 @@ def test_a_file_that_kills_its_library_is_an_error(medgemma_artifact: Path, tmp_
     with pytest.raises(ArtifactError, match=r"deadly\.gguf: llama\.cpp died on it: SIGABRT") as caught:
         trial.require([piece], Progress())
     assert caught.value.remedy
-    assert not trial.folder().exists()
+    assert not list(tried.folder().glob("part-*"))
     assert trial.died([piece], 60) == "it died with SIGABRT"
 
 
@@ -96,7 +97,7 @@ def test_what_lived_is_remembered_wherever_it_lies(
         with pytest.raises(EdgekitError, match="no process can be started to try"):
             open_model(medgemma_artifact, "Q4_0")
     open_model(medgemma_artifact, "Q4_0").close()
-    assert len(list(trial.folder().iterdir())) == 2
+    assert len(list(tried.folder().glob("part-*"))) == 2
     folder = copied(medgemma_artifact)
     with monkeypatch.context() as patch:
         nobody_can_be_started(patch)
@@ -157,7 +158,7 @@ def test_every_end_is_said(
     with pytest.raises(kind, match=said) as caught:
         open_model(medsiglip_artifact, "fp32", runtime="onnxruntime")
     assert type(caught.value) is kind
-    assert not trial.folder().exists()
+    assert not list(tried.folder().glob("part-*"))
 
 
 def test_what_is_refused_is_refused_in_the_same_words(medsiglip_artifact: Path, copied: Copy) -> None:
@@ -170,15 +171,15 @@ def test_what_is_refused_is_refused_in_the_same_words(medsiglip_artifact: Path, 
 
 
 def test_no_more_is_remembered_than_can_be_used(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "MOST_REMEMBERED", 5)
-    trial.folder().mkdir(parents=True)
+    monkeypatch.setattr(tried, "MOST", 5)
+    tried.folder().mkdir(parents=True)
     for i in range(9):
-        (trial.folder() / f"{i}").write_bytes(b"")
-        os.utime(trial.folder() / f"{i}", (i, i))
+        (tried.folder() / f"{i}").write_bytes(b"")
+        os.utime(tried.folder() / f"{i}", (i, i))
     (path,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
     piece = decoder_piece(path)
     trial.require([piece], Progress())
-    assert {one.name for one in trial.folder().iterdir()} == {"5", "6", "7", "8", piece.key}
+    assert {one.name for one in tried.folder().iterdir()} == {"5", "6", "7", "8", piece.key}
 
 
 def test_large_files_are_said_to_take_long(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from edgekit.machine.cache import cache_folder
+from edgekit.errors import EdgekitError
 
-_MOST = 1000
+MOST = 1000  # the newest ones
 
 
 def was_tried(key: str) -> bool:
@@ -16,18 +16,22 @@ def was_tried(key: str) -> bool:
     Args:
         key: a hash of all that the outcome depends on.
     """
-    return (_folder() / key).is_file()
+    try:
+        return (folder() / key).is_file()
+    except (OSError, EdgekitError):  # there is no cache
+        return False
 
 
 def remember(key: str) -> None:
     """Remember a success; where the cache cannot be written, it is tried again the next time."""
-    with suppress(OSError):
-        _folder().mkdir(parents=True, exist_ok=True)
-        (_folder() / key).touch()
-        known = sorted(_folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
-        for path in known[:-_MOST]:
+    with suppress(OSError, EdgekitError):
+        folder().mkdir(parents=True, exist_ok=True)
+        (folder() / key).touch()
+        known = sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime_ns)
+        for path in known[:-MOST]:
             path.unlink(missing_ok=True)
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where it is."""
     return cache_folder() / "tried"

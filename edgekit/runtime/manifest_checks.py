@@ -14,7 +14,7 @@ import numpy as np
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import Family, family_named
-from edgekit.families.composition import Composition, Settings, checked_settings
+from edgekit.families.composition import ChatSettings, Composition, Settings, checked_settings
 from edgekit.machine.devices import Device
 
 
@@ -48,6 +48,16 @@ def check_memory(manifest: Manifest, name: str, parts: Mapping[str, Part], devic
             f"{name} needs {digits} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
             allowed=", ".join(fitting) or "none of this artifact's levels",
         )
+
+
+def checked_context(context: int, settings: Settings, title: str) -> int:
+    """The context that was asked for. Raises UsageError where the model was not made for it."""
+    if not isinstance(settings, ChatSettings):
+        raise UsageError(f"a context of {context!r:.40} tokens: {title} has none")
+    if not isinstance(context, int) or isinstance(context, bool) or not 1 <= context <= settings.context:
+        allowed = f"1 to {settings.context}, which this model was made for"
+        raise UsageError(f"a context of {context!r:.40} tokens", allowed=allowed)
+    return context
 
 
 def _stops(stated: Any, file: Any) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, Preprocessing
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import ArtifactError
 from edgekit.families.composition import (
     Chat,
     ChatFormat,
@@ -65,7 +65,7 @@ def open_model(
     """
     opening = prepare(folder, level, device, runtime=runtime, progress=progress)
     if context is not None:
-        opening.context = _wanted_context(context, opening)
+        opening.context = manifest_checks.checked_context(context, opening.settings, opening.manifest.title)
     preprocessing = opening.manifest.preprocessing
     model = compose(opening.composition, opening.settings, opening.tokenizer, preprocessing, opening)
     model.title, model.runtimes = opening.manifest.title, opening.runtimes
@@ -343,16 +343,6 @@ class Opening:
 
     def _runs(self, role: str, backend: Backend, options: RunOptions) -> None:
         self.runtimes[role] = f"{backend.title}, {backends.version_of(backend.library)}, {options}"
-
-
-def _wanted_context(context: int, opening: Opening) -> int:
-    """The context that was asked for. Raises UsageError where the model was not made for it."""
-    if not isinstance(opening.settings, ChatSettings):
-        raise UsageError(f"a context of {context!r:.40} tokens: {opening.manifest.title} has none")
-    limit = opening.settings.context
-    if not isinstance(context, int) or isinstance(context, bool) or not 1 <= context <= limit:
-        raise UsageError(f"a context of {context!r:.40} tokens", allowed=f"1 to {limit}, which this model was made for")
-    return context
 
 
 def _a(kind: PartKind) -> str:

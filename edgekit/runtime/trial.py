@@ -9,19 +9,19 @@ how they are opened, the library and the CPU. A file is tried once on a machine.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.artifacts.files import sha256_json, write_atomically
+from edgekit.artifacts.files import sha256_json
 from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.machine import worker
-from edgekit.machine.cache import cache_folder
 from edgekit.machine.cpu import cpu
 from edgekit.machine.memory import memory
+from edgekit.machine.tried import remember, was_tried
 from edgekit.machine.worker import End
 from edgekit.progress import Progress
 from edgekit.runtime.backends import BACKENDS, version_of
@@ -30,7 +30,6 @@ from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 from edgekit.terminal import stripped_line
 
 METHOD = 1  # part of the key: a change of what is tried makes what is remembered worthless
-MOST_REMEMBERED = 1000
 
 _CLOSED = "closed"  # what a worker says when all is closed; how it ends then is no part's fault
 _CONTEXT = 512
@@ -75,7 +74,7 @@ class Piece:
         built = row.options.fingerprint() if row.options else None
         how = [self.backend, self.format, described, self.options.gpu, self.options.plain_weights]
         library = [version_of(row.library), built, processor.name, processor.flags]
-        return sha256_json([METHOD, how, self.hashes, library])[:32]
+        return f"part-{sha256_json([METHOD, how, self.hashes, library])[:32]}"
 
     def open(self, beside: Decoder | None) -> Decoder | Encoder:
         """Load it, a decoder with a small cache."""
@@ -101,7 +100,7 @@ def require(pieces: Sequence[Piece], progress: Progress) -> None:
         EdgekitError: no process can be started, or somebody ended it.
     """
     keys = {piece.role: piece.key for piece in pieces}
-    new = [piece for piece in pieces if not _is_remembered(keys[piece.role])]
+    new = [piece for piece in pieces if not was_tried(keys[piece.role])]
     if not new:
         return
     needed = [piece for piece in pieces if piece in new or (piece.decodes and any(_leans(other) for other in new))]
@@ -118,7 +117,7 @@ def require(pieces: Sequence[Piece], progress: Progress) -> None:
         raise _failed(needed[-1], end, limit_s)
     for piece in needed:
         if lived[piece.role]:
-            _remember(keys[piece.role])
+            remember(keys[piece.role])
 
 
 def died(pieces: Sequence[Piece], limit_s: float) -> str | None:
@@ -197,27 +196,3 @@ def _failed(piece: Piece, end: End, limit_s: float) -> EdgekitError:
         what, remedy = f"{title} died on it: {how}{f' ({said})' if said else ''}", "export or download the file again"
     return ArtifactError(f"{piece.path}: {what}", remedy=remedy)
 
-
-# ---------------------------------------------------------------- what is remembered
-
-
-def folder() -> Path:
-    """Where it is, an empty file for each key."""
-    return cache_folder() / "trials"
-
-
-def _is_remembered(key: str) -> bool:
-    try:
-        return (folder() / key).is_file()
-    except OSError:
-        return False
-
-
-def _remember(key: str) -> None:
-    """Keep a key, and no more than the newest ones; nothing where the cache cannot be written."""
-    with suppress(OSError):
-        folder().mkdir(parents=True, exist_ok=True)
-        write_atomically(folder() / key, b"")
-        oldest_first = sorted(folder().iterdir(), key=lambda path: path.stat().st_mtime)
-        for path in oldest_first[:-MOST_REMEMBERED]:
-            path.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from edgekit.errors import EdgekitError
+from edgekit.machine.cache import cache_folder
 
 MOST = 1000  # the newest ones
 

@@ -149,7 +149,13 @@ def report_error(error: EdgekitError, as_json: bool, kind: str | None = None) ->
     """
     if as_json:
         kind = kind or type(error).__name__
-        fields = {"error": error.message, "allowed": error.allowed, "try": error.remedy, "kind": kind}
+        fields = {
+            "error": error.message,
+            "items": list(error.items),
+            "allowed": error.allowed,
+            "try": error.remedy,
+            "kind": kind,
+        }
         say_json({key: value for key, value in fields.items() if value})
     else:
         say(error, lines=True)

@@ -16,9 +16,12 @@ one line of bounded length, since they quote what others wrote.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgekit.terminal import printable, shortened
 
 MOST_CHARACTERS = 500
+MOST_ITEMS = 100
 
 
 class EdgekitError(Exception):
@@ -28,18 +31,22 @@ class EdgekitError(Exception):
         message: what is wrong, naming the file, tensor or option and the offending value, which stays short.
         allowed: what would have been accepted.
         remedy: what the user can do next, a command where there is one.
+        items: what else the message is about, a line each.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, allowed: str | None = None, remedy: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, allowed: str | None = None, remedy: str | None = None, items: Sequence[str] = ()
+    ) -> None:
         self.message = _line(message)
+        self.items = tuple(map(_line, items[:MOST_ITEMS]))
         self.allowed = allowed and _line(allowed)
         self.remedy = remedy and _line(remedy)
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        lines = [self.message]
+        lines = [self.message, *(f"- {item}" for item in self.items)]
         if self.allowed:
             lines.append(f"allowed: {self.allowed}")
         if self.remedy:

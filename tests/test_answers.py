@@ -220,7 +220,7 @@ def test_what_is_no_role(role: Any) -> None:
     assert caught.value.allowed == "system, user, assistant"
 
 
-@pytest.mark.parametrize("source", [None, 5, b"\x89PNG", ["a.png"]])
+@pytest.mark.parametrize("source", [None, 5, ["a.png"]])
 def test_what_is_no_image(source: Any) -> None:
     with pytest.raises(InputError, match=r"an image of \w+"):
         Image(source)

@@ -307,7 +307,7 @@ def _damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize("how", ["no zip", "truncated", "no index", "missing image", "no image"])
 def test_damaged_data(archive: Path, how: str) -> None:
     _damage(archive / "radiology-160.zip", how)
-    with pytest.raises(EdgekitError, match=r"radiology-160\.zip: (damaged or not|a\.jpg is no image)"):
+    with pytest.raises(EdgekitError, match=r"radiology-160\.zip: (damaged or not|a\.jpg: not an image)"):
         datasets.load("brain-mri", 5, 0, archive)
 
 
@@ -334,9 +334,9 @@ def _picture(width: int, height: int) -> bytes:
 
 UNREADABLE: dict[str, tuple[bytes | None, str]] = {
     "missing": (None, "damaged or not what it should be: m2.jpg"),
-    "empty": (b"", "m2.jpg is no image"),
-    "text": (b"a text", "m2.jpg is no image"),
-    "cut off": (_picture(64, 64)[:-30], "damaged or not what it should be: m2.jpg"),
+    "empty": (b"", "m2.jpg: not an image"),
+    "text": (b"a text", "m2.jpg: not an image"),
+    "cut off": (_picture(64, 64)[:-30], "m2.jpg: damaged or truncated"),
     "a pixel": (_picture(1, 1), "1 x 1 pixels"),
     "wide": (_picture(20_001, 3), "20001 x 3 pixels"),
     "large": (bytes(65_000_000), "unpacks to 65000000 bytes"),
@@ -372,7 +372,7 @@ def test_a_damaged_member_and_an_unknown_packing_are_counted(archive: Path) -> N
 
 def test_where_none_can_be_read_it_is_an_error(archive: Path) -> None:
     _rewrite(archive, lambda name, old: b"text" if name.startswith("m") else old)
-    with pytest.raises(InputError, match=r"the dataset brain-mri: none of 6 can be read, the first: .*jpg is no image"):
+    with pytest.raises(InputError, match=r"the dataset brain-mri: none of 6 can be read, the first: .*jpg: not an image"):
         datasets.load("brain-mri", 100, 0, archive)
 
 

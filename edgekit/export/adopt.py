@@ -92,7 +92,8 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
             with create(staging / _TOKENIZER) as file:
                 file.write(vocabulary.to_str(pretty=False).encode())
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
-        manifest = readme.publish(staging, _manifest(family, model, parts, settings, preprocessing, staging))
+        manifest = _manifest(family, model, parts, settings, preprocessing, staging)
+        readme.publish(staging, manifest)
     return Adopted(folder, manifest, _TEXTS, differing)
 
 

@@ -1,12 +1,12 @@
 """The README.md of an artifact: what it is, its levels, and how it is run, for people who have only the folder.
 
-It states what the manifest does, so both are written together, and its hash stands in the manifest. A checkpoint's own
-model card is no part of an artifact and never copied.
+It states what the manifest does, follows from it, and is written behind it: no manifest lists it, or a moment between
+the two would leave a folder that contradicts itself. A checkpoint's own model card is no part of an artifact and never
+copied.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shlex
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.files import write_atomically
-from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part
+from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
 from edgekit.errors import ArtifactError
 from edgekit.export import llama_programs
 from edgekit.terminal import stripped_line
@@ -51,37 +51,10 @@ def check(folder: Path) -> None:
                 )
 
 
-def publish(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the README of an artifact and then its manifest; at every moment between, what is listed is there.
-
-    Returns:
-        The manifest as it was written, with the README among its files.
-    """
-    described = with_readme(manifest)
-    withdraw(folder, described)
+def publish(folder: Path, manifest: Manifest) -> None:
+    """Write an artifact's manifest and then its README, which states what that does and is no part of the contract."""
+    manifests.write(folder, manifest)
     write_atomically(folder / FILE_NAME, text(manifest))
-    manifests.write(folder, described)
-    return described
-
-
-def with_readme(manifest: Manifest) -> Manifest:
-    """The manifest with the README among its files that states what it does."""
-    data = text(manifest).encode()
-    entry = FileEntry(path=FILE_NAME, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-    return manifest.model_copy(update={"support_files": (*_others(manifest), entry)})
-
-
-def withdraw(folder: Path, coming: Manifest) -> None:
-    """Take the README off the manifest in a folder, before another one is put in its place."""
-    if (folder / manifests.FILE_NAME).is_file():
-        current = manifests.read(folder)
-        listed = {entry for entry in current.support_files if entry.path == FILE_NAME}
-        if listed - set(coming.support_files):
-            manifests.write(folder, current.model_copy(update={"support_files": _others(current)}))
-
-
-def _others(manifest: Manifest) -> tuple[FileEntry, ...]:
-    return tuple(entry for entry in manifest.support_files if entry.path != FILE_NAME)
 
 
 def text(manifest: Manifest) -> str:

@@ -113,7 +113,7 @@ def _without(
     )
     listed = {entry.path for entry in slim.files}
     files = tuple(entry for entry in manifest.files if entry.path not in listed)
-    return readme.with_readme(slim), files, tuple(part for part in manifest.parts if part.id not in needed)
+    return slim, files, tuple(part for part in manifest.parts if part.id not in needed)
 
 
 def _note(folder: Path) -> _Note:

@@ -105,7 +105,7 @@ def export(
                 manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=hashed)
             with updating(folder):
                 manifest = _latest(folder, job, existing, manifest, support, staging)
-                manifest = _publish(staging, folder, manifest)
+                _publish(staging, folder, manifest)
     finally:
         progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
@@ -158,7 +158,9 @@ def prove(
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
         with updating(folder):  # an export may have added levels meanwhile
-            return readme.publish(folder, _with_parity(manifests.read(folder), parity))
+            current = _with_parity(manifests.read(folder), parity)
+            readme.publish(folder, current)
+        return current
 
 
 def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part]) -> None:
@@ -279,16 +281,16 @@ def _with_parity(manifest: Manifest, parity: Mapping[str, Parity]) -> Manifest:
     return manifest.model_copy(update={"parts": parts})
 
 
-def _publish(staging: Path, folder: Path, manifest: Manifest) -> Manifest:
+def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
     """Give the folder its name, or put what is new, and last the manifest, into the one that is there.
 
     Until the manifest is there, the staging folder keeps everything, so that a rerun after a kill has nothing to make.
     """
-    manifest = readme.publish(staging, manifest)
+    readme.publish(staging, manifest)
     if not (folder / manifests.FILE_NAME).is_file():
-        appear(staging, {manifests.FILE_NAME, *(file.path for file in manifest.files)}, folder)
-        return manifest
-    kept = {readme.FILE_NAME, *(file.path for part in manifests.read(folder).parts for file in part.files)}
+        appear(staging, {manifests.FILE_NAME, readme.FILE_NAME, *(file.path for file in manifest.files)}, folder)
+        return
+    kept = {file.path for part in manifests.read(folder).parts for file in part.files}
     of_parts = {file.path for part in manifest.parts for file in part.files}
     with ExitStack() as undo:
         for entry in {file.path: file for file in manifest.files if file.path not in kept}.values():
@@ -300,14 +302,12 @@ def _publish(staging: Path, folder: Path, manifest: Manifest) -> Manifest:
             # Support files are made anew by every export, where they lie: they must not be one with published ones.
             if entry.path in of_parts or not _is_there(target, entry):
                 files.put(staging / entry.path, target, link=entry.path in of_parts)
-        readme.withdraw(folder, manifest)
-        files.put(staging / readme.FILE_NAME, folder / readme.FILE_NAME, link=False)
         try:
             files.rename(staging / manifests.FILE_NAME, folder / manifests.FILE_NAME)
         finally:
             if not (staging / manifests.FILE_NAME).exists():  # it is published, whatever came after
                 undo.pop_all()
-    return manifest
+    files.put(staging / readme.FILE_NAME, folder / readme.FILE_NAME, link=False)
 
 
 def _is_there(path: Path, entry: FileEntry) -> bool:

@@ -49,8 +49,8 @@ class Needs:
         if found:
             kinds = {type(error) for error in found}
             kind = kinds.pop() if len(kinds) == 1 else EdgekitError
-            listed = ["- " + str(error).replace("\n", "; ") for error in found]
-            raise kind("\n".join([f"{len(found)} things are missing; nothing was begun:", *listed]))
+            listed = [str(error).replace("\n", "; ") for error in found]
+            raise kind(f"{len(found)} things are missing; nothing was begun:", items=listed)
 
     def full_precision(self, weights: int = 0, *, doing: str) -> None:
         """What transformers' model takes: its libraries, and memory for as many weights in float32."""

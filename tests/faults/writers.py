@@ -201,7 +201,7 @@ def _bench() -> int:
         patch.object(worker, "open_row", lambda _: StubChat(noise=0.5)),
         patch.object(datasets, "load", lambda *_: dataset(6)),
     ):
-        return guarded(run, Namespace(json=False))
+        return guarded(run, Namespace(json=False, debug=False))
 
 
 def short_tasks(shop: Path) -> None:
@@ -220,7 +220,7 @@ def _write_in_place() -> int:
             file.write(b"half")
         return 0
 
-    return guarded(run, Namespace(json=False))
+    return guarded(run, Namespace(json=False, debug=False))
 
 
 def _leave_something() -> int:
@@ -229,7 +229,7 @@ def _leave_something() -> int:
         Path("out/.x.partial").rename("out/x")
         return 0
 
-    return guarded(run, Namespace(json=False))
+    return guarded(run, Namespace(json=False, debug=False))
 
 
 def _print_a_traceback() -> int:

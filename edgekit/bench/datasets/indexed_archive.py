@@ -86,7 +86,8 @@ def _image(archive: zipfile.ZipFile, name: str) -> tuple[NDArray[np.uint8], tupl
     try:
         picture = read_picture(_unpacked(archive, name))
     except InputError as error:
-        raise InputError(f"{where}: {said}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
+        message = f"{where}: {said}: {error.message.removeprefix('the image: ')}"
+        raise InputError(message, allowed=error.allowed, remedy=error.remedy) from error
     except _DAMAGED as error:
         raise InputError(f"{where}: damaged or not what it should be: {said}: {stripped_line(error)}") from error
     return np.asarray(picture.image.convert("L")), picture.warnings

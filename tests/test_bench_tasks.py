@@ -372,7 +372,7 @@ def test_a_damaged_member_and_an_unknown_packing_are_counted(archive: Path) -> N
 
 def test_where_none_can_be_read_it_is_an_error(archive: Path) -> None:
     _rewrite(archive, lambda name, old: b"text" if name.startswith("m") else old)
-    with pytest.raises(InputError, match=r"the dataset brain-mri: none of 6 can be read, the first: .*jpg: not an image"):
+    with pytest.raises(InputError, match=r"brain-mri: none of 6 can be read, the first: .*jpg: not an image"):
         datasets.load("brain-mri", 100, 0, archive)
 
 

@@ -26,7 +26,7 @@ def whole(folder: Path) -> manifests.Manifest:
     """The manifest, whose every file is there and nothing else."""
     found = manifests.read(folder)
     manifests.verify(folder, found.files)
-    assert contents(folder).keys() == {manifests.FILE_NAME, *(entry.path for entry in found.files)}
+    assert contents(folder).keys() == {manifests.FILE_NAME, "README.md", *(entry.path for entry in found.files)}
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import contents, edit_json, read_json, safetensors_bytes
@@ -745,14 +746,26 @@ def test_code_that_a_checkpoint_names_is_never_run(
 def test_a_token_beyond_the_embedding(
     source: str, request: pytest.FixtureRequest, copied: Copy, tmp_path: Path
 ) -> None:
+    """By one: numbers that go on after the vocabulary's are the only ones that the library keeps."""
     folder = copied(request.getfixturevalue(source))
-    tokenizer = read_json(folder / "tokenizer.json")
+    path = folder / "tokenizer.json"
     rows = read_json(folder / "config.json")["text_config"]["vocab_size"]
+    vocabulary = tokenizers.Tokenizer.from_file(str(path)).get_vocab(with_added_tokens=True)
+    first = max(vocabulary.values()) + 1
+    assert first <= rows
     kind = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    tokens = [f"<extra{i}>" for i in range(rows + 1)]
-    tokenizer["added_tokens"] += [{"id": 10**6 + i, "content": token, **kind} for i, token in enumerate(tokens)]
+    tokenizer = read_json(path)
+    tokenizer["added_tokens"] += [{"id": i, "content": f"<extra{i}>", **kind} for i in range(first, rows + 1)]
+    path.write_text(json.dumps(tokenizer))
+    refused(folder, rf"token '<extra{rows}>' has id {rows}, the embedding has {rows} rows", tmp_path / "a")
+
+
+def test_a_token_that_the_library_would_number_otherwise(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
+    folder = copied(medgemma_source)
+    tokenizer = read_json(folder / "tokenizer.json")
+    tokenizer["added_tokens"].append({**tokenizer["added_tokens"][-1], "id": 10**6, "content": "<far>"})
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    refused(folder, rf"id \d+, the embedding has {rows} rows", tmp_path / "a")
+    refused(folder, "added token '<far>' is numbered 1000000, which the vocabulary forbids", tmp_path / "a")
 
 
 def test_an_added_token_beyond_the_embedding(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from material import anonymous_bytes
 from proofs import Unproven, unproven
 from wrong_exports import WrongExport, of
 
-from edgekit.errors import GateError
 from edgekit.export.synthesize import synthesize
 from edgekit.progress import Progress
 
@@ -144,7 +143,7 @@ def cases() -> list[Any]:
 @pytest.mark.parametrize(("wrong", "level"), cases())
 def test_known_wrong_exports_are_refused(request: pytest.FixtureRequest, wrong: WrongExport, level: str) -> None:
     model: Unproven = request.getfixturevalue(wrong.format)
-    with pytest.raises(GateError, match=rf"decoder {level}: .*({wrong.refused})") as refused:
+    with wrong.refusal("decoder", level) as refused:
         model.prove("decoder", level, wrong.change)
     phases_of(model)
     print(f"refused: {refused.value.message}", flush=True)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 from onnx_files import external, put
 
+from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError
 from edgekit.formats.onnx.operators import OPERATORS, read_checked
 from edgekit.runtime.base import EncoderSpec
@@ -186,6 +187,50 @@ def test_a_weight_that_is_listed_as_an_input_stays_a_weight(text_graph: Path) ->
         graph.input.append(helper.make_tensor_value_info(one.name, one.data_type, list(one.dims)))
 
     read_checked(changed(text_graph, listed))
+
+
+@pytest.fixture
+def patches(tmp_path: Path) -> Path:
+    """A Conv with a bias that makes one vector of 4 x 4 pixels."""
+    conv = helper.make_node("Conv", ["x", "w", "b"], ["patches"], kernel_shape=[4, 4], strides=[4, 4])
+    nodes = [conv, helper.make_node("Reshape", ["patches", "sides"], ["y"])]
+    weight = np.random.default_rng(0).normal(0, 1, (5, 3, 4, 4)).astype(F)
+    tensors = {"w": weight, "b": np.arange(5, dtype=F), "sides": np.asarray([-1, 5], np.int64)}
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 4, 4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 5])
+    graph = helper.make_graph(nodes, "g", [x], [y], [numpy_helper.from_array(tensors[name], name) for name in tensors])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    return put(tmp_path, model.SerializeToString())
+
+
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_a_conv_may_have_no_bias(patches: Path, with_bias: bool) -> None:
+    """Both runtimes then add none."""
+    if not with_bias:
+        changed(patches, lambda graph: graph.node[0].input.pop())
+    weight, bias = (numpy_helper.to_array(one) for one in onnx.load(patches).graph.initializer[:2])
+    preprocessing = Preprocessing(size=4, resample="bilinear", mean=(0, 0, 0), std=(1, 1, 1))
+    file = EncoderFile(patches, EncoderSpec("pixels", "pooled", (4, 4, 3)), "y", preprocessing)
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 4, 4, 3), np.uint8)
+    expected = np.einsum("nhwc,ochw->no", pixels / 255, weight) + with_bias * bias
+    for encoder in (OrtEncoder(file, threads=1), OpenVinoEncoder(file, threads=1, precision="f32")):
+        assert np.allclose(encoder.encode(pixels), expected, atol=1e-5)
+        encoder.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (node_changed("Conv", lambda node: node.input.__setitem__(2, "")), r"Conv .* reads ''"),
+        (lambda graph: first(graph, "Conv").input.__delitem__(slice(1, 3)), "has 1 inputs .*\nallowed: 2 to 3 inputs"),
+        (node_changed("Conv", lambda node: node.input.__setitem__(2, "x")), "input 2 is computed"),
+        (set_input("Conv", 2, np.ones(4, F)), r"shapes \[5, 3, 4, 4\], \[4\] do not fit"),
+        (set_attribute("Conv", kernel_shape=[4, 2]), "do not fit"),
+    ],
+)
+def test_a_conv_has_no_wrong_bias(patches: Path, change: Callable[[GraphProto], object], said: str) -> None:
+    with pytest.raises(ArtifactError, match=said):
+        read_checked(changed(patches, change))
 
 
 # ---------------------------------------------------------------- damage

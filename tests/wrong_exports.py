@@ -11,26 +11,30 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import gguf
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from proofs import Change, Instead, Trial, loaded_as
 
+from edgekit.errors import ArtifactError, EdgekitError, GateError
 from edgekit.families.siglip.graph import POOLED
 from edgekit.formats.onnx import names
 from edgekit.full_precision import streamed
 from edgekit.prove import FullPrecisionRuns
+from edgekit.runtime import manifest_checks
 from edgekit.runtime.base import Embeddings, Tokens
 
-WIRING, PROMPT, PIXELS = "wiring: mean KL", "prompt differs", "pixels differ"
-COSINE = "wiring: cosine|wiring: an output of shape"
+WIRING, PROMPT, PIXELS, COSINE = "wiring: mean KL", "prompt differs", "pixels differ", "wiring: cosine"
 _EMBEDDING = "language_model.model.embed_tokens.weight"
 _MAX = 1 << 20  # more positions than any text here
+# What a manifest says too, of what the list below changes in a header: key -> name in its settings.
+_SETTINGS = {"gemma3.attention.sliding_window": "window"}
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,9 @@ class WrongExport:
         format: of the files that it is made in.
         kind: what is wrong: the file's tensors, header or graph; the text or pixels, or the segments or answers of a
             decoder, which a runtime makes; or the other side of the comparison.
-        refused: what the proof says, a pattern.
+        refused: what the proof says, a pattern; or the runtime, where `error` is ArtifactError.
         at_full_width: whether it shows on random weights of MedGemma 4B's width, too.
+        error: GateError from the proof, unless no runtime gives it anything to compare.
     """
 
     name: str
@@ -53,6 +58,12 @@ class WrongExport:
     change: Change
     refused: str = WIRING
     at_full_width: bool = True
+    error: type[EdgekitError] = GateError
+
+    def refusal(self, role: str, level: str) -> AbstractContextManager[pytest.ExceptionInfo[EdgekitError]]:
+        """What a proof of a part that is so wrong must end in."""
+        where = rf"^{role} {level}: " if self.error is GateError else rf"\.{self.format}: "
+        return pytest.raises(self.error, match=rf"{where}.*({self.refused})")
 
     def __str__(self) -> str:
         return f"{self.format}, {self.kind}: {self.name}"
@@ -68,6 +79,17 @@ def of(*roles: str, file_format: str | None = None, full_width: bool = False) ->
 
 
 # ---------------------------------------------------------------- files
+
+
+def _described_as(trial: Trial, settings: Mapping[str, Any]) -> Trial:
+    """The part with a manifest as wrong as its file is: both are written from one reading of the checkpoint."""
+    if trial.opening is None:
+        return trial
+    manifest = trial.opening.manifest
+    opening = copy.copy(trial.opening)
+    opening.manifest = manifest.model_copy(update={"settings": {**manifest.settings, **settings}})
+    opening.settings = manifest_checks.settings_of(opening.manifest, opening.composition, trial.files[0])
+    return replace(trial, opening=opening)
 
 
 @contextmanager
@@ -92,8 +114,9 @@ def _in_gguf(
     for data in changed:
         data += np.float32(by)
     reader.data.flush()
+    settings = {name: new(known) for key, new in values.items() if (name := _SETTINGS.get(key))}
     try:
-        yield trial
+        yield _described_as(trial, settings) if settings else trial
     finally:
         for key, value in known.items():
             cells[key][0] = value
@@ -163,8 +186,14 @@ def _images_causal(trial: Trial, graph: onnx.GraphProto) -> None:
 
 
 def _images_joined(trial: Trial, graph: onnx.GraphProto) -> None:
-    one = _constant(graph, "wrong", 1, np.int64)
-    _before_all(graph, names.IMAGES, helper.make_node("Min", [names.IMAGES, one], ["wrong_images"]))
+    """Whatever belongs to an image belongs to the first."""
+    zero = _constant(graph, "wrong", 0, np.int64)
+    _before_all(
+        graph,
+        names.IMAGES,
+        helper.make_node("Greater", [names.IMAGES, zero], ["wrong_seen"]),
+        helper.make_node("Cast", ["wrong_seen"], ["wrong_images"], to=TensorProto.INT64),
+    )
 
 
 def _steps_start_over(trial: Trial, graph: onnx.GraphProto) -> None:
@@ -173,7 +202,7 @@ def _steps_start_over(trial: Trial, graph: onnx.GraphProto) -> None:
     _before_all(
         graph,
         names.POSITIONS,
-        helper.make_node("Size", [names.POSITIONS], ["wrong_length"]),
+        helper.make_node("Shape", [names.POSITIONS], ["wrong_length"], start=1, end=2),
         helper.make_node("Greater", ["wrong_length", one], ["wrong_several"]),
         helper.make_node("Cast", ["wrong_several"], ["wrong_factor"], to=TensorProto.INT64),
         helper.make_node("Mul", [names.POSITIONS, "wrong_factor"], ["wrong_positions"]),
@@ -371,10 +400,10 @@ def _graph(name: str, edit: Callable[[Trial, onnx.GraphProto], None], **options:
     return WrongExport(name, ("decoder",), "onnx", "graph", change, **options)
 
 
-def _pooler(name: str, *nodes: tuple[str, list[Any], dict[str, Any]]) -> list[WrongExport]:
+def _pooler(name: str, *nodes: tuple[str, list[Any], dict[str, Any]], **options: Any) -> list[WrongExport]:
     edit = _pooled_from(*nodes)
     return [
-        WrongExport(name, (f"{kind}_encoder",), "onnx", "graph", change, COSINE)
+        WrongExport(name, (f"{kind}_encoder",), "onnx", "graph", change, **{"refused": COSINE, **options})
         for kind, stem in (("image", "vision_model"), ("text", "text_model"))
         for change in [functools.partial(_in_graph, stem=stem, edit=edit)]
     ]
@@ -445,7 +474,12 @@ WRONG_EXPORTS: tuple[WrongExport, ...] = (
         WrongExport("images are resized otherwise", roles, file_format, "inputs", _resized_otherwise, PIXELS)
         for roles, file_format in ((("vision",), "gguf"), (("vision", "image_encoder"), "onnx"))
     ),
-    *_pooler("all positions for the pooled output"),
+    # No vector for each item, so there is nothing that a proof could compare.
+    *_pooler(
+        "all positions for the pooled output",
+        error=ArtifactError,
+        refused=rf"{POOLED} is \[\d+, \d+, \d+\] for \d+ items",
+    ),
     *_pooler("the last position for the pooled output", ("Gather", [-1], {"axis": 1})),
     *_pooler("the mean of all positions for the pooled output", ("ReduceMean", [[1]], {"keepdims": 0})),
 )  # fmt: skip

@@ -64,7 +64,8 @@ class Operator:
     """One row.
 
     Attributes:
-        inputs: in order, all of which must be there; `more` may follow, each like the last.
+        inputs: in order, all of which must be there but the last `optional`; `more` may follow, each like the last.
+            What is left out ends the list: an input without a name is none.
         shapes: whether the shapes of tensors fit each other and the attributes.
     """
 
@@ -72,7 +73,7 @@ class Operator:
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
     more: int = 0
     shapes: Shapes = lambda node, tensors: True
-    optional: int = 0  # of the last inputs
+    optional: int = 0
 
 
 # ---------------------------------------------------------------- shapes
@@ -94,13 +95,12 @@ def _blocks_fit(node: OnnxNode, tensors: Tensors) -> bool:
 
 
 def _kernel_fits(node: OnnxNode, tensors: Tensors) -> bool:
-    """Conv: [outputs, inputs, height, width] as `kernel_shape` says, and a bias for each output."""
-    _, weight, bias = tensors
+    """Conv: [outputs, inputs, height, width] as `kernel_shape` says, and a bias for each output or none."""
+    _, weight, *biases = tensors
     kernel, strides = node.attributes["kernel_shape"][1], node.attributes["strides"][1]
     assert weight, "is stored"
-    assert bias, "is stored"
     two = isinstance(strides, tuple) and len(strides) == 2
-    return two and weight.shape[2:] == kernel and bias.shape == weight.shape[:1]
+    return two and weight.shape[2:] == kernel and all(bias and bias.shape == weight.shape[:1] for bias in biases)
 
 
 def _is_square(node: OnnxNode, tensors: Tensors) -> bool:
@@ -161,6 +161,7 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
         (_REAL, Input(_FLOATS, (4, 4), stored=True), Input(_FLOATS, (1, 1), stored=True)),
         {"kernel_shape": Attribute(INTS, 1, 4096), "strides": Attribute(INTS, 1, 4096)},
         shapes=_kernel_fits,
+        optional=1,
     ),
     ("", "Cos"): _UNARY,
     ("", "DequantizeLinear"): Operator(

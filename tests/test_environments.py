@@ -291,12 +291,13 @@ def test_a_small_tmp(proven: bool, tmp_path: Path) -> None:
         pytest.skip("may not mount")
     export = [*EDGEKIT, "export", "medgemma-reference", "--to", "new", "--level", "Q8_0"]
     export += [] if proven else ["--no-prove"]
-    full = run([*MOUNTED, "16k", *export], tmp_path, TMPDIR=str(small), EDGEKIT_CACHE=str(tmp_path / "cache"))
+    environment = {"TMPDIR": str(small), "EDGEKIT_CACHE": str(tmp_path / "cache")}
+    full = run([*MOUNTED, "16k", *export], tmp_path, **environment)
     assert full.returncode == 1
     said = lines(full)
     assert said[0].startswith(f"edgekit: {small}")
     assert "no space left" in said[0]
     assert "$TMPDIR" in said[1]
     assert not (tmp_path / "new").exists()
-    done = run([*MOUNTED, "4m" if proven else "128k", *export], tmp_path, TMPDIR=str(small), EDGEKIT_CACHE=str(tmp_path / "cache"))
+    done = run([*MOUNTED, "4m" if proven else "128k", *export], tmp_path, **environment)
     assert done.returncode == 0, done.stderr.decode()

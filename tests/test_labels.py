@@ -141,7 +141,7 @@ def test_a_text_that_is_cut_is_said(model: ContrastiveModel) -> None:
         model.embed_text(["nodule", LONG])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.classify([photo(40, 40)], ["nodule", "word " * 10])
+        model.classify([photo(80, 80)], ["nodule", "word " * 10])  # a smaller picture is said, too
 
 
 def test_vectors_of_labels_are_kept_and_equal_to_the_bit(model: ContrastiveModel, counted: list[int]) -> None:

@@ -102,6 +102,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
+    "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "list": [["levels"]],
     "doctor": [[]],
     "demo": [["--to", "shown"]],

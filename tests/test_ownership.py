@@ -69,6 +69,15 @@ class SlowEncoder(OwnedEncoder):
         self.order.append("freed")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> Iterator[None]:
+    """Before a use is refused, garbage is collected: it need not be looked for in all that other tests have loaded."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture
 def model(medgemma_source: Path) -> Iterator[ChatModel]:
     with chat_model(medgemma_source) as made:

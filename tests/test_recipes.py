@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -300,10 +301,7 @@ def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) ->
     """The package as a wheel lays it out: found without a checkout, and strangers beside it are not read."""
     package = Path(edgekit.__file__).resolve().parent
     site = tmp_path / "site-packages"
-    (site / "edgekit" / "artifacts").mkdir(parents=True)
-    needed = ("__init__", "documents", "find", "version")
-    for name in ("__init__.py", "errors.py", "terminal.py", *(f"artifacts/{module}.py" for module in needed)):
-        (site / "edgekit" / name).write_bytes((package / name).read_bytes())
+    shutil.copytree(package, site / "edgekit", ignore=shutil.ignore_patterns("reference_models", "data", "__pycache__"))
     for kind in KINDS:
         shipped = site / "edgekit" / "data" / kind
         shipped.mkdir(parents=True, exist_ok=True)

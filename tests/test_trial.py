@@ -118,6 +118,7 @@ def test_what_lived_is_remembered_wherever_it_lies(
 
 
 def test_onnx_parts_are_tried_too(medsiglip_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(medsiglip_artifact, "fp32")  # has its tokenizer tried, which comes first
     with monkeypatch.context() as patch:
         nobody_can_be_started(patch)
         for runtime in ("onnxruntime", "openvino"):

@@ -26,7 +26,7 @@ from edgekit.cli import main
 from edgekit.commands.support import diagnosis
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, UsageError
 from edgekit.inputs.message import Image, Message
-from edgekit.machine import worker
+from edgekit.machine import tried, worker
 from edgekit.machine.cpu import cpu
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
@@ -88,7 +88,9 @@ def hanging_decoder(job: Any) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Starts:
-    """An empty cache on a quiet machine; the measuring processes that were started."""
+    """Nothing measured yet, on a quiet machine; the measuring processes that were started."""
+    known = tried.folder()  # what was tried stays known: each test would have to try it anew
+    monkeypatch.setattr(tried, "folder", lambda: known)
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(tuning_results.VARIABLE, raising=False)
     monkeypatch.setattr(tune, "busy_cores", lambda: 0.0)
@@ -133,8 +135,16 @@ def tampered(monkeypatch: pytest.MonkeyPatch, runtime: str, damage: str) -> None
 
 @pytest.fixture
 def instant(monkeypatch: pytest.MonkeyPatch, starts: Starts) -> Starts:
-    """Nothing is measured, but as if."""
-    monkeypatch.setattr(measure, "encoder", instant_encoder)
+    """Nothing is measured, but as if, and in this process."""
+    run = worker.run
+
+    def instantly(work: worker.Work, *arguments: Any, **options: Any) -> Any:
+        if work is not measure.encoder:
+            return run(work, *arguments, **options)
+        starts.append(work)
+        return list(instant_encoder(*arguments)), worker.End(0)
+
+    monkeypatch.setattr(worker, "run", instantly)
     return starts
 
 
@@ -303,6 +313,7 @@ def test_what_was_measured_is_kept_and_used(encoders: Path, starts: Starts) -> N
     ("level", "device", "options"),
     [("int8", None, ""), (None, "button", " --device button"), ("fp32", "button", " --level fp32 --device button")],
 )
+@pytest.mark.usefixtures("instant")
 def test_obeying_the_hint_makes_it_go_away(
     encoders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str | None, device: str | None, options: str
 ) -> None:
@@ -312,12 +323,6 @@ def test_obeying_the_hint_makes_it_go_away(
     profile = 'title = "A button"\nmemory_gb = 8\nmodel_memory_gb = 4\ncores = 1\nbandwidth_gb_s = 4\n'
     (tmp_path / "home" / "devices" / "button.toml").write_text(profile)
     monkeypatch.setattr("edgekit.runtime.opening.cpu", lambda: dataclasses.replace(cpu(), usable_cores=2))
-    start = worker.run
-
-    def run(work: worker.Work, job: Any = None, **limits: Any) -> Any:
-        return (list(instant_encoder(job)), worker.End(0)) if work is measure.encoder else start(work, job, **limits)
-
-    monkeypatch.setattr(worker, "run", run)
 
     def hints() -> list[str]:
         model = open_model(encoders, level, device)

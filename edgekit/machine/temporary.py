@@ -47,7 +47,7 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
         NoSpaceError: it is full; the message names it.
         OSError: it cannot be made.
     """
-    with _named(parent or system_folder()):
+    with _named(parent):
         if parent:
             parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=f"edgekit-{purpose}-", dir=parent or system_folder()))
@@ -70,7 +70,7 @@ def array_in_a_file(shape: tuple[int, ...], parent: Path | None = None) -> NDArr
     """
     import numpy as np
 
-    with _named(parent or system_folder()), tempfile.TemporaryFile(dir=parent or system_folder()) as file:
+    with _named(parent), tempfile.TemporaryFile(dir=parent or system_folder()) as file:
         if hasattr(os, "posix_fallocate"):  # a full disk must be an error here, not a signal at the first write
             os.posix_fallocate(file.fileno(), 0, math.prod(shape) * 4)
         return np.memmap(file, np.float32, "w+", shape=shape)
@@ -83,12 +83,12 @@ def remove_all() -> None:
 
 
 @contextmanager
-def _named(place: Path) -> Iterator[None]:
-    """A full disk as an error that names the folder on it, where it names no other."""
+def _named(parent: Path | None) -> Iterator[None]:
+    """A full disk as an error that names the folder on it, where it names no other; $TMPDIR is about the system's."""
     try:
-        with named(place):
+        with named(parent or system_folder()):
             yield
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        raise typed(error) from error
+        raise typed(error, parent) from error

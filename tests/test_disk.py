@@ -23,7 +23,7 @@ from edgekit.artifacts.files import append_line, create, put, write_atomically
 from edgekit.artifacts.folders import MARKER, claimed, empty, new_folder, remove
 from edgekit.artifacts.manifest import Parity
 from edgekit.bench import Sweep, runner
-from edgekit.errors import ArtifactError, EdgekitError, NoSpaceError
+from edgekit.errors import ArtifactError, EdgekitError, NoSpaceError, UsageError
 from edgekit.machine.temporary import array_in_a_file, temporary_folder
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
@@ -469,3 +469,14 @@ def test_a_publication_that_fails_leaves_the_old_artifact_alone(
     assert json.loads((folder.with_name(f".{folder.name}.partial") / ".stamp").read_text())
     artifact.export(medsiglip_source, folder, levels=["fp16"], prove=False)
     assert not list(folder.parent.glob(".*.partial"))
+
+
+@pytest.mark.parametrize("name", [".", ""])
+def test_the_folder_that_a_shell_stands_in_is_not_replaced(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(UsageError, match="is the current folder"):
+        artifact.export(medsiglip_source, Path(name), levels=["fp32"], prove=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -315,3 +315,16 @@ def test_a_damaged_image_is_read_or_refused(
         return
     assert image.mode == "RGB"
     assert min(image.size) >= 2
+
+
+def test_a_pillow_image_is_turned_as_its_file_is(tmp_path: Path) -> None:
+    """Both as transformers' `load_image` turns them."""
+    from transformers.image_utils import load_image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo(64, 40)).save(tmp_path / "a.png", exif=exif)
+    of_file, of_image = (np.asarray(load(source)) for source in (tmp_path / "a.png", Image.open(tmp_path / "a.png")))
+    assert of_file.shape == (64, 40, 3)
+    assert np.array_equal(of_file, of_image)
+    assert np.array_equal(of_image, np.asarray(load_image(Image.open(tmp_path / "a.png")).convert("RGB")))

@@ -17,8 +17,10 @@ from PIL import Image
 from small_models import chat_model
 
 from edgekit.cli import main
-from edgekit.errors import EdgekitWarning, UsageError
+from edgekit.errors import EdgekitWarning, InputError, UsageError
 from edgekit.families.siglip.text import encode_siglip, siglip_text
+from edgekit.inputs.message import Image as Shown
+from edgekit.inputs.message import Message
 from edgekit.inputs.text import load_tokenizer
 from edgekit.runtime import open_model
 from edgekit.runtime.compose import ChatModel, ContrastiveModel
@@ -199,3 +201,28 @@ def test_classify_tells_in_text_and_json(
     assert all(any("not MedSigLIP" in said for said in row["warnings"]) for row in rows)
     assert main([*command, "--label", "Nodule!"]) == 2
     assert "would score alike: 'nodule' and 'Nodule!'" in capsys.readouterr().err
+
+
+def test_an_image_of_a_message_is_an_image(model: ContrastiveModel, chat: ChatModel, tmp_path: Path) -> None:
+    """With its range, and with what is to be said of it."""
+    wide = (photo(80, 80)[..., 0].astype(np.uint16) * 16).astype(np.uint16)
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    stretched = Image.fromarray(np.rint(wide / 4080 * 255).astype(np.uint8))
+    labels = ["nodule", "no finding"]
+    for one in (model, chat):
+        asked = one.classify([Shown(tmp_path / "a.png", range=(0, 4080))], labels)
+        assert np.allclose(asked, one.classify([stretched], labels), atol=1e-6)
+    with pytest.warns(EdgekitWarning, match="WRONG CONTRAST"):
+        model.embed_image([Shown(tmp_path / "a.png")])
+
+
+@pytest.mark.parametrize("options", [[], ["yes", "yes"]])
+def test_options_that_say_nothing_are_refused(chat: ChatModel, options: list[str]) -> None:
+    with pytest.raises(InputError, match=f"{len(options)} options"):
+        chat.score([Message("user", "Is there a nodule?")], options)
+
+
+@pytest.mark.parametrize("parts", [(), ("",), (" \n",)])
+def test_an_empty_question_is_not_answered(chat: ChatModel, parts: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="an empty question"):
+        next(chat.generate([Message("user", *parts)]))

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from material import contents, edit_json, one_bit_changed, read_json
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.cli import main
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.runtime import open_model
 
@@ -261,3 +262,64 @@ def test_unknown_variants_list_the_known(medgemma_artifact: Path) -> None:
     with pytest.raises(UsageError, match=r"no level 'Q5_K'(.|\n)*allowed: BF16, Q8_0, Q4_0"):
         manifest.variant("Q5_K")
     assert manifest.variant(None)[0] == manifest.default
+
+
+# ---------------------------------------------------------------- what cannot be
+
+
+PARITY = {"metric": "cosine", "wiring": {"mean": 0.99999, "worst": 0.9999}, "loss": {"mean": 0.99, "worst": 0.9}}
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"wiring": {"mean": 3.0, "worst": 0.9}},
+        {"wiring": {"mean": 0.9, "worst": 0.99}},
+        {"loss": {"mean": -1.0, "worst": -2.0}},
+        {"loss": {"mean": 1e308, "worst": 0.9}},
+        {"metric": "kl", "wiring": {"mean": -1.0, "worst": 0.1}, "loss": {"mean": 0.1, "worst": 0.2}},
+        {"metric": "kl", "wiring": {"mean": 0.2, "worst": 0.1}, "loss": {"mean": 0.1, "worst": 0.2}},
+    ],
+)
+def test_figures_that_no_proof_can_have_found_are_refused(
+    medsiglip_artifact: Path, copied: Copy, figures: dict[str, Any]
+) -> None:
+    folder = copied(medsiglip_artifact)
+    right = {**PARITY, "positions": 3, "inputs": "phantoms"}
+    edit_json(folder / NAME, {"parts.0.parity": right})
+    manifests.read(folder)
+    edit_json(folder / NAME, {"parts.0.parity": {**right, **figures}})
+    with pytest.raises(ArtifactError, match=r"parts\.0\.parity: .*cannot be"):
+        manifests.read(folder)
+
+
+def test_a_recorded_proof_that_fails_its_gate_is_said(medsiglip_artifact: Path, copied: Copy) -> None:
+    folder = copied(medsiglip_artifact)
+    found = {**PARITY, "wiring": {"mean": 0.95, "worst": 0.9}, "positions": 3, "inputs": "phantoms"}
+    edit_json(folder / NAME, {"parts.0.parity": found})
+    with open_model(folder) as model:
+        assert any("its recorded proof fails its own gate" in text for text in model.warnings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"family": "."}, "unknown family '.'"),
+        ({"settings.logit_scale": "2"}, "settings.logit_scale"),
+        ({"parts.0.level": "../x"}, r"parts\.0\.level"),
+    ],
+)
+def test_inspect_says_what_an_open_would(
+    medsiglip_artifact: Path, copied: Copy, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], match: str
+) -> None:
+    folder = copied(medsiglip_artifact)
+    edit_json(folder / NAME, changes)
+    assert main(["inspect", str(folder)]) == 1
+    assert re.search(match, capsys.readouterr().err)
+
+
+def test_a_token_without_a_row_is_named_when_a_model_is_opened(medsiglip_artifact: Path, copied: Copy) -> None:
+    folder = copied(medsiglip_artifact)
+    edit_json(folder / NAME, {"settings.vocabulary": 1599})
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json: token .* has id 1599, the embedding has 1599 rows"):
+        open_model(folder)

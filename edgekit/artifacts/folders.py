@@ -99,6 +99,14 @@ def claimed(folder: Path) -> Iterator[None]:
         yield
 
 
+def check_place(folder: Path) -> None:
+    """Raise UsageError for the current folder: what appears there takes its place, and leaves the user in none."""
+    if folder.exists() and folder.samefile(Path.cwd()) and not any(folder.iterdir()):
+        raise UsageError(
+            f"{folder}: is the current folder, which would be replaced", remedy="name a folder that is not there yet"
+        )
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A place to write to that becomes `folder` at the end; after an error nothing is left.
@@ -108,6 +116,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         ArtifactError: another command is at work, an interrupted export waits to be gone on with, or what has the
             place's name is somebody else's.
     """
+    check_place(folder)
     folder = folder.resolve()
     staging = staging_of(folder)
     if not staging.is_dir():  # else a killed run may have left it behind a folder that it had finished

@@ -81,6 +81,16 @@ class Parity(StrictModel):
             raise ValueError("no mean or no worst")
         return figures
 
+    @model_validator(mode="after")
+    def _are_possible(self) -> Self:
+        for figures in (self.wiring, self.loss):
+            mean, worst = figures["mean"], figures["worst"]
+            low, high = (mean, worst) if self.metric == "kl" else (worst, mean)
+            least, most = (-1e-3, 1e4) if self.metric == "kl" else (-1.001, 1.001)
+            if not least <= low <= high <= most:
+                raise ValueError(f"a {self.metric} of {mean:g}, at worst {worst:g}, cannot be")
+        return self
+
 
 _Version = Annotated[str, Field(pattern=r"^\d{1,6}(\.\d{1,6}){0,3}$")]
 
@@ -114,7 +124,7 @@ class Part(StrictModel):
     id: Sha256
     role: Name
     format: str = Field(max_length=100, pattern=r"^[a-z][a-z0-9_-]*$")
-    level: Name
+    level: VariantName
     files: Listed[FileEntry] = Field(min_length=1, max_length=100)
     weights: Count = Field(gt=0)
     bits_per_weight: float = Field(ge=0, le=1e6)
@@ -197,6 +207,11 @@ class Manifest(StrictModel):
             if part.id == part_id:
                 return part
         raise ArtifactError(f"the manifest has no part {part_id[:12]}")
+
+    def bytes_of(self, name: str) -> int:
+        """What a variant's files take on the disk."""
+        parts = self.variant(name)[1].values()
+        return sum({entry.path: entry.bytes for part in parts for entry in part.files}.values())
 
     def variant(self, name: str | None) -> tuple[str, dict[str, Part]]:
         """The name and parts (by role) of a variant; the default variant for None.

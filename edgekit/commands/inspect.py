@@ -18,8 +18,10 @@ def run(options: Namespace) -> int:
     """Read the manifest, hash the files, print what it says."""
     from edgekit.artifacts import manifest
     from edgekit.commands.support.artifact_text import artifact_lines
+    from edgekit.runtime.manifest_checks import check_variants
 
     described = manifest.read(options.folder)
+    check_variants(described, options.folder / manifest.FILE_NAME)
     manifest.verify(options.folder, described.files)
     if options.json:
         print_json(described.model_dump(mode="json"))

@@ -15,7 +15,7 @@ from edgekit.families import Family
 from edgekit.families.composition import checked_settings
 from edgekit.families.source import Source, open_source
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.text import read_tokenizer
+from edgekit.inputs.text import check_rows, read_tokenizer
 from edgekit.machine.memory import trim_malloc
 from edgekit.runtime.backends import kind_of, leaning_part
 from edgekit.terminal import stripped_line
@@ -122,9 +122,5 @@ def _check_tokenizer(source: Source) -> tuple[str, ...]:
             f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
         )
     loaded = read_tokenizer(path)
-    vocabulary = loaded.tokenizer.get_vocab(with_added_tokens=True)
-    used = ((token, index) for token, index in vocabulary.items() if token not in source.family.unused_tokens)
-    token, highest = max(used, key=lambda item: item[1])
-    if highest >= rows:
-        raise CheckpointError(f"{path}: token {token!r} has id {highest}, the embedding has {rows} rows")
+    check_rows(loaded.tokenizer, rows, source.family.unused_tokens, str(path), CheckpointError)
     return loaded.notes

@@ -43,6 +43,12 @@ def arguments(manifest: Manifest, variant: str | None = None) -> dict[str, Part]
     return by_argument if _MODEL in by_argument and len(by_argument) == len(parts) else None
 
 
+def runnable(manifest: Manifest) -> str | None:
+    """The variant to run in these programs: the default, else the smallest that they can; None where they can none."""
+    others = sorted(manifest.variants, key=manifest.bytes_of)
+    return next((name for name in (manifest.default, *others) if arguments(manifest, name)), None)
+
+
 def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] | None:
     """llama-server's command line; None where it cannot run the variant."""
     parts = arguments(manifest, variant)

@@ -71,12 +71,11 @@ def text(manifest: Manifest) -> str:
 
 def _row(manifest: Manifest, name: str) -> _Row:
     parts = manifest.variant(name)[1]
-    size = sum({entry.path: entry.bytes for part in parts.values() for entry in part.files}.values())
     return _Row(
         name,
         quoted(", ".join(f"{role} {part.level}" for role, part in parts.items())),
-        quoted(", ".join(part.files[0].path for part in parts.values())),
-        f"{size / 1e6:.1f}",
+        quoted(", ".join(entry.path for part in parts.values() for entry in part.files)),
+        f"{manifest.bytes_of(name) / 1e6:.1f}",
         quoted(", ".join(f"{role} {_parity(part)}" for role, part in parts.items())),
     )
 
@@ -96,12 +95,11 @@ def _commands(manifest: Manifest) -> Iterator[list[str]]:
     if "pooled" in outputs:
         yield ["edgekit", "classify", ".", "chest.png", "--label", "normal lungs", "--label", "pneumonia"]
     listed = {entry.path for entry in manifest.support_files}
-    for name in dict.fromkeys((manifest.default, *manifest.variants)):
-        if served := llama_programs.server_command(_HERE, manifest, name):
-            yield served
-            if llama_programs.file_name(name) in listed:
-                yield ["ollama", "create", "NAME", "-f", llama_programs.file_name(name)]
-            return
+    name = llama_programs.runnable(manifest)
+    if name and (served := llama_programs.server_command(_HERE, manifest, name)):
+        yield served
+        if llama_programs.file_name(name) in listed:
+            yield ["ollama", "create", "NAME", "-f", llama_programs.file_name(name)]
 
 
 def quoted(text: Any) -> str:

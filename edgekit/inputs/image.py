@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import EdgekitError, EdgekitWarning, InputError, WorkerError
@@ -58,6 +58,7 @@ _RESAMPLE = {
 }
 _BANDS = {"L": 1, "RGB": 3}
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # `Path` makes one slash of two
+_ORIENTATION = 0x0112  # EXIF's
 _NO_FILE = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a pipe",
@@ -207,7 +208,8 @@ def _converted(source: Any, shown: Range | None, pixels: int) -> tuple[Image.Ima
     if isinstance(source, Image.Image):
         check_size(source.size, pixels)
         with damage_named(b""):  # which Pillow may decode no sooner than now
-            image, notes = image_file.to_rgb(source, shown)
+            turned = source.getexif().get(_ORIENTATION, 1) != 1  # a photograph would lie on its side, as a file's would
+            image, notes = image_file.to_rgb(ImageOps.exif_transpose(source) if turned else source, shown)
             return image.convert("RGB"), notes
     if not isinstance(source, np.ndarray):
         raise InputError(f"it is a {type(source).__name__}", allowed="a path, bytes, a Pillow image or an array")

@@ -92,6 +92,12 @@ class Message:
         return tuple(part.source for part in self.parts if isinstance(part, Image))
 
 
+def read_all(images: Sequence[ImageLike | Image]) -> tuple[list[Picture], tuple[str, ...]]:
+    """Images on their own, read, and what to know about them."""
+    read_ = [image.read() if isinstance(image, Image) else read(image) for image in images]
+    return [Picture(one.image) for one in read_], tuple(text for one in read_ for text in one.warnings)
+
+
 def with_pictures(messages: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
     """The messages with every image read, and what to know about the images, which is no part of them any more."""
     warnings: list[str] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import Tokenizer
 
 from edgekit.checkpoints.json_files import check_size
-from edgekit.errors import CheckpointError, InputError
+from edgekit.errors import CheckpointError, EdgekitError, InputError
 from edgekit.inputs.tokenizer_trial import ensure_tried
 
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
@@ -56,6 +57,22 @@ def load_tokenizer(path: Path) -> Tokenizer:
         CheckpointError: see `read_tokenizer`.
     """
     return read_tokenizer(path).tokenizer
+
+
+def check_rows(
+    tokenizer: Tokenizer, rows: int, unused: Collection[str], where: str, error: type[EdgekitError]
+) -> None:
+    """Raise `error` where a token has no row in an embedding of so many; fewer tokens than rows are normal.
+
+    Args:
+        unused: tokens that no input holds.
+        where: what the message begins with.
+    """
+    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    used = ((token, index) for token, index in vocabulary.items() if token not in unused)
+    token, highest = max(used, key=lambda item: item[1])
+    if highest >= rows:
+        raise error(f"{where}: token {token!r:.60} has id {highest}, the embedding has {rows} rows")
 
 
 def check_text(text: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
-from edgekit.artifacts.folders import appear, staging_of, updating
+from edgekit.artifacts.folders import appear, check_place, staging_of, updating
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, UsageError
@@ -84,6 +84,7 @@ def export(
     compared = (inputs or shipped_inputs()) if prove else None
     if compared:
         check_inputs(job.source, compared)
+    check_place(folder)
     folder = folder.resolve()
     staging = staging_of(folder)
     try:

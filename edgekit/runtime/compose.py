@@ -18,7 +18,7 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import ArtifactError, EdgekitWarning, InputError
 from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, ContrastiveSettings, Ids, Settings
 from edgekit.inputs import image as images_
-from edgekit.inputs.message import Image, Message, with_pictures
+from edgekit.inputs.message import Image, Message, read_all, with_pictures
 from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Segment, Tokens
 from edgekit.runtime.labels import check_labels
@@ -110,7 +110,9 @@ class ChatModel(Model):
     def encode_images(self, images: Sequence[images_.ImageLike]) -> Float:
         """float32 [n, image tokens, hidden]; the same picture is encoded once as long as it is remembered."""
         with self._using("embeddings of images"):
-            return self._encode_pixels(self._pixels(images))
+            pictures, known = read_all(images)
+            images_.say(known)
+            return self._encode_pixels(self._pixels(pictures))
 
     def _pixels(self, images: Sequence[images_.ImageLike]) -> NDArray[np.uint8]:
         if self.preprocessing is None or self.vision is None:
@@ -167,7 +169,9 @@ class ChatModel(Model):
             raise InputError(f"a prompt of {tokens} tokens", allowed=allowed, remedy=remedy)
 
     def _generate(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Generation]:
-        if not isinstance(max_tokens, int) or max_tokens < 1:
+        if messages and not messages[-1].images and not messages[-1].text.strip():
+            raise InputError("an empty question", allowed="a text, an image, or both")
+        if not isinstance(max_tokens, int) or isinstance(max_tokens, bool) or max_tokens < 1:
             raise InputError(f"an output budget of {max_tokens!r:.40} tokens", allowed="1 or more")
         started = time.perf_counter()
         messages, known = with_pictures(messages)
@@ -213,6 +217,8 @@ class ChatModel(Model):
 
     def _score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
         """The sum over the option's tokens."""
+        if not options or len(set(options)) < len(options):
+            raise InputError(f"{len(options)} options, {len(set(options))} of them different", allowed="different ones")
         messages, known = with_pictures(messages)  # once, not for every option
         images_.say(known)
         scores = []
@@ -234,7 +240,8 @@ class ChatModel(Model):
         read = [[tuple(self.format.encode(text.strip())) for text in label[:1]] for label in labels]
         check_labels([label[:1] for label in labels], read, (), "the first text of each")
         question = f"Which of these does the image show: {', '.join(names)}?"
-        rows = [self._score([Message("user", Image(image), question)], names) for image in images]
+        shown = [image if isinstance(image, Image) else Image(image) for image in images]
+        rows = [self._score([Message("user", image, question)], names) for image in shown]
         return np.reshape([np.exp(log_softmax(row)) for row in rows], (len(rows), len(names))).astype(np.float32)
 
     def _free(self) -> None:
@@ -282,8 +289,13 @@ class ContrastiveModel(Model):
     def _embed_image(self, images: Sequence[Any]) -> Float:
         # A few at a time: one layer's attention over one 448 px image takes 67 MB.
         groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
-        rows = [self.image_encoder.encode(images_.to_pixels(group, self.preprocessing)) for group in groups]
+        rows = [self.image_encoder.encode(self._pixels(group)) for group in groups]
         return unit(np.concatenate(rows)) if rows else self._no_vectors
+
+    def _pixels(self, images: Sequence[Any]) -> NDArray[np.uint8]:
+        pictures, known = read_all(images)
+        images_.say(known)
+        return images_.to_pixels(pictures, self.preprocessing)
 
     @property
     def _no_vectors(self) -> Float:

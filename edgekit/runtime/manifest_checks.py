@@ -33,6 +33,25 @@ def settings_of(manifest: Manifest, composition: Composition, path: Path) -> Set
     return checked_settings(composition.settings, manifest.settings, str(path), ArtifactError)
 
 
+def check_variants(manifest: Manifest, path: Path) -> None:
+    """Raise ArtifactError where parts of a variant make no model, or settings that it must have are missing."""
+    for name in manifest.variants:
+        _, composition = composition_of(manifest, manifest.variant(name)[1], path)
+        settings_of(manifest, composition, path)
+
+
+def failed_proof(manifest: Manifest, part: Part) -> str | None:
+    """What is to be said of a part whose recorded proof fails the gates beside it; None where it does not."""
+    if part.parity is None:
+        return None
+    mean, gates = part.parity.wiring["mean"], manifest.gates
+    if part.parity.metric == "kl":
+        fails = mean > gates.decoder_kl
+    else:
+        fails = mean < gates.encoder_cosine_at.get(part.level, gates.encoder_cosine)
+    return f"{part.role} {part.level}: its recorded proof fails its own gate: do not trust it" if fails else None
+
+
 def check_memory(manifest: Manifest, name: str, parts: Mapping[str, Part], device: Device) -> None:
     """Raise UsageError for what cannot fit, with the variants that do."""
 

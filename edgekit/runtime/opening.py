@@ -22,7 +22,7 @@ from edgekit.families.composition import (
 )
 from edgekit.formats import FORMATS, Format
 from edgekit.inputs.image import ImageLike, to_pixels
-from edgekit.inputs.text import read_tokenizer
+from edgekit.inputs.text import check_rows, read_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device as load_device
 from edgekit.machine.devices import missing_here
@@ -146,12 +146,16 @@ class Opening:
         self._tried = False
         loaded = read_tokenizer(self.folder / self.manifest.tokenizer.path)
         self.tokenizer = loaded.tokenizer
+        if isinstance(rows := self.manifest.settings.get("vocabulary"), int):
+            check_rows(self.tokenizer, rows, self.family.unused_tokens, self.manifest.tokenizer.path, ArtifactError)
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
         self.warnings += [FOREIGN] if self.manifest.foreign else []
         self.warnings += loaded.notes
         for part in self.parts.values():
             if part.parity is None and not self.manifest.foreign:
                 self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
+            if failed := manifest_checks.failed_proof(self.manifest, part):
+                self.warnings.append(failed)
 
     def _check(self) -> None:
         for role, part in self.parts.items():

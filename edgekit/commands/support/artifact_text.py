@@ -52,12 +52,11 @@ def _part_lines(part: Part) -> list[str]:
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:
     """The exact lines for users who run the files with llama.cpp's own server, or with Ollama.
 
-    Of the default variant, or of the first that these can run.
+    Of the default variant, or of the smallest that these can run.
     """
-    for name in (manifest.default, *manifest.variants):
-        if served := llama_programs.server_command(folder, manifest, name):
-            break
-    else:
+    name = llama_programs.runnable(manifest)
+    served = name and llama_programs.server_command(folder, manifest, name)
+    if not name or not served:
         return []
     lines = [f"run with  {shlex.join(served)}"]
     modelfile = llama_programs.file_name(name)

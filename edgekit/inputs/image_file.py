@@ -84,7 +84,7 @@ def decode(
             reserve(_SPARE_BYTES + _COPIES * len(data) + _BYTES_PER_PIXEL * image.width * image.height)
             values = image_deep.values(image, data)
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # or a photograph may lie on its side
-            known = [*image_notes.frames(image, data), *image_notes.profile(image)]
+            known = [*image_notes.frames(image, data), *image_notes.profile(image), *image_notes.tail(image)]
             rgb, about = to_rgb(image if values is None else values, shown)
     except MemoryError as error:
         raise InputError("it needs more memory to decode than its size allows", remedy="save it as PNG") from error
@@ -122,6 +122,9 @@ def to_rgb(source: Image.Image | Values, shown: Range | None) -> tuple[Image.Ima
         notes += image_notes.transparency(source)
         source = Image.alpha_composite(Image.new("RGBA", source.size, "white"), source)
     rgb = source if source.mode in ("L", "RGB") else source.convert("RGB")
+    if values is None:
+        counts = np.reshape(rgb.histogram(), (-1, 256)).sum(axis=0)
+        notes += image_types.narrow(counts, 255, "8 bits a channel")
     return rgb, [*notes, *image_notes.form(rgb), *image_notes.constancy(rgb)]
 
 

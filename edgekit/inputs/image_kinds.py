@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from edgekit.errors import InputError
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM")
 _HEAD = 4096  # bytes that are looked at
 _TEXT = frozenset(range(32, 256)) | frozenset(b"\t\n\r\f\x1b")
+_MANY_ACCENTS = 0.3  # of a text's bytes, in an encoding that has one for each character
 _ONE_SLICE = "save one slice as PNG in a viewer (3D Slicer, ITK-SNAP), with the window that a radiologist would use"
 _SAVE_AS = "save it as PNG or JPEG where it comes from, or convert it: magick FILE image.png (ImageMagick)"
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis")
@@ -65,7 +67,13 @@ def _markup(*names: bytes) -> Callable[[bytes], bool]:
 
 
 def _text(head: bytes) -> bool:
-    return bool(head) and _TEXT.issuperset(head)
+    if not head or not _TEXT.issuperset(head):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # whose last character may be cut
+    except UnicodeDecodeError:
+        return sum(byte > 127 for byte in head) < _MANY_ACCENTS * len(head)
+    return True
 
 
 KINDS = (
@@ -101,6 +109,7 @@ KINDS = (
     Kind("a drawing in SVG", _markup(b"<svg"), "draw it: rsvg-convert -w 1024 FILE -o image.png (librsvg)"),
     Kind("a page of HTML", _markup(b"<html", b"<!doctype html", b"<head", b"<body"), "download the picture itself"),
     Kind("a drawing in PostScript", begins(b"%!PS", b"\xc5\xd0\xd3\xc6"), "gs -sDEVICE=png16m -r150 -o image.png FILE"),
+    Kind("a picture in PAM", begins(b"P7\n", b"P7\r", b"P7 "), "pamtopng FILE > image.png (Netpbm)"),
     Kind("a Photoshop document", begins(b"8BPS"), _SAVE_AS),
     Kind("a picture in OpenEXR or Radiance HDR", begins(b"v/1\1", b"#?RADIANCE", b"#?RGBE"), _SAVE_AS),
     Kind("an icon", begins(b"\0\0\1\0", b"\0\0\2\0", b"icns"), _SAVE_AS),
@@ -141,5 +150,5 @@ def unreadable(data: bytes) -> InputError:
         return InputError("not an image: it begins with zeros", allowed=allowed, remedy="copy the file again")
     kind = next((kind for kind in KINDS if kind.found(head)), None)
     if kind is None:
-        return InputError("not an image", allowed=allowed)
+        return InputError("not an image, nor any other kind of file that is known", allowed=allowed, remedy=_SAVE_AS)
     return InputError(f"not an image but {kind.name}", allowed=allowed, remedy=kind.remedy)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import struct
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from edgekit.inputs.image_types import middle
+from edgekit.inputs import image_pnm
+from edgekit.inputs.image_types import ONE_SHADE, middle
 
 FEW_PIXELS = 64  # a side: an encoder would see little but its own interpolation
 EXTREME_ASPECT = 4
-ONE_SHADE = 8  # grey levels, of which the noise of an empty picture takes some
 MANY_PAGES = 1000  # that are counted
+LOST_ROWS = 0.1  # of a JPEG, from which on they are said
+_BLOCK = 16  # pixels: a multiple of every period in which a JPEG decoder repeats what it has no data for
 _FRAMES = {
     "GIF": "frames",
     "PNG": "frames",
     "WEBP": "frames",
     "TIFF": "pages",
+    "PPM": "pictures",
 }  # a camera's MPO has a preview, no other
 
 
@@ -25,8 +29,13 @@ def frames(image: Image.Image, data: bytes) -> list[str]:
     """Whether a loaded file holds more pictures than the one that is used."""
     if image.format not in _FRAMES:
         return []
-    count = _pages(data) if image.format == "TIFF" else getattr(image, "n_frames", 1)
-    number = f"more than {MANY_PAGES}" if image.format == "TIFF" and count > MANY_PAGES else count
+    if image.format == "TIFF":
+        count = _pages(data)
+    elif image.format == "PPM":
+        count = image_pnm.pictures(data, MANY_PAGES)
+    else:
+        count = getattr(image, "n_frames", 1)
+    number = f"more than {MANY_PAGES}" if image.format in ("TIFF", "PPM") and count > MANY_PAGES else count
     return [f"the first of its {number} {_FRAMES[image.format]} is used"] if count > 1 else []
 
 
@@ -45,6 +54,29 @@ def _pages(data: bytes) -> int:
     except struct.error:  # the chain leads out of the file
         pass
     return len(seen)
+
+
+def tail(image: Image.Image) -> list[str]:
+    """Whether a loaded JPEG's data ended early: its decoder repeats one block then, where real pictures have noise.
+
+    Black and white margins are usual, and say nothing.
+    """
+    width, height = image.size
+    if image.format not in ("JPEG", "MPO") or width <= _BLOCK:
+        return []
+    array = np.asarray(image).reshape(height, width, -1)
+
+    def repeated(rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        return np.asarray((rows[:, _BLOCK:] == rows[:, :-_BLOCK]).all(axis=(1, 2)))
+
+    if not repeated(array[int(height * (1 - LOST_ROWS)) :]).all():
+        return []
+    lost = int(np.argmin(repeated(array)[::-1]))  # 0 where all of it is: `constancy` tells
+    grey = array[height - lost :]
+    if not lost or grey.max() <= ONE_SHADE or grey.min() >= 255 - ONE_SHADE:
+        return []
+    one = "one colour" if (grey == grey[0, 0]).all() else "one block repeated"
+    return [f"the last {lost / height:.0%} of its rows are {one}: the file may be damaged, copy it again"]
 
 
 def profile(image: Image.Image) -> list[str]:

@@ -13,8 +13,32 @@ from edgekit.inputs.image_types import Values
 
 _SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _HEADER = re.compile(rb"P([2356])" + _SPACE.join([b"", rb"(\d{1,10})", rb"(\d{1,10})", rb"(\d{1,5})"]) + rb"\s")
+_BITS = re.compile(rb"P4" + _SPACE.join([b"", rb"(\d{1,10})", rb"(\d{1,10})"]) + rb"\s")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _PLAIN, _COLOURED = (2, 3), (3, 6)
+
+
+def pictures(data: bytes, most: int) -> int:
+    """How many pictures a file of raw values holds, one behind the other; counted up to one above `most`."""
+    at = count = 0
+    while count <= most and (end := _end(data, at)) is not None:
+        count += 1
+        at = end
+        while data[at : at + 1].isspace():
+            at += 1
+    return count
+
+
+def _end(data: bytes, at: int) -> int | None:
+    """Where the picture that begins there ends; None where none of raw values does."""
+    if header := _BITS.match(data, at):
+        width, height = map(int, header.groups())
+        return header.end() + -(-width // 8) * height
+    header = _HEADER.match(data, at)
+    if header is None or int(header[1]) in _PLAIN:
+        return None
+    kind, width, height, greatest = map(int, header.groups())
+    return header.end() + width * height * (3 if kind in _COLOURED else 1) * (2 if greatest > 255 else 1)
 
 
 def values(data: bytes) -> Values | None:

@@ -2,7 +2,7 @@
 
 | type                            | without a range                                                    | with one  |
 | ------------------------------- | ------------------------------------------------------------------ | --------- |
-| 8 bits and fewer                | as they are                                                        | stretched |
+| unsigned, 8 bits and fewer      | as they are; said loudly where little of them is used              | stretched |
 | unsigned, 9 to 16 bits          | the type's range becomes 0 to 255, round(x / 257) for 16 bits as   | stretched |
 |                                 | in Google's serving code; said loudly where little of it is used   |           |
 | signed, 32 bits, floating point | refused: nobody knows what is black                                | stretched |
@@ -29,7 +29,13 @@ Range = tuple[float, float] | Literal["auto"]
 
 ALLOWED = "8 or unsigned 16 bits a pixel, or a range of the values to show"
 NARROW = 0.25  # of a type's range: 12 bits in 16 use 0.06, 14 bits 0.25
+HALF = 0.52  # 15 bits in 16 use 0.5
+ONE_SHADE = 8  # grey levels, of which the noise of an empty picture takes some
 _FEW = 0.01  # of the values may lie outside of a range unsaid, and do not count for how wide the used one is
+_HARDLY_ANY = 0.001  # likewise, where dark pictures with a few bright spots are ordinary
+_MARKS = 0.25  # of the values at most: text burnt in, or what fills the corners around a round field of view
+_MARK_WIDTH, _GAP = 1 / 32, 1 / 8  # of a type's range: what marks take of it, and what lies empty beside them
+_TENTH = 0.1  # of the marks may lie in that gap: smoothed letters
 BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
 _BLOCK = 1 << 20  # values that are converted at a time
 _NO_TAGS: Mapping[int, Any] = MappingProxyType({})
@@ -86,9 +92,11 @@ def of_array(array: NDArray[Any]) -> Values | None:
 
 
 def of_image(image: Image.Image) -> Values | None:
-    """A decoded picture's values where it has more than 8 bits a pixel, else None."""
+    """A decoded picture's values where it has more than 8 bits a pixel, or signed ones, else None."""
     tags = getattr(image, "tag_v2", _NO_TAGS)
     inverted = tags.get(_PHOTOMETRIC) == 0
+    if image.mode == "L" and tags.get(_SAMPLE_FORMAT, (1,))[0] == 2:
+        return Values(np.asarray(image).view(np.int8), None, "signed 8 bits a pixel", inverted)
     if image.mode.startswith("I;16"):
         bits = min(tags.get(BITS_PER_SAMPLE, (16,))[0], 16)
         array = np.asarray(image).astype(np.uint16)
@@ -170,30 +178,69 @@ def _outside(values: Values, low: float, high: float) -> list[str]:
 
 
 def _narrow(values: Values) -> list[str]:
-    """Whether a type of more than 8 bits is used for little of its range: the rest of the contrast is lost then."""
+    """`narrow`, of values whose type says a range."""
     assert values.full is not None, "asked only where the type says a range"
-    whole = values.full[1]
-    if whole <= 255:
-        return []
     counts = np.zeros(1 << 16, np.int64)
     for rows in _blocks(values.array):  # numpy counts with 8 bytes a value
         counts += np.bincount(values.array[rows].ravel(), minlength=len(counts))
-    low, high = middle(counts)
-    least, greatest = int(values.array.min()), int(values.array.max())
-    if least == greatest or high - low >= NARROW * whole:
+    return narrow(counts, int(values.full[1]), values.kind)
+
+
+def narrow(counts: NDArray[Any], whole: int, kind: str) -> list[str]:
+    """Whether a type is used for little of its range: the rest of the contrast is lost then.
+
+    Args:
+        counts: how often each value from 0 on occurs.
+        whole: the type's greatest value.
+        kind: the type, for people.
+    """
+    picture = _without_marks(counts, whole)
+    least, greatest = _ends(picture)
+    deep = whole > 255  # of fewer bits, dark pictures with a few bright spots are ordinary
+    low, high = middle(picture, _FEW if deep else _HARDLY_ANY)
+    if least == greatest or not (deep or high - low > ONE_SHADE):  # `image_notes.constancy` says that
         return []
-    shades = max(round((high - low) * 255 / whole), 1)
-    return [
-        f"WRONG CONTRAST: its values are {least} to {greatest} (98 % of them {low} to {high}), but {values.kind} reach "
-        f"to {whole:g}, so that it is shown in {shades} of 256 shades: stretch it with --range={least}:{greatest} or "
-        "--range=auto (in Python: range=)"
-    ]
+    marks = int(counts.sum() - picture.sum()) / counts.sum()
+    where = f"{least} to {greatest}" + (f" but for marks ({marks:.1%} of them)" if marks else "")
+    auto = "" if marks else " or --range=auto"  # which would begin or end at the marks
+    remedy = f"stretch it with --range={least}:{greatest}{auto} (in Python: range=)"
+    if high - low < NARROW * whole:
+        share, shades = 1 - 2 * (_FEW if deep else _HARDLY_ANY), max(round((high - low) * 255 / whole), 1)
+        return [
+            f"WRONG CONTRAST: its values are {where} ({100 * share:.3g} % of them {low} to {high}), but {kind} reach to "
+            f"{whole:g}, so that it is shown in {shades} of 256 shades: {remedy}"
+        ]
+    low, high = middle(picture, _HARDLY_ANY)
+    if deep and high - low <= HALF * whole:
+        return [f"its values are {where}, about half of what {kind} reach to ({whole:g}): if it looks flat, {remedy}"]
+    return []
 
 
-def middle(counts: NDArray[Any]) -> tuple[int, int]:
-    """Between which values 98 % lie, from how often each occurs: a few marks burnt in do not count."""
+def _without_marks(counts: NDArray[Any], whole: int) -> NDArray[Any]:
+    """How often each value occurs in the picture itself: without text burnt in and fillings, far from all else."""
+    rest, total = counts.copy(), counts.sum()
+    width, gap = max(1, round(_MARK_WIDTH * whole)), round(_GAP * whole)
+    for flipped in (rest[whole::-1], rest[: whole + 1]):  # from the bright and from the dark end
+        while True:
+            first = int(np.argmax(flipped > 0))
+            mark, beside = flipped[first : first + width], flipped[first + width : first + width + gap]
+            share = (total - rest.sum() + mark.sum()) / total
+            if share > _MARKS or beside.sum() > _TENTH * mark.sum():
+                break
+            mark[:] = 0
+    least, greatest = _ends(rest)
+    return counts if least == greatest else rest  # lines on a ground are no marks
+
+
+def _ends(counts: NDArray[Any]) -> tuple[int, int]:
+    used = np.flatnonzero(counts)
+    return int(used[0]), int(used[-1])
+
+
+def middle(counts: NDArray[Any], few: float = _FEW) -> tuple[int, int]:
+    """Between which values all but a few at each end lie, 98 %, from how often each occurs."""
     summed = np.cumsum(counts)
-    low, high = np.searchsorted(summed, (_FEW * summed[-1], (1 - _FEW) * summed[-1]))
+    low, high = np.searchsorted(summed, (few * summed[-1], (1 - few) * summed[-1]))
     return int(low), int(high)
 
 

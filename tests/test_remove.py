@@ -201,6 +201,15 @@ def test_a_note_that_says_nothing_is_refused(medgemma_artifact: Path, copied: Co
     assert "Q4_0" in manifests.read(folder).variants
 
 
+def test_what_the_file_system_refuses_is_an_error_of_edgekit(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    (folder / NOTE).mkdir()  # which no file can replace
+    with pytest.raises(ArtifactError, match=r"edgekit-remove\.json"):
+        remove(folder, ["Q4_0"])
+    (folder / NOTE).rmdir()
+    assert "Q4_0" in whole(folder).variants
+
+
 def test_the_command(medgemma_artifact: Path, copied: Copy, capsys: pytest.CaptureFixture[str]) -> None:
     folder = copied(medgemma_artifact)
     assert cli.main(["remove", str(folder), "--level", "Q4_0", "--dry-run"]) == 0

@@ -15,6 +15,7 @@ from edgekit import cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.folders import locked
 from edgekit.errors import ArtifactError, EdgekitError, UsageError
+from edgekit.export import readme
 from edgekit.export.remove import remove
 from edgekit.prove import publish
 from edgekit.runtime import open_model
@@ -23,10 +24,12 @@ NOTE = ".edgekit-remove.json"
 
 
 def whole(folder: Path) -> manifests.Manifest:
-    """The manifest, whose every file is there and nothing else."""
+    """The manifest, whose every file is there, a README that states it, and nothing else."""
     found = manifests.read(folder)
     manifests.verify(folder, found.files)
-    assert contents(folder).keys() == {manifests.FILE_NAME, *(entry.path for entry in found.files)}
+    there = contents(folder)
+    assert there.keys() == {manifests.FILE_NAME, readme.FILE_NAME, *(entry.path for entry in found.files)}
+    assert there[readme.FILE_NAME].decode() == readme.text(found)
     return found
 
 

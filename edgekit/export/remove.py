@@ -73,8 +73,9 @@ def remove(folder: Path, levels: Sequence[str], *, default: str | None = None, d
     folder = folder.resolve()
     readme.check(folder)
     if dry_run:
-        left = _note(folder)
-        return _done(folder, left, *_without(folder, levels, default, left))
+        with file_errors(folder):
+            left = _note(folder)
+            return _done(folder, left, *_without(folder, levels, default, left))
     with file_errors(folder), locked(folder):
         left = _note(folder)
         slim, files, parts = _without(folder, levels, default, left)
@@ -128,9 +129,7 @@ def _note(folder: Path) -> _Note:
     return validated(_Note, path.read_bytes(), str(path), ArtifactError, remedy="remove this file")
 
 
-def _done(
-    folder: Path, left: _Note, slim: Manifest, files: Iterable[FileEntry], parts: tuple[Part, ...]
-) -> Removed:
+def _done(folder: Path, left: _Note, slim: Manifest, files: Iterable[FileEntry], parts: tuple[Part, ...]) -> Removed:
     listed = {manifests.FILE_NAME, *(entry.path for entry in slim.files)}
     there = [*files, *(entry for entry in left.files if _is_as_noted(folder, entry))]
     going = {entry.path: folder / entry.path for entry in there if entry.path not in listed}

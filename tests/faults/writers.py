@@ -22,7 +22,8 @@ from edgekit.errors import EdgekitError
 # Imported before anything is run, so that a fork need not; proofs take some more.
 IMPORTS = (
     "edgekit.bench", "edgekit.export.adopt", "edgekit.export.remove", "edgekit.export.synthesize",
-    "edgekit.prove.publish", "edgekit.tuning.tune", "edgekit.formats.onnx.writer", "gguf", "onnx", "bench_stubs", "llama_cpp",
+    "edgekit.prove.publish", "edgekit.tuning.tune", "edgekit.formats.onnx.writer", "gguf", "onnx", "bench_stubs",
+    "llama_cpp",
 )  # fmt: skip
 FOR_PROOFS = (
     "torch", "transformers.models.siglip", "edgekit.full_precision.model", "edgekit.full_precision.processors",
@@ -198,7 +199,7 @@ def _bench() -> int:
 
     def run(_: Any) -> int:
         sweep = bench.Sweep([Path("dir")], tasks=tasks, rounds=1, controls=())
-        results = bench.bench(sweep, work=Path("out/m/work"), progress=False, executor=InProcess())
+        results = bench.bench(sweep, work=Path("out/m/work"), executor=InProcess())
         bench.write(results, Path("out/m"))
         if results.errors:
             raise EdgekitError(results.errors[0])

@@ -116,7 +116,7 @@ def test_a_text_of_others_stays_text(medgemma_artifact: Path, copied: Copy) -> N
     assert not re.search(r"[<>\[\]`|]|!\[", bare.replace("`NOTICE`", ""))
 
 
-@pytest.mark.parametrize("kind", ["text", "a link", "empty"])
+@pytest.mark.parametrize("kind", ["text", "a link", "empty", "a folder", "a pipe"])
 def test_a_readme_of_somebody_elses_is_never_lost(
     medgemma_source: Path, medgemma_artifact: Path, copied: Copy, tmp_path: Path, kind: str
 ) -> None:
@@ -126,6 +126,10 @@ def test_a_readme_of_somebody_elses_is_never_lost(
     if kind == "a link":
         (tmp_path / "card.md").write_text("a model card")
         (folder / "README.md").symlink_to(tmp_path / "card.md")
+    elif kind == "a folder":
+        (folder / "README.md").mkdir()
+    elif kind == "a pipe":  # which nobody writes to: to open it is to wait for ever
+        os.mkfifo(folder / "README.md")
     else:
         (folder / "README.md").write_text("a model card" if kind == "text" else "")
     before = contents(folder)

@@ -19,7 +19,9 @@ pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or not (shutil.which("cc") or shutil.which("gcc")), reason="LD_PRELOAD and a C compiler"
 )
 
-SAMPLE = {"export GGUF, one level more": 2, "export ONNX": 1, "adopt": 1, "synthesize": 1, "bench": 1, "tune": 1}
+SAMPLE = {
+    "export GGUF, one level more": 2, "export ONNX": 1, "remove": 1, "adopt": 1, "synthesize": 1, "bench": 1, "tune": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,17 @@ def test_content_reaches_the_disk_before_its_name_does(place: Range, name: str) 
     operations = place.clean(name)[0].operations
     assert any(operation.name == "rename" for operation in operations)
     assert unsafe(operations, place.root / WRITERS[name].place.split("/")[0]) == []
+
+
+@pytest.mark.parametrize("fault", ["no space", "killed"])
+@pytest.mark.parametrize("name", ["export GGUF, one level more", "remove"])
+def test_a_rerun_mends_a_readme_that_states_the_manifest_before(place: Range, name: str, fault: str) -> None:
+    """Between the manifest's name and the README's."""
+    named = [operation.target for operation in place.clean(name)[0].operations]
+    first, last = (named.index(place.root / "out/a" / file) + 1 for file in ("edgekit.json", "README.md"))
+    points = [point for point in place.points(name, fault) if first < point <= last]
+    assert last in points
+    assert tried(place, name, fault, points).wrong == []
 
 
 @pytest.mark.slow
@@ -83,8 +96,18 @@ def test_an_unsafe_order_is_seen(lines: Sequence[str], wrong: int) -> None:
     assert len(unsafe(operations(*lines), Path("/r/out"))) == wrong
 
 
-@pytest.mark.parametrize("call", ["writes in place", "leaves something", "prints a traceback"])
-def test_a_writer_that_is_wrong_is_seen(place: Range, call: str) -> None:
+@pytest.mark.parametrize(
+    ("call", "fault", "said"),
+    [
+        ("writes in place", "no space", "NOTICE is neither old nor new"),
+        ("tears the README", "no space", "edgekit.json and README.md are neither"),
+        ("writes the README first", "killed", "edgekit.json and README.md are neither"),
+        ("leaves a README as it is", "killed", "the rerun made something else"),
+        ("leaves something", "no space", ".x.partial"),
+        ("prints a traceback", "no space", "no error of edgekit's own"),
+    ],
+)
+def test_a_writer_that_is_wrong_is_seen(place: Range, call: str, fault: str, said: str) -> None:
     """Each breaks one of the promises, and is told from one that keeps them."""
-    points = place.points(call, "no space")
-    assert tried(place, call, "no space", points[-1:]).wrong
+    wrong = tried(place, call, fault, place.points(call, fault)).wrong
+    assert any(said in what for what in wrong), wrong

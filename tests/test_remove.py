@@ -15,6 +15,7 @@ from edgekit import cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.folders import locked
 from edgekit.errors import ArtifactError, EdgekitError, UsageError
+from edgekit.export import readme
 from edgekit.export.remove import remove
 from edgekit.prove import publish
 from edgekit.runtime import open_model
@@ -23,10 +24,12 @@ NOTE = ".edgekit-remove.json"
 
 
 def whole(folder: Path) -> manifests.Manifest:
-    """The manifest, whose every file is there and nothing else."""
+    """The manifest, whose every file is there, a README that states it, and nothing else."""
     found = manifests.read(folder)
     manifests.verify(folder, found.files)
-    assert contents(folder).keys() == {manifests.FILE_NAME, "README.md", *(entry.path for entry in found.files)}
+    there = contents(folder)
+    assert there.keys() == {manifests.FILE_NAME, readme.FILE_NAME, *(entry.path for entry in found.files)}
+    assert there[readme.FILE_NAME].decode() == readme.text(found)
     return found
 
 
@@ -199,6 +202,15 @@ def test_a_note_that_says_nothing_is_refused(medgemma_artifact: Path, copied: Co
     with pytest.raises(EdgekitError, match=r"edgekit-remove\.json"):
         remove(folder, ["Q4_0"])
     assert "Q4_0" in manifests.read(folder).variants
+
+
+def test_what_the_file_system_refuses_is_an_error_of_edgekit(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    (folder / NOTE).mkdir()  # which no file can replace
+    with pytest.raises(ArtifactError, match=r"edgekit-remove\.json"):
+        remove(folder, ["Q4_0"])
+    (folder / NOTE).rmdir()
+    assert "Q4_0" in whole(folder).variants
 
 
 def test_the_command(medgemma_artifact: Path, copied: Copy, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ copied.
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.files import write_atomically
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
 from edgekit.errors import ArtifactError
@@ -43,12 +45,18 @@ class _Row:
 def check(folder: Path) -> None:
     """Raise ArtifactError where a README.md lies in a folder that edgekit did not write: it would be lost."""
     path = folder / FILE_NAME
-    if path.is_symlink() or path.exists():
-        with path.open("rb") as stream:
-            if path.is_symlink() or stream.read(len(_MARK)) != _MARK.encode():
-                raise ArtifactError(
-                    f"{path}: is not edgekit's, which writes one of that name", remedy="give it another name"
-                )
+    with file_errors(path):
+        if os.path.lexists(path) and not _is_ours(path):
+            raise ArtifactError(
+                f"{path}: is not edgekit's, which writes one of that name", remedy="give it another name"
+            )
+
+
+def _is_ours(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        return stream.read(len(_MARK)) == _MARK.encode()
 
 
 def publish(folder: Path, manifest: Manifest) -> None:

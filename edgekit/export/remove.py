@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.files import write_atomically
 from edgekit.artifacts.folders import locked
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part
@@ -64,16 +65,18 @@ def remove(folder: Path, levels: Sequence[str], *, default: str | None = None, d
         dry_run: only say what would go.
 
     Raises:
-        ArtifactError: the folder is no artifact, another command is at work there, or a README.md is not edgekit's.
+        ArtifactError: the folder is no artifact, another command is at work there, a README.md is not edgekit's, or the
+            file system refused something.
         UsageError: there is no such level, none would be left, or the default one goes and no other is named.
     """
     manifests.read(folder)  # before a lock makes the folder
     folder = folder.resolve()
     readme.check(folder)
     if dry_run:
-        left = _note(folder)
-        return _done(folder, left, *_without(folder, levels, default, left))
-    with locked(folder):
+        with file_errors(folder):
+            left = _note(folder)
+            return _done(folder, left, *_without(folder, levels, default, left))
+    with file_errors(folder), locked(folder):
         left = _note(folder)
         slim, files, parts = _without(folder, levels, default, left)
         done = _done(folder, left, slim, files, parts)
@@ -126,9 +129,7 @@ def _note(folder: Path) -> _Note:
     return validated(_Note, path.read_bytes(), str(path), ArtifactError, remedy="remove this file")
 
 
-def _done(
-    folder: Path, left: _Note, slim: Manifest, files: Iterable[FileEntry], parts: tuple[Part, ...]
-) -> Removed:
+def _done(folder: Path, left: _Note, slim: Manifest, files: Iterable[FileEntry], parts: tuple[Part, ...]) -> Removed:
     listed = {manifests.FILE_NAME, *(entry.path for entry in slim.files)}
     there = [*files, *(entry for entry in left.files if _is_as_noted(folder, entry))]
     going = {entry.path: folder / entry.path for entry in there if entry.path not in listed}

@@ -17,12 +17,12 @@ from typing import Self
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import ArtifactError
+from edgekit.export import readme
 
 from .injector import Ended, Injector, Operation
 from .writers import KNOWN, Writer, home, make_workshop, short_tasks, without_times
 
 _PARTIAL = re.compile(r"\..+\.partial")
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.partial")
 # Of the kinds of operations that each fault can hit; the others hit all.
 _HITS = {"permission": {"create", "open", "mkdir", "rename", "link", "unlink", "rmdir", "truncate"}}
 _HITS |= {"short write": {"write", "allocate"}, "torn write": {"write", "allocate"}}
@@ -146,9 +146,14 @@ class Range:
         except ArtifactError as error:
             yield f"a mixture: {error}"
             return
-        if now[manifests.FILE_NAME] not in (old.get(manifests.FILE_NAME), new[manifests.FILE_NAME]):
-            yield "its manifest is neither the old nor the new one"
-        unlisted = now.keys() - {file.path for file in manifest.files} - {manifests.FILE_NAME}
+        # The README states what the manifest does and follows it; a new artifact appears with both.
+        steps = [old, {**new, readme.FILE_NAME: old[readme.FILE_NAME]}, new] if old else [new]
+        stating = (manifests.FILE_NAME, readme.FILE_NAME)
+        if all(any(now.get(name) != step[name] for name in stating) for step in steps):
+            yield f"its {' and '.join(stating)} are neither the old nor the new ones, nor the one behind the other"
+        unlisted = now.keys() - {*stating, *(file.path for file in manifest.files)}
+        if writer.note in now:
+            unlisted -= {writer.note, *old}
         if unlisted and not deadly:
             yield f"left in the artifact: {sorted(unlisted)}"
 

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from edgekit.artifacts.files import write_atomically
 from edgekit.cli import guarded, main
 from edgekit.errors import EdgekitError
 
 # Imported before anything is run, so that a fork need not; proofs take some more.
 IMPORTS = (
-    "edgekit.bench", "edgekit.export.adopt", "edgekit.export.synthesize", "edgekit.prove.publish",
-    "edgekit.tuning.tune", "edgekit.formats.onnx.writer", "gguf", "onnx", "bench_stubs", "llama_cpp",
+    "edgekit.bench", "edgekit.export.adopt", "edgekit.export.remove", "edgekit.export.synthesize",
+    "edgekit.prove.publish", "edgekit.tuning.tune", "edgekit.formats.onnx.writer", "gguf", "onnx", "bench_stubs",
+    "llama_cpp",
 )  # fmt: skip
 FOR_PROOFS = (
     "torch", "transformers.models.siglip", "edgekit.full_precision.model", "edgekit.full_precision.processors",
@@ -93,6 +95,7 @@ class Writer:
         place: what it writes, relative to the root.
         artifact: whether that is an artifact, whose manifest says what belongs to it.
         again: what a rerun may say where all was finished already.
+        note: a file in the artifact that says what an error kept from being removed, which stays till a rerun does it.
     """
 
     call: str
@@ -100,6 +103,7 @@ class Writer:
     place: str
     artifact: bool = True
     again: str = ""
+    note: str = ""
 
 
 WRITERS = {
@@ -107,6 +111,7 @@ WRITERS = {
     "export GGUF, one level more": Writer("export GGUF more", {"out/a": "gguf"}, "out/a"),
     "export ONNX": Writer("export ONNX", {}, "out/a"),
     "prove": Writer("prove", {"out/a": "onnx"}, "out/a"),
+    "remove": Writer("remove", {"out/a": "gguf-two"}, "out/a", again="has no level", note=".edgekit-remove.json"),
     "adopt": Writer("adopt", {}, "out/a", again="is not empty"),
     "synthesize": Writer("synthesize", {}, "out/a", artifact=False, again="is not empty"),
     "bench": Writer("bench", {}, "out/m", artifact=False),
@@ -115,6 +120,9 @@ WRITERS = {
 # Each breaks one promise, so that whoever judges can be judged.
 WRONG = {
     "writes in place": Writer("writes in place", {"out/a": "gguf"}, "out/a", artifact=False),
+    "tears the README": Writer("tears the README", {"out/a": "gguf"}, "out/a"),
+    "writes the README first": Writer("writes the README first", {"out/a": "gguf-two"}, "out/a"),
+    "leaves a README as it is": Writer("leaves a README as it is", {"out/a": "gguf-two"}, "out/a"),
     "leaves something": Writer("leaves something", {}, "out", artifact=False),
     "prints a traceback": Writer("prints a traceback", {}, "out", artifact=False),
 }
@@ -136,6 +144,7 @@ def make_workshop(shop: Path) -> None:
             ["synthesize", "tiny", shop / "tiny"],
             ["synthesize", "tiny-siglip", shop / "tiny-siglip"],
             ["export", shop / "tiny", "--to", shop / "gguf", "--level", "Q8_0", "--no-prove"],
+            ["export", shop / "tiny", "--to", shop / "gguf-two", "--level", "Q8_0", "--level", "BF16", "--no-prove"],
             ["export", shop / "tiny-siglip", "--to", shop / "onnx", "--level", "fp32", "--no-prove"],
         ):
             assert main([*map(str, command)]) == 0
@@ -171,7 +180,7 @@ def _bench() -> int:
     from edgekit import bench
     from edgekit.artifacts.gates import Gates
     from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
-    from edgekit.bench import datasets, runner, worker
+    from edgekit.bench import datasets, preflight, runner, worker
     from edgekit.bench.cells import ModelRef
     from edgekit.bench.subjects import Subject, TableRow
 
@@ -190,7 +199,7 @@ def _bench() -> int:
 
     def run(_: Any) -> int:
         sweep = bench.Sweep([Path("dir")], tasks=tasks, rounds=1, controls=())
-        results = bench.bench(sweep, work=Path("out/m/work"), progress=False, executor=InProcess())
+        results = bench.bench(sweep, work=Path("out/m/work"), executor=InProcess())
         bench.write(results, Path("out/m"))
         if results.errors:
             raise EdgekitError(results.errors[0])
@@ -198,6 +207,7 @@ def _bench() -> int:
 
     with (
         patch.object(runner, "subjects", lambda *_: [subject]),
+        patch.object(preflight, "check", lambda *_: None),  # the artifact has no files
         patch.object(worker, "open_row", lambda _: StubChat(noise=0.5)),
         patch.object(datasets, "load", lambda *_: dataset(6)),
     ):
@@ -213,11 +223,30 @@ def short_tasks(shop: Path) -> None:
         (shop / f"{name}.toml").write_text("\n".join(kept))
 
 
-def _write_in_place() -> int:
+def _write_in_place(name: str) -> int:
     def run(_: Any) -> int:
-        with Path("out/a/NOTICE").open("wb", buffering=0) as file:
+        with Path("out/a", name).open("wb", buffering=0) as file:
             file.write(b"half and ")
             file.write(b"half")
+        return 0
+
+    return guarded(run, Namespace(json=False, debug=False))
+
+
+def _make_default(*, readme_first: bool) -> int:
+    """Another default level: its README before its manifest, or none where the manifest says so already."""
+    from edgekit.artifacts import manifest as manifests
+    from edgekit.export import readme
+
+    def run(_: Any) -> int:
+        folder = Path("out/a")
+        manifest = manifests.read(folder)
+        changed = manifest.model_copy(update={"default": "BF16"})
+        if readme_first:
+            write_atomically(folder / readme.FILE_NAME, readme.text(changed))
+            manifests.write(folder, changed)
+        elif changed != manifest:
+            readme.publish(folder, changed)
         return 0
 
     return guarded(run, Namespace(json=False, debug=False))
@@ -243,10 +272,14 @@ CALLS: Mapping[str, Callable[[], int]] = {
     "export ONNX": partial(_command, "export", "@tiny-siglip", "--to", "out/a", "--level", "fp32", "--no-prove"),
     "prove": partial(_command, "prove", "out/a", "--reference", "@tiny-siglip"),
     "adopt": partial(_command, "adopt", "@gguf-file/theirs.gguf", "--to", "out/a"),
+    "remove": partial(_command, "remove", "out/a", "--level", "BF16", "--default", "Q8_0"),
     "synthesize": partial(_command, "synthesize", "tiny", "out/a"),
     "bench": _bench,
     "tune": _tune,
-    "writes in place": _write_in_place,
+    "writes in place": partial(_write_in_place, "NOTICE"),
+    "tears the README": partial(_write_in_place, "README.md"),
+    "writes the README first": partial(_make_default, readme_first=True),
+    "leaves a README as it is": partial(_make_default, readme_first=False),
     "leaves something": _leave_something,
     "prints a traceback": _print_a_traceback,
 }

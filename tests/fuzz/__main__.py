@@ -83,7 +83,7 @@ def table(outcomes: list[Outcome]) -> list[str]:
         figures = (
             outcome.inputs,
             outcome.accepted,
-            outcome.refused.total(),
+            sum(outcome.refused.values()),
             f"{outcome.slowest_s:.2f}",
             f"{outcome.most_bytes / 1e6:.0f}",
             len(outcome.findings),

@@ -15,7 +15,6 @@ import signal
 import tempfile
 import time
 import traceback
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -76,7 +75,7 @@ class Outcome:
     reader: str
     inputs: int = 0
     accepted: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: dict[str, int] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
     slowest_s: float = 0.0
     most_bytes: int = 0
@@ -132,7 +131,7 @@ def _listen(ours: Connection, worker: multiprocessing.process.BaseProcess, at: i
         outcome.most_bytes = max(outcome.most_bytes, grown)
         outcome.findings += [Finding(outcome.reader, number, fault, what) for fault, what in faults]
         if refusal:
-            outcome.refused[refusal] += 1
+            outcome.refused[refusal] = outcome.refused.get(refusal, 0) + 1
         elif not faults:
             outcome.accepted += 1
 

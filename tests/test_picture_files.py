@@ -445,6 +445,7 @@ def test_portable_maps_behind_one_another_are_several(header: bytes, between: by
     assert said.format(2) in str(read(one + between + one).warnings)
     assert said.format(3) in str(read(one + between + one + between + b"P5 1 1 255\n\0").warnings)
     assert said.format("more than 1000") in str(read(one + b"P5 1 1 255\n\0" * 2000).warnings)
+    assert said.format(2) in str(read(one + b"P5 9999999999 9999999999 255\n").warnings)
     assert np.array_equal(np.asarray(read(one + one).image), np.asarray(read(one).image))
 
 

@@ -321,6 +321,12 @@ OTHERS: dict[str, tuple[bytes, str, str]] = {
     "tar": (tar(), "archive", "unpack"),
     "html": (b"\n<!DOCTYPE html><html><title>404</title>", "HTML", "download"),
     "text": ("Röntgenbild.png\n".encode(), "a text", "itself"),
+    "text, in Chinese, cut within a letter": ("胸部\n".encode() * 1000, "a text", "itself"),
+    "text of an old encoding": ("Röntgenbild.png\n".encode("latin-1"), "a text", "itself"),
+    "high bytes": (np.random.default_rng(0).integers(128, 256, 500).astype(np.uint8).tobytes(), "known", "magick"),
+    "printable bytes": (np.random.default_rng(0).integers(32, 256, 500).astype(np.uint8).tobytes(), "known", "magick"),
+    "any bytes": (np.random.default_rng(0).integers(0, 256, 500).astype(np.uint8).tobytes(), "known", "magick"),
+    "pam": (b"P7\nWIDTH 2\nHEIGHT 2\nDEPTH 1\nMAXVAL 255\nENDHDR\nabcd", "PAM", "pamtopng"),
     "git lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", "Git LFS", "git lfs pull"),
     "gguf": (b"GGUF\3\0\0\0", "model", "picture"),
     "tiff of other samples": (tiff(np.zeros((9, 9, 2), np.uint16)), "TIFF", "magick"),
@@ -426,6 +432,59 @@ def test_the_first_of_several_is_used_and_said(kind: str) -> None:
     assert np.array_equal(np.asarray(picture.image), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
     what = "pages" if kind == "TIFF" else "frames"
     assert picture.warnings == (f"the image: the first of its 3 {what} is used",)
+
+
+@pytest.mark.parametrize("between", [b"", b"\n"])
+@pytest.mark.parametrize("header", [b"P4 90 70\n", b"P5 90 70 255\n", b"P5 90 70 999\n", b"P6\n#x\n90 70\n255\n"])
+def test_portable_maps_behind_one_another_are_several(header: bytes, between: bytes) -> None:
+    size = {b"4": 70 * 12, b"5": 6300 * (2 if b"999" in header else 1), b"6": 3 * 6300}[header[1:2]]
+    body = (bytes(range(1, 4)) * size)[:size]
+    one = header + body
+    said = "the first of its {} pictures is used"
+    assert "is used" not in str(read(one + between).warnings)
+    assert said.format(2) in str(read(one + between + one).warnings)
+    assert said.format(3) in str(read(one + between + one + between + b"P5 1 1 255\n\0").warnings)
+    assert said.format("more than 1000") in str(read(one + b"P5 1 1 255\n\0" * 2000).warnings)
+    assert said.format(2) in str(read(one + b"P5 9999999999 9999999999 255\n").warnings)
+    assert np.array_equal(np.asarray(read(one + one).image), np.asarray(read(one).image))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize(
+    ("loss", "options", "said"),
+    [
+        ("cut", {}, "of its rows are one colour"),
+        ("cut", {"subsampling": 0}, "of its rows are one colour"),
+        ("cut", {"optimize": True}, "of its rows are one colour"),
+        ("cut", {"progressive": True}, "its finer details are missing"),
+        ("zeros", {}, "of its rows are one block repeated"),
+        ("zeros", {"subsampling": 0}, "of its rows are one block repeated"),
+        ("zeros", {"progressive": True}, "its finer details are missing"),
+    ],
+)
+def test_a_jpeg_whose_data_end_early(loss: str, mode: str, options: dict[str, Any], said: str) -> None:
+    whole = saved(Image.fromarray(photo(320, 240)).convert(mode), "JPEG", quality=85, **options)
+    assert read(whole).warnings == ()
+    # A file's last scan may hold half of it, which are the least bits of details.
+    kept = len(whole) // 3 if "progressive" in options else len(whole) // 2 + 150
+    lost = b"" if loss == "cut" else bytes(len(whole) - kept - 2)
+    (text,) = read(whole[:kept] + lost + b"\xff\xd9").warnings
+    assert said in text
+    assert "may be damaged" in text
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_black_and_white_margins_alarm_nobody(level: int) -> None:
+    array = photo(320, 240)
+    array[160:] = level
+    assert read(saved(Image.fromarray(array), "JPEG")).warnings == ()
+
+
+def test_grey_rows_of_a_file_without_loss_alarm_nobody() -> None:
+    array = photo(320, 240)
+    array[160:] = 128
+    assert read(png(array)).warnings == ()
+    assert "the last 33 % of its rows are one colour" in str(read(saved(Image.fromarray(array), "JPEG")).warnings)
 
 
 def test_pages_are_counted_up_to_a_thousand() -> None:

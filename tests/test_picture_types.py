@@ -15,6 +15,7 @@ from pictures import chunk, png, saved, tiff
 from PIL import Image
 
 from edgekit.errors import InputError
+from edgekit.inputs import phantoms
 from edgekit.inputs.image import Range, read
 
 RNG = np.random.default_rng(7)
@@ -218,9 +219,93 @@ def test_marks_burnt_in_do_not_hide_it() -> None:
     assert "WRONG CONTRAST" in str(read(marked).warnings)
 
 
-@pytest.mark.parametrize("array", [DEEP, DEEP // 2, np.arange(6300, dtype=np.uint16).reshape(70, 90) * 10])
+@pytest.mark.parametrize("array", [DEEP, DEEP // 5 * 3, np.arange(6300, dtype=np.uint16).reshape(70, 90) * 10])
 def test_pictures_that_use_their_type_say_nothing(array: NDArray[np.uint16]) -> None:
     assert read(png(array)).warnings == ()
+
+
+FIELD = np.hypot(*np.mgrid[-1:1:70j, -1:1:90j]) <= 1  # round: 21 % lie in the corners
+BAR = np.zeros((70, 90), bool)
+BAR[:2] = True  # 2.9 %
+WORDS = np.zeros((70, 90), bool)
+WORDS[-3:, :40] = True  # 1.9 %
+
+
+@pytest.mark.parametrize("factor", [1, 4])
+@pytest.mark.parametrize(
+    "marks",
+    [
+        {63536: ~FIELD},
+        {65535: BAR},
+        {63536: ~FIELD, 65535: WORDS},
+        {65535: BAR, 30000: WORDS & (DEEP % 8 == 0)},  # an edge of the letters
+    ],
+)
+def test_marks_and_fillings_of_many_pixels_do_not_hide_it_either(
+    marks: dict[int, NDArray[np.bool_]], factor: int
+) -> None:
+    marked = NARROW * np.uint16(factor)
+    for value, where in marks.items():
+        marked[where] = value
+    (text,) = read(png(marked)).warnings
+    assert "WRONG CONTRAST" in text
+    unmarked = marked[~np.any(list(marks.values()), axis=0)]
+    found = text.partition("--range=")[2].partition(" ")[0]
+    assert found.split(":")[0] == str(unmarked.min())
+    if 30000 not in marks:
+        assert found == f"{unmarked.min()}:{unmarked.max()}"
+        assert "--range=auto" not in text, "which would reach to the marks"
+
+
+def test_a_black_filling_of_values_with_an_offset() -> None:
+    marked = OFFSET.copy()
+    marked[~FIELD] = 0
+    inside = marked[FIELD]
+    assert f"--range={inside.min()}:{inside.max()} " in str(read(png(marked)).warnings)
+
+
+@pytest.mark.parametrize("marked", [False, True])
+def test_half_of_the_type_is_said_more_softly(marked: bool) -> None:
+    array = DEEP // 2
+    array[BAR & marked] = 65535
+    (text,) = read(png(array)).warnings
+    assert "WRONG" not in text
+    assert f"--range={array.min()}:{array[~BAR].max() if marked else array.max()}" in text
+
+
+def test_radiographs_of_their_whole_type_say_nothing() -> None:
+    for picture in phantoms.generate(3, 12):
+        array = picture.image.astype(np.uint16)
+        assert read(png(array * np.uint16(257))).warnings == ()
+        marked = array * np.uint16(257)
+        marked[:6] = 65535
+        assert read(png(marked)).warnings == ()
+
+
+def test_bright_structures_on_a_dark_ground_are_no_marks() -> None:
+    array = RNG.integers(0, 2000, (70, 90)).astype(np.uint16)
+    array[20:30, 20:60] = RNG.integers(20000, 65536, (10, 40))
+    assert read(png(array)).warnings == ()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P", "array"])
+def test_a_small_part_of_8_bits_is_said_too(mode: str) -> None:
+    dark = RNG.integers(0, 15, (70, 90)).astype(np.uint8)
+    picture = read(dark if mode == "array" else saved(Image.fromarray(dark).convert(mode), "PNG"))
+    assert np.array_equal(np.asarray(picture.image), rgb(dark))
+    (text,) = picture.warnings
+    assert "WRONG CONTRAST" in text
+    assert "--range=0:14 or --range=auto" in text
+    shown = read(dark, range="auto")
+    assert np.array_equal(np.asarray(shown.image), stretched(dark, 0, 14))
+    assert "WRONG" not in str(shown.warnings)
+
+
+def test_ordinary_dark_pictures_of_8_bits_say_nothing() -> None:
+    dark = RNG.integers(0, 50, (70, 90)).astype(np.uint8)
+    dark[30, 30:50] = np.arange(60, 260, 10)  # 0.3 %, and no gap
+    assert read(dark).warnings == ()
+    assert read(RNG.integers(0, 128, (70, 90)).astype(np.uint8)).warnings == ()
 
 
 # ---------------------------------------------------------------- ranges
@@ -253,6 +338,7 @@ def test_the_own_range_is_that_of_what_is_seen() -> None:
 
 
 AMBIGUOUS: dict[str, NDArray[Any]] = {
+    "int8": (HOUNSFIELD // 16).astype(np.int8),
     "int16": HOUNSFIELD,
     "int32": HOUNSFIELD.astype(np.int32) * 1000,
     "uint32": NARROW.astype(np.uint32) * 1_000_000,
@@ -275,6 +361,13 @@ def test_nobody_knows_what_is_black_in_them(kind: str, order: Literal["<", ">"],
     shown = pixels(written, range=(low, high))
     assert np.abs(shown.astype(int) - stretched(array, low, high)).max() <= (kind == "float64")  # Pillow's are float32
     assert np.array_equal(pixels(written, range="auto"), shown)
+
+
+def test_signed_bytes_whose_white_is_the_least() -> None:
+    array = AMBIGUOUS["int8"]
+    with pytest.raises(InputError, match="signed 8 bits a pixel, from -63 to 93"):
+        read(tiff(array, 0))
+    assert np.array_equal(pixels(tiff(array, 0), range=(-20, 40)), 255 - stretched(array, -20, 40))
 
 
 @pytest.mark.parametrize("array", [HOUNSFIELD, HOUNSFIELD / 1500, NARROW.astype(np.int64), NARROW.astype(np.uint32)])

@@ -84,7 +84,7 @@ def decode(
             reserve(_SPARE_BYTES + _COPIES * len(data) + _BYTES_PER_PIXEL * image.width * image.height)
             values = image_deep.values(image, data)
             turn = _TURNS.get(image.getexif().get(_ORIENTATION, 1))  # or a photograph may lie on its side
-            known = [*image_notes.frames(image, data), *image_notes.profile(image), *image_notes.tail(image)]
+            known = [*image_notes.frames(image, data), *image_notes.profile(image), *image_notes.damage(image, data)]
             rgb, about = to_rgb(image if values is None else values, shown)
     except MemoryError as error:
         raise InputError("it needs more memory to decode than its size allows", remedy="save it as PNG") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ EXTREME_ASPECT = 4
 MANY_PAGES = 1000  # that are counted
 LOST_ROWS = 0.1  # of a JPEG, from which on they are said
 _BLOCK = 16  # pixels: a multiple of every period in which a JPEG decoder repeats what it has no data for
+_COEFFICIENTS, _UNSENT = 64, 16
+_SCAN, _END_OF_IMAGE = 0xDA, 0xD9  # a JPEG's markers
+_MARKER = re.compile(rb"\xff[^\0\xd0-\xd7\xff]")  # but what belongs to a scan
 _FRAMES = {
     "GIF": "frames",
     "PNG": "frames",
@@ -56,27 +61,61 @@ def _pages(data: bytes) -> int:
     return len(seen)
 
 
-def tail(image: Image.Image) -> list[str]:
-    """Whether a loaded JPEG's data ended early: its decoder repeats one block then, where real pictures have noise.
+def damage(image: Image.Image, data: bytes) -> list[str]:
+    """Whether a loaded JPEG's data ended early, which its decoder fills up unsaid."""
+    return [*_lost_scans(image, data), *_lost_rows(image)]
+
+
+def _lost_scans(image: Image.Image, data: bytes) -> list[str]:
+    """Whether a progressive JPEG lacks scans, so that its decoder guessed at details."""
+    if image.format != "JPEG" or not image.info.get("progressive"):
+        return []
+    sent = list(_scans(data))
+    least = [_UNSENT] * _COEFFICIENTS  # how many bits of each of the first component's coefficients are missing
+    for component, first, last, low in sent:
+        if component == sent[0][0]:
+            least[first : last + 1] = [low] * len(least[first : last + 1])
+    return ["its finer details are missing: the file may be damaged, copy it again"] if any(least) else []
+
+
+def _scans(data: bytes) -> Iterator[tuple[int, int, int, int]]:
+    """Of each of a JPEG's scans: a component, its first and last coefficient, and how many low bits it leaves out."""
+    at = 2
+    while len(data) > at + 3 and data[at] == 0xFF and data[at + 1] != _END_OF_IMAGE:
+        if data[at + 1] == 0xFF:  # before a marker, any number of them
+            at += 1
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if data[at + 1] == _SCAN and at + 10 <= end <= len(data):
+            yield data[at + 5], data[end - 3], data[end - 2], data[end - 1] & 15
+            marker = _MARKER.search(data, end)
+            end = marker.start() if marker else len(data)
+        at = end
+
+
+def _lost_rows(image: Image.Image) -> list[str]:
+    """Whether the last rows are one block repeated, as a decoder fills them, where real pictures have noise.
 
     Black and white margins are usual, and say nothing.
     """
     width, height = image.size
-    if image.format not in ("JPEG", "MPO") or width <= _BLOCK:
+    if image.format not in ("JPEG", "MPO") or min(width, height) < FEW_PIXELS:
         return []
-    array = np.asarray(image).reshape(height, width, -1)
+    array = np.asarray(image).reshape(height, width, -1)[:-_BLOCK]  # in the last ones, the filling itself may end
 
     def repeated(rows: NDArray[np.uint8]) -> NDArray[np.bool_]:
         return np.asarray((rows[:, _BLOCK:] == rows[:, :-_BLOCK]).all(axis=(1, 2)))
 
-    if not repeated(array[int(height * (1 - LOST_ROWS)) :]).all():
+    if not repeated(array[-max(_BLOCK, round(LOST_ROWS * height) - _BLOCK) :]).all():
         return []
     lost = int(np.argmin(repeated(array)[::-1]))  # 0 where all of it is: `constancy` tells
-    grey = array[height - lost :]
+    grey = array[-lost:]
     if not lost or grey.max() <= ONE_SHADE or grey.min() >= 255 - ONE_SHADE:
         return []
     one = "one colour" if (grey == grey[0, 0]).all() else "one block repeated"
-    return [f"the last {lost / height:.0%} of its rows are {one}: the file may be damaged, copy it again"]
+    return [
+        f"the last {100 * (lost + _BLOCK) / height:.0f} % of its rows are {one}: the file may be damaged, copy it again"
+    ]
 
 
 def profile(image: Image.Image) -> list[str]:

@@ -14,6 +14,7 @@ from edgekit.inputs.image_types import Values
 _SPACE = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _HEADER = re.compile(rb"P([2356])" + _SPACE.join([b"", rb"(\d{1,10})", rb"(\d{1,10})", rb"(\d{1,5})"]) + rb"\s")
 _BITS = re.compile(rb"P4" + _SPACE.join([b"", rb"(\d{1,10})", rb"(\d{1,10})"]) + rb"\s")
+_ANY_SPACE = re.compile(rb"\s*")
 _COMMENT = re.compile(rb"#[^\r\n]*")
 _PLAIN, _COLOURED = (2, 3), (3, 6)
 
@@ -23,9 +24,8 @@ def pictures(data: bytes, most: int) -> int:
     at = count = 0
     while count <= most and (end := _end(data, at)) is not None:
         count += 1
-        at = end
-        while data[at : at + 1].isspace():
-            at += 1
+        space = _ANY_SPACE.match(data, min(end, len(data)))  # what a later header says is unchecked
+        at = space.end() if space else end
     return count
 
 

@@ -32,10 +32,12 @@ NARROW = 0.25  # of a type's range: 12 bits in 16 use 0.06, 14 bits 0.25
 HALF = 0.52  # 15 bits in 16 use 0.5
 ONE_SHADE = 8  # grey levels, of which the noise of an empty picture takes some
 _FEW = 0.01  # of the values may lie outside of a range unsaid, and do not count for how wide the used one is
-_HARDLY_ANY = 0.001  # likewise, where dark pictures with a few bright spots are ordinary
+_HARDLY_ANY = 0.001  # likewise of 8 bits, where dark pictures with a few bright spots are ordinary
+_SPECKS = 0.0001  # likewise, where half of the type is used: ordinary bright spots are more
+_ENOUGH = 1000  # values, to speak of a thousandth of them
 _MARKS = 0.25  # of the values at most: text burnt in, or what fills the corners around a round field of view
 _MARK_WIDTH, _GAP = 1 / 32, 1 / 8  # of a type's range: what marks take of it, and what lies empty beside them
-_TENTH = 0.1  # of the marks may lie in that gap: smoothed letters
+_SMOOTH = 0.25  # of the marks may lie in that gap: letters with smooth edges
 BITS_PER_SAMPLE, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
 _BLOCK = 1 << 20  # values that are converted at a time
 _NO_TAGS: Mapping[int, Any] = MappingProxyType({})
@@ -197,20 +199,21 @@ def narrow(counts: NDArray[Any], whole: int, kind: str) -> list[str]:
     picture = _without_marks(counts, whole)
     least, greatest = _ends(picture)
     deep = whole > 255  # of fewer bits, dark pictures with a few bright spots are ordinary
-    low, high = middle(picture, _FEW if deep else _HARDLY_ANY)
-    if least == greatest or not (deep or high - low > ONE_SHADE):  # `image_notes.constancy` says that
-        return []
-    marks = int(counts.sum() - picture.sum()) / counts.sum()
-    where = f"{least} to {greatest}" + (f" but for marks ({marks:.1%} of them)" if marks else "")
+    few = _FEW if deep else _HARDLY_ANY
+    low, high = middle(picture, few)
+    if least == greatest or not (deep or (high - low > ONE_SHADE and counts.sum() >= _ENOUGH)):
+        return []  # `image_notes` says that there is little to see
+    marks = 1 - picture.sum() / counts.sum()
+    where = f"{least} to {greatest}" + (f" but for marks ({100 * marks:.2g} % of them)" if marks else "")
     auto = "" if marks else " or --range=auto"  # which would begin or end at the marks
     remedy = f"stretch it with --range={least}:{greatest}{auto} (in Python: range=)"
     if high - low < NARROW * whole:
-        share, shades = 1 - 2 * (_FEW if deep else _HARDLY_ANY), max(round((high - low) * 255 / whole), 1)
+        shades = max(round((high - low) * 255 / whole), 1)
         return [
-            f"WRONG CONTRAST: its values are {where} ({100 * share:.3g} % of them {low} to {high}), but {kind} reach to "
-            f"{whole:g}, so that it is shown in {shades} of 256 shades: {remedy}"
+            f"WRONG CONTRAST: its values are {where} ({100 - 200 * few:.3g} % of them {low} to {high}), but {kind} "
+            f"reach to {whole:g}, so that it is shown in {shades} of 256 shades: {remedy}"
         ]
-    low, high = middle(picture, _HARDLY_ANY)
+    low, high = middle(picture, _SPECKS)
     if deep and high - low <= HALF * whole:
         return [f"its values are {where}, about half of what {kind} reach to ({whole:g}): if it looks flat, {remedy}"]
     return []
@@ -225,7 +228,7 @@ def _without_marks(counts: NDArray[Any], whole: int) -> NDArray[Any]:
             first = int(np.argmax(flipped > 0))
             mark, beside = flipped[first : first + width], flipped[first + width : first + width + gap]
             share = (total - rest.sum() + mark.sum()) / total
-            if share > _MARKS or beside.sum() > _TENTH * mark.sum():
+            if share > _MARKS or beside.sum() > _SMOOTH * mark.sum():
                 break
             mark[:] = 0
     least, greatest = _ends(rest)

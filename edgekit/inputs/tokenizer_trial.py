@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from edgekit.machine.worker import End
 _LIMIT_S = 20, 4  # of computing, and as many more for each MB
 _MEMORY = 256 << 20, 16  # bytes, and as many more for each of the file
 _WAIT = 10  # a busy machine takes so many times as long
+_held: set[str] = set()  # in this process: where the cache cannot be written, and whatever a file's place
 _TEXTS = (
     "The lungs are clear; the heart is not enlarged.",
     " \t two  spaces\n\n\nand lines\r\n\u00a0\u3000\u200b",
@@ -45,18 +46,19 @@ def ensure_tried(path: Path, data: bytes) -> None:
     Raises:
         CheckpointError: it is not what a tokenizer of these families is, or the library died on it.
     """
-    _ensure_tried(path, hashlib.sha256(data).hexdigest())
-
-
-@lru_cache(maxsize=64)  # where the cache cannot be written
-def _ensure_tried(path: Path, digest: str) -> None:
-    rules = [sha256_file(Path(str(module.__file__))) for module in (tokenizer_schema, charsmap)]
-    key = sha256_json(["tokenizer.json", digest, tokenizers.__version__, rules])
-    if was_tried(key):
+    digest = hashlib.sha256(data).hexdigest()
+    key = sha256_json(["tokenizer.json", digest, tokenizers.__version__, _rules()])
+    if key in _held or was_tried(key):
         return
     if problem := try_in_a_worker(path, digest).problem:
         raise CheckpointError(f"{path}: not a tokenizer: the library that reads it fails: {problem:.200}")
     remember(key)
+    _held.add(key)
+
+
+@cache
+def _rules() -> list[str]:
+    return [sha256_file(Path(str(module.__file__))) for module in (tokenizer_schema, charsmap)]
 
 
 def try_in_a_worker(path: Path, digest: str | None = None) -> End:

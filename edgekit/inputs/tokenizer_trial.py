@@ -48,11 +48,12 @@ def ensure_tried(path: Path, data: bytes) -> None:
     """
     digest = hashlib.sha256(data).hexdigest()
     key = sha256_json(["tokenizer.json", digest, tokenizers.__version__, _rules()])
-    if key in _held or was_tried(key):
+    if key in _held:
         return
-    if problem := try_in_a_worker(path, digest).problem:
-        raise CheckpointError(f"{path}: not a tokenizer: the library that reads it fails: {problem:.200}")
-    remember(key)
+    if not was_tried(key):
+        if problem := try_in_a_worker(path, digest).problem:
+            raise CheckpointError(f"{path}: not a tokenizer: the library that reads it fails: {problem:.200}")
+        remember(key)
     _held.add(key)
 
 

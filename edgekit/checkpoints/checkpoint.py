@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import sha256_file
 from edgekit.checkpoints.json_files import read_json
 from edgekit.checkpoints.tensors import (
@@ -255,7 +256,7 @@ def _shards(root: Path) -> list[Path]:
         for name in names:
             if Path(name).name != name or not name.endswith(".safetensors"):
                 raise CheckpointError(f"{index}: {name!r} is no safetensors file of this folder")
-            if not (root / name).is_file():
+            if not is_file(root / name):
                 raise CheckpointError(
                     f"{root}: shard {name} is missing, though the index lists it", remedy="download it again"
                 )

@@ -15,6 +15,7 @@ import signal
 import tempfile
 import time
 import traceback
+import unicodedata
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -164,7 +165,7 @@ def _tried(reader: Reader, data: bytes, folder: Path) -> tuple[str | None, list[
         reader.read(data, folder)
     except EdgekitError as error:
         text = str(error)
-        if unseen := next((c for c in text if not c.isprintable() and c != "\n"), None):
+        if unseen := next((c for c in text if controls(c) and c != "\n"), None):
             faults.append(("terminal", f"{unseen!r} in a message"))
         if len(text) > LONGEST_MESSAGE:
             faults.append(("long message", f"{len(text)} characters"))
@@ -173,6 +174,12 @@ def _tried(reader: Reader, data: bytes, folder: Path) -> tuple[str | None, list[
         last = traceback.extract_tb(error.__traceback__)[-1]
         return None, [("escape", f"{type(error).__name__} in {Path(last.filename).name}:{last.lineno}: {error!s:.200}")]
     return None, []
+
+
+def controls(character: str) -> bool:
+    """Whether a character may control a terminal, or turn the direction of what stands there."""
+    turns = unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+    return turns or unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp")
 
 
 def _forget_peak() -> None:

@@ -1,7 +1,7 @@
 """One measurement of a decoder in a process of its own: python decoder_job.py JOB ANSWER.
 
-`folder`, `level`, `context`, `threads`, `vocabulary`; a prompt of `prompt` random ids, `prompts` times over, and
-`steps` single steps behind each. `prepacking`: whether ONNX Runtime may lay out weights for this CPU.
+`folder`, `level`, `context`, `vocabulary`; a prompt of `prompt` random ids, `prompts` times over, and `steps` single
+steps behind each.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from edgekit.runtime.base import Decoder, Tokens
 from edgekit.runtime.compose import ChatModel
-from edgekit.runtime.opening import open_model, prepare
+from edgekit.runtime.opening import open_model
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
@@ -38,25 +38,10 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _decoder(job: dict[str, Any]) -> Decoder:
-    folder, level = Path(job["folder"]), job["level"]
-    if job["prepacking"] is None:
-        model = open_model(folder, level, context=job["context"], runtime="default")
-        assert isinstance(model, ChatModel), "a decoder makes a chat model"
-        return model.decoder
-    from edgekit.runtime.onnx.decoder import OrtDecoder
-
-    opening = prepare(folder, level, context=job["context"])
-    files = tuple(folder / file.path for file in opening.parts["decoder"].files)
-    window = opening.manifest.settings["window"]
-    return OrtDecoder(
-        files[0],
-        files[-1],
-        context=job["context"],
-        window=window,
-        threads=job["threads"],
-        prepacking=job["prepacking"],
-        listed=files,
-    )
+    """As users who did not tune have it: all cores, weights laid out for them."""
+    model = open_model(Path(job["folder"]), job["level"], context=job["context"], runtime="default")
+    assert isinstance(model, ChatModel), "a decoder makes a chat model"
+    return model.decoder
 
 
 if __name__ == "__main__":

@@ -29,6 +29,11 @@ from edgekit.runtime.compose import ChatModel
 from edgekit.runtime.opening import open_model, prepare
 
 Job = Mapping[str, Any]
+# What its users have, and the best that they can ask for: the image's encoder takes the option over.
+LLAMA_PATHS: Mapping[str, Mapping[str, Any]] = {
+    "llama-cpp-python": {},
+    "llama-cpp-python, flash attention": {"flash_attn": True},
+}
 
 
 def encode(job: Job) -> dict[str, Any]:
@@ -61,9 +66,10 @@ def _encoder(job: Job) -> Encoder:
 
 
 def first_token(job: Job) -> dict[str, Any]:
-    """`folder`, `level`, `question`, `image` (a file), `path`: `edgekit`, or `llama-cpp-python`."""
-    path = {"edgekit": _edgekit, "llama-cpp-python": _llama_cpp_python}[job["path"]]
-    return path(job)
+    """`folder`, `level`, `question`, `image` (a file), `path`: `edgekit`, or one of `LLAMA_PATHS`."""
+    if job["path"] == "edgekit":
+        return _edgekit(job)
+    return _llama_cpp_python(job, LLAMA_PATHS[job["path"]])
 
 
 def _edgekit(job: Job) -> dict[str, Any]:
@@ -73,8 +79,8 @@ def _edgekit(job: Job) -> dict[str, Any]:
     return {"seconds": done.first_token_s, "prompt_tokens": done.prompt_tokens}
 
 
-def _llama_cpp_python(job: Job) -> dict[str, Any]:
-    """Its high-level class and its generic image handler, with their defaults: that is what its users have."""
+def _llama_cpp_python(job: Job, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Its high-level class and its generic image handler, with their defaults but for these options."""
     from llama_cpp import Llama
     from llama_cpp.llama_chat_format import MTMDChatHandler
     from PIL import Image
@@ -82,7 +88,8 @@ def _llama_cpp_python(job: Job) -> dict[str, Any]:
     opening = prepare(Path(job["folder"]), job["level"])
     vision, decoder = opening.encoder_file("vision").path, opening.decoder_file("decoder").files[0]
     handler = MTMDChatHandler(clip_model_path=str(vision), verbose=False)
-    model = Llama(str(decoder), chat_handler=handler, n_ctx=2048, n_threads=cpu().usable_cores, verbose=False)
+    threads = cpu().usable_cores
+    model = Llama(str(decoder), chat_handler=handler, n_ctx=2048, n_threads=threads, verbose=False, **options)
     buffer = io.BytesIO()
     Image.open(job["image"]).save(buffer, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jobs import ratios, run_job, spread, versions
+from encoder_job import LLAMA_PATHS
+from jobs import disturbed, ratios, run_job, spread, versions
 from numpy.typing import NDArray
 from PIL import Image
 from processes import measure, size_of, warm
@@ -155,6 +156,7 @@ def _encoders(bench: Bench, folder: Path, role: str, contenders: Sequence[tuple[
         "embeddings": int(np.prod(expected.shape[:-1])),
         "layers": source.config.vision_config.num_hidden_layers,
         "flop": flop(source.config.vision_config),
+        "others_share": disturbed(one for found in samples.values() for one in found),
         "rows": [
             {
                 "level": level,
@@ -259,7 +261,7 @@ def first_token(bench: Bench, fastest: tuple[str, str]) -> dict[str, Any]:
     level, runtime = fastest
     folder = bench.artifact("medgemma", bench.recipe("medgemma", _FULL), (LLAMA, level))
     question = _question(folder)
-    samples: dict[str, list[dict[str, Any]]] = {"edgekit": [], "llama-cpp-python": []}
+    samples: dict[str, list[dict[str, Any]]] = {path: [] for path in ("edgekit", *LLAMA_PATHS)}
     for number in range(bench.rounds):
         image = bench.work / "image.png"
         Image.fromarray(bench.images[number % len(bench.images)]).convert("RGB").save(image)
@@ -273,11 +275,12 @@ def first_token(bench: Bench, fastest: tuple[str, str]) -> dict[str, Any]:
         "vision": f"{level} in {runtime}",
         "decoder": DECODER,
         "question_tokens": QUESTION_TOKENS,
-        "sooner": ratios(seconds["llama-cpp-python"], seconds["edgekit"]),
+        "others_share": disturbed(one for found in samples.values() for one in found),
         "rows": [
             {
                 "path": path,
                 "seconds": spread(seconds[path]),
+                "sooner": ratios(seconds[path], seconds["edgekit"]),
                 "prompt_tokens": found[0]["prompt_tokens"],
                 **{name: max(one[name] for one in found) for name in ("anonymous_bytes", "file_bytes")},
             }

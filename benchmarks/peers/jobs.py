@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import median
@@ -14,9 +14,12 @@ from typing import Any
 
 from processes import measure
 
+QUIET = 0.05  # of the cores, for other work
+
 
 def run_job(script: Path, job: Mapping[str, Any], python: str | Path = sys.executable) -> dict[str, Any]:
-    """What `python script JOB ANSWER` writes into ANSWER, with `anonymous_bytes` and `file_bytes` of that process.
+    """What `python script JOB ANSWER` writes into ANSWER, with `anonymous_bytes`, `file_bytes` and
+    `others_share` of that process (see `processes.Cost`).
 
     Raises:
         SystemExit: it failed; its last output is shown.
@@ -26,7 +29,7 @@ def run_job(script: Path, job: Mapping[str, Any], python: str | Path = sys.execu
         asked.write_text(json.dumps(job), encoding="utf-8")
         cost = asdict(measure([python, script, asked, answer], Path(folder), answer))
         found: dict[str, Any] = json.loads(answer.read_text(encoding="utf-8"))
-    return found | {name: cost[name] for name in ("anonymous_bytes", "file_bytes")}
+    return found | {name: cost[name] for name in ("anonymous_bytes", "file_bytes", "others_share")}
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
@@ -57,11 +60,23 @@ def versions(python: str | Path, packages: Sequence[str]) -> dict[str, str]:
     return dict(zip(("python", *packages), done.stdout.split(), strict=True))
 
 
-def where(environment: Mapping[str, Any]) -> str:
-    """The line that says on what a section was measured."""
+def disturbed(samples: Iterable[Mapping[str, Any]]) -> float:
+    """The greatest share of the cores that other work took while one of these was measured."""
+    return max((float(sample["others_share"]) for sample in samples), default=0.0)
+
+
+def where(environment: Mapping[str, Any], others_share: float | None = None) -> str:
+    """The line that says on what a section was measured, and whether the machine did anything else meanwhile."""
     named = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     commit, changed = (environment["commit"] or "none")[:12], "+" * str(environment["commit"]).endswith("+")
     return (
         f"{environment['cpu']}, {environment['cores']} cores, {' '.join(environment['features'])}. "
-        f"{named}. Commit {commit}{changed}."
+        f"{named}. Commit {commit}{changed}. {_meanwhile(others_share)}"
     )
+
+
+def _meanwhile(others_share: float | None) -> str:
+    if others_share is None:
+        return "What else ran meanwhile was not recorded."
+    disturbed = "**Disturbed:** other" if others_share > QUIET else "Other"
+    return f"{disturbed} work took up to {others_share:.0%} of the cores during a sample."

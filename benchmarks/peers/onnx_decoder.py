@@ -1,9 +1,10 @@
 """The 4B decoder at 4 bits: edgekit's ONNX file, ONNX Runtime GenAI's of the same shape, llama.cpp's Q4_0.
 
-Text alone, for GenAI's Gemma 3 sees images causally. Its builder needs several times the model in memory (some 21 GB
-for all layers), so everything is measured on stand-ins of two depths, and the model's figure is extrapolated: a prompt,
+Text alone, for GenAI's Gemma 3 sees images causally. Its builder needs several times the model in memory (21 GB for 13
+layers), so GenAI is measured on stand-ins of two depths, and its figure for the whole model is extrapolated: a prompt,
 a step, or memory, is taken to cost what the shallow one costs and, for every further layer, the difference divided by
-the layers between them. Between 7 and 13 layers lie five local layers and a global one, as everywhere in Gemma 3.
+the layers between them. Between 7 and 13 layers lie five local layers and a global one, as everywhere in Gemma 3. All
+others are measured whole. GenAI stands there with its default blocks of 32 weights and with blocks of 128, as ours do.
 
     speed     seconds of a prompt of 512 tokens, median of three in a process, and of one token after it, median
     memory    peaks, own and of mapped files, of a process that filled a context of 8,192 tokens, with weights laid out
@@ -33,7 +34,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from jobs import cell, ratios, run_job, spread, table, versions, where
+from jobs import cell, disturbed, ratios, run_job, spread, table, versions, where
 from processes import Cost, measure, size_of, warm
 
 from edgekit.artifacts import recipes
@@ -45,18 +46,25 @@ HERE = Path(__file__).parent
 PEER_PACKAGES = ("onnxruntime-genai", "onnxruntime", "torch", "transformers")
 LLAMA = "Q4_0"
 GENAI = "int4"
+PEER = "ONNX Runtime GenAI int4"  # what others are compared with
+PEERS = {PEER: 32, f"{PEER}, blocks of 128": 128}
 PROMPT, STEPS, CONTEXT = 512, 24, 8192
 CHUNK = 512  # of the long prompt in GenAI; edgekit and llama.cpp divide prompts themselves
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One file in one runtime. `prepacking` is None where the runtime's default holds."""
+    """One file in one runtime; `block` is GenAI's block size."""
 
     name: str
     runtime: str
     level: str
-    prepacking: bool | None = None
+    block: int | None = None
+
+    @property
+    def built_by_genai(self) -> bool:
+        """Whether it cannot be built whole."""
+        return self.runtime == "genai"
 
 
 @dataclass(frozen=True)
@@ -69,17 +77,23 @@ class Bench:
     contenders: tuple[Contender, ...]
     rounds: int
     vocabulary: int
+    layers: tuple[int, ...]
+    model_layers: int
+
+    def depths(self, contender: Contender) -> tuple[int, ...]:
+        """How many layers its stand-ins have."""
+        return self.layers if contender.built_by_genai else (self.model_layers,)
 
     def folder(self, contender: Contender, layers: int) -> Path:
         """Where the contender's file of this depth lies."""
-        return self.work / f"{'genai' if contender.runtime == 'genai' else 'artifact'}-{layers}"
+        made = f"genai-{contender.block}" if contender.built_by_genai else "artifact"
+        return self.work / f"{made}-{layers}"
 
     def run(self, contender: Contender, layers: int, prompt: int, prompts: int, context: int) -> dict[str, Any]:
         """One process."""
         job = {
             "folder": str(self.folder(contender, layers)),
             "level": contender.level,
-            "prepacking": contender.prepacking,
             "context": context,
             "threads": cpu().usable_cores,
             "vocabulary": self.vocabulary,
@@ -88,15 +102,15 @@ class Bench:
             "steps": STEPS,
             "chunk": CHUNK,
         }
-        if contender.runtime == "genai":
+        if contender.built_by_genai:
             return run_job(HERE / "genai_job.py", job, str(self.peer))
         return run_job(HERE / "decoder_job.py", job)
 
 
 def contenders(levels: Sequence[str], peer: Path | None) -> tuple[Contender, ...]:
-    """edgekit's levels and the peers. With weights as they lie in the file, ONNX Runtime needed 3 s for a token."""
-    ours = [Contender(f"edgekit {level}", "onnxruntime", level, True) for level in levels]
-    genai = [Contender("ONNX Runtime GenAI int4", "genai", GENAI)] if peer else []
+    """edgekit's levels and the peers."""
+    ours = [Contender(f"edgekit {level}", "onnxruntime", level) for level in levels]
+    genai = [Contender(name, "genai", GENAI, block=block) for name, block in PEERS.items()] if peer else []
     return (*ours, *genai, Contender(f"llama.cpp {LLAMA}", "llama.cpp", LLAMA))
 
 
@@ -129,22 +143,24 @@ def _toml(value: Any) -> str:
 
 def build(bench: Bench, layers: int) -> list[dict[str, Any]]:
     """Make the stand-in of this depth and all its files; what each tool took."""
+    here = [one for one in bench.contenders if layers in bench.depths(one)]
     source = bench.work / f"checkpoint-{layers}"
     if not source.exists():
         _command([sys.executable, "-m", "edgekit", "synthesize", bench.recipe, source, "--layers", layers], source)
     rows = []
     edgekit = [sys.executable, "-m", "edgekit", "export", source, "--recipe", bench.recipe, "--no-prove", "--to"]
-    artifact, out = bench.work / f"artifact-{layers}", bench.work / f"genai-{layers}"
-    for old in (artifact, out):  # a rerun measures again
+    for old in {bench.folder(one, layers) for one in here}:  # a rerun measures again
         shutil.rmtree(old, ignore_errors=True)
-    for level in dict.fromkeys(one.level for one in bench.contenders if one.runtime != "genai"):
+    artifact = bench.work / f"artifact-{layers}"
+    for level in dict.fromkeys(one.level for one in here if not one.built_by_genai):
         warm(*open_checkpoint(source).shards)
         before = size_of(artifact)
         cost = _command([*edgekit, artifact, "--level", level], artifact)
         rows.append({"tool": "edgekit", "level": level, "bytes": size_of(artifact) - before, **asdict(cost)})
-    if bench.peer:
+    for one in (one for one in here if one.built_by_genai):
+        out = bench.folder(one, layers)
         command = [
-            bench.peer,
+            str(bench.peer),
             "-m",
             "onnxruntime_genai.models.builder",
             "-i",
@@ -158,9 +174,10 @@ def build(bench: Bench, layers: int) -> list[dict[str, Any]]:
         ]
         warm(*open_checkpoint(source).shards)
         # Like the others, it need not compute logits of a whole prompt.
-        options = ["-c", bench.work / "genai-cache", "--extra_options", "prune_lm_head=true"]
+        extra = ["prune_lm_head=true", f"int4_block_size={one.block}"]
+        options = ["-c", bench.work / "genai-cache", "--extra_options", *extra]
         cost = _command([*command, *options], out)
-        rows.append({"tool": "genai", "level": GENAI, "bytes": size_of(out), **asdict(cost)})
+        rows.append({"tool": "genai", "level": f"{GENAI}, {one.block}", "bytes": size_of(out), **asdict(cost)})
     return [{"layers": layers, **row} for row in rows]
 
 
@@ -169,27 +186,28 @@ def _command(command: Sequence[Any], result: Path) -> Cost:
         return measure(command, Path(folder), result)
 
 
-def speed(bench: Bench, layers: Sequence[int]) -> dict[str, dict[str, list[dict[str, float]]]]:
+def speed(bench: Bench) -> dict[str, dict[str, list[dict[str, float]]]]:
     """Name -> depth -> a sample of each round."""
     found: dict[str, dict[str, list[dict[str, float]]]] = {
-        one.name: {str(n): [] for n in layers} for one in bench.contenders
+        one.name: {str(n): [] for n in bench.depths(one)} for one in bench.contenders
     }
     for number in range(bench.rounds):
-        for depth in layers:
-            for one in bench.contenders:
+        for one in bench.contenders:
+            for depth in bench.depths(one):
                 answer = bench.run(one, depth, PROMPT, 3, 2 * PROMPT)
                 sample = {"prefill_s": median(answer["prefill_s"]), "step_s": median(answer["step_s"])}
-                found[one.name][str(depth)].append(sample | {"load_s": answer["load_s"]})
+                beside = {name: answer[name] for name in ("load_s", "others_share")}
+                found[one.name][str(depth)].append(sample | beside)
                 said = f"{PROMPT / sample['prefill_s']:.1f} and {1 / sample['step_s']:.1f} tok/s"
                 print(f"round {number + 1}, {depth} layers, {one.name}: {said}", file=sys.stderr)
     return found
 
 
-def memory(bench: Bench, layers: Sequence[int], context: int) -> dict[str, dict[str, dict[str, int]]]:
+def memory(bench: Bench, context: int) -> dict[str, dict[str, dict[str, int]]]:
     """Name -> depth -> peaks of a process that filled the context."""
     found: dict[str, dict[str, dict[str, int]]] = {}
     for one in bench.contenders:
-        for depth in layers:
+        for depth in bench.depths(one):
             answer = bench.run(one, depth, context - STEPS - 8, 1, context)
             peaks = {name: answer[name] for name in ("anonymous_bytes", "file_bytes")}
             found.setdefault(one.name, {})[str(depth)] = peaks
@@ -208,7 +226,7 @@ def extrapolated(by_depth: Mapping[str, float], target: int) -> float:
 # ---------------------------------------------------------------- tables
 
 
-def rows(result: Mapping[str, Any], peer: str = "ONNX Runtime GenAI int4") -> list[dict[str, Any]]:
+def rows(result: Mapping[str, Any], peer: str = PEER) -> list[dict[str, Any]]:
     """Tokens a second and bytes at the model's own depth, and ratios to GenAI, round by round."""
     target = result["model_layers"]
     whole: dict[str, dict[str, list[float]]] = {}
@@ -238,7 +256,8 @@ def rows(result: Mapping[str, Any], peer: str = "ONNX Runtime GenAI int4") -> li
 def markdown(result: Mapping[str, Any]) -> str:
     """The tables for people."""
     depths, target = result["layers"], result["model_layers"]
-    how = "measured" if target in depths else f"extrapolated from stand-ins of {' and '.join(map(str, depths))} layers"
+    how = f"GenAI's extrapolated from stand-ins of {' and '.join(map(str, depths))} layers, the others' measured"
+    how = "measured" if target in depths else how
     head = ["", f"prefill {PROMPT}, tok/s", "decode, tok/s", "prefill / GenAI's", "decode / GenAI's"]
     body = []
     for row in rows(result):
@@ -268,7 +287,8 @@ def markdown(result: Mapping[str, Any]) -> str:
         ),
     ]
     peer = ", ".join(f"{name} {version}" for name, version in (result["peer"] or {}).items())
-    return "\n".join([*lines, "", f"{where(result['environment'])} Peer: {peer or 'none'}."]) + "\n"
+    others = disturbed(one for depths in result["speed"].values() for samples in depths.values() for one in samples)
+    return "\n".join([*lines, "", f"{where(result['environment'], others)} Peer: {peer or 'none'}."]) + "\n"
 
 
 def main() -> None:
@@ -277,8 +297,9 @@ def main() -> None:
     parser.add_argument(
         "--peer", type=Path, help="the Python of an environment with onnxruntime-genai; without it for none"
     )
-    parser.add_argument("--layers", type=int, nargs="+", default=[7, 13], help="one depth, or two to extrapolate from")
-    parser.add_argument("--levels", nargs="+", default=["q4"], help="edgekit's ONNX levels")
+    quick = "of GenAI's stand-ins: two to extrapolate from; one depth for all is a quick look"
+    parser.add_argument("--layers", type=int, nargs="+", default=[7, 13], help=quick)
+    parser.add_argument("--levels", nargs="+", default=["q4", "q4_128"], help="edgekit's ONNX levels")
     parser.add_argument("--recipe", help="the .toml of another text model's shape, for a quick look")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=("speed", "memory"), default=("speed", "memory"))
@@ -295,7 +316,11 @@ def main() -> None:
     recipe = text_recipe(work, options.recipe, options.levels)
     config = recipes.recipe(recipe).config
     compared = contenders(options.levels, options.peer)
-    bench = Bench(work, recipe, options.peer, compared, options.rounds, config["vocab_size"])
+    model_layers = config["num_hidden_layers"] if len(options.layers) == 2 else options.layers[0]
+    bench = Bench(
+        work, recipe, options.peer, compared, options.rounds, config["vocab_size"], tuple(options.layers), model_layers
+    )
+    depths = dict.fromkeys(depth for one in compared for depth in bench.depths(one))
     kept = json.loads(options.out.read_text(encoding="utf-8")) if options.out.exists() else {}
     if kept.get("layers") != options.layers:
         kept = {}
@@ -305,11 +330,11 @@ def main() -> None:
             "environment": asdict(environment()),
             "peer": versions(options.peer, PEER_PACKAGES) if options.peer else None,
             "layers": options.layers,
-            "model_layers": config["num_hidden_layers"] if len(options.layers) == 2 else options.layers[0],
+            "model_layers": model_layers,
             "context": options.context,
-            "build": [row for layers in options.layers for row in build(bench, layers)],
-            "speed": speed(bench, options.layers) if "speed" in options.only else kept.get("speed", {}),
-            "memory": memory(bench, options.layers, options.context)
+            "build": [row for layers in depths for row in build(bench, layers)],
+            "speed": speed(bench) if "speed" in options.only else kept.get("speed", {}),
+            "memory": memory(bench, options.context)
             if "memory" in options.only
             else kept.get("memory", {}),
         }

@@ -11,7 +11,8 @@ keeps the others' figures in the file.
     limits        what one large matrix reaches here (float32, bf16, int8) and one attention over an image's patches,
                   and so which share of it the vision tower reaches, and where the rest of its time goes
     first_token   a question of 40 tokens about one image: the fastest ONNX vision part of `vision` in front of a GGUF
-                  decoder, against llama-cpp-python's own image handler with the GGUF vision part and that decoder
+                  decoder, against llama-cpp-python's own image handler with the GGUF vision part and that decoder,
+                  with its defaults and with flash attention
 
 Seconds of wall time; bytes of the process's own memory and of mapped files, peaks. Every sample is a process of its own
 that looks at all images, the first of which is a warm-up; its figure is the median of the others. Rounds go through all

@@ -13,6 +13,7 @@ from pathlib import Path
 
 _POLL_SECONDS = 0.02
 _READ_BYTES = 1 << 24
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Cost:
         anonymous_bytes, file_bytes: peaks of the process tree's own memory and of its mapped files.
         read_bytes, written_bytes: through system calls; reads of mapped files are not counted.
         disk_bytes: peak of the files in the working folder, but for those that are the result.
+        others_share: of all cores' time meanwhile, what went to other processes, or to other machines of the host.
     """
 
     seconds: float
@@ -35,11 +37,12 @@ class Cost:
     read_bytes: int
     written_bytes: int
     disk_bytes: int
+    others_share: float
 
     def then(self, other: Cost) -> Cost:
         """Both, one after the other."""
         mine, theirs = asdict(self), asdict(other)
-        peaks = ("anonymous_bytes", "file_bytes", "disk_bytes")
+        peaks = ("anonymous_bytes", "file_bytes", "disk_bytes", "others_share")
         return Cost(**{k: max(mine[k], theirs[k]) if k in peaks else mine[k] + theirs[k] for k in mine})
 
 
@@ -71,14 +74,14 @@ def measure(command: Sequence[str | Path], folder: Path, result: Path) -> Cost:
     """
     os.sync()
     with tempfile.TemporaryFile() as log:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), _machine()
         child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=subprocess.STDOUT)
         watch = Watch(child.pid, folder)
         thread = threading.Thread(target=watch.run)
         thread.start()
         # The counters of a process that ended, and of the children that it waited for, stay until it is waited for.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-        seconds = time.perf_counter() - start
+        seconds, after = time.perf_counter() - start, _machine()
         read, written = _io(child.pid)
         watch.stop.set()
         thread.join()
@@ -88,18 +91,28 @@ def measure(command: Sequence[str | Path], folder: Path, result: Path) -> Cost:
             log.seek(0)
             tail = log.read().decode("utf-8", "replace")[-3000:]
             raise SystemExit(f"{' '.join(map(str, command))} failed:\n{tail}")
+    busy, whole = (late - early for early, late in zip(before, after, strict=True))
+    own = usage.ru_utime + usage.ru_stime
     start = time.perf_counter()
     os.sync()
     return Cost(
         seconds=seconds,
-        cpu_seconds=usage.ru_utime + usage.ru_stime,
+        cpu_seconds=own,
         sync_seconds=time.perf_counter() - start,
         anonymous_bytes=watch.anonymous,
         file_bytes=watch.file,
         read_bytes=read,
         written_bytes=written,
         disk_bytes=max(0, watch.disk - size_of(result)),
+        others_share=round(max(0.0, busy - own) / max(whole, 1e-9), 3),
     )
+
+
+def _machine() -> tuple[float, float]:
+    """Seconds of all cores since the start: busy, also for other machines of the host (steal); and altogether."""
+    ticks = [int(one) for one in _text(Path("/proc/stat")).split("\n", 1)[0].split()[1:9]]
+    whole, idle = sum(ticks), ticks[3] + ticks[4]  # idle, and waiting for a disk
+    return (whole - idle) / _TICKS, whole / _TICKS
 
 
 def _tree(pid: int) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """One proof in a process of its own: python proof_job.py JOB ANSWER.
 
 `folder`, `source`, `level`: proves one variant that is not proven yet, and gives what the manifest says of its parts
-then, with seconds and the peak of this process's own memory for each phase that the proof reports.
+then, with seconds of wall and CPU time and the peak of its own memory for each phase that the proof reports.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ class Phases(Progress):
         return self.found
 
     def _begin(self, label: str) -> None:
-        self._since = time.perf_counter()
-        self.found.append({"phase": label, "seconds": 0.0, "anonymous_bytes": _anonymous()})
+        self._since = time.perf_counter(), time.process_time()
+        self.found.append({"phase": label, "seconds": 0.0, "cpu_seconds": 0.0, "anonymous_bytes": _anonymous()})
 
     def _end(self) -> None:
-        self.found[-1]["seconds"] = round(time.perf_counter() - self._since, 2)
+        now = time.perf_counter(), time.process_time()
+        for name, late, early in zip(("seconds", "cpu_seconds"), now, self._since, strict=True):
+            self.found[-1][name] = round(late - early, 2)
 
     def _poll(self) -> None:
         while not self._ended.wait(_POLL_SECONDS):

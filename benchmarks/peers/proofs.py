@@ -62,7 +62,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "",
         "One run each. Memory: the peak of the process's own; mapped files can be dropped.",
         "",
-        *table(["level", "phase", "s", "own memory, GB"], [line for row in rows for line in _phases(row)]),
+        *table(["level", "phase", "s", "CPU s", "own memory, GB"], [line for row in rows for line in _phases(row)]),
     ]
     others = disturbed([*rows, *(row["conversion"] for row in rows)])
     return "\n".join([*lines, "", where(result["environment"], others)]) + "\n"
@@ -82,11 +82,15 @@ def _figures(found: Mapping[str, float] | None) -> str:
 
 def _phases(row: Mapping[str, Any]) -> Iterator[list[str]]:
     conversion = row["conversion"]
-    yield [row["level"], "conversion", f"{conversion['seconds']:.1f}", f"{conversion['anonymous_bytes'] / 1e9:.2f}"]
+    yield [row["level"], *_took("conversion", conversion)]
     for phase in row["phases"]:
-        yield ["", phase["phase"], f"{phase['seconds']:.1f}", f"{phase['anonymous_bytes'] / 1e9:.2f}"]
-    seconds = sum(phase["seconds"] for phase in row["phases"])
-    yield ["", "**proof, together**", f"**{seconds:.1f}**", f"**{row['anonymous_bytes'] / 1e9:.2f}**"]
+        yield ["", *_took(phase["phase"], phase)]
+    together = {name: sum(phase[name] for phase in row["phases"]) for name in ("seconds", "cpu_seconds")}
+    yield ["", *_took("proof, together", {**together, "anonymous_bytes": row["anonymous_bytes"]})]
+
+
+def _took(what: str, cost: Mapping[str, Any]) -> list[str]:
+    return [what, f"{cost['seconds']:.1f}", f"{cost['cpu_seconds']:.1f}", f"{cost['anonymous_bytes'] / 1e9:.2f}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -5,6 +5,7 @@ So a wrong export costs its own side of the comparison alone, at the reference m
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -20,6 +21,7 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, FullPrecisionRuns, prove_parts
 from edgekit.prove import publish as artifact
+from edgekit.runtime import manifest_checks
 from edgekit.runtime.opening import prepare
 
 
@@ -30,11 +32,17 @@ class Trial:
     Attributes:
         files: of the part, in the manifest's order.
         opening: what opens the part; already prepared, so nobody will look at the files' hashes again.
+        part: as the manifest has it.
+        plan: what was to be written, calibrated as it was.
+        recipe: that it was exported by.
     """
 
     files: tuple[Path, ...]
     runs: FullPrecisionRuns
     opening: Any
+    part: Part
+    plan: PartPlan
+    recipe: str
 
     @property
     def text(self) -> Any:
@@ -67,6 +75,7 @@ class Unproven:
     folder: Path
     manifest: Manifest
     runs: FullPrecisionRuns
+    recipe: str
     inputs: Inputs = field(default_factory=shipped_inputs)
 
     def parts(self, role: str) -> list[Part]:
@@ -86,19 +95,19 @@ class Unproven:
         Raises:
             GateError: it is refused.
         """
-        (part,) = (part for part in self.parts(role) if part.level == level)
-        variant = next(name for name, parts in self.manifest.variants.items() if parts.get(role) == part.id)
-        files = tuple(self.folder / file.path for file in part.files)
-        right = Trial(files, self.runs, self.prepared(variant))
+        right = self.trial(role, level)
         with change(right) if change else nullcontext(right) as trial:
-            (parity,) = prove_parts([self.plan(part)], trial.opening, trial.runs, self.inputs, self.manifest.gates)
+            plan = self.plan(trial.part) if trial.part != right.part else right.plan
+            (parity,) = prove_parts([plan], trial.opening, trial.runs, self.inputs, self.manifest.gates)
         return parity
 
-    def prepared(self, variant: str) -> Any:
-        """A variant before its parts are loaded; its files are compared with the manifest once."""
-        if variant not in self._prepared:
-            self._prepared[variant] = prepare(self.folder, variant, context=CONTEXT, runtime="default")
-        return self._prepared[variant]
+    def trial(self, role: str, level: str) -> Trial:
+        """One right part before its proof; its files are compared with the manifest once."""
+        (part,) = (part for part in self.parts(role) if part.level == level)
+        if part.id not in self._prepared:
+            self._prepared[part.id] = prepared_for_proof(self.folder, self.manifest, part)
+        files = tuple(self.folder / file.path for file in part.files)
+        return Trial(files, self.runs, self._prepared[part.id], part, self.plan(part), self.recipe)
 
     def plan(self, part: Part) -> PartPlan:
         """What was to be written, with what calibration found for it."""
@@ -125,7 +134,25 @@ def unproven(
         done = artifact.export(
             source, folder, recipe_name=recipe_name, levels=levels, parts=choice, prove=False, progress=progress
         )
-    return Unproven(done.folder, done.manifest, runs)
+    return Unproven(done.folder, done.manifest, runs, recipe_name or done.manifest.recipe)
+
+
+def prepared_for_proof(folder: Path, manifest: Manifest, part: Part) -> Any:
+    """A variant that has a part, before its parts are loaded."""
+    variant = next(name for name, parts in manifest.variants.items() if parts.get(part.role) == part.id)
+    return prepare(folder, variant, context=CONTEXT, runtime="default")
+
+
+def described(trial: Trial, settings: Mapping[str, Any], preprocessing: Mapping[str, Any] | None = None) -> Trial:
+    """The part with a manifest that says otherwise; what it says of preprocessing is left out where none changes."""
+    right = trial.opening.manifest
+    changed: dict[str, Any] = {"settings": {**right.settings, **settings}}
+    if preprocessing:
+        changed["preprocessing"] = right.preprocessing.model_copy(update=dict(preprocessing))
+    opening = copy.copy(trial.opening)
+    opening.manifest = right.model_copy(update=changed)
+    opening.settings = manifest_checks.settings_of(opening.manifest, opening.composition, trial.files[0])
+    return replace(trial, opening=opening)
 
 
 @contextmanager

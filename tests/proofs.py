@@ -19,7 +19,7 @@ from edgekit.formats import calibration
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, FullPrecisionRuns, prove_parts
+from edgekit.prove import CONTEXT, FullPrecisionRuns, WrittenPart, prove_parts, written_part
 from edgekit.prove import publish as artifact
 from edgekit.runtime import manifest_checks
 from edgekit.runtime.opening import prepare
@@ -97,8 +97,7 @@ class Unproven:
         """
         right = self.trial(role, level)
         with change(right) if change else nullcontext(right) as trial:
-            plan = self.plan(trial.part) if trial.part != right.part else right.plan
-            (parity,) = prove_parts([plan], trial.opening, trial.runs, self.inputs, self.manifest.gates)
+            (parity,) = prove_parts([trial.part], trial.opening, trial.runs, self.inputs, self.manifest.gates)
         return parity
 
     def trial(self, role: str, level: str) -> Trial:
@@ -114,6 +113,11 @@ class Unproven:
         planned = self.runs.source.plan(part.role, LEVELS[part.level])
         measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
         return planned.calibrated(calibration.read(self.folder / measured[0])) if measured else planned
+
+    def written(self, role: str, level: str) -> WrittenPart:
+        """A part and the tensors of its files."""
+        (part,) = (part for part in self.parts(role) if part.level == level)
+        return written_part(self.runs.source, self.folder, part)
 
     _prepared: dict[str, Any] = field(default_factory=dict)
     _proven: dict[tuple[str, str], Parity] = field(default_factory=dict)

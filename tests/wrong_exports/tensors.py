@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +77,9 @@ def _changed(trial: Trial, edit: Edit) -> Iterator[Trial]:
     with stored(trial) as tensors:
         edit(tensors, PLACES[trial.plan.role])
         tensors.flush()
-        yield trial
+        # Full precision remembers what it computed with a part's own weights, by the part's id.
+        changed = hashlib.sha256(f"{trial.part.id} {edit!r}".encode()).hexdigest()
+        yield replace(trial, part=trial.part.model_copy(update={"id": changed}))
 
 
 # ---------------------------------------------------------------- which tensors

@@ -12,15 +12,14 @@ import numpy as np
 import pytest
 from material import anonymous_bytes, edit_json, hollow_checkpoint, in_a_new_process, photo, safetensors_bytes
 from PIL import Image
-from proofs import Trial, Unproven
-from wrong_exports import WrongExport, of, seen_causally
+from proofs import Unproven
+from wrong_exports import seen_causally
 
-from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
-from edgekit.errors import ArtifactError, GateError, InputError
+from edgekit.errors import GateError, InputError
 from edgekit.families import family_of
 from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of
@@ -103,42 +102,6 @@ def test_a_base_model_is_proven_on_plain_texts(medgemma_source: Path, copied: An
 
 
 # ---------------------------------------------------------------- wrong exports
-
-
-def cases(*roles: str) -> list[Any]:
-    """Every wrong export of these roles at every level of its format."""
-    return [
-        pytest.param(role, wrong, level, marks=() if level in QUICK else pytest.mark.slow, id=f"{role}-{level}-{wrong}")
-        for role in roles
-        for wrong in of(role)
-        for level in (GGUF if wrong.format == "gguf" else ONNX)
-    ]
-
-
-@pytest.mark.parametrize(("role", "wrong", "level"), cases("decoder", "vision"))
-def test_known_wrong_exports_are_refused(medgemma_levels: Unproven, role: str, wrong: WrongExport, level: str) -> None:
-    with wrong.refusal(role, level):
-        medgemma_levels.prove(role, level, wrong.change)
-
-
-@pytest.mark.parametrize(("role", "wrong", "level"), cases("image_encoder", "text_encoder"))
-def test_known_wrong_encoders_are_refused(
-    medsiglip_levels: Unproven, role: str, wrong: WrongExport, level: str
-) -> None:
-    with wrong.refusal(role, level):
-        medsiglip_levels.prove(role, level, wrong.change)
-
-
-def test_what_a_wrong_export_changed_is_right_again(medgemma_levels: Unproven, medsiglip_levels: Unproven) -> None:
-    """Else a test that comes later would refuse what an earlier one broke."""
-    for model in (medgemma_levels, medsiglip_levels):
-        for part in (part for part in model.manifest.parts if part.level in QUICK):
-            for wrong in of(part.role, file_format=part.format):
-                right = Trial(tuple(model.folder / file.path for file in part.files), model.runs, None)
-                if wrong.kind in ("tensors", "header", "graph"):
-                    with wrong.change(right), pytest.raises(ArtifactError, match=r"SHA-256|bytes"):
-                        manifests.verify(model.folder, part.files)
-        manifests.verify(model.folder, model.manifest.files)
 
 
 def refused(source: Path, folder: Path, level: str, match: str, recipe: str | None = None) -> None:

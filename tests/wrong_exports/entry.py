@@ -1,4 +1,4 @@
-"""What a wrong export is, and how a part gets one: its file changed in place for a while, or written by a wrong exporter.
+"""What a wrong export is, and how a part becomes one: its file is changed for a while, or a wrong exporter writes it.
 
 A change in place comes to the same as what a wrong converter would have written, and costs no export. What it changes
 is right again after.
@@ -131,7 +131,8 @@ def written_by(trial: Trial, exporter: Exporter) -> Iterator[Trial]:
 
 def _head(trial: Trial, plan: Any, label: FileLabel) -> dict[Path, tuple[bytes, bytes]]:
     (path,) = trial.files
-    return {path: tuple(gguf_writer.content(p, path.parent, label).head for p in (trial.plan, plan))}  # type: ignore[misc]
+    right, wrong = (gguf_writer.content(one, path.parent, label).head for one in (trial.plan, plan))
+    return {path: (right, wrong)}
 
 
 def _graphs(trial: Trial, plan: Any) -> dict[Path, tuple[bytes, bytes]]:

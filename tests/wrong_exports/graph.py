@@ -22,7 +22,7 @@ from wrong_exports.entry import Exporter, WrongExport, by, misreading
 from wrong_exports.header import MAX
 
 DECODER, VISION, IMAGE, TEXT = "decoder", "vision", "image_encoder", "text_encoder"
-_MERGED = "decoder_model_merged"
+_MERGED, _EMBED = "decoder_model_merged", names.EMBEDDING_STEM
 _TOWERS: Mapping[str, tuple[str, str]] = {  # role -> graph, section of config.json
     VISION: ("vision_encoder", "vision_config"),
     IMAGE: ("vision_model", "vision_config"),
@@ -296,6 +296,10 @@ def _text(**values: Any) -> Exporter:
     return Exporter(misreading(text_config=values))
 
 
+def _tower(section: str, **values: Any) -> Exporter:
+    return Exporter(misreading(**{section: values}))
+
+
 def _towers(name: str, exporter: Callable[[str], Exporter], roles: tuple[str, ...] = (VISION, IMAGE, TEXT)) -> Any:
     """In each tower, by its section of config.json."""
     for role in roles:
@@ -366,11 +370,11 @@ GRAPH: tuple[WrongExport, ...] = (
     _graph("logits are negated", _after(names.LOGITS, "Neg")),
     _graph("logits are times 1.01", _after(names.LOGITS, "Mul", (1.01, np.float32))),
     _graph("logits are shifted", _after(names.LOGITS, "Add", (3.0, np.float32))),
-    _graph("embeddings have their scale twice", _after(names.EMBEDS, "Mul", (16.0, np.float32)), stem=names.EMBEDDING_STEM),
-    *_towers("epsilon of the norms is 1e-5", lambda section: Exporter(misreading(**{section: {"layer_norm_eps": 1e-5}}))),
-    *_towers("epsilon of the norms is 1e-3", lambda section: Exporter(misreading(**{section: {"layer_norm_eps": 1e-3}}))),
-    *_towers("there are half as many heads", lambda section: Exporter(
-        misreading(**{section: {"num_attention_heads": lambda c: c.num_attention_heads // 2}}))),
+    _graph("token embeddings are scaled twice", _after(names.EMBEDS, "Mul", (16.0, np.float32)), stem=_EMBED),
+    *_towers("epsilon of the norms is 1e-5", lambda section: _tower(section, layer_norm_eps=1e-5)),
+    *_towers("epsilon of the norms is 1e-3", lambda section: _tower(section, layer_norm_eps=1e-3)),
+    *_towers("there are half as many heads", lambda section: _tower(
+        section, num_attention_heads=lambda config: config.num_attention_heads // 2)),
     *_towers("GELU is exact", lambda _: _gelu("none")),
     *_towers("GELU is quick", lambda _: _quick_gelu()),
     *_towers("SiLU stands for GELU", lambda _: _silu()),
@@ -379,7 +383,8 @@ GRAPH: tuple[WrongExport, ...] = (
     *_towers("biases are left out", lambda _: _without_bias()),
     *_towers("the bias of keys is left out", lambda _: _without_one_bias("k_proj.bias")),
     *_towers("the bias of queries is left out", lambda _: _without_one_bias("q_proj.bias")),
-    *_towers("norms before attention and MLP are exchanged", lambda _: _renamed(_exchange("layer_norm1", "layer_norm2"))),
+    *_towers("norms before attention and MLP are exchanged", lambda _: _renamed(
+        _exchange("layer_norm1", "layer_norm2"))),
     *_towers("keys and values are exchanged", lambda _: _matrices("k_proj", "v_proj")),
     _built("patches are pooled by their greatest", _max_pooled(), VISION),
     _built("the projector's norm is left out", _norm_left_out(), VISION),

@@ -13,6 +13,10 @@ _TEXT, _EYE, _TOKENS = "gemma3.", "clip.vision.", "tokenizer.ggml."
 _WINDOW = f"{_TEXT}attention.sliding_window"
 MAX = 1 << 20  # more positions than any text here
 
+_NORMAL, _USERS, _BYTE, _CONTROL = (
+    gguf.TokenType.NORMAL, gguf.TokenType.USER_DEFINED, gguf.TokenType.BYTE, gguf.TokenType.CONTROL,
+)  # fmt: skip
+
 Header = dict[str, Any]  # of gguf.GGUFValue, by key
 New = Callable[[Any], Any]
 
@@ -40,6 +44,10 @@ def without(*keys: str) -> Callable[[Header], None]:
             del header[key]
 
     return edit
+
+
+def _template(old: str, new: str) -> Callable[[Header], None]:
+    return changed("tokenizer.", {"chat_template": lambda text: text.replace(old, new)})
 
 
 def to(value: Any) -> New:
@@ -76,8 +84,8 @@ def _markers(values: list[int], tokens: list[bytes], kind: gguf.TokenType) -> No
         values[tokens.index(name)] = int(kind)
 
 
-def _no_controls(values: list[int], tokens: list[bytes]) -> None:
-    _set(values, [int(gguf.TokenType.NORMAL) if kind == gguf.TokenType.CONTROL else kind for kind in values])
+def _ordinary(values: list[int], kind: gguf.TokenType) -> None:
+    _set(values, [int(_NORMAL) if value == kind else value for value in values])
 
 
 def _as_scored(values: list[float], change: Callable[[list[float]], list[float]]) -> None:
@@ -128,10 +136,10 @@ _DECODER: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("scores are one off", _entries("scores", lambda v, _: _as_scored(v, lambda own: own[1:] + own[:1]))),
     ("two tokens are exchanged", _entries("tokens", lambda v, _: _exchange(v, 400, 401))),
     ("a token is another", _entries("tokens", lambda v, _: v.__setitem__(500, b"\xe2\x96\x81zzz"))),
-    ("no token is a control", _entries("token_type", _no_controls)),
-    ("turn markers are ordinary text", _entries("token_type", lambda v, t: _markers(v, t, gguf.TokenType.NORMAL))),
-    ("turn markers are a user's", _entries("token_type", lambda v, t: _markers(v, t, gguf.TokenType.USER_DEFINED))),
-    ("bytes are ordinary tokens", _entries("token_type", lambda v, _: _set(v, [1 if kind == 6 else kind for kind in v]))),
+    ("no token is a control", _entries("token_type", lambda v, _: _ordinary(v, _CONTROL))),
+    ("turn markers are ordinary text", _entries("token_type", lambda v, t: _markers(v, t, _NORMAL))),
+    ("turn markers are a user's", _entries("token_type", lambda v, t: _markers(v, t, _USERS))),
+    ("bytes are ordinary tokens", _entries("token_type", lambda v, _: _ordinary(v, _BYTE))),
     ("<bos> is another", changed(_TOKENS, {"bos_token_id": lambda token: token + 1})),
     ("<bos> is missing", without(f"{_TOKENS}bos_token_id")),
     ("<eos> is another", changed(_TOKENS, {"eos_token_id": lambda token: token + 2})),
@@ -148,9 +156,9 @@ _DECODER: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("whether a space is put before a prompt is missing", without(f"{_TOKENS}add_space_prefix")),
     ("spaces at the ends are cut", added(f"{_TOKENS}remove_extra_whitespaces", True, _BOOL)),
     ("the tokenizer is of another kind", changed(_TOKENS, {"model": to("gpt2")})),
-    ("the template is another", changed("tokenizer.", {"chat_template": lambda text: text.replace("model", "assistant")})),
-    ("the template lacks its line breaks", changed("tokenizer.", {"chat_template": lambda text: text.replace("\\n", "")})),
-    ("the template puts no <bos> first", changed("tokenizer.", {"chat_template": lambda text: text.replace("bos_token", "''")})),
+    ("the template is another", _template("model", "assistant")),
+    ("the template lacks its line breaks", _template("\\n", "")),
+    ("the template puts no <bos> first", _template("bos_token", "''")),
     ("the template is missing", without("tokenizer.chat_template")),
 )  # fmt: skip
 
@@ -164,7 +172,7 @@ _PROJECTOR: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("the deviation is ImageNet's", changed(_EYE, {"image_std": to([0.229, 0.224, 0.225])})),
     ("the mean is one grey level off", changed(_EYE, {"image_mean": to([0.5, 0.5, 0.504])})),
     ("there are half as many heads", changed(_EYE, {"attention.head_count": lambda heads: heads // 2})),
-    ("patches are pooled by the default", without("clip.vision.projector.scale_factor")),
+    ("patches are pooled by two", added(f"{_EYE}projector.scale_factor", 2, _U32)),
     ("the projector is another's", changed("clip.", {"projector_type": to("mlp")})),
     ("features are of another width", changed(_EYE, {"projection_dim": lambda width: width * 2})),
 )  # fmt: skip

@@ -16,6 +16,7 @@ from edgekit.runtime.base import Embeddings, Tokens
 from wrong_exports.entry import FORMATS, WrongExport
 
 _EMBEDDING = "language_model.model.embed_tokens.weight"
+_ENCODERS = ("vision", "image_encoder", "text_encoder")
 Segments = Sequence[Any]
 
 
@@ -129,6 +130,10 @@ def _given(change: Callable[[Any], Any]) -> Callable[[Any], None]:
     return wrong
 
 
+def _grey(batch: Any) -> Any:
+    return batch.mean(axis=-1, keepdims=True).repeat(3, -1).astype(np.uint8)
+
+
 def _broken(row: Any) -> Any:
     """Not a number in half of the logits."""
     return np.where(row > 0, np.nan, 0)
@@ -173,12 +178,12 @@ RUNTIME: tuple[WrongExport, ...] = (
     *_loaded("logits are not numbers", _rows(_broken)),
     *_loaded("logits of a prompt are one off", _rows(lambda row: np.roll(row, 1))),
     *_loaded("logits of a prompt are negated", _rows(np.negative)),
-    *_encoder("vectors of a batch are exchanged", _vectors(lambda v: v[::-1] if len(v) > 1 else v * 1.01), (
-        "vision", "image_encoder", "text_encoder")),
-    *_encoder("vectors are times 16", _vectors(lambda v: 16 * v), ("vision", "image_encoder", "text_encoder")),
-    *_encoder("vectors are not numbers", _vectors(lambda v: v * np.nan), ("vision", "image_encoder", "text_encoder")),
+    *_encoder("vectors of a batch are exchanged", _vectors(lambda v: v[::-1]), _ENCODERS[1:]),
+    *_encoder("vectors are times 16", _vectors(lambda v: 16 * v), _ENCODERS),
+    *_encoder("vectors are times 1.01", _vectors(lambda v: 1.01 * v), _ENCODERS),
+    *_encoder("vectors are not numbers", _vectors(lambda v: v * np.nan), _ENCODERS),
     *_encoder("pixels are taken as blue, green, red", _given(lambda batch: batch[..., ::-1])),
-    *_encoder("pixels are taken as grey", _given(lambda batch: batch.mean(axis=-1, keepdims=True).repeat(3, -1).astype(np.uint8))),
+    *_encoder("pixels are taken as grey", _given(_grey)),
     *_encoder("pixels are upside down", _given(lambda batch: batch[:, ::-1])),
     *_encoder("pixels are mirrored", _given(lambda batch: batch[:, :, ::-1])),
 )  # fmt: skip

@@ -102,7 +102,8 @@ class GgufStored(Stored):
     def _bytes(self, name: str) -> NDArray[np.uint8]:
         """[rows, bytes of a row], in the file."""
         rows = int(np.prod(self._shapes[name][:-1]))
-        return self._tensors[name].data.reshape(-1).view(np.uint8).reshape(rows, -1)
+        data: NDArray[np.uint8] = self._tensors[name].data.reshape(-1).view(np.uint8)
+        return data.reshape(rows, -1)
 
     def flush(self) -> None:
         self._reader.data.flush()

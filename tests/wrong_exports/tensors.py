@@ -162,7 +162,7 @@ def rows(*order: int) -> Callable[[Values], Values]:
 
 def _offset(values: Values) -> Values:
     """A constant of a tenth of the weights' spread on all of them."""
-    return values + np.float32(0.1) * values.std()
+    return np.asarray(values + 0.1 * values.std(), np.float32)
 
 
 def _last_block_lost(values: Values) -> Values:
@@ -172,10 +172,10 @@ def _last_block_lost(values: Values) -> Values:
 
 
 def _coarser(values: Values) -> Values:
-    """Rounded to three values a block of 32 before: what is quantized twice."""
+    """Rounded to three values a block of 16 before: what is quantized twice."""
     blocks = values.reshape(-1, 16)
     scale = np.abs(blocks).max(axis=1, keepdims=True) + np.float32(1e-30)
-    return (np.rint(blocks / scale) * scale).reshape(values.shape)
+    return np.asarray((np.rint(blocks / scale) * scale).reshape(values.shape), np.float32)
 
 
 def _not_a_number(values: Values) -> Values:
@@ -188,7 +188,7 @@ def _adapter(values: Values) -> Values:
     """The weights and a matrix of rank four beside them, as large as half of them: another fine-tune's."""
     random = np.random.default_rng(5)
     delta = random.normal(size=(len(values), 4)) @ random.normal(size=(4, values.shape[1]))
-    return (values + 0.5 * delta * np.linalg.norm(values) / np.linalg.norm(delta)).astype(np.float32)
+    return np.asarray(values + 0.5 * delta * np.linalg.norm(values) / np.linalg.norm(delta), np.float32)
 
 
 def _by_heads(heads: int, order: Callable[[int], Any]) -> Callable[[Values], Values]:

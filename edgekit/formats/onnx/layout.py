@@ -68,9 +68,14 @@ def layout_of(file: str, plan: PartPlan) -> Layout:
     return Layout(file, tensors)
 
 
+def lies_transposed(codec: OnnxCodec, kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor of this kind lies in the file as [inputs, outputs]."""
+    return codec.transposes and len(shape) == 2 and kind not in (*_TABLES, *_AS_STORED)
+
+
 def _placed(planned: PlannedTensor, offset: int) -> TensorLayout:
-    codec, kind = CODECS[planned.codec.name], planned.spec.kind
-    transposed = codec.transposes and len(planned.shape) == 2 and kind not in (*_TABLES, *_AS_STORED)
+    codec = CODECS[planned.codec.name]
+    transposed = lies_transposed(codec, planned.spec.kind, planned.shape)
     arrays, end = {}, offset
     for array in codec.arrays(planned.shape, transposed=transposed):
         length = int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize

@@ -214,4 +214,3 @@ def _input(value: Expression, *operators: str) -> Expression | None:
             return None
         value = value.inputs[0]
     return value
-

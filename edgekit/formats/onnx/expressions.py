@@ -132,7 +132,9 @@ def difference(expected: Mapping[str, Expression], actual: Mapping[str, Expressi
     Args:
         actual: of the same names.
     """
-    todo = [(name, value, actual[name]) for name, value in reversed(expected.items()) if value is not actual[name]]
+    todo = [
+        (name, value, actual[name]) for name, value in reversed(list(expected.items())) if value is not actual[name]
+    ]
     seen: set[tuple[int, int]] = set()
     while todo:
         near, mine, other = todo.pop()

@@ -17,7 +17,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.calibration import Range
 from edgekit.formats.onnx.codecs import CODECS, BlockCodec
 from edgekit.formats.onnx.expressions import STORED, Expression, Pool
-from edgekit.formats.onnx.layout import lies_transposed
+from edgekit.formats.onnx.layout import is_transposed
 
 LINEAR = "matrix of the checkpoint"  # [..., inputs] times a stored matrix [outputs, inputs], transposed
 _BLOCKS = "com.microsoft.MatMulNBits"
@@ -196,7 +196,7 @@ class Collapse:
 
     def _transposed(self, name: str) -> bool:
         spec = self.specs.get(name)
-        return spec is not None and lies_transposed(CODECS["float32"], spec.kind, spec.shape)
+        return spec is not None and is_transposed(spec, CODECS["float32"])
 
 
 def _inward(value: Expression, most: int = 8) -> Sequence[Expression]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.full_precision import EncoderModules, FullPrecision, at_most, hub_tokenizer, rgb
 from edgekit.families.siglip.config import MedSiglipConfig
 from edgekit.inputs.image import ImageLike
 
@@ -56,8 +56,14 @@ def _outputs(given: Any, unit: str) -> dict[str, Any]:
     return {"last_hidden_state": given.last_hidden_state, "pooler_output": pooled, unit: embeds}
 
 
+def sliced(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All layers of a tower are alike, so four stand for them."""
+    return at_most(config, dict.fromkeys((f"{tower}_config.num_hidden_layers" for tower in ("text", "vision")), 4))
+
+
 FULL_PRECISION = FullPrecision(
     build,
+    sliced,
     {
         "image_encoder": EncoderModules(_pixels, _image_outputs, "pooler_output"),
         "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),

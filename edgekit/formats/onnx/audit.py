@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifacts.levels import Level
-from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.artifacts.levels import level as level_of
+from edgekit.artifacts.manifest import Part
 from edgekit.errors import GateError
 from edgekit.formats import calibration
 from edgekit.formats.calibration import Range
@@ -27,15 +27,12 @@ from edgekit.formats.onnx.writer import graph_of
 from edgekit.formats.plan import PartPlan
 
 
-def check_graphs(plan: PartPlan, level: Level, files: Sequence[Path], requires: Mapping[str, Any], hub: Any) -> int:
-    """Check all graphs of a part.
+def check_graphs(plan: PartPlan, part: Part, files: Sequence[Path], original: Any) -> int:
+    """Check all graphs of a part; see `edgekit.formats.base.Format.constants`.
 
     Args:
         plan: of the part at full precision, which says what the float graphs are.
-        level: that the files are of.
-        files: of the part.
-        requires: what the manifest says that they need of a runtime.
-        hub: transformers' configuration.
+        original: whose `config` is transformers' configuration.
 
     Returns:
         How many constants were compared.
@@ -44,51 +41,46 @@ def check_graphs(plan: PartPlan, level: Level, files: Sequence[Path], requires: 
         ArtifactError: a file is broken.
         GateError: a graph differs from the float graph, or a constant from transformers' configuration.
     """
-    where = f"{plan.role} {level.name}: audit"
-    specs = {planned.name: planned.spec for planned in plan.tensors}
+    level, specs = level_of(part.level), {planned.name: planned.spec for planned in plan.tensors}
     graphs = [path for path in files if path.suffix == ".onnx"]
-    check_requires(where, graphs, files, requires)
-    ranges = _ranges(where, files) if level.needs_calibration else {}
+    check_requires(graphs, files, part.requires)
+    ranges = _ranges(files) if level.needs_calibration else {}
     uses: dict[Any, Use] = {}
     for stem, build in plan.form.graphs.items():
         path = next((path for path in graphs if path.stem.startswith(stem)), None)
         if path is None:
-            raise GateError(f"{where}: no graph {stem}*.onnx", allowed=", ".join(plan.form.graphs), remedy=REMEDY)
+            raise GateError(f"no graph {stem}*.onnx", allowed=", ".join(plan.form.graphs), remedy=REMEDY)
         expected = onnx().ModelProto.FromString(graph_of(build, path.stem, plan, layout_of(path.name, plan)))
         actual = onnx().load(path, load_external_data=False)
-        uses |= _compare(f"{where}: {path.name}", expected, actual, specs, level, ranges)
-    check_constants(where, uses.values(), plan.form.constants(hub))
+        uses |= _compare(path.name, expected, actual, Collapse(Pool(), specs, level, ranges))
+    check_constants(uses.values(), plan.form.constants(original.config))
     return len(uses)
 
 
-def check_requires(where: str, graphs: Sequence[Path], files: Sequence[Path], requires: Mapping[str, Any]) -> None:
+def check_requires(graphs: Sequence[Path], files: Sequence[Path], requires: Mapping[str, Any]) -> None:
     """Check what the manifest says of operators and versions."""
     for name, value in requirements.requires([read_checked(path, files) for path in graphs]).items():
         said = requires.get(name)
         if (list(said) if isinstance(said, tuple) else said) != value:
             raise GateError(
-                f"{where}: the manifest requires {name} {said}", allowed=f"{value}, as the graphs do"
+                f"the manifest requires {name} {said}", allowed=f"{value}, as the graphs do"
             )
 
 
-def _ranges(where: str, files: Sequence[Path]) -> Mapping[str, Range]:
+def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:
     path = next((path for path in files if path.name.endswith(calibration.SUFFIX)), None)
     ranges = calibration.read(path).ranges if path else {}
     for name, measured in ranges.items():
         if not measured.low < measured.high:
-            raise GateError(f"{where}: {path}: what enters {name} ranges from {measured.low} to {measured.high}")
+            raise GateError(f"{path}: what enters {name} ranges from {measured.low} to {measured.high}")
     return ranges
 
 
-def _compare(
-    where: str, expected: Any, actual: Any, specs: Mapping[str, TensorSpec], level: Level, ranges: Mapping[str, Range]
-) -> dict[Any, Use]:
+def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict[Any, Use]:
     """Compare a graph with the float graph; its constants, once it is the same."""
     _check_interface(where, expected, actual)
-    pool = Pool()
-    collapse = Collapse(pool, specs, level, ranges)
-    right, _ = expressions.read(pool, expected.graph, collapse)
-    found, unused = expressions.read(pool, actual.graph, collapse)
+    right, _ = expressions.read(collapse.pool, expected.graph, collapse)
+    found, unused = expressions.read(collapse.pool, actual.graph, collapse)
     if different := expressions.difference(right, found):
         raise GateError(
             f"{where}: near {different.near}: {different.actual}", allowed=different.expected, remedy=REMEDY

@@ -86,7 +86,7 @@ def uses_of(outputs: Iterable[Expression]) -> Iterator[Use]:
             yield Use(value.operator, name, beside, setting)
 
 
-def check_constants(where: str, uses: Iterable[Use], rows: Sequence[Constant]) -> None:
+def check_constants(uses: Iterable[Use], rows: Sequence[Constant]) -> None:
     """Hold every constant to the one row that states it.
 
     Raises:
@@ -97,13 +97,13 @@ def check_constants(where: str, uses: Iterable[Use], rows: Sequence[Constant]) -
         row = next((row for row in rows if row.matches(use)), None)
         what = f"{use.operator} {use.place}, beside {use.beside}"
         if row is None:
-            raise GateError(f"{where}: {what}: {_shown(use.value)}, which no configuration states", remedy=REMEDY)
+            raise GateError(f"{what}: {_shown(use.value)}, which no configuration states", remedy=REMEDY)
         if (at := row.find(use.value)) is None:
             allowed = " or ".join(map(_shown, row.values))
-            raise GateError(f"{where}: {row.name} ({what}) is {_shown(use.value)}", allowed=allowed, remedy=REMEDY)
+            raise GateError(f"{row.name} ({what}) is {_shown(use.value)}", allowed=allowed, remedy=REMEDY)
         missing.pop((row.name, at), None)
     for (name, at), row in missing.items():
-        raise GateError(f"{where}: {name} is nowhere {_shown(row.values[at])}", remedy=REMEDY)
+        raise GateError(f"{name} is nowhere {_shown(row.values[at])}", remedy=REMEDY)
 
 
 def _shown(value: Any) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgekit import metrics
 from edgekit.checkpoints.sliced import write_slice
-from edgekit.errors import GateError
+from edgekit.errors import ArtifactError, GateError
 from edgekit.export import writers
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS, FileLabel
@@ -30,6 +30,8 @@ from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.temporary import temporary_folder
 from edgekit.progress import Progress
+from edgekit.prove.full_precision_runs import FullPrecisionRuns
+from edgekit.prove.written import WrittenPart
 from edgekit.runtime.backends import backends_for, kind_of
 from edgekit.runtime.base import (
     Decoder,
@@ -52,21 +54,29 @@ _ITEMS = 2  # images or captions that an encoder is given
 Figures = Mapping[str, float]
 
 
-def check(where: str, file_format: str, figures: Figures) -> None:
-    """Hold what was measured to the format's bounds.
+def proven(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs) -> Figures:
+    """What `measured` gives for a part, once for all its levels in one format.
 
     Raises:
-        GateError: it lies beyond them.
+        GateError: it lies beyond the format's bounds.
     """
-    bounds = FORMATS[file_format].exactness
-    for name, most in (("kl", bounds.kl), ("error", bounds.error)):
-        if not figures.get(name, 0.0) <= most:  # NaN must fail too
-            what = {"kl": "KL {:.2g} nats", "error": "relative error {:.2g}"}[name].format(figures[name])
+    key = role, file_format = written.role, written.part.format
+    if key not in runs.exactness:
+        try:
+            runs.exactness[key] = measured(runs.source, role, file_format, inputs, runs.scratch, runs.progress)
+        except ArtifactError as error:  # of files that the writer just made
             raise GateError(
-                f"{where}: exactness: {what} to transformers, with exact weights",
+                f"{written.where}: exactness: {error.message}", allowed=error.allowed, remedy=error.remedy
+            ) from error
+    figures, bounds = runs.exactness[key], FORMATS[file_format].exactness
+    for name, what, most in (("kl", "KL {:.2g} nats", bounds.kl), ("error", "relative error {:.2g}", bounds.error)):
+        if name in figures and not figures[name] <= most:  # NaN must fail too
+            raise GateError(
+                f"{written.where}: exactness: {what.format(figures[name])} to transformers, both with exact weights",
                 allowed=f"at most {most:g}",
                 remedy="the exported graph computes something else; nothing was published",
             )
+    return figures
 
 
 def measured(
@@ -80,6 +90,9 @@ def measured(
     Returns:
         `error`, the largest relative L2 error of a position's logits or of an item's output; of a decoder also `kl`,
         the largest mean of a prompt's positions, nats.
+
+    Raises:
+        ArtifactError: the runtime refuses what the writer made, or it gives something else than transformers.
     """
     with temporary_folder("exactness", scratch) as folder:
         progress.start(f"{role}: {file_format} with exact weights", 1)
@@ -278,6 +291,10 @@ def _encoder(exact: _Exact, inputs: Inputs) -> Figures:
         name = source.family.full_precision.encoders[role].output
         actual = encoder.outputs(batch) if isinstance(encoder, SupportsOutputs) else {name: encoder.encode(batch)}
     expected = hf_inputs.outputs(source.family, streamed.model(exact.weights), role, given)
+    shapes = ({name: values.shape for name, values in side.items()} for side in (expected, actual))
+    wanted, found = ({name: shape for name, shape in side.items() if name in actual} for side in shapes)
+    if wanted != found:
+        raise ArtifactError(f"{exact.files[role][0].name}: outputs {found}", allowed=f"{wanted}")
     errors = [
         metrics.relative_error(expected[name].reshape(len(batch), -1), values.reshape(len(batch), -1)).max()
         for name, values in actual.items()

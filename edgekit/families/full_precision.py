@@ -6,6 +6,7 @@ transformers and torch are imported by the functions that need them, never by th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +29,17 @@ class EncoderModules:
     Attributes:
         inputs: checkpoint, configuration, images (uint8 arrays) and texts -> what Hugging Face's processors make of
             those that it reads: pixels float32 [n, 3, size, size] or ids int64 [n, length].
-        forward: transformers' model and a tensor of such inputs -> the encoder's output, as a tensor.
+        outputs: transformers' model and a tensor of such inputs -> all that it gives, tensors by transformers' names.
+        output: the name of the one that models are composed of.
     """
 
     inputs: Callable[[Checkpoint, Any, Sequence[ImageLike], Sequence[str]], NDArray[Any]]
-    forward: Callable[[Any, Any], Any]
+    outputs: Callable[[Any, Any], Mapping[str, Any]]
+    output: str
+
+    def forward(self, model: Any, batch: Any) -> Any:
+        """The one output that models are composed of, as a tensor."""
+        return self.outputs(model, batch)[self.output]
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,14 @@ class FullPrecision:
     Attributes:
         build: configuration -> the model; its weights need not be initialized.
         encoders: role -> encoder.
+        sliced: config.json -> that of a piece of the model whose layers are of every kind and whose matrices are those
+            of the model or the beginnings of them; the same where nothing is to be left out.
         processed: checkpoint, configuration and messages -> `input_ids` and `token_type_ids` (1 for an image's tokens)
             as lists, `pixel_values` float32 [n, 3, size, size] or None; None for a family that does not chat.
     """
 
     build: Callable[[Any], Any]
+    sliced: Callable[[Mapping[str, Any]], dict[str, Any]]
     encoders: Mapping[str, EncoderModules] = field(default_factory=dict)
     processed: Callable[[Checkpoint, Any, Sequence[Message]], dict[str, Any]] | None = None
 
@@ -72,3 +82,16 @@ def rgb(image: ImageLike) -> PIL.Image.Image:
     """For processors, which convert to RGB only where their configuration says so; models take RGB."""
     assert isinstance(image, np.ndarray), "what is compared comes as arrays"
     return PIL.Image.fromarray(image).convert("RGB")
+
+
+def at_most(config: Mapping[str, Any], most: Mapping[str, int]) -> dict[str, Any]:
+    """config.json with numbers (by dotted key) that are no greater than these."""
+    made: dict[str, Any] = deepcopy(dict(config))
+    for key, limit in most.items():
+        *path, last = key.split(".")
+        place = made
+        for name in path:
+            place = place.get(name) or {}
+        if isinstance(place.get(last), int):
+            place[last] = min(place[last], limit)
+    return made

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.levels import Level
+from edgekit.artifacts.manifest import Part
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.codec import Codec
 from edgekit.formats.plan import PartPlan
@@ -22,6 +23,21 @@ class FileLabel:
     title: str
     license: str
     stem: str
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """How exactly files of a format, with exact weights, compute what transformers computes in single precision.
+
+    Attributes:
+        level: at which weights are stored as they are computed with.
+        kl: the largest KL of a decoder's logits, nats.
+        error: the largest relative L2 error of logits, and of an encoder's outputs.
+    """
+
+    level: Level
+    kl: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -50,6 +66,11 @@ class Format:
         stored: a part's tensors as its files hold them, by canonical name, from the part's tensors, what its family
             states of it, the configuration and the files. ArtifactError where these hold tensors too many, too few, or
             of another shape.
+        exactness: see there.
+        constants: compares every constant of a part's header or graphs with what transformers itself reads of the
+            checkpoint, from the part's plan at the exact level, its entry in the manifest, its files, and an
+            `edgekit.full_precision.original.Original`; gives their number. GateError, without the part's name, where
+            one differs or is none of transformers'.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
@@ -62,6 +83,8 @@ class Format:
     content: Callable[[PartPlan, Path, FileLabel], FileContent]
     requires: Callable[[PartPlan, Path, str], dict[str, Any]]
     stored: Callable[[Sequence[TensorSpec], Any, Any, Sequence[Path]], Mapping[str, StoredTensor]]
+    exactness: Exactness
+    constants: Callable[[PartPlan, Part, Sequence[Path], Any], int] = lambda plan, part, files, original: 0
     finish: Callable[[PartPlan, Path, FileLabel], None] = lambda plan, folder, label: None
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()

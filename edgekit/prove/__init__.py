@@ -1,7 +1,10 @@
 """Compare an artifact with its original before anybody uses it.
 
-Two comparisons, on prompts with and without images and longer than the attention window:
+Comparisons, cheap ones first:
 
+- *Audit*: every constant of a file's header or graphs against what transformers reads of the checkpoint; a graph, once
+  its codecs are put back into float operators, against the float graph. It is exact at every level.
+- *Exactness*: the same writer and runtime with exact weights against transformers, so that no rounding hides a formula.
 - *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
 - *Loss*: the artifact against the original weights. It asks what quantization cost; it is reported, and refuses only
@@ -21,6 +24,8 @@ from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
+from edgekit.prove import exactness
+from edgekit.prove.constants import compared
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
@@ -52,6 +57,9 @@ def prove_parts(
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
+    constants = [compared(one, runs) for one in written]
+    # What others made was not written by the writer that exactness is about.
+    exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one in written]
     proofs = [
         (decoder_proof if runs.source.family.roles[one.role].output == "logits" else encoder_proof)(
             one, runs, inputs, gates
@@ -59,4 +67,8 @@ def prove_parts(
         for one in written
     ]
     answers = [proof.ask(opening) for proof in proofs]
-    return [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
+    parities = [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
+    return [
+        parity.model_copy(update={"audit": {"constants": count}, "exactness": figures})
+        for parity, count, figures in zip(parities, constants, exact, strict=True)
+    ]

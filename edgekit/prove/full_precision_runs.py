@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from edgekit.families.source import Source
 from edgekit.full_precision import streamed
+from edgekit.full_precision.model import torch
 from edgekit.machine.temporary import array_in_a_file
 from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
@@ -24,12 +27,23 @@ class FullPrecisionRuns:
     Attributes:
         scratch: the folder on whose disk logits lie, hundreds of megabytes of a full-size model; where temporary files
             go for None.
+        exactness: role and format -> what `edgekit.prove.exactness` measured.
     """
 
     source: Source
     progress: Progress = field(default_factory=Progress)
     scratch: Path | None = None
+    exactness: dict[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
     _kept: dict[Any, Float] = field(default_factory=dict)
+
+    @cached_property
+    def original(self) -> Any:
+        """What transformers itself reads of the checkpoint."""
+        from transformers import AutoConfig
+
+        torch()  # or how to install it
+        folder = self.source.checkpoint.root
+        return SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
 
     def run(self, role: str, written: WrittenPart | None, compute: Callable[[Any], Float]) -> Float:
         """`compute(model)`, where the model's weights are those of a part's own files, or the original ones."""

@@ -6,7 +6,7 @@ Pillow's by one grey level here and there, and by two at most.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.chat_templates import render_in_a_worker
-from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.full_precision import EncoderModules, FullPrecision, at_most, hub_tokenizer, rgb
 from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.inputs.image import ImageLike
@@ -132,9 +132,25 @@ def _pixels(
     return np.asarray(made["pixel_values"], np.float32)
 
 
-def _image_features(model: Any, pixels: Any) -> Any:
-    return model.get_image_features(pixel_values=pixels).pooler_output
+def _image_features(model: Any, pixels: Any) -> dict[str, Any]:
+    """Under the name that transformers' output classes give them."""
+    return {"image_features": model.get_image_features(pixel_values=pixels).pooler_output}
 
 
-FULL_PRECISION = FullPrecision(build, {"vision": EncoderModules(_pixels, _image_features)}, processed)
-TEXT_ONLY_FULL_PRECISION = FullPrecision(build_text_only, processed=processed)
+_TEXT = {"num_hidden_layers": 7, "intermediate_size": 1024}  # five local layers, a global one, and a local one again
+_WHOLE = {"vision_config.num_hidden_layers": 4, **{f"text_config.{key}": most for key, most in _TEXT.items()}}
+
+
+def sliced(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A few layers and a narrow MLP, which is most of a layer's weights; all that differs between layers is there."""
+    made = at_most(config, _TEXT if "text_config" not in config else _WHOLE)
+    text = made.get("text_config", made)
+    if text.get("layer_types"):
+        text["layer_types"] = text["layer_types"][: _TEXT["num_hidden_layers"]]
+    return made
+
+
+FULL_PRECISION = FullPrecision(
+    build, sliced, {"vision": EncoderModules(_pixels, _image_features, "image_features")}, processed
+)
+TEXT_ONLY_FULL_PRECISION = FullPrecision(build_text_only, sliced, processed=processed)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.full_precision import EncoderModules, FullPrecision, at_most, hub_tokenizer, rgb
 from edgekit.families.siglip.config import MedSiglipConfig
 from edgekit.inputs.image import ImageLike
 
@@ -41,15 +41,31 @@ def _ids(
     return np.asarray(made["input_ids"], np.int64)
 
 
-def _image_features(model: Any, pixels: Any) -> Any:
-    return model.get_image_features(pixel_values=pixels).pooler_output
+def _image_outputs(model: Any, pixels: Any) -> dict[str, Any]:
+    return _outputs(model.get_image_features(pixel_values=pixels), "image_embeds")
 
 
-def _text_features(model: Any, ids: Any) -> Any:
-    return model.get_text_features(input_ids=ids).pooler_output
+def _text_outputs(model: Any, ids: Any) -> dict[str, Any]:
+    return _outputs(model.get_text_features(input_ids=ids), "text_embeds")
+
+
+def _outputs(given: Any, unit: str) -> dict[str, Any]:
+    """With the vector of length one that SiglipModel.forward compares."""
+    pooled = given.pooler_output
+    embeds = pooled / pooled.norm(p=2, dim=-1, keepdim=True)
+    return {"last_hidden_state": given.last_hidden_state, "pooler_output": pooled, unit: embeds}
+
+
+def sliced(config: Mapping[str, Any]) -> dict[str, Any]:
+    """All layers of a tower are alike, so four stand for them."""
+    return at_most(config, dict.fromkeys((f"{tower}_config.num_hidden_layers" for tower in ("text", "vision")), 4))
 
 
 FULL_PRECISION = FullPrecision(
     build,
-    {"image_encoder": EncoderModules(_pixels, _image_features), "text_encoder": EncoderModules(_ids, _text_features)},
+    sliced,
+    {
+        "image_encoder": EncoderModules(_pixels, _image_outputs, "pooler_output"),
+        "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),
+    },
 )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from edgekit.formats.base import Format
+from edgekit.artifacts.levels import Level
+from edgekit.formats.base import Exactness, Format
 from edgekit.formats.gguf import writer
 from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.form import stated
@@ -20,6 +21,7 @@ FORMAT = Format(
     notes=writer.notes,
     stated=stated,
     stored=stored,
+    exactness=Exactness(Level("F32", "gguf", "F32"), kl=1e-6, error=1e-3),
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

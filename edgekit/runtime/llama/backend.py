@@ -33,6 +33,7 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         step_threads=options.step_threads,
         gpu=options.gpu,
         extra_buffers=extra_buffers,
+        exact=options.exact,
         warnings=(warning,) if warning else (),
     )
 

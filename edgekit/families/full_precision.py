@@ -28,11 +28,17 @@ class EncoderModules:
     Attributes:
         inputs: checkpoint, configuration, images (uint8 arrays) and texts -> what Hugging Face's processors make of
             those that it reads: pixels float32 [n, 3, size, size] or ids int64 [n, length].
-        forward: transformers' model and a tensor of such inputs -> the encoder's output, as a tensor.
+        outputs: transformers' model and a tensor of such inputs -> all that it gives, tensors by transformers' names.
+        output: the name of the one that models are composed of.
     """
 
     inputs: Callable[[Checkpoint, Any, Sequence[ImageLike], Sequence[str]], NDArray[Any]]
-    forward: Callable[[Any, Any], Any]
+    outputs: Callable[[Any, Any], Mapping[str, Any]]
+    output: str
+
+    def forward(self, model: Any, batch: Any) -> Any:
+        """The one output that models are composed of, as a tensor."""
+        return self.outputs(model, batch)[self.output]
 
 
 @dataclass(frozen=True)

@@ -132,9 +132,10 @@ def _pixels(
     return np.asarray(made["pixel_values"], np.float32)
 
 
-def _image_features(model: Any, pixels: Any) -> Any:
-    return model.get_image_features(pixel_values=pixels).pooler_output
+def _image_features(model: Any, pixels: Any) -> dict[str, Any]:
+    """Under the name that transformers' output classes give them."""
+    return {"image_features": model.get_image_features(pixel_values=pixels).pooler_output}
 
 
-FULL_PRECISION = FullPrecision(build, {"vision": EncoderModules(_pixels, _image_features)}, processed)
+FULL_PRECISION = FullPrecision(build, {"vision": EncoderModules(_pixels, _image_features, "image_features")}, processed)
 TEXT_ONLY_FULL_PRECISION = FullPrecision(build_text_only, processed=processed)

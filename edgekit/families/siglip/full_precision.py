@@ -41,15 +41,25 @@ def _ids(
     return np.asarray(made["input_ids"], np.int64)
 
 
-def _image_features(model: Any, pixels: Any) -> Any:
-    return model.get_image_features(pixel_values=pixels).pooler_output
+def _image_outputs(model: Any, pixels: Any) -> dict[str, Any]:
+    return _outputs(model.get_image_features(pixel_values=pixels), "image_embeds")
 
 
-def _text_features(model: Any, ids: Any) -> Any:
-    return model.get_text_features(input_ids=ids).pooler_output
+def _text_outputs(model: Any, ids: Any) -> dict[str, Any]:
+    return _outputs(model.get_text_features(input_ids=ids), "text_embeds")
+
+
+def _outputs(given: Any, unit: str) -> dict[str, Any]:
+    """With the vector of length one that SiglipModel.forward compares."""
+    pooled = given.pooler_output
+    embeds = pooled / pooled.norm(p=2, dim=-1, keepdim=True)
+    return {"last_hidden_state": given.last_hidden_state, "pooler_output": pooled, unit: embeds}
 
 
 FULL_PRECISION = FullPrecision(
     build,
-    {"image_encoder": EncoderModules(_pixels, _image_features), "text_encoder": EncoderModules(_ids, _text_features)},
+    {
+        "image_encoder": EncoderModules(_pixels, _image_outputs, "pooler_output"),
+        "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),
+    },
 )

@@ -22,9 +22,9 @@ _SKIN, _LESION, _WARM, _COLD = (226, 172, 148), (108, 62, 54), (255, 196, 120), 
 
 
 def pictures() -> tuple[Picture, ...]:
-    """Grey and not square, in colour, a photograph; then others of other sizes. The first three are the most telling."""
+    """In colour, in grey and not square, a photograph, which tell the most; then others of other sizes."""
     grey, tinted, wide = (phantom.image for phantom in phantoms.generate(SEED, 3))
-    return grey[:, :157], _tinted(tinted[:201]), _photograph(168, 224), wide[:131], _noise(143, 190)
+    return _tinted(tinted[:201]), grey[:, :157], _photograph(168, 224), wide[:131], _noise(143, 190)
 
 
 def channel_test() -> tuple[Picture, ...]:

@@ -32,8 +32,8 @@ DEFAULT = "default"  # nothing that was measured counts: the required backends, 
 METHOD = 2
 
 # How far what an option gives may lie from what the proven default gives, for the option to count. Only rounding may
-# differ. Of an encoder, relative errors (L2) of its vectors, on average and at worst, three times and more what rounding
-# did (measured at MedSigLIP's width: bf16 0.013, an int8 file in either runtime 0.02, both 0.025); of a decoder, the mean
+# differ. Of an encoder, relative errors (L2) of its vectors, on average and at worst, twice what rounding did and more
+# (measured at MedSigLIP's width: bf16 0.013, an int8 file in either runtime 0.02, both 0.025); of a decoder, the mean
 # KL divergence in nats. It judges arithmetic, not a level: a proof's limits compare a file with another model's code.
 MOST_ERROR, MOST_ERROR_AT_WORST = 0.045, 0.1
 MOST_KL = 5e-4

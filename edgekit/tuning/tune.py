@@ -180,7 +180,7 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
 def _items(opening: Opening, role: str) -> NDArray[Any]:
     """What a proof shows this encoder; of pictures that take long, two."""
     inputs = shipped_inputs()
-    images = shown(inputs) if opening.parts[role].output == "pooled" else inputs.images[1:3]
+    images = shown(inputs) if opening.parts[role].output == "pooled" else inputs.images[:2]
     return opening.items(role, images, inputs.captions[: len(images)])
 
 
@@ -248,7 +248,7 @@ class _DecoderRuns:
 
     def run(self, threads: Sequence[int], extra_buffers: bool, *, huge_pages: bool = False) -> None:
         """One process with one layout of the weights, and these numbers of threads."""
-        options = {"extra_buffers": extra_buffers, "huge_pages": huge_pages}
+        options: dict[str, Any] = {"extra_buffers": extra_buffers, "huge_pages": huge_pages}
         outputs = self.scratch / f"{len(self.runs)}"
         outputs.mkdir()
         job = {**self.job, "threads": threads, "extra_buffers": extra_buffers, "outputs": str(outputs)}

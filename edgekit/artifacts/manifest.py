@@ -24,7 +24,7 @@ from edgekit.errors import ArtifactError, UsageError
 from edgekit.terminal import printable
 
 FILE_NAME = "edgekit.json"
-SCHEMA = 1
+SCHEMA = 2
 FOREIGN = "made by others and unproven: nobody compared it with an original"
 
 
@@ -78,6 +78,7 @@ class Parity(StrictModel):
     inputs: Text
     audit: Annotated[Mapping[Name, float], _Few] | None = None
     exactness: Annotated[Mapping[Name, float], _Few] | None = None
+    end_to_end: Annotated[Mapping[Sha256, Annotated[Mapping[Name, float], _Few]], _Few] = Field(default_factory=dict)
 
     @field_validator("wiring", "loss")
     @classmethod
@@ -228,6 +229,15 @@ class Manifest(StrictModel):
         if name not in self.variants:
             raise UsageError(f"this artifact has no level {name!r:.80}", allowed=", ".join(self.variants))
         return name, {role: self.part(part_id) for role, part_id in self.variants[name].items()}
+
+
+def unproven_pair(parts: Collection[Part]) -> tuple[Part, Part] | None:
+    """The decoder and the vision part of a variant, where no question about an image was answered by both together."""
+    decoder = next((part for part in parts if part.output == "logits"), None)
+    eye = next((part for part in parts if part.output == "image_tokens"), None)
+    if not decoder or not eye or (decoder.parity and eye.id in decoder.parity.end_to_end):
+        return None
+    return decoder, eye
 
 
 def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...]) -> str:

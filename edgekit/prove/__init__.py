@@ -7,8 +7,10 @@ Comparisons, cheap ones first:
 - *Exactness*: the same writer and runtime with exact weights against transformers, so that no rounding hides a formula.
 - *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
-- *Loss*: the artifact against the original weights. It asks what quantization cost; it is reported, and refuses only
-  where a recipe names a limit.
+- *Loss*: the artifact against the original weights. It asks what quantization cost, and refuses what lost more than
+  the level's row, or the recipe, allows.
+
+Wiring judges each part alone, and then a variant's parts together (`end_to_end`).
 
 Each part of the artifact is opened as for a user, asked, and closed; then the other side answers: Hugging Face's own
 processors, masks and modules, from pixels and text on, with one matrix in memory at a time. Neither holds more than
@@ -18,6 +20,7 @@ a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Parity, Part
@@ -28,11 +31,21 @@ from edgekit.prove import exactness
 from edgekit.prove.constants import compared
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
+from edgekit.prove.end_to_end import prove_end_to_end
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.prove.written import WrittenPart, written_part
 from edgekit.runtime.opening import Opening
 
-__all__ = ["BEYOND", "CONTEXT", "FullPrecisionRuns", "WrittenPart", "check_inputs", "prove_parts", "written_part"]
+__all__ = [
+    "BEYOND",
+    "CONTEXT",
+    "FullPrecisionRuns",
+    "WrittenPart",
+    "check_inputs",
+    "prove_end_to_end",
+    "prove_parts",
+    "written_part",
+]
 
 
 def check_inputs(source: Source, inputs: Inputs) -> None:
@@ -54,13 +67,13 @@ def prove_parts(
         opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
-        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
+        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds the level's limit.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
     constants = [compared(one, runs) for one in written]
     # What others made was not written by the writer that exactness is about.
     exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one in written]
-    proofs = [
+    proofs: list[Any] = [  # each judges what itself has asked
         (decoder_proof if runs.source.family.roles[one.role].output == "logits" else encoder_proof)(
             one, runs, inputs, gates
         )

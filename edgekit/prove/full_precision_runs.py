@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekit.families.source import Source
 from edgekit.full_precision import streamed
@@ -16,6 +16,8 @@ from edgekit.machine.temporary import array_in_a_file
 from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
 from edgekit.runtime.base import Float
+
+ResultT = TypeVar("ResultT")
 
 
 @dataclass
@@ -34,7 +36,7 @@ class FullPrecisionRuns:
     progress: Progress = field(default_factory=Progress)
     scratch: Path | None = None
     exactness: dict[tuple[str, str], Mapping[str, float]] = field(default_factory=dict)
-    _kept: dict[Any, Float] = field(default_factory=dict)
+    _kept: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
     def original(self) -> Any:
@@ -45,16 +47,23 @@ class FullPrecisionRuns:
         folder = self.source.checkpoint.root
         return SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
 
-    def run(self, role: str, written: WrittenPart | None, compute: Callable[[Any], Float]) -> Float:
-        """`compute(model)`, where the model's weights are those of a part's own files, or the original ones."""
+    def run(
+        self, role: str, written: WrittenPart | None, compute: Callable[[Any], ResultT], asked: str = ""
+    ) -> ResultT:
+        """`compute(model)`, where the model's weights are those of a part's own files, or the original ones.
+
+        Args:
+            asked: tells apart what is computed with the same weights.
+        """
         weights = self._weights(written)
-        identity = role, written.part.id if written and weights.stored else None
+        identity = role, written.part.id if written and weights.stored else None, asked
         if identity not in self._kept:
             name = written.level if written else "original"
             count = len(self.source.family.roles[role].tensors(self.source.config))
             self.progress.start(f"{role} {name}: transformers", count)
             self._kept[identity] = compute(streamed.model(weights, self.progress.advance))
-        return self._kept[identity]
+        result: ResultT = self._kept[identity]
+        return result
 
     def logits(self, role: str, written: WrittenPart | None, hidden: Float) -> Float:
         """Logits [n, vocabulary] of a decoder's final hidden states [n, hidden], in a temporary file."""

@@ -24,7 +24,8 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
-from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_end_to_end, prove_parts
+from edgekit.runtime.base import Float
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
@@ -216,29 +217,36 @@ def _prove(
     variants: Sequence[str] = (),
     hashed: Collection[FileEntry] = (),
 ) -> Manifest:
-    """Prove every part that has no parity yet, each opened as part of a variant that contains it.
+    """Prove every part that has no parity yet, opened as part of a variant that contains it, and each pair of parts.
 
     Args:
         wanted: ids of the parts that are to be proven.
         variants: those that are opened whatever they take; without any, all that memory has room for.
         hashed: files in this folder whose hash was just computed.
     """
-    todo = {part.id: part for part in manifest.parts if part.parity is None and part.id in wanted}
     runs = FullPrecisionRuns(source, progress, scratch=folder)
-    proven: dict[str, Part] = {}
+    proven = {part.id: part for part in manifest.parts}
+    seen: dict[str, Float] = {}
     for name in variants or manifest.variants:
-        here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
-        if not here or (not variants and _too_large(manifest, name, progress)):
+        parts = [proven[part.id] for part in manifest.variant(name)[1].values() if part.id in wanted]
+        here = [part for part in parts if part.parity is None]
+        alone = manifests.unproven_pair(parts) is None
+        if (not here and alone) or (not variants and _too_large(manifest, name, progress)):
             continue
-        parities = prove_parts(
-            here,
-            prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress),
-            runs,
-            inputs,
-            manifest.gates,
-        )
-        proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, parities, strict=True)}
-    return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
+        opening = prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress)
+        for part, parity in zip(here, prove_parts(here, opening, runs, inputs, manifest.gates), strict=True):
+            proven[part.id] = part.model_copy(update={"parity": parity})
+        if pair := manifests.unproven_pair([proven[part.id] for part in parts]):
+            figures = prove_end_to_end(opening, runs, inputs, manifest.gates, seen)
+            proven[pair[0].id] = _paired(proven[pair[0].id], pair[1], figures)
+    return manifest.model_copy(update={"parts": tuple(proven.values())})
+
+
+def _paired(decoder: Part, eye: Part, figures: Mapping[str, float]) -> Part:
+    """A proven decoder with what it gave behind this vision part."""
+    assert decoder.parity is not None, "pairs are proven last"
+    together = {**decoder.parity.end_to_end, eye.id: figures}
+    return decoder.model_copy(update={"parity": decoder.parity.model_copy(update={"end_to_end": together})})
 
 
 def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:

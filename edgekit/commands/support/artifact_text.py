@@ -7,6 +7,8 @@ from pathlib import Path
 
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
 from edgekit.export import llama_programs
+from edgekit.machine.cpu import cpu
+from edgekit.runtime import tuning_results
 
 
 def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = None) -> list[str]:
@@ -47,6 +49,12 @@ def _part_lines(part: Part) -> list[str]:
         f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}); "
         f"loss {unit} {loss['mean']:.6g}{top}; {part.parity.positions} compared, on {part.parity.inputs}",
     ]
+
+
+def tuned_lines(manifest: Manifest) -> list[str]:
+    """What `edgekit tune` chose here for its parts, and how far that lies from what was proven."""
+    found = ((part, tuning_results.load(part, cpu().usable_cores)) for part in manifest.parts)
+    return [f"tuned     {result}: {result.agreement}" for _, result in found if result]
 
 
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:

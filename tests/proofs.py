@@ -14,6 +14,7 @@ from typing import Any
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Manifest, Parity, Part
+from edgekit.checkpoints import reference_models as reference
 from edgekit.families.source import open_source
 from edgekit.formats import calibration
 from edgekit.formats.plan import PartPlan
@@ -139,6 +140,20 @@ def unproven(
             source, folder, recipe_name=recipe_name, levels=levels, parts=choice, prove=False, progress=progress
         )
     return Unproven(done.folder, done.manifest, runs, recipe_name or done.manifest.recipe)
+
+
+def at_every_level(name: str, folder: Path, levels: Sequence[str] = tuple(LEVELS)) -> Unproven | None:
+    """Both parts of a reference model at every level that it can have; None where it can have none of these."""
+    source = reference.path(f"{name}-reference")
+    assert source is not None, f"{name}-reference belongs to the repository"
+    roles = open_source(source).family.roles
+    able = [level for level in levels if all(LEVELS[level].format in role.formats for role in roles.values())]
+    if not able:
+        return None
+    variants = (f"[variant.{level}]\n" + "\n".join(f'{role} = "{level}"' for role in roles) for level in able)
+    recipe = folder / f"{name}.toml"
+    recipe.write_text("\n".join([f'extends = "reference-{name}"', f'default = "{able[0]}"', *variants]))
+    return unproven(source, folder / name, recipe_name=str(recipe), levels=able)
 
 
 def prepared_for_proof(folder: Path, manifest: Manifest, part: Part) -> Any:

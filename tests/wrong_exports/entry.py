@@ -17,6 +17,7 @@ from proofs import Change, Trial, described
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError, EdgekitError, GateError
+from edgekit.families.source import Source
 from edgekit.formats.base import FileLabel
 from edgekit.formats.gguf import writer as gguf_writer
 from edgekit.formats.onnx import writer as onnx_writer
@@ -82,8 +83,10 @@ class Exporter:
 
     @contextmanager
     def active(self) -> Iterator[None]:
-        """While it is at work."""
+        """While it is at work, wherever something is planned and written."""
+        right = Source.plan
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Source, "plan", lambda source, role, level: self.plan(right(source, role, level)))
             for target, name, wrong in self.patches:
                 patch.setattr(target, name, wrong)
             yield

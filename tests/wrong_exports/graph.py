@@ -367,7 +367,7 @@ GRAPH: tuple[WrongExport, ...] = (
     # Only where two images come in one call, and a call usually ends before: so the proof asks for a longer one.
     _graph("images see each other", _images_joined),
     _graph("steps start over", _steps_start_over),
-    _graph("logits are negated", _after(names.LOGITS, "Neg")),
+    _graph("logits are negated", _after(names.LOGITS, "Mul", (-1.0, np.float32))),
     _graph("logits are times 1.01", _after(names.LOGITS, "Mul", (1.01, np.float32))),
     _graph("logits are shifted", _after(names.LOGITS, "Add", (3.0, np.float32))),
     _graph("token embeddings are scaled twice", _after(names.EMBEDS, "Mul", (16.0, np.float32)), stem=_EMBED),
@@ -396,10 +396,10 @@ GRAPH: tuple[WrongExport, ...] = (
     *_pooler("the first position for the pooled output", ("Gather", [0], {"axis": 1})),
     *_pooler("the mean of all positions for the pooled output", ("ReduceMean", [[1]], {"keepdims": 0})),
     *_pooler("the greatest of all positions for the pooled output", ("ReduceMax", [[1]], {"keepdims": 0})),
-    *_output("the pooled output is negated", lambda _: _after(POOLED, "Neg")),
+    *_output("the pooled output is negated", lambda _: _after(POOLED, "Mul", (-1.0, np.float32))),
     *_output("the pooled output is doubled", lambda _: _after(POOLED, "Mul", (2.0, np.float32))),
-    *_output("the embedding is negated", lambda embedding: _after(embedding, "Neg")),
+    *_output("the embedding is negated", lambda embedding: _after(embedding, "Mul", (-1.0, np.float32))),
     *_output("the embedding is not of length one", lambda embedding: _after(embedding, "Mul", (2.0, np.float32))),
-    *_output("the hidden states are negated", lambda _: _after("last_hidden_state", "Neg")),
+    *_output("the hidden states are negated", lambda _: _after("last_hidden_state", "Mul", (-1.0, np.float32))),
     *_output("outputs are exchanged", lambda embedding: _outputs_exchanged(POOLED, embedding)),
 )  # fmt: skip

@@ -28,6 +28,7 @@ from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import exactness
+from edgekit.prove.audit import audit
 from edgekit.prove.constants import compared
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
@@ -70,6 +71,9 @@ def prove_parts(
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds the level's limit.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
+    audits = [audit(runs.source, one, runs.original, runs.progress) for one in written]
+    for one, found in zip(written, audits, strict=True):
+        found.check(one.where)
     constants = [compared(one, runs) for one in written]
     # What others made was not written by the writer that exactness is about.
     exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one in written]
@@ -82,6 +86,6 @@ def prove_parts(
     answers = [proof.ask(opening) for proof in proofs]
     parities = [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
     return [
-        parity.model_copy(update={"audit": {"constants": count}, "exactness": figures})
-        for parity, count, figures in zip(parities, constants, exact, strict=True)
+        parity.model_copy(update={"audit": {**found.figures, "constants": count}, "exactness": figures})
+        for parity, found, count, figures in zip(parities, audits, constants, exact, strict=True)
     ]

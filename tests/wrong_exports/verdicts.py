@@ -12,6 +12,7 @@ from proofs import Trial, Unproven
 from edgekit.artifacts.gates import Gates, Limits
 from edgekit.errors import ArtifactError, EdgekitError, GateError
 from edgekit.prove import exactness, written_part
+from edgekit.prove.audit import audit
 from edgekit.prove.constants import compared
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoder_proof
@@ -75,7 +76,9 @@ def exact(model: Unproven, role: str, wrong: WrongExport) -> str | None:
 
 
 def _audit(trial: Trial) -> None:
-    compared(written_part(trial.runs.source, trial.opening.folder, trial.part), trial.runs)
+    written = written_part(trial.runs.source, trial.opening.folder, trial.part)
+    audit(trial.runs.source, written, trial.runs.original, trial.runs.progress).check(written.where)
+    compared(written, trial.runs)
 
 
 def _computed(model: Unproven, trial: Trial) -> Mapping[str, str | None]:

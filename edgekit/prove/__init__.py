@@ -31,6 +31,7 @@ from edgekit.prove import exactness
 from edgekit.prove.audit import audit
 from edgekit.prove.constants import compared
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
+from edgekit.prove.described import check_manifest
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
@@ -71,6 +72,8 @@ def prove_parts(
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds the level's limit.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
+    for one in written:
+        check_manifest(one.where, opening.manifest, runs.source)
     audits = [audit(runs.source, one, runs.original, runs.progress) for one in written]
     for one, found in zip(written, audits, strict=True):
         found.check(one.where)

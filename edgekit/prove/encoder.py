@@ -124,7 +124,10 @@ class EncoderProof:
             if len(wrong):
                 raise GateError(f"{where}: ids of {captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
             return batch
-        difference = float(np.abs(images_.normalize(batch, opening.preprocessing()) - self.preprocessed).max())
+        pixels = images_.normalize(batch, opening.preprocessing())
+        if pixels.shape != self.preprocessed.shape:
+            raise GateError(f"{where}: pixels of shape {pixels.shape}", allowed=f"{self.preprocessed.shape}")
+        difference = float(np.abs(pixels - self.preprocessed).max())
         if not difference <= _PIXEL_TOLERANCE:
             raise GateError(
                 f"{where}: pixels differ from Hugging Face's processor by up to {difference:.3f}",

@@ -60,6 +60,21 @@ def _ids(trial: Trial, change: Callable[[Array], Array]) -> Iterator[Trial]:
 
 
 @contextmanager
+def _uncleaned(trial: Trial) -> Iterator[Trial]:
+    """Texts as they are written, in place of lower case without marks."""
+    right = trial.opening
+
+    def items(role: str, images: Sequence[Any], texts: Sequence[str]) -> Any:
+        rows = right.items(role, images, texts)
+        for row, text in zip(rows, texts, strict=True):
+            ids = right.tokenizer.encode(text).ids[: len(row)]
+            row[:] = [*ids, *[1] * (len(row) - len(ids))]
+        return rows
+
+    yield replace(trial, opening=Instead(right, items=items))
+
+
+@contextmanager
 def _texts(trial: Trial, change: Callable[[str], str]) -> Iterator[Trial]:
     right = trial.opening
 
@@ -178,7 +193,7 @@ INPUTS: tuple[WrongExport, ...] = (
         "texts are padded with another id", functools.partial(_ids, change=lambda ids: np.where(ids == 1, 0, ids))
     ),
     _captions("texts lack their end", functools.partial(_ids, change=lambda ids: np.where(ids == 1, 2, ids))),
-    _captions("texts are in capitals", functools.partial(_texts, change=str.upper)),
+    _captions("texts keep capitals and marks", _uncleaned),
     _captions("texts have a mark behind them", functools.partial(_ids, change=lambda ids: np.roll(ids, 1, axis=1))),
     _captions("texts are cut", functools.partial(_texts, change=lambda text: text[: len(text) // 2])),
 )

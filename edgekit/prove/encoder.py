@@ -24,6 +24,8 @@ from edgekit.runtime.base import Encoder, Float, SupportsOutputs
 from edgekit.runtime.opening import Opening
 
 _TOGETHER = 4  # items that an encoder of small images or texts gets at a time
+# Of all vectors together beyond 1: in right files of every level, activations of 8 bits included, below 5e-4.
+_GAIN = 5e-3
 _PIXEL_TOLERANCE = 1e-3  # of the normalized range -1 .. 1; one grey level is 8e-3
 
 Outputs = Mapping[str, Float]  # by transformers' names; the first axis is that of the items
@@ -90,6 +92,8 @@ class EncoderProof:
         for _ in beyond("cosine", "wiring", wiring, limits):
             errors = f"relative error {wiring['error']:.3g} (worst {wiring['worst_error']:.3g})"
             raise self._wrong(f"cosine {wiring['worst']:.6f}, {errors}", limits)
+        if not abs(wiring["gain"] - 1) <= _GAIN:
+            raise self._wrong(f"vectors are longer by a factor of {wiring['gain']:.4f}", limits)
         for name in actual.keys() - {self.output}:
             error = _worst_item(expected[name], actual[name])
             if not error <= limits.wiring_worst_error:
@@ -120,13 +124,12 @@ class EncoderProof:
         where, captions = f"{self.written.where}: preprocessing", self.inputs.captions
         batch = opening.items(self.written.role, shown(self.inputs), captions)
         if opening.family.roles[self.written.role].input == "ids":
+            self._check_shape(where, batch)
             wrong = np.flatnonzero((batch != self.preprocessed).any(axis=1))
             if len(wrong):
                 raise GateError(f"{where}: ids of {captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
             return batch
-        pixels = images_.normalize(batch, opening.preprocessing())
-        if pixels.shape != self.preprocessed.shape:
-            raise GateError(f"{where}: pixels of shape {pixels.shape}", allowed=f"{self.preprocessed.shape}")
+        self._check_shape(where, pixels := images_.normalize(batch, opening.preprocessing()))
         difference = float(np.abs(pixels - self.preprocessed).max())
         if not difference <= _PIXEL_TOLERANCE:
             raise GateError(
@@ -135,6 +138,10 @@ class EncoderProof:
                 remedy="size, resize filter, normalization or the order of colours is wrong; nothing was published",
             )
         return batch[: len(self.expected_batch)]
+
+    def _check_shape(self, where: str, batch: NDArray[Any]) -> None:
+        if batch.shape != self.preprocessed.shape:
+            raise GateError(f"{where}: a batch of shape {batch.shape}", allowed=f"{self.preprocessed.shape}")
 
 
 def encoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> EncoderProof:
@@ -172,7 +179,7 @@ def encoded_outputs(runs: FullPrecisionRuns, role: str, written: WrittenPart | N
 
 
 def _figures(expected: Float, actual: Float) -> dict[str, float]:
-    """Of each vector: cosine (`mean`, `worst`) and relative error (`error`, `worst_error`)."""
+    """Of each vector: cosine (`mean`, `worst`) and relative error (`error`, `worst_error`), and of all, their `gain`."""
     width = expected.shape[-1]
     wanted, given = expected.reshape(-1, width), actual.reshape(-1, width)
     cosines, errors = metrics.cosine(given, wanted), metrics.relative_error(wanted, given)
@@ -181,6 +188,7 @@ def _figures(expected: Float, actual: Float) -> dict[str, float]:
         "worst": rounded(cosines.min()),
         "error": rounded(errors.mean()),
         "worst_error": rounded(errors.max()),
+        "gain": rounded(np.vdot(wanted, given) / np.vdot(wanted, wanted)),
     }
 
 

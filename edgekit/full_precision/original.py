@@ -122,15 +122,17 @@ def _check_files(source: Source) -> None:
 def _check_tensors(source: Source, original: Original) -> None:
     """Each parameter is filled from the stored tensor that edgekit takes for it, and none is left over."""
     root, family = source.checkpoint.root, source.family
-    for fault, names in original.faults.items():
+
+    def meant(name: str) -> str | None:
+        return family.canonical(name) or family.copies.get(name)
+
+    for fault, found in original.faults.items():
+        names = [name for name in found if fault != "unexpected" or meant(name) in source.stored]
         if names:
             raise CheckpointError(
                 f"{root}: reading: to transformers, {len(names)} tensors are {fault}: {', '.join(names[:3])}",
                 allowed="the names and shapes that transformers writes",
             )
-
-    def meant(name: str) -> str | None:
-        return family.canonical(name) or family.copies.get(name)
 
     for name, tensor in original.tensors.items():
         if meant(name) != meant(tensor.stored):
@@ -154,6 +156,8 @@ def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
         yield "processor_config.json", "image_seq_length", settings["image_tokens"], original.processor.image_seq_length
     for attribute, dotted in full_precision.token_ids.items():
         yield "tokenizer.json", attribute, _at(theirs, dotted), getattr(original.tokenizer, attribute, None)
+    if "pad_token_id" in settings:
+        yield "tokenizer_config.json", "pad_token_id", settings["pad_token_id"], original.tokenizer.pad_token_id
     yield from _vocabulary(source, original)
     if "stop_token_ids" in settings:
         left = sorted(set(original.eos_token_ids) - set(settings["stop_token_ids"]))

@@ -19,6 +19,7 @@ from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_p
 from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.layers import layer_types
+from edgekit.families.gemma3.rope import GLOBAL, LOCAL
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
 
@@ -29,7 +30,6 @@ def stated(config: MedGemmaConfig) -> dict[str, Any]:
     return {
         "model_type": "gemma3",
         **{f"text_config.{name}": value for name, value in _text(config.text_config).items()},
-        "vision_config.model_type": "siglip_vision_model",
         **{f"vision_config.{name}": value for name, value in config.vision_config.model_dump().items()},
         "mm_tokens_per_image": config.mm_tokens_per_image,
         "image_token_index": config.image_token_index,
@@ -45,16 +45,15 @@ def stated_text_only(config: MedGemmaConfig) -> dict[str, Any]:
 
 
 def _text(text: GemmaTextConfig) -> dict[str, Any]:
-    fields = text.model_dump(exclude={"rope_theta", "rope_local_base_freq", "rope_factor"})
-    full, local = "rope_parameters.full_attention", "rope_parameters.sliding_attention"
-    scaled = text.rope_factor != 1.0
+    fields = text.model_dump(exclude={"rope_type", "rope_theta", "rope_local_base_freq", "rope_factor"})
+    full, local = f"rope_parameters.{GLOBAL}", f"rope_parameters.{LOCAL}"
     return {
         "model_type": "gemma3_text",
         **fields,
         "layer_types": layer_types(text.num_hidden_layers),
-        f"{full}.rope_type": "linear" if scaled else "default",
+        f"{full}.rope_type": text.rope_type,
         f"{full}.rope_theta": text.rope_theta,
-        **({f"{full}.factor": text.rope_factor} if scaled else {}),
+        **({f"{full}.factor": text.rope_factor} if text.rope_type == "linear" else {}),
         f"{full}.partial_rotary_factor": None,
         f"{local}.rope_type": "default",
         f"{local}.rope_theta": text.rope_local_base_freq,

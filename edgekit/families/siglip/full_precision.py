@@ -16,15 +16,13 @@ from edgekit.inputs.image import ImageLike
 
 def stated(config: MedSiglipConfig) -> dict[str, Any]:
     """A configuration by transformers' names."""
-    text, vision = config.text_config.model_dump(exclude={"pad_id"}), config.vision_config.model_dump()
+    text, vision = config.text_config.model_dump(), config.vision_config.model_dump()
     text["projection_size"] = text["projection_size"] or text["hidden_size"]
     return {
         "model_type": "siglip",
         "text_config.model_type": "siglip_text_model",
         **{f"text_config.{name}": value for name, value in text.items()},
-        "vision_config.model_type": "siglip_vision_model",
         **{f"vision_config.{name}": value for name, value in vision.items()},
-        "vision_config.vision_use_head": True,
     }
 
 

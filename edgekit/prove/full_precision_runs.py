@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from edgekit.families.source import Source
 from edgekit.full_precision import streamed
-from edgekit.full_precision.model import torch
+from edgekit.full_precision.original import Original, read_original
 from edgekit.machine.temporary import array_in_a_file
 from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
@@ -39,13 +38,9 @@ class FullPrecisionRuns:
     _kept: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property
-    def original(self) -> Any:
+    def original(self) -> Original:
         """What transformers itself reads of the checkpoint."""
-        from transformers import AutoConfig
-
-        torch()  # or how to install it
-        folder = self.source.checkpoint.root
-        return SimpleNamespace(config=AutoConfig.from_pretrained(folder, local_files_only=True))
+        return read_original(self.source)
 
     def run(
         self, role: str, written: WrittenPart | None, compute: Callable[[Any], ResultT], asked: str = ""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgekit.formats.onnx.graph import onnx
 
 INPUT, CONSTANT, STORED = "input", "constant", "stored tensor"
+_ROUNDING = 1e-6  # relative
 _LONGEST = 6  # numbers of a constant that a message shows
 
 
@@ -58,6 +59,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._made: dict[Any, Expression] = {}
+        self._tables: list[NDArray[np.float32]] = []
 
     def make(self, operator: str, *inputs: Expression, attributes: Iterable[Any] = ()) -> Expression:
         """The expression of an operator and its inputs."""
@@ -68,8 +70,17 @@ class Pool:
         return self._made[key]
 
     def constant(self, values: Any, dtype: Any = np.float32) -> Expression:
-        """Numbers inside the graph."""
+        """Numbers inside the graph.
+
+        Tables of float32 are computed: another CPU's powers differ in their last bits, so those that nearly equal one
+        before are that one.
+        """
         array = np.asarray(values, dtype)
+        if array.dtype == np.float32 and array.size > 1:
+            alike = (known for known in self._tables if known.shape == array.shape)
+            known = next((one for one in alike if np.allclose(array, one, rtol=_ROUNDING, atol=0)), None)
+            self._tables += [array] if known is None else []
+            array = array if known is None else known
         return self.make(CONSTANT, attributes=(array.dtype.str, array.shape, array.tobytes()))
 
 

@@ -35,7 +35,7 @@ from edgekit.prove.described import check_manifest
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
-from edgekit.prove.written import WrittenPart, written_part
+from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "CONTEXT",
     "FullPrecisionRuns",
     "WrittenPart",
+    "audited",
     "check_inputs",
     "prove_end_to_end",
     "prove_parts",
@@ -69,15 +70,11 @@ def prove_parts(
         opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
-        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds the level's limit.
+        GateError: a file is not what was made from the checkpoint; preprocessing, prompt or wiring is wrong; or the
+            loss exceeds the level's limit.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
-    for one in written:
-        check_manifest(one.where, opening.manifest, runs.source)
-    audits = [audit(runs.source, one, runs.original, runs.progress) for one in written]
-    for one, found in zip(written, audits, strict=True):
-        found.check(one.where)
-    constants = [compared(one, runs) for one in written]
+    figures = [audited(one, opening, runs) for one in written]
     # What others made was not written by the writer that exactness is about.
     exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one in written]
     proofs: list[Any] = [  # each judges what itself has asked
@@ -89,6 +86,15 @@ def prove_parts(
     answers = [proof.ask(opening) for proof in proofs]
     parities = [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
     return [
-        parity.model_copy(update={"audit": {**found.figures, "constants": count}, "exactness": figures})
-        for parity, found, count, figures in zip(parities, audits, constants, exact, strict=True)
+        parity.model_copy(update={"audit": found, "exactness": shown})
+        for parity, found, shown in zip(parities, figures, exact, strict=True)
     ]
+
+
+def audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
+    """The figures of a part's audit. Raises GateError where it finds a difference."""
+    check_manifest(written.where, opening.manifest, runs.source)
+    with refusing(f"{written.where}: audit"):
+        found = audit(runs.source, written, runs.original, runs.progress)
+    found.check(written.where)
+    return {**found.figures, "constants": found.constants + compared(written, runs)}

@@ -179,7 +179,7 @@ def encoded_outputs(runs: FullPrecisionRuns, role: str, written: WrittenPart | N
 
 
 def _figures(expected: Float, actual: Float) -> dict[str, float]:
-    """Of each vector: cosine (`mean`, `worst`), relative error (`error`, `worst_error`); of all together, the `gain`."""
+    """Of vectors: cosine (`mean`, `worst`), relative error (`error`, `worst_error`); of all together, the `gain`."""
     width = expected.shape[-1]
     wanted, given = expected.reshape(-1, width), actual.reshape(-1, width)
     cosines, errors = metrics.cosine(given, wanted), metrics.relative_error(wanted, given)

@@ -11,11 +11,8 @@ from proofs import Trial, Unproven
 
 from edgekit.artifacts.gates import Gates, Limits
 from edgekit.errors import ArtifactError, EdgekitError, GateError
-from edgekit.prove import exactness, written_part
-from edgekit.prove.audit import audit
-from edgekit.prove.constants import compared
+from edgekit.prove import audited, exactness, written_part
 from edgekit.prove.decoder import decoder_proof
-from edgekit.prove.described import check_manifest
 from edgekit.prove.encoder import encoder_proof
 from wrong_exports.entry import WrongExport
 
@@ -78,9 +75,7 @@ def exact(model: Unproven, role: str, wrong: WrongExport) -> str | None:
 
 def _audit(trial: Trial) -> None:
     written = written_part(trial.runs.source, trial.opening.folder, trial.part)
-    check_manifest(written.where, trial.opening.manifest, trial.runs.source)
-    audit(trial.runs.source, written, trial.runs.original, trial.runs.progress).check(written.where)
-    compared(written, trial.runs)
+    audited(written, trial.opening, trial.runs)
 
 
 def _computed(model: Unproven, trial: Trial) -> Mapping[str, str | None]:

@@ -143,7 +143,8 @@ def test_what_is_right_passes_with_room(medgemma: Unproven, medsiglip: Unproven)
 
 
 def negated(graph: onnx.GraphProto, name: str) -> None:
-    _behind(graph, name, lambda inner: helper.make_node("Neg", [inner], [name]))
+    graph.initializer.append(onnx.numpy_helper.from_array(np.float32(-1), "minus_one"))
+    _behind(graph, name, lambda inner: helper.make_node("Mul", [inner, "minus_one"], [name]))
 
 
 def not_normalized(graph: onnx.GraphProto, name: str) -> None:
@@ -152,15 +153,9 @@ def not_normalized(graph: onnx.GraphProto, name: str) -> None:
 
 def exchanged(graph: onnx.GraphProto, name: str) -> None:
     """The order of its vectors' elements."""
-    axes = onnx.numpy_helper.from_array(np.array([-1]), "last_axis")
-    steps = onnx.numpy_helper.from_array(np.array([-1]), "backwards")
-    far = onnx.numpy_helper.from_array(np.array([-(1 << 40)]), "far")
-    graph.initializer.extend([axes, steps, far])
-    _behind(
-        graph,
-        name,
-        lambda inner: helper.make_node("Slice", [inner, "last_axis", "far", "last_axis", "backwards"], [name]),
-    )
+    width = next(value for value in graph.output if value.name == name).type.tensor_type.shape.dim[-1].dim_value
+    graph.initializer.append(onnx.numpy_helper.from_array(np.arange(width)[::-1].copy(), "order"))
+    _behind(graph, name, lambda inner: helper.make_node("Gather", [inner, "order"], [name], axis=-1))
 
 
 def missing(graph: onnx.GraphProto, name: str) -> None:

@@ -30,7 +30,7 @@ from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
-from edgekit.metrics import cosine, kl_divergence
+from edgekit.metrics import kl_divergence, relative_error
 from edgekit.prove import FullPrecisionRuns, WrittenPart
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
@@ -140,7 +140,7 @@ def test_another_chat_template_is_refused(medgemma_source: Path, copied: Any, tm
 
 def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "strict.toml"
-    recipe.write_text('extends = "reference-medgemma"\n[gates.loss_kl_at]\nQ4_0 = 1e-9\n')
+    recipe.write_text('extends = "reference-medgemma"\n[gates.loss_kl]\nQ4_0 = 1e-9\n')
     refused(medgemma_source, tmp_path, "Q4_0", "loss: mean KL", str(recipe))
 
 
@@ -155,8 +155,12 @@ class Given:
     def __init__(self, right: FullPrecisionRuns, given: Any) -> None:
         self.right, self.given = right, given
 
-    def run(self, role: str, plan: Any, compute: Any) -> Any:
+    def run(self, role: str, plan: Any, compute: Any, asked: str = "") -> Any:
         return self.given
+
+    @property
+    def source(self) -> Source:
+        return self.right.source
 
     def logits(self, role: str, plan: Any, hidden: Any) -> Any:
         return self.given
@@ -164,7 +168,7 @@ class Given:
 
 def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_levels: Unproven) -> None:
     part, runs = medgemma_levels.written("decoder", "Q4_0"), medgemma_levels.runs
-    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
+    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates(wiring_kl={"Q4_0": 0.01}))
     counts = [len(prompt.want) for prompt in proof.prompts]
     expected = np.zeros((sum(counts), 8), np.float32)
     proof = dataclasses.replace(proof, runs=Given(runs, expected))
@@ -183,7 +187,7 @@ def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
 ) -> None:
     """Where weights are exact, at the first; where they are quantized, beyond a hundredth of the positions."""
     part, runs = medgemma_levels.written("decoder", level), medgemma_levels.runs
-    gates = Gates(decoder_kl=0.1)
+    gates = Gates(wiring_kl={level: 0.1})
     proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
     margin = gates.clear_margin if level == "BF16" else gates.clear_margin_quantized
     expected = np.zeros((sum(len(prompt.want) for prompt in proof.prompts), 8), np.float32)
@@ -196,24 +200,26 @@ def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
     right_enough = wrong.copy()
     right_enough[changed[0]] = expected[changed[0]]
     proof.judge(right_enough)
-    assert kl_divergence(expected, wrong).mean() < gates.decoder_kl / 10
+    assert kl_divergence(expected, wrong).mean() < proof.limits.wiring_kl / 10
     with pytest.raises(GateError, match=rf"wiring: .* {tolerated + 1} of {len(expected)} clear top tokens changed"):
         proof.judge(wrong)
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
 def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_levels: Unproven, role: str) -> None:
-    part, runs = medsiglip_levels.written(role, "fp16"), medsiglip_levels.runs
-    gates = Gates(encoder_cosine=0.9)
-    proof = encoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
+    part, runs = medsiglip_levels.written(role, "q4"), medsiglip_levels.runs
+    proof = encoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates())
     expected = np.tile(np.array([1, 0], np.float32), (len(proof.expected_batch), 1))
-    proof = dataclasses.replace(proof, runs=Given(runs, expected))
-    assert proof.judge(expected).wiring == {"mean": 1, "worst": 1}
-    wrong = expected.copy()
-    wrong[-1] = 0.8, 0.6
-    assert cosine(wrong, expected).mean() > gates.encoder_cosine
-    with pytest.raises(GateError, match=r"wiring: cosine 0\.8"):
-        proof.judge(wrong)
+    proof = dataclasses.replace(proof, runs=Given(runs, {proof.output: expected}))
+    right = proof.judge({proof.output: expected})
+    assert right.wiring == {"mean": 1, "worst": 1, "error": 0, "worst_error": 0}
+    limits = LEVELS["q4"].limits
+    for vector in ((0.98, 0.2), (1.2, 0)):  # another direction, another length
+        wrong = expected.copy()
+        wrong[-1] = vector
+        assert limits.wiring_error > relative_error(expected, wrong).mean() > 0
+        with pytest.raises(GateError, match=r"wiring: cosine .* relative error .* \(worst 0\.2"):
+            proof.judge({proof.output: wrong})
 
 
 # ---------------------------------------------------------------- the streamed reference

@@ -40,7 +40,7 @@ _COMPARED_EVERY, _COMPARED_STEPS = 8, 4
 
 
 def encoder(job: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Seconds of one run over the first item (best of a few) and of loading, and peak memory; outputs go into a file."""
+    """Seconds of a run over the first item (best of a few) and of loading, and peak memory; outputs go into a file."""
     file, options = EncoderFile.from_json(job["file"]), RunOptions(job["threads"])
     batch = np.load(job["input"], allow_pickle=False)
     started = time.perf_counter()

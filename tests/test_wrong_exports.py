@@ -21,16 +21,16 @@ KINDS_IN_FILES = ("tensors", "header", "graph")
 
 
 def cases() -> list[Any]:
-    """Every wrong export of every part at every level; by default at one level each, all of them in turn."""
-    found, turns = [], Counter[tuple[str, str]]()
+    """Every wrong export of every part at every level; by default each mistake once, at all levels in turn."""
+    alike: dict[tuple[str, str, str], list[tuple[WrongExport, str]]] = {}
     for wrong in WRONG_EXPORTS:
         for role in wrong.roles:
-            levels = wrong.levels()
-            turns[role, wrong.format] += 1
-            quick = levels[turns[role, wrong.format] % len(levels)]
-            for level in levels:
-                marks = () if level == quick else pytest.mark.slow
-                found.append(pytest.param(role, level, wrong, marks=marks, id=f"{role}-{level}-{wrong}"))
+            alike.setdefault((wrong.kind, wrong.name, role), []).extend((wrong, level) for level in wrong.levels())
+    found = []
+    for turn, ((_, _, role), made) in enumerate(alike.items()):
+        for number, (wrong, level) in enumerate(made):
+            marks = () if number == turn % len(made) else pytest.mark.slow
+            found.append(pytest.param(role, level, wrong, marks=marks, id=f"{role}-{level}-{wrong}"))
     return found
 
 

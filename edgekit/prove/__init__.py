@@ -31,7 +31,7 @@ from edgekit.prove import exactness
 from edgekit.prove.audit import audit
 from edgekit.prove.constants import compared
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
-from edgekit.prove.described import check_manifest
+from edgekit.prove.described import check_described
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
@@ -93,7 +93,7 @@ def prove_parts(
 
 def audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
     """The figures of a part's audit. Raises GateError where it finds a difference."""
-    check_manifest(written.where, opening.manifest, runs.source)
+    check_described(written, opening, runs.source)
     with refusing(f"{written.where}: audit"):
         found = audit(runs.source, written, runs.original, runs.progress)
     found.check(written.where)

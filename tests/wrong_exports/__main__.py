@@ -9,6 +9,7 @@ a run that was interrupted goes on.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import tempfile
@@ -30,7 +31,7 @@ from wrong_exports import WRONG_EXPORTS, WrongExport  # noqa: E402
 from wrong_exports.entry import FORMATS  # noqa: E402
 from wrong_exports.verdicts import COMPARISONS, OPENING, exact, verdict  # noqa: E402
 
-WHOLE = ("Q8_0", "Q4_K_M", "Q2_K", "fp32", "int8", "q4")  # levels at which all comparisons are asked
+WHOLE = ("Q8_0", "Q4_K_M", "int8", "q4")  # levels at which all comparisons are asked
 _LONGEST = 160  # characters of a message in the record
 _ROLES = {"decoder": "decoder", "vision": "vision", "image_encoder": "image", "text_encoder": "text"}
 _NOT_ASKED = "not asked"
@@ -98,7 +99,7 @@ def _rights(models: Mapping[str, Unproven], levels: Sequence[str], place: dict[s
     for role, model in models.items():
         for part in model.parts(role):
             if part.level in levels:
-                yield place, f"{role} {part.level}", lambda m=model, p=part: _right(m, p.role, p.level)
+                yield place, f"{role} {part.level}", functools.partial(_right, model, part.role, part.level)
 
 
 def _right(model: Unproven, role: str, level: str) -> str | None:
@@ -117,9 +118,9 @@ def _wrongs(
             row = record["wrong"].setdefault(_key(wrong, role), {})
             here = {part.level for part in models[role].parts(role)}
             for level in (level for level in wrong.levels() if level in levels and level in here):
-                yield row, level, lambda m=models[role], r=role, n=level, w=wrong: _asked(m, r, n, w)
+                yield row, level, functools.partial(_asked, models[role], role, level, wrong)
             if wrong.exporter:
-                yield record["exact"], _key(wrong, role), lambda m=models[role], r=role, w=wrong: exact(m, r, w)
+                yield record["exact"], _key(wrong, role), functools.partial(exact, models[role], role, wrong)
 
 
 def _asked(model: Unproven, role: str, level: str, wrong: WrongExport) -> dict[str, str | None]:

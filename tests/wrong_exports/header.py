@@ -107,7 +107,6 @@ _DECODER: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("the global base is 5e5", changed(_TEXT, {"rope.freq_base": to(5e5)})),
     ("the global base is the local one", changed(_TEXT, {"rope.freq_base": to(1e4)})),
     ("the local base is the global one", changed(_TEXT, {"rope.freq_base_swa": to(1e6)})),
-    ("the local base is missing", without(f"{_TEXT}rope.freq_base_swa")),
     ("the global base is missing", without(f"{_TEXT}rope.freq_base")),
     ("bases of rotation are exchanged", _bases_exchanged),
     ("the factor is 7", changed(_TEXT, {"rope.scaling.factor": to(7.0)})),

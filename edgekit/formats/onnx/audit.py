@@ -62,9 +62,7 @@ def check_requires(graphs: Sequence[Path], files: Sequence[Path], requires: Mapp
     for name, value in requirements.requires([read_checked(path, files) for path in graphs]).items():
         said = requires.get(name)
         if (list(said) if isinstance(said, tuple) else said) != value:
-            raise GateError(
-                f"the manifest requires {name} {said}", allowed=f"{value}, as the graphs do"
-            )
+            raise GateError(f"the manifest requires {name} {said}", allowed=f"{value}, as the graphs do")
 
 
 def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:

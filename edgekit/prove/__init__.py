@@ -2,8 +2,9 @@
 
 Comparisons, cheap ones first:
 
-- *Audit*: every constant of a file's header or graphs against what transformers reads of the checkpoint; a graph, once
-  its codecs are put back into float operators, against the float graph. It is exact at every level.
+
+- *Audit*: the files themselves, before anything opens them (`edgekit.prove.audit`): every tensor, and every constant of
+  a header or a graph, against the checkpoint as transformers reads it.
 - *Exactness*: the same writer and runtime with exact weights against transformers, so that no rounding hides a formula.
 - *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
@@ -25,11 +26,11 @@ from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import exactness
-from edgekit.prove.constants import compared
+from edgekit.prove.audit import audit
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
-from edgekit.prove.written import WrittenPart, written_part
+from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
 
 __all__ = ["BEYOND", "CONTEXT", "FullPrecisionRuns", "WrittenPart", "check_inputs", "prove_parts", "written_part"]
@@ -54,10 +55,11 @@ def prove_parts(
         opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
-        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
+        GateError: a file is not what was made from the checkpoint; preprocessing, prompt or wiring is wrong; or the
+            loss exceeds a limit of the recipe.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
-    constants = [compared(one, runs) for one in written]
+    audits = [_audited(one, runs) for one in written]
     # What others made was not written by the writer that exactness is about.
     exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one in written]
     proofs = [
@@ -69,6 +71,14 @@ def prove_parts(
     answers = [proof.ask(opening) for proof in proofs]
     parities = [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
     return [
-        parity.model_copy(update={"audit": {"constants": count}, "exactness": figures})
-        for parity, count, figures in zip(parities, constants, exact, strict=True)
+        parity.model_copy(update={"audit": audited, "exactness": figures})
+        for parity, audited, figures in zip(parities, audits, exact, strict=True)
     ]
+
+
+def _audited(written: WrittenPart, runs: FullPrecisionRuns) -> dict[str, float]:
+    """The figures of a part's audit. Raises GateError where it finds a difference."""
+    with refusing(f"{written.where}: audit"):
+        found = audit(runs.source, written, runs.original, runs.progress)
+    found.check(written.where)
+    return found.figures

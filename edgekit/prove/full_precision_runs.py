@@ -37,7 +37,7 @@ class FullPrecisionRuns:
 
     @cached_property
     def original(self) -> Original:
-        """What transformers itself reads of the checkpoint."""
+        """What transformers itself makes of the checkpoint."""
         return read_original(self.source)
 
     def run(self, role: str, written: WrittenPart | None, compute: Callable[[Any], Float]) -> Float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from edgekit.artifacts.levels import Level
 from edgekit.formats.base import Exactness, Format
 from edgekit.formats.gguf import writer
+from edgekit.formats.gguf.audit import audit
 from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.form import stated
 from edgekit.formats.gguf.stored import stored
@@ -22,6 +23,7 @@ FORMAT = Format(
     stated=stated,
     stored=stored,
     exactness=Exactness(Level("F32", "gguf", "F32"), kl=1e-6, error=1e-3),
+    audit=audit,
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.levels import Level
-from edgekit.artifacts.manifest import Part
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.codec import Codec
@@ -68,10 +67,6 @@ class Format:
             states of it, the configuration and the files. ArtifactError where these hold tensors too many, too few, or
             of another shape.
         exactness: see there.
-        constants: compares every constant of a part's header or graphs with what transformers itself reads of the
-            checkpoint, from the part's plan at the exact level, its entry in the manifest, its files, and an
-            `edgekit.full_precision.original.Original`; gives their number. GateError, without the part's name, where
-            one differs or is none of transformers'.
         audit: what a part's file says beside its tensors, value by value with what transformers makes of the
             checkpoint (`edgekit.full_precision.original.Original`). GateError where a whole graph is another.
         libraries: the distributions that writing it takes.
@@ -87,7 +82,6 @@ class Format:
     requires: Callable[[PartPlan, Path, str], dict[str, Any]]
     stored: Callable[[Sequence[TensorSpec], Any, Any, Sequence[Path]], Mapping[str, StoredTensor]]
     exactness: Exactness
-    constants: Callable[[PartPlan, Part, Sequence[Path], Any], int] = lambda plan, part, files, original: 0
     finish: Callable[[PartPlan, Path, FileLabel], None] = lambda plan, folder, label: None
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()

@@ -2,8 +2,9 @@
 
 Comparisons, cheap ones first:
 
-- *Audit*: every constant of a file's header or graphs against what transformers reads of the checkpoint; a graph, once
-  its codecs are put back into float operators, against the float graph. It is exact at every level.
+
+- *Audit*: the files themselves, before anything opens them (`edgekit.prove.audit`): every tensor, and every constant of
+  a header or a graph, against the checkpoint as transformers reads it.
 - *Exactness*: the same writer and runtime with exact weights against transformers, so that no rounding hides a formula.
 - *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
@@ -29,7 +30,6 @@ from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import exactness
 from edgekit.prove.audit import audit
-from edgekit.prove.constants import compared
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.described import check_described
 from edgekit.prove.encoder import encoder_proof
@@ -97,4 +97,4 @@ def audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> 
     with refusing(f"{written.where}: audit"):
         found = audit(runs.source, written, runs.original, runs.progress)
     found.check(written.where)
-    return {**found.figures, "constants": found.constants + compared(written, runs)}
+    return found.figures

@@ -39,7 +39,7 @@ class FullPrecisionRuns:
 
     @cached_property
     def original(self) -> Original:
-        """What transformers itself reads of the checkpoint."""
+        """What transformers itself makes of the checkpoint."""
         return read_original(self.source)
 
     def run(

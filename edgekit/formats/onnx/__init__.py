@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.artifacts.levels import LEVELS
 from edgekit.formats.base import Exactness, Format
 from edgekit.formats.onnx import writer
-from edgekit.formats.onnx.audit import check_graphs
+from edgekit.formats.onnx.audit import audit
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.stated import stated
 from edgekit.formats.onnx.stored import stored
@@ -22,7 +22,7 @@ FORMAT = Format(
     calibration_file=writer.calibration_file,
     stated=stated,
     stored=stored,
-    constants=check_graphs,
+    audit=audit,
     exactness=Exactness(LEVELS["fp32"], kl=1e-8, error=1e-5),
     output_of=lambda form: form.output or "",
     libraries=("onnx",),

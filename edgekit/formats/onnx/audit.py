@@ -7,64 +7,59 @@ What exactness cannot see, such as an epsilon beside large activations, is compa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
-from edgekit.artifacts.manifest import Part
 from edgekit.errors import GateError
 from edgekit.formats import calibration
+from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.calibration import Range
 from edgekit.formats.onnx import expressions, requirements
 from edgekit.formats.onnx.collapse import Collapse
-from edgekit.formats.onnx.constants import REMEDY, Use, check_constants, uses_of
+from edgekit.formats.onnx.constants import Use, compared, uses_of
 from edgekit.formats.onnx.expressions import Pool
 from edgekit.formats.onnx.graph import onnx
 from edgekit.formats.onnx.layout import layout_of
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.formats.onnx.writer import graph_of
-from edgekit.formats.plan import PartPlan
+
+_FLOAT = LEVELS["fp32"]
+REMEDY = "the exported graph is not the model's; nothing was published"
 
 
-def check_graphs(plan: PartPlan, part: Part, files: Sequence[Path], original: Any) -> int:
-    """Check all graphs of a part; see `edgekit.formats.base.Format.constants`.
+def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
+    """Compare all graphs of a part; see `edgekit.formats.base.Format.audit`.
 
     Args:
-        plan: of the part at full precision, which says what the float graphs are.
         original: whose `config` is transformers' configuration.
-
-    Returns:
-        How many constants were compared.
 
     Raises:
         ArtifactError: a file is broken.
-        GateError: a graph differs from the float graph, or a constant from transformers' configuration.
+        GateError: a graph differs from the float graph.
     """
-    level, specs = level_of(part.level), {planned.name: planned.spec for planned in plan.tensors}
-    graphs = [path for path in files if path.suffix == ".onnx"]
-    check_requires(graphs, files, part.requires)
-    ranges = _ranges(files) if level.needs_calibration else {}
+    level, plan = level_of(part.level), part.plan(_FLOAT)
+    graphs = [path for path in part.files if path.suffix == ".onnx"]
+    needs = requirements.requires([read_checked(path, part.files) for path in graphs])
+    for name, value in needs.items():
+        yield Compared("constant", f"what the manifest requires, {name},", part.requires.get(name), value)
+    collapse = Collapse(
+        Pool(),
+        {planned.name: planned.spec for planned in plan.tensors},
+        level,
+        _ranges(part.files) if level.needs_calibration else {},
+    )
     uses: dict[Any, Use] = {}
-    for stem, build in plan.form.graphs.items():
+    for stem, build in part.form.graphs.items():
         path = next((path for path in graphs if path.stem.startswith(stem)), None)
         if path is None:
-            raise GateError(f"no graph {stem}*.onnx", allowed=", ".join(plan.form.graphs), remedy=REMEDY)
+            raise GateError(f"no graph {stem}*.onnx", allowed=", ".join(part.form.graphs), remedy=REMEDY)
         expected = onnx().ModelProto.FromString(graph_of(build, path.stem, plan, layout_of(path.name, plan)))
         actual = onnx().load(path, load_external_data=False)
-        uses |= _compare(path.name, expected, actual, Collapse(Pool(), specs, level, ranges))
-    check_constants(uses.values(), plan.form.constants(original.config))
-    return len(uses)
-
-
-def check_requires(graphs: Sequence[Path], files: Sequence[Path], requires: Mapping[str, Any]) -> None:
-    """Check what the manifest says of operators and versions."""
-    for name, value in requirements.requires([read_checked(path, files) for path in graphs]).items():
-        said = requires.get(name)
-        if (list(said) if isinstance(said, tuple) else said) != value:
-            raise GateError(
-                f"the manifest requires {name} {said}", allowed=f"{value}, as the graphs do"
-            )
+        uses |= _compare(path.name, expected, actual, collapse)
+    yield from compared(uses.values(), part.form.constants(original.config))
 
 
 def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:

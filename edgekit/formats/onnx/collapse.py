@@ -15,7 +15,7 @@ import numpy as np
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.calibration import Range
-from edgekit.formats.onnx.codecs import CODECS, BlockCodec
+from edgekit.formats.onnx.codecs import CODECS, BlockCodec, OnnxCodec, Operators
 from edgekit.formats.onnx.expressions import STORED, Expression, Pool
 from edgekit.formats.onnx.layout import is_transposed
 
@@ -82,11 +82,11 @@ class Collapse:
         """Both sides rounded to 8 bits, by the measured range and by a scale for each output."""
         if self.level.activations != "static" or weight.operator != "DequantizeLinear":
             return None
-        name = self._name(weight.inputs[0], ".int8")
-        if name not in self.ranges:
+        name, codec = self._held(weight.inputs[0], "channels")
+        if codec is None or name not in self.ranges:
             return None
         zeros = self.pool.constant(np.zeros(self.specs[name].shape[0]), np.int8)
-        stored = self._stored(f"{name}.int8", "INT8"), self._stored(f"{name}.scale"), zeros
+        stored = self._stored(f"{name}.{codec.name}", "INT8"), self._stored(f"{name}.scale"), zeros
         if weight is not self.pool.make("DequantizeLinear", *stored, attributes=[("axis", 1)]):
             return None
         low, high = min(self.ranges[name].low, 0.0), max(self.ranges[name].high, 0.0)
@@ -101,23 +101,25 @@ class Collapse:
     def _dynamic(self, value: Expression) -> Expression | None:
         """Rows of the activation rounded to 8 bits by the largest number of each."""
         make, constant = self.pool.make, self.pool.constant
-        name = self._name(value.inputs[1], ".scale")
         inner = _input(value.inputs[0], "Mul", "Cast", "MatMulInteger", "Cast", "Add", "Round", "Div")
-        if self.level.activations != "dynamic" or not name or inner is None:
+        product = _input(value.inputs[0], "Mul", "Cast")
+        if self.level.activations != "dynamic" or inner is None or product is None:
+            return None
+        name, codec = self._held(product.inputs[1], "channels")
+        if codec is None:
             return None
         greatest = make("ReduceMax", make("Abs", inner), constant([-1], np.int64))
         scale = make("Div", make("Max", greatest, constant(1e-12)), constant(127))
         unsigned = make("Add", make("Round", make("Div", inner, scale)), constant(128))
         rounded = make("Cast", unsigned, attributes=[("to", 2)])
-        product = make("MatMulInteger", rounded, self._stored(f"{name}.int8", "INT8"), constant(128, np.uint8))
+        product = make("MatMulInteger", rounded, self._stored(f"{name}.{codec.name}", "INT8"), constant(128, np.uint8))
         scaled = make("Mul", make("Cast", product, attributes=[("to", 1)]), scale)
         return self._linear(inner, name) if value is make("Mul", scaled, self._stored(f"{name}.scale")) else None
 
     def _by_blocks(self, value: Expression) -> Expression | None:
-        found = self._of_blocks(value.inputs[1])
-        if found is None:
+        name, codec = self._held(value.inputs[1], "blocks")
+        if not isinstance(codec, BlockCodec):
             return None
-        name, codec = found
         outputs, inputs = self.specs[name].shape
         settings = {
             "K": inputs,
@@ -133,10 +135,9 @@ class Collapse:
     def _gathered(self, value: Expression) -> Expression | None:
         """Rows of a table in blocks, by standard operators."""
         packed = next((part for part in _inward(value) if part.operator == "Gather"), None)
-        found = self._of_blocks(packed.inputs[0]) if packed else None
-        if packed is None or found is None:
+        name, codec = self._held(packed.inputs[0], "blocks") if packed else ("", None)
+        if packed is None or not isinstance(codec, BlockCodec):
             return None
-        name, codec = found
         rows = self._rows(name, codec, packed.inputs[1])
         if value is not rows:
             return None
@@ -182,17 +183,14 @@ class Collapse:
     def _stored(self, name: str, kind: str = "FLOAT") -> Expression:
         return self.pool.make(STORED, attributes=(name, kind))
 
-    def _name(self, value: Expression, suffix: str) -> str:
-        """The tensor of which this is a stored array; empty where it is none."""
+    def _held(self, value: Expression, operators: Operators) -> tuple[str, OnnxCodec | None]:
+        """The tensor whose quantized values these are, and its codec, one that such operators read; None for others."""
         full = str(value.attributes[0]) if value.operator == STORED else ""
-        name = full.removesuffix(suffix)
-        return name if name != full and name in self.specs else ""
-
-    def _of_blocks(self, value: Expression) -> tuple[str, BlockCodec] | None:
         for codec in CODECS.values():
-            if isinstance(codec, BlockCodec) and (name := self._name(value, f".{codec.name}")):
+            name = full.removesuffix(f".{codec.name}")
+            if codec.operators == operators and name != full and name in self.specs:
                 return name, codec
-        return None
+        return "", None
 
     def _transposed(self, name: str) -> bool:
         spec = self.specs.get(name)

@@ -8,10 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import GateError
+from edgekit.formats.audit import Compared
 from edgekit.formats.onnx.expressions import CONSTANT, INPUT, STORED, Expression, walk
-
-REMEDY = "the exported graph is not the model's; nothing was published"
 
 
 @dataclass(frozen=True)
@@ -86,29 +84,25 @@ def uses_of(outputs: Iterable[Expression]) -> Iterator[Use]:
             yield Use(value.operator, name, beside, setting)
 
 
-def check_constants(uses: Iterable[Use], rows: Sequence[Constant]) -> None:
-    """Hold every constant to the one row that states it.
-
-    Raises:
-        GateError: a constant has another value, or no row; or a value of a row stands nowhere.
-    """
+def compared(uses: Iterable[Use], rows: Sequence[Constant]) -> Iterator[Compared]:
+    """Every constant beside the one row that states it; then the values of rows that stand nowhere."""
     missing = {(row.name, at): row for row in rows for at in row.distinct}
     for use in uses:
         row = next((row for row in rows if row.matches(use)), None)
-        what = f"{use.operator} {use.place}, beside {use.beside}"
+        place = f"{use.operator} {use.place}, beside {use.beside}"
         if row is None:
-            raise GateError(f"{what}: {_shown(use.value)}, which no configuration states", remedy=REMEDY)
-        if (at := row.find(use.value)) is None:
-            allowed = " or ".join(map(_shown, row.values))
-            raise GateError(f"{row.name} ({what}) is {_shown(use.value)}", allowed=allowed, remedy=REMEDY)
+            yield Compared("constant", place, _plain(use.value), None, "none that no configuration states")
+            continue
+        name, at = f"{row.name} ({place})", row.find(use.value)
+        if at is None:
+            yield Compared("constant", name, _plain(use.value), None, " or ".join(str(_plain(v)) for v in row.values))
+            continue
         missing.pop((row.name, at), None)
+        yield Compared("constant", name, _plain(use.value), _plain(use.value))
     for (name, at), row in missing.items():
-        raise GateError(f"{name} is nowhere {_shown(row.values[at])}", remedy=REMEDY)
+        yield Compared("constant", name, None, _plain(row.values[at]))
 
 
-def _shown(value: Any) -> str:
-    if not isinstance(value, np.ndarray | Sequence) or isinstance(value, str):
-        return f"{value:.8g}" if isinstance(value, float) else str(value)
-    numbers = np.ravel(value)
-    shown = ", ".join(f"{number:.8g}" for number in numbers[:6])
-    return f"{shown}, ..." if numbers.size > 6 else shown
+def _plain(value: Any) -> Any:
+    """Without numpy's types."""
+    return np.asarray(value).tolist()

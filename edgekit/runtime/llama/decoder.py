@@ -48,7 +48,6 @@ class LlamaDecoder(OwnedDecoder):
         gpu: bool = False,
         extra_buffers: bool = False,
         exact: bool = False,
-        warnings: tuple[str, ...] = (),
     ) -> None:
         """Load a file.
 
@@ -60,7 +59,6 @@ class LlamaDecoder(OwnedDecoder):
             gpu: offload all layers where the library was built for one.
             extra_buffers: let llama.cpp lay out weights for this CPU, which only a self-test shows to be right.
             exact: keep keys and values in single precision, and multiply by them so.
-            warnings: what its user must be told.
 
         Raises:
             ArtifactError: the file is damaged, or the library refuses it.
@@ -70,7 +68,7 @@ class LlamaDecoder(OwnedDecoder):
         if not gpu:
             check_cache(context, partial(_cache_bytes, header, max(_BATCH, image_tokens)))
         self._lib = library()
-        self.context, self.threads, self.warnings = context, threads, warnings
+        self.context, self.threads = context, threads
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 999 if gpu else 0
         model_params.use_extra_bufts = extra_buffers

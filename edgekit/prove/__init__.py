@@ -1,6 +1,7 @@
 """Compare an artifact with its original before anybody uses it.
 
-Two comparisons, on prompts with and without images and longer than the attention window:
+First the files themselves are compared with the checkpoint, before anything opens them (`edgekit.prove.audit`). Then
+two comparisons, on prompts with and without images and longer than the attention window:
 
 - *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
@@ -24,11 +25,12 @@ from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
+from edgekit.prove.audit import audit
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
-from edgekit.prove.written import WrittenPart, written_part
+from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
 
 __all__ = [
@@ -62,9 +64,11 @@ def prove_parts(
         opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
-        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds the level's limit.
+        GateError: a file is not what was made from the checkpoint; preprocessing, prompt or wiring is wrong; or the
+            loss exceeds the level's limit.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
+    figures = [_audited(one, runs) for one in written]
     proofs: list[Any] = [  # each judges what itself has asked
         (decoder_proof if runs.source.family.roles[one.role].output == "logits" else encoder_proof)(
             one, runs, inputs, gates
@@ -72,4 +76,13 @@ def prove_parts(
         for one in written
     ]
     answers = [proof.ask(opening) for proof in proofs]
-    return [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
+    parities = [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
+    return [parity.model_copy(update={"audit": one}) for parity, one in zip(parities, figures, strict=True)]
+
+
+def _audited(written: WrittenPart, runs: FullPrecisionRuns) -> dict[str, float]:
+    """The figures of a part's audit. Raises GateError where it finds a difference."""
+    with refusing(f"{written.where}: audit"):
+        found = audit(runs.source, written, runs.original, runs.progress)
+    found.check(written.where)
+    return found.figures

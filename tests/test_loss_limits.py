@@ -145,7 +145,7 @@ def anew(written: WrittenPart) -> WrittenPart:
 
 def test_a_recorded_decoder_is_judged_by_all_of_its_figures(q4: Unproven) -> None:
     (part,) = (part for part in q4.manifest.parts if part.role == "decoder")
-    right = {
+    right: dict[str, dict[str, float]] = {
         "wiring": {"mean": 5e-5, "worst": 1e-3, "prompt": 6e-5},
         "loss": {"mean": 0.003, "worst": 0.1, "top1": 0.95},
     }
@@ -157,7 +157,8 @@ def test_a_recorded_decoder_is_judged_by_all_of_its_figures(q4: Unproven) -> Non
         ({"loss": {**right["loss"], "mean": 2.0, "worst": 3.0}}, "loss_kl"),
         ({"loss": {**right["loss"], "top1": 0.1}}, "loss_top1"),
     ):
-        parity = Parity(metric="kl", positions=288, inputs="some", **{**right, **change})
+        figures = {**right, **change}
+        parity = Parity(metric="kl", wiring=figures["wiring"], loss=figures["loss"], positions=288, inputs="some")
         loose = q4.manifest.gates.model_copy(update={"wiring_kl": {"Q4_0": 1e6}, "loss_kl": {"Q4_0": 1e6}})
         for gates in (q4.manifest.gates, loose):
             manifest = q4.manifest.model_copy(update={"gates": gates})

@@ -53,17 +53,14 @@ def opening_of(model: Unproven, role: str, level: str) -> Any:
     return model.prepared(next(name for name, ids in model.manifest.variants.items() if ids[role] == part.id))
 
 
-def behaving(opening: Any, role: str, change: Callable[[Encode, Any], Float]) -> Any:
-    """What opens a part so that it encodes otherwise."""
+def behaving(model: Unproven, opening: Any, change: Callable[[Encode, Any], Float]) -> Any:
+    """What opens encoders that encode otherwise."""
 
     def wrap(loaded: Any) -> None:
         right = loaded.encode
         loaded.encode = lambda batch: change(right, batch)
 
-    # The only role that is changed: a decoder is opened as it is.
-    with loaded_as(
-        Trial((), None, opening), lambda loaded: wrap(loaded) if hasattr(loaded, "encode") else None
-    ) as trial:  # type: ignore[arg-type]
+    with loaded_as(Trial((), model.runs, opening), wrap) as trial:
         return trial.opening
 
 
@@ -99,7 +96,7 @@ def test_pixels_of_other_colours_are_refused(
     for i in range(3):
         Image.fromarray(pictures.pictures()[1][i:]).save(tmp_path / f"{i}.png")
     opening = opening_of(made, role, level)
-    wrong = Instead(opening, items=lambda *given: opening.items(*given)[..., order])
+    wrong: Any = Instead(opening, items=lambda *given: opening.items(*given)[..., order])
     for inputs in (shipped_inputs(), given_inputs(tmp_path, None)):
         with pytest.raises(GateError, match=f"{role} {level}: preprocessing: pixels differ"):
             proof_of(made, role, level, inputs).ask(wrong)
@@ -125,7 +122,7 @@ def test_vectors_that_a_cosine_or_a_grey_picture_lets_through_are_refused(
     made = request.getfixturevalue(model)
     proof, opening = proof_of(made, role, level), opening_of(made, role, level)
     with pytest.raises(GateError, match=f"{role} {level}: wiring: cosine .* relative error"):
-        proof.judge(proof.ask(behaving(opening, role, change)))
+        proof.judge(proof.ask(behaving(made, opening, change)))
 
 
 def test_what_is_right_passes_with_room(medgemma: Unproven, medsiglip: Unproven) -> None:

@@ -13,6 +13,7 @@ import functools
 import json
 import sys
 import tempfile
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,7 @@ from wrong_exports import WRONG_EXPORTS, WrongExport  # noqa: E402
 from wrong_exports.entry import FORMATS  # noqa: E402
 from wrong_exports.verdicts import COMPARISONS, OPENING, exact, verdict  # noqa: E402
 
-WHOLE = ("Q8_0", "Q4_K_M", "int8", "q4")  # levels at which all comparisons are asked
+WHOLE = ("Q4_K_M", "q4")  # levels at which all comparisons are asked
 _LONGEST = 160  # characters of a message in the record
 _ROLES = {"decoder": "decoder", "vision": "vision", "image_encoder": "image", "text_encoder": "text"}
 _NOT_ASKED = "not asked"
@@ -159,20 +160,28 @@ def report(record: Mapping[str, Any]) -> str:
     )
     listed = [level for level in LEVELS if level in levels]
     whole = [level for level in WHOLE if level in levels]
+    asked = f"All comparisons are asked at {', '.join(whole)}; at the other levels" if whole else "At these levels"
+    where = _wrapped(
+        "Measured on the reference models, which are small stand-ins for MedGemma and MedSigLIP, on "
+        f"{here['cpu']}, {here['cores']} cores, at commit {(here['commit'] or 'unknown')[:12]}; {versions}. "
+        "No figure here is a time."
+    )
+    how = _wrapped(
+        "A cell says at how many of the levels where it was asked a comparison refuses the mistake by itself: all, "
+        "none, or how many of how many. *Exactness* is asked where the mistake is one of an exporter, which then writes "
+        "its files, too. Under *wiring* count prompts, pixels and a runtime that refuses to open the part. "
+        f"{asked} ({', '.join(listed)}) one comparison after another, until one refuses."
+    )
     return f"""# Known wrong exports, and what refuses each
 
     {record["command"]} --json benchmarks/results/proof.json --markdown benchmarks/results/proof.md
 
-Measured on the reference models, which are small stand-ins for MedGemma and MedSigLIP, on {here["cpu"]},
-{here["cores"]} cores, at commit {(here["commit"] or "unknown")[:12]}; {versions}. No figure here is a time.
+{where}
 
-**{len(names)} mistakes, {tried} wrong parts ({len(listed)} levels): {len(published) or "none"} published.**
+**{len(names)} mistakes, {tried} wrong parts at {len(listed)} levels: {len(published) or "none"} published.**
 {len(record["right"])} right parts: {len(refused) or "none"} refused.
 
-A cell says at how many of the levels where it was asked a comparison refuses the mistake by itself: all, none, or how
-many of how many. *Exactness* is asked where the mistake is one of an exporter, which then writes its files, too. Under
-*wiring* count prompts, pixels and a runtime that refuses to open the part. All comparisons are asked at
-{", ".join(whole)}; at the other levels (of {", ".join(listed)}), one after another until one refuses.
+{how}
 
 | mistake | part | GGUF: audit | exactness | wiring | loss | ONNX: audit | exactness | wiring | loss |
 |---|---|---|---|---|---|---|---|---|---|
@@ -186,6 +195,10 @@ many of how many. *Exactness* is asked where the mistake is one of an exporter, 
 
 {_lines(refused)}
 """
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, 118, break_on_hyphens=False)
 
 
 def _lines(found: Sequence[str]) -> str:

@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import FILE_NAME
 from edgekit.errors import GateError
 from edgekit.families.source import Source
+from edgekit.formats import Codec
+from edgekit.formats.stored import StoredTensor
 from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.prove.written import WrittenPart
 from edgekit.runtime.opening import Opening
 
+_ROWS = 16  # of a matrix that are rounded anew
+_SCALE = 4e-3
 _TOKENIZING = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # what decides a text's ids, in tokenizer.json
 
 
@@ -44,13 +49,36 @@ def check_described(written: WrittenPart, opening: Opening, source: Source) -> N
 
 
 def _check_level(written: WrittenPart, source: Source) -> None:
-    """A level's limits are for the types that it is of."""
-    for name, codec in source.plan(written.role, LEVELS[written.level]).codecs.items():
+    """A level's limits are for the types that it is of, and each type scales a matrix as rounding to it does."""
+    level = LEVELS[written.level]
+    for name, codec in source.plan(written.role, level).codecs.items():
         stored = written.tensors.get(name)
         if stored and stored.type != codec.name:
             raise GateError(
                 f"{written.where}: audit: {name} is stored as {stored.type}", allowed=f"{codec.name}, by the level"
             )
+        # What smoothing multiplies is rounded otherwise; at 8 bits a scale shows anyhow.
+        if stored and len(stored.shape) == 2 and not codec.exact and not level.needs_calibration:
+            _check_scale(written.where, stored, codec, source)
+
+
+def _check_scale(where: str, stored: StoredTensor, codec: Codec, source: Source) -> None:
+    """Rounding to few bits shrinks a matrix by a hundredth or two, in which another mistake of scale would hide.
+
+    So some rows are rounded anew. Bytes may differ between versions of a library, their scale does not.
+    """
+    picked = np.unique(np.linspace(0, stored.shape[0] - 1, _ROWS).astype(int))
+    right = np.concatenate([source.rows(stored.name, row, row + 1) for row in picked])
+    found = np.concatenate([stored.read(row, row + 1) for row in picked])
+    rounded = codec.roundtrip(right)
+    if not rounded.any():  # nothing that could be scaled
+        return
+    scale = float(np.vdot(rounded, found) / np.vdot(rounded, rounded))
+    if not abs(scale - 1) <= _SCALE:
+        raise GateError(
+            f"{where}: audit: {stored.name} is {scale:.4f} times what rounding to {codec.name} makes of it",
+            allowed=f"1, within {_SCALE}",
+        )
 
 
 def _check_tokenizer(where: str, ours: Tokenizer, source: Source) -> None:

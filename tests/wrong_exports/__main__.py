@@ -168,8 +168,8 @@ def report(record: Mapping[str, Any]) -> str:
     )
     how = _wrapped(
         "A cell says at how many of the levels where it was asked a comparison refuses the mistake by itself: all, "
-        "none, or how many of how many. *Exactness* is asked where the mistake is one of an exporter, which then writes "
-        "its files, too. Under *wiring* count prompts, pixels and a runtime that refuses to open the part. "
+        "none, or how many of how many. *Exactness* is asked where the mistake is one of an exporter, which then "
+        "writes its files, too. Under *wiring* count prompts, pixels and a runtime that refuses to open the part. "
         f"{asked} ({', '.join(listed)}) one comparison after another, until one refuses."
     )
     return f"""# Known wrong exports, and what refuses each

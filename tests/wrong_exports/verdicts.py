@@ -66,10 +66,9 @@ def verdict(model: Unproven, role: str, level: str, wrong: WrongExport, whole: b
 def exact(model: Unproven, role: str, wrong: WrongExport) -> str | None:
     """What exactness says where the exporter that makes the mistake writes its files, too."""
     assert wrong.exporter is not None, "the mistake is one of an exporter"
-    level = wrong.levels()[0]
+    part = next(part for part in model.parts(role) if part.level in wrong.levels())
     with wrong.exporter.active():
-        right = model.trial(role, level)
-        written = written_part(model.runs.source, model.folder, right.part)
+        written = written_part(model.runs.source, model.folder, part)
         return _message(lambda: exactness.proven(written, replace(model.runs, exactness={}), model.inputs))
 
 

@@ -160,8 +160,8 @@ def test_a_builder_that_is_wrong_at_all_levels_is_refused_by_its_constants(level
 
 def _attribute(operator: str, name: str, value: Any) -> Callable[[Any], None]:
     def edit(model: Any) -> None:
-        node = next(node for node in model.graph.node if node.op_type == operator)
-        (found,) = (attribute for attribute in node.attribute if attribute.name == name)
+        nodes = (node for node in model.graph.node if node.op_type == operator)
+        found = next(one for node in nodes for one in node.attribute if one.name == name)
         found.CopyFrom(helper.make_attribute(name, value))
 
     return edit

@@ -68,7 +68,7 @@ class Format:
             of another shape.
         exactness: see there.
         audit: what a part's file says beside its tensors, value by value with what transformers makes of the
-            checkpoint (`edgekit.full_precision.original.Original`). GateError where a whole graph is another.
+            checkpoint (`edgekit.full_precision.original.Original`). ArtifactError where a whole graph is another.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """

@@ -73,8 +73,7 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         original: what transformers makes of the checkpoint.
 
     Raises:
-        ArtifactError: a file ends early, or what fills a tensor up is not zero.
-        GateError: a graph is another than the model's.
+        ArtifactError: a file ends early, what fills a tensor up is not zero, or a graph is another than the model's.
     """
     progress.start(f"{written.where}: audit", len(written.tensors))
     differences: list[Compared] = []

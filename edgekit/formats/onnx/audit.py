@@ -13,7 +13,7 @@ from typing import Any
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
-from edgekit.errors import GateError
+from edgekit.errors import ArtifactError
 from edgekit.formats import calibration
 from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.calibration import Range
@@ -37,8 +37,7 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
         original: whose `config` is transformers' configuration.
 
     Raises:
-        ArtifactError: a file is broken.
-        GateError: a graph differs from the float graph.
+        ArtifactError: a file is broken, or a graph differs from the float graph.
     """
     level, plan = level_of(part.level), part.plan(_FLOAT)
     graphs = [path for path in part.files if path.suffix == ".onnx"]
@@ -55,7 +54,7 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     for stem, build in part.form.graphs.items():
         path = next((path for path in graphs if path.stem.startswith(stem)), None)
         if path is None:
-            raise GateError(f"no graph {stem}*.onnx", allowed=", ".join(part.form.graphs), remedy=REMEDY)
+            raise ArtifactError(f"no graph {stem}*.onnx", allowed=", ".join(part.form.graphs), remedy=REMEDY)
         expected = onnx().ModelProto.FromString(graph_of(build, path.stem, plan, layout_of(path.name, plan)))
         actual = onnx().load(path, load_external_data=False)
         uses |= _compare(path.name, expected, actual, collapse)
@@ -67,7 +66,7 @@ def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:
     ranges = calibration.read(path).ranges if path else {}
     for name, measured in ranges.items():
         if not measured.low < measured.high:
-            raise GateError(f"{path}: what enters {name} ranges from {measured.low} to {measured.high}")
+            raise ArtifactError(f"{path}: what enters {name} ranges from {measured.low} to {measured.high}")
     return ranges
 
 
@@ -77,11 +76,11 @@ def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict
     right, _ = expressions.read(collapse.pool, expected.graph, collapse)
     found, unused = expressions.read(collapse.pool, actual.graph, collapse)
     if different := expressions.difference(right, found):
-        raise GateError(
+        raise ArtifactError(
             f"{where}: near {different.near}: {different.actual}", allowed=different.expected, remedy=REMEDY
         )
     if unused:
-        raise GateError(f"{where}: the node {unused[0]!r:.100} gives nothing that is asked for", remedy=REMEDY)
+        raise ArtifactError(f"{where}: the node {unused[0]!r:.100} gives nothing that is asked for", remedy=REMEDY)
     return {use.key: use for use in uses_of(found.values())}
 
 
@@ -106,7 +105,7 @@ def _check_interface(where: str, expected: Any, actual: Any) -> None:
         if missing or extra or values != found[kind]:
             said = ", ".join(extra) or ("not " + ", ".join(missing) if missing else ", ".join(found[kind]))
             allowed = ", ".join(missing or values)
-            raise GateError(f"{where}: {kind} {said}", allowed=allowed, remedy=REMEDY)
+            raise ArtifactError(f"{where}: {kind} {said}", allowed=allowed, remedy=REMEDY)
 
 
 def _spelled(value: Any) -> str:

@@ -62,13 +62,18 @@ class Parity(StrictModel):
     """What a proof found for one part.
 
     Attributes:
-        wiring: against float32 transformers holding the level's own dequantized weights.
-        loss: against float32 transformers holding the original weights.
+        wiring: against float32 transformers holding the files' own dequantized weights: `mean` and `worst` of the
+            metric; of a decoder the greatest mean of a `prompt` and the clear top tokens `changed`; of an encoder the
+            relative `error` and `worst_error` of its vectors.
+        loss: against float32 transformers holding the original weights: `mean` and `worst`; of a decoder the share
+            `top1` of equal top tokens; of an encoder as in wiring.
         positions: positions (decoder) or inputs (encoder) compared.
         inputs: what they were.
         audit: how much of the file itself was compared with the checkpoint: `tensors`, `constants`, `texts`, and the
             `worst` relative error of a tensor. None where that was not done.
         exactness: against float32 transformers, of the same graph with exact weights. None where that was not done.
+        end_to_end: of a decoder, `mean` and `worst` divergence of a question about an image, by the id of each vision
+            part that it was answered behind.
     """
 
     metric: Literal["kl", "cosine"]

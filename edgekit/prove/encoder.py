@@ -36,19 +36,14 @@ class EncoderProof:
     """One encoder, and what Hugging Face's processor makes of its inputs.
 
     Attributes:
-        preprocessed: of all pictures or captions; the first of them are encoded.
+        expected_batch: of what is encoded.
     """
 
     written: WrittenPart
     runs: FullPrecisionRuns
     inputs: Inputs
     gates: Gates
-    preprocessed: NDArray[Any]
-
-    @property
-    def expected_batch(self) -> NDArray[Any]:
-        """What is encoded."""
-        return _encoded_of(self.runs, self.written.role, self.preprocessed)
+    expected_batch: NDArray[Any]
 
     @property
     def output(self) -> str:
@@ -73,14 +68,16 @@ class EncoderProof:
 
     def encoded(self, opening: Opening, count: int) -> Float:
         """The artifact's vectors of the first items."""
+        batch = self._our_batch(opening)[:count]
         with opening.part(self.written.role) as encoder:
-            vectors: Float = encoder.encode(self._our_batch(opening)[:count])
+            vectors: Float = encoder.encode(batch)
         return vectors
 
     def _documented(self, encoder: Encoder, batch: NDArray[Any]) -> Outputs:
         """All outputs of a file that has several, which programs of others may ask for."""
-        outputs = encoder.outputs(batch) if isinstance(encoder, SupportsOutputs) else {}
-        return outputs if len(outputs) > 1 else {}
+        if not isinstance(encoder, SupportsOutputs) or len(encoder.output_names) < 2:
+            return {}
+        return encoder.outputs(batch)
 
     def judge(self, actual: Outputs) -> Parity:
         """Compare them with transformers."""
@@ -120,17 +117,20 @@ class EncoderProof:
         )
 
     def _our_batch(self, opening: Opening) -> NDArray[Any]:
-        """The artifact's own pixels or ids, after comparing them with Hugging Face's."""
+        """The artifact's own pixels or ids, after comparing them with Hugging Face's: of all pictures, also those that
+        are not encoded, which go out of memory before anything is opened.
+        """
+        expected = _preprocessed(self.runs, self.written.role, self.inputs)
         where, captions = f"{self.written.where}: preprocessing", self.inputs.captions
         batch = opening.items(self.written.role, shown(self.inputs), captions)
         if opening.family.roles[self.written.role].input == "ids":
-            self._check_shape(where, batch)
-            wrong = np.flatnonzero((batch != self.preprocessed).any(axis=1))
+            _check_shape(where, batch, expected)
+            wrong = np.flatnonzero((batch != expected).any(axis=1))
             if len(wrong):
                 raise GateError(f"{where}: ids of {captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
             return batch
-        self._check_shape(where, pixels := images_.normalize(batch, opening.preprocessing()))
-        difference = float(np.abs(pixels - self.preprocessed).max())
+        _check_shape(where, pixels := images_.normalize(batch, opening.preprocessing()), expected)
+        difference = float(np.abs(pixels - expected).max())
         if not difference <= _PIXEL_TOLERANCE:
             raise GateError(
                 f"{where}: pixels differ from Hugging Face's processor by up to {difference:.3f}",
@@ -139,14 +139,10 @@ class EncoderProof:
             )
         return batch[: len(self.expected_batch)]
 
-    def _check_shape(self, where: str, batch: NDArray[Any]) -> None:
-        if batch.shape != self.preprocessed.shape:
-            raise GateError(f"{where}: a batch of shape {batch.shape}", allowed=f"{self.preprocessed.shape}")
-
 
 def encoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> EncoderProof:
     """An encoder's proof, its inputs made ready by Hugging Face's processors."""
-    return EncoderProof(written, runs, inputs, gates, _preprocessed(runs, written.role, inputs))
+    return EncoderProof(written, runs, inputs, gates, expected_batch(runs, written.role, inputs))
 
 
 def expected_batch(runs: FullPrecisionRuns, role: str, inputs: Inputs) -> NDArray[Any]:
@@ -155,16 +151,14 @@ def expected_batch(runs: FullPrecisionRuns, role: str, inputs: Inputs) -> NDArra
     Returns:
         Pixels [n, 3, size, size] or ids [n, length].
     """
-    return _encoded_of(runs, role, _preprocessed(runs, role, inputs))
+    batch = _preprocessed(runs, role, inputs)
+    # An image of 896 pixels takes a minute on either side, so of those that become tokens a few must do.
+    few = runs.source.family.roles[role].output == "image_tokens"
+    return batch[:IMAGES_IN_PROMPTS].copy() if few else batch
 
 
 def _preprocessed(runs: FullPrecisionRuns, role: str, inputs: Inputs) -> NDArray[Any]:
     return hf_inputs.encoder_inputs(runs.source, role, shown(inputs), inputs.captions)
-
-
-def _encoded_of(runs: FullPrecisionRuns, role: str, batch: NDArray[Any]) -> NDArray[Any]:
-    """An image of 896 pixels takes a minute on either side, so of those that become tokens a few must do."""
-    return batch[:IMAGES_IN_PROMPTS] if runs.source.family.roles[role].output == "image_tokens" else batch
 
 
 def encoded(runs: FullPrecisionRuns, role: str, written: WrittenPart | None, batch: NDArray[Any]) -> Float:
@@ -176,6 +170,11 @@ def encoded(runs: FullPrecisionRuns, role: str, written: WrittenPart | None, bat
 def encoded_outputs(runs: FullPrecisionRuns, role: str, written: WrittenPart | None, batch: NDArray[Any]) -> Outputs:
     """All that transformers gives for a batch, as `encoded`."""
     return runs.run(role, written, lambda model: hf_inputs.outputs(runs.source.family, model, role, batch))
+
+
+def _check_shape(where: str, batch: NDArray[Any], expected: NDArray[Any]) -> None:
+    if batch.shape != expected.shape:
+        raise GateError(f"{where}: a batch of shape {batch.shape}", allowed=f"{expected.shape}")
 
 
 def _figures(expected: Float, actual: Float) -> dict[str, float]:

@@ -174,10 +174,16 @@ class SupportsThreads(Protocol):
 
 @runtime_checkable
 class SupportsOutputs(Protocol):
-    """The ability of an encoder whose file has several outputs, for others' programs, to give them: a proof looks."""
+    """The ability of an encoder whose file may have several outputs, for others' programs, to give them: a proof looks.
+
+    Attributes:
+        output_names: as the file gives them.
+    """
+
+    output_names: tuple[str, ...]
 
     def outputs(self, batch: NDArray[Any]) -> Mapping[str, Float]:
-        """All outputs of a batch as `Encoder.encode` takes it, by the names that the file gives them."""
+        """All outputs of a batch as `Encoder.encode` takes it, by `output_names`."""
         ...
 
 

@@ -33,7 +33,7 @@ class OrtEncoder(OwnedEncoder):
         """
         header = read_checked(file.path, file.listed)
         self._input = encoder_input(header, file.spec, file.output)
-        self._outputs = [value.name for value in header.outputs]
+        self.output_names = tuple(value.name for value in header.outputs)
         self._session: Any = session(header, threads=threads)
         self.spec, self._file = file.spec, file
 
@@ -46,8 +46,8 @@ class OrtEncoder(OwnedEncoder):
         """See `edgekit.runtime.base.SupportsOutputs.outputs`."""
         with self._using("encoding", inside=True), running(self._file.path):
             check_batch(batch, self.spec)
-            values = self._session.run(self._outputs, {self._input: self._file.batch(batch)})
-        return {name: np.asarray(value, np.float32) for name, value in zip(self._outputs, values, strict=True)}
+            values = self._session.run(list(self.output_names), {self._input: self._file.batch(batch)})
+        return {name: np.asarray(value, np.float32) for name, value in zip(self.output_names, values, strict=True)}
 
     def _free(self) -> None:
         self._session = None

@@ -117,10 +117,10 @@ def _wrongs(
     for wrong in wrongs:
         for role in (role for role in wrong.roles if role in models):
             row = record["wrong"].setdefault(_key(wrong, role), {})
-            here = {part.level for part in models[role].parts(role)}
-            for level in (level for level in wrong.levels() if level in levels and level in here):
+            here = {part.level for part in models[role].parts(role)} & set(levels)
+            for level in (level for level in wrong.levels() if level in here):
                 yield row, level, functools.partial(_asked, models[role], role, level, wrong)
-            if wrong.exporter:
+            if wrong.exporter and here & set(wrong.levels()):
                 yield record["exact"], _key(wrong, role), functools.partial(exact, models[role], role, wrong)
 
 

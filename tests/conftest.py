@@ -20,7 +20,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 from material import LEVELS, Copy
 
-from edgekit.artifacts.levels import LEVELS as EVERY_LEVEL
 from edgekit.checkpoints import reference_models as reference
 
 if TYPE_CHECKING:
@@ -89,23 +88,23 @@ def medgemma_onnx(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.fixture(scope="session")
-def medgemma_levels(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+def medgemma_levels(tmp_path_factory: pytest.TempPathFactory) -> Unproven:
     """Both parts of the MedGemma-like model at every level there is. Who changes it in place must undo that."""
-    from proofs import unproven
-
-    folder = tmp_path_factory.mktemp("medgemma-levels")
-    variants = [f'[variant.{level}]\ndecoder = "{level}"\nvision = "{level}"' for level in EVERY_LEVEL]
-    recipe = folder / "every.toml"
-    recipe.write_text("\n".join(['extends = "reference-medgemma"', 'default = "Q8_0"', *variants]))
-    return unproven(medgemma_source, folder / "artifact", recipe_name=str(recipe), levels=list(EVERY_LEVEL))
+    return _at_every_level("medgemma", tmp_path_factory)
 
 
 @pytest.fixture(scope="session")
-def medsiglip_levels(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
-    """The MedSigLIP-like model at every level of its recipe. Who changes it in place must undo that."""
-    from proofs import unproven
+def medsiglip_levels(tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+    """The MedSigLIP-like model at every level of ONNX. Who changes it in place must undo that."""
+    return _at_every_level("medsiglip", tmp_path_factory)
 
-    return unproven(medsiglip_source, tmp_path_factory.mktemp("medsiglip-levels") / "artifact")
+
+def _at_every_level(name: str, tmp_path_factory: pytest.TempPathFactory) -> Unproven:
+    from proofs import at_every_level
+
+    made = at_every_level(name, tmp_path_factory.mktemp(f"{name}-levels"))
+    assert made is not None
+    return made
 
 
 @pytest.fixture

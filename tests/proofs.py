@@ -5,6 +5,7 @@ So a wrong export costs its own side of the comparison alone, at the reference m
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,13 +14,15 @@ from typing import Any
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Manifest, Parity, Part
+from edgekit.checkpoints import reference_models as reference
 from edgekit.families.source import open_source
 from edgekit.formats import calibration
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, FullPrecisionRuns, prove_parts
+from edgekit.prove import CONTEXT, FullPrecisionRuns, WrittenPart, prove_parts, written_part
 from edgekit.prove import publish as artifact
+from edgekit.runtime import manifest_checks
 from edgekit.runtime.opening import prepare
 
 
@@ -30,11 +33,17 @@ class Trial:
     Attributes:
         files: of the part, in the manifest's order.
         opening: what opens the part; already prepared, so nobody will look at the files' hashes again.
+        part: as the manifest has it.
+        plan: what was to be written, calibrated as it was.
+        recipe: that it was exported by.
     """
 
     files: tuple[Path, ...]
     runs: FullPrecisionRuns
     opening: Any
+    part: Part
+    plan: PartPlan
+    recipe: str
 
     @property
     def text(self) -> Any:
@@ -67,6 +76,7 @@ class Unproven:
     folder: Path
     manifest: Manifest
     runs: FullPrecisionRuns
+    recipe: str
     inputs: Inputs = field(default_factory=shipped_inputs)
 
     def parts(self, role: str) -> list[Part]:
@@ -86,25 +96,29 @@ class Unproven:
         Raises:
             GateError: it is refused.
         """
-        (part,) = (part for part in self.parts(role) if part.level == level)
-        variant = next(name for name, parts in self.manifest.variants.items() if parts.get(role) == part.id)
-        files = tuple(self.folder / file.path for file in part.files)
-        right = Trial(files, self.runs, self.prepared(variant))
+        right = self.trial(role, level)
         with change(right) if change else nullcontext(right) as trial:
-            (parity,) = prove_parts([self.plan(part)], trial.opening, trial.runs, self.inputs, self.manifest.gates)
+            (parity,) = prove_parts([trial.part], trial.opening, trial.runs, self.inputs, self.manifest.gates)
         return parity
 
-    def prepared(self, variant: str) -> Any:
-        """A variant before its parts are loaded; its files are compared with the manifest once."""
-        if variant not in self._prepared:
-            self._prepared[variant] = prepare(self.folder, variant, context=CONTEXT, runtime="default")
-        return self._prepared[variant]
+    def trial(self, role: str, level: str) -> Trial:
+        """One right part before its proof; its files are compared with the manifest once."""
+        (part,) = (part for part in self.parts(role) if part.level == level)
+        if part.id not in self._prepared:
+            self._prepared[part.id] = prepared_for_proof(self.folder, self.manifest, part)
+        files = tuple(self.folder / file.path for file in part.files)
+        return Trial(files, self.runs, self._prepared[part.id], part, self.plan(part), self.recipe)
 
     def plan(self, part: Part) -> PartPlan:
         """What was to be written, with what calibration found for it."""
         planned = self.runs.source.plan(part.role, LEVELS[part.level])
         measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
         return planned.calibrated(calibration.read(self.folder / measured[0])) if measured else planned
+
+    def written(self, role: str, level: str) -> WrittenPart:
+        """A part and the tensors of its files."""
+        (part,) = (part for part in self.parts(role) if part.level == level)
+        return written_part(self.runs.source, self.folder, part)
 
     _prepared: dict[str, Any] = field(default_factory=dict)
     _proven: dict[tuple[str, str], Parity] = field(default_factory=dict)
@@ -125,7 +139,39 @@ def unproven(
         done = artifact.export(
             source, folder, recipe_name=recipe_name, levels=levels, parts=choice, prove=False, progress=progress
         )
-    return Unproven(done.folder, done.manifest, runs)
+    return Unproven(done.folder, done.manifest, runs, recipe_name or done.manifest.recipe)
+
+
+def at_every_level(name: str, folder: Path, levels: Sequence[str] = tuple(LEVELS)) -> Unproven | None:
+    """Both parts of a reference model at every level that it can have; None where it can have none of these."""
+    source = reference.path(f"{name}-reference")
+    assert source is not None, f"{name}-reference belongs to the repository"
+    roles = open_source(source).family.roles
+    able = [level for level in levels if all(LEVELS[level].format in role.formats for role in roles.values())]
+    if not able:
+        return None
+    variants = (f"[variant.{level}]\n" + "\n".join(f'{role} = "{level}"' for role in roles) for level in able)
+    recipe = folder / f"{name}.toml"
+    recipe.write_text("\n".join([f'extends = "reference-{name}"', f'default = "{able[0]}"', *variants]))
+    return unproven(source, folder / name, recipe_name=str(recipe), levels=able)
+
+
+def prepared_for_proof(folder: Path, manifest: Manifest, part: Part) -> Any:
+    """A variant that has a part, before its parts are loaded."""
+    variant = next(name for name, parts in manifest.variants.items() if parts.get(part.role) == part.id)
+    return prepare(folder, variant, context=CONTEXT, runtime="default")
+
+
+def described(trial: Trial, settings: Mapping[str, Any], preprocessing: Mapping[str, Any] | None = None) -> Trial:
+    """The part with a manifest that says otherwise; what it says of preprocessing is left out where none changes."""
+    right = trial.opening.manifest
+    changed: dict[str, Any] = {"settings": {**right.settings, **settings}}
+    if preprocessing:
+        changed["preprocessing"] = right.preprocessing.model_copy(update=dict(preprocessing))
+    opening = copy.copy(trial.opening)
+    opening.manifest = right.model_copy(update=changed)
+    opening.settings = manifest_checks.settings_of(opening.manifest, opening.composition, trial.files[0])
+    return replace(trial, opening=opening)
 
 
 @contextmanager

@@ -353,7 +353,7 @@ def test_what_memory_has_no_room_for_is_published_unproven(
 
 def test_a_refused_proof_leaves_nothing(medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Gates that no rounded matrix can pass: the files were written, and are gone."""
-    impossible = "\n[gates]\nencoder_cosine = 1.0\ndecoder_kl = 0.0\n"
+    impossible = "\n[gates]\nwiring_error = { Q8_0 = 0 }\nwiring_kl = { Q8_0 = 0 }\n"
     own_recipe(tmp_path, monkeypatch, lambda text: re.sub(r"\n\[gates(.|\n)*", "", text) + impossible)
     refused(GateError, "wiring", medgemma_source, tmp_path / "work" / "a", levels=["Q8_0"], prove=True)
     assert beside(tmp_path / "home") == ["home"]

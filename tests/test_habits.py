@@ -54,7 +54,7 @@ class Names(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         package = (node.module or "").split(".")[0]
-        ours = package == "edgekit" or (TESTS / f"{package}.py").exists()
+        ours = package == "edgekit" or (TESTS / f"{package}.py").exists() or (TESTS / package).is_dir()
         for name in node.names:
             if not ours:
                 self.others.add(name.asname or name.name)

@@ -107,11 +107,11 @@ def test_links_inside_the_folder_and_to_the_folder_are_fine(medgemma_artifact: P
     manifests.verify(link, manifests.read(link).files)
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, [1], ...])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, [2], ...])
 def test_another_schema_is_refused(medgemma_artifact: Path, copied: Copy, version: Any) -> None:
     folder = copied(medgemma_artifact)
     edit_json(folder / NAME, {"schema_version": version})
-    with pytest.raises(ArtifactError, match=r"manifest schema(.|\n)*allowed: 1"):
+    with pytest.raises(ArtifactError, match=r"manifest schema(.|\n)*allowed: 2"):
         manifests.read(folder)
 
 
@@ -126,7 +126,7 @@ def test_another_schema_is_refused(medgemma_artifact: Path, copied: Copy, versio
         (b"[]", "manifest schema None"),
         (b'"edgekit"', "manifest schema None"),
         (b"{}", "manifest schema None"),
-        (b'{"schema_version": 1}', "recipe: Field required"),
+        (b'{"schema_version": 2}', "recipe: Field required"),
         (b" " * 9_000_000, "larger than a manifest can be"),
     ],
 )
@@ -267,7 +267,11 @@ def test_unknown_variants_list_the_known(medgemma_artifact: Path) -> None:
 # ---------------------------------------------------------------- what cannot be
 
 
-PARITY = {"metric": "cosine", "wiring": {"mean": 0.99999, "worst": 0.9999}, "loss": {"mean": 0.99, "worst": 0.9}}
+PARITY = {
+    "metric": "cosine",
+    "wiring": {"mean": 1.0, "worst": 1.0, "error": 1e-6, "worst_error": 1e-5},
+    "loss": {"mean": 1.0, "worst": 0.99999, "error": 1e-6},
+}
 
 
 @pytest.mark.parametrize(
@@ -293,12 +297,32 @@ def test_figures_that_no_proof_can_have_found_are_refused(
         manifests.read(folder)
 
 
-def test_a_recorded_proof_that_fails_its_gate_is_said(medsiglip_artifact: Path, copied: Copy) -> None:
+@pytest.mark.parametrize(
+    ("figures", "gate"),
+    [
+        ({}, None),
+        ({"wiring": {"mean": 1.0, "worst": 0.9, "error": 1e-6, "worst_error": 0.4}}, "wiring_worst_error with 0.4"),
+        ({"wiring": {"mean": 1.0, "worst": 1.0, "error": 0.3, "worst_error": 1e-6}}, "wiring_error with 0.3"),
+        ({"wiring": {"mean": 1.0, "worst": 1.0}}, "wiring_error with no figure"),
+        ({"loss": {"mean": 0.9, "worst": 0.9, "error": 1e-6}}, "loss_cosine with 0.9"),
+        ({"loss": {"mean": 1.0, "worst": 1.0, "error": 0.5}}, "loss_error with 0.5"),
+    ],
+)
+@pytest.mark.parametrize("loose", [False, True])
+def test_a_recorded_proof_that_fails_its_gate_is_said(
+    medsiglip_artifact: Path, copied: Copy, figures: dict[str, Any], gate: str | None, loose: bool
+) -> None:
+    """Every figure counts, and who writes false figures gains nothing by writing loose gates beside them."""
     folder = copied(medsiglip_artifact)
-    found = {**PARITY, "wiring": {"mean": 0.95, "worst": 0.9}, "positions": 3, "inputs": "phantoms"}
+    found = {**PARITY, "positions": 3, "inputs": "phantoms", **figures}
     edit_json(folder / NAME, {"parts.0.parity": found})
+    if loose:
+        names = {"wiring_error": 1e6, "wiring_worst_error": 1e6, "loss_cosine": -1, "loss_error": 1e6}
+        edit_json(folder / NAME, {f"gates.{name}": {"fp32": limit} for name, limit in names.items()})
     with open_model(folder) as model:
-        assert any("its recorded proof fails its own gate" in text for text in model.warnings)
+        said = [text for text in model.warnings if "its recorded proof fails its own gate" in text]
+    assert len(said) == (gate is not None)
+    assert all(f"gate {gate}: do not trust it" in text for text in said)
 
 
 @pytest.mark.parametrize(

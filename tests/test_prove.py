@@ -12,26 +12,26 @@ import numpy as np
 import pytest
 from material import anonymous_bytes, edit_json, hollow_checkpoint, in_a_new_process, photo, safetensors_bytes
 from PIL import Image
-from proofs import Trial, Unproven
-from wrong_exports import WrongExport, of, seen_causally
+from proofs import Unproven
+from wrong_exports import seen_causally
 
-from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
-from edgekit.errors import ArtifactError, GateError, InputError
-from edgekit.export import job
+from edgekit.errors import GateError, InputError
 from edgekit.families import family_of
 from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of
+from edgekit.formats.rounding import EXACT
+from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
-from edgekit.metrics import cosine, kl_divergence
-from edgekit.prove import FullPrecisionRuns
+from edgekit.metrics import kl_divergence, relative_error
+from edgekit.prove import FullPrecisionRuns, WrittenPart
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoded, encoder_proof, expected_batch
@@ -105,42 +105,6 @@ def test_a_base_model_is_proven_on_plain_texts(medgemma_source: Path, copied: An
 # ---------------------------------------------------------------- wrong exports
 
 
-def cases(*roles: str) -> list[Any]:
-    """Every wrong export of these roles at every level of its format."""
-    return [
-        pytest.param(role, wrong, level, marks=() if level in QUICK else pytest.mark.slow, id=f"{role}-{level}-{wrong}")
-        for role in roles
-        for wrong in of(role)
-        for level in (GGUF if wrong.format == "gguf" else ONNX)
-    ]
-
-
-@pytest.mark.parametrize(("role", "wrong", "level"), cases("decoder", "vision"))
-def test_known_wrong_exports_are_refused(medgemma_levels: Unproven, role: str, wrong: WrongExport, level: str) -> None:
-    with wrong.refusal(role, level):
-        medgemma_levels.prove(role, level, wrong.change)
-
-
-@pytest.mark.parametrize(("role", "wrong", "level"), cases("image_encoder", "text_encoder"))
-def test_known_wrong_encoders_are_refused(
-    medsiglip_levels: Unproven, role: str, wrong: WrongExport, level: str
-) -> None:
-    with wrong.refusal(role, level):
-        medsiglip_levels.prove(role, level, wrong.change)
-
-
-def test_what_a_wrong_export_changed_is_right_again(medgemma_levels: Unproven, medsiglip_levels: Unproven) -> None:
-    """Else a test that comes later would refuse what an earlier one broke."""
-    for model in (medgemma_levels, medsiglip_levels):
-        for part in (part for part in model.manifest.parts if part.level in QUICK):
-            for wrong in of(part.role, file_format=part.format):
-                right = Trial(tuple(model.folder / file.path for file in part.files), model.runs, None)
-                if wrong.kind in ("tensors", "header", "graph"):
-                    with wrong.change(right), pytest.raises(ArtifactError, match=r"SHA-256|bytes"):
-                        manifests.verify(model.folder, part.files)
-        manifests.verify(model.folder, model.manifest.files)
-
-
 def refused(source: Path, folder: Path, level: str, match: str, recipe: str | None = None) -> None:
     """Export, expect a refusal that says this, and find no trace of it."""
     with pytest.raises(GateError, match=match):
@@ -176,7 +140,7 @@ def test_another_chat_template_is_refused(medgemma_source: Path, copied: Any, tm
 
 def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "strict.toml"
-    recipe.write_text('extends = "reference-medgemma"\n[gates.loss_kl_at]\nQ4_0 = 1e-9\n')
+    recipe.write_text('extends = "reference-medgemma"\n[gates.loss_kl]\nQ4_0 = 1e-9\n')
     refused(medgemma_source, tmp_path, "Q4_0", "loss: mean KL", str(recipe))
 
 
@@ -191,16 +155,20 @@ class Given:
     def __init__(self, right: FullPrecisionRuns, given: Any) -> None:
         self.right, self.given = right, given
 
-    def run(self, role: str, plan: Any, compute: Any) -> Any:
+    def run(self, role: str, plan: Any, compute: Any, asked: str = "") -> Any:
         return self.given
+
+    @property
+    def source(self) -> Source:
+        return self.right.source
 
     def logits(self, role: str, plan: Any, hidden: Any) -> Any:
         return self.given
 
 
-def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: Path) -> None:
-    part, runs = planned(medgemma_source, "Q4_0", "decoder")
-    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
+def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_levels: Unproven) -> None:
+    part, runs = medgemma_levels.written("decoder", "Q4_0"), medgemma_levels.runs
+    proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates(wiring_kl={"Q4_0": 0.01}))
     counts = [len(prompt.want) for prompt in proof.prompts]
     expected = np.zeros((sum(counts), 8), np.float32)
     proof = dataclasses.replace(proof, runs=Given(runs, expected))
@@ -215,11 +183,11 @@ def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: P
 
 @pytest.mark.parametrize("level", ["BF16", "Q4_0"])
 def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
-    medgemma_source: Path, level: str
+    medgemma_levels: Unproven, level: str
 ) -> None:
     """Where weights are exact, at the first; where they are quantized, beyond a hundredth of the positions."""
-    part, runs = planned(medgemma_source, level, "decoder")
-    gates = Gates(decoder_kl=0.1)
+    part, runs = medgemma_levels.written("decoder", level), medgemma_levels.runs
+    gates = Gates(wiring_kl={level: 0.1})
     proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
     margin = gates.clear_margin if level == "BF16" else gates.clear_margin_quantized
     expected = np.zeros((sum(len(prompt.want) for prompt in proof.prompts), 8), np.float32)
@@ -232,49 +200,45 @@ def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
     right_enough = wrong.copy()
     right_enough[changed[0]] = expected[changed[0]]
     proof.judge(right_enough)
-    assert kl_divergence(expected, wrong).mean() < gates.decoder_kl / 10
+    assert kl_divergence(expected, wrong).mean() < proof.limits.wiring_kl / 10
     with pytest.raises(GateError, match=rf"wiring: .* {tolerated + 1} of {len(expected)} clear top tokens changed"):
         proof.judge(wrong)
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
-def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_source: Path, role: str) -> None:
-    part, runs = planned(medsiglip_source, "fp16", role)
-    gates = Gates(encoder_cosine=0.9)
-    proof = encoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
+def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_levels: Unproven, role: str) -> None:
+    part, runs = medsiglip_levels.written(role, "q4"), medsiglip_levels.runs
+    proof = encoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates())
     expected = np.tile(np.array([1, 0], np.float32), (len(proof.expected_batch), 1))
-    proof = dataclasses.replace(proof, runs=Given(runs, expected))
-    assert proof.judge(expected).wiring == {"mean": 1, "worst": 1}
-    wrong = expected.copy()
-    wrong[-1] = 0.8, 0.6
-    assert cosine(wrong, expected).mean() > gates.encoder_cosine
-    with pytest.raises(GateError, match=r"wiring: cosine 0\.8"):
-        proof.judge(wrong)
+    proof = dataclasses.replace(proof, runs=Given(runs, {proof.output: expected}))
+    right = proof.judge({proof.output: expected})
+    assert right.wiring == {"mean": 1, "worst": 1, "error": 0, "worst_error": 0}
+    limits = LEVELS["q4"].limits
+    for vector in ((0.98, 0.2), (1.2, 0)):  # another direction, another length
+        wrong = expected.copy()
+        wrong[-1] = vector
+        assert limits.wiring_error > relative_error(expected, wrong).mean() > 0
+        with pytest.raises(GateError, match=r"wiring: cosine .* relative error .* \(worst 0\.2"):
+            proof.judge({proof.output: wrong})
 
 
 # ---------------------------------------------------------------- the streamed reference
 
 
-def planned(source: Path, level: str, role: str) -> tuple[Any, FullPrecisionRuns]:
-    job_ = job.resolve(source, None, [level], {})
-    part = next(part for part in job_.plans() if part.role == role)
-    return part, FullPrecisionRuns(job_.source)
-
-
-def whole_model(runs: FullPrecisionRuns, part: Any) -> Any:
-    """transformers' model in memory, every tensor as the part's codecs preserve it."""
+def whole_model(runs: FullPrecisionRuns, part: WrittenPart) -> Any:
+    """transformers' model in memory, every tensor of the part as its file holds it."""
 
     def transform(name: str, weights: Any) -> Any:
-        return part.codecs[name].roundtrip(weights) if name in part.codecs else weights
+        return part.tensors[name].read(0, len(weights)) if name in part.tensors else weights
 
     return torch_reference.load(runs.source, transform)
 
 
-def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_source: Path) -> None:
+def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_levels: Unproven) -> None:
     """From pixels on, through transformers' own merging of images and its own head; the head in uneven blocks."""
     import torch
 
-    part, runs = planned(medgemma_source, "Q4_0", "decoder")
+    part, runs = medgemma_levels.written("decoder", "Q4_0"), medgemma_levels.runs
     model = whole_model(runs, part)
     proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates())
     assert len({len(prompt.processed["input_ids"]) for prompt in proof.prompts}) > 1
@@ -295,8 +259,8 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
-def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: Path, role: str) -> None:
-    part, runs = planned(medsiglip_source, "int8", role)
+def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_levels: Unproven, role: str) -> None:
+    part, runs = medsiglip_levels.written(role, "int8"), medsiglip_levels.runs
     model = whole_model(runs, part)
     batch = expected_batch(runs, role, proof_inputs.shipped_inputs())
     family = runs.source.family
@@ -315,8 +279,13 @@ def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, name_of_codec: st
     (tmp_path / "config.json").write_text(json.dumps(config))
     canonical = f"language_model.{name}"
     codec = codec_of(name_of_codec)
-    weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: codec})
     expected = codec.roundtrip(table)
+
+    def read(first: int, last: int) -> Any:
+        return codec.roundtrip(table[first:last])
+
+    stored = StoredTensor(canonical, name, name_of_codec, table.shape, codec.exact, codec.preserves, EXACT, read)
+    weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: stored})
     assert np.array_equal(weights.read(canonical), expected)
     blocks = list(weights.blocks(canonical))
     assert len(blocks) > 2

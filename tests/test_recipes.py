@@ -15,6 +15,7 @@ from material import read_json
 
 import edgekit
 from edgekit.artifacts import find
+from edgekit.artifacts.gates import LIMITS
 from edgekit.artifacts.levels import LEVELS, LayerPosition, level
 from edgekit.artifacts.recipes import choose, matches, recipe
 from edgekit.errors import UsageError
@@ -93,7 +94,7 @@ def test_shipped_recipes_fit_their_family(name: str) -> None:
     for parts in shipped.variant.values():
         assert parts.keys() == family.roles.keys()
         assert all(LEVELS[row].format in family.roles[role].forms for role, row in parts.items())
-    assert set(shipped.gates.encoder_cosine_at) <= set(LEVELS)
+    assert all(set(getattr(shipped.gates, name)) <= set(LEVELS) for name in LIMITS)
     if shipped.stand_in is None:
         terms = "Health AI Developer Foundations" if shipped.source.startswith("google/med") else "Gemma Terms of Use"
         assert terms in shipped.license
@@ -193,7 +194,7 @@ def test_a_name_is_no_path(home: Path, name: str) -> None:
         (("Apache-2.0", "\\n"), "license"),
         (('decoder = "Q8_0"', 'decoder = "Q9"'), "variant Q8_0, decoder: unknown level 'Q9'"),
         (('default = "Q8_0"', 'default = "Q4_0"'), "default 'Q4_0' is no variant"),
-        (("Apache-2.0", "Apache-2.0\"\ngates = { decoder_kl = 'x' } #"), "gates.decoder_kl"),
+        (("Apache-2.0", "Apache-2.0\"\ngates = { wiring_kl = 'x' } #"), "gates.wiring_kl"),
         (("Apache-2.0", 'Apache-2.0"\ngates = { decoder = 1 } #'), "gates.decoder"),
     ],
 )
@@ -207,7 +208,7 @@ def test_a_wrong_recipe_names_its_key(home: Path, change: tuple[str, str], match
 
 def test_a_recipe_takes_from_another_what_it_does_not_state(home: Path) -> None:
     (home / "exports" / "mine.toml").write_text(
-        MINE + "[config]\nx = { y = 1, z = [1] }\nw = 2\n[gates]\ndecoder_kl = 0.5"
+        MINE + "[config]\nx = { y = 1, z = [1] }\nw = 2\n[gates.wiring_kl]\nQ8_0 = 0.5"
     )
     (home / "exports" / "yours.toml").write_text('extends = "mine"\ntitle = "Yours"\n[config.x]\ny = 3')
     (home / "exports" / "theirs.toml").write_text(
@@ -217,10 +218,10 @@ def test_a_recipe_takes_from_another_what_it_does_not_state(home: Path) -> None:
     assert (yours.name, yours.title, yours.stem, yours.family) == ("yours", "Yours", "mine", "medgemma")
     assert yours.config == {"x": {"y": 3, "z": [1]}, "w": 2}  # tables merge, lists do not
     assert yours.variant == recipe("mine").variant
-    assert yours.gates.decoder_kl == 0.5
+    assert yours.gates.wiring_kl == {"Q8_0": 0.5}
     assert theirs.title == "Yours"
     assert list(theirs.variant) == ["F16"]  # variants and gates are replaced whole
-    assert theirs.gates.decoder_kl != 0.5
+    assert not theirs.gates.wiring_kl
     assert theirs.config == {"x": 4, "w": 2}
 
 

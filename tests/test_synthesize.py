@@ -25,6 +25,7 @@ from tokenizers import Tokenizer
 from edgekit import metrics
 from edgekit.artifacts import find
 from edgekit.artifacts.folders import claimed
+from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.recipes import choose, recipe
 from edgekit.checkpoints import random_weights, shards
 from edgekit.checkpoints.checkpoint import open_checkpoint
@@ -256,7 +257,9 @@ def test_an_architecture_is_asked_for_what_it_states_never_by_name(
 
 def test_proofs_on_random_weights_are_stricter(home: Path, medgemma_source: Path) -> None:
     made = job.resolve(home / "narrow", "narrow", [], {})
-    assert made.gates.decoder_kl < made.recipe.gates.decoder_kl
+    for name in ("Q4_0", "q4_128"):
+        row = LEVELS[name].limits
+        assert made.gates.limits(name, row).wiring_kl < made.recipe.gates.limits(name, row).wiring_kl
     trained = job.resolve(medgemma_source, None, [], {})
     assert trained.gates == trained.recipe.gates
 

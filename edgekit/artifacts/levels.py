@@ -7,9 +7,10 @@ the recipes, the exporters and the benchmark derive their lists from `LEVELS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from edgekit.artifacts.gates import Limits
 from edgekit.errors import UsageError
 
 Activations = Literal["float", "static", "dynamic", "blocks"]
@@ -56,6 +57,7 @@ class Level:
         activations: how what enters a matrix is rounded in ONNX: not at all (float); to 8 bits by ranges that
             calibration measured (static), or by each row's own (dynamic); or, where weights lie in blocks, to 8 bits
             by the range of each block (blocks). In GGUF that is llama.cpp's to choose.
+        limits: what a proof accepts, unless a recipe says otherwise for its model.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Level:
     codec: str
     mixture: Mixture = field(default_factory=dict)
     activations: Activations = "float"
+    limits: Limits = field(default_factory=Limits)
 
     def codec_of(self, kind: str, position: LayerPosition | None = None) -> str:
         """The codec for a tensor of this kind at this position."""
@@ -148,27 +151,76 @@ _ONNX_4_M: Mixture = {
     "pooling_matrix": "float32",
 }
 
+# Limits of wiring, by how activations are rounded: float32 graphs differ by the order of sums alone, BF16 and F16
+# matrices round activations alike, and llama.cpp and ONNX Runtime multiply quantized ones by 8 bits. What right files
+# measured:
+#
+#                        a prompt's KL in nats              relative error of encoders
+#                        reference     Gemma 3 270M         mean      worst (reference)
+#   fp32, fp16           3e-13         2e-11                6e-7      2e-6
+#   F16                  1e-7          2e-6                 3e-4      5e-4
+#   BF16                 3e-6          6e-5                 1.5e-3    2.4e-3
+#   quantized in GGUF    4e-5..1.3e-4  2e-3..7e-3           6e-3      1.3e-2
+#   q4, q4_m             4e-5          4e-3                 1.3e-2    9e-2
+#   int8*, q4_128        6e-5..1.2e-4  2e-2                 1.5e-2    6e-2
+#
+# At MedGemma 4B's width, on random weights, quantized files measured 1e-4 to 3e-4 nats. A small real model needs more,
+# which its recipe says. The least room of a right reference file is 1.5 times (the worst vector at Q6_K and q4_m).
+# Behind its own vision part a decoder's answer differed by 2e-5 nats more than alone.
+_FLOAT = Limits(wiring_kl=1e-6, wiring_error=1e-4, wiring_worst_error=3e-4, image_kl=1e-6)
+_F16 = Limits(wiring_kl=3e-5, wiring_error=2e-3, wiring_worst_error=5e-3, image_kl=1e-4)
+_BF16 = Limits(wiring_kl=3e-4, wiring_error=6e-3, wiring_worst_error=0.0141, image_kl=3e-4)
+_GGUF = Limits(wiring_kl=3e-3, wiring_error=0.01, wiring_worst_error=0.02, image_kl=1e-3)
+_ONNX = Limits(wiring_kl=3e-3, wiring_error=0.03, wiring_worst_error=0.14, image_kl=3e-3)
+_COARSE = replace(_ONNX, wiring_kl=8e-3)  # one range for a whole row, or for 128 weights
+
+
+def _losing(limits: Limits, kl: float, top1: float, cosine: float, error: float) -> Limits:
+    """With limits of loss: several times what right files lost, and far from what a wrong one loses.
+
+    KL in nats and top-1 agreement of Gemma 3 270M; mean cosine and relative error of the reference models' worst:
+
+                     KL      top-1   cosine   error
+        BF16         1.2e-4  99.7 %  1.0      0.0015
+        Q8_0         0.0033  98.3 %  0.99998  0.007
+        Q6_K         0.0091  95.5 %  0.99996  0.008
+        Q5_K_M       0.044   85.4 %  0.9995   0.032
+        IQ4_XS       0.17    76.0 %  0.995    0.095
+        Q4_0         0.43    65.3 %  0.9966   0.081
+        Q3_K_M       0.22    72.9 %  0.996    0.091
+        Q2_K         0.57    60.1 %  0.991    0.13
+        int8_dynamic 0.021   94.1 %  0.9999   0.011
+        int8         -       -       0.9997   0.019
+        q4_m         0.34    71.2 %  0.952    0.14
+        q4           0.53    64.6 %  0.927    0.22
+        q4_128       1.2     42.0 %  0.963    0.18
+
+    All tensors zero lose 8.8 nats, and have a relative error of 1.
+    """
+    return replace(limits, loss_kl=kl, loss_top1=top1, loss_cosine=cosine, loss_error=error)
+
+
 _ROWS = (
-    Level("BF16", "gguf", "BF16"),
-    Level("F16", "gguf", "F16"),
-    Level("Q8_0", "gguf", "Q8_0"),
-    Level("Q6_K", "gguf", "Q6_K"),
-    Level("Q5_K_M", "gguf", "Q5_K", {**_MORE_BITS, **_TIED_HEAD_Q6}),
-    Level("Q5_0", "gguf", "Q5_0", _TIED_HEAD_Q6),
-    Level("Q4_K_M", "gguf", "Q4_K", {**_MORE_BITS, **_TIED_HEAD_Q6}),
-    Level("Q4_0", "gguf", "Q4_0", _TIED_HEAD_Q6),
-    Level("IQ4_NL", "gguf", "IQ4_NL", {**_IQ4, **_TIED_HEAD_Q6}),
-    Level("Q4_M", "gguf", "IQ4_NL", _VISION_Q4_M),
-    Level("IQ4_XS", "gguf", "IQ4_XS", {**_IQ4, **_TIED_HEAD_Q6}),
-    Level("Q3_K_M", "gguf", "Q3_K", {**_Q3_K_M, **_TIED_HEAD_Q6}),
-    Level("Q2_K", "gguf", "Q2_K", {**_Q2_K, **_TIED_HEAD_Q6}),
-    Level("fp32", "onnx", "float32"),
-    Level("fp16", "onnx", "float16"),
-    Level("int8", "onnx", "int8", _ONNX_8, activations="static"),
-    Level("int8_dynamic", "onnx", "int8", _ONNX_8, activations="dynamic"),
-    Level("q4", "onnx", "int4_32", _ONNX_4, activations="blocks"),
-    Level("q4_m", "onnx", "int4_32", _ONNX_4_M, activations="blocks"),
-    Level("q4_128", "onnx", "int4_128", _ONNX_4, activations="blocks"),
+    Level("BF16", "gguf", "BF16", limits=_losing(_BF16, 0.002, 0.95, 0.9999, 0.0141)),
+    Level("F16", "gguf", "F16", limits=_losing(_F16, 2e-4, 0.97, 0.9999, 0.01)),
+    Level("Q8_0", "gguf", "Q8_0", limits=_losing(_GGUF, 0.03, 0.85, 0.999, 0.04)),
+    Level("Q6_K", "gguf", "Q6_K", limits=_losing(_GGUF, 0.08, 0.8, 0.999, 0.05)),
+    Level("Q5_K_M", "gguf", "Q5_K", {**_MORE_BITS, **_TIED_HEAD_Q6}, limits=_losing(_GGUF, 0.3, 0.6, 0.997, 0.1)),
+    Level("Q5_0", "gguf", "Q5_0", _TIED_HEAD_Q6, limits=_losing(_GGUF, 0.3, 0.6, 0.997, 0.1)),
+    Level("Q4_K_M", "gguf", "Q4_K", {**_MORE_BITS, **_TIED_HEAD_Q6}, limits=_losing(_GGUF, 1.0, 0.4, 0.98, 0.2)),
+    Level("Q4_0", "gguf", "Q4_0", _TIED_HEAD_Q6, limits=_losing(_GGUF, 1.5, 0.35, 0.97, 0.25)),
+    Level("IQ4_NL", "gguf", "IQ4_NL", {**_IQ4, **_TIED_HEAD_Q6}, limits=_losing(_GGUF, 1.0, 0.4, 0.97, 0.25)),
+    Level("Q4_M", "gguf", "IQ4_NL", _VISION_Q4_M, limits=_losing(_GGUF, 1.5, 0.35, 0.98, 0.2)),
+    Level("IQ4_XS", "gguf", "IQ4_XS", {**_IQ4, **_TIED_HEAD_Q6}, limits=_losing(_GGUF, 1.0, 0.4, 0.97, 0.25)),
+    Level("Q3_K_M", "gguf", "Q3_K", {**_Q3_K_M, **_TIED_HEAD_Q6}, limits=_losing(_GGUF, 1.5, 0.35, 0.96, 0.3)),
+    Level("Q2_K", "gguf", "Q2_K", {**_Q2_K, **_TIED_HEAD_Q6}, limits=_losing(_GGUF, 2.5, 0.25, 0.93, 0.4)),
+    Level("fp32", "onnx", "float32", limits=_losing(_FLOAT, 1e-6, 0.99, 0.99999, 3e-4)),
+    Level("fp16", "onnx", "float16", limits=_losing(_FLOAT, 2e-4, 0.97, 0.9999, 0.01)),
+    Level("int8", "onnx", "int8", _ONNX_8, "static", _losing(_COARSE, 0.2, 0.75, 0.995, 0.1)),
+    Level("int8_dynamic", "onnx", "int8", _ONNX_8, "dynamic", _losing(_COARSE, 0.2, 0.75, 0.995, 0.1)),
+    Level("q4", "onnx", "int4_32", _ONNX_4, "blocks", _losing(_ONNX, 2.0, 0.3, 0.85, 0.4)),
+    Level("q4_m", "onnx", "int4_32", _ONNX_4_M, "blocks", _losing(_ONNX, 1.5, 0.35, 0.88, 0.35)),
+    Level("q4_128", "onnx", "int4_128", _ONNX_4, "blocks", _losing(_COARSE, 4.0, 0.2, 0.85, 0.45)),
 )
 
 LEVELS: Mapping[str, Level] = {row.name: row for row in _ROWS}
@@ -183,3 +235,8 @@ def level(name: str) -> Level:
     if name not in LEVELS:
         raise UsageError(f"unknown level {name!r}", allowed=", ".join(LEVELS), remedy="edgekit list levels")
     return LEVELS[name]
+
+
+def limits_of(name: str) -> Limits:
+    """What a proof accepts of a level; of one that others named, what it accepts of any that nobody has measured."""
+    return LEVELS[name].limits if name in LEVELS else Limits()

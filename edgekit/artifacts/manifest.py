@@ -24,7 +24,7 @@ from edgekit.errors import ArtifactError, UsageError
 from edgekit.terminal import printable
 
 FILE_NAME = "edgekit.json"
-SCHEMA = 1
+SCHEMA = 2
 FOREIGN = "made by others and unproven: nobody compared it with an original"
 
 
@@ -62,10 +62,18 @@ class Parity(StrictModel):
     """What a proof found for one part.
 
     Attributes:
-        wiring: against float32 transformers holding the level's own dequantized weights.
-        loss: against float32 transformers holding the original weights.
+        wiring: against float32 transformers holding the files' own dequantized weights: `mean` and `worst` of the
+            metric; of a decoder the greatest mean of a `prompt` and the clear top tokens `changed`; of an encoder the
+            relative `error` and `worst_error` of its vectors.
+        loss: against float32 transformers holding the original weights: `mean` and `worst`; of a decoder the share
+            `top1` of equal top tokens; of an encoder as in wiring.
         positions: positions (decoder) or inputs (encoder) compared.
         inputs: what they were.
+        audit: how much of the file itself was compared with the checkpoint: `tensors`, `constants`, `texts`, and the
+            `worst` relative error of a tensor. None where that was not done.
+        exactness: against float32 transformers, of the same graph with exact weights. None where that was not done.
+        end_to_end: of a decoder, `mean` and `worst` divergence of a question about an image, by the id of each vision
+            part that it was answered behind.
     """
 
     metric: Literal["kl", "cosine"]
@@ -73,6 +81,9 @@ class Parity(StrictModel):
     loss: Annotated[Mapping[Name, float], _Few]
     positions: Count
     inputs: Text
+    audit: Annotated[Mapping[Name, float], _Few] | None = None
+    exactness: Annotated[Mapping[Name, float], _Few] | None = None
+    end_to_end: Annotated[Mapping[Sha256, Annotated[Mapping[Name, float], _Few]], _Few] = Field(default_factory=dict)
 
     @field_validator("wiring", "loss")
     @classmethod
@@ -223,6 +234,15 @@ class Manifest(StrictModel):
         if name not in self.variants:
             raise UsageError(f"this artifact has no level {name!r:.80}", allowed=", ".join(self.variants))
         return name, {role: self.part(part_id) for role, part_id in self.variants[name].items()}
+
+
+def unproven_pair(parts: Collection[Part]) -> tuple[Part, Part] | None:
+    """The decoder and the vision part of a variant, where no question about an image was answered by both together."""
+    decoder = next((part for part in parts if part.output == "logits"), None)
+    eye = next((part for part in parts if part.output == "image_tokens"), None)
+    if not decoder or not eye or (decoder.parity and eye.id in decoder.parity.end_to_end):
+        return None
+    return decoder, eye
 
 
 def part_id(role: str, file_format: str, level: str, files: tuple[FileEntry, ...]) -> str:

@@ -31,11 +31,13 @@ class ModelRef:
         folder: an artifact's, or a checkpoint's for the full-precision model and its damaged copies.
         level: the variant of an artifact; None for a checkpoint.
         control: the damage of a control row.
+        tuned: whether a variant runs as `edgekit tune` chose on this machine, as it does for users.
     """
 
     folder: str
     level: str | None = None
     control: Control | None = None
+    tuned: bool = False
 
     @property
     def is_full_precision(self) -> bool:

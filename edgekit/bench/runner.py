@@ -43,6 +43,7 @@ class Sweep:
         tasks: their names; without any, all that fit and whose data is here.
         data: the folder that real data lies in.
         rounds: processes of each row for tasks that are measured in rounds.
+        tuned: measure each variant that was tuned here once more, as users open it.
         controls: rows that must do badly, each coarser one tried where the one before shows no damage; none for empty.
     """
 
@@ -52,6 +53,7 @@ class Sweep:
     tasks: Sequence[str] = ()
     data: Path | None = None
     rounds: int = 5
+    tuned: bool = False
     controls: Sequence[Rounding] = LADDER
 
 
@@ -71,7 +73,7 @@ def bench(
     """
     if sweep.rounds < 1:
         raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
-    measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints)
+    measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned)
     tasks = choose(sweep.tasks, sweep.data, measured)
     data = _Data(sweep.data)
     preflight.check(measured, tasks, data.of, work)

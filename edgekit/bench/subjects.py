@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,6 +16,8 @@ from edgekit.checkpoints import reference_models
 from edgekit.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import family_named
+from edgekit.machine.cpu import cpu
+from edgekit.runtime import tuning_results
 
 _ABILITY = {"logits": "generate", "pooled": "embed_image"}
 
@@ -72,11 +74,14 @@ class Subject:
         return TableRow(f"control: {role.replace('_', ' ')} at {rounding}", "control", model, key)
 
 
-def subjects(artifacts: Sequence[Path], levels: Sequence[str], checkpoints: Sequence[Path]) -> list[Subject]:
+def subjects(
+    artifacts: Sequence[Path], levels: Sequence[str], checkpoints: Sequence[Path], tuned: bool = False
+) -> list[Subject]:
     """Read every manifest, find every checkpoint by the hash of its files, and list the rows.
 
     Args:
         checkpoints: folders that artifacts were made from; the reference models are found without.
+        tuned: each variant that was tuned here once more, as it was.
 
     Raises:
         ArtifactError: a folder is no artifact.
@@ -100,14 +105,18 @@ def subjects(artifacts: Sequence[Path], levels: Sequence[str], checkpoints: Sequ
             )
     own = [open_checkpoint(path) for name in reference_models.NAMES if (path := reference_models.path(name))]
     sources = {checkpoint.sha256: checkpoint for checkpoint in (*own, *given)}
-    every = [_subject(f, m, sources.get(m.source.sha256), levels) for f, m in read.items()]
+    every = [_subject(f, m, sources.get(m.source.sha256), levels, tuned) for f, m in read.items()]
     return [subject for subject in every if any(row.kind == "variant" for row in subject.rows)]
 
 
-def _subject(folder: Path, manifest: Manifest, checkpoint: Checkpoint | None, levels: Sequence[str]) -> Subject:
+def _subject(
+    folder: Path, manifest: Manifest, checkpoint: Checkpoint | None, levels: Sequence[str], tuned: bool
+) -> Subject:
     rows = [_full_precision(manifest, checkpoint)] if checkpoint else []
     names = [name for name in manifest.variants if not levels or name in levels]
-    rows += [_variant(folder, manifest, name) for name in names]
+    for name in names:
+        rows.append(_variant(folder, manifest, name))
+        rows += _tuned(rows[-1], manifest) if tuned else ()
     abilities = frozenset(_ABILITY[part.output] for part in manifest.parts if part.output in _ABILITY)
     weights = max(sum(part.weights for part in manifest.variant(name)[1].values()) for name in manifest.variants)
     return Subject(folder, manifest, checkpoint.root if checkpoint else None, abilities, tuple(rows), weights)
@@ -149,6 +158,17 @@ def _variant(folder: Path, manifest: Manifest, name: str) -> TableRow:
         bits_per_weight=sum(part.bits_per_weight * part.weights for part in parts.values()) / weights,
         tensor_types=dict(types),
     )
+
+
+def _tuned(row: TableRow, manifest: Manifest) -> Iterator[TableRow]:
+    """The same variant as `edgekit tune` chose on this machine, where it measured any of its parts."""
+    assert row.level is not None, "only variants are tuned"
+    parts = manifest.variant(row.level)[1].values()
+    found = [result for part in parts if (result := tuning_results.load(part, cpu().usable_cores))]
+    if found:
+        model = replace(row.model, tuned=True)
+        key = identity("tuned", row.key, sorted(str(result) for result in found))
+        yield replace(row, name=f"{row.name}, tuned", model=model, key=key)
 
 
 def _file_bytes(parts: Mapping[str, Part]) -> int:

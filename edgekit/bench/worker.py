@@ -60,8 +60,8 @@ def open_row(ref: ModelRef) -> Model:
         from edgekit.runtime import open_model
         from edgekit.runtime.tuning_results import DEFAULT
 
-        # What `edgekit tune` found on this machine must not decide what a record of this level says.
-        return open_model(Path(ref.folder), ref.level, runtime=DEFAULT)
+        # What `edgekit tune` found on this machine must not decide what a record of this level says, unless asked for.
+        return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
     from edgekit.full_precision.model import open_full_precision

@@ -34,6 +34,9 @@ def add_options(parser: ArgumentParser) -> None:
         "--rounds", type=int, default=5, metavar="N", help="latency rounds, interleaved over the rows (default: 5)"
     )
     parser.add_argument(
+        "--tuned", action="store_true", help="each variant once more as edgekit tune chose here, as users open it"
+    )
+    parser.add_argument(
         "--to",
         type=Path,
         metavar="DIR",
@@ -53,6 +56,7 @@ def run(options: Namespace) -> int:
         tasks=options.task,
         data=options.data,
         rounds=options.rounds,
+        tuned=options.tuned,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     if options.to:

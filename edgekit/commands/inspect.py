@@ -17,7 +17,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Read the manifest, hash the files, print what it says."""
     from edgekit.artifacts import manifest
-    from edgekit.commands.support.artifact_text import artifact_lines
+    from edgekit.commands.support.artifact_text import artifact_lines, tuned_lines
     from edgekit.runtime.manifest_checks import check_variants
 
     described = manifest.read(options.folder)
@@ -26,7 +26,8 @@ def run(options: Namespace) -> int:
     if options.json:
         print_json(described.model_dump(mode="json"))
     else:
-        print_lines([*artifact_lines(options.folder, described), "files     all as the manifest describes them"])
+        lines = [*artifact_lines(options.folder, described), *tuned_lines(described)]
+        print_lines([*lines, "files     all as the manifest describes them"])
     return 0
 
 

@@ -52,7 +52,9 @@ class Job:
         gates = self.recipe.gates
         if STAND_IN_KEY not in self.source.checkpoint.config:
             return gates
-        return gates.model_copy(update={"decoder_kl": min(gates.decoder_kl, _SYNTHESIZED_KL)})
+        limits = {name: gates.limits(name, row.limits).wiring_kl for name, row in LEVELS.items()}
+        stricter = {name: min(limit, _SYNTHESIZED_KL) for name, limit in limits.items()}
+        return gates.model_copy(update={"wiring_kl": stricter})
 
     def plans(self) -> Iterator[PartPlan]:
         """Each part that the variants need, once."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from edgekit.artifacts.levels import Level
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy, open_checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import Float
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.base import Family
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan, PlannedTensor
+from edgekit.formats.stored import StoredTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +47,13 @@ class Source:
         """The stored tensors by canonical name."""
         tensors = self.checkpoint.tensors.items()
         return {canonical: tensor for name, tensor in tensors if (canonical := self.family.canonical(name))}
+
+    def rows(self, name: str, first: int, last: int) -> Float:
+        """Rows `first` to `last` of a tensor by its canonical name, float32. Raises CheckpointError as reading does."""
+        tensor = self.stored[name]
+        row, shape = tensor.bytes // tensor.shape[0], (last - first, *tensor.shape[1:])
+        part = replace(tensor, shape=shape, offset=tensor.offset + first * row, bytes=(last - first) * row)
+        return self.checkpoint.read(part)
 
     def tensors_of(self, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
         """The stored tensor of each spec, by canonical name, shapes checked.
@@ -86,6 +95,16 @@ class Source:
         for name, original in family.copies.items():
             if name in checkpoint.tensors:
                 check_copy(checkpoint, checkpoint.tensors[name], tensors[original])
+
+    def tensors_in(self, role: str, file_format: str, files: Sequence[Path]) -> Mapping[str, StoredTensor]:
+        """The tensors of one part as an artifact's files of this format hold them, by canonical name.
+
+        Raises:
+            ArtifactError: the files are broken, or hold tensors too many, too few, or of another shape.
+        """
+        stated = self.family.roles[role]
+        form = stated.forms.get(file_format)
+        return FORMATS[file_format].stored(stated.tensors(self.config), form, self.config, files)
 
     def plan(self, role: str, level: Level) -> PartPlan:
         """What an export writes of one part at one level.

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.codec import Codec
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.sections import FileContent
+from edgekit.formats.stored import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,21 @@ class FileLabel:
     title: str
     license: str
     stem: str
+
+
+@dataclass(frozen=True)
+class Exactness:
+    """How exactly files of a format, with exact weights, compute what transformers computes in single precision.
+
+    Attributes:
+        level: at which weights are stored as they are computed with.
+        kl: the largest KL of a decoder's logits, nats.
+        error: the largest relative L2 error of logits, and of an encoder's outputs.
+    """
+
+    level: Level
+    kl: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -46,6 +63,12 @@ class Format:
         stated: what a part's files, checked in the same way, say of the model's settings, by the manifest's names, and
             of `preprocessing`.
         output_of: what a file calls the output that models are composed of, in formats that name outputs.
+        stored: a part's tensors as its files hold them, by canonical name, from the part's tensors, what its family
+            states of it, the configuration and the files. ArtifactError where these hold tensors too many, too few, or
+            of another shape.
+        exactness: see there.
+        audit: what a part's file says beside its tensors, value by value with what transformers makes of the
+            checkpoint (`edgekit.full_precision.original.Original`). ArtifactError where a whole graph is another.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
@@ -57,12 +80,15 @@ class Format:
     file_names: Callable[[PartPlan, str], tuple[str, ...]]
     content: Callable[[PartPlan, Path, FileLabel], FileContent]
     requires: Callable[[PartPlan, Path, str], dict[str, Any]]
+    stored: Callable[[Sequence[TensorSpec], Any, Any, Sequence[Path]], Mapping[str, StoredTensor]]
+    exactness: Exactness
     finish: Callable[[PartPlan, Path, FileLabel], None] = lambda plan, folder, label: None
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()
     calibration_file: Callable[[PartPlan, str], str] | None = None
     check: Callable[[Any, Path], object] = lambda form, path: None
     stated: Callable[[Any, Sequence[Path]], Mapping[str, Any]] = lambda form, files: {}
+    audit: Callable[[AuditedPart, Any], Iterable[Compared]] = lambda part, original: ()
     output_of: Callable[[Any], str] = lambda form: ""
     libraries: tuple[str, ...] = ()
     needs_form: bool = True

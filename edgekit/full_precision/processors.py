@@ -30,14 +30,19 @@ def encoder_inputs(source: Source, role: str, images: Sequence[ImageLike], texts
 
 
 def encode(family: Family, model: Any, role: str, batch: NDArray[Any]) -> Float:
-    """transformers' output of one encoder for a batch from `encoder_inputs`, in one pass.
+    """transformers' output of one encoder for a batch from `encoder_inputs`, in one pass."""
+    return outputs(family, model, role, batch)[family.full_precision.encoders[role].output]
+
+
+def outputs(family: Family, model: Any, role: str, batch: NDArray[Any]) -> dict[str, Float]:
+    """All outputs of one encoder, by transformers' names, as `encode`.
 
     Attention is torch's fused one: 4,096 patches of several images never make a square matrix.
     """
     th = torch()
     with th.inference_mode():
-        output = family.full_precision.encoders[role].forward(model, th.from_numpy(batch))
-        return np.asarray(output.numpy(), np.float32)
+        given = family.full_precision.encoders[role].outputs(model, th.from_numpy(batch))
+        return {name: np.asarray(tensor.numpy(), np.float32) for name, tensor in given.items()}
 
 
 def hidden_states(

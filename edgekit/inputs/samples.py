@@ -1,4 +1,4 @@
-"""What a proof compares on, and calibration measures: phantoms and text that come with edgekit, or a user's own."""
+"""What a proof compares on, and calibration measures: pictures and text that come with edgekit, or a user's own."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from edgekit.errors import InputError
 from edgekit.inputs import image as images_
-from edgekit.inputs import phantoms
 from edgekit.inputs.passage import passage, sentences
+from edgekit.inputs.pictures import channel_test
+from edgekit.inputs.pictures import pictures as shipped_pictures
 from edgekit.inputs.text import MAX_TEXT
 
-SEED = 20_260  # of the phantoms; training and benchmarks use others
 IMAGES_IN_PROMPTS = 3
 _IMAGES = 8
 _OFFERED = _IMAGES + 64
@@ -33,7 +33,7 @@ class Inputs:
         text: longer than the attention window.
         captions: short texts for a text encoder.
         name: what the manifest says was used.
-        pictures: all files that a user's folder offers, the proof's first; none where phantoms are shown.
+        pictures: all files that a user's folder offers, the proof's first; none where edgekit's own are shown.
         text_name: what the manifest says of a user's text, None for the one that comes with edgekit.
     """
 
@@ -46,8 +46,13 @@ class Inputs:
 
 
 def shipped_inputs() -> Inputs:
-    """Phantoms and a passage that come with edgekit."""
+    """Pictures and a passage that come with edgekit."""
     return given_inputs(None, None)
+
+
+def shown(inputs: Inputs) -> tuple[NDArray[np.uint8], ...]:
+    """The pictures that a proof shows an encoder: a user's own may all be grey, so the channel test is among them."""
+    return (*inputs.images, *channel_test())
 
 
 def given_inputs(images: Path | None, text: Path | None) -> Inputs:
@@ -61,20 +66,14 @@ def given_inputs(images: Path | None, text: Path | None) -> Inputs:
         InputError: too few images or one that is damaged, or a file that is no text.
     """
     paths = _paths(images) if images else ()
-    pictures, pictures_name = _given_images(paths) if paths else (_phantoms(), "phantoms")
+    pictures, pictures_name = _given_images(paths) if paths else (shipped_pictures(), "pictures")
     words, words_name = _given_text(text) if text else (passage(), "text")
     shipped = [name for name, given in ((pictures_name, images), (words_name, text)) if not given]
     used = [name for name, given in ((pictures_name, images), (words_name, text)) if given]
     if shipped:
         used.append(f"{' and '.join(shipped)} shipped with edgekit")
     captions = sentences(words)[:_CAPTIONS]
-    return Inputs(tuple(pictures), words, captions, " and ".join(used), paths, words_name if text else None)
-
-
-def _phantoms() -> list[NDArray[np.uint8]]:
-    drawn = [phantom.image for phantom in phantoms.generate(SEED, _IMAGES)]
-    # Different sizes and shapes, so that a wrong resize or a transposed image cannot pass.
-    return [image[: image.shape[0] - 17 * i, : image.shape[1] - 5 * i] for i, image in enumerate(drawn)]
+    return Inputs(pictures, words, captions, " and ".join(used), paths, words_name if text else None)
 
 
 def _paths(folder: Path) -> tuple[Path, ...]:
@@ -89,9 +88,9 @@ def _paths(folder: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _given_images(paths: Sequence[Path]) -> tuple[list[NDArray[np.uint8]], str]:
+def _given_images(paths: Sequence[Path]) -> tuple[tuple[NDArray[np.uint8], ...], str]:
     shown = paths[:_IMAGES]
-    return [np.asarray(images_.load(path)) for path in shown], name_of(shown)
+    return tuple(np.asarray(images_.load(path)) for path in shown), name_of(shown)
 
 
 def name_of(pictures: Sequence[Path]) -> str:

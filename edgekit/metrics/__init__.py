@@ -9,6 +9,7 @@ from edgekit.metrics.distances import (
     kl_divergence,
     log_softmax,
     quantiles,
+    relative_error,
     top1_agreement,
 )
 from edgekit.metrics.intervals import (
@@ -32,6 +33,7 @@ __all__ = [
     "mean_interval",
     "paired_interval",
     "quantiles",
+    "relative_error",
     "share_interval",
     "top1_agreement",
     "wilson_interval",

@@ -77,6 +77,17 @@ def cosine(a: ArrayLike, b: ArrayLike) -> NDArray[np.float64]:
         return np.asarray((left * right).sum(axis=-1) / norms)
 
 
+def relative_error(full_precision: ArrayLike, candidate: ArrayLike) -> NDArray[np.float64]:
+    """How far each vector [n, width] lies from full precision's, as a share of that one's length: |c - f| / |f|, [n].
+
+    A cosine cannot see length; this sees both. It is inf where full precision's vector is zero or a side is not finite.
+    """
+    expected, actual = _rows(full_precision), _rows(candidate)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        error = np.linalg.norm(actual - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
+    return np.asarray(np.where(np.isfinite(error), error, np.inf))
+
+
 def quantiles(values: ArrayLike) -> Quantiles:
     """Mean, median, 90th and 99th percentile and maximum of the finite values, and how many were not finite."""
     flat = np.asarray(values, np.float64).ravel()

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgekit import metrics
-from edgekit.artifacts.gates import Gates
+from edgekit.artifacts.gates import Gates, Limits
+from edgekit.artifacts.levels import limits_of
 from edgekit.artifacts.manifest import Parity, Preprocessing
 from edgekit.errors import GateError, InputError
 from edgekit.families.composition import ChatFormat
 from edgekit.families.source import Source
-from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message
@@ -24,6 +24,8 @@ from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
+from edgekit.prove.loss import check_loss
+from edgekit.prove.written import WrittenPart
 from edgekit.runtime.base import (
     MOST_ROWS,
     Decoder,
@@ -46,7 +48,7 @@ _STEPS = 8  # of these positions, the last of a prompt, that are decoded one by 
 
 
 @dataclass(frozen=True)
-class _Prompt:
+class Prompt:
     """One prompt, what Hugging Face's processor makes of it, and the positions compared."""
 
     messages: tuple[Message, ...]
@@ -54,9 +56,14 @@ class _Prompt:
     want: tuple[int, ...]
 
     @property
+    def images(self) -> int:
+        """How many it shows."""
+        return sum(len(message.images) for message in self.messages)
+
+    @property
     def undivided(self) -> tuple[int, ...]:
         """A third of a prompt with several images, decoded in one call: only there could two images see each other."""
-        if sum(len(message.images) for message in self.messages) < 2:
+        if self.images < 2:
             return ()
         before = self.want[:-_STEPS]
         return before[:: -(-len(before) // MOST_ROWS)]
@@ -64,23 +71,29 @@ class _Prompt:
 
 @dataclass(frozen=True)
 class DecoderProof:
-    """One decoder and its prompts. Images come as transformers' embeddings, so that only the decoder is judged."""
+    """One decoder and its prompts. Images come as transformers' embeddings, so that only the decoder is judged.
 
-    plan: PartPlan
+    Attributes:
+        embedded: the embeddings of the first images, for both sides.
+        asked: tells these prompts apart from others of the same decoder.
+    """
+
+    written: WrittenPart
     runs: FullPrecisionRuns
     inputs: Inputs
     gates: Gates
-    prompts: tuple[_Prompt, ...]
+    prompts: tuple[Prompt, ...]
     embedded: Float | None
+    asked: str = ""
 
     @property
     def where(self) -> str:
         """How messages name the part."""
-        return f"{self.plan.role} {self.plan.level.name}"
+        return self.written.where
 
     def ask(self, opening: Opening) -> Float:
         """The artifact's logits [positions, vocabulary], after checking that its prompts are Hugging Face's."""
-        with opening.part(self.plan.role) as decoder:
+        with opening.part(self.written.role) as decoder:
             return self.logits(decoder, opening.chat_format(), opening.manifest.preprocessing)
 
     def logits(self, decoder: Decoder, chat_format: ChatFormat, preprocessing: Preprocessing | None) -> Float:
@@ -99,37 +112,46 @@ class DecoderProof:
 
     def judge(self, actual: Float) -> Parity:
         """Compare them with transformers'."""
-        plan, gates = self.plan, self.gates
-        expected = self._logits_of(plan)
-        kl = _divergence(expected, actual)
-        exact = all(planned.codec.exact for planned in plan.tensors)
+        role, level = self.written.role, self.written.level
+        wiring = self.wiring(actual)
+        original = self.expected(None)
+        lost = divergence(original, actual)
+        same = np.concatenate([metrics.top1_agreement(o, a) for o, a in _together(original, actual)])
+        loss = {
+            "mean": rounded(lost.mean()),
+            "worst": rounded(lost.max()),
+            "top1": rounded(same.mean()),
+        }
+        check_loss(role, level, "kl", loss, self.gates)
+        return Parity(metric="kl", wiring=wiring, loss=loss, positions=len(actual), inputs=self.inputs.name)
+
+    def wiring(self, actual: Float) -> dict[str, float]:
+        """The divergence from transformers with the same weights: `mean`, `worst`, and the greatest `prompt`'s mean.
+
+        Raises:
+            GateError: that is too large, or clear top tokens changed.
+        """
+        gates, exact, limit = self.gates, self.written.exact, self.limits.wiring_kl
+        expected = self.expected(self.written)
+        kl = divergence(expected, actual)
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
         tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
         changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
-        greatest = np.max([kl[rows].mean() for rows in self._groups()])
-        if changed > tolerated or not greatest <= gates.decoder_kl:  # NaN must fail too
+        greatest = float(np.max([kl[rows].mean() for rows in self._groups()]))
+        if changed > tolerated or not greatest <= limit:  # NaN must fail too
             raise GateError(
                 f"{self.where}: wiring: mean KL {greatest:.2g} nats of a prompt to transformers with the same weights, "
                 f"{changed} of {len(actual)} clear top tokens changed",
-                allowed=f"at most {gates.decoder_kl} nats and {tolerated}",
+                allowed=f"at most {limit:g} nats and {tolerated}",
                 remedy="mask, positions, scales or prompt differ from the original's; nothing was published",
             )
-        del expected  # its file goes with it
-        original = self._logits_of(None)
-        loss = _divergence(original, actual)
-        limit = gates.loss_kl_at.get(plan.level.name)
-        if limit is not None and not loss.mean() <= limit:
-            raise GateError(
-                f"{self.where}: loss: mean KL {loss.mean():.3g} nats", allowed=f"at most {limit}, by the recipe"
-            )
-        same = np.concatenate([metrics.top1_agreement(o, a) for o, a in _together(original, actual)])
-        return Parity(
-            metric="kl",
-            wiring={"mean": rounded(kl.mean()), "worst": rounded(kl.max())},
-            loss={"mean": rounded(loss.mean()), "worst": rounded(loss.max()), "top1": rounded(same.mean())},
-            positions=len(actual),
-            inputs=self.inputs.name,
-        )
+        figures = {"mean": kl.mean(), "worst": kl.max(), "prompt": greatest, "changed": changed}
+        return {name: rounded(value) for name, value in figures.items()}
+
+    @property
+    def limits(self) -> Limits:
+        """What the level and the recipe allow."""
+        return self.gates.limits(self.written.level, limits_of(self.written.level))
 
     def _groups(self) -> Iterator[NDArray[np.int64]]:
         """Rows that are judged together: a mistake that shows in one prompt must not vanish among the others."""
@@ -140,15 +162,19 @@ class DecoderProof:
             if prompt.undivided:
                 yield rows[np.isin(prompt.want, prompt.undivided)]
 
-    def _logits_of(self, plan: PartPlan | None) -> Float:
+    def expected(self, written: WrittenPart | None) -> Float:
+        """transformers' logits, with the weights of the part's files or, for None, the original ones."""
         processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
         hidden = self.runs.run(
-            self.plan.role, plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
+            self.written.role,
+            written,
+            lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded),
+            self.asked,
         )
-        return self.runs.logits(self.plan.role, plan, hidden)
+        return self.runs.logits(self.written.role, written, hidden)
 
 
-def decoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
+def decoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
     """The prompts of a decoder's proof, and full precision's embeddings of their images.
 
     Raises:
@@ -158,11 +184,16 @@ def decoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates
     embedded = None
     if sees := runs.source.family.role_giving("image_tokens"):
         embedded = encoded(runs, sees, None, expected_batch(runs, sees, inputs))
-    return DecoderProof(plan, runs, inputs, gates, tuple(_prompts(runs.source, inputs)), embedded)
+    return DecoderProof(written, runs, inputs, gates, tuple(prompts(runs.source, inputs)), embedded)
 
 
-def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
-    """A text longer than the window, a question about one image, two images in a conversation; or their texts alone."""
+def prompts(source: Source, inputs: Inputs) -> Iterator[Prompt]:
+    """A text longer than the window, a question about one image, two images in a conversation; or their texts alone.
+
+    Raises:
+        InputError: the text is shorter than the attention window and some more.
+        GateError: a prompt is too long for any proof.
+    """
     window = source.settings["window"]
     tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
     for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
@@ -175,7 +206,7 @@ def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
             raise GateError(f"a proof prompt of {length} tokens", allowed=f"at most {CONTEXT}", remedy="another text")
         spread = np.linspace(start, length - 1 - _STEPS, _POSITIONS - _STEPS).astype(int)
         want = np.unique(np.append(spread, np.arange(length - _STEPS, length)))
-        yield _Prompt(messages, processed, tuple(int(position) for position in want))
+        yield Prompt(messages, processed, tuple(int(position) for position in want))
 
 
 def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
@@ -209,7 +240,7 @@ def beginning(text: str, tokens: int, tokenizer: Tokenizer) -> str:
     return text[: encoding.offsets[tokens - 1][1]]
 
 
-def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]:
+def _our_logits(chat: ChatModel, prompt: Prompt, where: str) -> Iterator[Float]:
     """The artifact's logits, after checking that its prompt is Hugging Face's, token by token."""
     segments = chat.segments(prompt.messages)
     image = chat.settings.image_token_id
@@ -227,7 +258,7 @@ def _our_logits(chat: ChatModel, prompt: _Prompt, where: str) -> Iterator[Float]
     return _decoded(chat.decoder, segments, prompt)
 
 
-def _decoded(decoder: Decoder, segments: Sequence[Segment], prompt: _Prompt) -> Iterator[Float]:
+def _decoded(decoder: Decoder, segments: Sequence[Segment], prompt: Prompt) -> Iterator[Float]:
     """Logits of the wanted positions; of a prompt's last tokens, one step at a time, as an answer is decoded."""
     *before, last = segments
     steps = last.ids[-_STEPS:] if isinstance(last, Tokens) and len(last) > _STEPS else ()
@@ -264,7 +295,8 @@ def _together(expected: Float, actual: Float) -> Iterator[tuple[Float, Float]]:
         yield expected[start : start + _ROWS], actual[start : start + _ROWS]
 
 
-def _divergence(expected: Float, actual: Float) -> NDArray[np.float64]:
+def divergence(expected: Float, actual: Float) -> NDArray[np.float64]:
+    """KL divergence in nats of each row of logits, a few rows at a time."""
     return np.concatenate([metrics.kl_divergence(e, a) for e, a in _together(expected, actual)])
 
 

@@ -15,19 +15,18 @@ from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import appear, check_place, staging_of, updating
-from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import Source, open_source
-from edgekit.formats import calibration
-from edgekit.formats.plan import PartPlan
+from edgekit.full_precision.original import check_reading, read_original
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
-from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_end_to_end, prove_parts
+from edgekit.runtime.base import Float
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
@@ -84,6 +83,7 @@ def export(
     compared = (inputs or shipped_inputs()) if prove else None
     if compared:
         check_inputs(job.source, compared)
+        check_reading(job.source, read_original(job.source))
     check_place(folder)
     folder = folder.resolve()
     staging = staging_of(folder)
@@ -103,7 +103,8 @@ def export(
             if compared:
                 # Not those of parts that were there: an interrupted run may have left others in their place.
                 hashed = (*support, *(file for part in written.values() for file in part.files))
-                manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=hashed)
+                wanted = {part.id for part in made.values()}
+                manifest = _prove(staging, manifest, job.source, compared, progress, wanted, hashed=hashed)
             with updating(folder):
                 manifest = _latest(folder, job, existing, manifest, support, staging)
                 _publish(staging, folder, manifest)
@@ -141,10 +142,10 @@ def prove(
         )
     inputs = inputs or shipped_inputs()
     check_inputs(original, inputs)
+    check_reading(original, read_original(original))
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
     _check_needs(folder, manifest, list(variants), list(wanted.values()))
-    plans = {(p.role, p.level): original.plan(p.role, level_of(p.level)) for p in wanted.values()}
     unproven = manifest.model_copy(
         update={
             "parts": tuple(
@@ -154,7 +155,7 @@ def prove(
     )
     with file_errors(folder):
         try:
-            proven = _prove(folder, unproven, original, plans, inputs, progress, tuple(levels))
+            proven = _prove(folder, unproven, original, inputs, progress, wanted, tuple(levels))
         finally:
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
@@ -213,34 +214,42 @@ def _prove(
     folder: Path,
     manifest: Manifest,
     source: Source,
-    plans: Mapping[tuple[str, str], PartPlan],
     inputs: Inputs,
     progress: Progress,
+    wanted: Collection[str],
     variants: Sequence[str] = (),
     hashed: Collection[FileEntry] = (),
 ) -> Manifest:
-    """Prove every part that has no parity yet, each opened as part of a variant that contains it.
+    """Prove every part that has no parity yet, opened as part of a variant that contains it, and each pair of parts.
 
     Args:
+        wanted: ids of the parts that are to be proven.
         variants: those that are opened whatever they take; without any, all that memory has room for.
         hashed: files in this folder whose hash was just computed.
     """
-    todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
     runs = FullPrecisionRuns(source, progress, scratch=folder)
-    proven: dict[str, Part] = {}
+    proven = {part.id: part for part in manifest.parts}
+    seen: dict[str, Float] = {}
     for name in variants or manifest.variants:
-        here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
-        if not here or (not variants and _too_large(manifest, name, progress)):
+        parts = [proven[part.id] for part in manifest.variant(name)[1].values() if part.id in wanted]
+        here = [part for part in parts if part.parity is None]
+        alone = manifests.unproven_pair(parts) is None
+        if (not here and alone) or (not variants and _too_large(manifest, name, progress)):
             continue
-        parities = prove_parts(
-            [_as_written(plans[part.role, part.level], folder, part) for part in here],
-            prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress),
-            runs,
-            inputs,
-            manifest.gates,
-        )
-        proven |= {p.id: p.model_copy(update={"parity": parity}) for p, parity in zip(here, parities, strict=True)}
-    return manifest.model_copy(update={"parts": tuple(proven.get(part.id, part) for part in manifest.parts)})
+        opening = prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress)
+        for part, parity in zip(here, prove_parts(here, opening, runs, inputs, manifest.gates), strict=True):
+            proven[part.id] = part.model_copy(update={"parity": parity})
+        if pair := manifests.unproven_pair([proven[part.id] for part in parts]):
+            figures = prove_end_to_end(opening, runs, inputs, manifest.gates, seen)
+            proven[pair[0].id] = _paired(proven[pair[0].id], pair[1], figures)
+    return manifest.model_copy(update={"parts": tuple(proven.values())})
+
+
+def _paired(decoder: Part, eye: Part, figures: Mapping[str, float]) -> Part:
+    """A proven decoder with what it gave behind this vision part."""
+    assert decoder.parity is not None, "pairs are proven last"
+    together = {**decoder.parity.end_to_end, eye.id: figures}
+    return decoder.model_copy(update={"parity": decoder.parity.model_copy(update={"end_to_end": together})})
 
 
 def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
@@ -254,12 +263,6 @@ def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
         f"there is more, run: edgekit prove DIR --level {variant}"
     )
     return True
-
-
-def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
-    """The plan with the calibration that lies beside the part's file."""
-    measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
-    return plan.calibrated(calibration.read(folder / measured[0])) if measured else plan
 
 
 def _latest(

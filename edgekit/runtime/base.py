@@ -7,7 +7,7 @@ implement these protocols; nothing above asks which one it is talking to.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -30,6 +30,7 @@ __all__ = [
     "Model",
     "Segment",
     "SupportsChunkSize",
+    "SupportsOutputs",
     "SupportsThreads",
     "Tokens",
     "check_batch",
@@ -168,6 +169,21 @@ class SupportsThreads(Protocol):
 
     def set_threads(self, threads: int, step_threads: int) -> None:
         """Use this many threads from now on, for prompts and for single steps."""
+        ...
+
+
+@runtime_checkable
+class SupportsOutputs(Protocol):
+    """The ability of an encoder whose file may have several outputs, for others' programs, to give them: a proof looks.
+
+    Attributes:
+        output_names: as the file gives them.
+    """
+
+    output_names: tuple[str, ...]
+
+    def outputs(self, batch: NDArray[Any]) -> Mapping[str, Float]:
+        """All outputs of a batch as `Encoder.encode` takes it, by `output_names`."""
         ...
 
 

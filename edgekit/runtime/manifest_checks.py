@@ -5,13 +5,16 @@ Runtimes obey the files, edgekit the manifest: where they differ, answers change
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.artifacts.gates import Limits, beyond
+from edgekit.artifacts.levels import limits_of
+from edgekit.artifacts.manifest import Manifest, Parity, Part, unproven_pair
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import Family, family_named
 from edgekit.families.composition import ChatSettings, Composition, Settings, checked_settings
@@ -41,15 +44,44 @@ def check_variants(manifest: Manifest, path: Path) -> None:
 
 
 def failed_proof(manifest: Manifest, part: Part) -> str | None:
-    """What is to be said of a part whose recorded proof fails the gates beside it; None where it does not."""
-    if part.parity is None:
+    """What is to be said of a part whose recorded proof fails the gates beside it; None where it does not.
+
+    Gates that are looser than any recipe may set are not believed: see `edgekit.artifacts.gates.STRETCH`.
+    """
+    parity, gates = part.parity, manifest.gates
+    if parity is None:
         return None
-    mean, gates = part.parity.wiring["mean"], manifest.gates
-    if part.parity.metric == "kl":
-        fails = mean > gates.decoder_kl
-    else:
-        fails = mean < gates.encoder_cosine_at.get(part.level, gates.encoder_cosine)
-    return f"{part.role} {part.level}: its recorded proof fails its own gate: do not trust it" if fails else None
+    limits = gates.limits(part.level, limits_of(part.level))
+    failed = [
+        *beyond(parity.metric, "wiring", parity.wiring, limits),
+        *beyond(parity.metric, "loss", parity.loss, limits),
+        *_beyond_end_to_end(manifest, parity, limits),
+    ]
+    if parity.wiring.get("changed", 0) > gates.changed_share_quantized * parity.positions:
+        failed.append(("changed_share_quantized", parity.wiring["changed"] / parity.positions))
+    for name, measured in failed:
+        found = "no figure" if math.isnan(measured) else f"{measured:.3g}"
+        return f"{part.role} {part.level}: its recorded proof fails its own gate {name} with {found}: do not trust it"
+    return None
+
+
+def _beyond_end_to_end(manifest: Manifest, parity: Parity, limits: Limits) -> Iterator[tuple[str, float]]:
+    levels = {part.id: part.level for part in manifest.parts}
+    for eye, figures in parity.end_to_end.items():
+        beside = manifest.gates.limits(levels[eye], limits_of(levels[eye])) if eye in levels else None
+        measured = figures.get("mean", math.nan)
+        if beside and not measured <= limits.wiring_kl + beside.image_kl:
+            yield "image_kl", measured
+
+
+def unproven_together(parts: Collection[Part], folder: Path) -> str | None:
+    """What is to be said of a variant whose proven parts never answered a question about an image together."""
+    pair = unproven_pair(parts)
+    if not pair or not all(part.parity for part in pair):
+        return None
+    decoder, eye = pair
+    together = f"{decoder.role} {decoder.level} behind {eye.role} {eye.level}"
+    return f"{together}: not proven end to end (edgekit prove {folder})"
 
 
 def check_memory(manifest: Manifest, name: str, parts: Mapping[str, Part], device: Device) -> None:

@@ -156,6 +156,8 @@ class Opening:
                 self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
             if failed := manifest_checks.failed_proof(self.manifest, part):
                 self.warnings.append(failed)
+        if apart := manifest_checks.unproven_together(self.parts.values(), self.folder):
+            self.warnings.append(apart)
 
     def _check(self) -> None:
         for role, part in self.parts.items():

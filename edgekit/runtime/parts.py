@@ -24,12 +24,14 @@ class RunOptions:
         step_threads: for one token after the other; None where a backend has one number for both.
         gpu: run it on a GPU.
         plain_weights: use weights as they lie in the file; what the backend thinks best for False.
+        exact: compute and remember in single precision whatever a backend would else round; slower.
     """
 
     threads: int
     step_threads: int | None = None
     gpu: bool = False
     plain_weights: bool = False
+    exact: bool = False
 
     def __str__(self) -> str:
         threads = f"{self.threads}/{self.step_threads}" if self.step_threads else f"{self.threads}"

@@ -29,13 +29,14 @@ VARIABLE = "EDGEKIT_RUNTIME"
 DEFAULT = "default"  # nothing that was measured counts: the required backends, with their defaults
 
 # Part of the key: a change of how things are measured makes what was saved worthless.
-METHOD = 1
+METHOD = 2
 
-# How well an encoder's vectors must agree with ONNX Runtime's for a faster runtime to count, on average and of the
-# worst of an image's tokens. Only rounding may differ, and three times what it did is allowed (measured at MedSigLIP's
-# width: bf16 0.99992, an int8 file in either runtime 0.9998, both 0.9997). It judges a runtime, not a level: a recipe's
-# limits compare a file with other arithmetic, and allow for more.
-LEAST_MEAN, LEAST_WORST = 0.999, 0.995
+# How far what an option gives may lie from what the proven default gives, for the option to count. Only rounding may
+# differ. Of an encoder, relative errors (L2) of its vectors, on average and at worst, twice what rounding did and more
+# (measured at MedSigLIP's width: bf16 0.013, an int8 file in either runtime 0.02, both 0.025); of a decoder, the mean
+# KL divergence in nats. It judges arithmetic, not a level: a proof's limits compare a file with another model's code.
+MOST_ERROR, MOST_ERROR_AT_WORST = 0.045, 0.1
+MOST_KL = 5e-4
 
 # Two timings that are nearer than this are the same.
 _NOISE = 1.05
@@ -51,7 +52,7 @@ LEAST_GAIN = 1.1
 
 
 _Seconds = Annotated[float, Field(ge=0, le=1e9)]
-_Cosine = Annotated[float, Field(ge=-1.01, le=1.01)]  # rounding leads beyond 1
+_Distance = Annotated[float, Field(ge=0, le=1e9)]
 _Speed = Annotated[float, Field(ge=0, le=1e12)]
 _Threads = Annotated[int, Field(gt=0, le=100_000)]
 
@@ -60,7 +61,8 @@ class EncoderRun(StrictModel):
     """An encoder in one backend: seconds for one item, the best of a few runs; one run where that takes long.
 
     Attributes:
-        cosine, cosine_worst: mean and least over the output's vectors, to the required backend's.
+        error, worst_error: relative, mean and most over the output's vectors, to the required backend's; None where
+            they were not compared.
         peak_bytes: of the measuring process; 0 where the system does not say.
         problem: why there are no figures.
     """
@@ -69,8 +71,8 @@ class EncoderRun(StrictModel):
     seconds: _Seconds = 0
     load_s: _Seconds = 0
     peak_bytes: Count = 0
-    cosine: _Cosine = 0
-    cosine_worst: _Cosine = 0
+    error: _Distance | None = None
+    worst_error: _Distance | None = None
     problem: Text | None = None
 
     @field_validator("runtime")
@@ -83,18 +85,37 @@ class EncoderRun(StrictModel):
     @property
     def counts(self) -> bool:
         """Whether it may be chosen."""
-        return self.problem is None and self.cosine >= LEAST_MEAN and self.cosine_worst >= LEAST_WORST
+        return (
+            self.problem is None and _within(self.error, MOST_ERROR) and _within(self.worst_error, MOST_ERROR_AT_WORST)
+        )
 
     def __str__(self) -> str:
         if self.problem:
             return f"{BACKENDS[self.runtime].title}: {self.problem}"
-        agrees = "" if self.runtime == runtimes()[0] else f", cosine {self.cosine:.6f} (worst {self.cosine_worst:.6f})"
-        refused = "" if self.counts else f": does not count, below {LEAST_MEAN} (worst {LEAST_WORST})"
-        return f"{BACKENDS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB{agrees}{refused}"
+        refused = "" if self.counts else f": does not count, beyond {MOST_ERROR} (worst {MOST_ERROR_AT_WORST})"
+        speed = f"{BACKENDS[self.runtime].title}: {self.seconds:.3g} s, {self.peak_bytes / 1e9:.2f} GB"
+        return f"{speed}, {self.agreement}{refused}"
+
+    @property
+    def agreement(self) -> str:
+        """How far it lies from the proven default, for people."""
+        if self.runtime == runtimes()[0]:
+            return "the proven default"
+        if self.error is None or self.worst_error is None:
+            return "not compared with the proven default"
+        return f"relative error {self.error:.2g} (worst {self.worst_error:.2g}) to the proven default"
+
+
+def _within(measured: float | None, most: float) -> bool:
+    return measured is not None and measured <= most
 
 
 class DecoderRun(StrictModel):
-    """A decoder with one set of its backend's options."""
+    """A decoder with one set of its backend's options.
+
+    Attributes:
+        kl: mean divergence in nats of its logits from those of the proven default; None where they were not compared.
+    """
 
     extra_buffers: bool
     huge_pages: bool
@@ -102,7 +123,18 @@ class DecoderRun(StrictModel):
     prefill_tokens_per_s: _Speed = 0
     decode_tokens_per_s: _Speed = 0
     peak_bytes: Count = 0
+    kl: _Distance | None = None
     problem: Text | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether it may be chosen."""
+        return self.problem is None and _within(self.kl, MOST_KL)
+
+    @property
+    def agreement(self) -> str:
+        """How far it lies from the proven default, for people."""
+        return "not compared with the proven default" if self.kl is None else f"KL {self.kl:.2g} to the proven default"
 
     def __str__(self) -> str:
         layout = "laid out for this CPU" if self.extra_buffers else "as in the file"
@@ -111,7 +143,8 @@ class DecoderRun(StrictModel):
             return f"weights {layout}{pages}: {self.problem}"
         return (
             f"weights {layout}{pages}, threads {self.threads}: prefill {self.prefill_tokens_per_s:.3g} and "
-            f"decode {self.decode_tokens_per_s:.3g} tok/s, {self.peak_bytes / 1e9:.2f} GB"
+            f"decode {self.decode_tokens_per_s:.3g} tok/s, {self.peak_bytes / 1e9:.2f} GB, {self.agreement}"
+            f"{'' if self.counts else f': does not count, beyond {MOST_KL}'}"
         )
 
 
@@ -183,9 +216,15 @@ class EncoderResult(_Result):
                 best = run
         return best.runtime if best else order[0]
 
+    @property
+    def agreement(self) -> str:
+        """How far what was chosen lies from the proven default, for people."""
+        chosen = next((run for run in self.runs if run.runtime == self.fastest), None)
+        return chosen.agreement if chosen else "not compared with the proven default"
+
     def to_dict(self) -> dict[str, Any]:
         """For `--json`: the figures, and what follows from them."""
-        return {**self.model_dump(mode="json"), "chosen": self.fastest}
+        return {**self.model_dump(mode="json"), "chosen": self.fastest, "agreement": self.agreement}
 
     def __str__(self) -> str:
         return f"{self.role} {self.level}: {BACKENDS[self.fastest].title}"
@@ -212,9 +251,26 @@ class DecoderResult(_Result):
         huge = best and _fastest(self.runs, best.extra_buffers, huge_pages=True)
         return best.seconds / huge.seconds if best and huge else None
 
+    @property
+    def agreement(self) -> str:
+        """How far what was chosen lies from the proven default, for people: the farther of prompts' and steps'."""
+        best = self.fastest
+        chosen = [
+            run
+            for run in self.runs
+            if best
+            and run.counts
+            and not run.huge_pages
+            and run.extra_buffers == best.extra_buffers
+            and run.threads in (best.threads, best.step_threads)
+        ]
+        farthest = max(chosen, key=lambda run: run.kl or 0, default=None)
+        return farthest.agreement if farthest else "not compared with the proven default"
+
     def to_dict(self) -> dict[str, Any]:
         """For `--json`: the figures, and what follows from them."""
-        return {**self.model_dump(mode="json"), "chosen": self.fastest and asdict(self.fastest)}
+        chosen = self.fastest and asdict(self.fastest)
+        return {**self.model_dump(mode="json"), "chosen": chosen, "agreement": self.agreement}
 
     def __str__(self) -> str:
         return f"{self.role} {self.level}: {self.fastest or 'nothing could be measured'}"
@@ -228,7 +284,7 @@ _FILE: TypeAdapter[TuningResult] = TypeAdapter(TuningResult)
 def _fastest(runs: Sequence[DecoderRun], extra_buffers: bool, huge_pages: bool) -> DecoderSpeed | None:
     """Prompts and single steps each with the number of threads that suits them best."""
     wanted = (extra_buffers, huge_pages)
-    here = [run for run in runs if (run.extra_buffers, run.huge_pages) == wanted and run.problem is None]
+    here = [run for run in runs if (run.extra_buffers, run.huge_pages) == wanted and run.counts]
     here = [run for run in here if run.prefill_tokens_per_s > 0 and run.decode_tokens_per_s > 0]
     if not here:
         return None

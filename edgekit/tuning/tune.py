@@ -1,8 +1,12 @@
 """`edgekit tune`: time what can run an artifact's parts on this machine, and save the figures for every later open.
 
-An encoder is run by each backend that opens it here, on a phantom or a short text; a decoder by its backend with and
+An encoder is run by each backend that opens it here, on a picture or a short text; a decoder by its backend with and
 without weights laid out for this CPU, with several numbers of threads, and with huge pages. Every option runs in a
 process of its own (`edgekit.tuning.measure`).
+
+Proofs are by the defaults, and users run what is chosen here. So what each option gives for the proof's pictures,
+captions or text is compared with what the proven default gives; one that lies beyond `tuning_results`' limits is shown
+and never chosen.
 """
 
 from __future__ import annotations
@@ -10,8 +14,8 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +26,8 @@ from edgekit import metrics
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.manifest import Part
 from edgekit.errors import EdgekitError
-from edgekit.inputs.samples import shipped_inputs
+from edgekit.inputs.passage import passage
+from edgekit.inputs.samples import shipped_inputs, shown
 from edgekit.machine import worker
 from edgekit.machine.cpu import busy_cores, cpu
 from edgekit.machine.temporary import temporary_folder
@@ -146,8 +151,7 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
     progress.start(f"{role} {part.level}: {len(rows)} runtimes", len(rows))
     runs: list[EncoderRun] = []
     with temporary_folder("tune") as scratch:
-        inputs = shipped_inputs()
-        measure.save(scratch / "input.npy", opening.items(role, inputs.images[:1], inputs.captions[:1]))
+        measure.save(scratch / "input.npy", _items(opening, role))
         job: dict[str, Any] = {
             "file": opening.encoder_file(role).to_json(),
             "format": part.format,
@@ -173,6 +177,13 @@ def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Pro
     return EncoderResult(runs=tuple(runs), **described)
 
 
+def _items(opening: Opening, role: str) -> NDArray[Any]:
+    """What a proof shows this encoder; of pictures that take long, two."""
+    inputs = shipped_inputs()
+    images = shown(inputs) if opening.parts[role].output == "pooled" else inputs.images[:2]
+    return opening.items(role, images, inputs.captions[: len(images)])
+
+
 def encoder_run(
     runtime: str,
     lines: Sequence[Mapping[str, Any]],
@@ -185,7 +196,7 @@ def encoder_run(
     Args:
         lines: measurements; the first counts.
         problem: why there is no output.
-        expected: the required backend's output for the same item.
+        expected: the required backend's output for the same items.
     """
     if output is None:
         return EncoderRun(runtime=runtime, problem=problem)
@@ -193,9 +204,10 @@ def encoder_run(
         what = "not finite" if output.shape == expected.shape else f"of shape {list(output.shape)}"
         return EncoderRun(runtime=runtime, problem=f"its output is {what}")
     width = expected.shape[-1]
-    cosines = metrics.cosine(output.reshape(-1, width), expected.reshape(-1, width))
-    cosines = np.nan_to_num(cosines)  # a vector of zeros has no direction
-    return EncoderRun(runtime=runtime, cosine=float(cosines.mean()), cosine_worst=float(cosines.min()), **lines[0])
+    errors = metrics.relative_error(expected.reshape(-1, width), output.reshape(-1, width))
+    if not np.isfinite(errors).all():
+        return EncoderRun(runtime=runtime, problem="the proven default's output is zero or not finite")
+    return EncoderRun(runtime=runtime, error=float(errors.mean()), worst_error=float(errors.max()), **lines[0])
 
 
 # ---------------------------------------------------------------- decoder
@@ -207,35 +219,68 @@ def _decoder(opening: Opening, role: str, progress: Progress) -> DecoderResult:
     layouts, counts = backend.options.layouts(), thread_counts(opening.threads, cpu().physical_cores)
     described = _described(opening, role, progress)
     progress.start(f"{role} {part.level}: {backend.title}'s options", len(layouts) + has_huge_pages())
-    job = {"file": opening.decoder_file(role).to_json(), "format": part.format, "backend": backend.name}
-    runs: list[DecoderRun] = []
-    for extra in layouts:
-        runs += _decoder_runs({**job, "threads": counts, "extra_buffers": extra}, hangs_s(part), huge_pages=False)
-        progress.advance()
-    best = DecoderResult(runs=tuple(runs), **described).fastest
-    if best is None:
-        raise EdgekitError(f"{role} {part.level}: {backend.title} cannot run it: {runs[0].problem}")
-    if has_huge_pages():
-        threads = sorted({best.threads, best.step_threads}, reverse=True)
-        again = {**job, "threads": threads, "extra_buffers": best.extra_buffers}
-        runs += _decoder_runs(again, hangs_s(part), huge_pages=True)
-        progress.advance()
-    return DecoderResult(runs=tuple(runs), **described)
+    text = opening.tokenizer.encode(passage(), add_special_tokens=False).ids[: measure.COMPARED_TOKENS]
+    job = {"file": opening.decoder_file(role).to_json(), "format": part.format, "backend": backend.name, "text": text}
+    with temporary_folder("tune") as scratch:
+        measured = _DecoderRuns(part, job, scratch)
+        # What is proven: weights as the backend thinks best, and all threads. It comes first.
+        for extra in sorted(layouts, reverse=True):
+            measured.run(counts, extra)
+            progress.advance()
+        best = DecoderResult(runs=tuple(measured.runs), **described).fastest
+        if best is None:
+            raise EdgekitError(f"{role} {part.level}: {backend.title} cannot run it: {measured.problem}")
+        if has_huge_pages():
+            measured.run(sorted({best.threads, best.step_threads}, reverse=True), best.extra_buffers, huge_pages=True)
+            progress.advance()
+    return DecoderResult(runs=tuple(measured.runs), **described)
+
+
+@dataclass
+class _DecoderRuns:
+    """The runs of one decoder so far, their logits compared with those of the first that gave any."""
+
+    part: Part
+    job: Mapping[str, Any]
+    scratch: Path
+    runs: list[DecoderRun] = field(default_factory=list)
+    expected: NDArray[np.float32] | None = None
+
+    def run(self, threads: Sequence[int], extra_buffers: bool, *, huge_pages: bool = False) -> None:
+        """One process with one layout of the weights, and these numbers of threads."""
+        options: dict[str, Any] = {"extra_buffers": extra_buffers, "huge_pages": huge_pages}
+        outputs = self.scratch / f"{len(self.runs)}"
+        outputs.mkdir()
+        job = {**self.job, "threads": threads, "extra_buffers": extra_buffers, "outputs": str(outputs)}
+        lines, problem = _measured(measure.decoder, job, hangs_s(self.part), huge_pages=huge_pages)
+        for line in lines:
+            self.runs.append(DecoderRun(**options, **line, **self._agreement(outputs / f"{line['threads']}.npy")))
+        if problem:
+            self.runs.append(DecoderRun(**options, threads=threads[0], problem=problem))
+
+    def _agreement(self, written: Path) -> dict[str, Any]:
+        if not written.is_file():
+            return {"problem": "it gave no output"}
+        logits = np.load(written, allow_pickle=False)
+        written.unlink()  # a row is 1 MB at Gemma's vocabulary
+        if not np.isfinite(logits).all():
+            return {"problem": "its output is not finite"}
+        if self.expected is None:
+            self.expected = logits
+        if logits.shape != self.expected.shape:
+            return {"problem": f"its output is of shape {list(logits.shape)}"}
+        return {"kl": float(metrics.kl_divergence(self.expected, logits).mean())}
+
+    @property
+    def problem(self) -> str:
+        """Why nothing may be chosen."""
+        return next((run.problem for run in self.runs if run.problem), "nothing was measured")
 
 
 def thread_counts(limit: int, physical: int) -> list[int]:
     """Numbers of threads worth trying, most first: all that may be used, one a core, and powers of two."""
     wanted = {limit, physical, *(1 << i for i in range(limit.bit_length()))}
     return sorted((count for count in wanted if 0 < count <= limit), reverse=True)
-
-
-def _decoder_runs(job: dict[str, Any], limit_s: float, *, huge_pages: bool) -> Iterator[DecoderRun]:
-    options = {"extra_buffers": job["extra_buffers"], "huge_pages": huge_pages}
-    lines, problem = _measured(measure.decoder, job, limit_s, huge_pages=huge_pages)
-    for line in lines:
-        yield DecoderRun(**options, **line)
-    if problem:
-        yield DecoderRun(**options, threads=job["threads"][0], problem=problem)
 
 
 def has_huge_pages() -> bool:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
 from edgekit.export import llama_programs
+from edgekit.machine.cpu import cpu
+from edgekit.runtime import tuning_results
 
 
 def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = None) -> list[str]:
@@ -25,13 +28,14 @@ def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = Non
         lines.append(
             f"level     {name}{mark}: {', '.join(f'{role} {manifest.part(i).level}' for role, i in parts.items())}"
         )
+    levels = {part.id: f"{part.role} {part.level}" for part in manifest.parts}
     for part in manifest.parts:
         if only is None or part.id in only:
-            lines += _part_lines(part)
+            lines += _part_lines(part, levels)
     return lines
 
 
-def _part_lines(part: Part) -> list[str]:
+def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
     size = sum(file.bytes for file in part.files)
     types = ", ".join(f"{name} {count / part.weights:.1%}" for name, count in part.tensor_types.items())
     head = (
@@ -42,11 +46,24 @@ def _part_lines(part: Part) -> list[str]:
         return [*lines, "          parity: not measured"]
     wiring, loss, unit = part.parity.wiring, part.parity.loss, "KL" if part.parity.metric == "kl" else "cosine"
     top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
+    error, lost = (f", relative error {stage['error']:.2g}" if "error" in stage else "" for stage in (wiring, loss))
+    together = [
+        f"          a question about an image behind {names[eye]}: KL {figures['mean']:.6g}"
+        for eye, figures in part.parity.end_to_end.items()
+        if eye in names
+    ]
     return [
         *lines,
-        f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}); "
-        f"loss {unit} {loss['mean']:.6g}{top}; {part.parity.positions} compared, on {part.parity.inputs}",
+        f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}){error}; "
+        f"loss {unit} {loss['mean']:.6g}{top}{lost}; {part.parity.positions} compared, on {part.parity.inputs}",
+        *together,
     ]
+
+
+def tuned_lines(manifest: Manifest) -> list[str]:
+    """What `edgekit tune` chose here for its parts, and how far that lies from what was proven."""
+    found = ((part, tuning_results.load(part, cpu().usable_cores)) for part in manifest.parts)
+    return [f"tuned     {result}: {result.agreement}" for _, result in found if result]
 
 
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.base import Config, Family, OllamaDialect, Role, TokenId, validate
 from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
-from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_graph
+from edgekit.families.gemma3 import full_precision, gguf_form, graph, onnx_constants, vision_graph
 from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -54,7 +54,11 @@ _OLLAMA = OllamaDialect(
     stop="<end_of_turn>",
 )
 
-_DECODER = Role(decoder_tensors, "logits", {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS)})
+_DECODER = Role(
+    decoder_tensors,
+    "logits",
+    {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS, onnx_constants.decoder)},
+)
 _TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
 
 MEDGEMMA = Family(
@@ -65,7 +69,10 @@ MEDGEMMA = Family(
         "vision": Role(
             vision_part_tensors,
             "image_tokens",
-            {"gguf": gguf_form.VISION, "onnx": OnnxForm(vision_graph.GRAPHS, vision_graph.OUTPUT)},
+            {
+                "gguf": gguf_form.VISION,
+                "onnx": OnnxForm(vision_graph.GRAPHS, onnx_constants.vision, vision_graph.OUTPUT),
+            },
             input="pixels",
         ),
     },

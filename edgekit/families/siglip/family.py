@@ -11,7 +11,7 @@ from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.families.base import Family, Role, preprocessing_of
 from edgekit.families.composition import Contrastive, ContrastiveSettings
-from edgekit.families.siglip import graph
+from edgekit.families.siglip import graph, onnx_constants
 from edgekit.families.siglip.config import MedSiglipConfig, parse
 from edgekit.families.siglip.full_precision import FULL_PRECISION
 from edgekit.families.siglip.synthesis import SYNTHESIS
@@ -97,13 +97,13 @@ MEDSIGLIP = Family(
         "image_encoder": Role(
             image_encoder_tensors,
             "pooled",
-            {"onnx": OnnxForm({"vision_model": graph.image_encoder}, graph.POOLED)},
+            {"onnx": OnnxForm({"vision_model": graph.image_encoder}, onnx_constants.image_encoder, graph.POOLED)},
             input="pixels",
         ),
         "text_encoder": Role(
             text_encoder_tensors,
             "pooled",
-            {"onnx": OnnxForm({"text_model": graph.text_encoder}, graph.POOLED)},
+            {"onnx": OnnxForm({"text_model": graph.text_encoder}, onnx_constants.text_encoder, graph.POOLED)},
             input="ids",
         ),
     },

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from edgekit.formats.base import Format
+from edgekit.artifacts.levels import Level
+from edgekit.formats.base import Exactness, Format
 from edgekit.formats.gguf import writer
+from edgekit.formats.gguf.audit import audit
 from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.form import stated
+from edgekit.formats.gguf.stored import stored
 
 FORMAT = Format(
     name="gguf",
@@ -18,6 +21,9 @@ FORMAT = Format(
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,
     stated=stated,
+    stored=stored,
+    exactness=Exactness(Level("F32", "gguf", "F32"), kl=1e-6, error=1e-3),
+    audit=audit,
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

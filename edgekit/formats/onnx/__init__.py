@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from edgekit.formats.base import Format
+from edgekit.artifacts.levels import LEVELS
+from edgekit.formats.base import Exactness, Format
 from edgekit.formats.onnx import writer
+from edgekit.formats.onnx.audit import audit
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.stated import stated
+from edgekit.formats.onnx.stored import stored
 
 FORMAT = Format(
     name="onnx",
@@ -18,6 +21,9 @@ FORMAT = Format(
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
     stated=stated,
+    stored=stored,
+    audit=audit,
+    exactness=Exactness(LEVELS["fp32"], kl=1e-8, error=1e-5),
     output_of=lambda form: form.output or "",
     libraries=("onnx",),
 )

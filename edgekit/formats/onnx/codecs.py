@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgekit.formats.codec import Codec, Float
 from edgekit.formats.halves import to_float16
+from edgekit.formats.rounding import EXACT, Rounding
 
 Operators = Literal["float", "channels", "blocks"]
 # Shares of the least scale that holds a block's largest weight; a smaller one clips that and rounds the others finer.
@@ -43,6 +44,11 @@ class OnnxCodec(Codec, Protocol):
         """Whether a matrix lies in the file as [inputs, outputs], the way MatMul takes it."""
         ...
 
+    @property
+    def rounding(self) -> Rounding:
+        """How far it may move a tensor."""
+        ...
+
     def arrays(self, shape: tuple[int, ...], *, transposed: bool) -> tuple[ArraySpec, ...]:
         """The arrays of a tensor of this shape, in the file's order."""
         ...
@@ -53,6 +59,10 @@ class OnnxCodec(Codec, Protocol):
         Raises:
             CheckpointError: weights beyond what the type can hold.
         """
+        ...
+
+    def decode(self, values: Any, scales: Any, width: int) -> Float:
+        """What a runtime makes of rows [n, ...] of the file and of their scales: float32 [n, width]."""
         ...
 
 
@@ -70,6 +80,7 @@ class FloatCodec:
 
     name: Literal["float32", "float16"]
     growth: float = 1.0
+    rounding: Rounding = EXACT
 
     exact = True
     needs_range = False
@@ -94,6 +105,10 @@ class FloatCodec:
         values = to_float16(rows) if self.name == "float16" else np.ascontiguousarray(rows, np.float32)
         return values.view(np.uint8), np.empty(0, np.float32)
 
+    def decode(self, values: Any, scales: Any, width: int) -> Float:
+        """See `OnnxCodec`."""
+        return np.asarray(values, np.float32)
+
     def roundtrip(self, weights: Float) -> Float:
         """See `Codec`."""
         return to_float16(weights).astype(np.float32) if self.name == "float16" else weights
@@ -104,6 +119,7 @@ class ChannelCodec:
     """8 bits around zero, one symmetric float32 scale for each row of a matrix [outputs, inputs]."""
 
     name: str
+    rounding: Rounding
 
     exact = False
     preserves: ClassVar[frozenset[str]] = frozenset()
@@ -127,6 +143,10 @@ class ChannelCodec:
         scales = np.asarray(largest / 127, np.float32)
         return np.asarray(np.clip(np.rint(rows / scales), -127, 127), np.int8), scales
 
+    def decode(self, values: Any, scales: Any, width: int) -> Float:
+        """See `OnnxCodec`: values [n, width], scales [n]."""
+        return np.asarray(values * scales[:, None], np.float32)
+
     def roundtrip(self, weights: Float) -> Float:
         """See `Codec`."""
         values, scales = self.encode(weights.reshape(-1, weights.shape[-1]))
@@ -144,6 +164,7 @@ class BlockCodec:
     name: str
     bits: Literal[4, 8]
     size: int
+    rounding: Rounding
     growth: float = 1.0
 
     exact = False
@@ -191,7 +212,7 @@ class BlockCodec:
         return (unsigned if self.bits == 8 else unsigned[..., ::2] | unsigned[..., 1::2] << 4), scale
 
     def decode(self, values: NDArray[np.uint8], scales: Float, width: int) -> Float:
-        """What a runtime makes of blocks: float32 [n, width]."""
+        """See `OnnxCodec`: values [n, blocks, bytes per block], scales [n, blocks]."""
         if self.bits == 4:
             values = np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:2], -1)
         weights = (values.astype(np.float32) - np.float32(1 << (self.bits - 1))) * scales[..., None]
@@ -203,14 +224,19 @@ class BlockCodec:
         return self.decode(*self.encode(weights.reshape(-1, width)), width).reshape(weights.shape)
 
 
+def _fitted(error: float) -> Rounding:
+    """Scales of float32 that fit their blocks by least squares: what is stored falls short by just its error."""
+    return Rounding(error, steps=0, shrinks=1.05, grows=-0.95)
+
+
 CODECS: Mapping[str, OnnxCodec] = {
     codec.name: codec
     for codec in (
         FloatCodec("float32"),
-        FloatCodec("float16", growth=2.0),
-        ChannelCodec("int8"),
-        BlockCodec("int8_32", 8, 32),
-        BlockCodec("int4_32", 4, 32, growth=1.2),
-        BlockCodec("int4_128", 4, 128, growth=1.2),
+        FloatCodec("float16", growth=2.0, rounding=Rounding(0.0003)),
+        ChannelCodec("int8", Rounding(0.05, steps=0)),
+        BlockCodec("int8_32", 8, 32, _fitted(0.014)),
+        BlockCodec("int4_32", 4, 32, _fitted(0.152), growth=1.2),
+        BlockCodec("int4_128", 4, 128, _fitted(0.233), growth=1.2),
     )
 }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgekit.formats.onnx.constants import Constant
 from edgekit.formats.onnx.graph import Graph
 
 Build = Callable[[Graph, Any], None]  # adds everything to a graph, by the validated configuration
@@ -18,8 +19,10 @@ class OnnxForm:
     Attributes:
         graphs: stem of the file's name, as Transformers.js and optimum look for it, -> what it computes. The first is
             the one that a runtime opens; all share one data file.
+        constants: transformers' configuration -> where its values stand in the graphs: all that stand there.
         output: of an encoder, the output that models are composed of; None for a decoder.
     """
 
     graphs: Mapping[str, Build]
+    constants: Callable[[Any], Sequence[Constant]]
     output: str | None = None

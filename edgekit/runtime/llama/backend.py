@@ -25,7 +25,7 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         tested = self_test.result()
         tested.require()
         extra_buffers, warning = tested.extra_buffers, tested.warning
-    return LlamaDecoder(
+    decoder = LlamaDecoder(
         file.files[0],
         context=file.context,
         threads=options.threads,
@@ -33,8 +33,10 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         step_threads=options.step_threads,
         gpu=options.gpu,
         extra_buffers=extra_buffers,
-        warnings=(warning,) if warning else (),
+        exact=options.exact,
     )
+    decoder.warnings = (warning,) if warning else ()
+    return decoder
 
 
 def open_vision(file: EncoderFile, options: RunOptions, beside: Decoder | None) -> Encoder:

@@ -47,7 +47,7 @@ class LlamaDecoder(OwnedDecoder):
         step_threads: int | None = None,
         gpu: bool = False,
         extra_buffers: bool = False,
-        warnings: tuple[str, ...] = (),
+        exact: bool = False,
     ) -> None:
         """Load a file.
 
@@ -58,7 +58,7 @@ class LlamaDecoder(OwnedDecoder):
             step_threads: for one token after the other; as many for None.
             gpu: offload all layers where the library was built for one.
             extra_buffers: let llama.cpp lay out weights for this CPU, which only a self-test shows to be right.
-            warnings: what its user must be told.
+            exact: keep keys and values in single precision, and multiply by them so.
 
         Raises:
             ArtifactError: the file is damaged, or the library refuses it.
@@ -68,7 +68,7 @@ class LlamaDecoder(OwnedDecoder):
         if not gpu:
             check_cache(context, partial(_cache_bytes, header, max(_BATCH, image_tokens)))
         self._lib = library()
-        self.context, self.threads, self.warnings = context, threads, warnings
+        self.context, self.threads = context, threads
         model_params = self._lib.llama_model_default_params()
         model_params.n_gpu_layers = 999 if gpu else 0
         model_params.use_extra_bufts = extra_buffers
@@ -79,7 +79,12 @@ class LlamaDecoder(OwnedDecoder):
         params.n_ctx = context
         params.n_batch = params.n_ubatch = max(_BATCH, image_tokens)
         params.n_threads, params.n_threads_batch = step_threads or threads, threads
-        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        if exact:  # flash attention rounds queries to half precision, even beside keys in single
+            params.type_k = params.type_v = self._lib.GGML_TYPE_F32
+        self.flash_attention = (
+            self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        )
+        params.flash_attn_type = self.flash_attention
         params.swa_full = False
         params.no_perf = True
         self._context = self._lib.llama_init_from_model(self.model, params)
@@ -201,7 +206,7 @@ class LlamaVision(OwnedEncoder):
         params = mtmd_cpp.mtmd_context_params_default()
         params.use_gpu, params.print_timings, params.n_threads = gpu, False, decoder.threads
         params.warmup = False  # encoding a blank image would cost as much as a real one
-        params.flash_attn_type = self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+        params.flash_attn_type = decoder.flash_attention
         self._marker = mtmd_cpp.mtmd_default_marker()
         self._context = mtmd_cpp.mtmd_init_from_file(os.fsencode(path), decoder.model, params)
         if not self._context:

@@ -36,6 +36,7 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         window=file.window,
         threads=options.threads,
         image_tokens=file.image_tokens,
+        prepacking=not options.exact,  # it rounds nothing, but holds float32 weights twice
         listed=file.files,
     )
 

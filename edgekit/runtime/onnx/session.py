@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.cpu import cpu
-from edgekit.runtime.base import Float
+from edgekit.runtime.base import Float, check_batch
 from edgekit.runtime.onnx import support as ort_support
 from edgekit.runtime.onnx.interface import check_vectors, encoder_input
 from edgekit.runtime.onnx.names import in_utf8
@@ -22,7 +22,7 @@ from edgekit.runtime.parts import EncoderFile
 
 
 class OrtEncoder(OwnedEncoder):
-    """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
+    """An ONNX encoder: `edgekit.runtime.base.Encoder`, and `SupportsOutputs`."""
 
     def __init__(self, file: EncoderFile, *, threads: int) -> None:
         """Load a file.
@@ -33,6 +33,7 @@ class OrtEncoder(OwnedEncoder):
         """
         header = read_checked(file.path, file.listed)
         self._input = encoder_input(header, file.spec, file.output)
+        self.output_names = tuple(value.name for value in header.outputs)
         self._session: Any = session(header, threads=threads)
         self.spec, self._file = file.spec, file
 
@@ -40,6 +41,13 @@ class OrtEncoder(OwnedEncoder):
         with running(self._file.path):
             (vectors,) = self._session.run([self._file.output], {self._input: self._file.batch(batch)})
         return check_vectors(self._file, np.asarray(vectors, np.float32), len(batch))
+
+    def outputs(self, batch: NDArray[Any]) -> dict[str, Float]:
+        """See `edgekit.runtime.base.SupportsOutputs.outputs`."""
+        with self._using("encoding", inside=True), running(self._file.path):
+            check_batch(batch, self.spec)
+            values = self._session.run(list(self.output_names), {self._input: self._file.batch(batch)})
+        return {name: np.asarray(value, np.float32) for name, value in zip(self.output_names, values, strict=True)}
 
     def _free(self) -> None:
         self._session = None

@@ -1,0 +1,114 @@
+"""Audit a part's ONNX graphs: at every level they are the model's float graph, and its constants are transformers'.
+
+The float graph is built anew, without weights; `edgekit.prove.exactness` shows that it computes what transformers does.
+So a graph that rounds weights and activations, and is else the same node by node, hides no mistake behind rounding.
+What exactness cannot see, such as an epsilon beside large activations, is compared by value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgekit.artifacts.levels import LEVELS
+from edgekit.artifacts.levels import level as level_of
+from edgekit.errors import ArtifactError
+from edgekit.formats import calibration
+from edgekit.formats.audit import AuditedPart, Compared
+from edgekit.formats.calibration import Range
+from edgekit.formats.onnx import expressions, requirements
+from edgekit.formats.onnx.collapse import Collapse
+from edgekit.formats.onnx.constants import Use, compared, uses_of
+from edgekit.formats.onnx.expressions import Pool
+from edgekit.formats.onnx.graph import onnx
+from edgekit.formats.onnx.layout import layout_of
+from edgekit.formats.onnx.operators import read_checked
+from edgekit.formats.onnx.writer import graph_of
+
+_FLOAT = LEVELS["fp32"]
+REMEDY = "the exported graph is not the model's; nothing was published"
+
+
+def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
+    """Compare all graphs of a part; see `edgekit.formats.base.Format.audit`.
+
+    Args:
+        original: whose `config` is transformers' configuration.
+
+    Raises:
+        ArtifactError: a file is broken, or a graph differs from the float graph.
+    """
+    level, plan = level_of(part.level), part.plan(_FLOAT)
+    graphs = [path for path in part.files if path.suffix == ".onnx"]
+    needs = requirements.requires([read_checked(path, part.files) for path in graphs])
+    for name, value in needs.items():
+        yield Compared("constant", f"what the manifest requires, {name},", part.requires.get(name), value)
+    collapse = Collapse(
+        Pool(),
+        {planned.name: planned.spec for planned in plan.tensors},
+        level,
+        _ranges(part.files) if level.needs_calibration else {},
+    )
+    uses: dict[Any, Use] = {}
+    for stem, build in part.form.graphs.items():
+        path = next((path for path in graphs if path.stem.startswith(stem)), None)
+        if path is None:
+            raise ArtifactError(f"no graph {stem}*.onnx", allowed=", ".join(part.form.graphs), remedy=REMEDY)
+        expected = onnx().ModelProto.FromString(graph_of(build, path.stem, plan, layout_of(path.name, plan)))
+        actual = onnx().load(path, load_external_data=False)
+        uses |= _compare(path.name, expected, actual, collapse)
+    yield from compared(uses.values(), part.form.constants(original.config))
+
+
+def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:
+    path = next((path for path in files if path.name.endswith(calibration.SUFFIX)), None)
+    ranges = calibration.read(path).ranges if path else {}
+    for name, measured in ranges.items():
+        if not measured.low < measured.high:
+            raise ArtifactError(f"{path}: what enters {name} ranges from {measured.low} to {measured.high}")
+    return ranges
+
+
+def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict[Any, Use]:
+    """Compare a graph with the float graph; its constants, once it is the same."""
+    _check_interface(where, expected, actual)
+    right, _ = expressions.read(collapse.pool, expected.graph, collapse)
+    found, unused = expressions.read(collapse.pool, actual.graph, collapse)
+    if different := expressions.difference(right, found):
+        raise ArtifactError(
+            f"{where}: near {different.near}: {different.actual}", allowed=different.expected, remedy=REMEDY
+        )
+    if unused:
+        raise ArtifactError(f"{where}: the node {unused[0]!r:.100} gives nothing that is asked for", remedy=REMEDY)
+    return {use.key: use for use in uses_of(found.values())}
+
+
+def _check_interface(where: str, expected: Any, actual: Any) -> None:
+    """Names, types and shapes of what goes in and comes out, in order; versions of operators."""
+
+    def interface(model: Any) -> dict[str, list[str]]:
+        graph = model.graph
+        stored = {tensor.name for tensor in graph.initializer}
+        opsets = sorted((one.domain, one.version) for one in model.opset_import if not one.domain)
+        return {
+            "input": [_spelled(value) for value in graph.input if value.name not in stored],
+            "output": [_spelled(value) for value in graph.output],
+            "opset": [f"{version}" for _, version in opsets],
+            "IR version": [str(model.ir_version)],
+        }
+
+    right, found = interface(expected), interface(actual)
+    for kind, values in right.items():
+        missing = [value for value in values if value not in found[kind]]
+        extra = [value for value in found[kind] if value not in values]
+        if missing or extra or values != found[kind]:
+            said = ", ".join(extra) or ("not " + ", ".join(missing) if missing else ", ".join(found[kind]))
+            allowed = ", ".join(missing or values)
+            raise ArtifactError(f"{where}: {kind} {said}", allowed=allowed, remedy=REMEDY)
+
+
+def _spelled(value: Any) -> str:
+    tensor = value.type.tensor_type
+    sides = [side.dim_param or str(side.dim_value) for side in tensor.shape.dim]
+    return f"{value.name} {onnx().TensorProto.DataType.Name(tensor.elem_type)} [{', '.join(sides)}]"

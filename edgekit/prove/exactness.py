@@ -1,0 +1,302 @@
+"""Exactness: what a format's writer and runtime make of exact weights is what transformers computes of them.
+
+A level's rounding hides small mistakes, such as another GELU or another base of rotation. So the same writer writes
+the model once with exact weights, or a piece of it that has layers of every kind, the same runtime opens it, and
+transformers in single precision, holding the same weights, is compared with a bound that nothing but the order of
+summation explains. It serves all levels of a format: the audit shows that they compute the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgekit import metrics
+from edgekit.checkpoints.sliced import write_slice
+from edgekit.errors import ArtifactError, GateError
+from edgekit.export import writers
+from edgekit.families.source import Source, open_source
+from edgekit.formats import FORMATS, FileLabel
+from edgekit.full_precision import processors as hf_inputs
+from edgekit.full_precision import streamed
+from edgekit.inputs import image as images_
+from edgekit.inputs.samples import Inputs
+from edgekit.inputs.text import load_tokenizer
+from edgekit.machine.cpu import cpu
+from edgekit.machine.temporary import temporary_folder
+from edgekit.progress import Progress
+from edgekit.prove.full_precision_runs import FullPrecisionRuns
+from edgekit.prove.written import WrittenPart
+from edgekit.runtime.backends import backends_for, kind_of
+from edgekit.runtime.base import (
+    Decoder,
+    Embeddings,
+    Encoder,
+    EncoderSpec,
+    Float,
+    Segment,
+    SupportsChunkSize,
+    SupportsOutputs,
+    Tokens,
+)
+from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
+
+_BEYOND = 160  # tokens that the long prompt goes beyond the window
+_POSITIONS = 24  # compared of each prompt, beside its steps
+_STEPS = 4  # of a prompt's last tokens, decoded one by one
+_ITEMS = 2  # images or captions that an encoder is given
+
+Figures = Mapping[str, float]
+
+
+def proven(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs) -> Figures:
+    """What `measured` gives for a part, once for all its levels in one format.
+
+    Raises:
+        GateError: it lies beyond the format's bounds.
+    """
+    key = role, file_format = written.role, written.part.format
+    if key not in runs.exactness:
+        try:
+            runs.exactness[key] = measured(runs.source, role, file_format, inputs, runs.scratch, runs.progress)
+        except ArtifactError as error:  # of files that the writer just made
+            raise GateError(
+                f"{written.where}: exactness: {error.message}", allowed=error.allowed, remedy=error.remedy
+            ) from error
+    figures, bounds = runs.exactness[key], FORMATS[file_format].exactness
+    for name, what, most in (("kl", "KL {:.2g} nats", bounds.kl), ("error", "relative error {:.2g}", bounds.error)):
+        if name in figures and not figures[name] <= most:  # NaN must fail too
+            raise GateError(
+                f"{written.where}: exactness: {what.format(figures[name])} to transformers, both with exact weights",
+                allowed=f"at most {most:g}",
+                remedy="the exported graph computes something else; nothing was published",
+            )
+    return figures
+
+
+def measured(
+    source: Source, role: str, file_format: str, inputs: Inputs, scratch: Path | None, progress: Progress
+) -> Figures:
+    """How far a part in this format, with exact weights, is from transformers.
+
+    Args:
+        scratch: the folder on whose disk the piece and its files lie while they are compared.
+
+    Returns:
+        `error`, the largest relative L2 error of a position's logits or of an item's output; of a decoder also `kl`,
+        the largest mean of a prompt's positions, nats.
+
+    Raises:
+        ArtifactError: the runtime refuses what the writer made, or it gives something else than transformers.
+    """
+    with temporary_folder("exactness", scratch) as folder:
+        progress.start(f"{role}: {file_format} with exact weights", 1)
+        piece = _piece(source, folder)
+        exact = _written(piece, role, file_format, folder / "files")
+        compare = _decoder if source.family.roles[role].output == "logits" else _encoder
+        figures = compare(exact, inputs)
+        progress.advance()
+    return {name: float(f"{value:.3g}") for name, value in figures.items()}
+
+
+def _piece(source: Source, folder: Path) -> Source:
+    """The model, or a piece of it that has layers of every kind."""
+    checkpoint = source.checkpoint
+    config = source.family.full_precision.sliced(checkpoint.config)
+    if config == checkpoint.config:
+        return source
+    shapes = {source.stored[spec.name].name: spec.shape for spec in source.family.tensors(source.family.parse(config))}
+    (folder / "checkpoint").mkdir()
+    write_slice(checkpoint, config, shapes, folder / "checkpoint")
+    return open_source(folder / "checkpoint")
+
+
+@dataclass(frozen=True)
+class _Exact:
+    """A part with exact weights, and the files of each part that opening it takes."""
+
+    source: Source
+    role: str
+    format: str
+    files: Mapping[str, tuple[Path, ...]]
+
+    @property
+    def weights(self) -> streamed.Weights:
+        """What the part's files hold."""
+        return streamed.Weights(self.source, self.source.tensors_in(self.role, self.format, self.files[self.role]))
+
+    @contextmanager
+    def decoder(self, role: str, context: int) -> Iterator[Decoder]:
+        """Open a decoder."""
+        (backend, *_) = backends_for(self.format, "decoder")
+        settings = self.source.settings
+        tokens = settings.get("image_tokens", 0)
+        file = DecoderFile(self.files[role], context, settings["window"], tokens, self.source.checkpoint.root)
+        decoder = backend.decoders[self.format](file, _options())
+        try:
+            yield decoder
+        finally:
+            decoder.close()
+
+    @contextmanager
+    def encoder(self, shape: tuple[int, ...]) -> Iterator[Encoder]:
+        """Open the encoder, beside a decoder where it needs one."""
+        (backend, *_) = backends_for(self.format, "encoder")
+        stated, files = self.source.family.roles[self.role], self.files[self.role]
+        assert stated.input is not None, "an encoder encodes something"
+        assert stated.output != "logits", "an encoder gives vectors"
+        pictures = self.source.preprocessing if stated.input == "pixels" else None
+        tokens = self.source.settings["image_tokens"] if stated.output == "image_tokens" else 0
+        name = FORMATS[self.format].output_of(stated.forms[self.format])
+        file = EncoderFile(files[0], EncoderSpec(stated.input, stated.output, shape), name, pictures, files, tokens)
+        with ExitStack() as stack:
+            leans = _leans(self.source, self.role, self.format)
+            beside = stack.enter_context(self.decoder(leans, 64 + tokens)) if leans else None
+            encoder = backend.encoders[self.format](file, _options(), beside)
+            stack.callback(encoder.close)
+            yield encoder
+
+
+def _options() -> RunOptions:
+    return RunOptions(cpu().usable_cores, plain_weights=True, exact=True)
+
+
+def _leans(source: Source, role: str, file_format: str) -> str | None:
+    """The decoder that an encoder must be opened beside; None where it needs none, or is none."""
+    kind = kind_of(source.family.roles[role].input)
+    needs = kind == "encoder" and backends_for(file_format, kind)[0].leans
+    return source.family.role_giving("logits") if needs else None
+
+
+def _written(piece: Source, role: str, file_format: str, folder: Path) -> _Exact:
+    """The piece by the format's own writer, at the level that rounds nothing."""
+    folder.mkdir()
+    roles = [name for name in (role, _leans(piece, role, file_format)) if name]
+    plans = [piece.plan(name, FORMATS[file_format].exactness.level) for name in roles]
+    label = FileLabel("exactness", "none", "exactness")
+    files = {
+        plan.role: tuple(folder / file.path for file in written)
+        for plan, written in writers.write(piece, plans, label, None, folder, Progress())
+    }
+    return _Exact(piece, role, file_format, files)
+
+
+# ---------------------------------------------------------------- decoders
+
+
+@dataclass(frozen=True)
+class _Prompt:
+    """Segments, and the positions that are compared; the last ones are decoded step by step."""
+
+    segments: tuple[Segment, ...]
+    want: tuple[int, ...]
+    steps: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens, images and steps included."""
+        return sum(map(len, self.segments)) + len(self.steps)
+
+    @property
+    def processed(self) -> dict[str, list[int]]:
+        """As Hugging Face's processor would say it; an image's ids stand for nothing."""
+        ids: list[int] = []
+        kinds: list[int] = []
+        for segment in self.segments:
+            ids += segment.ids if isinstance(segment, Tokens) else [0] * len(segment)
+            kinds += [int(isinstance(segment, Embeddings))] * len(segment)
+        return {"input_ids": [*ids, *self.steps], "token_type_ids": kinds + [0] * len(self.steps)}
+
+
+def _decoder(exact: _Exact, inputs: Inputs) -> Figures:
+    weights = exact.weights
+    table = next(spec for spec in exact.source.family.tensors(exact.source.config) if spec.kind == "token_embedding")
+    prompts = _prompts(exact.source, weights, table.name, inputs.text)
+    with exact.decoder(exact.role, max(prompt.length for prompt in prompts)) as decoder:
+        actual = [np.stack(list(_logits(decoder, prompt))) for prompt in prompts]
+    images = [s.array for prompt in prompts for s in prompt.segments if isinstance(s, Embeddings)]
+    hidden = hf_inputs.hidden_states(
+        streamed.model(weights),
+        [prompt.processed for prompt in prompts],
+        [prompt.want for prompt in prompts],
+        np.stack(images) if images else None,
+    )
+    logits = np.concatenate([block for _, block in streamed.logits(weights, table.name, hidden)], axis=1)
+    expected = np.split(logits, np.cumsum([len(rows) for rows in actual])[:-1])
+    pairs = list(zip(expected, actual, strict=True))
+    return {
+        "kl": max(float(metrics.kl_divergence(right, rows).mean()) for right, rows in pairs),
+        "error": max(float(metrics.relative_error(right, rows).max()) for right, rows in pairs),
+    }
+
+
+def _prompts(source: Source, weights: streamed.Weights, table: str, text: str) -> Sequence[_Prompt]:
+    """A text longer than the window; where the model sees, two images in a text."""
+    ids = load_tokenizer(source.checkpoint.root / "tokenizer.json").encode(text, add_special_tokens=False).ids
+    window = source.settings["window"]
+    long = ids[: window + _BEYOND]
+    prompts = [_prompt([Tokens(tuple(long[:-_STEPS]))], long[-_STEPS:], window)]
+    if source.family.role_giving("image_tokens"):
+        first, second = _images(source, weights, table)
+        parts = [tuple(ids[start : start + 12]) for start in (0, 12, 24)]
+        segments: list[Segment] = [Tokens(parts[0]), first, Tokens(parts[1]), second, Tokens(parts[2])]
+        prompts.append(_prompt(segments, ids[36 : 36 + _STEPS], len(parts[0])))
+    return prompts
+
+
+def _prompt(segments: Sequence[Segment], steps: Sequence[int], start: int) -> _Prompt:
+    before = sum(map(len, segments))
+    spread = np.unique(np.linspace(start, before - 1, _POSITIONS).astype(int))
+    want = (*map(int, spread), *range(before, before + len(steps)))
+    return _Prompt(tuple(segments), want, tuple(steps))
+
+
+def _images(source: Source, weights: streamed.Weights, table: str) -> list[Embeddings]:
+    """Normal vectors as large as scaled token embeddings: no decoder asks whose they are."""
+    rng = np.random.default_rng(0)
+    size, width = source.settings["image_tokens"], source.settings["hidden"]
+    rows = weights.rows(table, np.arange(256))
+    scale = float(np.sqrt(np.mean(rows**2))) * width**0.5
+    arrays = (scale * rng.standard_normal((2, size, width))).astype(np.float32)
+    return [Embeddings(array, f"exactness {number}", bidirectional=True) for number, array in enumerate(arrays)]
+
+
+def _logits(decoder: Decoder, prompt: _Prompt) -> Iterator[Float]:
+    """In one call where the decoder can: only there could two images see each other."""
+    before = prompt.length - len(prompt.steps)
+    if isinstance(decoder, SupportsChunkSize):
+        decoder.set_chunk_size(before)
+    yield from decoder.prefill(prompt.segments, [position for position in prompt.want if position < before])
+    for token in prompt.steps:
+        yield decoder.step([token])
+
+
+# ---------------------------------------------------------------- encoders
+
+
+def _encoder(exact: _Exact, inputs: Inputs) -> Figures:
+    source, role = exact.source, exact.role
+    if source.family.roles[role].input == "pixels":
+        assert source.preprocessing is not None, "an encoder of images has a preprocessing"
+        batch: Any = images_.to_pixels(inputs.images[:_ITEMS], source.preprocessing)
+        given = images_.normalize(batch, source.preprocessing)
+    else:
+        batch = given = hf_inputs.encoder_inputs(source, role, (), inputs.captions[:_ITEMS])
+    with exact.encoder(batch.shape[1:]) as encoder:
+        name = source.family.full_precision.encoders[role].output
+        actual = encoder.outputs(batch) if isinstance(encoder, SupportsOutputs) else {name: encoder.encode(batch)}
+    expected = hf_inputs.outputs(source.family, streamed.model(exact.weights), role, given)
+    shapes = ({name: values.shape for name, values in side.items()} for side in (expected, actual))
+    wanted, found = ({name: shape for name, shape in side.items() if name in actual} for side in shapes)
+    if wanted != found:
+        raise ArtifactError(f"{exact.files[role][0].name}: outputs {found}", allowed=f"{wanted}")
+    errors = [
+        metrics.relative_error(expected[name].reshape(len(batch), -1), values.reshape(len(batch), -1)).max()
+        for name, values in actual.items()
+    ]
+    return {"error": float(max(errors))}

@@ -1,0 +1,150 @@
+"""Exactness: each format's writer and runtime, with exact weights, compute what transformers computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from wrong_builders import WRONG_BUILDERS, WrongBuilder
+
+from edgekit.artifacts.manifest import FileEntry, Part
+from edgekit.checkpoints.sliced import write_slice
+from edgekit.errors import ArtifactError, GateError
+from edgekit.families.full_precision import at_most
+from edgekit.families.source import Source, open_source
+from edgekit.formats import FORMATS
+from edgekit.inputs.samples import shipped_inputs
+from edgekit.progress import Progress
+from edgekit.prove import FullPrecisionRuns, WrittenPart, exactness
+
+MEDGEMMA, MEDSIGLIP = ("decoder", "vision"), ("image_encoder", "text_encoder")
+PARTS = [("gguf", "decoder"), ("gguf", "vision"), *(("onnx", role) for role in (*MEDGEMMA, *MEDSIGLIP))]
+INPUTS = shipped_inputs()
+
+
+@pytest.fixture
+def source(request: pytest.FixtureRequest, role: str) -> Source:
+    """The checkpoint that has the part."""
+    name = "medgemma_source" if role in MEDGEMMA else "medsiglip_source"
+    return open_source(request.getfixturevalue(name))
+
+
+def measured(source: Source, role: str, file_format: str, folder: Path) -> Mapping[str, float]:
+    return exactness.measured(source, role, file_format, INPUTS, folder, Progress())
+
+
+def is_refused(source: Source, role: str, file_format: str, folder: Path) -> bool:
+    """Whether it lies beyond the bounds, or the runtime gives nothing that could be compared."""
+    bounds = FORMATS[file_format].exactness
+    try:
+        figures = measured(source, role, file_format, folder)
+    except ArtifactError:
+        return True
+    return figures["error"] > bounds.error or figures.get("kl", 0.0) > bounds.kl
+
+
+@pytest.mark.parametrize(("file_format", "role"), PARTS)
+def test_right_parts_are_exact(source: Source, role: str, file_format: str, tmp_path: Path) -> None:
+    """With room to spare. ONNX Runtime: KL 1e-12, error 7e-7; llama.cpp, whose GELU is a table in half precision: KL
+    4e-8, error 3e-4."""
+    figures, bounds = measured(source, role, file_format, tmp_path), FORMATS[file_format].exactness
+    assert figures["error"] <= bounds.error / 3
+    assert figures.get("kl", 0.0) <= bounds.kl / 10
+    assert ("kl" in figures) == (role == "decoder")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "role",
+    ["decoder", "image_encoder", *(pytest.param(role, marks=pytest.mark.slow) for role in ("vision", "text_encoder"))],
+)
+def test_wrong_builders_are_not_exact(source: Source, role: str, tmp_path: Path) -> None:
+    mistakes = [wrong for wrong in WRONG_BUILDERS if role in wrong.roles and wrong.exact]
+    published = [wrong.name for wrong in mistakes if not _is_refused_with(wrong, source, role, tmp_path)]
+    assert not published
+
+
+def _is_refused_with(wrong: WrongBuilder, source: Source, role: str, folder: Path) -> bool:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        wrong.patch(monkeypatch)
+        return is_refused(source, role, "onnx", folder)
+
+
+HEADERS: dict[str, Callable[[float], float]] = {
+    "gemma3.rope.freq_base": lambda right: right / 2,
+    "gemma3.rope.freq_base_swa": lambda right: right * 2,
+    "gemma3.rope.scaling.factor": lambda right: right - 1,
+    "gemma3.attention.sliding_window": lambda right: right + 1,
+}
+
+
+@pytest.mark.parametrize("role", ["decoder"])
+@pytest.mark.parametrize("key", HEADERS)
+def test_a_wrong_header_is_not_exact(
+    source: Source, role: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = gguf.GGUFWriter.add_key_value
+
+    def add_key_value(self: Any, name: str, value: Any, *rest: Any, **more: Any) -> None:
+        right(self, name, HEADERS[key](value) if name == key else value, *rest, **more)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "add_key_value", add_key_value)
+    assert is_refused(source, role, "gguf", tmp_path)
+
+
+@pytest.mark.parametrize("role", ["image_encoder"])
+def test_a_refusal_names_the_part_and_is_found_once(source: Source, role: str, tmp_path: Path) -> None:
+    """What was measured serves every level."""
+    runs = FullPrecisionRuns(source, scratch=tmp_path)
+    part = Part(
+        id="0" * 64,
+        role=role,
+        format="onnx",
+        level="int8",
+        files=(FileEntry(path="onnx/vision_model_int8.onnx", sha256="0" * 64, bytes=1),),
+        weights=1,
+        bits_per_weight=8,
+        tensor_types={},
+        output="pooled",
+        requires={},
+        calibrated_on=None,
+        tools={},
+    )
+    runs.exactness[role, "onnx"] = {"error": float("nan")}
+    with pytest.raises(GateError, match=r"^image_encoder int8: exactness: relative error nan"):
+        exactness.proven(WrittenPart(part, (), {}), runs, INPUTS)
+
+
+# ---------------------------------------------------------------- a piece of a model
+
+
+MOST = {"text_config.num_hidden_layers": 6, "text_config.intermediate_size": 96, "vision_config.num_hidden_layers": 2}
+
+
+@pytest.mark.parametrize("role", ["decoder"])
+def test_a_piece_holds_the_beginnings_of_the_models_tensors(source: Source, role: str, tmp_path: Path) -> None:
+    config = at_most(source.checkpoint.config, MOST)
+    parsed = source.family.parse(config)
+    shapes = {source.stored[spec.name].name: spec.shape for spec in source.family.tensors(parsed)}
+    write_slice(source.checkpoint, config, shapes, tmp_path)
+    piece = open_source(tmp_path)
+    piece.check_tensors()
+    assert piece.config == parsed
+    for name, tensor in piece.stored.items():
+        whole = source.checkpoint.read(source.stored[name])
+        kept = piece.checkpoint.read(tensor)
+        assert kept.shape != whole.shape or not {"gate_proj", "down_proj"} & set(name.split("."))
+        np.testing.assert_array_equal(kept, whole[tuple(map(slice, kept.shape))])
+
+
+@pytest.mark.parametrize(("file_format", "role"), [("onnx", "decoder"), ("gguf", "decoder"), ("onnx", "text_encoder")])
+def test_a_piece_is_exact(source: Source, role: str, file_format: str, tmp_path: Path) -> None:
+    smaller = replace(source.family.full_precision, sliced=lambda config: at_most(config, MOST))
+    piece = replace(source, family=replace(source.family, full_precision=smaller))
+    assert not is_refused(piece, role, file_format, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from proofs import Unproven
-from wrong_builders import UNSEEN_BUILDERS, WRONG_BUILDERS, WrongBuilder
+from wrong_builders import UNSEEN_BUILDERS, WRONG_BUILDERS, WRONG_LAYERS, WrongBuilder
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Part
@@ -153,6 +153,20 @@ def test_a_builder_that_is_wrong_at_all_levels_is_refused_by_its_constants(level
         with built_by(levels, written, wrong), pytest.MonkeyPatch.context() as monkeypatch:
             wrong.patch(monkeypatch)
             refused(levels, written)
+
+
+@pytest.mark.parametrize("level", ["fp32", "int8"])
+def test_a_layer_that_is_wrong_at_all_levels_is_refused_beside_the_others(
+    levels: Unproven, role: str, level: str
+) -> None:
+    """Exactness of a large model is shown on its first layers."""
+    written = part_of(levels, role, level)
+    mistakes = [wrong for wrong in WRONG_LAYERS if role in wrong.roles]
+    assert mistakes
+    for wrong in mistakes:
+        with built_by(levels, written, wrong), pytest.MonkeyPatch.context() as monkeypatch:
+            wrong.patch(monkeypatch)
+            refused(levels, written, r"layer \d differs from layer 1")
 
 
 # ---------------------------------------------------------------- codecs' own constants

@@ -19,6 +19,7 @@ from edgekit.formats.onnx.graph import Graph
 Patch = Callable[[pytest.MonkeyPatch], None]
 DECODER, TOWERS, VISION = ("decoder",), ("vision", "image_encoder", "text_encoder"), ("vision",)
 ENCODERS = ("image_encoder", "text_encoder")
+LAST = 6  # layer of the reference model's decoder
 
 
 @dataclass(frozen=True)
@@ -91,19 +92,39 @@ def _window(by: int) -> Patch:
     return patch
 
 
-def _exchanged_norms(monkeypatch: pytest.MonkeyPatch) -> None:
-    right, names = gemma.rms_norm, {"q_norm": "k_norm", "k_norm": "q_norm"}
+def _exchanged_norms(within: str) -> Patch:
+    """In layers whose tensors' names hold this text."""
 
-    def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
-        path, _, last = name.removesuffix(".weight").rpartition(".")
-        return right(graph, value, f"{path}.{names.get(last, last)}.weight", epsilon)
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        right, names = gemma.rms_norm, {"q_norm": "k_norm", "k_norm": "q_norm"}
 
-    monkeypatch.setattr(gemma, "rms_norm", rms_norm)
+        def rms_norm(graph: Graph, value: str, name: str, epsilon: float) -> str:
+            path, _, last = name.removesuffix(".weight").rpartition(".")
+            other = f"{path}.{names.get(last, last)}.weight"
+            return right(graph, value, other if within in name else name, epsilon)
+
+        monkeypatch.setattr(gemma, "rms_norm", rms_norm)
+
+    return patch
 
 
-def _without_biases(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = Graph.linear
-    monkeypatch.setattr(Graph, "linear", lambda graph, value, name, bias=None: right(graph, value, name))
+def _without_biases(within: str) -> Patch:
+    """Of matrices whose names hold this text."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        right = Graph.linear
+
+        def linear(graph: Graph, value: str, name: str, bias: str | None = None) -> str:
+            return right(graph, value, name, None if within in name else bias)
+
+        monkeypatch.setattr(Graph, "linear", linear)
+
+    return patch
+
+
+def _last_layer_global(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = gemma.kind_of
+    monkeypatch.setattr(gemma, "kind_of", lambda layer: gemma.GLOBAL if layer == LAST else right(layer))
 
 
 def _output(change: Callable[[Graph, str, str], tuple[str, str]]) -> Patch:
@@ -193,8 +214,8 @@ WRONG_BUILDERS: tuple[WrongBuilder, ...] = (
         DECODER,
         _frequencies(lambda text: {"rope_theta": text.rope_local_base_freq, "rope_local_base_freq": text.rope_theta}),
     ),
-    WrongBuilder("q and k norms exchanged", DECODER, _exchanged_norms),
-    WrongBuilder("biases dropped", TOWERS, _without_biases),
+    WrongBuilder("q and k norms exchanged", DECODER, _exchanged_norms("")),
+    WrongBuilder("biases dropped", TOWERS, _without_biases("")),
     WrongBuilder("another attention scale", DECODER, _constant(64**-0.5, 128**-0.5)),
     WrongBuilder("another attention scale in towers", TOWERS, _op(_scaled_queries)),
     WrongBuilder("the window one too long", DECODER, _window(1)),
@@ -216,4 +237,12 @@ UNSEEN_BUILDERS: tuple[WrongBuilder, ...] = (
         (*DECODER, *TOWERS),
         _output(lambda graph, value, name: (value, {"logits": "scores"}.get(name, name.replace("_", "-")))),
     ),
+)
+
+# Mistakes of one layer alone.
+WRONG_LAYERS: tuple[WrongBuilder, ...] = (
+    WrongBuilder("the last layer sees everything", DECODER, _last_layer_global),
+    WrongBuilder("q and k norms of the last layer exchanged", DECODER, _exchanged_norms(f"layers.{LAST}.")),
+    WrongBuilder("biases of one layer dropped", TOWERS, _without_biases("layers.2.mlp")),
+    WrongBuilder("biases of the last layer dropped", TOWERS, _without_biases("layers.3.mlp")),
 )

@@ -14,6 +14,7 @@ from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
+from edgekit.families.siglip.onnx_constants import image_layers
 from edgekit.formats.onnx.form import OnnxForm
 
 
@@ -57,7 +58,10 @@ _OLLAMA = OllamaDialect(
 _DECODER = Role(
     decoder_tensors,
     "logits",
-    {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS, onnx_constants.decoder)},
+    {
+        "gguf": gguf_form.DECODER,
+        "onnx": OnnxForm(graph.DECODER_GRAPHS, onnx_constants.decoder, onnx_constants.decoder_layers),
+    },
 )
 _TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
 
@@ -71,7 +75,7 @@ MEDGEMMA = Family(
             "image_tokens",
             {
                 "gguf": gguf_form.VISION,
-                "onnx": OnnxForm(vision_graph.GRAPHS, onnx_constants.vision, vision_graph.OUTPUT),
+                "onnx": OnnxForm(vision_graph.GRAPHS, onnx_constants.vision, image_layers, vision_graph.OUTPUT),
             },
             input="pixels",
         ),

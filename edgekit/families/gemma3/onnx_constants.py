@@ -29,6 +29,11 @@ def decoder(hub: Any) -> Sequence[Constant]:
     )
 
 
+def decoder_layers(hub: Any) -> Sequence[str]:
+    """Each layer's kind."""
+    return list(hub.get_text_config().layer_types)
+
+
 def vision(hub: Any) -> Sequence[Constant]:
     """The vision tower and the projector, of a Gemma3Config."""
     config, tokens = hub.vision_config, hub.mm_tokens_per_image

@@ -97,13 +97,27 @@ MEDSIGLIP = Family(
         "image_encoder": Role(
             image_encoder_tensors,
             "pooled",
-            {"onnx": OnnxForm({"vision_model": graph.image_encoder}, onnx_constants.image_encoder, graph.POOLED)},
+            {
+                "onnx": OnnxForm(
+                    {"vision_model": graph.image_encoder},
+                    onnx_constants.image_encoder,
+                    onnx_constants.image_layers,
+                    graph.POOLED,
+                )
+            },
             input="pixels",
         ),
         "text_encoder": Role(
             text_encoder_tensors,
             "pooled",
-            {"onnx": OnnxForm({"text_model": graph.text_encoder}, onnx_constants.text_encoder, graph.POOLED)},
+            {
+                "onnx": OnnxForm(
+                    {"text_model": graph.text_encoder},
+                    onnx_constants.text_encoder,
+                    onnx_constants.text_layers,
+                    graph.POOLED,
+                )
+            },
             input="ids",
         ),
     },

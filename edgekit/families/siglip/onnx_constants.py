@@ -42,6 +42,16 @@ def text_encoder(hub: Any) -> Sequence[Constant]:
     )
 
 
+def image_layers(hub: Any) -> Sequence[str]:
+    """Of a configuration with a vision tower: each layer's kind."""
+    return ["layer"] * int(hub.vision_config.num_hidden_layers)
+
+
+def text_layers(hub: Any) -> Sequence[str]:
+    """Of a SiglipConfig: each layer's kind."""
+    return ["layer"] * int(hub.text_config.num_hidden_layers)
+
+
 def tower(config: Any) -> Sequence[Constant]:
     """What image and text towers share."""
     return (

@@ -20,8 +20,9 @@ from edgekit.formats.calibration import Range
 from edgekit.formats.onnx import expressions, requirements
 from edgekit.formats.onnx.collapse import Collapse
 from edgekit.formats.onnx.constants import Use, compared, uses_of
-from edgekit.formats.onnx.expressions import Pool
+from edgekit.formats.onnx.expressions import Expression, Pool
 from edgekit.formats.onnx.graph import onnx
+from edgekit.formats.onnx.layers import check_layers
 from edgekit.formats.onnx.layout import layout_of
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.formats.onnx.writer import graph_of
@@ -50,14 +51,20 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
         level,
         _ranges(part.files) if level.needs_calibration else {},
     )
+    if len(graphs) != len(part.form.graphs):
+        raise ArtifactError(f"{len(graphs)} graphs", allowed=", ".join(part.form.graphs), remedy=REMEDY)
     uses: dict[Any, Use] = {}
+    kinds = part.form.layers(original.config)
     for stem, build in part.form.graphs.items():
         path = next((path for path in graphs if path.stem.startswith(stem)), None)
         if path is None:
             raise ArtifactError(f"no graph {stem}*.onnx", allowed=", ".join(part.form.graphs), remedy=REMEDY)
         expected = onnx().ModelProto.FromString(graph_of(build, path.stem, plan, layout_of(path.name, plan)))
         actual = onnx().load(path, load_external_data=False)
-        uses |= _compare(path.name, expected, actual, collapse)
+        found = _compare(path.name, expected, actual, collapse)
+        uses |= {use.key: use for use in uses_of(found.values())}
+        check_layers(path.name, found, kinds)
+        kinds = ()  # the other graphs of a part have no layers
     yield from compared(uses.values(), part.form.constants(original.config))
 
 
@@ -70,8 +77,8 @@ def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:
     return ranges
 
 
-def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict[Any, Use]:
-    """Compare a graph with the float graph; its constants, once it is the same."""
+def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict[str, Expression]:
+    """The outputs of a graph that is the float graph, node by node."""
     _check_interface(where, expected, actual)
     right, _ = expressions.read(collapse.pool, expected.graph, collapse)
     found, unused = expressions.read(collapse.pool, actual.graph, collapse)
@@ -81,7 +88,7 @@ def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict
         )
     if unused:
         raise ArtifactError(f"{where}: the node {unused[0]!r:.100} gives nothing that is asked for", remedy=REMEDY)
-    return {use.key: use for use in uses_of(found.values())}
+    return found
 
 
 def _check_interface(where: str, expected: Any, actual: Any) -> None:

@@ -20,9 +20,11 @@ class OnnxForm:
         graphs: stem of the file's name, as Transformers.js and optimum look for it, -> what it computes. The first is
             the one that a runtime opens; all share one data file.
         constants: transformers' configuration -> where its values stand in the graphs: all that stand there.
+        layers: transformers' configuration -> the kind of each layer of the first graph; all of one kind are alike.
         output: of an encoder, the output that models are composed of; None for a decoder.
     """
 
     graphs: Mapping[str, Build]
     constants: Callable[[Any], Sequence[Constant]]
+    layers: Callable[[Any], Sequence[str]]
     output: str | None = None

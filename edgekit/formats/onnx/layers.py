@@ -1,0 +1,123 @@
+"""Whether all layers of a graph that transformers calls alike are alike, expression by expression.
+
+Exactness is shown on a few layers of every kind; this carries it to the depth of the whole model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from edgekit.errors import ArtifactError
+from edgekit.formats.onnx.expressions import INPUT, STORED, Expression, Pool
+
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, in a tensor's or a cache's name
+_SHARED = -1  # what no layer makes: inputs, masks, rotations
+
+
+def check_layers(where: str, outputs: Mapping[str, Expression], kinds: Sequence[str]) -> None:
+    """Hold each layer but the first, which begins otherwise, to the first one of its kind behind it.
+
+    Args:
+        where: how messages name the graph.
+        kinds: of each layer, as transformers has it.
+
+    Raises:
+        ArtifactError: a layer differs from another of its kind, is like one of another kind, or is one too many.
+    """
+    layers = _Layers(where, outputs)
+    if layers.count != len(kinds):
+        raise ArtifactError(f"{where}: {layers.count} layers", allowed=f"{len(kinds)}, by config.json")
+    first: dict[str, int] = {}
+    given = {number: layers.given(number) for number in range(1, layers.count - 1)}
+    for number, kind in enumerate(kinds[1:], 1):
+        right = given.get(first.setdefault(kind, number))
+        # Of the last one only the head says what it gives: it must be among what there is.
+        same = given[number] == right if number in given else right is None or right <= layers.made(number)
+        if not same:
+            differ = f"{where}: layer {number} differs from layer {first[kind]}"
+            raise ArtifactError(differ, allowed=f"layers that are alike, both of {kind}")
+    kinds_of = [frozenset(given[number]) for number in first.values() if number in given]
+    if len(set(kinds_of)) != len(kinds_of):
+        raise ArtifactError(f"{where}: layers {sorted(first.values())} are alike", allowed=", ".join(first))
+
+
+@dataclass
+class _Layers:
+    """The layers of a graph: each takes what the one before gave, and what all share."""
+
+    where: str
+    outputs: Mapping[str, Expression]
+
+    def __post_init__(self) -> None:
+        self._pool, self._before = Pool(), Expression(INPUT, ("what the layer before gave",), ())
+        self._owner: dict[Expression, int] = {}
+        self._users: dict[Expression, int] = {}  # the last layer that reads it
+        for value in _inside_out(self.outputs.values()):
+            stored = _number(value) if value.operator == STORED else _SHARED
+            mine = self._owner[value] = max([stored, *(self._owner[one] for one in value.inputs)])
+            for one in value.inputs:
+                self._users[one] = max(mine, self._users.get(one, _SHARED))
+        self.count = max(self._owner.values()) + 1
+
+    def given(self, number: int) -> set[Expression]:
+        """What a layer, not the last, gives to the next one and as outputs, as if it had no number."""
+        return {self._plain(number)[value] for value in (self._result(number), *self._caches(number))}
+
+    def made(self, number: int) -> set[Expression]:
+        """All that follows from what the layer before gave, as if it had no number."""
+        return set(self._plain(number).values())
+
+    def _result(self, number: int) -> Expression:
+        """The one value that all later layers follow from: the innermost of those that they read."""
+        read = [value for value, owner in self._owner.items() if owner == number < self._users.get(value, _SHARED)]
+        if not read:
+            raise ArtifactError(f"{self.where}: nothing follows from layer {number}")
+        # Those behind it are what the next norm begins with, which needs no tensor.
+        return read[0]
+
+    def _caches(self, number: int) -> list[Expression]:
+        return [value for value in self.outputs.values() if self._owner[value] == number and value.inputs]
+
+    def _plain(self, number: int) -> dict[Expression, Expression]:
+        """What a layer computes, without its number."""
+        stop = self._result(number - 1)
+        outputs = self.outputs.values() if number == self.count - 1 else [self._result(number), *self._caches(number)]
+        plain = {stop: self._before}
+        for value in _inside_out(outputs, stop):
+            if self._owner[value] == _SHARED:
+                plain[value] = value
+            elif value.inputs:
+                inputs = [
+                    _without_number(self._pool, one) if _number(one) == number else plain[one] for one in value.inputs
+                ]
+                plain[value] = self._pool.make(value.operator, *inputs, attributes=value.attributes)
+            else:
+                plain[value] = value
+        return plain
+
+
+def _number(value: Expression) -> int:
+    """Of the layer that a tensor or a cache belongs to; no layer's for all else."""
+    found = _NUMBER.search(value.attributes[0]) if value.operator in (STORED, INPUT) else None
+    return int(found[0]) if found else _SHARED
+
+
+def _without_number(pool: Pool, leaf: Expression) -> Expression:
+    name, *rest = leaf.attributes
+    return pool.make(leaf.operator, attributes=(_NUMBER.sub("N", name), *rest))
+
+
+def _inside_out(outputs: Iterable[Expression], stop: Expression | None = None) -> Iterator[Expression]:
+    """Everything that these are made of, each once, behind its inputs; what lies within `stop` is left out."""
+    seen: set[Expression | None] = {stop}
+    todo = [(value, False) for value in outputs]
+    while todo:
+        value, ready = todo.pop()
+        if ready:
+            yield value
+        elif value not in seen:
+            seen.add(value)
+            todo.append((value, True))
+            todo += [(one, False) for one in value.inputs if one not in seen]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
+from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.export import llama_programs
 
 
@@ -14,8 +14,8 @@ def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = Non
     lines = [f"{manifest.title}  ({folder})"]
     if manifest.stand_in:
         lines.append(f"stand-in  {manifest.stand_in}")
-    if manifest.foreign:
-        lines.append(f"foreign   {FOREIGN}")
+    if manifest.provenance:
+        lines.append(f"foreign   {manifest.provenance}")
     lines += [
         f"source    {manifest.source.revision or manifest.source.name}, SHA-256 {manifest.source.sha256[:16]}...",
         f"licence   {manifest.license.splitlines()[0]}",

@@ -70,8 +70,11 @@ def read_checked(form: GgufForm, path: Path) -> GgufHeader:
         raise ArtifactError(
             f"{path}: its architecture is {stated!r}", allowed=f"{form.architecture!r}, {form.described}"
         )
-    if header.integer("split.count", 1) > 1:
-        raise ArtifactError(f"{path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces")
+    if (pieces := header.integer("split.count", 1)) > 1:
+        raise ArtifactError(
+            f"{path}: is one piece of a model, of {pieces}",
+            remedy=f"join them, naming the first: llama-gguf-split --merge NAME-00001-of-{pieces:05}.gguf WHOLE.gguf",
+        )
     check_fields(header, GENERAL)
     form.check(header)
     return header

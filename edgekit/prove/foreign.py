@@ -1,0 +1,71 @@
+"""Files that others made, and the checkpoint that they are said to come from: what can be compared, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from edgekit.artifacts.differences import Difference, DifferencesError
+from edgekit.artifacts.manifest import Part, SourceRecord
+from edgekit.errors import ArtifactError, CheckpointError, UsageError
+from edgekit.families.source import Source
+from edgekit.formats import FORMATS
+from edgekit.terminal import stripped_line
+
+_PROCESSOR = ("preprocessor_config.json", "processor_config.json")
+
+
+def comparable(folder: Path, source: Source, parts: Sequence[Part]) -> list[Part]:
+    """Those of an artifact's parts that the checkpoint has, too, and that can be its own.
+
+    Raises:
+        UsageError: it has none of them.
+        CheckpointError: it lacks the files that prompts and pictures are compared with.
+        DifferencesError: a part has other tensors than the checkpoint: it is another model's, or not whole.
+    """
+    root, roles = source.checkpoint.root, source.family.roles
+    shared = [part for part in parts if part.role in roles and roles[part.role].output == part.output]
+    if not shared:
+        raise UsageError(
+            f"{root}: has {' and '.join(roles)}, {folder} {' and '.join(part.role for part in parts)}",
+            allowed="the checkpoint that the files were made from",
+        )
+    if missing := list(_missing(source, shared)):
+        raise CheckpointError(
+            f"{root}: lacks files without which a proof would leave things out",
+            items=missing,
+            remedy="download the checkpoint's tokenizer and processor files, too",
+        )
+    if differences := list(_other_tensors(folder, source, shared)):
+        raise DifferencesError(
+            f"{folder}: its tensors are not those of {root}: that is another model, or the files are not whole",
+            differences,
+            remedy="--reference SOURCE with the checkpoint that they were made from",
+        )
+    return shared
+
+
+def record(source: Source) -> SourceRecord:
+    """The checkpoint as the manifest names it: by its hash, never by its place."""
+    checkpoint = source.checkpoint
+    name = checkpoint.revision or stripped_line(checkpoint.root.resolve().name) or "a checkpoint"
+    return SourceRecord(name=name, sha256=checkpoint.sha256, files=checkpoint.files, revision=checkpoint.revision)
+
+
+def _missing(source: Source, parts: Sequence[Part]) -> Iterator[str]:
+    """The files that the checkpoint lacks, with what could not be compared without them."""
+    if source.checkpoint.path("tokenizer.json") is None:
+        yield "tokenizer.json: token ids, texts and prompts could not be compared"
+    sees = any(source.family.roles[part.role].input == "pixels" for part in parts)
+    if sees and not any(source.checkpoint.path(name) for name in _PROCESSOR):
+        yield f"{' or '.join(_PROCESSOR)}: pixels could not be compared: size, resampling, mean and deviation"
+
+
+def _other_tensors(folder: Path, source: Source, parts: Sequence[Part]) -> Iterator[Difference]:
+    """What the parts' headers say of tensors that the checkpoint's configuration does not."""
+    for part in parts:
+        role, files = source.family.roles[part.role], [folder / file.path for file in part.files]
+        try:
+            FORMATS[part.format].stored(role.tensors(source.config), role.forms.get(part.format), source.config, files)
+        except ArtifactError as error:
+            yield Difference("tensor", f"{part.role} {part.level}", "", error.message, error.allowed or "")

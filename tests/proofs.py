@@ -14,11 +14,9 @@ from typing import Any
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Manifest, Parity, Part
 from edgekit.families.source import open_source
-from edgekit.formats import calibration
-from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
-from edgekit.prove import CONTEXT, FullPrecisionRuns, prove_parts
+from edgekit.prove import CONTEXT, FullPrecisionRuns, WrittenPart, prove_parts, written_part
 from edgekit.prove import publish as artifact
 from edgekit.runtime.opening import prepare
 
@@ -91,7 +89,7 @@ class Unproven:
         files = tuple(self.folder / file.path for file in part.files)
         right = Trial(files, self.runs, self.prepared(variant))
         with change(right) if change else nullcontext(right) as trial:
-            (parity,) = prove_parts([self.plan(part)], trial.opening, trial.runs, self.inputs, self.manifest.gates)
+            (parity,) = prove_parts([part], trial.opening, trial.runs, self.inputs, self.manifest.gates)
         return parity
 
     def prepared(self, variant: str) -> Any:
@@ -100,11 +98,10 @@ class Unproven:
             self._prepared[variant] = prepare(self.folder, variant, context=CONTEXT, runtime="default")
         return self._prepared[variant]
 
-    def plan(self, part: Part) -> PartPlan:
-        """What was to be written, with what calibration found for it."""
-        planned = self.runs.source.plan(part.role, LEVELS[part.level])
-        measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
-        return planned.calibrated(calibration.read(self.folder / measured[0])) if measured else planned
+    def written(self, role: str, level: str) -> WrittenPart:
+        """A part and the tensors of its files."""
+        (part,) = (part for part in self.parts(role) if part.level == level)
+        return written_part(self.runs.source, self.folder, part)
 
     _prepared: dict[str, Any] = field(default_factory=dict)
     _proven: dict[tuple[str, str], Parity] = field(default_factory=dict)

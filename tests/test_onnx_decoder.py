@@ -15,6 +15,7 @@ from transformers_peer import Peer
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.levels import LEVELS as ROWS
+from edgekit.artifacts.manifest import Part
 from edgekit.errors import ArtifactError, InputError
 from edgekit.export import job, writers
 from edgekit.families.composition import ImageChatSettings
@@ -27,7 +28,7 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import load_tokenizer
 from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
-from edgekit.prove import FullPrecisionRuns
+from edgekit.prove import FullPrecisionRuns, WrittenPart
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import DecoderProof, decoder_proof
 from edgekit.runtime import open_model
@@ -56,19 +57,25 @@ class Workshop:
         """Its reference is computed once."""
         if level not in self._proofs:
             made = self._jobs[level]
-            runs = FullPrecisionRuns(made.source)
-            inputs = proof_inputs.shipped_inputs()
-            self._proofs[level] = decoder_proof(self.plan(level), runs, inputs, made.recipe.gates)
+            runs, inputs = FullPrecisionRuns(made.source), proof_inputs.shipped_inputs()
+            part = Part.model_construct(id="0", role="decoder", level=level)
+            files = self.files(level)
+            written = WrittenPart(part, files, made.source.tensors_in("decoder", "onnx", files))
+            self._proofs[level] = decoder_proof(written, runs, inputs, made.recipe.gates)
         return self._proofs[level]
 
-    def decoder(self, level: str, **options: Any) -> OrtDecoder:
-        """Write it as the modules stand now, and open it."""
+    def files(self, level: str) -> tuple[Path, ...]:
+        """Write it as the modules stand now."""
         self._count += 1
         folder = self._folder / str(self._count)
         folder.mkdir()
         plan = self.plan(level)
         list(writers.write(self._jobs[level].source, [plan], LABEL, None, folder, Progress()))
-        graphs = [folder / name for name in writers.names(plan, LABEL.stem) if name.endswith(".onnx")]
+        return tuple(folder / name for name in writers.names(plan, LABEL.stem))
+
+    def decoder(self, level: str, **options: Any) -> OrtDecoder:
+        """Write it so, and open it."""
+        graphs = [path for path in self.files(level) if path.suffix == ".onnx"]
         common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
         return OrtDecoder((graphs[0], graphs[1]), **{**common, **options})
 

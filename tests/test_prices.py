@@ -302,9 +302,12 @@ import json
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from edgekit.errors import ArtifactError
 from edgekit.formats.base import Format
 from edgekit.formats.sections import FileContent, Section
+from edgekit.formats.stored import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -344,6 +347,16 @@ def check(form, path):
     return head
 
 
+def stored(specs, form, config, files):
+    names, offset, tensors = check(form, files[0]), len(files[0].open("rb").readline()), {}
+    for name, shape in names.items():
+        rows = np.memmap(files[0], np.float32, "r", offset, tuple(shape))
+        offset += rows.nbytes
+        read = lambda first, last, rows=rows: np.array(rows[first:last])
+        tensors[name] = StoredTensor(name, name, "plain32", rows.shape, True, PlainCodec.preserves, read)
+    return tensors
+
+
 FORMAT = Format(
     name="plain",
     codecs={"plain32": PlainCodec()},
@@ -352,6 +365,7 @@ FORMAT = Format(
     file_names=file_names,
     content=content,
     requires=lambda plan, folder, stem: {"plain_version": 1},
+    stored=stored,
     check=check,
     libraries=("numpy",),
     needs_form=False,

@@ -21,17 +21,17 @@ from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, GateError, InputError
-from edgekit.export import job
 from edgekit.families import family_of
 from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of
+from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import samples as proof_inputs
 from edgekit.inputs.passage import passage
 from edgekit.metrics import cosine, kl_divergence
-from edgekit.prove import FullPrecisionRuns
+from edgekit.prove import FullPrecisionRuns, WrittenPart
 from edgekit.prove import publish as artifact
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoded, encoder_proof, expected_batch
@@ -198,8 +198,8 @@ class Given:
         return self.given
 
 
-def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: Path) -> None:
-    part, runs = planned(medgemma_source, "Q4_0", "decoder")
+def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_levels: Unproven) -> None:
+    part, runs = medgemma_levels.written("decoder", "Q4_0"), medgemma_levels.runs
     proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates(decoder_kl=0.01))
     counts = [len(prompt.want) for prompt in proof.prompts]
     expected = np.zeros((sum(counts), 8), np.float32)
@@ -215,10 +215,10 @@ def test_one_prompts_mistake_does_not_vanish_among_the_others(medgemma_source: P
 
 @pytest.mark.parametrize("level", ["BF16", "Q4_0"])
 def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
-    medgemma_source: Path, level: str
+    medgemma_levels: Unproven, level: str
 ) -> None:
     """Where weights are exact, at the first; where they are quantized, beyond a hundredth of the positions."""
-    part, runs = planned(medgemma_source, level, "decoder")
+    part, runs = medgemma_levels.written("decoder", level), medgemma_levels.runs
     gates = Gates(decoder_kl=0.1)
     proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
     margin = gates.clear_margin if level == "BF16" else gates.clear_margin_quantized
@@ -238,8 +238,8 @@ def test_clear_top_tokens_that_change_are_refused_however_small_the_divergence(
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
-def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_source: Path, role: str) -> None:
-    part, runs = planned(medsiglip_source, "fp16", role)
+def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_levels: Unproven, role: str) -> None:
+    part, runs = medsiglip_levels.written(role, "fp16"), medsiglip_levels.runs
     gates = Gates(encoder_cosine=0.9)
     proof = encoder_proof(part, runs, proof_inputs.shipped_inputs(), gates)
     expected = np.tile(np.array([1, 0], np.float32), (len(proof.expected_batch), 1))
@@ -255,26 +255,20 @@ def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_source: Pa
 # ---------------------------------------------------------------- the streamed reference
 
 
-def planned(source: Path, level: str, role: str) -> tuple[Any, FullPrecisionRuns]:
-    job_ = job.resolve(source, None, [level], {})
-    part = next(part for part in job_.plans() if part.role == role)
-    return part, FullPrecisionRuns(job_.source)
-
-
-def whole_model(runs: FullPrecisionRuns, part: Any) -> Any:
-    """transformers' model in memory, every tensor as the part's codecs preserve it."""
+def whole_model(runs: FullPrecisionRuns, part: WrittenPart) -> Any:
+    """transformers' model in memory, every tensor of the part as its file holds it."""
 
     def transform(name: str, weights: Any) -> Any:
-        return part.codecs[name].roundtrip(weights) if name in part.codecs else weights
+        return part.tensors[name].read(0, len(weights)) if name in part.tensors else weights
 
     return torch_reference.load(runs.source, transform)
 
 
-def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_source: Path) -> None:
+def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_levels: Unproven) -> None:
     """From pixels on, through transformers' own merging of images and its own head; the head in uneven blocks."""
     import torch
 
-    part, runs = planned(medgemma_source, "Q4_0", "decoder")
+    part, runs = medgemma_levels.written("decoder", "Q4_0"), medgemma_levels.runs
     model = whole_model(runs, part)
     proof = decoder_proof(part, runs, proof_inputs.shipped_inputs(), Gates())
     assert len({len(prompt.processed["input_ids"]) for prompt in proof.prompts}) > 1
@@ -295,8 +289,8 @@ def test_streamed_prompts_together_equal_the_whole_model_one_by_one(medgemma_sou
 
 
 @pytest.mark.parametrize("role", ["image_encoder", "text_encoder"])
-def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_source: Path, role: str) -> None:
-    part, runs = planned(medsiglip_source, "int8", role)
+def test_streamed_encoders_equal_the_whole_model_item_by_item(medsiglip_levels: Unproven, role: str) -> None:
+    part, runs = medsiglip_levels.written(role, "int8"), medsiglip_levels.runs
     model = whole_model(runs, part)
     batch = expected_batch(runs, role, proof_inputs.shipped_inputs())
     family = runs.source.family
@@ -315,8 +309,13 @@ def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, name_of_codec: st
     (tmp_path / "config.json").write_text(json.dumps(config))
     canonical = f"language_model.{name}"
     codec = codec_of(name_of_codec)
-    weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: codec})
     expected = codec.roundtrip(table)
+
+    def read(first: int, last: int) -> Any:
+        return codec.roundtrip(table[first:last])
+
+    stored = StoredTensor(canonical, name, name_of_codec, table.shape, codec.exact, codec.preserves, read)
+    weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: stored})
     assert np.array_equal(weights.read(canonical), expected)
     blocks = list(weights.blocks(canonical))
     assert len(blocks) > 2

@@ -66,6 +66,9 @@ class Parity(StrictModel):
         loss: against float32 transformers holding the original weights.
         positions: positions (decoder) or inputs (encoder) compared.
         inputs: what they were.
+        audit: how much of the file itself was compared with the checkpoint: `tensors`, `constants`, `texts`, and the
+            `worst` relative error of a tensor. None where that was not done.
+        exactness: against float32 transformers, of the same graph with exact weights. None where that was not done.
     """
 
     metric: Literal["kl", "cosine"]
@@ -73,6 +76,8 @@ class Parity(StrictModel):
     loss: Annotated[Mapping[Name, float], _Few]
     positions: Count
     inputs: Text
+    audit: Annotated[Mapping[Name, float], _Few] | None = None
+    exactness: Annotated[Mapping[Name, float], _Few] | None = None
 
     @field_validator("wiring", "loss")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.base import Family
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan, PlannedTensor
+from edgekit.formats.stored import StoredTensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,6 +87,16 @@ class Source:
         for name, original in family.copies.items():
             if name in checkpoint.tensors:
                 check_copy(checkpoint, checkpoint.tensors[name], tensors[original])
+
+    def tensors_in(self, role: str, file_format: str, files: Sequence[Path]) -> Mapping[str, StoredTensor]:
+        """The tensors of one part as an artifact's files of this format hold them, by canonical name.
+
+        Raises:
+            ArtifactError: the files are broken, or hold tensors too many, too few, or of another shape.
+        """
+        stated = self.family.roles[role]
+        form = stated.forms.get(file_format)
+        return FORMATS[file_format].stored(stated.tensors(self.config), form, self.config, files)
 
     def plan(self, role: str, level: Level) -> PartPlan:
         """What an export writes of one part at one level.

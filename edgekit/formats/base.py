@@ -12,6 +12,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.codec import Codec
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.sections import FileContent
+from edgekit.formats.stored import StoredTensor
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,9 @@ class Format:
         stated: what a part's files, checked in the same way, say of the model's settings, by the manifest's names, and
             of `preprocessing`.
         output_of: what a file calls the output that models are composed of, in formats that name outputs.
+        stored: a part's tensors as its files hold them, by canonical name, from the part's tensors, what its family
+            states of it, the configuration and the files. ArtifactError where these hold tensors too many, too few, or
+            of another shape.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
@@ -57,6 +61,7 @@ class Format:
     file_names: Callable[[PartPlan, str], tuple[str, ...]]
     content: Callable[[PartPlan, Path, FileLabel], FileContent]
     requires: Callable[[PartPlan, Path, str], dict[str, Any]]
+    stored: Callable[[Sequence[TensorSpec], Any, Any, Sequence[Path]], Mapping[str, StoredTensor]]
     finish: Callable[[PartPlan, Path, FileLabel], None] = lambda plan, folder, label: None
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()

@@ -1,9 +1,9 @@
 """transformers' own model with weights that come and go, so that its size is not bounded by memory.
 
-The model is built without memory for its parameters. Each module that owns some gets them from the checkpoint when it
-runs, as a level's codecs preserve them, and loses them after. So masks, positions, attention and whatever else happens
-between the modules is transformers' code at every size, and one matrix is in memory at a time. A pass reads every
-weight once, whatever its batch holds: all prompts, or all images, belong into one.
+The model is built without memory for its parameters. Each module that owns some gets them when it runs, from the
+checkpoint or from a file that an export made of it, and loses them after. So masks, positions, attention and whatever
+else happens between the modules is transformers' code at every size, and one matrix is in memory at a time. A pass
+reads every weight once, whatever its batch holds: all prompts, or all images, belong into one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
 from edgekit.families.source import Source
-from edgekit.formats.codec import Codec
+from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision.model import build, torch
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Float
@@ -30,28 +30,27 @@ _BLOCK = 8192  # rows of an output head at a time: 84 MB at a width of 2560
 
 @dataclass(frozen=True)
 class Weights:
-    """A checkpoint's tensors by canonical name, as codecs preserve them, read anew each time.
+    """A checkpoint's tensors by canonical name, read anew each time.
 
     Attributes:
-        codecs: canonical name -> codec; what has none is read as it is.
-        prepare: canonical name, rows of the tensor, number of the first -> what the codec gets of them.
+        stored: those that come from an artifact's file instead.
     """
 
     source: Source
-    codecs: Mapping[str, Codec] = field(default_factory=dict)
-    prepare: Callable[[str, Float, int], Float] = lambda name, rows, start: rows
+    stored: Mapping[str, StoredTensor] = field(default_factory=dict)
 
     def read(self, name: str) -> Float:
         """A whole tensor.
 
         Raises:
             CheckpointError: the checkpoint has none of this name, or its file is damaged.
+            ArtifactError: the artifact's is.
         """
         tensor = self._tensor(name)
         return self._read(tensor, name, 0, tensor.shape[0])
 
     def rows(self, name: str, ids: NDArray[np.int64]) -> Float:
-        """Some rows of a table, [len(ids), width]; rows are quantized one by one, so the others need no reading.
+        """Some rows of a table, [len(ids), width]; the others need no reading.
 
         Args:
             ids: ascending.
@@ -73,14 +72,14 @@ class Weights:
 
     def _read(self, tensor: Tensor, name: str, first: int, last: int) -> Float:
         """Rows `first` to `last`, on all cores: K-quants take longer than the layer that they are for."""
-        codec = self.codecs.get(name)
+        stored = self.stored.get(name)
         step = max(1, SLICE * tensor.shape[0] // tensor.size)
         read = np.empty((last - first, *tensor.shape[1:]), np.float32)
 
         def fill(start: int) -> None:
             end = min(start + step, last)
-            rows = self.prepare(name, self.source.checkpoint.read(_part(tensor, start, end)), start)
-            read[start - first : end - first] = codec.roundtrip(rows) if codec else rows
+            rows = stored.read(start, end) if stored else self.source.checkpoint.read(_part(tensor, start, end))
+            read[start - first : end - first] = rows
 
         with ThreadPoolExecutor(cpu().usable_cores) as pool:
             list(pool.map(fill, range(first, last, step)))  # a list, so that errors come out

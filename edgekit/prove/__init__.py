@@ -2,7 +2,7 @@
 
 Two comparisons, on prompts with and without images and longer than the attention window:
 
-- *Wiring*: the artifact against float32 transformers that hold this level's own dequantized weights. It asks whether
+- *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
 - *Loss*: the artifact against the original weights. It asks what quantization cost; it is reported, and refuses only
   where a recipe names a limit.
@@ -17,17 +17,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.manifest import Parity
+from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
-from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
+from edgekit.prove.written import WrittenPart, written_part
 from edgekit.runtime.opening import Opening
 
-__all__ = ["BEYOND", "CONTEXT", "FullPrecisionRuns", "check_inputs", "prove_parts"]
+__all__ = ["BEYOND", "CONTEXT", "FullPrecisionRuns", "WrittenPart", "check_inputs", "prove_parts", "written_part"]
 
 
 def check_inputs(source: Source, inputs: Inputs) -> None:
@@ -41,7 +41,7 @@ def check_inputs(source: Source, inputs: Inputs) -> None:
 
 
 def prove_parts(
-    plans: Sequence[PartPlan], opening: Opening, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates
+    parts: Sequence[Part], opening: Opening, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates
 ) -> list[Parity]:
     """Compare parts of one variant of an artifact with the original.
 
@@ -51,11 +51,12 @@ def prove_parts(
     Raises:
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
     """
+    written = [written_part(runs.source, opening.folder, part) for part in parts]
     proofs = [
-        (decoder_proof if runs.source.family.roles[plan.role].output == "logits" else encoder_proof)(
-            plan, runs, inputs, gates
+        (decoder_proof if runs.source.family.roles[one.role].output == "logits" else encoder_proof)(
+            one, runs, inputs, gates
         )
-        for plan in plans
+        for one in written
     ]
     answers = [proof.ask(opening) for proof in proofs]
     return [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]

@@ -16,7 +16,6 @@ from edgekit.artifacts.manifest import Parity, Preprocessing
 from edgekit.errors import GateError, InputError
 from edgekit.families.composition import ChatFormat
 from edgekit.families.source import Source
-from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message
@@ -24,6 +23,7 @@ from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
+from edgekit.prove.written import WrittenPart
 from edgekit.runtime.base import (
     MOST_ROWS,
     Decoder,
@@ -66,7 +66,7 @@ class _Prompt:
 class DecoderProof:
     """One decoder and its prompts. Images come as transformers' embeddings, so that only the decoder is judged."""
 
-    plan: PartPlan
+    written: WrittenPart
     runs: FullPrecisionRuns
     inputs: Inputs
     gates: Gates
@@ -76,11 +76,11 @@ class DecoderProof:
     @property
     def where(self) -> str:
         """How messages name the part."""
-        return f"{self.plan.role} {self.plan.level.name}"
+        return self.written.where
 
     def ask(self, opening: Opening) -> Float:
         """The artifact's logits [positions, vocabulary], after checking that its prompts are Hugging Face's."""
-        with opening.part(self.plan.role) as decoder:
+        with opening.part(self.written.role) as decoder:
             return self.logits(decoder, opening.chat_format(), opening.manifest.preprocessing)
 
     def logits(self, decoder: Decoder, chat_format: ChatFormat, preprocessing: Preprocessing | None) -> Float:
@@ -99,10 +99,9 @@ class DecoderProof:
 
     def judge(self, actual: Float) -> Parity:
         """Compare them with transformers'."""
-        plan, gates = self.plan, self.gates
-        expected = self._logits_of(plan)
+        gates, exact = self.gates, self.written.exact
+        expected = self._logits_of(self.written)
         kl = _divergence(expected, actual)
-        exact = all(planned.codec.exact for planned in plan.tensors)
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
         tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
         changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
@@ -117,7 +116,7 @@ class DecoderProof:
         del expected  # its file goes with it
         original = self._logits_of(None)
         loss = _divergence(original, actual)
-        limit = gates.loss_kl_at.get(plan.level.name)
+        limit = gates.loss_kl_at.get(self.written.level)
         if limit is not None and not loss.mean() <= limit:
             raise GateError(
                 f"{self.where}: loss: mean KL {loss.mean():.3g} nats", allowed=f"at most {limit}, by the recipe"
@@ -140,15 +139,15 @@ class DecoderProof:
             if prompt.undivided:
                 yield rows[np.isin(prompt.want, prompt.undivided)]
 
-    def _logits_of(self, plan: PartPlan | None) -> Float:
+    def _logits_of(self, written: WrittenPart | None) -> Float:
         processed, want = [p.processed for p in self.prompts], [p.want for p in self.prompts]
         hidden = self.runs.run(
-            self.plan.role, plan, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
+            self.written.role, written, lambda model: hf_inputs.hidden_states(model, processed, want, self.embedded)
         )
-        return self.runs.logits(self.plan.role, plan, hidden)
+        return self.runs.logits(self.written.role, written, hidden)
 
 
-def decoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
+def decoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
     """The prompts of a decoder's proof, and full precision's embeddings of their images.
 
     Raises:
@@ -158,7 +157,7 @@ def decoder_proof(plan: PartPlan, runs: FullPrecisionRuns, inputs: Inputs, gates
     embedded = None
     if sees := runs.source.family.role_giving("image_tokens"):
         embedded = encoded(runs, sees, None, expected_batch(runs, sees, inputs))
-    return DecoderProof(plan, runs, inputs, gates, tuple(_prompts(runs.source, inputs)), embedded)
+    return DecoderProof(written, runs, inputs, gates, tuple(_prompts(runs.source, inputs)), embedded)
 
 
 def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:

@@ -1,4 +1,4 @@
-"""The proof's other side: transformers, holding the original weights or a level's own dequantized ones."""
+"""The proof's other side: transformers, holding the original weights or those of an artifact's file, dequantized."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.families.source import Source
-from edgekit.formats.plan import PartPlan
 from edgekit.full_precision import streamed
 from edgekit.machine.temporary import array_in_a_file
 from edgekit.progress import Progress
+from edgekit.prove.written import WrittenPart
 from edgekit.runtime.base import Float
 
 
@@ -31,24 +31,23 @@ class FullPrecisionRuns:
     scratch: Path | None = None
     _kept: dict[Any, Float] = field(default_factory=dict)
 
-    def run(self, role: str, plan: PartPlan | None, compute: Callable[[Any], Float]) -> Float:
-        """`compute(model)`, where the model's weights are as a planned part preserves them, or the original ones."""
-        weights = self._weights(plan)
-        smoothed = plan.level.name if plan and plan.factors else ""
-        identity = (role, tuple(sorted((tensor, codec.name) for tensor, codec in weights.codecs.items())), smoothed)
+    def run(self, role: str, written: WrittenPart | None, compute: Callable[[Any], Float]) -> Float:
+        """`compute(model)`, where the model's weights are those of a part's own files, or the original ones."""
+        weights = self._weights(written)
+        identity = role, written.part.id if written and weights.stored else None
         if identity not in self._kept:
-            name = plan.level.name if plan else "original"
+            name = written.level if written else "original"
             count = len(self.source.family.roles[role].tensors(self.source.config))
             self.progress.start(f"{role} {name}: transformers", count)
             self._kept[identity] = compute(streamed.model(weights, self.progress.advance))
         return self._kept[identity]
 
-    def logits(self, role: str, plan: PartPlan | None, hidden: Float) -> Float:
+    def logits(self, role: str, written: WrittenPart | None, hidden: Float) -> Float:
         """Logits [n, vocabulary] of a decoder's final hidden states [n, hidden], in a temporary file."""
         specs = self.source.family.roles[role].tensors(self.source.config)
         table = next(spec for spec in specs if spec.kind == "token_embedding")
         rows = self.array(len(hidden), table.shape[0])
-        for columns, values in streamed.logits(self._weights(plan), table.name, hidden):
+        for columns, values in streamed.logits(self._weights(written), table.name, hidden):
             rows[:, columns] = values
         return rows
 
@@ -56,16 +55,14 @@ class FullPrecisionRuns:
         """Zeros [rows, columns] in a file of the scratch folder, which vanishes with them."""
         return array_in_a_file((rows, columns), self.scratch)
 
-    def _weights(self, plan: PartPlan | None) -> streamed.Weights:
-        """Tensors that a level preserves exactly count as original, so that BF16 of BF16 is not computed again."""
+    def _weights(self, written: WrittenPart | None) -> streamed.Weights:
+        """Tensors that a type preserves count as original, so that BF16 of BF16 is not computed again."""
+        stored = {} if written is None else written.tensors
         changed = {
-            planned.name: planned.codec
-            for planned in (plan.tensors if plan else ())
-            if planned.tensor.dtype not in planned.codec.preserves
+            name: tensor for name, tensor in stored.items() if self.source.stored[name].dtype not in tensor.preserves
         }
-        if plan and plan.factors:
-            return streamed.Weights(self.source, changed, plan.prepared)
-        return streamed.Weights(self.source, changed)
+        # All or none: smoothing divides a norm, which nothing rounds, by what it multiplies the next matrix by.
+        return streamed.Weights(self.source, stored if changed else {})
 
 
 def rounded(value: Any) -> float:

@@ -15,14 +15,11 @@ from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import appear, check_place, staging_of, updating
-from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import Source, open_source
-from edgekit.formats import calibration
-from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
@@ -103,7 +100,8 @@ def export(
             if compared:
                 # Not those of parts that were there: an interrupted run may have left others in their place.
                 hashed = (*support, *(file for part in written.values() for file in part.files))
-                manifest = _prove(staging, manifest, job.source, plans, compared, progress, hashed=hashed)
+                wanted = {part.id for part in made.values()}
+                manifest = _prove(staging, manifest, job.source, compared, progress, wanted, hashed=hashed)
             with updating(folder):
                 manifest = _latest(folder, job, existing, manifest, support, staging)
                 _publish(staging, folder, manifest)
@@ -144,7 +142,6 @@ def prove(
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
     _check_needs(folder, manifest, list(variants), list(wanted.values()))
-    plans = {(p.role, p.level): original.plan(p.role, level_of(p.level)) for p in wanted.values()}
     unproven = manifest.model_copy(
         update={
             "parts": tuple(
@@ -154,7 +151,7 @@ def prove(
     )
     with file_errors(folder):
         try:
-            proven = _prove(folder, unproven, original, plans, inputs, progress, tuple(levels))
+            proven = _prove(folder, unproven, original, inputs, progress, wanted, tuple(levels))
         finally:
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
@@ -213,19 +210,20 @@ def _prove(
     folder: Path,
     manifest: Manifest,
     source: Source,
-    plans: Mapping[tuple[str, str], PartPlan],
     inputs: Inputs,
     progress: Progress,
+    wanted: Collection[str],
     variants: Sequence[str] = (),
     hashed: Collection[FileEntry] = (),
 ) -> Manifest:
     """Prove every part that has no parity yet, each opened as part of a variant that contains it.
 
     Args:
+        wanted: ids of the parts that are to be proven.
         variants: those that are opened whatever they take; without any, all that memory has room for.
         hashed: files in this folder whose hash was just computed.
     """
-    todo = {part.id: part for part in manifest.parts if part.parity is None and (part.role, part.level) in plans}
+    todo = {part.id: part for part in manifest.parts if part.parity is None and part.id in wanted}
     runs = FullPrecisionRuns(source, progress, scratch=folder)
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
@@ -233,7 +231,7 @@ def _prove(
         if not here or (not variants and _too_large(manifest, name, progress)):
             continue
         parities = prove_parts(
-            [_as_written(plans[part.role, part.level], folder, part) for part in here],
+            here,
             prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress),
             runs,
             inputs,
@@ -254,12 +252,6 @@ def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
         f"there is more, run: edgekit prove DIR --level {variant}"
     )
     return True
-
-
-def _as_written(plan: PartPlan, folder: Path, part: Part) -> PartPlan:
-    """The plan with the calibration that lies beside the part's file."""
-    measured = [file.path for file in part.files if file.path.endswith(calibration.SUFFIX)]
-    return plan.calibrated(calibration.read(folder / measured[0])) if measured else plan
 
 
 def _latest(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families.gemma3 import gguf_checks
+from edgekit.families.gemma3 import gguf_checks, gguf_schema
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, TOWER_PREFIX, decoder_tensors, vision_part_tensors
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm
+from edgekit.formats.gguf.header import GgufHeader
 from edgekit.formats.plan import PartPlan
 
 # The hub's name -> llama.cpp's; {} is the number of the layer.
@@ -68,6 +70,15 @@ def vision_forms(config: MedGemmaConfig) -> Mapping[str, GgufTensorForm]:
     names = (spec.name for spec in vision_part_tensors(config) if spec.name != own)
     forms = {name: GgufTensorForm(target) for name, target in _names(names, TOWER_PREFIX, _VISION_NAMES).items()}
     return {**forms, own: GgufTensorForm(other)}
+
+
+def _renamed(header: GgufHeader, form: GgufTensorForm) -> GgufTensorForm:
+    """A tensor's form in a projector file, whoever wrote it."""
+    if not gguf_schema.swapped(header):
+        return form
+    up, down = ".ffn_up.", ".ffn_down."
+    other = form.name.replace(up, down) if up in form.name else form.name.replace(down, up)
+    return replace(form, name=other)
 
 
 def _names(names: Iterable[str], prefix: str, table: Mapping[str, str]) -> dict[str, str]:
@@ -170,5 +181,6 @@ VISION = GgufForm(
     tensors=vision_forms,
     check=gguf_checks.check_projector,
     stated=gguf_checks.projector_states,
+    renamed=_renamed,
     prefix="mmproj-",
 )

@@ -106,7 +106,7 @@ def projector_tensors(header: GgufHeader) -> dict[str, TensorRule]:
         "mm.soft_emb_norm.weight": TensorRule((width,), VECTOR),
         "mm.input_projection.weight": TensorRule((width, header.integer("clip.vision.projection_dim")), FLOATS),
     }
-    up, down = ("ffn_down", "ffn_up") if _swapped(header, width, mlp) else ("ffn_up", "ffn_down")
+    up, down = ("ffn_down", "ffn_up") if swapped(header) else ("ffn_up", "ffn_down")
     matrices = {**dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_out"), (width, width)), up: (mlp, width)}
     for layer in range(header.integer("clip.vision.block_count")):
         for name, shape in {**matrices, down: (width, mlp)}.items():
@@ -117,7 +117,8 @@ def projector_tensors(header: GgufHeader) -> dict[str, TensorRule]:
     return rules
 
 
-def _swapped(header: GgufHeader, width: int, mlp: int) -> bool:
+def swapped(header: GgufHeader) -> bool:
     """Whether the MLP's two matrices have each other's names, as llama.cpp's converter wrote them at first."""
+    width, mlp = (header.integer(f"clip.vision.{key}_length") for key in ("embedding", "feed_forward"))
     down = header.tensors.get("v.blk.0.ffn_down.weight")
     return width != mlp and down is not None and down.shape == (mlp, width)

@@ -6,6 +6,7 @@ from edgekit.formats.base import Format
 from edgekit.formats.gguf import writer
 from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.form import stated
+from edgekit.formats.gguf.stored import stored
 
 FORMAT = Format(
     name="gguf",
@@ -18,6 +19,7 @@ FORMAT = Format(
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,
     stated=stated,
+    stored=stored,
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

@@ -1,7 +1,7 @@
 """GGUF's codecs: F32, F16, BF16, and ggml's quantized types.
 
-Quantizing is ggml's own, by the library inside llama-cpp-python, so files equal those of llama.cpp's tools; the way
-back is the gguf package's independent implementation in numpy.
+Quantizing and dequantizing are ggml's own, by the library inside llama-cpp-python: files equal those of llama.cpp's
+tools, and any type of theirs is read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,28 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import CheckpointError, MissingDependencyError
+from edgekit.errors import ArtifactError, CheckpointError, MissingDependencyError
 from edgekit.formats.codec import Float
 from edgekit.formats.gguf.header import TYPES
 from edgekit.formats.halves import to_float16
 
 Bytes = NDArray[np.uint8]
 _BLOCKS = {name: (weights, size) for name, weights, size in TYPES.values()}
+_NUMBERS = {name: number for number, (name, _, _) in TYPES.items()}
+_ToFloat = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64)
+
+
+class _Traits(ctypes.Structure):
+    """`struct ggml_type_traits` in ggml.h, as far as it is read here."""
+
+    _fields_: ClassVar = [
+        ("name", ctypes.c_char_p),
+        ("block", ctypes.c_int64),
+        ("interleaved_block", ctypes.c_int64),
+        ("size", ctypes.c_size_t),
+        ("is_quantized", ctypes.c_bool),
+        ("to_float", _ToFloat),
+    ]
 
 
 @dataclass(frozen=True)
@@ -64,9 +79,9 @@ class GgmlCodec:
 
     def decode(self, data: Bytes) -> Float:
         """Bytes [n, bytes per row] as float32 [n, width]."""
-        import gguf.quants
-
-        return np.asarray(gguf.quants.dequantize(data, ggml_type(self.name)), np.float32)
+        weights, size = _BLOCKS[self.name]
+        width = data.shape[-1] // size * weights
+        return dequantize(data.tobytes(), self.name, len(data) * width).reshape(len(data), width)
 
     def roundtrip(self, weights: Float) -> Float:
         """See `Codec`; zeros fill the last block of a row."""
@@ -148,6 +163,23 @@ def ggml_type(name: str) -> Any:
     return gguf.GGMLQuantizationType[name]
 
 
+def dequantize(data: bytes, name: str, count: int) -> Float:
+    """Whole blocks of any type that ggml multiplies with as `count` numbers, float32.
+
+    Raises:
+        ArtifactError: ggml has no way back from this type.
+    """
+    if name == "F32":
+        return np.frombuffer(data, "<f4").astype(np.float32)
+    traits = _ggml().ggml_get_type_traits(_NUMBERS[name]).contents
+    # The library's own idea of the type: another version may number types otherwise.
+    if (traits.block, traits.size) != _BLOCKS[name] or not traits.to_float:
+        raise ArtifactError(f"ggml cannot read the type {name}", remedy="edgekit setup installs llama.cpp's library")
+    out = np.empty(count, np.float32)
+    traits.to_float(data, out.ctypes.data, count)
+    return out
+
+
 def _quantize(rows: Float, name: str, weights: int, size: int) -> Bytes:
     count, width = rows.shape
     if width % weights:
@@ -172,7 +204,7 @@ def _ggml() -> ctypes.CDLL:
     name = {"darwin": "libggml-base.dylib", "win32": "ggml-base.dll"}.get(sys.platform, "libggml-base.so")
     path = Path(package.origin).parent / "lib" / name if package and package.origin else None
     if path is None or not path.is_file():
-        raise MissingDependencyError("quantizing to GGUF needs llama.cpp's library", remedy="edgekit setup")
+        raise MissingDependencyError("quantizing to GGUF, and back, needs llama.cpp's library", remedy="edgekit setup")
     ggml = ctypes.CDLL(str(path))
     ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
     ggml.ggml_quantize_chunk.argtypes = [
@@ -182,4 +214,6 @@ def _ggml() -> ctypes.CDLL:
         *[ctypes.c_int64] * 3,
         ctypes.c_void_p,
     ]
+    ggml.ggml_get_type_traits.restype = ctypes.POINTER(_Traits)
+    ggml.ggml_get_type_traits.argtypes = [ctypes.c_int]
     return ggml

@@ -42,6 +42,7 @@ class GgufForm:
         stated: what a checked header says of the model's settings, by the manifest's names, and of `preprocessing`.
         settings: of the model's file: what runtimes must know, and how images become pixels, read from its header and
             from its companion's, where others made them; None for a companion.
+        renamed: a header, and a tensor's form -> the form that it has in this file, where others wrote other names.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
     """
@@ -54,6 +55,7 @@ class GgufForm:
     check: Callable[[GgufHeader], None]
     stated: Callable[[GgufHeader], Mapping[str, Any]]
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
+    renamed: Callable[[GgufHeader, GgufTensorForm], GgufTensorForm] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
 

@@ -6,6 +6,7 @@ from edgekit.formats.base import Format
 from edgekit.formats.onnx import writer
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.stated import stated
+from edgekit.formats.onnx.stored import stored
 
 FORMAT = Format(
     name="onnx",
@@ -18,6 +19,7 @@ FORMAT = Format(
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
     stated=stated,
+    stored=stored,
     output_of=lambda form: form.output or "",
     libraries=("onnx",),
 )

@@ -55,6 +55,10 @@ class OnnxCodec(Codec, Protocol):
         """
         ...
 
+    def decode(self, values: Any, scales: Any, width: int) -> Float:
+        """What a runtime makes of rows [n, ...] of the file and of their scales: float32 [n, width]."""
+        ...
+
 
 def _bytes_of(codec: OnnxCodec, shape: tuple[int, ...]) -> int:
     return sum(a.dtype.itemsize * math.prod(a.shape) for a in codec.arrays(shape, transposed=False))
@@ -94,6 +98,10 @@ class FloatCodec:
         values = to_float16(rows) if self.name == "float16" else np.ascontiguousarray(rows, np.float32)
         return values.view(np.uint8), np.empty(0, np.float32)
 
+    def decode(self, values: Any, scales: Any, width: int) -> Float:
+        """See `OnnxCodec`."""
+        return np.asarray(values, np.float32)
+
     def roundtrip(self, weights: Float) -> Float:
         """See `Codec`."""
         return to_float16(weights).astype(np.float32) if self.name == "float16" else weights
@@ -126,6 +134,10 @@ class ChannelCodec:
         largest = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
         scales = np.asarray(largest / 127, np.float32)
         return np.asarray(np.clip(np.rint(rows / scales), -127, 127), np.int8), scales
+
+    def decode(self, values: Any, scales: Any, width: int) -> Float:
+        """See `OnnxCodec`: values [n, width], scales [n]."""
+        return np.asarray(values * scales[:, None], np.float32)
 
     def roundtrip(self, weights: Float) -> Float:
         """See `Codec`."""
@@ -191,7 +203,7 @@ class BlockCodec:
         return (unsigned if self.bits == 8 else unsigned[..., ::2] | unsigned[..., 1::2] << 4), scale
 
     def decode(self, values: NDArray[np.uint8], scales: Float, width: int) -> Float:
-        """What a runtime makes of blocks: float32 [n, width]."""
+        """See `OnnxCodec`: values [n, blocks, bytes per block], scales [n, blocks]."""
         if self.bits == 4:
             values = np.stack([values & 15, values >> 4], axis=-1).reshape(*values.shape[:2], -1)
         weights = (values.astype(np.float32) - np.float32(1 << (self.bits - 1))) * scales[..., None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.onnx.codecs import CODECS, OnnxCodec
 from edgekit.formats.plan import PartPlan, PlannedTensor
 
@@ -62,15 +63,25 @@ def layout_of(file: str, plan: PartPlan) -> Layout:
     """Where each tensor of a part lies, in the checkpoint's order, so that one pass can write them."""
     tensors, offset = {}, 0
     for planned in plan.in_order:
-        if planned.spec.kind not in _NOT_STORED:
+        if is_stored(planned.spec):
             tensors[planned.name] = placed = _placed(planned, offset)
             offset += placed.bytes + -placed.bytes % ALIGNMENT
     return Layout(file, tensors)
 
 
+def is_stored(spec: TensorSpec) -> bool:
+    """Whether a part's data file holds the tensor."""
+    return spec.kind not in _NOT_STORED
+
+
+def is_transposed(spec: TensorSpec, codec: OnnxCodec) -> bool:
+    """Whether a tensor lies in the data file as [inputs, outputs]."""
+    return codec.transposes and len(spec.shape) == 2 and spec.kind not in (*_TABLES, *_AS_STORED)
+
+
 def _placed(planned: PlannedTensor, offset: int) -> TensorLayout:
-    codec, kind = CODECS[planned.codec.name], planned.spec.kind
-    transposed = codec.transposes and len(planned.shape) == 2 and kind not in (*_TABLES, *_AS_STORED)
+    codec = CODECS[planned.codec.name]
+    transposed = is_transposed(planned.spec, codec)
     arrays, end = {}, offset
     for array in codec.arrays(planned.shape, transposed=transposed):
         length = int(np.prod(array.shape, dtype=np.int64)) * array.dtype.itemsize

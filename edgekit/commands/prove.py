@@ -19,7 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="SOURCE",
-        help="the checkpoint that it was made from; reference models are found without",
+        help="the checkpoint that it was made from; reference models are found without, but for files of others",
     )
     add_proof_inputs(parser, "prove")
 
@@ -32,8 +32,13 @@ def run(options: Namespace) -> int:
     from edgekit.inputs.samples import given_inputs
     from edgekit.prove import publish
 
-    made_from = manifest.read(options.folder).source.sha256
-    source = source_folder(options.reference) if options.reference else reference_model_of(made_from)
+    known = manifest.read(options.folder)
+    if known.foreign and not options.reference:
+        raise UsageError(
+            f"{options.folder}: others made these files, and which checkpoint they come from is yours to say",
+            remedy=f"edgekit prove {options.folder} --reference SOURCE, a folder or a model of the hub as owner/name",
+        )
+    source = source_folder(options.reference) if options.reference else reference_model_of(known.source.sha256)
     if source is None:
         raise UsageError(
             "the checkpoint that this artifact was made from is not known", remedy="name it with --reference SOURCE"

@@ -52,10 +52,11 @@ def prove_parts(
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
     """
     written = [written_part(runs.source, opening.folder, part) for part in parts]
+    sees = any(part.output == "image_tokens" for part in opening.parts.values())
     proofs = [
-        (decoder_proof if runs.source.family.roles[one.role].output == "logits" else encoder_proof)(
-            one, runs, inputs, gates
-        )
+        decoder_proof(one, runs, inputs, gates, sees=sees)
+        if runs.source.family.roles[one.role].output == "logits"
+        else encoder_proof(one, runs, inputs, gates)
         for one in written
     ]
     answers = [proof.ask(opening) for proof in proofs]

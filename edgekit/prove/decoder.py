@@ -147,24 +147,30 @@ class DecoderProof:
         return self.runs.logits(self.written.role, written, hidden)
 
 
-def decoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
+def decoder_proof(
+    written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates, *, sees: bool = True
+) -> DecoderProof:
     """The prompts of a decoder's proof, and full precision's embeddings of their images.
+
+    Args:
+        sees: whether it stands behind an encoder of images; one that others made may be there alone.
 
     Raises:
         InputError: the text is shorter than the attention window and some more.
         GateError: a prompt is too long for any proof.
     """
-    embedded = None
-    if sees := runs.source.family.role_giving("image_tokens"):
-        embedded = encoded(runs, sees, None, expected_batch(runs, sees, inputs))
-    return DecoderProof(written, runs, inputs, gates, tuple(_prompts(runs.source, inputs)), embedded)
+    embedded, encoder = None, runs.source.family.role_giving("image_tokens") if sees else None
+    if encoder:
+        embedded = encoded(runs, encoder, None, expected_batch(runs, encoder, inputs))
+    prompts = tuple(_prompts(runs.source, inputs, sees=encoder is not None))
+    return DecoderProof(written, runs, inputs, gates, prompts, embedded)
 
 
-def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
+def _prompts(source: Source, inputs: Inputs, *, sees: bool) -> Iterator[_Prompt]:
     """A text longer than the window, a question about one image, two images in a conversation; or their texts alone."""
     window = source.settings["window"]
     tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
-    for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
+    for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer), sees=sees):
         processed = hf_inputs.processed(source, messages)
         length = len(processed["input_ids"])
         is_image = np.asarray(processed["token_type_ids"]) == 1
@@ -177,9 +183,8 @@ def _prompts(source: Source, inputs: Inputs) -> Iterator[_Prompt]:
         yield _Prompt(messages, processed, tuple(int(position) for position in want))
 
 
-def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
+def _conversations(source: Source, inputs: Inputs, long: str, *, sees: bool) -> tuple[tuple[Message, ...], ...]:
     question, answer, next_question = inputs.text[:600], inputs.text[600:800], inputs.text[800:1400]
-    sees = source.family.role_giving("image_tokens") is not None
     first, second, third = [(Image(image),) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
     alone = (Message("user", long),)
     if source.checkpoint.chat_template() is None:

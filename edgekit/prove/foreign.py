@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekit.artifacts.differences import Difference, DifferencesError
-from edgekit.artifacts.manifest import Part, SourceRecord
+from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
 from edgekit.errors import ArtifactError, CheckpointError, UsageError
 from edgekit.families.source import Source
-from edgekit.formats import FORMATS
+from edgekit.progress import Progress
 from edgekit.terminal import stripped_line
 
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
-def comparable(folder: Path, source: Source, parts: Sequence[Part]) -> list[Part]:
-    """Those of an artifact's parts that the checkpoint has, too, and that can be its own.
+def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Progress) -> list[Part]:
+    """Those of an artifact's parts that the checkpoint has, too, and that can be its own; what is left out is said.
 
     Raises:
         UsageError: it has none of them.
@@ -42,14 +42,26 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part]) -> list[Part
             differences,
             remedy="--reference SOURCE with the checkpoint that they were made from",
         )
+    for part in (part for part in parts if part not in shared):
+        progress.note(f"{part.role} {part.level} is not compared: {root} has no such part")
+    for role in roles.keys() - {part.role for part in shared}:
+        progress.note(f"{role} of {root} is left out: {folder} has no such part")
     return shared
 
 
-def record(source: Source) -> SourceRecord:
-    """The checkpoint as the manifest names it: by its hash, never by its place."""
+def against(manifest: Manifest, source: Source) -> Manifest:
+    """The manifest of files that others made, with the checkpoint that they were compared with.
+
+    It is named by its hash, never by its place. What was compared with another one before counts no more.
+    """
+    if not manifest.foreign:
+        return manifest
     checkpoint = source.checkpoint
     name = checkpoint.revision or stripped_line(checkpoint.root.resolve().name) or "a checkpoint"
-    return SourceRecord(name=name, sha256=checkpoint.sha256, files=checkpoint.files, revision=checkpoint.revision)
+    found = SourceRecord(name=name, sha256=checkpoint.sha256, files=checkpoint.files, revision=checkpoint.revision)
+    known = manifest.proven_against is not None and manifest.proven_against.sha256 == found.sha256
+    parts = manifest.parts if known else tuple(part.model_copy(update={"parity": None}) for part in manifest.parts)
+    return manifest.model_copy(update={"parts": parts, "proven_against": found})
 
 
 def _missing(source: Source, parts: Sequence[Part]) -> Iterator[str]:
@@ -64,8 +76,7 @@ def _missing(source: Source, parts: Sequence[Part]) -> Iterator[str]:
 def _other_tensors(folder: Path, source: Source, parts: Sequence[Part]) -> Iterator[Difference]:
     """What the parts' headers say of tensors that the checkpoint's configuration does not."""
     for part in parts:
-        role, files = source.family.roles[part.role], [folder / file.path for file in part.files]
         try:
-            FORMATS[part.format].stored(role.tensors(source.config), role.forms.get(part.format), source.config, files)
+            source.tensors_in(part.role, part.format, [folder / file.path for file in part.files])
         except ArtifactError as error:
             yield Difference("tensor", f"{part.role} {part.level}", "", error.message, error.allowed or "")

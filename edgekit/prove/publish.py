@@ -24,6 +24,7 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
+from edgekit.prove import foreign
 from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
@@ -122,25 +123,27 @@ def prove(
     """Prove an artifact that exists, and record the result in its manifest.
 
     Raises:
-        UsageError: `source` is not what the artifact was made from, a level is unknown here, or others made the files.
+        UsageError: `source` is not what the artifact was made from, or a level is unknown here.
+        CheckpointError: `source` lacks files that those of others must be compared with.
         EdgekitError: a library, a file or room on a disk is missing; the message lists all that is.
-        GateError: a part differs from its original; the manifest is left as it was.
+        GateError: a part differs from its original; the manifest is left as it was. Of files that others made, it is a
+            DifferencesError, which has all that differs.
     """
     progress = progress or Progress()
     manifest = manifests.read(folder)
-    if manifest.foreign:
-        raise UsageError(f"{folder}: {manifests.FOREIGN}", remedy="export the original checkpoint instead")
     readme.check(folder)
     original = open_source(source)
-    if original.checkpoint.sha256 != manifest.source.sha256:
+    if not manifest.foreign and original.checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(
             f"{source}: is not the checkpoint that {folder} was made from",
             allowed=f"one with the hash {manifest.source.sha256[:16]}...",
         )
-    inputs = inputs or shipped_inputs()
-    check_inputs(original, inputs)
     variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
+    if manifest.foreign:
+        wanted = {part.id: part for part in foreign.comparable(folder, original, list(wanted.values()), progress)}
+    inputs = inputs or shipped_inputs()
+    check_inputs(original, inputs)
     _check_needs(folder, manifest, list(variants), list(wanted.values()))
     unproven = manifest.model_copy(
         update={
@@ -156,7 +159,8 @@ def prove(
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
         with updating(folder):  # an export may have added levels meanwhile
-            current = _with_parity(manifests.read(folder), parity)
+            current = manifests.read(folder)
+            current = _with_parity(foreign.against(current, original) if parity else current, parity)
             readme.publish(folder, current)
         return current
 

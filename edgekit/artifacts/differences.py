@@ -53,6 +53,24 @@ class DifferencesError(GateError):
         super().__init__(message, items=items, remedy=remedy)
 
 
+def differences_of(error: GateError) -> tuple[Difference, ...]:
+    """What a refusal says of differences, whose message begins `ROLE LEVEL: KIND: `."""
+    if isinstance(error, DifferencesError):
+        return error.differences
+    part, _, rest = error.message.partition(": ")
+    stated, _, said = rest.partition(": ")
+    kind = next((kind for kind in get_args(Kind) if kind in stated), None)
+    return (Difference(kind or "prompt", part, "", said if stated == kind else rest, error.allowed or ""),)
+
+
+def together(errors: Sequence[GateError]) -> GateError:
+    """Several refusals as one: the first in its message, the others below it."""
+    first, *others = errors
+    return DifferencesError(
+        first.message, [one for error in errors for one in differences_of(error)], allowed=first.allowed, remedy=first.remedy
+    ) if others else first
+
+
 def counted(differences: Sequence[Difference]) -> str:
     """How many of each kind change the model, for people: `3 tensors, 1 constant`."""
     counts: dict[str, int] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Literal, TypeVar, get_args
 
 from edgekit.errors import MOST_ITEMS, GateError
 
+T = TypeVar("T")
 Kind = Literal["tensor", "constant", "template", "tokenizer", "preprocessing", "prompt", "exactness", "wiring", "loss"]
 
 
@@ -46,11 +48,18 @@ class DifferencesError(GateError):
         differences: all of them, notes too; the message lists the first of those that change the model.
     """
 
-    def __init__(self, message: str, differences: Sequence[Difference], *, remedy: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        differences: Sequence[Difference],
+        *,
+        allowed: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
         self.differences = tuple(differences)
         wrong = [str(one) for one in differences if not one.is_note]
         items = wrong if len(wrong) <= MOST_ITEMS else [*wrong[: MOST_ITEMS - 1], f"{len(wrong) - MOST_ITEMS + 1} more"]
-        super().__init__(message, items=items, remedy=remedy)
+        super().__init__(message, allowed=allowed, remedy=remedy, items=items)
 
 
 def differences_of(error: GateError) -> tuple[Difference, ...]:
@@ -59,25 +68,35 @@ def differences_of(error: GateError) -> tuple[Difference, ...]:
         return error.differences
     part, _, rest = error.message.partition(": ")
     stated, _, said = rest.partition(": ")
-    kind = next((kind for kind in get_args(Kind) if kind in stated), None)
-    return (Difference(kind or "prompt", part, "", said if stated == kind else rest, error.allowed or ""),)
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    kind = "tensor" if stated == "audit" else next((kind for kind in kinds if kind in stated), "prompt")
+    return (Difference(kind, part, "", said if stated in (kind, "audit") else rest, error.allowed or ""),)
 
 
-def together(errors: Sequence[GateError]) -> GateError:
-    """Several refusals as one: the first in its message, the others below it."""
-    first, *others = errors
-    return DifferencesError(
-        first.message, [one for error in errors for one in differences_of(error)], allowed=first.allowed, remedy=first.remedy
-    ) if others else first
+def collected(steps: Iterable[Callable[[], T]]) -> list[T]:
+    """What all of these give.
+
+    Raises:
+        GateError: some refuse: the first in its message, and where there are others, all that differs below it.
+    """
+    done, refused = [], []
+    for step in steps:
+        try:
+            done.append(step())
+        except GateError as error:
+            refused.append(error)
+    if len(refused) > 1:
+        first, differences = refused[0], [one for error in refused for one in differences_of(error)]
+        raise DifferencesError(first.message, differences, allowed=first.allowed, remedy=first.remedy) from first
+    if refused:
+        raise refused[0]
+    return done
 
 
 def counted(differences: Sequence[Difference]) -> str:
-    """How many of each kind change the model, for people: `3 tensors, 1 constant`."""
-    counts: dict[str, int] = {}
-    for one in differences:
-        if not one.is_note:
-            counts[one.kind] = counts.get(one.kind, 0) + 1
-    return ", ".join(f"{count} {kind}{'s' if count > 1 else ''}" for kind, count in counts.items())
+    """How many of each kind change the model, for people: `tensor 3, constant 1`."""
+    counts = Counter(one.kind for one in differences if not one.is_note)
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items())
 
 
 def as_data(differences: Sequence[Difference]) -> list[Mapping[str, object]]:

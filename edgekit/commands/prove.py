@@ -27,6 +27,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Compare, and record the result in the manifest."""
     from edgekit.artifacts import manifest
+    from edgekit.artifacts.differences import DifferencesError, as_data
     from edgekit.checkpoints.sources import reference_model_of, source_folder
     from edgekit.commands.support.artifact_text import artifact_lines
     from edgekit.inputs.samples import given_inputs
@@ -43,13 +44,18 @@ def run(options: Namespace) -> int:
         raise UsageError(
             "the checkpoint that this artifact was made from is not known", remedy="name it with --reference SOURCE"
         )
-    proven = publish.prove(
-        options.folder,
-        source,
-        levels=options.level,
-        inputs=given_inputs(options.images, options.text),
-        progress=on_stderr(),
-    )
+    try:
+        proven = publish.prove(
+            options.folder,
+            source,
+            levels=options.level,
+            inputs=given_inputs(options.images, options.text),
+            progress=on_stderr(),
+        )
+    except DifferencesError as error:
+        if options.json:
+            print_json({"differences": as_data(error.differences)})
+        raise
     if options.json:
         print_json(proven.model_dump(mode="json"))
     else:

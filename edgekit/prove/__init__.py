@@ -15,14 +15,16 @@ a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
+from edgekit.artifacts.differences import collected
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
-from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
-from edgekit.prove.encoder import encoder_proof
+from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
+from edgekit.prove.encoder import EncoderProof, encoder_proof
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.prove.written import WrittenPart, written_part
 from edgekit.runtime.opening import Opening
@@ -51,7 +53,7 @@ def prove_parts(
     Raises:
         GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
     """
-    written = [written_part(runs.source, opening.folder, part) for part in parts]
+    written = collected(partial(written_part, runs.source, opening.folder, part) for part in parts)
     sees = any(part.output == "image_tokens" for part in opening.parts.values())
     proofs = [
         decoder_proof(one, runs, inputs, gates, sees=sees)
@@ -59,5 +61,8 @@ def prove_parts(
         else encoder_proof(one, runs, inputs, gates)
         for one in written
     ]
-    answers = [proof.ask(opening) for proof in proofs]
-    return [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
+    return collected(partial(_judged, proof, opening) for proof in proofs)
+
+
+def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
+    return proof.judge(proof.ask(opening))

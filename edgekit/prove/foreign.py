@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgekit.artifacts.differences import Difference, DifferencesError
+from edgekit.artifacts.differences import Difference, DifferencesError, counted, differences_of
 from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
-from edgekit.errors import ArtifactError, CheckpointError, UsageError
+from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
 from edgekit.families.source import Source
 from edgekit.progress import Progress
 from edgekit.terminal import stripped_line
@@ -47,6 +47,16 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Pr
     for role in roles.keys() - {part.role for part in shared}:
         progress.note(f"{role} of {root} is left out: {folder} has no such part")
     return shared
+
+
+def differing(folder: Path, source: Source, error: GateError) -> DifferencesError:
+    """What a proof refused, as all that differs between files and a checkpoint."""
+    differences = differences_of(error)
+    return DifferencesError(
+        f"{folder} differs from {source.checkpoint.root}: {counted(differences)}",
+        differences,
+        remedy=f"files that do not: edgekit export {source.checkpoint.root} --to DIR",
+    )
 
 
 def against(manifest: Manifest, source: Source) -> Manifest:

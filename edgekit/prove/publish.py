@@ -16,7 +16,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import appear, check_place, staging_of, updating
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import ArtifactError, GateError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import Source, open_source
@@ -24,8 +24,7 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
-from edgekit.prove import foreign
-from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_parts
+from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, foreign, prove_parts
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
@@ -155,6 +154,10 @@ def prove(
     with file_errors(folder):
         try:
             proven = _prove(folder, unproven, original, inputs, progress, wanted, tuple(levels))
+        except GateError as error:
+            if manifest.foreign:
+                raise foreign.differing(folder, original, error) from error
+            raise
         finally:
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}

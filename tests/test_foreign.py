@@ -16,19 +16,23 @@ import numpy as np
 import pytest
 from foreign_files import changed, exchanged, quantized
 from gguf_files import rewrite
-from gguf_peers import CONVERSIONS, PEER_PACKAGES, convert
-from material import Copy, edit_json
+from gguf_peers import CONVERSIONS, convert, peer_python
+from material import Copy, edit_json, read_json
+from safetensors.torch import load_file, save_file
 
 from edgekit import cli
 from edgekit.artifacts import manifest
 from edgekit.artifacts.differences import Difference, DifferencesError
-from edgekit.artifacts.manifest import FOREIGN, Manifest
+from edgekit.artifacts.manifest import FOREIGN, Manifest, Parity
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.commands.support import artifact_text
 from edgekit.errors import ArtifactError, CheckpointError, EdgekitError, UsageError
 from edgekit.export.adopt import adopt
+from edgekit.families.source import open_source
 from edgekit.formats.gguf.header import read_header
-from edgekit.prove import publish
+from edgekit.machine.memory import Memory
+from edgekit.progress import Progress
+from edgekit.prove import foreign, publish
 from edgekit.runtime.opening import prepare
 
 # What others make: llama.cpp's file type, a mixture of their own, with an importance matrix or not.
@@ -202,19 +206,213 @@ def test_what_is_right_is_not_named(mistaken: tuple[Difference, ...]) -> None:
     assert {one.name for one in mistaken if one.kind in ("tensor", "constant") and not one.is_note} == wrong
 
 
-VOCABULARIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
-    "scores": (lambda path: {"tokenizer.ggml.scores": [-s for s in numbers(path, "scores")]}, "tokenizer.ggml.scores"),
-    "end": (lambda path: {"tokenizer.ggml.eos_token_id": 5}, "tokenizer.ggml.eos_token_id"),
-    "begin": (lambda path: {"tokenizer.ggml.bos_token_id": 5}, "tokenizer.ggml.bos_token_id"),
-    "types": (lambda path: {"tokenizer.ggml.token_type": [1] * len(numbers(path, "scores"))}, "token_type|NORMAL"),
-    "template": (lambda path: {"tokenizer.chat_template": CHATML}, "chat_template|template"),
-}
 CHATML = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+# What is wrong with a vocabulary -> its keys, and what names it.
+VOCABULARIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
+    "scores": (lambda path: {"tokenizer.ggml.scores": [-s for s in numbers(path, "scores")]}, "scores"),
+    "end": (lambda path: {"tokenizer.ggml.eos_token_id": 7}, "eos_token_id"),
+    "begin": (lambda path: {"tokenizer.ggml.bos_token_id": 7}, "bos_token_id"),
+    "types": (lambda path: {"tokenizer.ggml.token_type": [1] * len(numbers(path, "scores"))}, "token_type|NORMAL"),
+    "template": (lambda path: {"tokenizer.chat_template": CHATML}, "template"),
+}
 
 
 def numbers(path: Path, name: str) -> list[float]:
     """An array of a file's vocabulary."""
     return list(read_header(path).fields[f"tokenizer.ggml.{name}"].tolist())
+
+
+@pytest.mark.parametrize("case", VOCABULARIES)
+def test_each_wrong_vocabulary_is_named(theirs: Path, medgemma_source: Path, tmp_path: Path, case: str) -> None:
+    """By the proof, or before it by `adopt`."""
+    fields, said = VOCABULARIES[case]
+    file = rewrite(theirs, tmp_path / "wrong.gguf", fields=fields(theirs))
+    with pytest.raises((DifferencesError, ArtifactError), match=said):
+        publish.prove(adopt(file, tmp_path / "artifact").folder, medgemma_source)
+
+
+# ---------------------------------------------------------------- references
+
+
+def text_only(source: Path, folder: Path) -> Path:
+    """The language model of a checkpoint as one of its own, as people save it."""
+    folder.mkdir()
+    for name in ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copyfile(source / name, folder / name)
+    config = read_json(source / "config.json")
+    flat = {**config["text_config"], "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text"}
+    (folder / "config.json").write_text(json.dumps(flat), encoding="utf-8")
+    tensors = load_file(source / "model.safetensors")
+    kept = {
+        name.removeprefix("language_model."): t for name, t in tensors.items() if name.startswith("language_model.")
+    }
+    save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_a_reference_of_text_alone(
+    theirs: Path, projector: Path, medgemma_source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Proves the decoder; the projector stays unproven, and both are said."""
+    reference = text_only(medgemma_source, tmp_path / "reference")
+    folder = adopt(theirs, tmp_path / "artifact", vision=projector).folder
+    assert cli.main(["prove", str(folder), "--reference", str(reference)]) == 0
+    said = capsys.readouterr()
+    assert "vision Q8_0 is not compared" in said.err
+    assert "; vision unproven" in said.out
+    found = {part.role: part.parity is not None for part in manifest.read(folder).parts}
+    assert found == {"decoder": True, "vision": False}
+
+
+def test_another_model_is_said_at_once(
+    adopted: Path, medsiglip_source: Path, medgemma_source: Path, copied: Copy
+) -> None:
+    with pytest.raises(UsageError, match="decoder and vision"):
+        publish.prove(adopted, medsiglip_source)
+    wider = copied(medgemma_source)
+    edit_json(wider / "config.json", {"text_config.intermediate_size": 1024})
+    with pytest.raises(DifferencesError, match="another model") as caught:
+        publish.prove(adopted, wider)
+    assert any("ffn_" in item and "1024" in item for item in caught.value.items)
+
+
+def test_a_reference_whose_weights_were_trained_further(
+    theirs: Path, medgemma_source: Path, copied: Copy, tmp_path: Path
+) -> None:
+    """One tensor is another: it is named, by the file's name."""
+    other = copied(medgemma_source)
+    tensors = load_file(other / "model.safetensors")
+    name = "language_model.model.layers.3.mlp.down_proj.weight"
+    tensors[name] = tensors[name].roll(1, 0)
+    save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+    (found,) = told_apart(theirs, other, tmp_path / "artifact")
+    assert (found.kind, found.name) == ("tensor", "blk.3.ffn_down.weight")
+
+
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (["tokenizer.json"], "token ids, texts and prompts could not be compared"),
+        (["preprocessor_config.json", "processor_config.json"], "pixels could not be compared"),
+    ],
+)
+def test_a_reference_that_lacks_files(
+    adopted: Path, medgemma_source: Path, copied: Copy, files: list[str], said: str
+) -> None:
+    reference = copied(medgemma_source)
+    for name in files:
+        (reference / name).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        publish.prove(adopted, reference)
+    assert files[0] in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_reference_must_be_named(adopted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["prove", str(adopted)]) == UsageError.exit_code
+    assert f"edgekit prove {adopted} --reference SOURCE" in capsys.readouterr().err
+
+
+def test_another_reference_makes_the_first_count_no_more(
+    theirs: Path, projector: Path, medgemma_source: Path, tmp_path: Path
+) -> None:
+    """What two checkpoints proved, half each, would be nobody's model."""
+    folder = adopt(theirs, tmp_path / "artifact", vision=projector).folder
+    once = manifest.read(folder)
+    reference = open_source(medgemma_source)
+    first = foreign.against(once, reference)
+    parity = Parity(
+        metric="kl", wiring={"mean": 0, "worst": 0}, loss={"mean": 0, "worst": 0}, positions=1, inputs="none"
+    )
+    first = first.model_copy(update={"parts": tuple(p.model_copy(update={"parity": parity}) for p in first.parts)})
+    assert foreign.against(first, reference) == first
+    other = open_source(text_only(medgemma_source, tmp_path / "reference"))
+    assert all(part.parity is None for part in foreign.against(first, other).parts)
+
+
+# ---------------------------------------------------------------- told
+
+
+def test_differences_as_json(theirs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = rewrite(theirs, tmp_path / "wrong.gguf", fields={"gemma3.rope.freq_base": 5e5, "general.name": "another"})
+    adopt(file, tmp_path / "artifact")
+    command = ["prove", str(tmp_path / "artifact"), "--reference", "medgemma-reference", "--json"]
+    assert cli.main(command) == EdgekitError.exit_code
+    said = capsys.readouterr()
+    (found,) = (one for one in json.loads(said.out)["differences"] if not one["is_note"])
+    assert {"kind": "constant", "name": "gemma3.rope.freq_base", "part": "decoder Q4_K_M"}.items() <= found.items()
+    assert float(found["found"]) == 5e5
+    assert float(found["expected"]) == 1e6
+    assert len(json.loads(said.err)["items"]) == 1
+
+
+def test_too_little_memory_leaves_out_what_needs_it(
+    theirs: Path, medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file itself is compared, and a wrong one refused; how to go on is said."""
+    monkeypatch.setattr(publish, "memory", lambda: Memory(10**12, 1 << 20))
+    said: list[str] = []
+    progress = Progress()
+    progress.note = said.append  # type: ignore[method-assign]
+    folder = adopt(theirs, tmp_path / "right").folder
+    found = publish.prove(folder, medgemma_source, progress=progress)
+    assert all(part.parity is None for part in found.parts)
+    assert found.provenance == FOREIGN
+    assert any("is not proven" in note and f"edgekit prove {folder} --level Q4_K_M" in note for note in said)
+    wrong = rewrite(theirs, tmp_path / "wrong.gguf", fields={"gemma3.rope.freq_base": 5e5})
+    told_apart(wrong, medgemma_source, tmp_path / "wrong")
+
+
+# ---------------------------------------------------------------- files that are refused before
+
+
+def test_a_type_that_ggml_does_not_know(theirs: Path, tmp_path: Path) -> None:
+    for kind, said in ((31, "Q4_0_4_4, which llama.cpp has removed"), (77, "unknown type 77")):
+        file = Path(shutil.copyfile(theirs, tmp_path / "other.gguf"))
+        name = b"blk.0.ffn_up.weight"
+        place = file.read_bytes().index(name) + len(name) + 4 + 2 * 8
+        with file.open("r+b") as stream:
+            stream.seek(place)
+            stream.write(kind.to_bytes(4, "little"))
+        with pytest.raises(ArtifactError, match=said) as caught:
+            adopt(file, tmp_path / "artifact")
+        assert caught.value.allowed
+        assert "Q4_K" in caught.value.allowed
+        assert "blk.0.ffn_up.weight" in caught.value.message
+
+
+def test_one_piece_of_several(theirs: Path, tmp_path: Path) -> None:
+    piece = rewrite(theirs, tmp_path / "model-00002-of-00003.gguf", fields={"split.count": 3})
+    with pytest.raises(ArtifactError, match="one piece of a model, of 3") as caught:
+        adopt(piece, tmp_path / "artifact")
+    assert caught.value.remedy
+    assert "llama-gguf-split --merge" in caught.value.remedy
+
+
+# ---------------------------------------------------------------- llama.cpp's own converter
+
+
+@pytest.fixture(scope="module")
+def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return peer_python(tmp_path_factory.mktemp("converter"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["decoder BF16", "decoder F16", "decoder Q8_0"])
+@pytest.mark.parametrize("seen", ["vision BF16", "vision F16"])
+def test_files_of_the_converter(peer: Path, medgemma_source: Path, tmp_path: Path, name: str, seen: str) -> None:
+    decoder = convert(peer, medgemma_source, tmp_path / "theirs.gguf", *CONVERSIONS[name])
+    projector = convert(peer, medgemma_source, tmp_path / "mmproj.gguf", *CONVERSIONS[seen])
+    folder = adopt(decoder, tmp_path / "artifact", vision=projector).folder
+    assert all(part.parity for part in publish.prove(folder, medgemma_source).parts)
+
+
+@pytest.mark.slow
+def test_the_converter_and_the_quantizer(peer: Path, medgemma_source: Path, tmp_path: Path) -> None:
+    bf16 = convert(peer, medgemma_source, tmp_path / "bf16.gguf", *CONVERSIONS["decoder BF16"])
+    file = quantized(bf16, tmp_path / "theirs.gguf", "Q4_K_M", important=True)
+    (part,) = publish.prove(adopt(file, tmp_path / "artifact").folder, medgemma_source).parts
+    assert part.parity

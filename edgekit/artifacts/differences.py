@@ -69,7 +69,7 @@ def differences_of(error: GateError) -> tuple[Difference, ...]:
     part, _, rest = error.message.partition(": ")
     stated, _, said = rest.partition(": ")
     kinds: tuple[Kind, ...] = get_args(Kind)
-    kind = "tensor" if stated == "audit" else next((kind for kind in kinds if kind in stated), "prompt")
+    kind: Kind = "tensor" if stated == "audit" else next((kind for kind in kinds if kind in stated), "prompt")
     return (Difference(kind, part, "", said if stated in (kind, "audit") else rest, error.allowed or ""),)
 
 

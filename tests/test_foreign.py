@@ -174,7 +174,10 @@ def mistaken(
     file = changed(right, folder / "wrong.gguf", TENSORS, CONSTANTS)
     for pair in EXCHANGED:
         exchanged(file, *pair)
-    seen = {"v.blk.0.ln1.weight": lambda rows: rows * np.float32(1.01), "v.blk.1.attn_q.bias": np.zeros_like}
+    seen: dict[str, Callable[[Any], Any]] = {
+        "v.blk.0.ln1.weight": lambda rows: rows * np.float32(1.01),
+        "v.blk.1.attn_q.bias": np.zeros_like,
+    }
     wrong = changed(projector, folder / "mmproj.gguf", seen, SEEN)
     return told_apart(file, medgemma_source, folder / "artifact", wrong)
 
@@ -355,8 +358,12 @@ def test_too_little_memory_leaves_out_what_needs_it(
     """The file itself is compared, and a wrong one refused; how to go on is said."""
     monkeypatch.setattr(publish, "memory", lambda: Memory(10**12, 1 << 20))
     said: list[str] = []
-    progress = Progress()
-    progress.note = said.append  # type: ignore[method-assign]
+
+    class Told(Progress):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    progress = Told()
     folder = adopt(theirs, tmp_path / "right").folder
     found = publish.prove(folder, medgemma_source, progress=progress)
     assert all(part.parity is None for part in found.parts)

@@ -23,6 +23,7 @@ from edgekit.families.source import Source, open_source
 from edgekit.formats import calibration
 from edgekit.formats.calibration import Calibration, Range
 from edgekit.formats.plan import PartPlan, PlannedTensor
+from edgekit.formats.rounding import EXACT
 from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
@@ -191,9 +192,10 @@ def smoothed(source: Source, part: PartPlan) -> dict[str, StoredTensor]:
 
     def stored(planned: PlannedTensor) -> StoredTensor:
         whole = part.prepared(planned.name, source.checkpoint.read(planned.tensor))
-        return StoredTensor(
-            planned.name, planned.name, "float32", whole.shape, True, frozenset(), lambda first, last: whole[first:last]
-        )
+        def read(first: int, last: int) -> Any:
+            return whole[first:last]
+
+        return StoredTensor(planned.name, planned.name, "float32", whole.shape, True, frozenset(), EXACT, read)
 
     return {planned.name: stored(planned) for planned in part.tensors if planned.name in part.factors}
 

@@ -133,8 +133,8 @@ def test_a_type_of_onnx_is_a_class_and_a_row(house: House, picture: Path) -> Non
     codecs = "edgekit/formats/onnx/codecs.py"
     last = "        return self.decode(*self.encode(weights.reshape(-1, width)), width).reshape(weights.shape)"
     house.insert(codecs, last, TERNARY_CODEC)
-    added = '        TernaryCodec("ternary_32", 4, 32, growth=1.2),\n        NarrowCodec("int6"),'
-    house.insert(codecs, '        ChannelCodec("int8"),', added)
+    added = '        TernaryCodec("ternary_32", 4, 32, Rounding(0.9), growth=1.2),\n        NarrowCodec("int6", Rounding(0.2)),'
+    house.insert(codecs, '        ChannelCodec("int8", Rounding(0.05, steps=0)),', added)
     rows = (
         '    Level("ternary", "onnx", "ternary_32", _ONNX_4),\n'
         '    Level("int6", "onnx", "int6", _ONNX_8, activations="dynamic"),'
@@ -306,6 +306,7 @@ import numpy as np
 
 from edgekit.errors import ArtifactError
 from edgekit.formats.base import Format
+from edgekit.formats.rounding import EXACT
 from edgekit.formats.sections import FileContent, Section
 from edgekit.formats.stored import StoredTensor
 
@@ -353,7 +354,7 @@ def stored(specs, form, config, files):
         rows = np.memmap(files[0], np.float32, "r", offset, tuple(shape))
         offset += rows.nbytes
         read = lambda first, last, rows=rows: np.array(rows[first:last])
-        tensors[name] = StoredTensor(name, name, "plain32", rows.shape, True, PlainCodec.preserves, read)
+        tensors[name] = StoredTensor(name, name, "plain32", rows.shape, True, PlainCodec.preserves, EXACT, read)
     return tensors
 
 

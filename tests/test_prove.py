@@ -24,6 +24,7 @@ from edgekit.errors import ArtifactError, GateError, InputError
 from edgekit.families import family_of
 from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of
+from edgekit.formats.rounding import EXACT
 from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision import model as torch_reference
 from edgekit.full_precision import processors as hf_inputs
@@ -314,7 +315,7 @@ def test_rows_blocks_and_the_whole_table_agree(tmp_path: Path, name_of_codec: st
     def read(first: int, last: int) -> Any:
         return codec.roundtrip(table[first:last])
 
-    stored = StoredTensor(canonical, name, name_of_codec, table.shape, codec.exact, codec.preserves, read)
+    stored = StoredTensor(canonical, name, name_of_codec, table.shape, codec.exact, codec.preserves, EXACT, read)
     weights = streamed.Weights(Source(open_checkpoint(tmp_path), family_of(config), None), {canonical: stored})
     assert np.array_equal(weights.read(canonical), expected)
     blocks = list(weights.blocks(canonical))

@@ -28,6 +28,20 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False)
 
 
+class ModelConfig(Config):
+    """config.json, or a part of it. transformers is as strict: no "3" for 3, no true for 1.
+
+    Attributes:
+        per_layer_config: what single layers have for themselves; no checkpoint of these families has any.
+        transformers_weights: another file that transformers would load in place of the usual ones.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+    per_layer_config: None = None
+    transformers_weights: None = None
+
+
 @dataclass(frozen=True)
 class Role:
     """One part of a family.

@@ -5,8 +5,11 @@ transformers and torch are imported by the functions that need them, never by th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.files import copy
 from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.errors import CheckpointError
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
 from edgekit.inputs.tokenizer_trial import ensure_tried
@@ -40,32 +44,139 @@ class FullPrecision:
     """A family's model in transformers.
 
     Attributes:
-        build: configuration -> the model; its weights need not be initialized.
+        architecture: transformers' class.
+        stated: validated configuration -> what edgekit takes the model for: dotted names of transformers' own
+            configuration object, and values. Every field that changes the model stands here.
+        fixed: dotted names and values that transformers' configuration gets whatever config.json says, since they add
+            modules whose output nothing reads.
         encoders: role -> encoder.
         processed: checkpoint, configuration and messages -> `input_ids` and `token_type_ids` (1 for an image's tokens)
             as lists, `pixel_values` float32 [n, 3, size, size] or None; None for a family that does not chat.
+        token_ids: names of a tokenizer's attributes, and dotted names of transformers' configuration that must have
+            the same value.
     """
 
-    build: Callable[[Any], Any]
+    architecture: str
+    stated: Callable[[Any], Mapping[str, Any]]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, EncoderModules] = field(default_factory=dict)
     processed: Callable[[Checkpoint, Any, Sequence[Message]], dict[str, Any]] | None = None
+    token_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+# What says how a model is loaded or run, never what it is; some of it could name code.
+_NO_PART_OF_A_MODEL = frozenset(
+    {"auto_map", "quantization_config", "return_dict", "output_attentions", "output_hidden_states"}
+)
+
+
+@contextmanager
+def hub_folder(checkpoint: Checkpoint) -> Iterator[Path]:
+    """A folder of what transformers gets to read of a checkpoint, while it is open: its tokenizer's and its
+    processors' files, and config.json, which its family has accepted, without what could name code (CVE-2026-4372).
+
+    Raises:
+        CheckpointError: its tokenizer.json is not what it must be, or transformers refuses what it reads there.
+    """
+    if path := checkpoint.path("tokenizer.json"):
+        ensure_tried(path, path.read_bytes())
+    with temporary_folder("checkpoint") as folder:
+        for name in checkpoint.files:
+            if name not in ("config.json", *(shard.name for shard in checkpoint.shards)):
+                copy(checkpoint.root / name, folder / name)
+        (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
+        with refused_by_transformers(checkpoint):
+            yield folder
+
+
+@contextmanager
+def refused_by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
+    """What transformers raises of a checkpoint's files becomes a CheckpointError."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    # What its classes raise of values that they cannot use: each its own, none documented.
+    kinds = (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
+    try:
+        yield
+    except kinds as error:
+        raise CheckpointError(
+            f"{checkpoint.root}: reading: transformers refuses this folder: {type(error).__name__}: {error}",
+            allowed="a checkpoint that transformers loads",
+        ) from error
+
+
+def hub_config(checkpoint: Checkpoint, fixed: Mapping[str, Any]) -> Any:
+    """transformers' own configuration object, from config.json alone.
+
+    Args:
+        fixed: see `FullPrecision`.
+
+    Raises:
+        CheckpointError: transformers refuses the file.
+    """
+    from transformers import AutoConfig
+
+    with temporary_folder("config") as folder, refused_by_transformers(checkpoint):
+        (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        for dotted, value in fixed.items():
+            *parents, last = dotted.split(".")
+            place = config
+            for parent in parents:
+                place = getattr(place, parent)
+            setattr(place, last, value)
+        return config
 
 
 def hub_tokenizer(checkpoint: Checkpoint) -> Any:
-    """transformers' tokenizer from the tokenizer's files alone: it must not get to read config.json.
+    """transformers' own tokenizer.
 
     Raises:
-        CheckpointError: its tokenizer.json is not what it must be.
+        CheckpointError: its tokenizer.json is not what it must be, or transformers refuses its files.
     """
     from transformers import AutoTokenizer
 
-    if path := checkpoint.path("tokenizer.json"):
-        ensure_tried(path, path.read_bytes())
-    with temporary_folder("tokenizer") as folder:
-        for name in checkpoint.files:
-            if "token" in name or name == "spiece.model":
-                copy(checkpoint.root / name, folder / name)
+    with hub_folder(checkpoint) as folder:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def hub_processor(checkpoint: Checkpoint) -> Any:
+    """transformers' own processor of images and texts; its image processor is the one that Pillow is behind.
+
+    Raises:
+        CheckpointError: its tokenizer.json is not what it must be, or transformers refuses its files.
+    """
+    from transformers import AutoProcessor
+
+    with hub_folder(checkpoint) as folder:
+        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
+
+
+def hub_eos(checkpoint: Checkpoint, config: Any) -> tuple[int, ...]:
+    """Tokens at which transformers' `generate` stops, by generation_config.json or else by the configuration.
+
+    Args:
+        config: from `hub_config`.
+
+    Raises:
+        CheckpointError: transformers refuses the file.
+    """
+    from transformers import GenerationConfig
+
+    with hub_folder(checkpoint) as folder:
+        if (folder / "generation_config.json").is_file():
+            stated = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+        else:
+            stated = GenerationConfig.from_model_config(config).eos_token_id
+    return () if stated is None else tuple(stated) if isinstance(stated, list) else (int(stated),)
+
+
+def _data(value: Any) -> Any:
+    """config.json without what is no part of a model, at any depth."""
+    if isinstance(value, Mapping):
+        left = {key: held for key, held in value.items() if key not in _NO_PART_OF_A_MODEL}
+        return {key: _data(held) for key, held in left.items() if "_implementation" not in key}
+    return value
 
 
 def rgb(image: ImageLike) -> PIL.Image.Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from edgekit.artifacts.levels import Level
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy, open_checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import Float
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.base import Family
 from edgekit.formats import FORMATS
@@ -46,6 +47,13 @@ class Source:
         """The stored tensors by canonical name."""
         tensors = self.checkpoint.tensors.items()
         return {canonical: tensor for name, tensor in tensors if (canonical := self.family.canonical(name))}
+
+    def rows(self, name: str, first: int, last: int) -> Float:
+        """Rows `first` to `last` of a tensor by its canonical name, float32. Raises CheckpointError as reading does."""
+        tensor = self.stored[name]
+        row, shape = tensor.bytes // tensor.shape[0], (last - first, *tensor.shape[1:])
+        part = replace(tensor, shape=shape, offset=tensor.offset + first * row, bytes=(last - first) * row)
+        return self.checkpoint.read(part)
 
     def tensors_of(self, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
         """The stored tensor of each spec, by canonical name, shapes checked.

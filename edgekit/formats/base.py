@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.codec import Codec
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.sections import FileContent
@@ -50,6 +51,8 @@ class Format:
         stored: a part's tensors as its files hold them, by canonical name, from the part's tensors, what its family
             states of it, the configuration and the files. ArtifactError where these hold tensors too many, too few, or
             of another shape.
+        audit: what a part's file says beside its tensors, value by value with what transformers makes of the
+            checkpoint (`edgekit.full_precision.original.Original`). GateError where a whole graph is another.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
@@ -68,6 +71,7 @@ class Format:
     calibration_file: Callable[[PartPlan, str], str] | None = None
     check: Callable[[Any, Path], object] = lambda form, path: None
     stated: Callable[[Any, Sequence[Path]], Mapping[str, Any]] = lambda form, files: {}
+    audit: Callable[[AuditedPart, Any], Iterable[Compared]] = lambda part, original: ()
     output_of: Callable[[Any], str] = lambda form: ""
     libraries: tuple[str, ...] = ()
     needs_form: bool = True

@@ -10,7 +10,7 @@ the part computes the same function to the last bit; only what 8 bits lose of it
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 from edgekit.artifacts.documents import is_file, read_json
 from edgekit.artifacts.files import write_atomically
 from edgekit.artifacts.validation import validated
+from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import ArtifactError
 from edgekit.formats.codec import Float
 
@@ -62,6 +63,11 @@ class Factor:
             weights = weights * here.reshape(-1, *[1] * (weights.ndim - 1))
         return weights
 
+    @property
+    def inverse(self) -> Factor:
+        """What undoes it; exactly so, since factors are powers of two."""
+        return Factor(*(None if one is None else np.float32(1) / one for one in (self.rows, self.columns)))
+
 
 class Calibration(BaseModel):
     """What was measured for one part, and what follows from it.
@@ -94,6 +100,18 @@ def read(path: Path) -> Calibration:
         raise ArtifactError(f"{path}: no calibration", remedy="export the artifact again")
     data = read_json(path, ArtifactError, most_bytes=_MAX_BYTES, most_entries=_MAX_BYTES)
     return validated(Calibration, data, str(path), ArtifactError, remedy="export the artifact again")
+
+
+def factors(specs: Iterable[TensorSpec], smoothing: Mapping[str, Sequence[int]]) -> dict[str, Factor]:
+    """Canonical tensor name -> what this smoothing multiplies it by."""
+    rows: dict[str, Float] = {}
+    columns: dict[str, Float] = {}
+    for spec in specs:
+        if spec.follows and spec.follows[0] in smoothing:
+            exponents = np.asarray(smoothing[spec.follows[0]])
+            columns[spec.name] = exponents_to_factors(exponents)
+            rows |= dict.fromkeys(spec.follows, exponents_to_factors(-exponents))
+    return {name: Factor(rows.get(name), columns.get(name)) for name in rows | columns}
 
 
 def exponents_to_factors(exponents: Any) -> Float:

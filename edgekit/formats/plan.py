@@ -12,13 +12,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.checkpoint import Checkpoint, Tensor
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import ArtifactError
-from edgekit.formats.calibration import Calibration, Factor, exponents_to_factors
+from edgekit.formats.calibration import Calibration, Factor, factors
 from edgekit.formats.codec import Codec, Float
 
 
@@ -101,15 +99,8 @@ class PartPlan:
     @cached_property
     def factors(self) -> Mapping[str, Factor]:
         """Canonical tensor name -> what smoothing multiplies it by."""
-        rows: dict[str, Float] = {}
-        columns: dict[str, Float] = {}
         smoothing = self.calibration.smoothing if self.calibration else {}
-        for spec in (planned.spec for planned in self.tensors if planned.spec.follows):
-            if spec.follows[0] in smoothing:
-                exponents = np.asarray(smoothing[spec.follows[0]])
-                columns[spec.name] = exponents_to_factors(exponents)
-                rows |= dict.fromkeys(spec.follows, exponents_to_factors(-exponents))
-        return {name: Factor(rows.get(name), columns.get(name)) for name in rows | columns}
+        return factors((planned.spec for planned in self.tensors), smoothing)
 
     def prepared(self, name: str, weights: Float, start: int = 0) -> Float:
         """What is stored, by its codec, of a tensor's rows from row `start` on: the same, or smoothed."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import ArtifactError
 from edgekit.formats.codec import Float
+from edgekit.formats.rounding import Rounding
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class StoredTensor:
         shape: the checkpoint's; zeros that fill it up in the file are cut off.
         exact: whether a matrix of this type multiplies activations as they are; of others, runtimes round those.
         preserves: the types of a checkpoint's tensors that lose nothing in it.
+        rounding: how far the type may move others.
         read: rows `first` to `last` as float32 in the checkpoint's own meaning: what a format adds to a norm or
             multiplies a query by is undone, and a matrix that lies transposed is turned. ArtifactError where the file
             ends early, or what fills a tensor up is not zero.
@@ -37,6 +39,7 @@ class StoredTensor:
     shape: tuple[int, ...]
     exact: bool
     preserves: frozenset[str]
+    rounding: Rounding
     read: Callable[[int, int], Float]
 
 

@@ -1,12 +1,12 @@
 """Full precision: transformers' own modules in float32, holding the checkpoint's weights or a level's version of them.
 
-Nothing of a checkpoint but its tensors and validated numbers reaches transformers: models are built from edgekit's
-parsed configuration, never from config.json, which could name code (CVE-2026-4372).
+transformers reads config.json itself, so that the model is what it would load, not what edgekit takes it for; a family
+has accepted the file before, and what could name code is left out (CVE-2026-4372).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import CheckpointError, MissingDependencyError
 from edgekit.families.composition import checked_settings
+from edgekit.families.full_precision import hub_config, refused_by_transformers
 from edgekit.families.source import Source, open_source
 from edgekit.inputs import image as images_
 from edgekit.inputs.text import load_tokenizer
@@ -46,6 +47,7 @@ def torch() -> Any:
             f"full precision needs {error.name}", remedy="pip install 'edgekit[export]'"
         ) from error
     transformers.logging.set_verbosity_error()  # it warns of defaults that nothing here uses
+    transformers.logging.disable_progress_bar()
     return module
 
 
@@ -61,30 +63,77 @@ def load(source: Source, transform: Transform | None = None) -> Any:
     th = torch()
     model, checkpoint, stored = build(source), source.checkpoint, source.stored
     seen = set()
-    with th.no_grad():
-        for name, parameter in model.named_parameters():
-            canonical = source.family.canonical(name)
-            if canonical is None:
-                continue
-            if canonical not in stored:
-                raise CheckpointError(f"{checkpoint.root}: tensor {canonical} is missing")
-            weights = checkpoint.read(stored[canonical])
-            if transform:
-                weights = transform(canonical, weights)
-            parameter.copy_(th.from_numpy(np.ascontiguousarray(weights)).reshape(parameter.shape))
-            seen.add(canonical)
+    for name, parameter in model.named_parameters():
+        canonical = source.family.canonical(name)
+        if canonical is None:
+            continue
+        if canonical not in stored:
+            raise CheckpointError(f"{checkpoint.root}: tensor {canonical} is missing")
+        weights = checkpoint.read(stored[canonical])
+        if transform:
+            weights = transform(canonical, weights)
+        parameter.data = th.from_numpy(np.ascontiguousarray(weights, np.float32)).reshape(parameter.shape)
+        seen.add(canonical)
     if missing := set(stored) - seen:
         raise CheckpointError(f"{checkpoint.root}: transformers has no place for {sorted(missing)[0]}")
     return model.eval()
 
 
-def build(source: Source) -> Any:
-    """transformers' model of a checkpoint's configuration, its weights not initialized."""
+@dataclass(frozen=True, eq=False)
+class Skeleton:
+    """transformers' model of a checkpoint without its weights, float32, as `from_pretrained` makes it.
+
+    Attributes:
+        model: its parameters have their shapes and take no memory; buffers that it computes are real.
+        origins: parameter -> the stored tensor that transformers fills it from; tied ones have the same.
+        faults: what transformers says of names and shapes: "missing", "unexpected" or "of another shape", and names.
+    """
+
+    model: Any
+    origins: Mapping[str, str]
+    faults: Mapping[str, tuple[str, ...]]
+
+
+def skeleton(source: Source) -> Skeleton:
+    """Let `from_pretrained` load stand-ins of the stored tensors: numbers that lie all in one place.
+
+    Which tensor goes where is transformers' own doing: its renaming of old layouts, and its tying of weights.
+
+    Raises:
+        CheckpointError: transformers refuses the configuration.
+    """
+    th = torch()
+    import transformers
     from transformers.initialization import no_init_weights
 
-    with no_init_weights():
-        model = source.family.full_precision.build(source.config)
-    model.tie_weights()  # what initialization would have done
+    full_precision, checkpoint = source.family.full_precision, source.checkpoint
+    config = hub_config(checkpoint, full_precision.fixed)
+    stand_ins = {name: th.zeros(()).expand(tensor.shape) for name, tensor in checkpoint.tensors.items()}
+    names = {stand_in.data_ptr(): name for name, stand_in in stand_ins.items()}
+    with no_init_weights(), refused_by_transformers(checkpoint):
+        model, said = getattr(transformers, full_precision.architecture).from_pretrained(
+            None,
+            config=config,
+            state_dict=stand_ins,
+            dtype=th.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+    parameters = model.named_parameters(remove_duplicate=False)
+    origins = {name: names[place] for name, held in parameters if (place := held.data_ptr()) in names}
+    faults = {
+        "missing": tuple(sorted(said["missing_keys"])),
+        "unexpected": tuple(sorted(said["unexpected_keys"])),
+        "of another shape": tuple(sorted(name for name, *_ in said["mismatched_keys"])),
+    }
+    return Skeleton(model, origins, faults)
+
+
+def build(source: Source) -> Any:
+    """transformers' model of a checkpoint, whose parameters take no memory: see `Skeleton`."""
+    model = skeleton(source).model
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
     return model
 
 

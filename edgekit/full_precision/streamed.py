@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -78,19 +78,12 @@ class Weights:
 
         def fill(start: int) -> None:
             end = min(start + step, last)
-            rows = stored.read(start, end) if stored else self.source.checkpoint.read(_part(tensor, start, end))
+            rows = stored.read(start, end) if stored else self.source.rows(name, start, end)
             read[start - first : end - first] = rows
 
         with ThreadPoolExecutor(cpu().usable_cores) as pool:
             list(pool.map(fill, range(first, last, step)))  # a list, so that errors come out
         return read
-
-
-def _part(tensor: Tensor, start: int, end: int) -> Tensor:
-    """Rows `start` to `end` of a tensor, where they lie in its file."""
-    row = tensor.bytes // tensor.shape[0]
-    shape = (end - start, *tensor.shape[1:])
-    return replace(tensor, shape=shape, offset=tensor.offset + start * row, bytes=(end - start) * row)
 
 
 def model(weights: Weights, done: Callable[[], None] = lambda: None) -> Any:

@@ -20,6 +20,7 @@ from edgekit.errors import ArtifactError, GateError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import Source, open_source
+from edgekit.full_precision.original import check_reading, read_original
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
@@ -81,6 +82,7 @@ def export(
     compared = (inputs or shipped_inputs()) if prove else None
     if compared:
         check_inputs(job.source, compared)
+        check_reading(job.source, read_original(job.source))
     check_place(folder)
     folder = folder.resolve()
     staging = staging_of(folder)
@@ -143,6 +145,7 @@ def prove(
         wanted = {part.id: part for part in foreign.comparable(folder, original, list(wanted.values()), progress)}
     inputs = inputs or shipped_inputs()
     check_inputs(original, inputs)
+    check_reading(original, read_original(original))
     _check_needs(folder, manifest, list(variants), list(wanted.values()))
     unproven = manifest.model_copy(
         update={

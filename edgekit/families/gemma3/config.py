@@ -8,15 +8,16 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from edgekit.errors import CheckpointError
-from edgekit.families.base import Config, Count, TokenId, validate
-from edgekit.families.gemma3.layers import is_global
+from edgekit.families.base import Count, ModelConfig, TokenId, validate
+from edgekit.families.gemma3.layers import layer_types
+from edgekit.families.gemma3.rope import KEYS, rope_fields
 from edgekit.families.siglip.tower import VisionConfig
 
 # All Gemma 3 models share one tokenizer; where there is no vision tower, the embedding ends before this token.
 UNUSED_WITHOUT_VISION = frozenset({"<image_soft_token>"})
 
 
-class GemmaTextConfig(Config):
+class GemmaTextConfig(ModelConfig):
     """`text_config`; the hub's files leave out what equals transformers' defaults, so the defaults stand here too."""
 
     hidden_size: Count
@@ -37,27 +38,22 @@ class GemmaTextConfig(Config):
     use_bidirectional_attention: Literal[False] = False
     rope_theta: float = Field(default=1e6, gt=0)
     rope_local_base_freq: float = Field(default=1e4, gt=0)
+    rope_type: Literal["default", "linear"] = "default"
     rope_factor: float = Field(default=1.0, gt=0)
 
     @model_validator(mode="before")
     @classmethod
-    def _one_rope_spelling(cls, data: Any) -> Any:
-        """Both spellings of the two rotary embeddings become `rope_theta`, `rope_local_base_freq`, `rope_factor`."""
+    def _one_spelling(cls, data: Any) -> Any:
+        """Every spelling becomes the one of the fields here."""
         if not isinstance(data, dict):
             return data
-        data = dict(data)
-        scaling = _object(data.pop("rope_scaling", None))
-        if parameters := _object(data.pop("rope_parameters", None)):
-            scaling, local = _object(parameters.get("full_attention")), _object(parameters.get("sliding_attention"))
-            if local.get("rope_type", "default") != "default":
-                raise ValueError(f"rope type {local['rope_type']!r} of local layers is not default")
-            data["rope_theta"] = scaling.get("rope_theta", 1e6)
-            data["rope_local_base_freq"] = local.get("rope_theta", 1e4)
-        kind = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind not in ("default", "linear"):
-            raise ValueError(f"rope type {kind!r} is not one of default, linear")
-        data["rope_factor"] = scaling.get("factor") if kind == "linear" else 1.0
-        return data
+        activation = data.get("hidden_activation", "gelu_pytorch_tanh")
+        if data.get("hidden_act") not in (None, activation):
+            raise ValueError(
+                f"two answers: hidden_act is {data['hidden_act']!r:.40}, hidden_activation is {activation!r:.40}"
+            )
+        own = (*KEYS, "rope_type", "rope_factor")
+        return {**{key: value for key, value in data.items() if key not in own}, **rope_fields(data)}
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -66,7 +62,7 @@ class GemmaTextConfig(Config):
         return self
 
 
-class MedGemmaConfig(Config):
+class MedGemmaConfig(ModelConfig):
     """config.json of Gemma3ForConditionalGeneration, or of Gemma3ForCausalLM, which has no vision tower."""
 
     text_config: GemmaTextConfig
@@ -79,30 +75,36 @@ class MedGemmaConfig(Config):
     tie_word_embeddings: Literal[True] = True
 
 
-def _object(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict | None):
-        raise ValueError(f"{value!r:.80} is no JSON object")  # noqa: TRY004 - pydantic reports ValueError only
-    return value or {}
-
-
 def parse(config: Mapping[str, Any]) -> MedGemmaConfig:
     """Validate config.json."""
-    # transformers 5 writes `image_token_id` where the hub has `image_token_index`.
-    renamed = {
-        f"{k[:-3]}_index" if k in ("boi_token_id", "eoi_token_id", "image_token_id") else k: v
-        for k, v in config.items()
-    }
+    renamed = dict(config)
+    for newer in ("boi_token_id", "eoi_token_id", "image_token_id"):  # as transformers 5 writes them
+        if newer in renamed:
+            older, value = f"{newer[:-3]}_index", renamed.pop(newer)
+            if renamed.setdefault(older, value) != value:
+                raise _two_answers(older, renamed[older], newer, value)
     parsed = validate(MedGemmaConfig, renamed, "config.json")
     if parsed.vision_config is None:
         raise CheckpointError(
             "config.json: vision_config: Gemma3ForConditionalGeneration has a vision tower, and none is described",
             allowed="architecture Gemma3ForCausalLM for a model of text alone",
         )
-    _check_layers(config.get("text_config") or {}, parsed.text_config.num_hidden_layers)
+    text = config["text_config"]
+    of_text, of_all = text.get("tie_word_embeddings"), parsed.tie_word_embeddings
+    if of_text not in (None, of_all):
+        raise _two_answers("text_config.tie_word_embeddings", of_text, "tie_word_embeddings", of_all)
+    _check_layers(text, parsed.text_config.num_hidden_layers)
     return parsed
 
 
-class _TextOnly(Config):
+def _two_answers(one: str, first: Any, other: str, second: Any) -> CheckpointError:
+    return CheckpointError(
+        f"config.json: two answers: {one} is {first!r:.40}, {other} is {second!r:.40}",
+        allowed="one of them, or the same value",
+    )
+
+
+class _TextOnly(ModelConfig):
     """What config.json of Gemma3ForCausalLM says beside the fields of its text model, on one level with them."""
 
     eos_token_id: TokenId | list[TokenId] | None = None
@@ -118,7 +120,6 @@ def parse_text_only(config: Mapping[str, Any]) -> MedGemmaConfig:
 
 def _check_layers(text: Mapping[str, Any], count: int) -> None:
     """llama.cpp hard-wires which layers are global, so a file with another pattern would be fluent and wrong."""
-    expected = ["full_attention" if is_global(i) else "sliding_attention" for i in range(count)]
     patterns = [text.get(key, 6) for key in ("sliding_window_pattern", "_sliding_window_pattern")]
-    if patterns != [6, 6] or text.get("layer_types") not in (None, expected):
+    if patterns != [6, 6] or text.get("layer_types") not in (None, layer_types(count)):
         raise CheckpointError("config.json: layers are not 5 local : 1 global", allowed="every sixth layer global")

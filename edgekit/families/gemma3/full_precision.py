@@ -15,46 +15,50 @@ from numpy.typing import NDArray
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.chat_templates import render_in_a_worker
-from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_processor, hub_tokenizer, rgb
 from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
+from edgekit.families.gemma3.layers import layer_types
+from edgekit.families.gemma3.rope import GLOBAL, LOCAL
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
 
 
-def build(config: MedGemmaConfig) -> Any:
-    """Gemma3ForConditionalGeneration."""
-    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
-
+def stated(config: MedGemmaConfig) -> dict[str, Any]:
+    """A configuration with a vision tower, by transformers' names."""
     assert config.vision_config is not None, "this architecture has a vision tower"
-    return Gemma3ForConditionalGeneration(
-        Gemma3Config(
-            text_config=_text_fields(config.text_config),
-            vision_config={**config.vision_config.model_dump(), "vision_use_head": False},
-            mm_tokens_per_image=config.mm_tokens_per_image,
-            image_token_index=config.image_token_index,
-            boi_token_index=config.boi_token_index,
-            eoi_token_index=config.eoi_token_index,
-        )
-    )
-
-
-def build_text_only(config: MedGemmaConfig) -> Any:
-    """Gemma3ForCausalLM."""
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
-
-    return Gemma3ForCausalLM(Gemma3TextConfig(**_text_fields(config.text_config)))
-
-
-def _text_fields(text: GemmaTextConfig) -> dict[str, Any]:
-    rope = {
-        "full_attention": {"rope_type": "linear", "factor": text.rope_factor, "rope_theta": text.rope_theta},
-        "sliding_attention": {"rope_type": "default", "rope_theta": text.rope_local_base_freq},
+    return {
+        "model_type": "gemma3",
+        **{f"text_config.{name}": value for name, value in _text(config.text_config).items()},
+        **{f"vision_config.{name}": value for name, value in config.vision_config.model_dump().items()},
+        "mm_tokens_per_image": config.mm_tokens_per_image,
+        "image_token_index": config.image_token_index,
+        "boi_token_index": config.boi_token_index,
+        "eoi_token_index": config.eoi_token_index,
+        "tie_word_embeddings": config.tie_word_embeddings,
     }
-    if text.rope_factor == 1.0:
-        rope["full_attention"] = {"rope_type": "default", "rope_theta": text.rope_theta}
-    fields = text.model_dump(exclude={"rope_theta", "rope_local_base_freq", "rope_factor"})
-    return {**fields, "rope_parameters": rope}
+
+
+def stated_text_only(config: MedGemmaConfig) -> dict[str, Any]:
+    """A configuration of a text model alone, by transformers' names."""
+    return {**_text(config.text_config), "tie_word_embeddings": config.tie_word_embeddings}
+
+
+def _text(text: GemmaTextConfig) -> dict[str, Any]:
+    fields = text.model_dump(exclude={"rope_type", "rope_theta", "rope_local_base_freq", "rope_factor"})
+    full, local = f"rope_parameters.{GLOBAL}", f"rope_parameters.{LOCAL}"
+    return {
+        "model_type": "gemma3_text",
+        **fields,
+        "layer_types": layer_types(text.num_hidden_layers),
+        f"{full}.rope_type": text.rope_type,
+        f"{full}.rope_theta": text.rope_theta,
+        **({f"{full}.factor": text.rope_factor} if text.rope_type == "linear" else {}),
+        f"{full}.partial_rotary_factor": None,
+        f"{local}.rope_type": "default",
+        f"{local}.rope_theta": text.rope_local_base_freq,
+        f"{local}.partial_rotary_factor": None,
+    }
 
 
 def processed(checkpoint: Checkpoint, config: MedGemmaConfig, messages: Sequence[Message]) -> dict[str, Any]:
@@ -67,18 +71,18 @@ def processed(checkpoint: Checkpoint, config: MedGemmaConfig, messages: Sequence
     Raises:
         CheckpointError: the template cannot be rendered within its limits, or the processor refuses what it gives.
     """
-    template, tokenizer = checkpoint.chat_template(), hub_tokenizer(checkpoint)
     sees = config.vision_config is not None
+    processor = hub_processor(checkpoint) if sees else None
+    template, tokenizer = checkpoint.chat_template(), processor.tokenizer if processor else hub_tokenizer(checkpoint)
     images = [rgb(image) for message in messages for image in message.images]
     if template is None:
         rendered = "".join("<start_of_image>" if isinstance(p, Image) else p for m in messages for p in m.parts)
     else:
         rendered = _rendered(checkpoint, template, tokenizer, [_turn(message, sees) for message in messages])
     added = template is None  # a template writes <bos> itself
-    if not sees:
+    if processor is None:
         ids = list(tokenizer(rendered, add_special_tokens=added)["input_ids"])
         return {"input_ids": ids, "token_type_ids": [0] * len(ids), "pixel_values": None}
-    processor = _processor(checkpoint, tokenizer, config)
     try:
         made = processor(
             text=rendered, images=[images] if images else None, return_tensors="np", add_special_tokens=added
@@ -112,23 +116,11 @@ def _turn(message: Message, sees: bool) -> dict[str, Any]:
     return {"role": message.role, "content": content}
 
 
-def _image_processor(checkpoint: Checkpoint) -> Any:
-    from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
-
-    return Gemma3ImageProcessorPil.from_pretrained(checkpoint.root, local_files_only=True)
-
-
-def _processor(checkpoint: Checkpoint, tokenizer: Any, config: MedGemmaConfig) -> Any:
-    from transformers import Gemma3Processor
-
-    image_processor = _image_processor(checkpoint)
-    return Gemma3Processor(image_processor, tokenizer, image_seq_length=config.mm_tokens_per_image)
-
-
 def _pixels(
     checkpoint: Checkpoint, config: MedGemmaConfig, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> NDArray[Any]:
-    made = _image_processor(checkpoint)(images=[[rgb(image)] for image in images], return_tensors="np")
+    processor = hub_processor(checkpoint).image_processor
+    made = processor(images=[[rgb(image)] for image in images], return_tensors="np")
     return np.asarray(made["pixel_values"], np.float32)
 
 
@@ -136,5 +128,17 @@ def _image_features(model: Any, pixels: Any) -> Any:
     return model.get_image_features(pixel_values=pixels).pooler_output
 
 
-FULL_PRECISION = FullPrecision(build, {"vision": EncoderModules(_pixels, _image_features)}, processed)
-TEXT_ONLY_FULL_PRECISION = FullPrecision(build_text_only, processed=processed)
+FULL_PRECISION = FullPrecision(
+    "Gemma3ForConditionalGeneration",
+    stated,
+    # SigLIP's pooling head, which Gemma 3 neither has weights for nor asks.
+    fixed={"vision_config.vision_use_head": False},
+    encoders={"vision": EncoderModules(_pixels, _image_features)},
+    processed=processed,
+    token_ids={
+        "image_token_id": "image_token_index",
+        "boi_token_id": "boi_token_index",
+        "eoi_token_id": "eoi_token_index",
+    },
+)
+TEXT_ONLY_FULL_PRECISION = FullPrecision("Gemma3ForCausalLM", stated_text_only, processed=processed)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
-from edgekit.families.base import Config, Count, validate
+from edgekit.families.base import Count, ModelConfig, validate
 from edgekit.families.siglip.tower import EncoderConfig, VisionConfig
 
 
@@ -15,15 +15,24 @@ class SiglipTextConfig(EncoderConfig):
     vocab_size: Count = 32000
     max_position_embeddings: Count = 64
     projection_size: Count | None = None
-    # The tokenizer pads with </s>; config.json's own pad_token_id is not what the model was trained with.
-    pad_id: int = 1
+
+    @property
+    def pad_id(self) -> int:
+        """The tokenizer pads with </s>; config.json's own pad_token_id is not what the model was trained with."""
+        return 1
 
 
-class MedSiglipConfig(Config):
+class SiglipVisionConfig(VisionConfig):
+    """`vision_config`, of a tower with its pooling head."""
+
+    vision_use_head: Literal[True] = True
+
+
+class MedSiglipConfig(ModelConfig):
     """config.json of SiglipModel."""
 
     text_config: SiglipTextConfig
-    vision_config: VisionConfig
+    vision_config: SiglipVisionConfig
 
 
 def parse(config: Mapping[str, Any]) -> MedSiglipConfig:

@@ -9,26 +9,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
+from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_processor, hub_tokenizer, rgb
 from edgekit.families.siglip.config import MedSiglipConfig
 from edgekit.inputs.image import ImageLike
 
 
-def build(config: MedSiglipConfig) -> Any:
-    """SiglipModel."""
-    from transformers import SiglipConfig, SiglipModel
-
-    # SigLIP's own defaults for these ids lie beyond a small vocabulary, and nothing uses them.
-    text = {**config.text_config.model_dump(exclude={"pad_id"}), "bos_token_id": None, "eos_token_id": None}
-    return SiglipModel(SiglipConfig(text_config=text, vision_config=config.vision_config.model_dump()))
+def stated(config: MedSiglipConfig) -> dict[str, Any]:
+    """A configuration by transformers' names."""
+    text, vision = config.text_config.model_dump(), config.vision_config.model_dump()
+    text["projection_size"] = text["projection_size"] or text["hidden_size"]
+    return {
+        "model_type": "siglip",
+        "text_config.model_type": "siglip_text_model",
+        **{f"text_config.{name}": value for name, value in text.items()},
+        **{f"vision_config.{name}": value for name, value in vision.items()},
+    }
 
 
 def _pixels(
     checkpoint: Checkpoint, config: MedSiglipConfig, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> NDArray[Any]:
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-
-    processor = SiglipImageProcessorPil.from_pretrained(checkpoint.root, local_files_only=True)
+    processor = hub_processor(checkpoint).image_processor
     made = processor(images=[rgb(image) for image in images], return_tensors="np")
     return np.asarray(made["pixel_values"], np.float32)
 
@@ -50,6 +51,10 @@ def _text_features(model: Any, ids: Any) -> Any:
 
 
 FULL_PRECISION = FullPrecision(
-    build,
-    {"image_encoder": EncoderModules(_pixels, _image_features), "text_encoder": EncoderModules(_ids, _text_features)},
+    "SiglipModel",
+    stated,
+    encoders={
+        "image_encoder": EncoderModules(_pixels, _image_features),
+        "text_encoder": EncoderModules(_ids, _text_features),
+    },
 )

@@ -8,10 +8,10 @@ from pydantic import Field, model_validator
 
 from edgekit.artifacts.levels import LayerPosition
 from edgekit.checkpoints.tensor_spec import TensorSpec
-from edgekit.families.base import Config, Count
+from edgekit.families.base import Count, ModelConfig
 
 
-class EncoderConfig(Config):
+class EncoderConfig(ModelConfig):
     """What vision and text towers have in common."""
 
     hidden_size: Count
@@ -34,6 +34,7 @@ class VisionConfig(EncoderConfig):
     image_size: Count
     patch_size: Count
     num_channels: Literal[3] = 3
+    model_type: Literal["siglip_vision_model"] = "siglip_vision_model"
 
     @property
     def patches(self) -> int:

@@ -15,6 +15,7 @@ from edgekit.formats.codec import Float
 from edgekit.formats.gguf.codecs import CODECS, dequantize
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm, read_checked
 from edgekit.formats.gguf.header import GgufTensor
+from edgekit.formats.gguf.roundings import ROUNDINGS
 from edgekit.formats.stored import StoredTensor, check_names, wrong_shape
 
 
@@ -33,6 +34,8 @@ def stored(
 
 
 def _stored(path: Path, tensor: GgufTensor, spec: TensorSpec, form: GgufTensorForm) -> StoredTensor:
+    if tensor.type not in ROUNDINGS:
+        raise ArtifactError(f"{path}: {tensor.name} is stored as {tensor.type}", allowed=", ".join(ROUNDINGS))
     filled = tuple(max(have, want) if axis == spec.padded else want
                    for axis, (have, want) in enumerate(zip(tensor.shape, spec.shape, strict=False)))  # fmt: skip
     if tensor.shape != filled:
@@ -65,5 +68,6 @@ def _stored(path: Path, tensor: GgufTensor, spec: TensorSpec, form: GgufTensorFo
         spec.shape,
         codec is not None and codec.exact,
         codec.preserves if codec else frozenset(),
+        ROUNDINGS[tensor.type],
         read,
     )

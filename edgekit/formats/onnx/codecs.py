@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgekit.formats.codec import Codec, Float
 from edgekit.formats.halves import to_float16
+from edgekit.formats.rounding import EXACT, Rounding
 
 Operators = Literal["float", "channels", "blocks"]
 # Shares of the least scale that holds a block's largest weight; a smaller one clips that and rounds the others finer.
@@ -41,6 +42,11 @@ class OnnxCodec(Codec, Protocol):
     @property
     def transposes(self) -> bool:
         """Whether a matrix lies in the file as [inputs, outputs], the way MatMul takes it."""
+        ...
+
+    @property
+    def rounding(self) -> Rounding:
+        """How far it may move a tensor."""
         ...
 
     def arrays(self, shape: tuple[int, ...], *, transposed: bool) -> tuple[ArraySpec, ...]:
@@ -74,6 +80,7 @@ class FloatCodec:
 
     name: Literal["float32", "float16"]
     growth: float = 1.0
+    rounding: Rounding = EXACT
 
     exact = True
     needs_range = False
@@ -112,6 +119,7 @@ class ChannelCodec:
     """8 bits around zero, one symmetric float32 scale for each row of a matrix [outputs, inputs]."""
 
     name: str
+    rounding: Rounding
 
     exact = False
     preserves: ClassVar[frozenset[str]] = frozenset()
@@ -156,6 +164,7 @@ class BlockCodec:
     name: str
     bits: Literal[4, 8]
     size: int
+    rounding: Rounding
     growth: float = 1.0
 
     exact = False
@@ -219,10 +228,10 @@ CODECS: Mapping[str, OnnxCodec] = {
     codec.name: codec
     for codec in (
         FloatCodec("float32"),
-        FloatCodec("float16", growth=2.0),
-        ChannelCodec("int8"),
-        BlockCodec("int8_32", 8, 32),
-        BlockCodec("int4_32", 4, 32, growth=1.2),
-        BlockCodec("int4_128", 4, 128, growth=1.2),
+        FloatCodec("float16", growth=2.0, rounding=Rounding(0.0003)),
+        ChannelCodec("int8", Rounding(0.05, steps=0)),
+        BlockCodec("int8_32", 8, 32, Rounding(0.014, steps=0)),
+        BlockCodec("int4_32", 4, 32, Rounding(0.152, steps=0), growth=1.2),
+        BlockCodec("int4_128", 4, 128, Rounding(0.233, steps=0), growth=1.2),
     )
 }

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import ArtifactError
+from edgekit.formats import calibration
+from edgekit.formats.calibration import Factor
 from edgekit.formats.codec import Float
 from edgekit.formats.onnx import header
 from edgekit.formats.onnx.codecs import CODECS, OnnxCodec
@@ -34,7 +36,23 @@ def stored(
         for array in (codecs.get(spec.name) or CODECS["float32"]).arrays(spec.shape, transposed=False)
     }
     check_names(files[0], held, expected)
-    return {name: _stored(files[0], held, spec, codecs[name]) for spec in specs if (name := spec.name) in codecs}
+    smoothed = _factors(specs, files)
+    return {
+        name: _stored(files[0], held, spec, codecs[name], smoothed.get(name, Factor()).inverse)
+        for spec in specs
+        if (name := spec.name) in codecs
+    }
+
+
+def _factors(specs: Sequence[TensorSpec], files: Sequence[Path]) -> Mapping[str, Factor]:
+    """What smoothing multiplied tensors by, as the file that calibration left says."""
+    measured = next((path for path in files if path.name.endswith(calibration.SUFFIX)), None)
+    smoothing = calibration.read(measured).smoothing if measured else {}
+    widths = {spec.follows[0]: spec.shape[-1] for spec in specs if spec.follows}
+    for name, exponents in smoothing.items():
+        if widths.get(name) != len(exponents):
+            raise ArtifactError(f"{measured}: {len(exponents)} channels behind {name}", allowed=f"{widths.get(name)}")
+    return calibration.factors(specs, smoothing)
 
 
 def _external(files: Sequence[Path]) -> dict[str, OnnxTensor]:
@@ -58,7 +76,9 @@ def _codec_of(spec: TensorSpec, held: Mapping[str, OnnxTensor]) -> OnnxCodec | N
     return None
 
 
-def _stored(path: Path, held: Mapping[str, OnnxTensor], spec: TensorSpec, codec: OnnxCodec) -> StoredTensor:
+def _stored(
+    path: Path, held: Mapping[str, OnnxTensor], spec: TensorSpec, codec: OnnxCodec, smoothed: Factor
+) -> StoredTensor:
     transposed = is_transposed(spec, codec)
     arrays = codec.arrays(spec.shape, transposed=transposed)
     places = [held[f"{spec.name}{array.suffix}"] for array in arrays]
@@ -71,10 +91,12 @@ def _stored(path: Path, held: Mapping[str, OnnxTensor], spec: TensorSpec, codec:
         values = values[:, first:last].T if transposed else values[first:last]
         scales = _mapped(places[1])[first:last] if len(places) > 1 else None
         rows = np.array(codec.decode(values, scales, spec.shape[-1]))  # a copy: no page stays mapped
-        rows = rows.reshape(last - first, *spec.shape[1:])
+        rows = smoothed.apply(rows.reshape(last - first, *spec.shape[1:]), first)
         return rows - np.float32(1) if spec.add_one else rows
 
-    return StoredTensor(spec.name, places[0].name, codec.name, spec.shape, codec.exact, codec.preserves, read)
+    return StoredTensor(
+        spec.name, places[0].name, codec.name, spec.shape, codec.exact, codec.preserves, codec.rounding, read
+    )
 
 
 def _mapped(tensor: OnnxTensor) -> NDArray[Any]:

@@ -1,0 +1,223 @@
+"""Audit a part's own files: what they hold is what the checkpoint has, tensor by tensor and constant by constant.
+
+Cheap, and before anything is opened: each tensor is read once, in slices, beside the source's. A mistake that quantized
+logits hide shows here, for rounding moves a tensor by a known amount (`edgekit.formats.rounding`) and in no direction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import GateError
+from edgekit.families.source import Source
+from edgekit.formats import FORMATS
+from edgekit.formats.audit import AuditedPart, Compared
+from edgekit.formats.rounding import EXACT, Rounding
+from edgekit.formats.stored import StoredTensor
+from edgekit.full_precision.streamed import SLICE
+from edgekit.machine.cpu import cpu
+from edgekit.progress import Progress
+from edgekit.prove.written import WrittenPart
+
+Vector = NDArray[np.float64]
+_MOST_SAID = 20  # differences in one refusal
+# Of a bound for a tensor: a row's largest weights may be larger beside its others than a whole tensor's.
+_ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 0.6, 0.06
+# Beyond rounding: sums of float32, and the gain of tensors whose rounding is no noise.
+_GAIN, _SHIFT = 1e-3, 5e-4
+_EXCHANGED = 1.2  # relative error of a column; two that have nothing to do with each other differ by 1.41
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was compared.
+
+    Attributes:
+        differences: all that is not what it must be.
+        worst: the largest relative L2 error of a tensor.
+    """
+
+    tensors: int
+    constants: int
+    texts: int
+    worst: float
+    differences: tuple[Compared, ...]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """For the manifest."""
+        return {"tensors": self.tensors, "constants": self.constants, "texts": self.texts, "worst": self.worst}
+
+    def check(self, where: str) -> None:
+        """Raise GateError where there are differences: the first in its message, the others below it."""
+        if self.differences:
+            first, *others = self.differences
+            raise GateError(
+                f"{where}: audit: {first}",
+                allowed=first.allowed or f"{first.expected!r:.200}, by the checkpoint",
+                items=[f"{one}; allowed: {one.allowed or one.expected!r:.200}" for one in others[:_MOST_SAID]],
+                remedy="the file is not what was made from this checkpoint; nothing was published",
+            )
+
+
+def audit(source: Source, written: WrittenPart, original: Any, progress: Progress) -> Audit:
+    """Compare a part's files with the checkpoint.
+
+    Args:
+        original: what transformers makes of the checkpoint.
+
+    Raises:
+        ArtifactError: a file ends early, or what fills a tensor up is not zero.
+        GateError: a graph is another than the model's.
+    """
+    progress.start(f"{written.where}: audit", len(written.tensors))
+    differences, worst = [], 0.0
+    for name, tensor in written.tensors.items():
+        sums = _sums(source, tensor)
+        rounding = EXACT if source.stored[name].dtype in tensor.preserves else tensor.rounding
+        differences += _judged(tensor, sums, rounding)
+        worst = max(worst, sums.error)
+        progress.advance()
+    part = written.part
+    form = source.family.roles[part.role].forms.get(part.format)
+    audited = AuditedPart(
+        part.role, part.level, form, written.files, part.requires, written.tensors, lambda level: source.plan(part.role, level)
+    )
+    compared = list(FORMATS[part.format].audit(audited, original))
+    differences += [one for one in compared if not one.same]
+    texts = sum(one.texts for one in compared)
+    return Audit(len(written.tensors), len(compared), texts, float(f"{worst:.6g}"), tuple(differences))
+
+
+# ---------------------------------------------------------------- tensors
+
+
+@dataclass
+class _Sums:
+    """Sums over a tensor, as rows [n, width]: of the source, of what is stored, and of their difference.
+
+    Attributes:
+        source2, product, error2: squares and products, one for each row.
+        column_source2, column_error2: the same, one for each column.
+        shift: the sum of the differences, source: of the source.
+    """
+
+    width: int
+    source2: Vector
+    product: Vector
+    error2: Vector
+    column_source2: Vector
+    column_error2: Vector
+    source: float = 0.0
+    shift: float = 0.0
+    finite: bool = True
+
+    @property
+    def count(self) -> int:
+        return self.width * len(self.source2)
+
+    @property
+    def error(self) -> float:
+        """Relative L2 error; infinite where nothing became something."""
+        error2, source2 = float(self.error2.sum()), float(self.source2.sum())
+        return (error2 / source2) ** 0.5 if source2 else float("inf") if error2 else 0.0
+
+
+def _sums(source: Source, tensor: StoredTensor) -> _Sums:
+    """Read a tensor and its source once, on all cores."""
+    rows, size = tensor.shape[0], int(np.prod(tensor.shape))
+    whole = len(tensor.shape) == 1  # a vector is one row
+    width, count = (size, 1) if whole else (size // rows, rows)
+    sums = _Sums(width, *(np.zeros(count) for _ in range(3)), *(np.zeros(width) for _ in range(2)))
+    step = rows if whole else max(1, SLICE // width)
+
+    def read(first: int) -> tuple[int, Any, Any]:
+        last = min(first + step, rows)
+        shape = (1, -1) if whole else (last - first, width)
+        a = source.rows(tensor.name, first, last).reshape(shape)
+        b = tensor.read(first, last).reshape(shape)
+        d = b - a
+        of_rows = [np.einsum("rc,rc->r", *pair, dtype=np.float64) for pair in ((a, a), (a, b), (d, d))]
+        of_columns = [np.einsum("rc,rc->c", x, x) for x in (a, d)]
+        return first, of_rows, (of_columns, a.sum(dtype=np.float64), d.sum(dtype=np.float64), np.isfinite(b).all())
+
+    with ThreadPoolExecutor(cpu().usable_cores) as pool:
+        for first, of_rows, (of_columns, total, shift, finite) in pool.map(read, range(0, rows, step)):
+            place = slice(0, 1) if whole else slice(first, first + len(of_rows[0]))
+            sums.source2[place], sums.product[place], sums.error2[place] = of_rows
+            sums.column_source2 += of_columns[0]
+            sums.column_error2 += of_columns[1]
+            sums.source, sums.shift, sums.finite = sums.source + total, sums.shift + shift, sums.finite and bool(finite)
+    return sums
+
+
+def _judged(tensor: StoredTensor, sums: _Sums, rounding: Rounding) -> Iterator[Compared]:
+    """The first thing that is wrong with a tensor, if any: the others follow from it."""
+    name = f"{tensor.name} ({tensor.file_name}, {tensor.type})"
+    for what, found, allowed in _faults(sums, rounding):
+        yield Compared("tensor", f"{name}: {what}", found, None, allowed)
+        return
+
+
+def _faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
+    if not sums.finite:
+        yield "a weight", float("nan"), "finite numbers"
+        return
+    source2 = float(sums.source2.sum())
+    rms = (source2 / sums.count) ** 0.5
+    noise = sums.count**0.5 * rounding.floor(1.0)  # of scales that F16 rounds
+    most = float(np.hypot(rounding.error * source2**0.5, noise))
+    if float(sums.error2.sum()) ** 0.5 > most:
+        yield "its relative error", _short(sums.error), f"at most {most / source2**0.5 if source2 else 0:.3g}"
+        return
+    yield from _row_faults(sums, rounding)
+    if not source2:
+        return
+    gain, error2 = float(sums.product.sum()) / source2, sums.error**2
+    slack = _GAIN * (rounding is not EXACT) + rounding.floor(rms) / 10 + 2 * EXACT.error
+    least, greatest = 1 - rounding.shrinks * error2 - slack, 1 + rounding.grows * error2 + slack
+    if not least <= gain <= greatest:
+        yield "its scale", _short(gain), f"{least:.5f} to {greatest:.5f} times the checkpoint's"
+    # A scale that shrinks moves the mean of numbers that have one.
+    shift = abs(sums.shift - (gain - 1) * sums.source) / sums.count / rms
+    most = _MEAN * rounding.error + _SHIFT * (rounding is not EXACT) + rounding.floor(rms) / 10 + 5 * sums.error / sums.count**0.5
+    if shift > most:
+        yield "a shift, in root mean squares,", _short(shift), f"at most {most:.2g}"
+    yield from _column_faults(sums)
+
+
+def _row_faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
+    """The row that is furthest beyond its limit."""
+    noise2 = sums.width * rounding.floor(1.0) ** 2
+    most2 = min(_ROW_ERROR * rounding.error, 1.0) ** 2 * sums.source2 + noise2
+    row = int(np.argmax(sums.error2 - most2))
+    if len(sums.source2) > 1 and sums.error2[row] > most2[row]:
+        relative = (sums.error2[row] / sums.source2[row]) ** 0.5 if sums.source2[row] else float("inf")
+        allowed = (most2[row] / sums.source2[row]) ** 0.5 if sums.source2[row] else 0.0
+        yield f"the relative error of row {row}", _short(relative), f"at most {allowed:.3g}"
+        return
+    there = sums.source2 > 100 * noise2
+    gains = np.where(there, sums.product / np.where(there, sums.source2, 1), 1)
+    slack = _ROW_GAIN * rounding.error + _GAIN + 2 * np.sqrt(noise2 / np.where(there, sums.source2, np.inf))
+    row = int(np.argmax(np.abs(gains - 1) - slack))
+    if abs(gains[row] - 1) > slack[row]:
+        yield f"the scale of row {row}", _short(gains[row]), f"{1 - slack[row]:.4f} to {1 + slack[row]:.4f}"
+
+
+def _column_faults(sums: _Sums) -> Iterator[tuple[str, float, str]]:
+    """Columns that are as large as others are not rounded away: those that have become others are exchanged."""
+    large = sums.column_source2 >= sums.column_source2.mean()
+    errors = np.where(large, np.sqrt(sums.column_error2 / np.where(large, sums.column_source2, 1)), 0)
+    column = int(np.argmax(errors))
+    if len(sums.source2) > 1 and errors[column] > _EXCHANGED:
+        yield f"the relative error of column {column}", _short(errors[column]), f"at most {_EXCHANGED}"
+
+
+def _short(number: float) -> float:
+    return float(f"{float(number):.4g}")

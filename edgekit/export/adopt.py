@@ -27,6 +27,7 @@ from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.library import library, tokenized
+from edgekit.formats.gguf.schema import FLOATS
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
 from edgekit.inputs.text import control_tokens, load_tokenizer
@@ -164,8 +165,7 @@ def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
         weights[tensor.type] += tensor.weights
     if not weights:
         raise ArtifactError(f"{header.path}: has no tensors")
-    stated = header.fields.get("general.file_type")
-    level = (FILE_TYPES.get(stated) if isinstance(stated, int) else None) or weights.most_common(1)[0][0]
+    level = _level(header, weights.most_common(1)[0][0])
     return Part(
         id=manifests.part_id(name, FORMAT.name, level, (entry,)),
         role=name,
@@ -179,6 +179,17 @@ def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
         requires=cast("Requires", {**file_requires(form), "memory_bytes": entry.bytes}),
         tools={},
     )
+
+
+def _level(header: GgufHeader, common: str) -> str:
+    """What a file calls its level, unless its weights contradict that: converters leave F16 where they wrote another.
+
+    Args:
+        common: the type of most of its weights.
+    """
+    number = header.fields.get("general.file_type")
+    stated = FILE_TYPES.get(number) if isinstance(number, int) else None
+    return common if stated is None or FLOATS & {stated, common} else stated
 
 
 def _manifest(

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgekit.artifacts.differences import Difference, DifferencesError, counted, differences_of
+from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
+from edgekit.artifacts.recipes import choose
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
 from edgekit.families.source import Source
 from edgekit.progress import Progress
@@ -20,7 +22,7 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Pr
 
     Raises:
         UsageError: it has none of them.
-        CheckpointError: it lacks the files that prompts and pictures are compared with.
+        CheckpointError: it lacks the files that prompts and pictures are compared with, or its tensors are not whole.
         DifferencesError: a part has other tensors than the checkpoint: it is another model's, or not whole.
     """
     root, roles = source.checkpoint.root, source.family.roles
@@ -30,6 +32,7 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Pr
             f"{root}: has {' and '.join(roles)}, {folder} {' and '.join(part.role for part in parts)}",
             allowed="the checkpoint that the files were made from",
         )
+    source.check_tensors()
     if missing := list(_missing(source, shared)):
         raise CheckpointError(
             f"{root}: lacks files without which a proof would leave things out",
@@ -59,6 +62,14 @@ def differing(folder: Path, source: Source, error: GateError) -> DifferencesErro
     )
 
 
+def gates_of(source: Source) -> Gates:
+    """What the checkpoint's recipe demands of it, where one recipe alone is known to be its own."""
+    try:
+        return choose(source.checkpoint.config, None, source.family.name).gates
+    except UsageError:
+        return Gates()
+
+
 def against(manifest: Manifest, source: Source) -> Manifest:
     """The manifest of files that others made, with the checkpoint that they were compared with.
 
@@ -71,7 +82,7 @@ def against(manifest: Manifest, source: Source) -> Manifest:
     found = SourceRecord(name=name, sha256=checkpoint.sha256, files=checkpoint.files, revision=checkpoint.revision)
     known = manifest.proven_against is not None and manifest.proven_against.sha256 == found.sha256
     parts = manifest.parts if known else tuple(part.model_copy(update={"parity": None}) for part in manifest.parts)
-    return manifest.model_copy(update={"parts": parts, "proven_against": found})
+    return manifest.model_copy(update={"parts": parts, "proven_against": found, "gates": gates_of(source)})
 
 
 def _missing(source: Source, parts: Sequence[Part]) -> Iterator[str]:

@@ -143,6 +143,7 @@ def prove(
     wanted = {part.id: part for parts in variants.values() for part in parts.values()}
     if manifest.foreign:
         wanted = {part.id: part for part in foreign.comparable(folder, original, list(wanted.values()), progress)}
+        manifest = foreign.against(manifest, original)
     inputs = inputs or shipped_inputs()
     check_inputs(original, inputs)
     check_reading(original, read_original(original))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ def rewrite(
     fields: Mapping[str, Any] | None = None,
     types: Mapping[str, gguf.GGMLQuantizationType] | None = None,
     added: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    renamed: Callable[[str], str] = lambda name: name,
 ) -> Path:
     """A copy of a GGUF file.
 
@@ -24,6 +25,7 @@ def rewrite(
         fields: new values of keys; `...` removes one. A new key must be a string or a whole number.
         types: tensors that are stored as another type.
         added: tensors that the copy has beyond the source's.
+        renamed: a tensor's name -> its name in the copy.
     """
     reader, changes = gguf.GGUFReader(source), dict(fields or {})
     kept = {name: one for name, one in reader.fields.items() if not name.startswith("GGUF.")}
@@ -42,7 +44,7 @@ def rewrite(
         if types and one.name in types:
             stored = types[one.name]
             data = gguf.quantize(gguf.dequantize(data, one.tensor_type).astype(np.float32), stored)
-        writer.add_tensor(one.name, data, raw_dtype=stored)
+        writer.add_tensor(renamed(one.name), data, raw_dtype=stored)
     for name, data in (added or {}).items():
         writer.add_tensor(name, data)
     writer.write_header_to_file()

@@ -63,7 +63,7 @@ class WrongExport:
     def refusal(self, role: str, level: str) -> AbstractContextManager[pytest.ExceptionInfo[EdgekitError]]:
         """What a proof of a part that is so wrong must end in."""
         where = rf"^{role} {level}: " if self.error is GateError else rf"\.{self.format}: "
-        return pytest.raises(self.error, match=rf"{where}.*({self.refused})")
+        return pytest.raises(self.error, match=rf"{where}(audit: |.*({self.refused}))")
 
     def __str__(self) -> str:
         return f"{self.format}, {self.kind}: {self.name}"

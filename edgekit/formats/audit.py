@@ -59,6 +59,7 @@ class AuditedPart:
     Attributes:
         form: what the family states of it for its format.
         requires: what the manifest says that it needs of a runtime.
+        root: the checkpoint's folder.
         tensors: by canonical name.
         plan: what an export at another level would write.
     """
@@ -68,5 +69,6 @@ class AuditedPart:
     form: Any
     files: tuple[Path, ...]
     requires: Mapping[str, Any]
+    root: Path
     tensors: Mapping[str, StoredTensor]
     plan: Callable[[Level], PartPlan]

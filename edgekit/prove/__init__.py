@@ -1,6 +1,7 @@
 """Compare an artifact with its original before anybody uses it.
 
-Two comparisons, on prompts with and without images and longer than the attention window:
+First the files themselves are compared with the checkpoint, before anything opens them (`edgekit.prove.audit`). Then
+two comparisons, on prompts with and without images and longer than the attention window:
 
 - *Wiring*: the artifact against float32 transformers that hold the files' own dequantized weights. It asks whether
   graph, mask, positions, scales, prompt and preprocessing are right; it is strict at every level and refuses.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from edgekit.artifacts.differences import collected
 from edgekit.artifacts.gates import Gates
@@ -23,13 +25,23 @@ from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
+from edgekit.prove.audit import audit
 from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
 from edgekit.prove.encoder import EncoderProof, encoder_proof
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
-from edgekit.prove.written import WrittenPart, written_part
+from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
 
-__all__ = ["BEYOND", "CONTEXT", "FullPrecisionRuns", "WrittenPart", "check_inputs", "prove_parts", "written_part"]
+__all__ = [
+    "BEYOND",
+    "CONTEXT",
+    "FullPrecisionRuns",
+    "WrittenPart",
+    "audit_parts",
+    "check_inputs",
+    "prove_parts",
+    "written_part",
+]
 
 
 def check_inputs(source: Source, inputs: Inputs) -> None:
@@ -51,9 +63,11 @@ def prove_parts(
         opening: the variant; each part is opened alone, and closed before a model of the same size runs.
 
     Raises:
-        GateError: preprocessing, prompt or wiring is wrong, or the loss exceeds a limit of the recipe.
+        GateError: a file is not what was made from the checkpoint; preprocessing, prompt or wiring is wrong; or the
+            loss exceeds a limit of the recipe.
     """
     written = collected(partial(written_part, runs.source, opening.folder, part) for part in parts)
+    figures = collected(partial(_audited, one, runs) for one in written)
     sees = any(part.output == "image_tokens" for part in opening.parts.values())
     proofs = [
         decoder_proof(one, runs, inputs, gates, sees=sees)
@@ -61,8 +75,27 @@ def prove_parts(
         else encoder_proof(one, runs, inputs, gates)
         for one in written
     ]
-    return collected(partial(_judged, proof, opening) for proof in proofs)
+    parities = collected(partial(_judged, proof, opening) for proof in proofs)
+    return [parity.model_copy(update={"audit": one}) for parity, one in zip(parities, figures, strict=True)]
+
+
+def audit_parts(parts: Sequence[Part], folder: Path, runs: FullPrecisionRuns) -> None:
+    """Compare the files of parts with the original, and open none of them.
+
+    Raises:
+        GateError: a file is not what was made from the checkpoint.
+    """
+    written = collected(partial(written_part, runs.source, folder, part) for part in parts)
+    collected(partial(_audited, one, runs) for one in written)
 
 
 def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
     return proof.judge(proof.ask(opening))
+
+
+def _audited(written: WrittenPart, runs: FullPrecisionRuns) -> dict[str, float]:
+    """The figures of a part's audit. Raises GateError where it finds a difference."""
+    with refusing(f"{written.where}: audit"):
+        found = audit(runs.source, written, runs.original, runs.progress)
+    found.check(written.where)
+    return found.figures

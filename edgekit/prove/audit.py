@@ -77,7 +77,8 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         GateError: a graph is another than the model's.
     """
     progress.start(f"{written.where}: audit", len(written.tensors))
-    differences, worst = [], 0.0
+    differences: list[Compared] = []
+    worst = 0.0
     for name, tensor in written.tensors.items():
         sums = _sums(source, tensor)
         rounding = EXACT if source.stored[name].dtype in tensor.preserves else tensor.rounding
@@ -87,7 +88,14 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
     part = written.part
     form = source.family.roles[part.role].forms.get(part.format)
     audited = AuditedPart(
-        part.role, part.level, form, written.files, part.requires, written.tensors, lambda level: source.plan(part.role, level)
+        role=part.role,
+        level=part.level,
+        form=form,
+        files=written.files,
+        requires=part.requires,
+        root=source.checkpoint.root,
+        tensors=written.tensors,
+        plan=lambda level: source.plan(part.role, level),
     )
     compared = list(FORMATS[part.format].audit(audited, original))
     differences += [one for one in compared if not one.same]
@@ -134,7 +142,7 @@ def _sums(source: Source, tensor: StoredTensor) -> _Sums:
     rows, size = tensor.shape[0], int(np.prod(tensor.shape))
     whole = len(tensor.shape) == 1  # a vector is one row
     width, count = (size, 1) if whole else (size // rows, rows)
-    sums = _Sums(width, *(np.zeros(count) for _ in range(3)), *(np.zeros(width) for _ in range(2)))
+    sums = _Sums(width, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(width), np.zeros(width))
     step = rows if whole else max(1, SLICE // width)
 
     def read(first: int) -> tuple[int, Any, Any]:
@@ -186,7 +194,9 @@ def _faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]
         yield "its scale", _short(gain), f"{least:.5f} to {greatest:.5f} times the checkpoint's"
     # A scale that shrinks moves the mean of numbers that have one.
     shift = abs(sums.shift - (gain - 1) * sums.source) / sums.count / rms
-    most = _MEAN * rounding.error + _SHIFT * (rounding is not EXACT) + rounding.floor(rms) / 10 + 5 * sums.error / sums.count**0.5
+    # The mean of as many errors, by chance, and what a type is biased by.
+    most = 5 * sums.error / sums.count**0.5 + _MEAN * rounding.error + rounding.floor(rms) / 10
+    most += 0 if rounding is EXACT else _SHIFT
     if shift > most:
         yield "a shift, in root mean squares,", _short(shift), f"at most {most:.2g}"
     yield from _column_faults(sums)

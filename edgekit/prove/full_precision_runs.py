@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from edgekit.families.source import Source
 from edgekit.full_precision import streamed
+from edgekit.full_precision.original import Original, read_original
 from edgekit.machine.temporary import array_in_a_file
 from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
@@ -30,6 +32,11 @@ class FullPrecisionRuns:
     progress: Progress = field(default_factory=Progress)
     scratch: Path | None = None
     _kept: dict[Any, Float] = field(default_factory=dict)
+
+    @cached_property
+    def original(self) -> Original:
+        """What transformers itself makes of the checkpoint."""
+        return read_original(self.source)
 
     def run(self, role: str, written: WrittenPart | None, compute: Callable[[Any], Float]) -> Float:
         """`compute(model)`, where the model's weights are those of a part's own files, or the original ones."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,14 @@ def written_part(source: Source, folder: Path, part: Part) -> WrittenPart:
         GateError: its files are broken, or hold tensors too many, too few, or of another shape than the checkpoint.
     """
     files = tuple(folder / file.path for file in part.files)
-    try:
+    with refusing(f"{part.role} {part.level}: audit"):
         return WrittenPart(part, files, source.tensors_in(part.role, part.format, files))
+
+
+@contextmanager
+def refusing(where: str) -> Iterator[None]:
+    """What is wrong with a file is a reason to refuse it."""
+    try:
+        yield
     except ArtifactError as error:
-        raise GateError(
-            f"{part.role} {part.level}: audit: {error.message}", allowed=error.allowed, remedy=error.remedy
-        ) from error
+        raise GateError(f"{where}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error

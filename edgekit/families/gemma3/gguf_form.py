@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families.gemma3 import gguf_checks, gguf_schema
+from edgekit.families.gemma3 import gguf_audit, gguf_checks, gguf_schema
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -170,6 +170,8 @@ DECODER = GgufForm(
     tensors=decoder_forms,
     check=gguf_checks.check_decoder,
     stated=gguf_checks.decoder_states,
+    hub_name=gguf_audit.decoder_name,
+    constants=gguf_audit.decoder,
     settings=gguf_checks.settings_of,
     notes=notes,
 )
@@ -181,6 +183,8 @@ VISION = GgufForm(
     tensors=vision_forms,
     check=gguf_checks.check_projector,
     stated=gguf_checks.projector_states,
+    hub_name=gguf_audit.projector_name,
+    constants=gguf_audit.projector,
     renamed=_renamed,
     prefix="mmproj-",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgekit.formats.base import Format
 from edgekit.formats.gguf import writer
+from edgekit.formats.gguf.audit import audit
 from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.form import stated
 from edgekit.formats.gguf.stored import stored
@@ -20,6 +21,7 @@ FORMAT = Format(
     notes=writer.notes,
     stated=stated,
     stored=stored,
+    audit=audit,
     # Levels other than F16 and BF16 are quantized by the library inside llama-cpp-python.
     libraries=("gguf", "sentencepiece", "llama_cpp_python"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import ArtifactError
+from edgekit.formats.audit import Compared
 from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.formats.gguf.schema import GENERAL, check_fields
 from edgekit.formats.plan import PartPlan
@@ -42,6 +43,8 @@ class GgufForm:
         stated: what a checked header says of the model's settings, by the manifest's names, and of `preprocessing`.
         settings: of the model's file: what runtimes must know, and how images become pixels, read from its header and
             from its companion's, where others made them; None for a companion.
+        hub_name: canonical tensor name, and the header -> the file's name by llama.cpp's own table, not the family's.
+        constants: what the header says, value by value with what transformers makes of the checkpoint.
         renamed: a header, and a tensor's form -> the form that it has in this file, where others wrote other names.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
@@ -54,6 +57,8 @@ class GgufForm:
     tensors: Callable[[Any], Mapping[str, GgufTensorForm]]
     check: Callable[[GgufHeader], None]
     stated: Callable[[GgufHeader], Mapping[str, Any]]
+    hub_name: Callable[[str, GgufHeader], str | None]
+    constants: Callable[[GgufHeader, Any], Iterable[Compared]]
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
     renamed: Callable[[GgufHeader, GgufTensorForm], GgufTensorForm] | None = None
     prefix: str = ""

@@ -147,7 +147,6 @@ CONSTANTS: dict[str, Any] = {
     "gemma3.attention.layer_norm_rms_epsilon": 1e-5,
     "gemma3.context_length": 8192,
     "tokenizer.ggml.add_bos_token": False,
-    "tokenizer.ggml.add_space_prefix": True,
 }
 # Tensor -> what is wrong with its numbers.
 TENSORS: dict[str, Callable[[Any], Any]] = {
@@ -240,6 +239,7 @@ VOCABULARIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
     "end": (lambda path: {"tokenizer.ggml.eos_token_id": 7}, "eos_token_id"),
     "begin": (lambda path: {"tokenizer.ggml.bos_token_id": 7}, "bos_token_id"),
     "types": (lambda path: {"tokenizer.ggml.token_type": [1] * len(numbers(path, "scores"))}, "token_type|NORMAL"),
+    "space": (lambda path: {"tokenizer.ggml.add_space_prefix": ...}, "add_space_prefix is missing"),
     "template": (lambda path: {"tokenizer.chat_template": CHATML}, "template"),
 }
 
@@ -389,7 +389,9 @@ def test_too_little_memory_leaves_out_what_needs_it(
     found = publish.prove(folder, medgemma_source, progress=progress)
     assert all(part.parity is None for part in found.parts)
     assert found.provenance == FOREIGN
-    assert any("is not proven" in note and f"edgekit prove {folder} --level Q4_K_M" in note for note in said)
+    assert any(
+        "is not proven" in note and "edgekit prove DIR --level Q4_K_M --reference SOURCE" in note for note in said
+    )
     wrong = rewrite(theirs, tmp_path / "wrong.gguf", fields={"gemma3.rope.freq_base": 5e5})
     told_apart(wrong, medgemma_source, tmp_path / "wrong")
 

@@ -42,10 +42,10 @@ class Difference:
 
 
 class DifferencesError(GateError):
-    """Files of others differ from the checkpoint.
+    """Files differ from the checkpoint.
 
     Attributes:
-        differences: all of them, notes too; the message lists the first of those that change the model.
+        differences: all of them, notes too; below the message stand the first of those that change the model.
     """
 
     def __init__(
@@ -53,11 +53,17 @@ class DifferencesError(GateError):
         message: str,
         differences: Sequence[Difference],
         *,
+        said: int = 0,
         allowed: str | None = None,
         remedy: str | None = None,
     ) -> None:
+        """As `GateError`.
+
+        Args:
+            said: how many of the differences the message itself tells.
+        """
         self.differences = tuple(differences)
-        wrong = [str(one) for one in differences if not one.is_note]
+        wrong = [str(one) for one in differences if not one.is_note][said:]
         items = wrong if len(wrong) <= MOST_ITEMS else [*wrong[: MOST_ITEMS - 1], f"{len(wrong) - MOST_ITEMS + 1} more"]
         super().__init__(message, allowed=allowed, remedy=remedy, items=items)
 
@@ -86,11 +92,16 @@ def collected(steps: Iterable[Callable[[], T]]) -> list[T]:
         except GateError as error:
             refused.append(error)
     if len(refused) > 1:
-        first, differences = refused[0], [one for error in refused for one in differences_of(error)]
-        raise DifferencesError(first.message, differences, allowed=first.allowed, remedy=first.remedy) from first
+        first, found = refused[0], [one for error in refused for one in differences_of(error)]
+        raise DifferencesError(first.message, found, said=1, allowed=first.allowed, remedy=first.remedy) from first
     if refused:
         raise refused[0]
     return done
+
+
+def shown(value: object) -> str:
+    """A value of a file or a checkpoint, for people."""
+    return "none" if value is None else f"{value:.7g}" if isinstance(value, float) else f"{value!s:.200}"
 
 
 def counted(differences: Sequence[Difference]) -> str:

@@ -148,10 +148,19 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
     if len(wrong) > _MAX_DIFFERING:
         raise ArtifactError(
             f"{path}: the tokenizer gives other ids than llama.cpp for {len(wrong)} of {len(compared)} texts, the "
-            f"first {wrong[0][:60]!r}",
+            f"first {wrong[0][:60]!r}{_prefixed(header)}",
             remedy="--tokenizer FILE with the tokenizer.json of the model that this encoding was made from",
         )
     return len(wrong)
+
+
+def _prefixed(header: GgufHeader) -> str:
+    """What makes llama.cpp read all texts otherwise than Gemma was trained to, where a file asks for it."""
+    key = "tokenizer.ggml.add_space_prefix"
+    if not header.fields.get(key, True):
+        return ""
+    stated = "is true" if key in header.fields else "is missing, and true then"
+    return f"; {key} {stated}: every text begins with a space for llama.cpp"
 
 
 def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:

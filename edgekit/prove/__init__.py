@@ -28,6 +28,7 @@ from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.audit import audit
 from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
 from edgekit.prove.encoder import EncoderProof, encoder_proof
+from edgekit.prove.foreign import tell, weighed
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
@@ -67,7 +68,7 @@ def prove_parts(
             loss exceeds a limit of the recipe.
     """
     written = collected(partial(written_part, runs.source, opening.folder, part) for part in parts)
-    figures = collected(partial(_audited, one, runs) for one in written)
+    figures = collected(partial(_audited, one, runs, foreign=opening.manifest.foreign) for one in written)
     sees = any(part.output == "image_tokens" for part in opening.parts.values())
     proofs = [
         decoder_proof(one, runs, inputs, gates, sees=sees)
@@ -79,23 +80,29 @@ def prove_parts(
     return [parity.model_copy(update={"audit": one}) for parity, one in zip(parities, figures, strict=True)]
 
 
-def audit_parts(parts: Sequence[Part], folder: Path, runs: FullPrecisionRuns) -> None:
+def audit_parts(parts: Sequence[Part], folder: Path, runs: FullPrecisionRuns, *, foreign: bool) -> None:
     """Compare the files of parts with the original, and open none of them.
+
+    Args:
+        foreign: whether others made them.
 
     Raises:
         GateError: a file is not what was made from the checkpoint.
     """
     written = collected(partial(written_part, runs.source, folder, part) for part in parts)
-    collected(partial(_audited, one, runs) for one in written)
+    collected(partial(_audited, one, runs, foreign=foreign) for one in written)
 
 
 def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
     return proof.judge(proof.ask(opening))
 
 
-def _audited(written: WrittenPart, runs: FullPrecisionRuns) -> dict[str, float]:
+def _audited(written: WrittenPart, runs: FullPrecisionRuns, *, foreign: bool) -> dict[str, float]:
     """The figures of a part's audit. Raises GateError where it finds a difference."""
     with refusing(f"{written.where}: audit"):
         found = audit(runs.source, written, runs.original, runs.progress)
+    if foreign:
+        found = weighed(found, runs)
+        tell(found, written.where, runs.progress)
     found.check(written.where)
     return found.figures

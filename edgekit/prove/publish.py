@@ -25,7 +25,7 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
-from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, foreign, prove_parts
+from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, audit_parts, check_inputs, foreign, prove_parts
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.tuning_results import DEFAULT
@@ -239,7 +239,10 @@ def _prove(
     proven: dict[str, Part] = {}
     for name in variants or manifest.variants:
         here = [part for part in manifest.variant(name)[1].values() if part.id in todo and part.id not in proven]
-        if not here or (not variants and _too_large(manifest, name, progress)):
+        if not here:
+            continue
+        if not variants and _too_large(manifest, name, progress):
+            audit_parts(here, folder, runs, foreign=manifest.foreign)
             continue
         parities = prove_parts(
             here,
@@ -258,9 +261,10 @@ def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
     free = memory().available_bytes
     if not 0 < free < need:  # 0: the system does not say
         return False
+    reference = " --reference SOURCE" if manifest.foreign else ""
     progress.note(
-        f"{variant} is not proven: it takes {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; where "
-        f"there is more, run: edgekit prove DIR --level {variant}"
+        f"{variant} is not proven: it takes {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free, so its files "
+        f"are compared but not opened; where there is more, run: edgekit prove DIR --level {variant}{reference}"
     )
     return True
 

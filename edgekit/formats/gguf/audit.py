@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from edgekit.machine import worker
 from edgekit.terminal import stripped_line
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama_token_type
+# What a reader goes by, beside the keys of an architecture and of a tokenizer.
+_READ = frozenset(
+    f"general.{name}" for name in ("architecture", "type", "alignment", "file_type", "quantization_version")
+)
 _SPACE = "\u2581"  # SentencePiece's
 _LIMIT_S = 300.0
 _MOST_DIFFERING = 10  # of 5,000 texts: ties between equally good merges are broken differently
@@ -35,6 +39,14 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     """
     form: GgufForm = part.form
     header = read_checked(form, part.files[0])
+    for one in _compared(part, form, header, original):
+        yield one if one.same else replace(one, meaning=form.meaning(one.name, one.found, one.expected))
+    for key, value in header.fields.items():
+        if key not in _READ and key.partition(".")[0] not in (form.architecture, "tokenizer", "split"):
+            yield Compared("constant", key, _plain(value), None, "nothing reads it", is_note=True)
+
+
+def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: Any) -> Iterator[Compared]:
     for tensor in part.tensors.values():
         yield Compared("tensor", f"the name of {tensor.name}", tensor.file_name, form.hub_name(tensor.name, header))
     yield from form.constants(header, original)

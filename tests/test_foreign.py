@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from foreign_files import changed, exchanged, quantized
 from gguf_files import rewrite
-from gguf_peers import CONVERSIONS, convert, peer_python
-from material import Copy, edit_json, read_json
+from gguf_peers import CONVERSIONS, Shape, checkpoint, convert, peer_python
+from material import Copy, read_json
 from safetensors.torch import load_file, save_file
 
 from edgekit import cli
@@ -113,6 +113,7 @@ def test_mixtures_and_importance_matrices_of_their_own(
     assert {t.type for t in read_header(file).tensors.values()} == set(part.tensor_types)
 
 
+@pytest.mark.slow
 def test_a_projector_whose_mlp_has_exchanged_names(
     theirs: Path, projector: Path, medgemma_source: Path, tmp_path: Path
 ) -> None:
@@ -145,7 +146,7 @@ CONSTANTS: dict[str, Any] = {
     "gemma3.rope.freq_base_swa": 2e4,
     "gemma3.attention.sliding_window": 512,
     "gemma3.attention.layer_norm_rms_epsilon": 1e-5,
-    "gemma3.context_length": 8192,
+    "gemma3.context_length": 4096,
     "tokenizer.ggml.add_bos_token": False,
 }
 # Tensor -> what is wrong with its numbers.
@@ -233,14 +234,23 @@ CHATML = (
     "{{ bos_token }}{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-# What is wrong with a vocabulary -> its keys, and what names it.
-VOCABULARIES: dict[str, tuple[Callable[[Path], dict[str, Any]], str]] = {
-    "scores": (lambda path: {"tokenizer.ggml.scores": [-s for s in numbers(path, "scores")]}, "scores"),
-    "end": (lambda path: {"tokenizer.ggml.eos_token_id": 7}, "eos_token_id"),
-    "begin": (lambda path: {"tokenizer.ggml.bos_token_id": 7}, "bos_token_id"),
-    "types": (lambda path: {"tokenizer.ggml.token_type": [1] * len(numbers(path, "scores"))}, "token_type|NORMAL"),
-    "space": (lambda path: {"tokenizer.ggml.add_space_prefix": ...}, "add_space_prefix is missing"),
-    "template": (lambda path: {"tokenizer.chat_template": CHATML}, "template"),
+# What is wrong with a vocabulary -> its keys, and what names each.
+VOCABULARIES: dict[str, tuple[Callable[[Path], dict[str, Any]], tuple[str, ...]]] = {
+    "ids and scores": (
+        lambda path: {
+            "tokenizer.ggml.scores": [-s for s in numbers(path, "scores")],
+            "tokenizer.ggml.eos_token_id": 7,
+            "tokenizer.ggml.bos_token_id": 7,
+            "tokenizer.ggml.add_bos_token": False,
+        },
+        ("tokenizer.ggml.scores", "eos_token_id", "bos_token_id", "add_bos_token"),
+    ),
+    "types": (
+        lambda path: {"tokenizer.ggml.token_type": [1 if t == 3 else int(t) for t in numbers(path, "token_type")]},
+        ("tokenizer.ggml.token_type",),
+    ),
+    "space": (lambda path: {"tokenizer.ggml.add_space_prefix": ...}, ("add_space_prefix is missing",)),
+    "template": (lambda path: {"tokenizer.chat_template": CHATML}, ("tokenizer.chat_template",)),
 }
 
 
@@ -254,8 +264,9 @@ def test_each_wrong_vocabulary_is_named(theirs: Path, medgemma_source: Path, tmp
     """By the proof, or before it by `adopt`."""
     fields, said = VOCABULARIES[case]
     file = rewrite(theirs, tmp_path / "wrong.gguf", fields=fields(theirs))
-    with pytest.raises((DifferencesError, ArtifactError), match=said):
+    with pytest.raises((DifferencesError, ArtifactError)) as caught:
         publish.prove(adopt(file, tmp_path / "artifact").folder, medgemma_source)
+    assert all(name in str(caught.value) for name in said)
 
 
 # ---------------------------------------------------------------- references
@@ -292,15 +303,15 @@ def test_a_reference_of_text_alone(
 
 
 def test_another_model_is_said_at_once(
-    adopted: Path, medsiglip_source: Path, medgemma_source: Path, copied: Copy
+    adopted: Path, medsiglip_source: Path, medgemma_source: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(UsageError, match="decoder and vision"):
         publish.prove(adopted, medsiglip_source)
-    wider = copied(medgemma_source)
-    edit_json(wider / "config.json", {"text_config.intermediate_size": 1024})
+    other = checkpoint(medgemma_source, tmp_path / "other", Shape(layers=6, mlp=1024))
     with pytest.raises(DifferencesError, match="another model") as caught:
-        publish.prove(adopted, wider)
-    assert any("ffn_" in item and "1024" in item for item in caught.value.items)
+        publish.prove(adopted, other)
+    assert len(caught.value.items) == 1
+    assert "decoder Q4_K_M: tensor" in caught.value.items[0]
 
 
 def test_a_reference_whose_weights_were_trained_further(
@@ -312,7 +323,7 @@ def test_a_reference_whose_weights_were_trained_further(
     name = "language_model.model.layers.3.mlp.down_proj.weight"
     tensors[name] = tensors[name].roll(1, 0)
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    (found,) = told_apart(theirs, other, tmp_path / "artifact")
+    (found,) = (one for one in told_apart(theirs, other, tmp_path / "artifact") if not one.is_note)
     assert (found.kind, file_names(found)) == ("tensor", ["blk.3.ffn_down.weight"])
 
 
@@ -370,7 +381,7 @@ def test_differences_as_json(theirs: Path, tmp_path: Path, capsys: pytest.Captur
     assert {"kind": "constant", "name": "gemma3.rope.freq_base", "part": "decoder Q4_K_M"}.items() <= found.items()
     assert float(found["found"]) == 5e5
     assert float(found["expected"]) == 1e6
-    assert len(json.loads(said.err)["items"]) == 1
+    assert len(json.loads(said.err.splitlines()[-1])["items"]) == 1
 
 
 def test_too_little_memory_leaves_out_what_needs_it(

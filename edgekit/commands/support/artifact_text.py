@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.artifacts.manifest import Manifest, Part
@@ -44,9 +45,17 @@ def _part_lines(part: Part) -> list[str]:
     top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
     return [
         *lines,
+        *_audit_lines(part.parity.audit),
         f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}); "
         f"loss {unit} {loss['mean']:.6g}{top}; {part.parity.positions} compared, on {part.parity.inputs}",
     ]
+
+
+def _audit_lines(audit: Mapping[str, float] | None) -> list[str]:
+    if not audit or "worst" not in audit:
+        return []
+    counts = ", ".join(f"{audit.get(name, 0):,.0f} {name}" for name in ("tensors", "constants", "texts"))
+    return [f"          audit {counts}: as the checkpoint has them, rounded by {audit['worst']:.2g} at most"]
 
 
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:

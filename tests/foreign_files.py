@@ -75,6 +75,19 @@ def changed(
     return target
 
 
+def cut(source: Path, target: Path) -> Path:
+    """A decoder whose vocabulary ends before the token of pictures, as llama.cpp's converter leaves it.
+
+    The hub's configurations leave out the number of rows, and SentencePiece's model ends there.
+    """
+    stated = read_header(source).fields
+    count = stated["tokenizer.ggml.tokens"].index("<image_soft_token>")
+    fields: dict[str, Any] = {"tokenizer.ggml.tokens": stated["tokenizer.ggml.tokens"][:count]}
+    for name in ("scores", "token_type"):
+        fields[f"tokenizer.ggml.{name}"] = stated[f"tokenizer.ggml.{name}"][:count].tolist()
+    return rewrite(source, target, fields=fields, rows={"token_embd.weight": count})
+
+
 def exchanged(path: Path, one: str, other: str) -> None:
     """Give two tensors of one shape and type each other's numbers."""
     stored = read_header(path).tensors

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from foreign_files import changed, exchanged, quantized
+from foreign_files import changed, cut, exchanged, quantized
 from gguf_files import rewrite
 from gguf_peers import CONVERSIONS, Shape, checkpoint, convert, peer_python
 from material import Copy, read_json
@@ -111,6 +111,16 @@ def test_mixtures_and_importance_matrices_of_their_own(
     (part,) = publish.prove(folder, medgemma_source).parts
     assert part.parity
     assert {t.type for t in read_header(file).tensors.values()} == set(part.tensor_types)
+
+
+def test_a_vocabulary_that_ends_before_the_token_of_pictures(
+    decoder: Path, medgemma_source: Path, tmp_path: Path
+) -> None:
+    right = quantized(decoder, tmp_path / "right.gguf", "Q8_0")
+    file = cut(right, tmp_path / "cut.gguf")
+    (part,) = publish.prove(adopt(file, tmp_path / "artifact").folder, medgemma_source).parts
+    assert part.parity
+    assert part.parity.loss["mean"] < 1e-3
 
 
 @pytest.mark.slow

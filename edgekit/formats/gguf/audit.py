@@ -53,6 +53,9 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
     if form.settings:  # the model's file, which holds the vocabulary
         yield from _flags(header, original)
         theirs = _stated(part.root, original.tokenizer)
+        yield from _lost(header, theirs, original)
+        there = len(header.texts("tokenizer.ggml.tokens"))
+        theirs = {index: token for index, token in theirs.items() if index < there}
         yield from _tokens(header, theirs, original.tokenizer)
         yield _scores(header, part.root, len(theirs))
         yield _texts(header, theirs, original.tokenizer)
@@ -114,6 +117,14 @@ def _stated(root: Path, tokenizer: Any) -> dict[int, str]:
     path = root / "tokenizer.json"
     stated = load_tokenizer(path).get_vocab(with_added_tokens=True) if path.is_file() else tokenizer.get_vocab()
     return {index: token for token, index in tokenizer.get_vocab().items() if token in stated}
+
+
+def _lost(header: GgufHeader, theirs: dict[int, str], original: Any) -> Iterator[Compared]:
+    """Tokens behind the file's last, but for that of pictures: what stands in its place comes from the projector."""
+    there, picture = len(header.texts("tokenizer.ggml.tokens")), getattr(original.config, "image_token_id", None)
+    if lost := [index for index in theirs if index >= there and index != picture]:
+        name = f"tokenizer.ggml.tokens: token {lost[0]}, and {len(lost) - 1} more behind it,"
+        yield Compared("tokenizer", name, None, theirs[lost[0]])
 
 
 def _tokens(header: GgufHeader, theirs: dict[int, str], tokenizer: Any) -> Iterator[Compared]:

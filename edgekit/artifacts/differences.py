@@ -12,6 +12,14 @@ from edgekit.errors import MOST_ITEMS, GateError
 T = TypeVar("T")
 Kind = Literal["tensor", "constant", "template", "tokenizer", "preprocessing", "prompt", "exactness", "wiring", "loss"]
 
+# What it does to answers, where nothing more is known than which comparison refuses.
+_MEANINGS: Mapping[str, str] = {
+    "prompt": "the model is asked something else than was written",
+    "preprocessing": "the model sees something else than was shown",
+    "wiring": "the file computes something else than the model with the same weights",
+    "loss": "its weights lost more than those of its level may",
+}
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -21,7 +29,7 @@ class Difference:
         part: role and level.
         name: of the tensor, or the key.
         found: what the file has.
-        expected: what the checkpoint has, or the limit.
+        expected: what the checkpoint has, or what is allowed.
         meaning: what it does to answers, where that is known.
         is_note: whether the model stays the same.
     """
@@ -36,7 +44,7 @@ class Difference:
 
     def __str__(self) -> str:
         name = f" {self.name}" if self.name else ""
-        expected = f"; the checkpoint: {self.expected}" if self.expected else ""
+        expected = f"; allowed: {self.expected}" if self.expected else ""
         meaning = f" ({self.meaning})" if self.meaning else ""
         return f"{self.part}: {self.kind}{name}: {self.found}{expected}{meaning}"
 
@@ -76,7 +84,10 @@ def differences_of(error: GateError) -> tuple[Difference, ...]:
     stated, _, said = rest.partition(": ")
     kinds: tuple[Kind, ...] = get_args(Kind)
     kind: Kind = "tensor" if stated == "audit" else next((kind for kind in kinds if kind in stated), "prompt")
-    return (Difference(kind, part, "", said if stated in (kind, "audit") else rest, error.allowed or ""),)
+    first = Difference(
+        kind, part, "", said if stated in (kind, "audit") else rest, error.allowed or "", _MEANINGS.get(kind, "")
+    )
+    return first, *(Difference(kind, part, "", item) for item in error.items)
 
 
 def collected(steps: Iterable[Callable[[], T]]) -> list[T]:

@@ -65,7 +65,11 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "compare an artifact with its original and record the result",
-    ("prove ./medgemma --reference ./medgemma-4b-it", "prove ./medsiglip --level int8"),
+    (
+        "prove ./medgemma --reference ./medgemma-4b-it",
+        "prove ./medsiglip --level int8",
+        "prove ./theirs --reference google/medgemma-4b-it",
+    ),
     run,
     add_options,
     go_on="the artifact is as it was: the same command begins its proof again",

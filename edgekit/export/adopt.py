@@ -1,7 +1,7 @@
 """`edgekit adopt`: an artifact folder around GGUF files that others made.
 
-The files are opened, asked and measured like edgekit's own. Nobody knows which weights they were made from, so nothing
-can be proven about them: the manifest says so, and so does every open.
+The files are opened, asked and measured like edgekit's own. They do not say which weights they were made from, so they
+are unproven until a user names the checkpoint (`edgekit prove`): the manifest says so, and so does every open.
 """
 
 from __future__ import annotations

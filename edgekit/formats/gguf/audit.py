@@ -41,8 +41,9 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     header = read_checked(form, part.files[0])
     for one in _compared(part, form, header, original):
         yield one if one.same else replace(one, meaning=form.meaning(one.name, one.found, one.expected))
+    read = (f"{form.architecture}.", "split.", "tokenizer.ggml.", "tokenizer.chat_template")
     for key, value in header.fields.items():
-        if key not in _READ and key.partition(".")[0] not in (form.architecture, "tokenizer", "split"):
+        if key not in _READ and not key.startswith(read):
             yield Compared("constant", key, _plain(value), None, "nothing reads it", is_note=True)
 
 

@@ -52,14 +52,13 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         yield Compared("tensor", f"the name of {tensor.name}", tensor.file_name, form.hub_name(tensor.name, header))
     yield from form.constants(header, original)
     if form.settings:  # the model's file, which holds the vocabulary
-        yield from _flags(header, original)
         theirs = _stated(part.root, original.tokenizer)
-        yield from _lost(header, theirs, original)
-        there = len(header.texts("tokenizer.ggml.tokens"))
+        lost, there = list(_lost(header, theirs, original)), len(header.texts("tokenizer.ggml.tokens"))
         theirs = {index: token for index, token in theirs.items() if index < there}
-        yield from _tokens(header, theirs, original.tokenizer)
-        yield _scores(header, part.root, len(theirs))
-        yield _texts(header, theirs, original.tokenizer)
+        stated = [*lost, *_flags(header, original), *_tokens(header, theirs, original.tokenizer)]
+        yield from (*stated, scores := _scores(header, part.root, len(theirs)))
+        if all(one.same for one in (*stated, scores)):  # else it is known why ids differ
+            yield _texts(header, theirs, original.tokenizer)
 
 
 def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:

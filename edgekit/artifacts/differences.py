@@ -43,10 +43,10 @@ class Difference:
     is_note: bool = False
 
     def __str__(self) -> str:
-        name = f" {self.name}" if self.name else ""
+        name = f" {self.name} is" if self.name else ":"
         expected = f"; allowed: {self.expected}" if self.expected else ""
         meaning = f" ({self.meaning})" if self.meaning else ""
-        return f"{self.part}: {self.kind}{name}: {self.found}{expected}{meaning}"
+        return f"{self.part}: {self.kind}{name} {self.found}{expected}{meaning}"
 
 
 class DifferencesError(GateError):

@@ -42,6 +42,7 @@ class Audit:
 
     Attributes:
         differences: all that is not what it must be.
+        notes: what the model does not depend on.
         worst: the largest relative L2 error of a tensor.
     """
 
@@ -50,6 +51,7 @@ class Audit:
     texts: int
     worst: float
     differences: tuple[Compared, ...]
+    notes: tuple[Compared, ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -58,12 +60,11 @@ class Audit:
 
     def check(self, where: str) -> None:
         """Raise DifferencesError where the model is not the checkpoint's, its first difference in the message."""
-        wrong = [one for one in self.differences if not one.is_note]
-        if wrong:
-            first = wrong[0]
+        if self.differences:
+            first = self.differences[0]
             raise DifferencesError(
                 f"{where}: audit: {first}",
-                [_difference(where, one) for one in self.differences],
+                [_difference(where, one) for one in (*self.differences, *self.notes)],
                 said=1,
                 allowed=first.allowed or f"{first.expected!r:.200}, by the checkpoint",
                 remedy="the file is not what was made from this checkpoint; nothing was published",
@@ -106,9 +107,10 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         plan=lambda level: source.plan(part.role, level),
     )
     compared = list(FORMATS[part.format].audit(audited, original))
-    differences += [one for one in compared if not one.same]
-    texts, constants = sum(one.texts for one in compared), sum(not one.is_note for one in compared)
-    return Audit(len(written.tensors), constants, texts, float(f"{worst:.6g}"), tuple(differences))
+    stated = [one for one in compared if not one.is_note]
+    differences += [one for one in stated if not one.same]
+    texts, notes = sum(one.texts for one in stated), tuple(one for one in compared if one.is_note)
+    return Audit(len(written.tensors), len(stated), texts, float(f"{worst:.6g}"), tuple(differences), notes)
 
 
 # ---------------------------------------------------------------- tensors

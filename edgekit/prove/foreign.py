@@ -71,7 +71,9 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Pr
 
 def weighed(found: Audit, runs: FullPrecisionRuns) -> Audit:
     """What an audit found, in which a chat template of other words that makes the same prompts is a note."""
-    return replace(found, differences=tuple(_weighed(one, runs) for one in found.differences))
+    weighed = [_weighed(one, runs) for one in found.differences]
+    notes = (*found.notes, *(one for one in weighed if one.is_note))
+    return replace(found, differences=tuple(one for one in weighed if not one.is_note), notes=notes)
 
 
 def _weighed(one: Compared, runs: FullPrecisionRuns) -> Compared:
@@ -91,9 +93,9 @@ def _weighed(one: Compared, runs: FullPrecisionRuns) -> Compared:
 
 def tell(found: Audit, where: str, progress: Progress) -> None:
     """What nobody needs to mend."""
-    if notes := [one for one in found.differences if one.is_note]:
-        listed = ", ".join(f"{one.name} {shown(one.found)[:40]!r}" for one in notes[:10])
-        more = f" and {len(notes) - 10} more" if len(notes) > 10 else ""
+    if found.notes:
+        listed = ", ".join(f"{one.name} {shown(one.found)[:40]!r}" for one in found.notes[:10])
+        more = f" and {len(found.notes) - 10} more" if len(found.notes) > 10 else ""
         progress.note(f"{where}: does not change the model: {listed}{more}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ def rewrite(
     fields: Mapping[str, Any] | None = None,
     types: Mapping[str, gguf.GGMLQuantizationType] | None = None,
     added: Mapping[str, np.ndarray[Any, Any]] | None = None,
+    renamed: Callable[[str], str] = lambda name: name,
+    rows: Mapping[str, int] | None = None,
 ) -> Path:
     """A copy of a GGUF file.
 
@@ -32,6 +34,8 @@ def rewrite(
             flag.
         types: tensors that are stored as another type.
         added: tensors that the copy has beyond the source's.
+        renamed: a tensor's name -> its name in the copy.
+        rows: tensors of which the copy has only so many rows.
     """
     reader, changes = gguf.GGUFReader(source), dict(fields or {})
     kept = {name: one for name, one in reader.fields.items() if not name.startswith("GGUF.")}
@@ -51,7 +55,7 @@ def rewrite(
         if types and one.name in types:
             stored = types[one.name]
             data = gguf.quantize(gguf.dequantize(data, one.tensor_type).astype(np.float32), stored)
-        writer.add_tensor(one.name, data, raw_dtype=stored)
+        writer.add_tensor(renamed(one.name), data[: (rows or {}).get(one.name)], raw_dtype=stored)
     for name, data in (added or {}).items():
         writer.add_tensor(name, data)
     writer.write_header_to_file()

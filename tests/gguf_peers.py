@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,15 @@ LLAMA_LEVELS = tuple(
 )
 
 _LONGEST = 200  # characters of a value that are stored as they are; longer ones as their hash
+
+
+def peer_python(folder: Path) -> Path:
+    """The Python of an environment with the converter: $EDGEKIT_GGUF_PEER, or a new one in this folder."""
+    if named := os.environ.get("EDGEKIT_GGUF_PEER"):
+        return Path(named)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
+    return folder / "bin" / "python"
 
 
 def convert(peer: Path, source: Path, out: Path, *options: str) -> Path:

@@ -6,9 +6,6 @@ By default against the headers that it wrote once (tests/data/peer-headers.json,
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +13,12 @@ import pytest
 from gguf_peers import (
     CONVERSIONS,
     GOLDEN,
-    PEER_PACKAGES,
     assert_same_tensors,
     convert,
     export,
     header,
     inputs,
+    peer_python,
     quantize,
 )
 from material import read_json
@@ -46,13 +43,7 @@ def exported(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 @pytest.fixture(scope="session")
 def peer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The Python of an environment with the converter: $EDGEKIT_GGUF_PEER, or a new one."""
-    if named := os.environ.get("EDGEKIT_GGUF_PEER"):
-        return Path(named)
-    folder = tmp_path_factory.mktemp("converter")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([folder / "bin" / "python", "-m", "pip", "install", "--quiet", *PEER_PACKAGES], check=True)
-    return folder / "bin" / "python"
+    return peer_python(tmp_path_factory.mktemp("converter"))
 
 
 def differences(ours: dict[str, Any], theirs: dict[str, Any]) -> tuple[set[str], set[str], set[str]]:

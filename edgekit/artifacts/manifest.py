@@ -179,8 +179,10 @@ class Manifest(StrictModel):
     parts: Listed[Part] = Field(max_length=1000)
     variants: Annotated[Mapping[VariantName, Annotated[Mapping[Name, Sha256], _Few]], _Few]
     default: Name
-    # Whether others made the files: nothing is known of the weights that they were made from.
+    # Whether others made the files: of the weights that they were made from, only a proof knows something.
     foreign: bool = False
+    # The checkpoint that foreign files were compared with, None where nobody did.
+    proven_against: SourceRecord | None = None
     # What a proof must show, from the recipe: an artifact can be proven where its recipe is not installed.
     gates: Gates
 
@@ -206,6 +208,18 @@ class Manifest(StrictModel):
         if FILE_NAME in {file.path for file in self.files}:
             raise ValueError(f"files: {FILE_NAME}, which cannot describe itself")
         return self
+
+    @property
+    def provenance(self) -> str | None:
+        """What is known of files that others made, for people; None for edgekit's own."""
+        unproven = [part.role for part in self.parts if part.parity is None]
+        if not self.foreign:
+            return None
+        if self.proven_against is None or len(unproven) == len(self.parts):
+            return FOREIGN
+        name, digest = self.proven_against.name, self.proven_against.sha256[:16]
+        left = f"; {' and '.join(unproven)} unproven" if unproven else ""
+        return f"made by others; proven against {name}, SHA-256 {digest}...{left}"
 
     @property
     def files(self) -> tuple[FileEntry, ...]:

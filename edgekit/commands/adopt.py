@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
@@ -30,7 +31,8 @@ def run(options: Namespace) -> int:
         return 0
     compared = f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them"
     described = artifact_lines(adopted.folder, adopted.manifest)
-    print_lines([*described, compared, *usage_lines(adopted.folder, adopted.manifest)])
+    proven_by = f"proven by {shlex.join(['edgekit', 'prove', str(adopted.folder), '--reference', 'SOURCE'])}"
+    print_lines([*described, compared, proven_by, *usage_lines(adopted.folder, adopted.manifest)])
     return 0
 
 

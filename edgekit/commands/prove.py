@@ -19,7 +19,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--reference",
         metavar="SOURCE",
-        help="the checkpoint that it was made from; reference models are found without",
+        help="the checkpoint that it was made from; reference models are found without, but for files of others",
     )
     add_proof_inputs(parser, "prove")
 
@@ -27,24 +27,35 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Compare, and record the result in the manifest."""
     from edgekit.artifacts import manifest
+    from edgekit.artifacts.differences import DifferencesError, as_data
     from edgekit.checkpoints.sources import reference_model_of, source_folder
     from edgekit.commands.support.artifact_text import artifact_lines
     from edgekit.inputs.samples import given_inputs
     from edgekit.prove import publish
 
-    made_from = manifest.read(options.folder).source.sha256
-    source = source_folder(options.reference) if options.reference else reference_model_of(made_from)
+    known = manifest.read(options.folder)
+    if known.foreign and not options.reference:
+        raise UsageError(
+            f"{options.folder}: others made these files, and which checkpoint they come from is yours to say",
+            remedy=f"edgekit prove {options.folder} --reference SOURCE, a folder or a model of the hub as owner/name",
+        )
+    source = source_folder(options.reference) if options.reference else reference_model_of(known.source.sha256)
     if source is None:
         raise UsageError(
             "the checkpoint that this artifact was made from is not known", remedy="name it with --reference SOURCE"
         )
-    proven = publish.prove(
-        options.folder,
-        source,
-        levels=options.level,
-        inputs=given_inputs(options.images, options.text),
-        progress=on_stderr(),
-    )
+    try:
+        proven = publish.prove(
+            options.folder,
+            source,
+            levels=options.level,
+            inputs=given_inputs(options.images, options.text),
+            progress=on_stderr(),
+        )
+    except DifferencesError as error:
+        if options.json:
+            print_json({"differences": as_data(error.differences)})
+        raise
     if options.json:
         print_json(proven.model_dump(mode="json"))
     else:
@@ -54,7 +65,11 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "compare an artifact with its original and record the result",
-    ("prove ./medgemma --reference ./medgemma-4b-it", "prove ./medsiglip --level int8"),
+    (
+        "prove ./medgemma --reference ./medgemma-4b-it",
+        "prove ./medsiglip --level int8",
+        "prove ./theirs --reference google/medgemma-4b-it",
+    ),
     run,
     add_options,
     go_on="the artifact is as it was: the same command begins its proof again",

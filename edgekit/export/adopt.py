@@ -1,7 +1,7 @@
 """`edgekit adopt`: an artifact folder around GGUF files that others made.
 
-The files are opened, asked and measured like edgekit's own. Nobody knows which weights they were made from, so nothing
-can be proven about them: the manifest says so, and so does every open.
+The files are opened, asked and measured like edgekit's own. They do not say which weights they were made from, so they
+are unproven until a user names the checkpoint (`edgekit prove`): the manifest says so, and so does every open.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from edgekit.formats.gguf import FORMAT
 from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.library import library, tokenized
+from edgekit.formats.gguf.schema import FLOATS
 from edgekit.formats.gguf.tokenizer import tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
 from edgekit.inputs.text import control_tokens, load_tokenizer
@@ -147,10 +148,19 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
     if len(wrong) > _MAX_DIFFERING:
         raise ArtifactError(
             f"{path}: the tokenizer gives other ids than llama.cpp for {len(wrong)} of {len(compared)} texts, the "
-            f"first {wrong[0][:60]!r}",
+            f"first {wrong[0][:60]!r}{_prefixed(header)}",
             remedy="--tokenizer FILE with the tokenizer.json of the model that this encoding was made from",
         )
     return len(wrong)
+
+
+def _prefixed(header: GgufHeader) -> str:
+    """What makes llama.cpp read all texts otherwise than Gemma was trained to, where a file asks for it."""
+    key = "tokenizer.ggml.add_space_prefix"
+    if not header.fields.get(key, True):
+        return ""
+    stated = "is true" if key in header.fields else "is missing, and true then"
+    return f"; {key} {stated}: every text begins with a space for llama.cpp"
 
 
 def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
@@ -164,8 +174,7 @@ def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
         weights[tensor.type] += tensor.weights
     if not weights:
         raise ArtifactError(f"{header.path}: has no tensors")
-    stated = header.fields.get("general.file_type")
-    level = (FILE_TYPES.get(stated) if isinstance(stated, int) else None) or weights.most_common(1)[0][0]
+    level = _level(header, weights.most_common(1)[0][0])
     return Part(
         id=manifests.part_id(name, FORMAT.name, level, (entry,)),
         role=name,
@@ -179,6 +188,17 @@ def _part(name: str, role: Role, header: GgufHeader, staging: Path) -> Part:
         requires=cast("Requires", {**file_requires(form), "memory_bytes": entry.bytes}),
         tools={},
     )
+
+
+def _level(header: GgufHeader, common: str) -> str:
+    """What a file calls its level, unless its weights contradict that: converters leave F16 where they wrote another.
+
+    Args:
+        common: the type of most of its weights.
+    """
+    number = header.fields.get("general.file_type")
+    stated = FILE_TYPES.get(number) if isinstance(number, int) else None
+    return common if stated is None or FLOATS & {stated, common} else stated
 
 
 def _manifest(

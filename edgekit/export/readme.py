@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.files import write_atomically
-from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
+from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.errors import ArtifactError
 from edgekit.export import llama_programs
 from edgekit.terminal import stripped_line
@@ -70,7 +70,6 @@ def text(manifest: Manifest) -> str:
     return _template().render(
         mark=_MARK,
         manifest=manifest,
-        foreign=FOREIGN,
         notice=any(entry.path == "NOTICE" for entry in manifest.support_files),
         rows=[_row(manifest, name) for name in manifest.variants],
         commands=[line for words in _commands(manifest) if (line := shlex.join(words)).isprintable()],

@@ -25,6 +25,8 @@ class Compared:
         found, expected: integers, floats, texts, lists of these, or None for nothing.
         allowed: what is allowed, for people, where `expected` does not say it.
         texts: how many texts stand behind it.
+        meaning: what it does to answers that the two differ, where that is known.
+        is_note: whether the model is the same all the same.
     """
 
     kind: Kind
@@ -33,6 +35,8 @@ class Compared:
     expected: Any
     allowed: str = ""
     texts: int = 0
+    meaning: str = ""
+    is_note: bool = False
 
     @property
     def same(self) -> bool:

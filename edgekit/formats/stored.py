@@ -24,7 +24,8 @@ class StoredTensor:
         name: canonical, in the hub's key layout.
         file_name: what the file calls it.
         type: how its numbers are stored: `Q4_K`, `int4_32`, `F32`.
-        shape: the checkpoint's; zeros that fill it up in the file are cut off.
+        shape: the checkpoint's; zeros that fill it up in the file are cut off. A table of tokens may end earlier, where
+            its last rows belong to no token.
         exact: whether a matrix of this type multiplies activations as they are; of others, runtimes round those.
         preserves: the types of a checkpoint's tensors that lose nothing in it.
         rounding: how far the type may move others.

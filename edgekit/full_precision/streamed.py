@@ -60,10 +60,11 @@ class Weights:
         return np.concatenate([self._read(tensor, name, int(run[0]), int(run[-1]) + 1) for run in runs])
 
     def blocks(self, name: str) -> Iterator[Float]:
-        """A table in blocks of rows."""
+        """A table in blocks of rows, as many as are stored."""
         tensor = self._tensor(name)
-        for start in range(0, tensor.shape[0], _BLOCK):
-            yield self._read(tensor, name, start, min(start + _BLOCK, tensor.shape[0]))
+        rows = self.stored[name].shape[0] if name in self.stored else tensor.shape[0]
+        for start in range(0, rows, _BLOCK):
+            yield self._read(tensor, name, start, min(start + _BLOCK, rows))
 
     def _tensor(self, name: str) -> Tensor:
         if name not in self.source.stored:

@@ -57,7 +57,7 @@ def texts(pieces: Sequence[str], special: Sequence[str], count: int = COUNT) -> 
         _scalars,
         lambda r: "".join(r.choices(pieces, k=r.randint(1, 12))),
         lambda r: " ".join(r.choices(pieces, k=r.randint(1, 12))),
-        lambda r: _between(r, special),
+        lambda r: _between(r, special or _MARKUP),
         lambda r: _between(r, _MARKUP),
     )
     fixed = [*sentences(), *special, *(f"a{token} b" for token in special)]

@@ -21,8 +21,9 @@ a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
+from edgekit.artifacts.differences import collected
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
@@ -30,10 +31,11 @@ from edgekit.inputs.samples import Inputs
 from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import exactness
 from edgekit.prove.audit import audit
-from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
+from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
 from edgekit.prove.described import check_described
-from edgekit.prove.encoder import encoder_proof
+from edgekit.prove.encoder import EncoderProof, encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
+from edgekit.prove.foreign import tell, weighed
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
@@ -43,7 +45,7 @@ __all__ = [
     "CONTEXT",
     "FullPrecisionRuns",
     "WrittenPart",
-    "audited",
+    "audit_parts",
     "check_inputs",
     "prove_end_to_end",
     "prove_parts",
@@ -73,28 +75,46 @@ def prove_parts(
         GateError: a file is not what was made from the checkpoint; preprocessing, prompt or wiring is wrong; or the
             loss exceeds the level's limit.
     """
-    written = [written_part(runs.source, opening.folder, part) for part in parts]
-    figures = [audited(one, opening, runs) for one in written]
+    audits = audit_parts(parts, opening, runs)
     # What others made was not written by the writer that exactness is about.
-    exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one in written]
-    proofs: list[Any] = [  # each judges what itself has asked
-        (decoder_proof if runs.source.family.roles[one.role].output == "logits" else encoder_proof)(
-            one, runs, inputs, gates
-        )
-        for one in written
+    exact = [None if opening.manifest.foreign else exactness.proven(one, runs, inputs) for one, _ in audits]
+    sees = any(part.output == "image_tokens" for part in opening.parts.values())
+    proofs = [
+        decoder_proof(one, runs, inputs, gates, sees=sees)
+        if runs.source.family.roles[one.role].output == "logits"
+        else encoder_proof(one, runs, inputs, gates)
+        for one, _ in audits
     ]
-    answers = [proof.ask(opening) for proof in proofs]
-    parities = [proof.judge(answer) for proof, answer in zip(proofs, answers, strict=True)]
+    parities = collected(partial(_judged, proof, opening) for proof in proofs)
     return [
-        parity.model_copy(update={"audit": found, "exactness": shown})
-        for parity, found, shown in zip(parities, figures, exact, strict=True)
+        parity.model_copy(update={"audit": figures, "exactness": shown})
+        for parity, (_, figures), shown in zip(parities, audits, exact, strict=True)
     ]
 
 
-def audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
-    """The figures of a part's audit. Raises GateError where it finds a difference."""
+def audit_parts(
+    parts: Sequence[Part], opening: Opening, runs: FullPrecisionRuns
+) -> list[tuple[WrittenPart, dict[str, float]]]:
+    """Compare the files of parts with the original, and load none of them; each with the figures of its audit.
+
+    Raises:
+        GateError: a file, or what the manifest says of it, is not what was made from the checkpoint.
+    """
+    written = collected(partial(written_part, runs.source, opening.folder, part) for part in parts)
+    figures = collected(partial(_audited, one, opening, runs) for one in written)
+    return list(zip(written, figures, strict=True))
+
+
+def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
+    return proof.judge(proof.ask(opening))
+
+
+def _audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
     check_described(written, opening, runs.source)
     with refusing(f"{written.where}: audit"):
         found = audit(runs.source, written, runs.original, runs.progress)
+    if opening.manifest.foreign:
+        found = weighed(found, runs)
+        tell(found, written.where, runs.progress)
     found.check(written.where)
     return found.figures

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import GateError
+from edgekit.artifacts.differences import Difference, DifferencesError, shown
 from edgekit.families.source import Source
 from edgekit.formats import FORMATS
 from edgekit.formats.audit import AuditedPart, Compared
@@ -26,7 +26,6 @@ from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
 
 Vector = NDArray[np.float64]
-_MOST_SAID = 20  # differences in one refusal
 # Of a bound for a tensor: a row's largest weights may be larger beside its others than a whole tensor's.
 _ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 1.0, 0.06
 # Beyond rounding: sums of float32, and the gain of tensors whose rounding is no noise.
@@ -43,6 +42,7 @@ class Audit:
 
     Attributes:
         differences: all that is not what it must be.
+        notes: what the model does not depend on.
         worst: the largest relative L2 error of a tensor.
     """
 
@@ -51,6 +51,7 @@ class Audit:
     texts: int
     worst: float
     differences: tuple[Compared, ...]
+    notes: tuple[Compared, ...] = ()
 
     @property
     def figures(self) -> dict[str, float]:
@@ -58,15 +59,21 @@ class Audit:
         return {"tensors": self.tensors, "constants": self.constants, "texts": self.texts, "worst": self.worst}
 
     def check(self, where: str) -> None:
-        """Raise GateError where there are differences: the first in its message, the others below it."""
+        """Raise DifferencesError where the model is not the checkpoint's, its first difference in the message."""
         if self.differences:
-            first, *others = self.differences
-            raise GateError(
+            first = self.differences[0]
+            raise DifferencesError(
                 f"{where}: audit: {first}",
+                [_difference(where, one) for one in (*self.differences, *self.notes)],
+                said=1,
                 allowed=first.allowed or f"{first.expected!r:.200}, by the checkpoint",
-                items=[f"{one}; allowed: {one.allowed or one.expected!r:.200}" for one in others[:_MOST_SAID]],
                 remedy="the file is not what was made from this checkpoint; nothing was published",
             )
+
+
+def _difference(where: str, one: Compared) -> Difference:
+    expected = one.allowed or shown(one.expected)
+    return Difference(one.kind, where, one.name, shown(one.found), expected, one.meaning, one.is_note)
 
 
 def audit(source: Source, written: WrittenPart, original: Any, progress: Progress) -> Audit:
@@ -99,9 +106,10 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         plan=lambda level: source.plan(part.role, level),
     )
     compared = list(FORMATS[part.format].audit(audited, original))
-    differences += [one for one in compared if not one.same]
-    texts = sum(one.texts for one in compared)
-    return Audit(len(written.tensors), len(compared), texts, float(f"{worst:.6g}"), tuple(differences))
+    stated = [one for one in compared if not one.is_note]
+    differences += [one for one in stated if not one.same]
+    texts, notes = sum(one.texts for one in stated), tuple(one for one in compared if one.is_note)
+    return Audit(len(written.tensors), len(stated), texts, float(f"{worst:.6g}"), tuple(differences), notes)
 
 
 # ---------------------------------------------------------------- tensors

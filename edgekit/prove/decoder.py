@@ -114,7 +114,7 @@ class DecoderProof:
         """Compare them with transformers'."""
         role, level = self.written.role, self.written.level
         wiring = self.wiring(actual)
-        original = self.expected(None)
+        original = self.expected(None)[:, : actual.shape[1]]
         lost = divergence(original, actual)
         same = np.concatenate([metrics.top1_agreement(o, a) for o, a in _together(original, actual)])
         loss = {
@@ -132,7 +132,7 @@ class DecoderProof:
             GateError: that is too large, or clear top tokens changed.
         """
         gates, exact, limit = self.gates, self.written.exact, self.limits.wiring_kl
-        expected = self.expected(self.written)
+        expected = self.expected(self.written)[:, : actual.shape[1]]  # rows of no token may be cut off
         kl = divergence(expected, actual)
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
         tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
@@ -174,20 +174,26 @@ class DecoderProof:
         return self.runs.logits(self.written.role, written, hidden)
 
 
-def decoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> DecoderProof:
+def decoder_proof(
+    written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates, *, sees: bool = True
+) -> DecoderProof:
     """The prompts of a decoder's proof, and full precision's embeddings of their images.
+
+    Args:
+        sees: whether it stands behind an encoder of images; one that others made may be there alone.
 
     Raises:
         InputError: the text is shorter than the attention window and some more.
         GateError: a prompt is too long for any proof.
     """
-    embedded = None
-    if sees := runs.source.family.role_giving("image_tokens"):
-        embedded = encoded(runs, sees, None, expected_batch(runs, sees, inputs))
-    return DecoderProof(written, runs, inputs, gates, tuple(prompts(runs.source, inputs)), embedded)
+    embedded, encoder = None, runs.source.family.role_giving("image_tokens") if sees else None
+    if encoder:
+        embedded = encoded(runs, encoder, None, expected_batch(runs, encoder, inputs))
+    asked = tuple(prompts(runs.source, inputs, sees=encoder is not None))
+    return DecoderProof(written, runs, inputs, gates, asked, embedded)
 
 
-def prompts(source: Source, inputs: Inputs) -> Iterator[Prompt]:
+def prompts(source: Source, inputs: Inputs, *, sees: bool) -> Iterator[Prompt]:
     """A text longer than the window, a question about one image, two images in a conversation; or their texts alone.
 
     Raises:
@@ -196,7 +202,7 @@ def prompts(source: Source, inputs: Inputs) -> Iterator[Prompt]:
     """
     window = source.settings["window"]
     tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
-    for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer)):
+    for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer), sees=sees):
         processed = hf_inputs.processed(source, messages)
         length = len(processed["input_ids"])
         is_image = np.asarray(processed["token_type_ids"]) == 1
@@ -209,9 +215,8 @@ def prompts(source: Source, inputs: Inputs) -> Iterator[Prompt]:
         yield Prompt(messages, processed, tuple(int(position) for position in want))
 
 
-def _conversations(source: Source, inputs: Inputs, long: str) -> tuple[tuple[Message, ...], ...]:
+def _conversations(source: Source, inputs: Inputs, long: str, *, sees: bool) -> tuple[tuple[Message, ...], ...]:
     question, answer, next_question = inputs.text[:600], inputs.text[600:800], inputs.text[800:1400]
-    sees = source.family.role_giving("image_tokens") is not None
     first, second, third = [(Image(image),) if sees else () for image in inputs.images[:IMAGES_IN_PROMPTS]]
     alone = (Message("user", long),)
     if source.checkpoint.chat_template() is None:

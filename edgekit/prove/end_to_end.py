@@ -45,7 +45,7 @@ def prove_end_to_end(
     if eye.part.id not in seen:
         seen[eye.part.id] = look.encoded(opening, 1)
     expected = encoded(runs, sees, eye, look.expected_batch)
-    (question,) = [prompt for prompt in prompts(runs.source, inputs) if prompt.images == 1]
+    (question,) = [prompt for prompt in prompts(runs.source, inputs, sees=True) if prompt.images == 1]
     ours = DecoderProof(mind, runs, inputs, gates, (question,), seen[eye.part.id], asked=f"behind {eye.part.id}")
     theirs = replace(ours, embedded=expected[:1])
     kl = divergence(theirs.expected(mind), ours.ask(opening))

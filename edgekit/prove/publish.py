@@ -16,7 +16,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import appear, check_place, staging_of, updating
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import ArtifactError, GateError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import Source, open_source
@@ -25,7 +25,16 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
-from edgekit.prove import BEYOND, CONTEXT, FullPrecisionRuns, check_inputs, prove_end_to_end, prove_parts
+from edgekit.prove import (
+    BEYOND,
+    CONTEXT,
+    FullPrecisionRuns,
+    audit_parts,
+    check_inputs,
+    foreign,
+    prove_end_to_end,
+    prove_parts,
+)
 from edgekit.runtime.base import Float
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
@@ -125,26 +134,29 @@ def prove(
     """Prove an artifact that exists, and record the result in its manifest.
 
     Raises:
-        UsageError: `source` is not what the artifact was made from, a level is unknown here, or others made the files.
+        UsageError: `source` is not what the artifact was made from, or a level is unknown here.
+        CheckpointError: `source` lacks files that those of others must be compared with.
         EdgekitError: a library, a file or room on a disk is missing; the message lists all that is.
-        GateError: a part differs from its original; the manifest is left as it was.
+        GateError: a part differs from its original; the manifest is left as it was. Of files that others made, it is a
+            DifferencesError, which has all that differs.
     """
     progress = progress or Progress()
     manifest = manifests.read(folder)
-    if manifest.foreign:
-        raise UsageError(f"{folder}: {manifests.FOREIGN}", remedy="export the original checkpoint instead")
     readme.check(folder)
     original = open_source(source)
-    if original.checkpoint.sha256 != manifest.source.sha256:
+    if not manifest.foreign and original.checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(
             f"{source}: is not the checkpoint that {folder} was made from",
             allowed=f"one with the hash {manifest.source.sha256[:16]}...",
         )
+    variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
+    wanted = {part.id: part for parts in variants.values() for part in parts.values()}
+    if manifest.foreign:
+        wanted = {part.id: part for part in foreign.comparable(folder, original, list(wanted.values()), progress)}
+        manifest = foreign.against(manifest, original)
     inputs = inputs or shipped_inputs()
     check_inputs(original, inputs)
     check_reading(original, read_original(original))
-    variants = {name: manifest.variant(name)[1] for name in (levels or manifest.variants)}
-    wanted = {part.id: part for parts in variants.values() for part in parts.values()}
     _check_needs(folder, manifest, list(variants), list(wanted.values()))
     unproven = manifest.model_copy(
         update={
@@ -156,11 +168,16 @@ def prove(
     with file_errors(folder):
         try:
             proven = _prove(folder, unproven, original, inputs, progress, wanted, tuple(levels))
+        except GateError as error:
+            if manifest.foreign:
+                raise foreign.differing(folder, original, error) from error
+            raise
         finally:
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
         with updating(folder):  # an export may have added levels meanwhile
-            current = _with_parity(manifests.read(folder), parity)
+            current = manifests.read(folder)
+            current = _with_parity(foreign.against(current, original) if parity else current, parity)
             readme.publish(folder, current)
         return current
 
@@ -233,10 +250,12 @@ def _prove(
     for name in variants or manifest.variants:
         parts = [proven[part.id] for part in manifest.variant(name)[1].values() if part.id in wanted]
         here = [part for part in parts if part.parity is None]
-        alone = manifests.unproven_pair(parts) is None
-        if (not here and alone) or (not variants and _too_large(manifest, name, progress)):
+        if not here and manifests.unproven_pair(parts) is None:
             continue
         opening = prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress)
+        if not variants and _too_large(manifest, name, progress):
+            audit_parts(here, opening, runs)
+            continue
         for part, parity in zip(here, prove_parts(here, opening, runs, inputs, manifest.gates), strict=True):
             proven[part.id] = part.model_copy(update={"parity": parity})
         if pair := manifests.unproven_pair([proven[part.id] for part in parts]):
@@ -258,9 +277,10 @@ def _too_large(manifest: Manifest, variant: str, progress: Progress) -> bool:
     free = memory().available_bytes
     if not 0 < free < need:  # 0: the system does not say
         return False
+    reference = " --reference SOURCE" if manifest.foreign else ""
     progress.note(
-        f"{variant} is not proven: it takes {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free; where "
-        f"there is more, run: edgekit prove DIR --level {variant}"
+        f"{variant} is not proven: it takes {need / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free, so its files "
+        f"are compared but not opened; where there is more, run: edgekit prove DIR --level {variant}{reference}"
     )
     return True
 

@@ -11,7 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.manifest import FOREIGN, FileEntry, Manifest, Part, Preprocessing
+from edgekit.artifacts.manifest import FileEntry, Manifest, Part, Preprocessing
 from edgekit.errors import ArtifactError
 from edgekit.families.composition import (
     Chat,
@@ -149,7 +149,7 @@ class Opening:
         if isinstance(rows := self.manifest.settings.get("vocabulary"), int):
             check_rows(self.tokenizer, rows, self.family.unused_tokens, self.manifest.tokenizer.path, ArtifactError)
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
-        self.warnings += [FOREIGN] if self.manifest.foreign else []
+        self.warnings += [said] if (said := self.manifest.provenance) else []
         self.warnings += loaded.notes
         for part in self.parts.values():
             if part.parity is None and not self.manifest.foreign:

@@ -11,7 +11,7 @@ from proofs import Trial, Unproven
 
 from edgekit.artifacts.gates import Gates, Limits
 from edgekit.errors import ArtifactError, EdgekitError, GateError
-from edgekit.prove import audited, exactness, written_part
+from edgekit.prove import audit_parts, exactness, written_part
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from wrong_exports.entry import WrongExport
@@ -73,8 +73,7 @@ def exact(model: Unproven, role: str, wrong: WrongExport) -> str | None:
 
 
 def _audit(trial: Trial) -> None:
-    written = written_part(trial.runs.source, trial.opening.folder, trial.part)
-    audited(written, trial.opening, trial.runs)
+    audit_parts([trial.part], trial.opening, trial.runs)
 
 
 def _computed(model: Unproven, trial: Trial) -> Mapping[str, str | None]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit.artifacts.manifest import FOREIGN, Manifest, Part
+from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.export import llama_programs
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import tuning_results
@@ -17,8 +17,8 @@ def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = Non
     lines = [f"{manifest.title}  ({folder})"]
     if manifest.stand_in:
         lines.append(f"stand-in  {manifest.stand_in}")
-    if manifest.foreign:
-        lines.append(f"foreign   {FOREIGN}")
+    if manifest.provenance:
+        lines.append(f"foreign   {manifest.provenance}")
     lines += [
         f"source    {manifest.source.revision or manifest.source.name}, SHA-256 {manifest.source.sha256[:16]}...",
         f"licence   {manifest.license.splitlines()[0]}",
@@ -54,6 +54,7 @@ def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
     ]
     return [
         *lines,
+        *_audit_lines(part.parity.audit),
         f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}){error}; "
         f"loss {unit} {loss['mean']:.6g}{top}{lost}; {part.parity.positions} compared, on {part.parity.inputs}",
         *together,
@@ -64,6 +65,13 @@ def tuned_lines(manifest: Manifest) -> list[str]:
     """What `edgekit tune` chose here for its parts, and how far that lies from what was proven."""
     found = ((part, tuning_results.load(part, cpu().usable_cores)) for part in manifest.parts)
     return [f"tuned     {result}: {result.agreement}" for _, result in found if result]
+
+
+def _audit_lines(audit: Mapping[str, float] | None) -> list[str]:
+    if not audit or "worst" not in audit:
+        return []
+    counts = ", ".join(f"{audit.get(name, 0):,.0f} {name}" for name in ("tensors", "constants", "texts"))
+    return [f"          audit {counts}: as the checkpoint has them, rounded by {audit['worst']:.2g} at most"]
 
 
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:

@@ -29,6 +29,7 @@ def decoder(header: GgufHeader, original: Any) -> Iterator[Compared]:
     text = original.config.get_text_config()
     width = header.integer("gemma3.embedding_length") // header.integer("gemma3.attention.head_count")
     head = header.fields.get("gemma3.attention.key_length", width)
+    rows = min(text.vocab_size, header.tensors["token_embd.weight"].shape[0])  # those of no token may be cut off
     stated = {
         "block_count": (None, text.num_hidden_layers),
         "context_length": (None, text.max_position_embeddings),
@@ -42,7 +43,7 @@ def decoder(header: GgufHeader, original: Any) -> Iterator[Compared]:
         "attention.layer_norm_rms_epsilon": (None, float(text.rms_norm_eps)),
         "final_logit_softcapping": (0.0, float(text.final_logit_softcapping or 0)),
         "attn_logit_softcapping": (0.0, float(text.attn_logit_softcapping or 0)),
-        "vocab_size": (text.vocab_size, text.vocab_size),
+        "vocab_size": (rows, rows),
     }
     for key, (default, expected) in stated.items():
         yield _constant(header, f"gemma3.{key}", default, expected)

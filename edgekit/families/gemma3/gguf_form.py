@@ -11,6 +11,7 @@ from typing import Any
 from edgekit.errors import CheckpointError
 from edgekit.families.gemma3 import gguf_audit, gguf_checks, gguf_schema
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
+from edgekit.families.gemma3.gguf_meanings import meaning
 from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, TOWER_PREFIX, decoder_tensors, vision_part_tensors
@@ -172,6 +173,7 @@ DECODER = GgufForm(
     stated=gguf_checks.decoder_states,
     hub_name=gguf_audit.decoder_name,
     constants=gguf_audit.decoder,
+    meaning=meaning,
     settings=gguf_checks.settings_of,
     notes=notes,
 )
@@ -185,6 +187,7 @@ VISION = GgufForm(
     stated=gguf_checks.projector_states,
     hub_name=gguf_audit.projector_name,
     constants=gguf_audit.projector,
+    meaning=meaning,
     renamed=_renamed,
     prefix="mmproj-",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,10 @@ from edgekit.machine import worker
 from edgekit.terminal import stripped_line
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama_token_type
+# What a reader goes by, beside the keys of an architecture and of a tokenizer.
+_READ = frozenset(
+    f"general.{name}" for name in ("architecture", "type", "alignment", "file_type", "quantization_version")
+)
 _SPACE = "\u2581"  # SentencePiece's
 _HUB = {"seperator_token_id": "sep_token_id"}  # llama.cpp's spelling
 _LIMIT_S = 300.0
@@ -36,12 +40,23 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     """
     form: GgufForm = part.form
     header = read_checked(form, part.files[0])
+    for one in _compared(part, form, header, original):
+        yield one if one.same else replace(one, meaning=form.meaning(one.name, one.found, one.expected))
+    read = (f"{form.architecture}.", "split.", "tokenizer.ggml.", "tokenizer.chat_template")
+    for key, value in header.fields.items():
+        if key not in _READ and not key.startswith(read):
+            yield Compared("constant", key, _plain(value), None, "nothing reads it", is_note=True)
+
+
+def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: Any) -> Iterator[Compared]:
     for tensor in part.tensors.values():
         yield Compared("tensor", f"the name of {tensor.name}", tensor.file_name, form.hub_name(tensor.name, header))
     yield from form.constants(header, original)
     if form.settings:  # the model's file, which holds the vocabulary
         theirs = _stated(part.root, original.tokenizer)
-        stated = [*_flags(header, original), *_tokens(header, theirs, original.tokenizer)]
+        lost, there = list(_lost(header, theirs, original)), len(header.texts("tokenizer.ggml.tokens"))
+        theirs = {index: token for index, token in theirs.items() if index < there}
+        stated = [*lost, *_flags(header, original), *_tokens(header, theirs, original.tokenizer)]
         yield from (*stated, scores := _scores(header, part.root, len(theirs)))
         if all(one.same for one in (*stated, scores)):  # else it is known why ids differ
             yield _texts(header, theirs, original.tokenizer)
@@ -106,6 +121,14 @@ def _stated(root: Path, tokenizer: Any) -> dict[int, str]:
     path = root / "tokenizer.json"
     stated = load_tokenizer(path).get_vocab(with_added_tokens=True) if path.is_file() else tokenizer.get_vocab()
     return {index: token for token, index in tokenizer.get_vocab().items() if token in stated}
+
+
+def _lost(header: GgufHeader, theirs: dict[int, str], original: Any) -> Iterator[Compared]:
+    """Tokens behind the file's last, but for that of pictures: what stands in its place comes from the projector."""
+    there, picture = len(header.texts("tokenizer.ggml.tokens")), getattr(original.config, "image_token_id", None)
+    if lost := [index for index in theirs if index >= there and index != picture]:
+        name = f"tokenizer.ggml.tokens: token {lost[0]}, and {len(lost) - 1} more behind it,"
+        yield Compared("tokenizer", name, None, theirs[lost[0]])
 
 
 def _tokens(header: GgufHeader, theirs: dict[int, str], tokenizer: Any) -> Iterator[Compared]:

@@ -45,6 +45,7 @@ class GgufForm:
             from its companion's, where others made them; None for a companion.
         hub_name: canonical tensor name, and the header -> the file's name by llama.cpp's own table, not the family's.
         constants: what the header says, value by value with what transformers makes of the checkpoint.
+        meaning: a key, its value and the right one -> what that does to answers, empty where nobody knows.
         renamed: a header, and a tensor's form -> the form that it has in this file, where others wrote other names.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
@@ -60,6 +61,7 @@ class GgufForm:
     hub_name: Callable[[str, GgufHeader], str | None]
     constants: Callable[[GgufHeader, Any], Iterable[Compared]]
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
+    meaning: Callable[[str, Any, Any], str] = lambda key, found, expected: ""
     renamed: Callable[[GgufHeader, GgufTensorForm], GgufTensorForm] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
@@ -77,8 +79,11 @@ def read_checked(form: GgufForm, path: Path) -> GgufHeader:
         raise ArtifactError(
             f"{path}: its architecture is {stated!r}", allowed=f"{form.architecture!r}, {form.described}"
         )
-    if header.integer("split.count", 1) > 1:
-        raise ArtifactError(f"{path}: is one piece of a model", remedy="llama-gguf-split --merge joins the pieces")
+    if (pieces := header.integer("split.count", 1)) > 1:
+        raise ArtifactError(
+            f"{path}: is one piece of a model, of {pieces}",
+            remedy=f"join them, naming the first: llama-gguf-split --merge NAME-00001-of-{pieces:05}.gguf WHOLE.gguf",
+        )
     check_fields(header, GENERAL)
     form.check(header)
     return header

@@ -51,6 +51,12 @@ TYPES: Mapping[int, tuple[str, int, int]] = {
     40: ("NVFP4", 64, 36),
 }  # fmt: skip
 
+# Types that ggml had once; files of them must be made again.
+_REMOVED: Mapping[int, str] = {
+    4: "Q4_2", 5: "Q4_3", 31: "Q4_0_4_4", 32: "Q4_0_4_8", 33: "Q4_0_8_8", 36: "IQ4_NL_4_4", 37: "IQ4_NL_4_8",
+    38: "IQ4_NL_8_8",
+}  # fmt: skip
+
 # llama_ftype, which `general.file_type` holds -> the level's name.
 FILE_TYPES: Mapping[int, str] = {
     0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 7: "Q8_0", 8: "Q5_0", 9: "Q5_1", 10: "Q2_K", 11: "Q3_K_S", 12: "Q3_K_M",
@@ -250,7 +256,9 @@ class _Reader:
         shape = tuple(int(self._unpack("<Q", name)) for _ in range(dimensions))
         kind, offset = self._unpack("<I", name), int(self._unpack("<Q", name))
         if kind not in TYPES:
-            raise self._wrong(f"tensor {name!r} has the unknown type {kind}")
+            removed = f", {_REMOVED[kind]}, which llama.cpp has removed" if kind in _REMOVED else ""
+            known = ", ".join(known for known, _, _ in TYPES.values())
+            raise self._wrong(f"tensor {name!r} has the unknown type {kind}{removed}", known)
         type_name, block, block_bytes = TYPES[kind]
         if 0 in shape or shape[0] % block:
             raise self._wrong(f"tensor {name!r} has the shape {list(shape)}", f"rows of whole blocks of {block}")

@@ -7,7 +7,7 @@ and answers something else without a word.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -121,9 +121,9 @@ def check_known(header: GgufHeader, namespace: str, known: Collection[str], igno
 
 def check_tensors(header: GgufHeader, rules: Mapping[str, TensorRule]) -> None:
     """Raise ArtifactError where a tensor is missing, unknown, or of another type or shape."""
+    if unknown := [name for name in header.tensors if name not in rules]:
+        raise ArtifactError(f"{header.path}: unknown {_named(unknown)}: no such model is known here")
     for name, tensor in header.tensors.items():
-        if name not in rules:
-            raise ArtifactError(f"{header.path}: an unknown tensor {name!r:.80}: no such model is known here")
         rule = rules[name]
         if tensor.shape != rule.shape:
             raise ArtifactError(
@@ -135,4 +135,11 @@ def check_tensors(header: GgufHeader, rules: Mapping[str, TensorRule]) -> None:
                 f"{header.path}: {name} is stored as {tensor.type}", allowed=", ".join(sorted(rule.types))
             )
     if missing := [name for name, rule in rules.items() if rule.required and name not in header.tensors]:
-        raise ArtifactError(f"{header.path}: has no tensor {missing[0]!r:.80}")
+        raise ArtifactError(f"{header.path}: has no {_named(missing)}", remedy="download or convert it again")
+
+
+def _named(names: Sequence[str]) -> str:
+    """The first tensors of several, and how many there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    shown = ", ".join(repr(name)[:80] for name in names[:3])
+    return f"tensor{'s' if len(names) > 1 else ''} {shown}{more}"

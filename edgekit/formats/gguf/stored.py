@@ -36,8 +36,11 @@ def stored(
 def _stored(path: Path, tensor: GgufTensor, spec: TensorSpec, form: GgufTensorForm) -> StoredTensor:
     if tensor.type not in ROUNDINGS:
         raise ArtifactError(f"{path}: {tensor.name} is stored as {tensor.type}", allowed=", ".join(ROUNDINGS))
+    shape = spec.shape
+    if spec.kind == "token_embedding" and tensor.shape[0] < shape[0]:
+        shape = (tensor.shape[0], *shape[1:])  # llama.cpp's converter cuts off rows behind the last token
     filled = tuple(max(have, want) if axis == spec.padded else want
-                   for axis, (have, want) in enumerate(zip(tensor.shape, spec.shape, strict=False)))  # fmt: skip
+                   for axis, (have, want) in enumerate(zip(tensor.shape, shape, strict=False)))  # fmt: skip
     if tensor.shape != filled:
         raise wrong_shape(path, tensor.name, tensor.shape, spec.shape)
     row_weights, row_bytes = math.prod(tensor.shape[1:]), tensor.bytes // tensor.shape[0]
@@ -65,7 +68,7 @@ def _stored(path: Path, tensor: GgufTensor, spec: TensorSpec, form: GgufTensorFo
         spec.name,
         tensor.name,
         tensor.type,
-        spec.shape,
+        shape,
         codec is not None and codec.exact,
         codec.preserves if codec else frozenset(),
         ROUNDINGS[tensor.type],

@@ -1,0 +1,126 @@
+"""What differs between a file and the checkpoint that it is said to come from: each difference with its kind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Literal, TypeVar, get_args
+
+from edgekit.errors import MOST_ITEMS, GateError
+
+T = TypeVar("T")
+Kind = Literal["tensor", "constant", "template", "tokenizer", "preprocessing", "prompt", "exactness", "wiring", "loss"]
+
+# What it does to answers, where nothing more is known than which comparison refuses.
+_MEANINGS: Mapping[str, str] = {
+    "prompt": "the model is asked something else than was written",
+    "preprocessing": "the model sees something else than was shown",
+    "wiring": "the file computes something else than the model with the same weights",
+    "loss": "its weights lost more than those of its level may",
+}
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One difference.
+
+    Attributes:
+        part: role and level.
+        name: of the tensor, or the key.
+        found: what the file has.
+        expected: what the checkpoint has, or what is allowed.
+        meaning: what it does to answers, where that is known.
+        is_note: whether the model stays the same.
+    """
+
+    kind: Kind
+    part: str
+    name: str
+    found: str
+    expected: str = ""
+    meaning: str = ""
+    is_note: bool = False
+
+    def __str__(self) -> str:
+        name = f" {self.name} is" if self.name else ":"
+        expected = f"; allowed: {self.expected}" if self.expected else ""
+        meaning = f" ({self.meaning})" if self.meaning else ""
+        return f"{self.part}: {self.kind}{name} {self.found}{expected}{meaning}"
+
+
+class DifferencesError(GateError):
+    """Files differ from the checkpoint.
+
+    Attributes:
+        differences: all of them, notes too; below the message stand the first of those that change the model.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        differences: Sequence[Difference],
+        *,
+        said: int = 0,
+        allowed: str | None = None,
+        remedy: str | None = None,
+    ) -> None:
+        """As `GateError`.
+
+        Args:
+            said: how many of the differences the message itself tells.
+        """
+        self.differences = tuple(differences)
+        wrong = [str(one) for one in differences if not one.is_note][said:]
+        items = wrong if len(wrong) <= MOST_ITEMS else [*wrong[: MOST_ITEMS - 1], f"{len(wrong) - MOST_ITEMS + 1} more"]
+        super().__init__(message, allowed=allowed, remedy=remedy, items=items)
+
+
+def differences_of(error: GateError) -> tuple[Difference, ...]:
+    """What a refusal says of differences, whose message begins `ROLE LEVEL: KIND: `."""
+    if isinstance(error, DifferencesError):
+        return error.differences
+    part, _, rest = error.message.partition(": ")
+    stated, _, said = rest.partition(": ")
+    kinds: tuple[Kind, ...] = get_args(Kind)
+    kind: Kind = "tensor" if stated == "audit" else next((kind for kind in kinds if kind in stated), "prompt")
+    first = Difference(
+        kind, part, "", said if stated in (kind, "audit") else rest, error.allowed or "", _MEANINGS.get(kind, "")
+    )
+    return first, *(Difference(kind, part, "", item) for item in error.items)
+
+
+def collected(steps: Iterable[Callable[[], T]]) -> list[T]:
+    """What all of these give.
+
+    Raises:
+        GateError: some refuse: the first in its message, and where there are others, all that differs below it.
+    """
+    done, refused = [], []
+    for step in steps:
+        try:
+            done.append(step())
+        except GateError as error:
+            refused.append(error)
+    if len(refused) > 1:
+        first, found = refused[0], [one for error in refused for one in differences_of(error)]
+        raise DifferencesError(first.message, found, said=1, allowed=first.allowed, remedy=first.remedy) from first
+    if refused:
+        raise refused[0]
+    return done
+
+
+def shown(value: object) -> str:
+    """A value of a file or a checkpoint, for people."""
+    return "none" if value is None else f"{value:.7g}" if isinstance(value, float) else f"{value!s:.200}"
+
+
+def counted(differences: Sequence[Difference]) -> str:
+    """How many of each kind change the model, for people: `tensor 3, constant 1`."""
+    counts = Counter(one.kind for one in differences if not one.is_note)
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items())
+
+
+def as_data(differences: Sequence[Difference]) -> list[Mapping[str, object]]:
+    """For JSON."""
+    return [asdict(one) for one in differences]

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ class FullPrecision:
 _NO_PART_OF_A_MODEL = frozenset(
     {"auto_map", "quantization_config", "return_dict", "output_attentions", "output_hidden_states"}
 )
+_KERNELS = ("attn_implementation", "experts_implementation", "_implementation_internal")
 
 
 @contextmanager
@@ -105,26 +107,24 @@ def refused_by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
         ) from error
 
 
-def hub_config(checkpoint: Checkpoint, fixed: Mapping[str, Any]) -> Any:
+def hub_config(checkpoint: Checkpoint, full_precision: FullPrecision) -> Any:
     """transformers' own configuration object, from config.json alone.
-
-    Args:
-        fixed: see `FullPrecision`.
 
     Raises:
         CheckpointError: transformers refuses the file.
     """
-    from transformers import AutoConfig
+    import transformers
 
     with temporary_folder("config") as folder, refused_by_transformers(checkpoint):
         (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        for dotted, value in fixed.items():
+        if "model_type" in checkpoint.config:
+            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        else:  # then only the class itself reads it
+            own = getattr(transformers, full_precision.architecture).config_class
+            config = own.from_pretrained(folder, local_files_only=True)
+        for dotted, value in full_precision.fixed.items():
             *parents, last = dotted.split(".")
-            place = config
-            for parent in parents:
-                place = getattr(place, parent)
-            setattr(place, last, value)
+            setattr(reduce(getattr, parents, config), last, value)
         return config
 
 
@@ -175,7 +175,7 @@ def _data(value: Any) -> Any:
     """config.json without what is no part of a model, at any depth."""
     if isinstance(value, Mapping):
         left = {key: held for key, held in value.items() if key not in _NO_PART_OF_A_MODEL}
-        return {key: _data(held) for key, held in left.items() if "_implementation" not in key}
+        return {key: _data(held) for key, held in left.items() if not key.endswith(_KERNELS)}
     return value
 
 

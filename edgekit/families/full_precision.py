@@ -87,22 +87,27 @@ def hub_folder(checkpoint: Checkpoint) -> Iterator[Path]:
             if name not in ("config.json", *(shard.name for shard in checkpoint.shards)):
                 copy(checkpoint.root / name, folder / name)
         (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
-        with refused_by_transformers(checkpoint):
+        with refused_by_transformers(checkpoint, folder):
             yield folder
 
 
 @contextmanager
-def refused_by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
-    """What transformers raises of a checkpoint's files becomes a CheckpointError."""
+def refused_by_transformers(checkpoint: Checkpoint, folder: Path | None = None) -> Iterator[None]:
+    """What transformers raises of a checkpoint's files becomes a CheckpointError.
+
+    Args:
+        folder: where it reads them, which nobody else knows.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
     # What its classes raise of values that they cannot use: each its own, none documented.
-    kinds = (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
+    wrong_values = (ValueError, TypeError, LookupError, AttributeError, AssertionError, StrictDataclassError)
     try:
         yield
-    except kinds as error:
+    except (*wrong_values, RuntimeError, OSError) as error:
+        said = " ".join(str(error).replace(str(folder), str(checkpoint.root)).split())
         raise CheckpointError(
-            f"{checkpoint.root}: reading: transformers refuses this folder: {type(error).__name__}: {error}",
+            f"{checkpoint.root}: reading: transformers refuses it: {type(error).__name__}: {said:.400}",
             allowed="a checkpoint that transformers loads",
         ) from error
 
@@ -115,7 +120,7 @@ def hub_config(checkpoint: Checkpoint, full_precision: FullPrecision) -> Any:
     """
     import transformers
 
-    with temporary_folder("config") as folder, refused_by_transformers(checkpoint):
+    with temporary_folder("config") as folder, refused_by_transformers(checkpoint, folder):
         (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
         if "model_type" in checkpoint.config:
             config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy, deepcopy
 from dataclasses import replace
@@ -470,25 +473,26 @@ def test_reading_a_full_size_checkpoint_is_cheap(medgemma_source: Path, tmp_path
     }  # fmt: skip
     config["vision_config"] |= {
         "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16,
-        "image_size": 896,
+        "image_size": 224,
     }  # fmt: skip
+    for path in medgemma_source.iterdir():
+        if path.suffix != ".safetensors":
+            shutil.copy(path, tmp_path)
     family = family_of(config)
     shapes = {spec.name: spec.shape for spec in family.tensors(family.parse(config))}
     assert hollow_checkpoint(tmp_path, config, shapes) > 4_000_000_000
-    taken, grown = in_a_new_process(cost_of_a_skeleton, tmp_path, medgemma_source)
-    assert taken < 60  # of a machine that does other things, too; ten on one that does not
+    taken, grown = in_a_new_process(cost_of_reading, tmp_path, medgemma_source)
+    assert taken < 10  # seconds of work: hashing the weights alone would take longer
     assert grown < 500_000_000
 
 
-def cost_of_a_skeleton(folder: Path, warm: Path) -> tuple[float, int]:
-    """Seconds, and bytes of memory at most, beyond what the libraries take."""
-    import resource
-    import time
-
-    skeleton(open_source(warm))
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
-    assert not any(skeleton(open_source(folder)).faults.values())
-    return time.monotonic() - start, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+def cost_of_reading(folder: Path, warm: Path) -> tuple[float, int]:
+    """Seconds of work, and bytes of memory at most, beyond what the libraries take."""
+    read_original(open_source(warm))
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    source = open_source(folder)
+    check_reading(source, read_original(source))
+    return time.process_time() - start, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 # ---------------------------------------------------------------- what is exported
@@ -508,22 +512,22 @@ def divergence(folder: Path, artifact: Path) -> float:
     return float(np.mean(metrics.kl_divergence(expected, actual)))
 
 
+OF_OTHER_SHAPES = ("no width of heads", "no image tokens")  # than the reference model's weights and patches
 EXPORTED = ("parameters, global base outside", "parameters of global layers alone")
 
 
 @pytest.mark.parametrize(
-    "case", [*EXPORTED, *(pytest.param(case, marks=pytest.mark.slow) for case in READ if case not in EXPORTED)]
+    "case",
+    [
+        *EXPORTED,
+        *(pytest.param(case, marks=pytest.mark.slow) for case in READ if case not in (*EXPORTED, *OF_OTHER_SHAPES)),
+    ],
 )
 def test_what_is_exported_is_what_transformers_loads(
     case: str, medgemma_source: Path, copied: Copy, tmp_path: Path
 ) -> None:
     folder = edited(medgemma_source, copied, READ[case])
-    if open_source(folder).config.mm_tokens_per_image != 16:
-        pytest.skip("the vision tower's patches make 16 tokens")
-    try:
-        publish.export(folder, tmp_path / "artifact", levels=["BF16"], prove=False)
-    except CheckpointError as error:
-        pytest.skip(str(error))  # other shapes than the weights have
+    publish.export(folder, tmp_path / "artifact", levels=["BF16"], prove=False)
     assert divergence(folder, tmp_path / "artifact") < 5e-4
 
 

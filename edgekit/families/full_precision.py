@@ -18,7 +18,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from edgekit.artifacts.files import copy
-from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.checkpoint import SOURCE_FILES, Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
@@ -83,8 +83,8 @@ def hub_folder(checkpoint: Checkpoint) -> Iterator[Path]:
     if path := checkpoint.path("tokenizer.json"):
         ensure_tried(path, path.read_bytes())
     with temporary_folder("checkpoint") as folder:
-        for name in checkpoint.files:
-            if name not in ("config.json", *(shard.name for shard in checkpoint.shards)):
+        for name in SOURCE_FILES:  # by name: their hashes would take as long as all weights do
+            if (checkpoint.root / name).is_file() and name != "config.json":
                 copy(checkpoint.root / name, folder / name)
         (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
         with refused_by_transformers(checkpoint, folder):

@@ -27,11 +27,13 @@ from edgekit.full_precision.original import Original, check_reading, read_origin
 from edgekit.inputs.message import Message
 from edgekit.inputs.passage import passage
 from edgekit.prove import publish
+from edgekit.runtime.base import Tokens
+from edgekit.runtime.compose import ChatModel
 from edgekit.runtime.opening import open_model
 
 FULL, LOCAL = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, {"rope_type": "default", "rope_theta": 1e4}
 ROPE = {"text_config.rope_scaling": ..., "text_config.rope_theta": ..., "text_config.rope_local_base_freq": ...}
-Edits = Mapping[str, Any]
+Edits = dict[str, Any]
 
 
 def v5(full: Any = FULL, local: Any = LOCAL, **others: Any) -> Edits:
@@ -503,8 +505,9 @@ def divergence(folder: Path, artifact: Path) -> float:
     import torch
 
     with open_model(artifact) as model:
+        assert isinstance(model, ChatModel)
         segments = model.segments([Message("user", passage()[:1500])])
-        ids = [token for segment in segments for token in segment.ids]
+        ids = [token for segment in segments if isinstance(segment, Tokens) for token in segment.ids]
         wanted = list(range(len(ids) - 40, len(ids)))
         actual = np.stack(list(model.decoder.prefill(segments, wanted)))
     with torch.inference_mode():

@@ -86,7 +86,7 @@ def hub_folder(checkpoint: Checkpoint) -> Iterator[Path]:
         for name in SOURCE_FILES:  # by name: their hashes would take as long as all weights do
             if (checkpoint.root / name).is_file() and name != "config.json":
                 copy(checkpoint.root / name, folder / name)
-        (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
+        _write_config(checkpoint, folder)
         with refused_by_transformers(checkpoint, folder):
             yield folder
 
@@ -105,6 +105,8 @@ def refused_by_transformers(checkpoint: Checkpoint, folder: Path | None = None) 
     try:
         yield
     except (*wrong_values, RuntimeError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of a disk, not of what lies on it
+            raise
         said = " ".join(str(error).replace(str(folder), str(checkpoint.root)).split())
         raise CheckpointError(
             f"{checkpoint.root}: reading: transformers refuses it: {type(error).__name__}: {said:.400}",
@@ -120,17 +122,18 @@ def hub_config(checkpoint: Checkpoint, full_precision: FullPrecision) -> Any:
     """
     import transformers
 
-    with temporary_folder("config") as folder, refused_by_transformers(checkpoint, folder):
-        (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
-        if "model_type" in checkpoint.config:
-            config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        else:  # then only the class itself reads it
-            own = getattr(transformers, full_precision.architecture).config_class
-            config = own.from_pretrained(folder, local_files_only=True)
-        for dotted, value in full_precision.fixed.items():
-            *parents, last = dotted.split(".")
-            setattr(reduce(getattr, parents, config), last, value)
-        return config
+    with temporary_folder("config") as folder:
+        _write_config(checkpoint, folder)
+        with refused_by_transformers(checkpoint, folder):
+            if "model_type" in checkpoint.config:
+                config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            else:  # then only the class itself reads it
+                own = getattr(transformers, full_precision.architecture).config_class
+                config = own.from_pretrained(folder, local_files_only=True)
+            for dotted, value in full_precision.fixed.items():
+                *parents, last = dotted.split(".")
+                setattr(reduce(getattr, parents, config), last, value)
+            return config
 
 
 def hub_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -174,6 +177,10 @@ def hub_eos(checkpoint: Checkpoint, config: Any) -> tuple[int, ...]:
         else:
             stated = GenerationConfig.from_model_config(config).eos_token_id
     return () if stated is None else tuple(stated) if isinstance(stated, list) else (int(stated),)
+
+
+def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
 
 
 def _data(value: Any) -> Any:

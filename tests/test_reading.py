@@ -294,6 +294,34 @@ def test_right_readings_agree(model: str, read: Mapping[str, tuple[Source, Origi
     check_reading(*read[model])
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "key"),
+    [
+        ("rope_theta", 5e5, "rope_parameters.full_attention.rope_theta"),
+        ("rope_local_base_freq", 1e6, "rope_parameters.sliding_attention.rope_theta"),
+        ("rope_factor", 7.0, "rope_parameters.full_attention.factor"),
+        ("rms_norm_eps", 1e-5, "rms_norm_eps"),
+        ("query_pre_attn_scalar", 256, "query_pre_attn_scalar"),
+        ("sliding_window", 65, "sliding_window"),
+    ],
+)
+def test_a_wrong_parser_is_refused_and_never_its_own_witness(
+    field: str, value: Any, key: str, read: Mapping[str, tuple[Source, Original]]
+) -> None:
+    """The model that exports are compared with does not follow it."""
+    source, original = read["medgemma"]
+    text_config = source.config.text_config.model_copy(update={field: value})
+    wrong = replace(source, config=source.config.model_copy(update={"text_config": text_config}))
+    with pytest.raises(CheckpointError, match=rf"config\.json: reading: text_config\.{key} is {value!r} to edgekit"):
+        check_reading(wrong, original)
+    right, built = build(source).model.language_model, build(wrong).model.language_model
+    assert built.config.to_dict() == {
+        **right.config.to_dict(),
+        "_name_or_path": built.config.to_dict()["_name_or_path"],
+    }
+    assert (built.rotary_emb.full_attention_inv_freq == right.rotary_emb.full_attention_inv_freq).all()
+
+
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
     ("attribute", "value"),

@@ -91,6 +91,7 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
             if composition.roles == frozenset(mixed):  # it would be exported, and never open
                 checked_settings(composition.settings, source.settings, str(folder), CheckpointError)
     source.check_tensors()
+    source.check_inputs()
     notes = _check_tokenizer(source)
     trim_malloc()  # the tokenizer's
     return Job(source, recipe, variants, notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -113,31 +114,76 @@ def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
     return validated(model, data, file, CheckpointError, whole="the file", shows_value=True)
 
 
-def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -> Preprocessing:
-    """Preprocessing as preprocessor_config.json states it, for a square of `size` pixels.
+_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use
+_DEFAULT_SIZE = 224  # pixels; of the image processors of both architectures
+# What every image goes through here, and what none does.
+_STEPS = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_pan_and_scan": False,
+    "do_center_crop": False,
+    "do_pad": False,
+}
+
+
+def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int, processor: str) -> Preprocessing:
+    """Preprocessing as `AutoProcessor` reads it from a checkpoint, for a square of `size` pixels.
+
+    transformers 5 writes it into processor_config.json, older versions into preprocessor_config.json; where both hold
+    it, transformers 5 reads the first, and other programs the second.
+
+    Args:
+        default_resample: Pillow's code that transformers takes where none is stated.
+        processor: transformers' name of the image processor, whose variants end in Fast or Pil.
 
     Raises:
-        CheckpointError: the file asks for something that the image pipeline does not do.
+        CheckpointError: no file holds it, two hold others, or one asks for something that the image pipeline does not
+            do.
     """
-    data = checkpoint.json("preprocessor_config.json")
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use
-    code, stated = data.get("resample", default_resample), data.get("size", {"height": size, "width": size})
-    if code not in list(names) or stated != {"height": size, "width": size}:
+    inner, outer = (checkpoint.root / name for name in ("processor_config.json", "preprocessor_config.json"))
+    stated = {}
+    if (data := checkpoint.json(inner.name).get("image_processor")) is not None:
+        stated[inner] = data
+    if outer.is_file():
+        stated[outer] = checkpoint.json(outer.name)
+    if not stated:
         raise CheckpointError(
-            f"{checkpoint.root}/preprocessor_config.json: resample {code!r}, size {stated!r}",
+            f"{checkpoint.root}: no file says how images become pixels",
+            allowed=f"{outer.name}, or image_processor in {inner.name}",
+            remedy="take the file from the model that this one was made from",
+        )
+    found = {path: _preprocessing(path, data, size, default_resample, processor) for path, data in stated.items()}
+    first, *others = found.values()
+    for other in others:
+        differing = next((key for key, value in first if value != getattr(other, key)), None)
+        if differing:
+            raise CheckpointError(
+                f"{checkpoint.root}: {inner.name} and {outer.name} differ: {differing} is {getattr(first, differing)} "
+                f"in the one, {getattr(other, differing)} in the other",
+                remedy="remove the one that the model was not trained with",
+            )
+    return first
+
+
+def _preprocessing(where: Path, data: Any, size: int, default_resample: int, processor: str) -> Preprocessing:
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where}: image_processor holds a {type(data).__name__}", allowed="a JSON object")
+    kind = data.get("image_processor_type")
+    if kind not in (None, processor, f"{processor}Fast", f"{processor}Pil"):
+        raise CheckpointError(f"{where}: image_processor_type {kind!r:.80}", allowed=f"{processor}, or its Fast variant")
+    # A key that is absent means transformers' default, null that the step is left out.
+    code, stated = data.get("resample", default_resample), data.get("size", _DEFAULT_SIZE)
+    if type(code) is not int or code not in _PILLOW or stated not in (size, {"height": size, "width": size}):
+        raise CheckpointError(
+            f"{where}: resample {code!r}, size {stated!r}",
             allowed=f"resample 0 to 3, height and width {size}, as config.json's vision tower",
         )
-    # What every image goes through here, and what none does.
-    steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pan_and_scan": False}
-    for step, done in steps.items():
-        if data.get(step) not in (done, None):
-            raise CheckpointError(
-                f"{checkpoint.root}/preprocessor_config.json: {step} {data[step]!r}", allowed=f"{done} or none"
-            )
-    if (factor := data.get("rescale_factor")) not in (1 / 255, None):
-        raise CheckpointError(
-            f"{checkpoint.root}/preprocessor_config.json: rescale_factor {factor!r}", allowed="1 / 255 or none"
-        )
-    mean, std = data.get("image_mean") or [0.5] * 3, data.get("image_std") or [0.5] * 3
-    fields = {"size": size, "resample": names[code], "mean": mean, "std": std}
-    return validate(Preprocessing, fields, "preprocessor_config.json")
+    for step, done in _STEPS.items():
+        if bool(data.get(step, done)) != done:
+            raise CheckpointError(f"{where}: {step} {data[step]!r:.80}", allowed=f"{done}")
+    if (factor := data.get("rescale_factor", 1 / 255)) != 1 / 255:
+        raise CheckpointError(f"{where}: rescale_factor {factor!r:.80}", allowed="1 / 255")
+    mean, std = data.get("image_mean", [0.5] * 3), data.get("image_std", [0.5] * 3)
+    fields = {"size": size, "resample": _PILLOW[code], "mean": mean, "std": std}
+    return validate(Preprocessing, fields, where.name)

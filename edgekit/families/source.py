@@ -40,6 +40,10 @@ class Source:
         """What runtimes must know beside the parts."""
         return self.family.settings(self.checkpoint, self.config)
 
+    def check_inputs(self) -> None:
+        """Raise CheckpointError where a file that says how texts and images become inputs is missing or wrong."""
+        _ = self.settings, self.preprocessing
+
     @cached_property
     def stored(self) -> dict[str, Tensor]:
         """The stored tensors by canonical name."""

@@ -73,7 +73,8 @@ def text_encoder_tensors(config: MedSiglipConfig) -> list[TensorSpec]:
 
 def preprocessing(checkpoint: Checkpoint, config: MedSiglipConfig) -> Preprocessing:
     """Bicubic, as Hugging Face has it, unless the checkpoint says otherwise; Google's evaluations do it otherwise."""
-    return preprocessing_of(checkpoint, config.vision_config.image_size, default_resample=3)
+    size = config.vision_config.image_size
+    return preprocessing_of(checkpoint, size, default_resample=3, processor="SiglipImageProcessor")
 
 
 def settings(checkpoint: Checkpoint, config: MedSiglipConfig) -> dict[str, Any]:

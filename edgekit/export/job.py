@@ -13,9 +13,9 @@ from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families import Family
 from edgekit.families.composition import checked_settings
-from edgekit.families.source import Source, open_source
+from edgekit.families.source import TOKENIZER, Source, open_source
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.text import check_rows, read_tokenizer
+from edgekit.inputs.text import check_rows
 from edgekit.machine.memory import trim_malloc
 from edgekit.runtime.backends import kind_of, leaning_part
 from edgekit.terminal import stripped_line
@@ -116,12 +116,7 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
 
 def _check_tokenizer(source: Source) -> tuple[str, ...]:
     """Whether every token has a row in the embedding; what is to be said of the file."""
-    checkpoint, rows = source.checkpoint, source.settings["vocabulary"]
-    path = checkpoint.path("tokenizer.json")
-    if path is None:
-        raise CheckpointError(
-            f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
-        )
-    loaded = read_tokenizer(path)
-    check_rows(loaded.tokenizer, rows, source.family.unused_tokens, str(path), CheckpointError)
+    rows, where = source.settings["vocabulary"], str(source.checkpoint.root / TOKENIZER)
+    loaded = source.tokenizer()
+    check_rows(loaded.tokenizer, rows, source.family.unused_tokens, where, CheckpointError)
     return loaded.notes

@@ -28,7 +28,7 @@ from edgekit.artifacts.version import __version__
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import llama_programs, material, writers
 from edgekit.export.job import Job
-from edgekit.families.source import Source
+from edgekit.families.source import TOKENIZER, Source
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs
 from edgekit.progress import Progress
@@ -134,10 +134,14 @@ def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:
     for name in job.source.checkpoint.files:
         if not name.endswith(".safetensors"):
             copy(job.source.checkpoint.root / name, staging / name)
-    with create(staging / "NOTICE") as notice:
-        notice.write(f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n".encode())
+    made = {"NOTICE": f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n".encode()}
+    if tokenizer := job.source.made_tokenizer:
+        made[TOKENIZER] = tokenizer
+    for name, data in made.items():
+        with create(staging / name) as file:
+            file.write(data)
     names = [name for name in job.source.checkpoint.files if not name.endswith(".safetensors")]
-    return tuple(manifests.file_entry(staging, staging / name) for name in [*names, "NOTICE"])
+    return tuple(manifests.file_entry(staging, staging / name) for name in [*names, *made])
 
 
 def _modified(job: Job) -> str:
@@ -248,7 +252,7 @@ def manifest_of(
             revision=job.source.checkpoint.revision,
         ),
         preprocessing=job.source.preprocessing,
-        tokenizer=manifests.file_entry(staging, staging / "tokenizer.json"),
+        tokenizer=manifests.file_entry(staging, staging / TOKENIZER),
         settings=job.source.settings,
         support_files=support,
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Output, Preprocessing
 from edgekit.artifacts.validation import validated
@@ -70,7 +71,9 @@ class Family:
         parse: config.json -> validated configuration, which nobody but the family looks into.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
-        settings: what runtimes must know beside the parts.
+        settings: what runtimes must know beside the parts, from the checkpoint, its configuration and its tokenizer.
+        tokenizer_json: the tokenizer in Hugging Face's spelling, for checkpoints that have it in another alone; None
+            where they have none that is understood.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
         compositions: the models that its parts make: which roles, and what the manifest must say.
@@ -85,12 +88,13 @@ class Family:
     parse: Callable[[Mapping[str, Any]], Any]
     canonical: Callable[[str], str | None]
     preprocessing: Callable[[Checkpoint, Any], Preprocessing | None]
-    settings: Callable[[Checkpoint, Any], dict[str, Any]]
+    settings: Callable[[Checkpoint, Any, Tokenizer], dict[str, Any]]
     compositions: tuple[Composition, ...]
     full_precision: FullPrecision
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
     ollama: OllamaDialect | None = None
+    tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
     synthesis: Synthesis = field(kw_only=True)
 
     def role_giving(self, output: Output) -> str | None:

@@ -25,6 +25,11 @@ _NAMED = "pad|eos|bos|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_i
 _MARKER = re.compile(rf"<(?:{_NAMED}|unused\d+)>|\[multimodal\]")
 
 
+def is_marker(token: str) -> bool:
+    """Whether a token structures conversations by its name alone."""
+    return _MARKER.fullmatch(token) is not None
+
+
 class GemmaChat:
     """How conversations become ids for one model: `edgekit.families.composition.ChatFormat`."""
 
@@ -42,7 +47,7 @@ class GemmaChat:
         """Ids that no text may give, and their tokens. What is unknown may stand anywhere."""
         vocabulary = self.tokenizer.get_vocab(with_added_tokens=True).items()
         named = set(self._named)
-        ids = {index for token, index in vocabulary if token in named or _MARKER.fullmatch(token)}
+        ids = {index for token, index in vocabulary if token in named or is_marker(token)}
         ids |= {*self.settings.stop_token_ids, *filter(None, [self.settings.image_token_id])}
         unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
         return {index: self.tokenizer.id_to_token(index) or str(index) for index in ids if index != unknown}

@@ -5,31 +5,23 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.base import Config, Family, OllamaDialect, Role, TokenId, validate
+from edgekit.families.base import Family, OllamaDialect, Role
 from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
 from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_graph
 from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
+from edgekit.families.gemma3.stops import stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
 
-class _Generation(Config):
-    """generation_config.json."""
-
-    eos_token_id: TokenId | list[TokenId] | None = None
-
-
-def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
+def settings(checkpoint: Checkpoint, config: MedGemmaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """Token ids, context and image length: what `edgekit.inputs.prompt` needs to build segments."""
-    generation = validate(_Generation, checkpoint.json("generation_config.json"), "generation_config.json")
-    chat = checkpoint.chat_template() is not None
-    eos = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
-    if eos is None:  # <eos>, and where turns have an end, that
-        eos = [1, 106] if chat else [1]
     image = {
         "image_tokens": config.mm_tokens_per_image,
         "image_token_id": config.image_token_index,
@@ -42,8 +34,8 @@ def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
         "hidden": config.text_config.hidden_size,
         "vocabulary": config.text_config.vocab_size,
         **(image if config.vision_config else {}),
-        "chat": chat,
-        "stop_token_ids": sorted([eos] if isinstance(eos, int) else eos),
+        "chat": checkpoint.chat_template() is not None,
+        "stop_token_ids": stop_tokens(checkpoint, tokenizer),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
@@ -14,6 +15,7 @@ from edgekit.families.composition import Contrastive, ContrastiveSettings
 from edgekit.families.siglip import graph
 from edgekit.families.siglip.config import MedSiglipConfig, parse
 from edgekit.families.siglip.full_precision import FULL_PRECISION
+from edgekit.families.siglip.made_tokenizer import tokenizer_json
 from edgekit.families.siglip.synthesis import SYNTHESIS
 from edgekit.families.siglip.text import captions, text_ids, text_lengths
 from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
@@ -77,7 +79,7 @@ def preprocessing(checkpoint: Checkpoint, config: MedSiglipConfig) -> Preprocess
     return preprocessing_of(checkpoint, size, default_resample=3, processor="SiglipImageProcessor")
 
 
-def settings(checkpoint: Checkpoint, config: MedSiglipConfig) -> dict[str, Any]:
+def settings(checkpoint: Checkpoint, config: MedSiglipConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """Text length, padding, and the logit's scale and bias."""
     scalars = {
         name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0]) for name in ("logit_scale", "logit_bias")
@@ -115,4 +117,5 @@ MEDSIGLIP = Family(
     compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, text_lengths, captions),),
     full_precision=FULL_PRECISION,
     synthesis=SYNTHESIS,
+    tokenizer_json=tokenizer_json,
 )

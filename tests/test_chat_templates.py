@@ -15,9 +15,9 @@ from material import Copy, edit_json, read_json
 
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError, EdgekitError
-from edgekit.families.chat_templates import render_in_a_worker
 from edgekit.families.source import open_source
 from edgekit.full_precision.processors import processed
+from edgekit.inputs.chat_templates import render_in_a_worker
 from edgekit.inputs.message import Message
 
 transformers = pytest.importorskip("transformers")

@@ -54,14 +54,6 @@ class Role:
 
 
 @dataclass(frozen=True)
-class OllamaDialect:
-    """A chat format as Ollama takes it: a template of Go's text/template, and the text that ends an answer."""
-
-    template: str
-    stop: str
-
-
-@dataclass(frozen=True)
 class Family:
     """What MedGemma or MedSigLIP is.
 
@@ -78,7 +70,7 @@ class Family:
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
         compositions: the models that its parts make: which roles, and what the manifest must say.
         full_precision: its model in transformers, and Hugging Face's processors of its inputs.
-        ollama: its chat format for Ollama, None where it has none.
+        ollama: its chat format as a template of Go's text/template, for Ollama; None where it has none.
         synthesis: how checkpoints of random weights are made.
     """
 
@@ -93,7 +85,7 @@ class Family:
     full_precision: FullPrecision
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
-    ollama: OllamaDialect | None = None
+    ollama: str | None = None
     tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
     synthesis: Synthesis = field(kw_only=True)
 
@@ -175,7 +167,8 @@ def _preprocessing(where: Path, data: Any, size: int, default_resample: int, pro
         raise CheckpointError(f"{where}: image_processor holds a {type(data).__name__}", allowed="a JSON object")
     kind = data.get("image_processor_type")
     if kind not in (None, processor, f"{processor}Fast", f"{processor}Pil"):
-        raise CheckpointError(f"{where}: image_processor_type {kind!r:.80}", allowed=f"{processor}, or its Fast variant")
+        allowed = f"{processor}, or its Fast variant"
+        raise CheckpointError(f"{where}: image_processor_type {kind!r:.80}", allowed=allowed)
     # A key that is absent means transformers' default, null that the step is left out.
     code, stated = data.get("resample", default_resample), data.get("size", _DEFAULT_SIZE)
     if type(code) is not int or code not in _PILLOW or stated not in (size, {"height": size, "width": size}):

@@ -8,15 +8,18 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.base import Family, OllamaDialect, Role
+from edgekit.errors import CheckpointError
+from edgekit.families.base import Family, Role
 from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
 from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_graph
-from edgekit.families.gemma3.chat import GemmaChat
+from edgekit.families.gemma3.chat import IMAGE
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
-from edgekit.families.gemma3.stops import stop_tokens
+from edgekit.families.gemma3.stops import control_of, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
+from edgekit.families.gemma3.template_chat import chat_format, own_template
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
+from edgekit.families.tokenizer_config import template_variables
 from edgekit.formats.onnx.form import OnnxForm
 
 
@@ -28,26 +31,40 @@ def settings(checkpoint: Checkpoint, config: MedGemmaConfig, tokenizer: Tokenize
         "boi_token_id": config.boi_token_index,
         "eoi_token_id": config.eoi_token_index,
     }
+    stops = stop_tokens(checkpoint, control_of(tokenizer))
+    template = checkpoint.chat_template()
     return {
         "context": config.text_config.max_position_embeddings,
         "window": config.text_config.sliding_window,
         "hidden": config.text_config.hidden_size,
         "vocabulary": config.text_config.vocab_size,
         **(image if config.vision_config else {}),
-        "chat": checkpoint.chat_template() is not None,
-        "stop_token_ids": stop_tokens(checkpoint, tokenizer),
+        "chat": template is not None,
+        "stop_token_ids": list(stops.values()),
+        "stop_tokens": list(stops),
+        **({} if template is None else _own_template(checkpoint, template, config.vision_config is not None)),
     }
+
+
+def _own_template(checkpoint: Checkpoint, text: str, sees: bool) -> dict[str, Any]:
+    where = f"{checkpoint.root}: its chat template"
+    own = own_template(text, template_variables(checkpoint), sees, where)
+    if own and sees and not own.parts:
+        raise CheckpointError(
+            f"{where}: places no {IMAGE} for an image, or takes no messages with images",
+            remedy="take the template of the original model, or export the decoder alone as a model of text",
+        )
+    return {"template": own.model_dump()} if own else {}
 
 
 # No system role, so its text stands before the first user's. Ollama puts <bos> and images in front; unlike Google's
 # template, it does not trim messages.
-_OLLAMA = OllamaDialect(
-    files("edgekit.families.gemma3").joinpath("chat_template.gotmpl").read_text(encoding="utf-8").removesuffix("\n"),
-    stop="<end_of_turn>",
+_OLLAMA = (
+    files("edgekit.families.gemma3").joinpath("chat_template.gotmpl").read_text(encoding="utf-8").removesuffix("\n")
 )
 
 _DECODER = Role(decoder_tensors, "logits", {"gguf": gguf_form.DECODER, "onnx": OnnxForm(graph.DECODER_GRAPHS)})
-_TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
+_TEXT_CHAT = Chat("decoder", None, ChatSettings, chat_format)
 
 MEDGEMMA = Family(
     name="medgemma",
@@ -65,7 +82,7 @@ MEDGEMMA = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
-    compositions=(Chat("decoder", "vision", ImageChatSettings, GemmaChat), _TEXT_CHAT),
+    compositions=(Chat("decoder", "vision", ImageChatSettings, chat_format), _TEXT_CHAT),
     full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),

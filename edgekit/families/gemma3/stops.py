@@ -17,8 +17,7 @@ from tokenizers import Tokenizer
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, TokenId, validate
-from edgekit.families.gemma3.chat import is_marker
-from edgekit.inputs.text import control_tokens
+from edgekit.families.gemma3.chat import MARKERS, is_marker
 
 EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
 # Of other chat formats, for which fine-tunes add a token: llama.cpp's list, as far as they are nobody's text.
@@ -45,29 +44,40 @@ class _Stated(_TextConfig):
     text_config: _TextConfig = Field(default_factory=_TextConfig)
 
 
-def stop_tokens(checkpoint: Checkpoint, tokenizer: Tokenizer) -> list[int]:
-    """The ids that end an answer, in ascending order.
+def stop_tokens(checkpoint: Checkpoint, control: Mapping[str, int]) -> dict[str, int]:
+    """The tokens that end an answer, in ascending order of their ids.
+
+    Args:
+        control: the vocabulary's control tokens.
 
     Raises:
-        CheckpointError: a file states an id that is no control token of the tokenizer: text would end answers.
+        CheckpointError: a file states an id that is no control token: text would end answers.
     """
-    control = frozenset(control_tokens(tokenizer))
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    ids = named_stops({name: vocabulary[name] for name in NAMES if name in vocabulary}, control)
+    texts = {index: token for token, index in control.items()}
+    stops = named_stops(control)
     for path, index in _stated(checkpoint):
-        token = tokenizer.id_to_token(index)
-        if token is None or (token not in control and not is_marker(token)):
+        if index not in texts:
             raise CheckpointError(
-                f"{path}: eos_token_id {index} is {'no token' if token is None else f'{token!r:.60}, which is text'}",
-                allowed=f"control tokens of the tokenizer, {EOS} or {END_OF_TURN} for example",
+                f"{path}: eos_token_id {index} is no control token of the tokenizer",
+                allowed=", ".join(f"{index} {token}" for token, index in stops.items()) or "a control token",
             )
-        ids.add(index)
-    return sorted(ids)
+        stops[texts[index]] = index
+    return dict(sorted(stops.items(), key=lambda stop: stop[1]))
 
 
-def named_stops(ids: Mapping[str, int], control: frozenset[str]) -> set[int]:
-    """The ids of those tokens that end answers by their names: Gemma's always, others' where they are control tokens."""
-    return {index for name, index in ids.items() if name in (EOS, END_OF_TURN) or (name in _OTHERS and name in control)}
+def named_stops(control: Mapping[str, int]) -> dict[str, int]:
+    """Those of a vocabulary's control tokens that end answers by their names alone."""
+    return {name: control[name] for name in NAMES if name in control}
+
+
+def control_of(tokenizer: Tokenizer) -> dict[str, int]:
+    """A tokenizer's control tokens: those that its file calls special, and those that structure conversations."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    named = ((name, tokenizer.token_to_id(name)) for name in MARKERS)
+    return {
+        **{token.content: index for index, token in added if token.special or is_marker(token.content)},
+        **{name: index for name, index in named if index is not None},
+    }
 
 
 def _stated(checkpoint: Checkpoint) -> Iterator[tuple[Path, int]]:

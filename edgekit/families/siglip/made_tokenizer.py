@@ -1,4 +1,4 @@
-"""A tokenizer.json for a checkpoint that has SentencePiece's model alone, as transformers 5 saves SigLIP's tokenizer."""
+"""A tokenizer.json for a checkpoint with SentencePiece's model alone, which is what transformers 5 saves of SigLIP's."""
 
 from __future__ import annotations
 
@@ -50,7 +50,6 @@ def _check_added(checkpoint: Checkpoint) -> None:
 
 def _loaded(path: Path) -> tuple[Any, dict[str, Any]]:
     """SentencePiece's processor of the file, and a tokenizer.json."""
-    from google.protobuf.message import DecodeError
     from sentencepiece import SentencePieceProcessor
     from sentencepiece import sentencepiece_model_pb2 as proto
 
@@ -60,10 +59,10 @@ def _loaded(path: Path) -> tuple[Any, dict[str, Any]]:
         raise CheckpointError(f"{path}: {size} bytes", allowed=f"at most {_MAX_BYTES}")
     data, model, pieces = path.read_bytes(), proto.ModelProto(), SentencePieceProcessor()
     try:
-        model.ParseFromString(data)
         pieces.LoadFromSerializedProto(data)
-    except (DecodeError, RuntimeError) as error:
+    except RuntimeError as error:
         raise CheckpointError(f"{path}: not a SentencePiece model: {error!s:.200}") from error
+    model.ParseFromString(data)
     named = {index: model.pieces[index].piece for index in _NAMED if index < len(model.pieces)}
     if model.trainer_spec.model_type != proto.TrainerSpec.UNIGRAM or named != _NAMED:
         raise CheckpointError(

@@ -30,7 +30,8 @@ def run(options: Namespace) -> int:
         return 0
     compared = f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them"
     described = artifact_lines(adopted.folder, adopted.manifest)
-    print_lines([*described, compared, *usage_lines(adopted.folder, adopted.manifest)])
+    mended = [f"mended    {adopted.mended}"] if adopted.mended else []
+    print_lines([*described, compared, *mended, *usage_lines(adopted.folder, adopted.manifest)])
     return 0
 
 

@@ -45,7 +45,7 @@ def rendered(
     """The texts that edgekit makes of conversations by a template, and how that ended: none follows one that fails.
 
     Raises:
-        CheckpointError: no process can be started.
+        CheckpointError: no process can be started, or the machine is too busy for it.
     """
     return _rendered(render, template, conversations, variables, where)
 
@@ -71,9 +71,12 @@ def _rendered(
 ) -> tuple[list[str], worker.End]:
     job = {"template": template, "conversations": list(map(list, conversations)), "variables": dict(variables)}
     try:
-        return worker.run(render, job, limit_s=_WAIT_S)
+        results, end = worker.run(render, job, limit_s=_WAIT_S)
     except OSError as error:
         raise CheckpointError(f"{where}: no process can be started to render it in: {error}") from error
+    if end.stopped_after_s is not None:  # of waiting, not of computing: it says nothing of the template
+        raise CheckpointError(f"{where}: not rendered within {_WAIT_S:.0f} s", remedy="try again on a less busy machine")
+    return results, end
 
 
 # ---------------------------------------------------------------- in the worker: what jinja2 raises is its last line

@@ -131,6 +131,13 @@ def _stops(header: GgufHeader, ids: Mapping[str, int]) -> list[int]:
     return sorted({*named_stops(control).values(), *(header.integer(key) for key in keys if key in header.fields)})
 
 
+def markers_needed(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The markers that prompts of a model with these settings are written with."""
+    turns = ("<start_of_turn>", "<end_of_turn>") if settings["chat"] and not settings.get("template") else ()
+    images = tuple(_IMAGE_TOKENS.values()) if "image_token_id" in settings else ()
+    return ("<bos>", "<eos>", *turns, *images)
+
+
 def _other_template(header: GgufHeader) -> dict[str, Any] | None:
     """The file's chat template where it renders other turns than Gemma's, and what it may use."""
     if _TEMPLATE not in header.fields:

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgekit.errors import CheckpointError
 from edgekit.families.gemma3 import gguf_checks
+from edgekit.families.gemma3.chat import MARKERS
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_vocabulary import add_stops, add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -163,6 +164,8 @@ DECODER = GgufForm(
     stated=gguf_checks.decoder_states,
     settings=gguf_checks.settings_of,
     notes=notes,
+    markers=MARKERS,
+    needs=gguf_checks.markers_needed,
 )
 VISION = GgufForm(
     "clip",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,37 +57,46 @@ def own_template(
     """
     if renders_gemmas_turns(text, variables, sees, where):
         return None
-    parts = sees and _takes(text, variables, True, where)[0]
-    if not parts:
-        taken, why = _takes(text, variables, False, where)
-        if not taken:
-            raise error(
-                f"{where}: {why}", remedy="take the template of the original model; nothing else renders this one"
-            )
-    system = [Message("system", _SYSTEM), Message("user", _QUESTION)]
-    found, end = rendered(text, [turns(system, parts)], variables, where)
-    takes_system = not end.problem and _holds(found[0], system)
-    return OwnTemplate(text=text, variables=dict(variables), parts=parts, system=takes_system)
+
+    def takes(parts: bool) -> bool:
+        return _known(f"parts {parts}", text, variables, lambda: not _problem(text, variables, parts, where))
+
+    parts = sees and takes(True)
+    if not parts and not takes(False):
+        problem = _problem(text, variables, False, where)
+        raise error(f"{where}: {problem}", remedy="take the template of the original model; this one renders no prompt")
+    system = _known(f"system {parts}", text, variables, lambda: _takes_system(text, variables, parts, where))
+    return OwnTemplate(text=text, variables=dict(variables), parts=parts, system=system)
 
 
 def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, where: str) -> bool:
-    """Whether a template is Gemma's, by what it renders; either answer is remembered on this machine.
+    """Whether a template is Gemma's, by what it renders.
 
     Raises:
         CheckpointError: no process can be started to render it in.
     """
     if text.replace("\r\n", "\n").rstrip("\n") == chat_template():
         return True
-    keys = {is_so: sha256_json([is_so, text, sorted(variables.items()), sees, _rules()]) for is_so in (True, False)}
+
+    def same() -> bool:
+        conversations = _conversations(sees)
+        found, _ = rendered(text, [turns(messages, sees) for messages in conversations], variables, where)
+        return found == [chat.chat_text(messages) for messages in conversations]
+
+    return _known(f"Gemma's {sees}", text, variables, same)
+
+
+def _known(question: str, text: str, variables: Mapping[str, str], find_out: Callable[[], bool]) -> bool:
+    """An answer about a template, which is asked for at every open and remembered on this machine."""
+    keys = {
+        answer: sha256_json([question, answer, text, sorted(variables.items()), _rules()]) for answer in (True, False)
+    }
     for answer, key in keys.items():
         if was_tried(key):
             return answer
-    conversations = _conversations(sees)
-    found, end = rendered(text, [turns(messages, sees) for messages in conversations], variables, where)
-    is_gemmas = found == [chat.chat_text(messages) for messages in conversations]
-    if is_gemmas or end.stopped_after_s is None:  # a busy machine is no answer
-        remember(keys[is_gemmas])
-    return is_gemmas
+    found = find_out()
+    remember(keys[found])
+    return found
 
 
 @cache
@@ -95,8 +104,8 @@ def _rules() -> list[str]:
     return [sha256_file(Path(str(path))) for path in (chat.__file__, chat_templates.__file__, __file__)]
 
 
-def _takes(text: str, variables: Mapping[str, str], parts: bool, where: str) -> tuple[bool, str]:
-    """Whether a template renders all that is said, and each image, of messages in this form; and why not."""
+def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -> str | None:
+    """Why a template is none for messages in this form: it must render all that is said, and each image once."""
     shown = [Image(_BLANK)] if parts else []
     conversations = [
         [Message("user", _QUESTION)],
@@ -105,14 +114,20 @@ def _takes(text: str, variables: Mapping[str, str], parts: bool, where: str) -> 
     ]
     found, end = rendered(text, [turns(messages, parts) for messages in conversations], variables, where)
     if end.problem or len(found) < len(conversations):
-        return False, f"cannot be rendered: {end.problem or 'it gives nothing'!s:.200}"
+        return f"cannot be rendered: {end.problem or 'it gives nothing'!s:.200}"
     for messages, made in zip(conversations, found, strict=True):
         if not _holds(made, messages):
-            return False, "drops a part of what is said, or shows it as something else"
+            return "drops a part of what is said, or shows it as something else"
         images = sum(len(message.images) for message in messages)
         if made.count(IMAGE) != images:
-            return False, f"places {IMAGE} {made.count(IMAGE)} times for {images} images"
-    return True, ""
+            return f"places {IMAGE} {made.count(IMAGE)} times for {images} images"
+    return None
+
+
+def _takes_system(text: str, variables: Mapping[str, str], parts: bool, where: str) -> bool:
+    messages = [Message("system", _SYSTEM), Message("user", _QUESTION)]
+    found, end = rendered(text, [turns(messages, parts)], variables, where)
+    return not end.problem and _holds(found[0], messages)
 
 
 def _holds(made: str, messages: Sequence[Message]) -> bool:

@@ -80,9 +80,11 @@ def preprocessing(checkpoint: Checkpoint, config: MedSiglipConfig) -> Preprocess
 
 
 def settings(checkpoint: Checkpoint, config: MedSiglipConfig, tokenizer: Tokenizer) -> dict[str, Any]:
-    """Text length, padding, and the logit's scale and bias."""
+    """Text length, padding, and the logit's scale and bias where the folder has weights."""
     scalars = {
-        name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0]) for name in ("logit_scale", "logit_bias")
+        name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0])
+        for name in ("logit_scale", "logit_bias")
+        if name in checkpoint.tensors
     }
     return {
         "hidden": config.text_config.projection_size or config.text_config.hidden_size,

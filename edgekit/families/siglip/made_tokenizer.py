@@ -1,4 +1,4 @@
-"""A tokenizer.json for a checkpoint with SentencePiece's model alone, which is what transformers 5 saves of SigLIP's."""
+"""A tokenizer.json for a checkpoint with SentencePiece's model alone, all that transformers 5 saves of SigLIP's."""
 
 from __future__ import annotations
 

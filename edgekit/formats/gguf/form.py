@@ -44,6 +44,8 @@ class GgufForm:
             from its companion's, where others made them; None for a companion.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
+        markers: tokens of a model's vocabulary that are control tokens, whatever type a file gives them.
+        needs: the markers that a vocabulary must have, by what the file states of the model's settings.
     """
 
     architecture: str
@@ -56,6 +58,8 @@ class GgufForm:
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
+    markers: tuple[str, ...] = ()
+    needs: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
 
 
 def read_checked(form: GgufForm, path: Path) -> GgufHeader:

@@ -13,7 +13,7 @@ from edgekit.formats.plan import PartPlan, PlannedTensor
 ALIGNMENT = 64  # of tensors in the data file
 _TABLES = ("token_embedding", "position")  # read by rows
 _AS_STORED = ("projection",)  # lies in the checkpoint as a multiplication takes it
-_NOT_STORED = ("scalar",)  # stands in the manifest's settings
+NOT_STORED = ("scalar",)  # stands in the graph's metadata, and in the manifest's settings
 
 # numpy's type -> TensorProto.DataType
 ELEMENTS = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int8): 3, np.dtype(np.float16): 10}
@@ -62,7 +62,7 @@ def layout_of(file: str, plan: PartPlan) -> Layout:
     """Where each tensor of a part lies, in the checkpoint's order, so that one pass can write them."""
     tensors, offset = {}, 0
     for planned in plan.in_order:
-        if planned.spec.kind not in _NOT_STORED:
+        if planned.spec.kind not in NOT_STORED:
             tensors[planned.name] = placed = _placed(planned, offset)
             offset += placed.bytes + -placed.bytes % ALIGNMENT
     return Layout(file, tensors)

@@ -1,7 +1,6 @@
 """The chat template of a checkpoint folder, whichever of its files holds it: untrusted code that nobody renders here.
 
-transformers reads five places, one before the other. Where two of them differ, other programs use another one, so that
-is refused instead.
+transformers reads five places, one before the other; other programs read other ones.
 """
 
 from __future__ import annotations
@@ -33,33 +32,29 @@ class _Named(BaseModel):
 _FORMS: TypeAdapter[str | list[_Named] | dict[str, str]] = TypeAdapter(str | list[_Named] | dict[str, str])
 
 
-def read_chat_template(root: Path) -> str | None:
-    """The template that conversations are rendered with; None for a model that has none.
+def read_chat_templates(root: Path) -> dict[Path, str]:
+    """The templates that conversations are rendered with, by the file that holds each; none for a model without.
+
+    They come in the order in which transformers prefers them. Whether they are one is for those who can render them.
 
     Raises:
-        CheckpointError: a file holds something else where a template must stand, named templates and no "default", one
-            that is too long or no text, or two files hold templates that differ.
+        CheckpointError: a file holds something else where a template must stand, one that is too long or no text, or
+            named templates, and there is no "default".
     """
-    found: list[tuple[Path, str]] = []
-    others: list[Path] = []
-    for path, named in _everywhere(root):
-        if _DEFAULT in named:
-            found.append((path, named[_DEFAULT]))
-        elif named:
-            others.append(path)
-    if others and not found:
+    named = dict(_everywhere(root))
+    found = {path: templates[_DEFAULT] for path, templates in named.items() if _DEFAULT in templates}
+    if named and not any(path.parent == root for path in found):
         raise CheckpointError(
-            f"{others[0]}: named chat templates, and none of them is {_DEFAULT!r}",
-            remedy=f"name the one that conversations are rendered with {_DEFAULT!r}",
+            f"{next(iter(named))}: named chat templates, and none of them is {_DEFAULT!r}",
+            remedy=f"save the one that conversations are rendered with as {RAW}",
         )
-    for path, template in found[1:]:
-        if _plain(template) != _plain(found[0][1]):
-            raise CheckpointError(
-                f"{root}: two chat templates that differ: in {_within(root, found[0][0])} and in {_within(root, path)}",
-                allowed="one",
-                remedy="remove the one that the model was not trained with",
-            )
-    return found[0][1] if found else None
+    return found
+
+
+def same_text(one: str, other: str) -> bool:
+    """Whether two templates are one to jinja2, which knows one kind of line break and drops the last."""
+    first, second = (text.replace("\r\n", "\n").removesuffix("\n") for text in (one, other))
+    return first == second
 
 
 def _everywhere(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
@@ -110,12 +105,3 @@ def _check(template: str, where: str) -> None:
 
 def _too_long(where: str, size: int) -> CheckpointError:
     return CheckpointError(f"{where}: {size} bytes", allowed=f"at most {_MAX_BYTES}")
-
-
-def _plain(template: str) -> str:
-    """As jinja2 reads it: one kind of line break, and no last one."""
-    return template.replace("\r\n", "\n").removesuffix("\n")
-
-
-def _within(root: Path, path: Path) -> str:
-    return path.relative_to(root).as_posix()

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import sha256_file
-from edgekit.checkpoints.chat_template import read_chat_template
+from edgekit.checkpoints.chat_template import read_chat_templates
 from edgekit.checkpoints.json_files import read_json
 from edgekit.checkpoints.tensors import (
     ITEM_BYTES,
@@ -122,8 +122,16 @@ class Checkpoint:
         return read_json(path) if path.is_file() else {}
 
     def chat_template(self) -> str | None:
-        """The chat template from whichever file has it: see `edgekit.checkpoints.chat_template`."""
-        return read_chat_template(self.root)
+        """The chat template that transformers prefers; None where there is none.
+
+        Raises:
+            CheckpointError: see `edgekit.checkpoints.chat_template.read_chat_templates`.
+        """
+        return next(iter(self.chat_templates().values()), None)
+
+    def chat_templates(self) -> dict[Path, str]:
+        """All chat templates, by the file that holds each: see `edgekit.checkpoints.chat_template`."""
+        return read_chat_templates(self.root)
 
     @property
     def revision(self) -> str | None:

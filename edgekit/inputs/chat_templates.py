@@ -75,7 +75,7 @@ def _rendered(
     except OSError as error:
         raise CheckpointError(f"{where}: no process can be started to render it in: {error}") from error
     if end.stopped_after_s is not None:  # of waiting, not of computing: it says nothing of the template
-        raise CheckpointError(f"{where}: not rendered within {_WAIT_S:.0f} s", remedy="try again on a less busy machine")
+        raise CheckpointError(f"{where}: not rendered within {_WAIT_S:.0f} s", remedy="try again later")
     return results, end
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgekit.checkpoints.chat_template import same_text
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Family, Role
-from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
+from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings, OwnTemplate
 from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_graph
 from edgekit.families.gemma3.chat import IMAGE
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.stops import control_of, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
-from edgekit.families.gemma3.template_chat import chat_format, own_template
+from edgekit.families.gemma3.template_chat import chat_format, own_template, renders_gemmas_turns
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
 from edgekit.families.tokenizer_config import template_variables
 from edgekit.formats.onnx.form import OnnxForm
@@ -32,29 +35,44 @@ def settings(checkpoint: Checkpoint, config: MedGemmaConfig, tokenizer: Tokenize
         "eoi_token_id": config.eoi_token_index,
     }
     stops = stop_tokens(checkpoint, control_of(tokenizer))
-    template = checkpoint.chat_template()
+    templates = checkpoint.chat_templates()
+    own = _own_template(checkpoint, templates, sees=config.vision_config is not None) if templates else None
     return {
         "context": config.text_config.max_position_embeddings,
         "window": config.text_config.sliding_window,
         "hidden": config.text_config.hidden_size,
         "vocabulary": config.text_config.vocab_size,
         **(image if config.vision_config else {}),
-        "chat": template is not None,
+        "chat": bool(templates),
         "stop_token_ids": list(stops.values()),
         "stop_tokens": list(stops),
-        **({} if template is None else _own_template(checkpoint, template, config.vision_config is not None)),
+        **({"template": own.model_dump()} if own else {}),
     }
 
 
-def _own_template(checkpoint: Checkpoint, text: str, sees: bool) -> dict[str, Any]:
-    where = f"{checkpoint.root}: its chat template"
-    own = own_template(text, template_variables(checkpoint), sees, where)
+def _own_template(checkpoint: Checkpoint, templates: Mapping[Path, str], sees: bool) -> OwnTemplate | None:
+    """A template that must be rendered by itself; None for Gemma's.
+
+    Raises:
+        CheckpointError: two files hold others, it cannot be rendered, or places no images where the model sees them.
+    """
+    variables, where = template_variables(checkpoint), f"{checkpoint.root}: its chat template"
+    (path, text), *others = templates.items()
+    for other, differing in others:
+        gemmas = (renders_gemmas_turns(one, variables, sees, where) for one in (text, differing))
+        if not same_text(text, differing) and not all(gemmas):
+            raise CheckpointError(
+                f"{checkpoint.root}: two chat templates that differ: {path.name} and {other.name}",
+                allowed="one",
+                remedy="remove the one that the model was not trained with",
+            )
+    own = own_template(text, variables, sees, where)
     if own and sees and not own.parts:
         raise CheckpointError(
             f"{where}: places no {IMAGE} for an image, or takes no messages with images",
             remedy="take the template of the original model, or export the decoder alone as a model of text",
         )
-    return {"template": own.model_dump()} if own else {}
+    return own
 
 
 # No system role, so its text stands before the first user's. Ollama puts <bos> and images in front; unlike Google's

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from edgekit.artifacts.levels import Activations
 from edgekit.errors import MissingDependencyError
 from edgekit.formats.calibration import Range
-from edgekit.formats.onnx import names
 from edgekit.formats.onnx.codecs import BlockCodec
 from edgekit.formats.onnx.layout import Layout, TensorLayout
+from edgekit.formats.onnx.names import METADATA
 
 OPSET = 21
 IR_VERSION = 10
@@ -148,7 +148,7 @@ class Graph:
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgekit", producer_version=""
         )
         if numbers:
-            self._helper.set_model_props(model, {f"{names.METADATA}{name}": repr(n) for name, n in numbers.items()})
+            self._helper.set_model_props(model, {f"{METADATA}{name}": repr(n) for name, n in numbers.items()})
         return bytes(model.SerializeToString(deterministic=True))
 
     # ------------------------------------------------------------ codecs as operators

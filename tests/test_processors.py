@@ -114,7 +114,7 @@ def test_nothing_is_assumed_where_no_file_says_it(
     (folder / OLD).unlink()
     with pytest.raises(CheckpointError, match="no file says how images become pixels"):
         artifact.export(folder, tmp_path / "a", levels=[level], prove=False)
-    assert not list(tmp_path.glob("*a.partial*"))
+    assert not list(tmp_path.glob("*.partial*"))
     assert not (tmp_path / "a").exists()
 
 
@@ -150,7 +150,13 @@ def test_a_tokenizer_is_made_of_its_pieces(saved_anew: Path, medsiglip_source: P
     ours = load_tokenizer(tmp_path / "a" / "tokenizer.json")
     pieces = [token.replace("\u2581", " ") for token in ours.get_vocab()]
     compared = [text for text in map(siglip_text, texts(pieces, ("-",), 3000)) if "</s>" not in text]
-    assert [one.ids for one in ours.encode_batch(compared)] == theirs(compared)["input_ids"]
+    found = [one.ids for one in ours.encode_batch(compared)]
+    published = load_tokenizer(medsiglip_source / "tokenizer.json").encode_batch(compared)
+    assert found == [one.ids for one in published]
+    differing = [text for text, a, b in zip(compared, found, theirs(compared)["input_ids"], strict=True) if a != b]
+    # The tokenizers package composes some rare characters otherwise than SentencePiece.
+    assert len(differing) < 0.002 * len(compared)
+    assert not any(text.isascii() for text in differing)
     open_model(tmp_path / "a").close()
 
 

@@ -240,6 +240,7 @@ def test_an_export_keeps_it_and_asks_by_it(medgemma_source: Path, copied: Copy, 
     assert read_header(decoder).text("tokenizer.chat_template") == CHATML
     chat = prepare(tmp_path / "a").chat_format()
     (ids,) = chat.runs([Message("user", "What is seen here?")])
+    assert isinstance(ids, tuple)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     turns = [{"role": "user", "content": "What is seen here?"}]
     assert list(ids) == tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True)["input_ids"]
@@ -282,6 +283,7 @@ def test_an_adopted_file_is_asked_by_its_template(medgemma_artifact: Path, tmp_p
         "system": True,
     }
     (ids,) = prepare(tmp_path / "a").chat_format().runs([Message("user", "Why?")])
+    assert isinstance(ids, tuple)
     tokenizer = load_tokenizer(tmp_path / "a" / "tokenizer.json")
     expected = tokenizer.encode(
         "<bos><|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n", add_special_tokens=False

@@ -28,6 +28,7 @@ from edgekit.machine.tried import remember, was_tried
 _ANYTHING = "x"  # stands for a text where only what is around it counts
 _MARK = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z_]{1,32}\]")  # what templates put around turns, whether a token or not
 _WHERE = "the model's chat template"
+_answered: set[str] = set()  # in this process: where the cache cannot be written
 _QUESTION, _ANSWER, _NEXT, _SYSTEM = "What is seen here?", "Nothing of note.", "And below?", "You look at phantoms."
 
 
@@ -92,9 +93,10 @@ def _known(question: str, text: str, variables: Mapping[str, str], find_out: Cal
         answer: sha256_json([question, answer, text, sorted(variables.items()), _rules()]) for answer in (True, False)
     }
     for answer, key in keys.items():
-        if was_tried(key):
+        if key in _answered or was_tried(key):
             return answer
     found = find_out()
+    _answered.add(keys[found])
     remember(keys[found])
     return found
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from edgekit.formats.gguf.library import library
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 
+transformers = pytest.importorskip("transformers")
+
 # <eos>, <start_of_turn>, <end_of_turn> and <start_of_image> of the reference model, and one of its pieces
 EOS, TURN, TURN_END, BEGIN = 1, 4, 5, 6
 TEXT = 300
@@ -27,11 +28,10 @@ def stating(folder: Path, **stated: Any) -> Path:
     """The folder with eos_token_id where the names say, and nowhere else: of generation, config or text_config."""
     changes = {"eos_token_id": stated.get("config"), "text_config.eos_token_id": stated.get("text")}
     edit_json(folder / "config.json", changes)
-    generation = {"eos_token_id": stated["generation"]} if "generation" in stated else None
-    if generation is None:
-        (folder / "generation_config.json").unlink()
+    if "generation" in stated:
+        edit_json(folder / "generation_config.json", {"eos_token_id": stated["generation"]})
     else:
-        (folder / "generation_config.json").write_text(json.dumps(generation))
+        (folder / "generation_config.json").unlink()
     return folder
 
 
@@ -87,6 +87,9 @@ def test_llama_cpp_and_ollama_end_at_the_same(medgemma_source: Path, copied: Cop
     lines = (tmp_path / "a" / "Modelfile.Q4_0").read_text().splitlines()
     stops = [line for line in lines if line.startswith("PARAMETER stop")]
     assert stops == [f'PARAMETER stop "{token}"' for token in found.manifest.settings["stop_tokens"]]
+    generation = transformers.GenerationConfig.from_pretrained(tmp_path / "a", local_files_only=True)
+    assert sorted(generation.eos_token_id) == expected
+    assert generation.pad_token_id == read_json(medgemma_source / "generation_config.json").get("pad_token_id")
     assert adopt(decoder, tmp_path / "b").manifest.settings["stop_token_ids"] == expected
     for fewer in (expected[1:], [*expected, 7]):
         edit_json(tmp_path / "a" / "edgekit.json", {"settings.stop_token_ids": fewer, "foreign": True})

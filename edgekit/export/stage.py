@@ -131,17 +131,18 @@ def copy_existing(folder: Path, existing: Manifest | None, staging: Path) -> Non
 
 def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:
     """Configuration and tokenizer files where users' own tools look for them, and the notices that must go along."""
-    for name in job.source.checkpoint.files:
-        if not name.endswith(".safetensors"):
-            copy(job.source.checkpoint.root / name, staging / name)
+    source = job.source
     made = {"NOTICE": f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n".encode()}
-    if tokenizer := job.source.made_tokenizer:
+    if tokenizer := source.made_tokenizer:
         made[TOKENIZER] = tokenizer
+    made |= source.family.made_files(source.checkpoint, source.settings)
+    copied = [name for name in source.checkpoint.files if not name.endswith(".safetensors") and name not in made]
+    for name in copied:
+        copy(source.checkpoint.root / name, staging / name)
     for name, data in made.items():
         with create(staging / name) as file:
             file.write(data)
-    names = [name for name in job.source.checkpoint.files if not name.endswith(".safetensors")]
-    return tuple(manifests.file_entry(staging, staging / name) for name in [*names, *made])
+    return tuple(manifests.file_entry(staging, staging / name) for name in [*copied, *made])
 
 
 def _modified(job: Job) -> str:

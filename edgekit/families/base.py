@@ -64,6 +64,7 @@ class Family:
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
         settings: what runtimes must know beside the parts, from the checkpoint, its configuration and its tokenizer.
+        made_files: files that an artifact has in place of the checkpoint's, or beside them, from it and the settings.
         tokenizer_json: the tokenizer in Hugging Face's spelling, for checkpoints that have it in another alone; None
             where they have none that is understood.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
@@ -86,6 +87,7 @@ class Family:
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
     ollama: str | None = None
+    made_files: Callable[[Checkpoint, Mapping[str, Any]], Mapping[str, bytes]] = lambda checkpoint, settings: {}
     tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
     synthesis: Synthesis = field(kw_only=True)
 

@@ -18,7 +18,7 @@ from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_gra
 from edgekit.families.gemma3.chat import IMAGE
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
-from edgekit.families.gemma3.stops import control_of, stop_tokens
+from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.gemma3.template_chat import chat_format, own_template, renders_gemmas_turns
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
@@ -100,6 +100,7 @@ MEDGEMMA = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    made_files=generation_config,
     compositions=(Chat("decoder", "vision", ImageChatSettings, chat_format), _TEXT_CHAT),
     full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
@@ -115,6 +116,7 @@ TEXT_ONLY = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    made_files=generation_config,
     compositions=(_TEXT_CHAT,),
     full_precision=full_precision.TEXT_ONLY_FULL_PRECISION,
     synthesis=TEXT_ONLY_SYNTHESIS,

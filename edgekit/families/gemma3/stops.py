@@ -7,6 +7,7 @@ states, so neither alone is what a model ends with everywhere.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, TokenId, validate
 from edgekit.families.gemma3.chat import MARKERS, is_marker
 
+_GENERATION = "generation_config.json"
 EOS, END_OF_TURN = "<eos>", "<end_of_turn>"
 # Of other chat formats, for which fine-tunes add a token: llama.cpp's list, as far as they are nobody's text.
 _OTHERS = (
@@ -65,6 +67,15 @@ def stop_tokens(checkpoint: Checkpoint, control: Mapping[str, int]) -> dict[str,
     return dict(sorted(stops.items(), key=lambda stop: stop[1]))
 
 
+def generation_config(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> dict[str, bytes]:
+    """generation_config.json with all stop tokens, for programs that go by it; nothing where it states them already."""
+    stated, stops = checkpoint.json(_GENERATION), settings["stop_token_ids"]
+    eos = stated.get("eos_token_id")
+    if sorted([eos] if isinstance(eos, int) else eos or []) == stops:
+        return {}
+    return {_GENERATION: f"{json.dumps({**stated, 'eos_token_id': stops}, indent=2)}\n".encode()}
+
+
 def named_stops(control: Mapping[str, int]) -> dict[str, int]:
     """Those of a vocabulary's control tokens that end answers by their names alone."""
     return {name: control[name] for name in NAMES if name in control}
@@ -83,7 +94,7 @@ def control_of(tokenizer: Tokenizer) -> dict[str, int]:
 def _stated(checkpoint: Checkpoint) -> Iterator[tuple[Path, int]]:
     files: dict[str, Mapping[str, Any]] = {
         "config.json": checkpoint.config,
-        "generation_config.json": checkpoint.json("generation_config.json"),
+        _GENERATION: checkpoint.json(_GENERATION),
     }
     for name, data in files.items():
         stated = validate(_Stated, {key: value for key, value in data.items() if value is not None}, name)

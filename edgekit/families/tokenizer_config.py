@@ -27,11 +27,17 @@ class _TokenizerConfig(Config):
     added_tokens_decoder: dict[TokenId, StatedToken] | None = Field(default_factory=dict)
 
 
-def template_variables(checkpoint: Checkpoint) -> dict[str, str]:
-    """What transformers lets chat templates use of a tokenizer: `bos_token` and the like, by name."""
-    data = checkpoint.json("tokenizer_config.json")
-    stated = {name: _content(data.get(name)) for name in _VARIABLES}
-    return {name: text for name, text in stated.items() if text is not None}
+def template_variables(checkpoint: Checkpoint, defaults: Mapping[str, str]) -> dict[str, str]:
+    """What transformers lets chat templates use of a tokenizer: `bos_token` and the like, by name.
+
+    Args:
+        defaults: of the tokenizer's class, where no file says otherwise.
+    """
+    found = dict(defaults)
+    for file in ("special_tokens_map.json", "tokenizer_config.json"):
+        data = checkpoint.json(file)
+        found |= {name: text for name in _VARIABLES if (text := _content(data.get(name))) is not None}
+    return found
 
 
 def _content(token: Any) -> str | None:

@@ -20,6 +20,7 @@ from edgekit.inputs.text import check_text, control_tokens
 
 IMAGE = "<start_of_image>"
 _NAMED = "pad|eos|bos|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token"
+NAMED_TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 # Without these no conversation is one: they are control tokens whatever a file says of them.
 MARKERS = (
     "<pad>",

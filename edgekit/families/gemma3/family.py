@@ -15,7 +15,7 @@ from edgekit.errors import CheckpointError
 from edgekit.families.base import Family, Role
 from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings, OwnTemplate
 from edgekit.families.gemma3 import full_precision, gguf_form, graph, vision_graph
-from edgekit.families.gemma3.chat import IMAGE
+from edgekit.families.gemma3.chat import IMAGE, NAMED_TOKENS
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
@@ -56,7 +56,7 @@ def _own_template(checkpoint: Checkpoint, templates: Mapping[Path, str], sees: b
     Raises:
         CheckpointError: two files hold others, it cannot be rendered, or places no images where the model sees them.
     """
-    variables, where = template_variables(checkpoint), f"{checkpoint.root}: its chat template"
+    variables, where = template_variables(checkpoint, NAMED_TOKENS), f"{checkpoint.root}: its chat template"
     (path, text), *others = templates.items()
     for other, differing in others:
         gemmas = (renders_gemmas_turns(one, variables, sees, where) for one in (text, differing))

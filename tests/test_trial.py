@@ -164,7 +164,7 @@ def test_every_end_is_said(
 
 def test_what_is_refused_is_refused_in_the_same_words(medsiglip_artifact: Path, copied: Copy) -> None:
     folder = copied(medsiglip_artifact)
-    edit_json(folder / FILE_NAME, {"preprocessing.size": 96})
+    edit_json(folder / FILE_NAME, {"preprocessing.size": 96, "foreign": True})
     for _ in range(2):  # and is not remembered as right
         with pytest.raises(ArtifactError, match=r"vision_model\.onnx: input pixel_values is FLOAT") as caught:
             open_model(folder, "fp32", runtime="onnxruntime")

@@ -148,6 +148,13 @@ def test_a_mistyped_marker_is_mended_by_its_name(medgemma_artifact: Path, tmp_pa
     assert found.manifest.settings == right.manifest.settings
 
 
+def test_a_file_whose_answers_end_at_text_is_refused(medgemma_artifact: Path, tmp_path: Path) -> None:
+    (decoder,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
+    other = rewrite(decoder, tmp_path / "other.gguf", fields={"tokenizer.ggml.eos_token_id": TEXT})
+    with pytest.raises(ArtifactError, match=f"eos_token_id is {TEXT}, which is no control token"):
+        adopt(other, tmp_path / "a")
+
+
 def test_a_vocabulary_without_turn_markers_is_refused(medgemma_artifact: Path, tmp_path: Path) -> None:
     import gguf
 

@@ -124,11 +124,19 @@ def decoder_states(header: GgufHeader) -> dict[str, Any]:
 
 
 def _stops(header: GgufHeader, ids: Mapping[str, int]) -> list[int]:
-    """What llama.cpp ends an answer at: what three keys name, and tokens by their texts."""
+    """What llama.cpp ends an answer at: what three keys name, and tokens by their texts.
+
+    Raises:
+        ArtifactError: a key names a token that is text.
+    """
     types = header.numbers("tokenizer.ggml.token_type", len(header.texts("tokenizer.ggml.tokens")))
     control = {token: i for token, i in ids.items() if types[i] == _CONTROL or token in MARKERS}
     keys = (f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
-    return sorted({*named_stops(control).values(), *(header.integer(key) for key in keys if key in header.fields)})
+    stated = {key: header.integer(key) for key in keys if key in header.fields}
+    for key, index in stated.items():
+        if index not in control.values():
+            raise ArtifactError(f"{header.path}: {key} is {index}, which is no control token: text would end answers")
+    return sorted({*named_stops(control).values(), *stated.values()})
 
 
 def markers_needed(settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -23,6 +23,6 @@ def preprocessing_of(checkpoint: Checkpoint, config: MedGemmaConfig) -> Preproce
     if stated not in (None, config.mm_tokens_per_image):
         raise CheckpointError(
             f"{checkpoint.root}/processor_config.json: image_seq_length {stated!r:.80}",
-            allowed=f"{config.mm_tokens_per_image}, which is config.json's mm_tokens_per_image",
+            allowed=f"{config.mm_tokens_per_image} tokens an image, by config.json's mm_tokens_per_image",
         )
     return base.preprocessing_of(checkpoint, size, default_resample=2, processor="Gemma3ImageProcessor")

@@ -15,9 +15,10 @@ from material import Copy, edit_json, read_json
 
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import CheckpointError, EdgekitError
-from edgekit.families.chat_templates import render_in_a_worker
 from edgekit.families.source import open_source
 from edgekit.full_precision.processors import processed
+from edgekit.inputs import chat_templates as rendering
+from edgekit.inputs.chat_templates import render_in_a_worker
 from edgekit.inputs.message import Message
 
 transformers = pytest.importorskip("transformers")
@@ -49,6 +50,10 @@ def test_it_gives_what_transformers_gives(template: str, medgemma_source: Path) 
     hub = tokenizer(medgemma_source)
     expected = hub.apply_chat_template(TURNS, chat_template=template, add_generation_prompt=True, tokenize=False)
     assert render_in_a_worker(template, TURNS, hub.special_tokens_map, "theirs") == expected
+    # ... and by edgekit's own sandbox, for those who have no transformers
+    variables = {name: hub.special_tokens_map[name] for name in ("bos_token", "eos_token")}
+    ours, end = rendering.rendered(template, [TURNS, TURNS], variables, "theirs")
+    assert (ours, end.problem) == ([expected, expected], None)
 
 
 # Each costs a worker that imports transformers, so the default run has one of each kind.
@@ -88,6 +93,23 @@ def test_more_that_fails_is_one_typed_error(template: str, reason: str) -> None:
     fails(template, reason)
 
 
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{{ ''.__class__.__mro__ }}", "SecurityError"),
+        ("{% set n = namespace(_a=1) %}", "SecurityError"),
+        ("{{ dict.__globals__.x }}", "SecurityError"),
+        ("{{ messages.append(1) }}", "SecurityError"),
+        ("{{ 'x' * 10**12 }}", "MemoryError"),
+        ("{{ raise_exception('roles must alternate') }}", "roles must alternate"),
+    ],
+)
+def test_edgekits_own_sandbox_holds(template: str, reason: str) -> None:
+    texts, end = rendering.rendered(template, [TURNS], {}, "theirs")
+    assert not texts
+    assert reason in str(end.problem)
+
+
 def test_nothing_is_left_behind(medgemma_source: Path) -> None:
     """Neither state between two renderings, nor a module or a thread in this process."""
     script = "{% set n = namespace(x=0) %}{% set n.x = n.x + 1 %}{{ n.x }}{{ messages.append(1) if false else '' }}"
@@ -106,6 +128,7 @@ def test_nothing_is_left_behind(medgemma_source: Path) -> None:
 def with_template(source: Path, copied: Copy, template: str) -> Path:
     folder = copied(source)
     (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    edit_json(folder / "tokenizer_config.json", {"chat_template": ...})
     return folder
 
 

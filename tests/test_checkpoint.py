@@ -677,17 +677,6 @@ def test_stop_tokens_must_be_ids(medgemma_source: Path, copied: Copy, tmp_path: 
     refused(folder, "generation_config.json: eos_token_id", tmp_path / "a")
 
 
-def test_stop_tokens_come_from_config_where_generation_config_has_none(medgemma_source: Path, copied: Copy) -> None:
-    folder = copied(medgemma_source)
-    edit_json(folder / "config.json", {"eos_token_id": [4, 3]})
-    for change in ({"eos_token_id": None}, {"eos_token_id": ...}):
-        edit_json(folder / "generation_config.json", change)
-        checkpoint = open_checkpoint(folder)
-        family = family_of(checkpoint.config)
-        assert family.settings(checkpoint, family.parse(checkpoint.config))["stop_token_ids"] == [3, 4]
-        edit_json(folder / "generation_config.json", {"eos_token_id": [9]})
-
-
 EXPORT_WATCHED = """
 import sys
 from pathlib import Path

@@ -200,6 +200,7 @@ def test_parameters(found: Manifest) -> None:
         "temperature": "0",
         "stop": '"<end_of_turn>"',
     }
+    assert re.findall(r"^PARAMETER stop (.+)$", text, re.MULTILINE) == ['"<eos>"', '"<end_of_turn>"']
     small = found.model_copy(update={"settings": {**found.settings, "context": 2048}})
     assert "num_ctx 2048\n" in str(llama_programs.modelfile(small))
 

@@ -321,7 +321,7 @@ def test_a_file_that_onnx_runtime_cannot_load(medsiglip_artifact: Path, copied: 
 def test_a_size_that_the_encoder_does_not_take(medsiglip_artifact: Path, copied: Copy) -> None:
     """Said when it is opened, not by a library at the first image."""
     folder = copied(medsiglip_artifact)
-    edit_json(folder / NAME, {"preprocessing.size": 96})
+    edit_json(folder / NAME, {"preprocessing.size": 96, "foreign": True})
     with pytest.raises(ArtifactError, match=r"vision_model\.onnx: input pixel_values is FLOAT \[batch, 3, ") as caught:
         open_model(folder, "fp32")
     assert caught.value.allowed == "FLOAT [any, 3, 96, 96]"
@@ -331,7 +331,7 @@ def test_what_was_opened_is_closed_where_the_rest_fails(
     medsiglip_artifact: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, closed = copied(medsiglip_artifact), []
-    edit_json(folder / NAME, {"settings.text_length": 7})
+    edit_json(folder / NAME, {"settings.text_length": 7, "foreign": True})
     monkeypatch.setattr(OrtEncoder, "close", lambda encoder: closed.append(encoder.spec.input))
     with pytest.raises(ArtifactError, match=r"text_model\.onnx: input input_ids is INT64"):
         open_model(folder, "fp32", runtime="onnxruntime")  # whatever was measured here

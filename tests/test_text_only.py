@@ -243,7 +243,7 @@ def test_a_vision_model_without_its_manifests_preprocessing_is_refused(medgemma_
 
 def test_a_base_model_continues_the_text(make: Make, recipe: str) -> None:
     folder = exported(make(template=False), recipe)
-    assert manifests.read(folder).settings["stop_token_ids"] == [1]
+    assert manifests.read(folder).settings["stop_tokens"] == ["<eos>", "<end_of_turn>"]
     model = open_model(folder)
     try:
         assert isinstance(model, ChatModel)

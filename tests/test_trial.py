@@ -164,7 +164,7 @@ def test_every_end_is_said(
 
 def test_what_is_refused_is_refused_in_the_same_words(medsiglip_artifact: Path, copied: Copy) -> None:
     folder = copied(medsiglip_artifact)
-    edit_json(folder / FILE_NAME, {"preprocessing.size": 96})
+    edit_json(folder / FILE_NAME, {"preprocessing.size": 96, "foreign": True})
     for _ in range(2):  # and is not remembered as right
         with pytest.raises(ArtifactError, match=r"vision_model\.onnx: input pixel_values is FLOAT") as caught:
             open_model(folder, "fp32", runtime="onnxruntime")
@@ -200,6 +200,7 @@ def test_large_files_are_said_to_take_long(medgemma_artifact: Path, monkeypatch:
 
 # ---------------------------------------------------------------- what the files say, and the manifest
 
+FOREIGN = {"foreign": True}  # without configuration beside it, so that the parts' files alone can tell
 DIFFERENCES: dict[str, tuple[dict[str, Any], str]] = {
     "window": ({"settings.window": 1024}, r"settings\.window is 1024, medgemma-\S+ says 64"),
     "context": ({"settings.context": 4096}, r"settings\.context is 4096, medgemma-\S+ says 8192"),
@@ -223,7 +224,7 @@ def test_a_manifest_that_says_something_else_than_its_gguf_files(
     """What gave other answers, and no error."""
     changes, said = DIFFERENCES[case]
     folder = copied(medgemma_artifact)
-    edit_json(folder / FILE_NAME, changes)
+    edit_json(folder / FILE_NAME, {**changes, **FOREIGN})
     with pytest.raises(ArtifactError, match=said):
         open_model(folder, "Q4_0")
 
@@ -240,14 +241,14 @@ def test_a_manifest_that_says_something_else_than_its_onnx_graphs(
     medgemma_onnx: Path, copied: Copy, changes: dict[str, Any], said: str
 ) -> None:
     folder = copied(medgemma_onnx)
-    edit_json(folder / FILE_NAME, changes)
+    edit_json(folder / FILE_NAME, {**changes, **FOREIGN})
     with pytest.raises(ArtifactError, match=said):
         open_model(folder, "q4")
 
 
 def test_a_manifest_that_says_another_width_of_a_pair(medsiglip_artifact: Path, copied: Copy) -> None:
     folder = copied(medsiglip_artifact)
-    edit_json(folder / FILE_NAME, {"settings.hidden": 96})
+    edit_json(folder / FILE_NAME, {"settings.hidden": 96, **FOREIGN})
     (path,) = folder.glob("onnx/vision_model.onnx")
     width = next(value.shape for value in read(path).outputs if value.name == "pooler_output")
     with pytest.raises(ArtifactError, match=rf"settings\.hidden is 96, vision_model\.onnx says {(width or ())[1]}"):

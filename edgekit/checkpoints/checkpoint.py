@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import sha256_file
+from edgekit.checkpoints.chat_template import read_chat_templates
 from edgekit.checkpoints.json_files import read_json
 from edgekit.checkpoints.tensors import (
     ITEM_BYTES,
@@ -31,7 +32,6 @@ from edgekit.checkpoints.tensors import (
 from edgekit.errors import CheckpointError
 
 _SAMPLED_ROWS = 512
-_MAX_TEMPLATE = 1 << 17  # bytes; Gemma 3's has 1,500, those of models with tools up to 20,000
 _SNAPSHOT = re.compile(r"^models--(.+?)--(.+)$")  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -122,32 +122,16 @@ class Checkpoint:
         return read_json(path) if path.is_file() else {}
 
     def chat_template(self) -> str | None:
-        """The chat template from whichever file has it: untrusted code, never rendered outside a sandbox.
+        """The chat template that transformers prefers; None where there is none.
 
         Raises:
-            CheckpointError: it is too long, or no text.
+            CheckpointError: see `edgekit.checkpoints.chat_template.read_chat_templates`.
         """
-        if path := self.path("chat_template.jinja"):
-            if path.stat().st_size > _MAX_TEMPLATE:
-                raise CheckpointError(f"{path}: {path.stat().st_size} bytes", allowed=f"at most {_MAX_TEMPLATE}")
-            try:
-                return path.read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise CheckpointError(f"{path}: not UTF-8: {error}", remedy="download it again") from error
-        for name in ("chat_template.json", "tokenizer_config.json"):
-            template = self.json(name).get("chat_template")
-            if isinstance(template, str):
-                return self._checked_template(template, self.root / name)
-        return None
+        return next(iter(self.chat_templates().values()), None)
 
-    def _checked_template(self, template: str, path: Path) -> str:
-        try:
-            size = len(template.encode())
-        except UnicodeEncodeError as error:  # JSON can hold half of a surrogate pair
-            raise CheckpointError(f"{path}: chat_template: no Unicode: {error.reason}") from error
-        if size > _MAX_TEMPLATE:
-            raise CheckpointError(f"{path}: chat_template: {size} bytes", allowed=f"at most {_MAX_TEMPLATE}")
-        return template
+    def chat_templates(self) -> dict[Path, str]:
+        """All chat templates, by the file that holds each: see `edgekit.checkpoints.chat_template`."""
+        return read_chat_templates(self.root)
 
     @property
     def revision(self) -> str | None:

@@ -31,8 +31,9 @@ def run(options: Namespace) -> int:
         return 0
     compared = f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them"
     described = artifact_lines(adopted.folder, adopted.manifest)
+    mended = [f"mended    {adopted.mended}"] if adopted.mended else []
     proven_by = f"proven by {shlex.join(['edgekit', 'prove', str(adopted.folder), '--reference', 'SOURCE'])}"
-    print_lines([*described, compared, proven_by, *usage_lines(adopted.folder, adopted.manifest)])
+    print_lines([*described, compared, *mended, proven_by, *usage_lines(adopted.folder, adopted.manifest)])
     return 0
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -28,7 +29,7 @@ from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import FILE_TYPES, GgufHeader, read_header
 from edgekit.formats.gguf.library import library, tokenized
 from edgekit.formats.gguf.schema import FLOATS
-from edgekit.formats.gguf.tokenizer import tokenizer_of
+from edgekit.formats.gguf.tokenizer import USER_DEFINED, mistyped, tokenizer_of
 from edgekit.formats.gguf.writer import file_requires
 from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_schema import check_tokenizer_json
@@ -48,12 +49,14 @@ class Adopted:
 
     Attributes:
         differing: for how many of `compared` texts the tokenizer gives other ids than llama.cpp's own.
+        mended: what edgekit's tokenizer has otherwise than the file; None where it has all as the file.
     """
 
     folder: Path
     manifest: Manifest
     compared: int
     differing: int
+    mended: str | None = None
 
 
 def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer: Path | None = None) -> Adopted:
@@ -84,8 +87,10 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
     form = _forms(family)[next(iter(headers))]
     assert form.settings, "only such a form adopts"
     settings, preprocessing = form.settings(model, others[0] if others else None)
-    vocabulary = load_tokenizer(tokenizer) if tokenizer else _described(model)
-    differing = _compare(decoder, model, vocabulary)
+    vocabulary = load_tokenizer(tokenizer) if tokenizer else _described(model, form.markers)
+    wrong_types = mistyped(model, form.markers)
+    differing = _compare(decoder, model, vocabulary, wrong_types)
+    _check_markers(model, vocabulary, form.needs(settings))
     with new_folder(folder) as staging:
         if tokenizer:
             copy(tokenizer, staging / _TOKENIZER)
@@ -94,13 +99,37 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
                 file.write(vocabulary.to_str(pretty=False).encode())
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
         manifest = _manifest(family, model, parts, settings, preprocessing, staging)
+        if wrong_types:
+            said = f"{manifest.modified}\n{_mended(wrong_types)}"
+            manifest = manifest.model_copy(update={"modified": said})
         readme.publish(staging, manifest)
-    return Adopted(folder, manifest, _TEXTS, differing)
+    return Adopted(folder, manifest, _TEXTS, differing, _mended(wrong_types) if wrong_types else None)
 
 
-def _described(header: GgufHeader) -> Tokenizer:
+def _mended(wrong_types: Mapping[str, int]) -> str:
+    return (
+        f"The vocabulary does not type {', '.join(wrong_types)} as control tokens. edgekit's tokenizer does; "
+        "llama.cpp's own programs read them as text, or show them."
+    )
+
+
+def _check_markers(header: GgufHeader, tokenizer: Tokenizer, needed: Sequence[str]) -> None:
+    """Raise ArtifactError where a marker is not one token to the tokenizer, and the same one in the file."""
+    tokens = header.texts("tokenizer.ggml.tokens")
+    for marker in needed:
+        found = tokenizer.encode(marker, add_special_tokens=False).ids
+        if marker not in tokens or found != [tokens.index(marker)]:
+            there = f"is token {tokens.index(marker)}" if marker in tokens else "is no token"
+            raise ArtifactError(
+                f"{header.path}: {marker} {there} of its vocabulary, and {found} to the tokenizer",
+                allowed="one token, the same in both: prompts are written with it",
+                remedy="--tokenizer FILE with the tokenizer.json of the model that this encoding was made from",
+            )
+
+
+def _described(header: GgufHeader, markers: Sequence[str]) -> Tokenizer:
     """The tokenizer that a vocabulary describes, which must be one that opens later."""
-    vocabulary = tokenizer_of(header)
+    vocabulary = tokenizer_of(header, markers)
     check_tokenizer_json(vocabulary.to_str().encode(), f"{header.path}: its vocabulary")
     return vocabulary
 
@@ -131,10 +160,16 @@ def _forms(family: Family) -> dict[str, GgufForm]:
     return {role: form for role, form in forms if isinstance(form, GgufForm)}
 
 
-def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer) -> int:
-    """For how many texts a tokenizer gives other ids than llama.cpp. Raises ArtifactError where they are many."""
-    pieces = [token.replace("▁", " ") for token in header.texts("tokenizer.ggml.tokens")]
-    compared = texts(pieces, control_tokens(tokenizer), _TEXTS)
+def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer, wrong_types: Mapping[str, int]) -> int:
+    """For how many texts a tokenizer gives other ids than llama.cpp. Raises ArtifactError where they are many.
+
+    Args:
+        wrong_types: markers that the file types otherwise; as text, llama.cpp alone would divide them.
+    """
+    text = {token for token, kind in wrong_types.items() if kind != USER_DEFINED}
+    pieces = [token.replace("▁", " ") for token in header.texts("tokenizer.ggml.tokens") if token not in text]
+    control = [token for token in control_tokens(tokenizer) if token not in text]
+    compared = texts(pieces, control, _TEXTS)
     ours = tokenizer.encode_batch(compared, add_special_tokens=False)
     library()  # or it is not installed
     theirs, end = worker.run(tokenized, {"path": str(path), "texts": compared}, limit_s=_LIMIT_S)

@@ -13,14 +13,18 @@ from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families import Family
 from edgekit.families.composition import checked_settings
-from edgekit.families.source import Source, open_source
+from edgekit.families.source import TOKENIZER, Source, open_source
 from edgekit.formats.plan import PartPlan
-from edgekit.inputs.text import check_rows, read_tokenizer
+from edgekit.inputs.text import check_rows
 from edgekit.machine.memory import trim_malloc
 from edgekit.runtime.backends import kind_of, leaning_part
 from edgekit.terminal import stripped_line
 
 _SYNTHESIZED_KL = 0.002  # nats
+_OWN_TEMPLATE = (
+    "its chat template renders other turns than the model's architecture is known for: it is kept, and rendered by "
+    "itself in a sandbox; no Modelfile is written, for Ollama has another language for templates"
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
             if composition.roles == frozenset(mixed):  # it would be exported, and never open
                 checked_settings(composition.settings, source.settings, str(folder), CheckpointError)
     source.check_tensors()
+    source.check_inputs()
     notes = _check_tokenizer(source)
     trim_malloc()  # the tokenizer's
     return Job(source, recipe, variants, notes)
@@ -117,12 +122,7 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
 
 def _check_tokenizer(source: Source) -> tuple[str, ...]:
     """Whether every token has a row in the embedding; what is to be said of the file."""
-    checkpoint, rows = source.checkpoint, source.settings["vocabulary"]
-    path = checkpoint.path("tokenizer.json")
-    if path is None:
-        raise CheckpointError(
-            f"{checkpoint.root}: no tokenizer.json", remedy="download the checkpoint's tokenizer files too"
-        )
-    loaded = read_tokenizer(path)
-    check_rows(loaded.tokenizer, rows, source.family.unused_tokens, str(path), CheckpointError)
-    return loaded.notes
+    rows, where = source.settings["vocabulary"], str(source.checkpoint.root / TOKENIZER)
+    loaded = source.tokenizer()
+    check_rows(loaded.tokenizer, rows, source.family.unused_tokens, where, CheckpointError)
+    return (*loaded.notes, *([_OWN_TEMPLATE] if source.settings.get("template") else []))

@@ -62,23 +62,26 @@ def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] 
 def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
     """The Modelfile of a variant: files, prompt format, greedy decoding. Of the default variant for None.
 
+    A model without a chat template gets none: Ollama then has it continue texts.
+
     Returns:
-        None where Ollama cannot run the variant, or its family has no chat format for Ollama.
+        None where Ollama cannot run the variant, its family has no chat format for Ollama, or the model a chat template
+        of its own, which Ollama has no language for.
 
     Raises:
         UsageError: there is no such variant.
     """
     name, parts = manifest.variant(variant)[0], arguments(manifest, variant)
-    dialect = FAMILIES[manifest.family].ollama if parts else None
-    if parts is None or dialect is None:
+    template = FAMILIES[manifest.family].ollama if parts else None
+    if parts is None or template is None or (settings := _settings(manifest)).template:
         return None
     notes = [f"{manifest.title}, {name}", *([manifest.stand_in] if manifest.stand_in else []), "Not a medical device."]
     return _template().render(
         notes=[line for note in notes for line in note.splitlines()],
         files=[part.files[0].path for part in parts.values()],
         context=server_context(manifest),
-        stop=dialect.stop,
-        template=dialect.template,
+        stops=[token for token in settings.stop_tokens if token.isprintable() and '"' not in token],
+        template=template if settings.chat else None,
         license=manifest.license,
         modified=manifest.modified,
     )
@@ -90,7 +93,11 @@ def server_context(manifest: Manifest) -> int:
     Raises:
         ArtifactError: the manifest does not say, or has something else there.
     """
-    return min(CONTEXT, checked_settings(ChatSettings, manifest.settings, "the manifest", ArtifactError).context)
+    return min(CONTEXT, _settings(manifest).context)
+
+
+def _settings(manifest: Manifest) -> ChatSettings:
+    return checked_settings(ChatSettings, manifest.settings, "the manifest", ArtifactError)
 
 
 @cache

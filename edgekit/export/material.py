@@ -19,7 +19,6 @@ from edgekit.inputs.image import ImageLike, load, normalize, to_pixels
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import sentences
 from edgekit.inputs.samples import Inputs, name_of, shipped_inputs
-from edgekit.inputs.text import load_tokenizer
 from edgekit.runtime.base import Float
 
 SEED = 40_260  # of the phantoms; training, proof and benchmarks use others
@@ -103,7 +102,7 @@ def _captions(source: Source, role: str, inputs: Inputs) -> Material:
     assert isinstance(pair, Contrastive), "what encodes texts is half of a pair"
     lines = sentences(inputs.text)
     captions = [*(lines[len(inputs.captions) :] or lines), *pair.captions()]
-    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
+    tokenizer = source.tokenizer().tokenizer
     settings = checked_settings(pair.settings, source.settings, str(source.checkpoint.root), CheckpointError)
     ids = pair.text_ids(tokenizer, settings, captions)
     batches = [ids[i : i + _CAPTIONS] for i in range(0, len(ids), _CAPTIONS)]

@@ -28,7 +28,7 @@ from edgekit.artifacts.version import __version__
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import llama_programs, material, writers
 from edgekit.export.job import Job
-from edgekit.families.source import Source
+from edgekit.families.source import TOKENIZER, Source
 from edgekit.formats.plan import PartPlan
 from edgekit.inputs.samples import Inputs
 from edgekit.progress import Progress
@@ -45,7 +45,7 @@ _TOOLS = (
 )
 
 _STAMP: TypeAdapter[dict[str, str]] = TypeAdapter(Annotated[dict[Name, Text], Strict()])
-METHOD = 3  # of making files: raise it whenever the same plan gives other bytes than before
+METHOD = 4  # of making files: raise it whenever the same plan gives other bytes than before
 _SUPPORT_BYTES = 64_000_000  # tokenizer files, the vocabulary in a GGUF header and the like
 
 
@@ -131,13 +131,18 @@ def copy_existing(folder: Path, existing: Manifest | None, staging: Path) -> Non
 
 def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:
     """Configuration and tokenizer files where users' own tools look for them, and the notices that must go along."""
-    for name in job.source.checkpoint.files:
-        if not name.endswith(".safetensors"):
-            copy(job.source.checkpoint.root / name, staging / name)
-    with create(staging / "NOTICE") as notice:
-        notice.write(f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n".encode())
-    names = [name for name in job.source.checkpoint.files if not name.endswith(".safetensors")]
-    return tuple(manifests.file_entry(staging, staging / name) for name in [*names, "NOTICE"])
+    source = job.source
+    made = {"NOTICE": f"{job.recipe.license}\n\n{_modified(job)}\nNot a medical device.\n".encode()}
+    if tokenizer := source.made_tokenizer:
+        made[TOKENIZER] = tokenizer
+    made |= source.family.made_files(source.checkpoint, source.settings)
+    copied = [name for name in source.checkpoint.files if not name.endswith(".safetensors") and name not in made]
+    for name in copied:
+        copy(source.checkpoint.root / name, staging / name)
+    for name, data in made.items():
+        with create(staging / name) as file:
+            file.write(data)
+    return tuple(manifests.file_entry(staging, staging / name) for name in [*copied, *made])
 
 
 def _modified(job: Job) -> str:
@@ -248,7 +253,7 @@ def manifest_of(
             revision=job.source.checkpoint.revision,
         ),
         preprocessing=job.source.preprocessing,
-        tokenizer=manifests.file_entry(staging, staging / "tokenizer.json"),
+        tokenizer=manifests.file_entry(staging, staging / TOKENIZER),
         settings=job.source.settings,
         support_files=support,
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),

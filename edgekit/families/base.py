@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
+from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Output, Preprocessing
 from edgekit.artifacts.validation import validated
@@ -66,14 +68,6 @@ class Role:
 
 
 @dataclass(frozen=True)
-class OllamaDialect:
-    """A chat format as Ollama takes it: a template of Go's text/template, and the text that ends an answer."""
-
-    template: str
-    stop: str
-
-
-@dataclass(frozen=True)
 class Family:
     """What MedGemma or MedSigLIP is.
 
@@ -83,12 +77,15 @@ class Family:
         parse: config.json -> validated configuration, which nobody but the family looks into.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
-        settings: what runtimes must know beside the parts.
+        settings: what runtimes must know beside the parts, from the checkpoint, its configuration and its tokenizer.
+        made_files: files that an artifact has in place of the checkpoint's, or beside them, from it and the settings.
+        tokenizer_json: the tokenizer in Hugging Face's spelling, for checkpoints that have it in another alone; None
+            where they have none that is understood.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
         compositions: the models that its parts make: which roles, and what the manifest must say.
         full_precision: its model in transformers, and Hugging Face's processors of its inputs.
-        ollama: its chat format for Ollama, None where it has none.
+        ollama: its chat format as a template of Go's text/template, for Ollama; None where it has none.
         synthesis: how checkpoints of random weights are made.
     """
 
@@ -98,12 +95,14 @@ class Family:
     parse: Callable[[Mapping[str, Any]], Any]
     canonical: Callable[[str], str | None]
     preprocessing: Callable[[Checkpoint, Any], Preprocessing | None]
-    settings: Callable[[Checkpoint, Any], dict[str, Any]]
+    settings: Callable[[Checkpoint, Any, Tokenizer], dict[str, Any]]
     compositions: tuple[Composition, ...]
     full_precision: FullPrecision
     copies: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
-    ollama: OllamaDialect | None = None
+    ollama: str | None = None
+    made_files: Callable[[Checkpoint, Mapping[str, Any]], Mapping[str, bytes]] = lambda checkpoint, settings: {}
+    tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
     synthesis: Synthesis = field(kw_only=True)
 
     def role_giving(self, output: Output) -> str | None:
@@ -127,31 +126,77 @@ def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
     return validated(model, data, file, CheckpointError, whole="the file", shows_value=True)
 
 
-def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int) -> Preprocessing:
-    """Preprocessing as preprocessor_config.json states it, for a square of `size` pixels.
+_PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use
+_DEFAULT_SIZE = 224  # pixels; of the image processors of both architectures
+# What every image goes through here, and what none does.
+_STEPS = {
+    "do_resize": True,
+    "do_rescale": True,
+    "do_normalize": True,
+    "do_pan_and_scan": False,
+    "do_center_crop": False,
+    "do_pad": False,
+}
+
+
+def preprocessing_of(checkpoint: Checkpoint, size: int, default_resample: int, processor: str) -> Preprocessing:
+    """Preprocessing as `AutoProcessor` reads it from a checkpoint, for a square of `size` pixels.
+
+    transformers 5 writes it into processor_config.json, older versions into preprocessor_config.json; where both hold
+    it, transformers 5 reads the first, and other programs the second.
+
+    Args:
+        default_resample: Pillow's code that transformers takes where none is stated.
+        processor: transformers' name of the image processor, whose variants end in Fast or Pil.
 
     Raises:
-        CheckpointError: the file asks for something that the image pipeline does not do.
+        CheckpointError: no file holds it, two hold others, or one asks for something that the image pipeline does not
+            do.
     """
-    data = checkpoint.json("preprocessor_config.json")
-    names = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use
-    code, stated = data.get("resample", default_resample), data.get("size", {"height": size, "width": size})
-    if code not in list(names) or stated != {"height": size, "width": size}:
+    inner, outer = (checkpoint.root / name for name in ("processor_config.json", "preprocessor_config.json"))
+    stated = {}
+    if (data := checkpoint.json(inner.name).get("image_processor")) is not None:
+        stated[inner] = data
+    if outer.is_file():
+        stated[outer] = checkpoint.json(outer.name)
+    if not stated:
         raise CheckpointError(
-            f"{checkpoint.root}/preprocessor_config.json: resample {code!r}, size {stated!r}",
+            f"{checkpoint.root}: no file says how images become pixels",
+            allowed=f"{outer.name}, or image_processor in {inner.name}",
+            remedy="take the file from the model that this one was made from",
+        )
+    found = {path: _preprocessing(path, data, size, default_resample, processor) for path, data in stated.items()}
+    first, *others = found.values()
+    for other in others:
+        differing = next((key for key, value in first if value != getattr(other, key)), None)
+        if differing:
+            raise CheckpointError(
+                f"{checkpoint.root}: {inner.name} and {outer.name} differ: {differing} is {getattr(first, differing)} "
+                f"in the one, {getattr(other, differing)} in the other",
+                remedy="remove the one that the model was not trained with",
+            )
+    return first
+
+
+def _preprocessing(where: Path, data: Any, size: int, default_resample: int, processor: str) -> Preprocessing:
+    if not isinstance(data, dict):
+        raise CheckpointError(f"{where}: image_processor holds a {type(data).__name__}", allowed="a JSON object")
+    kind = data.get("image_processor_type")
+    if kind not in (None, processor, f"{processor}Fast", f"{processor}Pil"):
+        allowed = f"{processor}, or its Fast variant"
+        raise CheckpointError(f"{where}: image_processor_type {kind!r:.80}", allowed=allowed)
+    # A key that is absent means transformers' default, null that the step is left out.
+    code, stated = data.get("resample", default_resample), data.get("size", _DEFAULT_SIZE)
+    if type(code) is not int or code not in _PILLOW or stated not in (size, {"height": size, "width": size}):
+        raise CheckpointError(
+            f"{where}: resample {code!r}, size {stated!r}",
             allowed=f"resample 0 to 3, height and width {size}, as config.json's vision tower",
         )
-    # What every image goes through here, and what none does.
-    steps = {"do_resize": True, "do_rescale": True, "do_normalize": True, "do_pan_and_scan": False}
-    for step, done in steps.items():
-        if data.get(step) not in (done, None):
-            raise CheckpointError(
-                f"{checkpoint.root}/preprocessor_config.json: {step} {data[step]!r}", allowed=f"{done} or none"
-            )
-    if (factor := data.get("rescale_factor")) not in (1 / 255, None):
-        raise CheckpointError(
-            f"{checkpoint.root}/preprocessor_config.json: rescale_factor {factor!r}", allowed="1 / 255 or none"
-        )
-    mean, std = data.get("image_mean") or [0.5] * 3, data.get("image_std") or [0.5] * 3
-    fields = {"size": size, "resample": names[code], "mean": mean, "std": std}
-    return validate(Preprocessing, fields, "preprocessor_config.json")
+    for step, done in _STEPS.items():
+        if bool(data.get(step, done)) != done:
+            raise CheckpointError(f"{where}: {step} {data[step]!r:.80}", allowed=f"{done}")
+    if (factor := data.get("rescale_factor", 1 / 255)) != 1 / 255:
+        raise CheckpointError(f"{where}: rescale_factor {factor!r:.80}", allowed="1 / 255")
+    mean, std = data.get("image_mean", [0.5] * 3), data.get("image_std", [0.5] * 3)
+    fields = {"size": size, "resample": _PILLOW[code], "mean": mean, "std": std}
+    return validate(Preprocessing, fields, where.name)

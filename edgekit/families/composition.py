@@ -32,6 +32,22 @@ class Settings(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
 
+class OwnTemplate(Settings):
+    """A chat template that renders other turns than the family's.
+
+    Attributes:
+        text: of the template, a program that only a sandbox runs.
+        variables: what it may use beside the messages: `bos_token` and the like.
+        parts: whether it takes messages as lists of texts and images; without images, as one text each, otherwise.
+        system: whether it takes a system message.
+    """
+
+    text: str = Field(max_length=1 << 17)
+    variables: dict[str, Annotated[str, Field(max_length=256)]] = Field(max_length=64)
+    parts: bool
+    system: bool
+
+
 class ChatSettings(Settings):
     """What a manifest's settings say of a model that chats.
 
@@ -39,13 +55,17 @@ class ChatSettings(Settings):
         context: positions that the model was made for.
         window: positions that a layer with sliding attention sees; 0 where nothing says.
         chat: whether it was trained on conversations; what other models get is continued as it is.
+        template: what conversations are rendered with; None for the family's own format.
+        stop_tokens: the texts of `stop_token_ids`, for programs that look for texts.
         image_tokens, image_token_id: how many stand for one image, and which; None for a model that sees no images.
     """
 
     context: _Count
     window: Annotated[int, Field(ge=0, lt=1 << 24)] = 0
     stop_token_ids: list[_TokenId] = Field(max_length=1000)
+    stop_tokens: list[Annotated[str, Field(max_length=1000)]] = Field(default_factory=list, max_length=1000)
     chat: bool = True
+    template: OwnTemplate | None = None
     image_tokens: _Count | None = None
     image_token_id: _TokenId | None = None
 

@@ -18,6 +18,10 @@ from edgekit.families.base import Family
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan, PlannedTensor
 from edgekit.formats.stored import StoredTensor
+from edgekit.inputs.text import LoadedTokenizer, read_tokenizer
+from edgekit.machine.temporary import temporary_folder
+
+TOKENIZER = "tokenizer.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +44,37 @@ class Source:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What runtimes must know beside the parts."""
-        return self.family.settings(self.checkpoint, self.config)
+        return self.family.settings(self.checkpoint, self.config, self.tokenizer().tokenizer)
+
+    @cached_property
+    def made_tokenizer(self) -> bytes | None:
+        """A tokenizer.json for a checkpoint without one, from what it has instead; None where it has one.
+
+        Raises:
+            CheckpointError: it has neither.
+        """
+        if self.checkpoint.path(TOKENIZER):
+            return None
+        if (made := self.family.tokenizer_json(self.checkpoint)) is None:
+            root = self.checkpoint.root
+            raise CheckpointError(f"{root}: no {TOKENIZER}", remedy="download the checkpoint's tokenizer files too")
+        return made
+
+    def tokenizer(self) -> LoadedTokenizer:
+        """The tokenizer, loaded anew by each call, since Gemma's takes much memory.
+
+        Raises:
+            CheckpointError: there is none, or it is none of these families.
+        """
+        if self.made_tokenizer is None:
+            return read_tokenizer(self.checkpoint.root / TOKENIZER)
+        with temporary_folder("tokenizer") as folder:
+            (folder / TOKENIZER).write_bytes(self.made_tokenizer)
+            return read_tokenizer(folder / TOKENIZER)
+
+    def check_inputs(self) -> None:
+        """Raise CheckpointError where a file that says how texts and images become inputs is missing or wrong."""
+        _ = self.settings, self.preprocessing
 
     @cached_property
     def stored(self) -> dict[str, Tensor]:

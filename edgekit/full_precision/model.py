@@ -21,7 +21,6 @@ from edgekit.families.composition import checked_settings
 from edgekit.families.full_precision import hub_config, refused_by_transformers
 from edgekit.families.source import Source, open_source
 from edgekit.inputs import image as images_
-from edgekit.inputs.text import load_tokenizer
 from edgekit.runtime.base import (
     Decoder,
     Embeddings,
@@ -241,7 +240,7 @@ class TorchParts:
 
 def compose_full_precision(model: Any, source: Source, title: str) -> Model:
     """A `Model` over a loaded transformers model, of all parts of its family."""
-    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
+    tokenizer = source.tokenizer().tokenizer
     whole = max(source.family.compositions, key=lambda composition: len(composition.roles))
     settings = checked_settings(whole.settings, source.settings, str(source.checkpoint.root), CheckpointError)
     composed = compose(whole, settings, tokenizer, source.preprocessing, TorchParts(model, source))

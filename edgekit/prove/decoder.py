@@ -221,11 +221,13 @@ def _conversations(source: Source, inputs: Inputs, long: str, *, sees: bool) -> 
     alone = (Message("user", long),)
     if source.checkpoint.chat_template() is None:
         return alone, (Message("user", *first, question),), (Message("user", *second, *third, next_question),)
+    own = source.settings.get("template")
+    system = () if own and not own["system"] else (Message("system", "You look at phantoms."),)
     return (
         alone,
         (Message("user", *first, question),),
         (
-            Message("system", "You look at phantoms."),
+            *system,
             Message("user", *second, "What is this?"),
             Message("assistant", answer),
             Message("user", *third, f"And this?\n\n{next_question}"),

@@ -11,14 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from edgekit.artifacts.gates import Limits, beyond
 from edgekit.artifacts.levels import limits_of
-from edgekit.artifacts.manifest import Manifest, Parity, Part, unproven_pair
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.artifacts.manifest import FILE_NAME, Manifest, Parity, Part, unproven_pair, verify
+from edgekit.artifacts.recipes import STAND_IN_KEY, choose
+from edgekit.checkpoints.checkpoint import SOURCE_FILES, Checkpoint
+from edgekit.checkpoints.json_files import read_json
+from edgekit.errors import ArtifactError, CheckpointError, UsageError
 from edgekit.families import Family, family_named
 from edgekit.families.composition import ChatSettings, Composition, Settings, checked_settings
 from edgekit.machine.devices import Device
+
+_CONFIG = "config.json"
+# What an export's settings were read from, and still can be; tokenizers are verified and read where they are loaded.
+_STATING = frozenset(SOURCE_FILES) - {"tokenizer.json", "tokenizer.model", "spiece.model"}
 
 
 def composition_of(manifest: Manifest, parts: Mapping[str, Part], path: Path) -> tuple[Family, Composition]:
@@ -111,9 +119,47 @@ def checked_context(context: int, settings: Settings, title: str) -> int:
     return context
 
 
-def _stops(stated: Any, file: Any) -> bool:
-    """Which tokens end an answer is the checkpoint's to say, but one of those that the file names must."""
-    return isinstance(stated, list) and not set(file).isdisjoint(stated)
+def check_beside(manifest: Manifest, family: Family, folder: Path, tokenizer: Tokenizer) -> None:
+    """Compare what a manifest says with the configuration files that an export put beside the parts.
+
+    Files of others come without; what is in their headers is compared by `check_agreement`.
+
+    Raises:
+        ArtifactError: they differ, or a file is missing or changed; the message has both values.
+    """
+    if manifest.foreign:
+        return
+    path, listed = folder / FILE_NAME, {entry.path: entry for entry in manifest.support_files}
+    if _CONFIG not in listed:
+        raise ArtifactError(f"{path}: support_files: no {_CONFIG}", remedy="export the artifact again")
+    verify(folder, tuple(entry for name, entry in listed.items() if name in _STATING))
+    try:
+        beside = Checkpoint(folder, read_json(folder / _CONFIG), {}, ())
+        config = family.parse(beside.config)
+        settings, image = family.settings(beside, config, tokenizer), family.preprocessing(beside, config)
+    except CheckpointError as error:
+        raise ArtifactError(error.message, allowed=error.allowed, remedy="export the artifact again") from error
+    _compare("settings", manifest.settings, {"template": None, **settings}, path, folder / _CONFIG)
+    if image and manifest.preprocessing:
+        _compare("preprocessing", manifest.preprocessing.model_dump(), image.model_dump(), path, folder / _CONFIG)
+    if manifest.stand_in is None and (said := _stand_in(beside.config, family)):
+        raise ArtifactError(f"{path}: stand_in is null, and {_CONFIG} is that of a stand-in: {said}")
+
+
+def _stand_in(config: Mapping[str, Any], family: Family) -> str | None:
+    """Why a model with this config.json is not the real one; None where it may be."""
+    if said := config.get(STAND_IN_KEY):
+        return str(said)
+    try:
+        return choose(config, None, family.name).stand_in
+    except UsageError:  # no recipe knows it, or several do
+        return None
+
+
+def _template(stated: Any, file: Any) -> bool:
+    """What a template may use beside messages, files say in other words."""
+    texts = [one.get("text") if isinstance(one, dict) else one for one in (stated, file)]
+    return bool(texts[0] == texts[1])
 
 
 def _is_close(stated: Any, file: Any) -> bool:
@@ -121,7 +167,7 @@ def _is_close(stated: Any, file: Any) -> bool:
     return bool(np.allclose(stated, file, rtol=1e-6, atol=0))
 
 
-_SAME: Mapping[str, Callable[[Any, Any], bool]] = {"stop_token_ids": _stops, "mean": _is_close, "std": _is_close}
+_SAME: Mapping[str, Callable[[Any, Any], bool]] = {"template": _template, "mean": _is_close, "std": _is_close}
 
 
 def check_agreement(manifest: Manifest, path: Path, file: Path, stated: Mapping[str, Any]) -> None:
@@ -144,10 +190,11 @@ def check_agreement(manifest: Manifest, path: Path, file: Path, stated: Mapping[
 
 def _compare(inside: str, ours: Mapping[str, Any], theirs: Mapping[str, Any], path: Path, file: Path) -> None:
     for name, value in theirs.items():
-        if ours.get(name) is None:
+        said = ours.get(name)
+        if said is None and name != "template":  # no template of its own means the family's
             continue
-        if not _SAME.get(name, lambda one, other: bool(one == other))(ours[name], value):
+        if not _SAME.get(name, lambda one, other: bool(one == other))(said, value):
             raise ArtifactError(
-                f"{path}: {inside}.{name} is {ours[name]!r:.100}, {file.name} says {value!r:.100}",
+                f"{path}: {inside}.{name} is {said!r:.100}, {file.name} says {value!r:.100}",
                 remedy="export or adopt the model again",
             )

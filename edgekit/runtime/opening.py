@@ -146,6 +146,7 @@ class Opening:
         self._tried = False
         loaded = read_tokenizer(self.folder / self.manifest.tokenizer.path)
         self.tokenizer = loaded.tokenizer
+        manifest_checks.check_beside(self.manifest, self.family, self.folder, self.tokenizer)
         if isinstance(rows := self.manifest.settings.get("vocabulary"), int):
             check_rows(self.tokenizer, rows, self.family.unused_tokens, self.manifest.tokenizer.path, ArtifactError)
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 
 from edgekit.errors import EdgekitError
-from edgekit.families.chat_templates import render_in_a_worker
 from edgekit.families.gemma3.chat import chat_template
+from edgekit.inputs.chat_templates import render_in_a_worker
 
 _TURNS = [
     {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]},

@@ -18,11 +18,28 @@ from edgekit.families.composition import ChatSettings, Run
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import check_text, control_tokens
 
-_IMAGE = "<start_of_image>"
+IMAGE = "<start_of_image>"
 _NAMED = "pad|eos|bos|unk|mask|start_of_turn|end_of_turn|start_of_image|end_of_image|image_soft_token"
+NAMED_TOKENS = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
+# Without these no conversation is one: they are control tokens whatever a file says of them.
+MARKERS = (
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<start_of_image>",
+    "<end_of_image>",
+    "<image_soft_token>",
+)
 # What structures a conversation, whatever a tokenizer's file says of it. Unused tokens are no text, and where a model
 # gives one a meaning, as MedGemma 1.5 does to frame its thoughts, a user must not claim it.
 _MARKER = re.compile(rf"<(?:{_NAMED}|unused\d+)>|\[multimodal\]")
+
+
+def is_marker(token: str) -> bool:
+    """Whether a token structures conversations by its name alone."""
+    return _MARKER.fullmatch(token) is not None
 
 
 class GemmaChat:
@@ -32,7 +49,7 @@ class GemmaChat:
         self.tokenizer, self.settings = tokenizer, settings
 
     @cached_property
-    def _named(self) -> tuple[str, ...]:
+    def named(self) -> tuple[str, ...]:
         """Control tokens that are looked for in texts before anything is made of them."""
         markers = (f"<{name}>" for name in _NAMED.split("|"))
         return tuple(dict.fromkeys((*control_tokens(self.tokenizer), *markers)))
@@ -41,34 +58,37 @@ class GemmaChat:
     def _control(self) -> dict[int, str]:
         """Ids that no text may give, and their tokens. What is unknown may stand anywhere."""
         vocabulary = self.tokenizer.get_vocab(with_added_tokens=True).items()
-        named = set(self._named)
-        ids = {index for token, index in vocabulary if token in named or _MARKER.fullmatch(token)}
+        named = set(self.named)
+        ids = {index for token, index in vocabulary if token in named or is_marker(token)}
         ids |= {*self.settings.stop_token_ids, *filter(None, [self.settings.image_token_id])}
         unknown = self.tokenizer.token_to_id(getattr(self.tokenizer.model, "unk_token", None) or "")
         return {index: self.tokenizer.id_to_token(index) or str(index) for index in ids if index != unknown}
 
     def runs(self, messages: Sequence[Message], answer: str | None = None) -> list[Run]:
         """See `edgekit.families.composition.ChatFormat.runs`."""
-        ids = self._ids(messages)
-        without_texts = [
-            Message(turn.role, *(part if isinstance(part, Image) else "" for part in turn.parts)) for turn in messages
-        ]
-        self._check_control(ids, self._ids(without_texts))
+        ids, around = map(self._ids, self._written(messages))
+        self._check_control(ids, around)
         if answer is not None:
             ids = [*ids, *self.encode(answer)]
         return split_at_images(ids, self.settings.image_token_id)
 
     def encode(self, text: str) -> list[int]:
         """See `edgekit.families.composition.ChatFormat.encode`."""
-        check_turn(text, self._named)
+        check_turn(text, self.named)
         ids = encode_chat(self.tokenizer, text)
         self._check_control(ids, ())
         return ids
 
-    def _ids(self, messages: Sequence[Message]) -> list[int]:
+    def _written(self, messages: Sequence[Message]) -> tuple[str, str]:
+        """The prompt, and that of the same conversation without its texts, which has the same control tokens."""
         write = chat_text if self.settings.chat else plain_text
-        text = expand_images(write(messages, self._named), self.settings.image_tokens or 0)
-        return encode_chat(self.tokenizer, text)
+        without_texts = [
+            Message(turn.role, *(part if isinstance(part, Image) else "" for part in turn.parts)) for turn in messages
+        ]
+        return write(messages, self.named), write(without_texts, self.named)
+
+    def _ids(self, text: str) -> list[int]:
+        return encode_chat(self.tokenizer, expand_images(text, self.settings.image_tokens or 0))
 
     def _check_control(self, ids: Sequence[int], expected: Sequence[int]) -> None:
         """Texts add no control token and take none away, whatever a tokenizer makes of them.
@@ -97,20 +117,21 @@ def chat_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
     """
     turns = list(messages)
     system = _system_text(turns.pop(0), control) + "\n\n" if turns and turns[0].role == "system" else ""
-    if (
-        not turns
-        or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns))
-        or len(turns) % 2 == 0
-    ):
-        raise InputError(
-            "a conversation must alternate user, assistant, ..., user", allowed="one system message may come first"
-        )
+    check_roles(turns)
     text = "<bos>"
     for i, turn in enumerate(turns):
         content = _written([part if isinstance(part, Image) else part.strip() for part in turn.parts], control)
         speaker = "model" if turn.role == "assistant" else "user"
         text += f"<start_of_turn>{speaker}\n{system if i == 0 else ''}{content}<end_of_turn>\n"
     return text + "<start_of_turn>model\n"
+
+
+def check_roles(turns: Sequence[Message]) -> None:
+    """Raise InputError where turns, the system's left out, do not alternate from a user's to a user's."""
+    if len(turns) % 2 == 0 or any(turn.role != ("user", "assistant")[i % 2] for i, turn in enumerate(turns)):
+        raise InputError(
+            "a conversation must alternate user, assistant, ..., user", allowed="one system message may come first"
+        )
 
 
 def _system_text(message: Message, control: Sequence[str]) -> str:
@@ -136,13 +157,13 @@ def plain_text(messages: Sequence[Message], control: Sequence[str] = ()) -> str:
 def _written(parts: Sequence[str | Image], control: Sequence[str]) -> str:
     """Parts without separators: no two of them may make a control token together."""
     check_turn("".join("\n" if isinstance(part, Image) else part for part in parts), control)
-    return "".join(_IMAGE if isinstance(part, Image) else part for part in parts)
+    return "".join(IMAGE if isinstance(part, Image) else part for part in parts)
 
 
 def expand_images(text: str, image_tokens: int) -> str:
     """Replace every image by its tokens; the line breaks around it belong to the format the model was trained on."""
     run = "\n\n<start_of_image>" + "<image_soft_token>" * image_tokens + "<end_of_image>\n\n"
-    return text.replace(_IMAGE, run)
+    return text.replace(IMAGE, run)
 
 
 def encode_chat(tokenizer: Tokenizer, text: str) -> list[int]:

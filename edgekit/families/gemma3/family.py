@@ -2,57 +2,84 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
+from edgekit.checkpoints.chat_template import same_text
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.base import Config, Family, OllamaDialect, Role, TokenId, validate
-from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
+from edgekit.errors import CheckpointError
+from edgekit.families.base import Family, Role
+from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings, OwnTemplate
 from edgekit.families.gemma3 import full_precision, gguf_form, graph, onnx_constants, vision_graph
-from edgekit.families.gemma3.chat import GemmaChat
+from edgekit.families.gemma3.chat import IMAGE, NAMED_TOKENS
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
+from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
+from edgekit.families.gemma3.template_chat import chat_format, own_template, renders_gemmas_turns
 from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
 from edgekit.families.siglip.onnx_constants import image_layers
+from edgekit.families.tokenizer_config import template_variables
 from edgekit.formats.onnx.form import OnnxForm
 
 
-class _Generation(Config):
-    """generation_config.json."""
-
-    eos_token_id: TokenId | list[TokenId] | None = None
-
-
-def settings(checkpoint: Checkpoint, config: MedGemmaConfig) -> dict[str, Any]:
+def settings(checkpoint: Checkpoint, config: MedGemmaConfig, tokenizer: Tokenizer) -> dict[str, Any]:
     """Token ids, context and image length: what `edgekit.inputs.prompt` needs to build segments."""
-    generation = validate(_Generation, checkpoint.json("generation_config.json"), "generation_config.json")
-    chat = checkpoint.chat_template() is not None
-    eos = config.eos_token_id if generation.eos_token_id is None else generation.eos_token_id
-    if eos is None:  # <eos>, and where turns have an end, that
-        eos = [1, 106] if chat else [1]
     image = {
         "image_tokens": config.mm_tokens_per_image,
         "image_token_id": config.image_token_index,
         "boi_token_id": config.boi_token_index,
         "eoi_token_id": config.eoi_token_index,
     }
+    stops = stop_tokens(checkpoint, control_of(tokenizer))
+    templates = checkpoint.chat_templates()
+    own = _own_template(checkpoint, templates, sees=config.vision_config is not None) if templates else None
     return {
         "context": config.text_config.max_position_embeddings,
         "window": config.text_config.sliding_window,
         "hidden": config.text_config.hidden_size,
         "vocabulary": config.text_config.vocab_size,
         **(image if config.vision_config else {}),
-        "chat": chat,
-        "stop_token_ids": sorted([eos] if isinstance(eos, int) else eos),
+        "chat": bool(templates),
+        "stop_token_ids": list(stops.values()),
+        "stop_tokens": list(stops),
+        **({"template": own.model_dump()} if own else {}),
     }
+
+
+def _own_template(checkpoint: Checkpoint, templates: Mapping[Path, str], sees: bool) -> OwnTemplate | None:
+    """A template that must be rendered by itself; None for Gemma's.
+
+    Raises:
+        CheckpointError: two files hold others, it cannot be rendered, or places no images where the model sees them.
+    """
+    variables, where = template_variables(checkpoint, NAMED_TOKENS), f"{checkpoint.root}: its chat template"
+    (path, text), *others = templates.items()
+    for other, differing in others:
+        gemmas = (renders_gemmas_turns(one, variables, sees, where) for one in (text, differing))
+        if not same_text(text, differing) and not all(gemmas):
+            raise CheckpointError(
+                f"{checkpoint.root}: two chat templates that differ: {path.name} and {other.name}",
+                allowed="one",
+                remedy="remove the one that the model was not trained with",
+            )
+    own = own_template(text, variables, sees, where)
+    if own and sees and not own.parts:
+        raise CheckpointError(
+            f"{where}: places no {IMAGE} for an image, or takes no messages with images",
+            remedy="take the template of the original model, or export the decoder alone as a model of text",
+        )
+    return own
 
 
 # No system role, so its text stands before the first user's. Ollama puts <bos> and images in front; unlike Google's
 # template, it does not trim messages.
-_OLLAMA = OllamaDialect(
-    files("edgekit.families.gemma3").joinpath("chat_template.gotmpl").read_text(encoding="utf-8").removesuffix("\n"),
-    stop="<end_of_turn>",
+_OLLAMA = (
+    files("edgekit.families.gemma3").joinpath("chat_template.gotmpl").read_text(encoding="utf-8").removesuffix("\n")
 )
 
 _DECODER = Role(
@@ -63,7 +90,7 @@ _DECODER = Role(
         "onnx": OnnxForm(graph.DECODER_GRAPHS, onnx_constants.decoder, onnx_constants.decoder_layers),
     },
 )
-_TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
+_TEXT_CHAT = Chat("decoder", None, ChatSettings, chat_format)
 
 MEDGEMMA = Family(
     name="medgemma",
@@ -84,7 +111,8 @@ MEDGEMMA = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
-    compositions=(Chat("decoder", "vision", ImageChatSettings, GemmaChat), _TEXT_CHAT),
+    made_files=generation_config,
+    compositions=(Chat("decoder", "vision", ImageChatSettings, chat_format), _TEXT_CHAT),
     full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
@@ -99,6 +127,7 @@ TEXT_ONLY = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    made_files=generation_config,
     compositions=(_TEXT_CHAT,),
     full_precision=full_precision.TEXT_ONLY_FULL_PRECISION,
     synthesis=TEXT_ONLY_SYNTHESIS,

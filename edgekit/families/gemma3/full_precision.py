@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
-from edgekit.families.chat_templates import render_in_a_worker
 from edgekit.families.full_precision import EncoderModules, FullPrecision, at_most, hub_processor, hub_tokenizer, rgb
 from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.layers import layer_types
 from edgekit.families.gemma3.rope import GLOBAL, LOCAL
+from edgekit.inputs.chat_templates import render_in_a_worker
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
 
@@ -79,7 +79,8 @@ def processed(checkpoint: Checkpoint, config: MedGemmaConfig, messages: Sequence
         rendered = "".join("<start_of_image>" if isinstance(p, Image) else p for m in messages for p in m.parts)
     else:
         rendered = _rendered(checkpoint, template, tokenizer, [_turn(message, sees) for message in messages])
-    added = template is None  # a template writes <bos> itself
+    # As transformers has it: a tokenizer leaves <bos> to the template, a processor adds it where that has none.
+    added = template is None or (processor is not None and not rendered.startswith(tokenizer.bos_token))
     if processor is None:
         ids = list(tokenizer(rendered, add_special_tokens=added)["input_ids"])
         return {"input_ids": ids, "token_type_ids": [0] * len(ids), "pixel_values": None}

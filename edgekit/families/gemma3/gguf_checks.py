@@ -7,12 +7,16 @@ llama.cpp believes a file in much and ends the process over the rest; so everyth
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.artifacts.validation import validated
 from edgekit.errors import ArtifactError
 from edgekit.families.gemma3 import gguf_schema as schema
+from edgekit.families.gemma3.chat import MARKERS
+from edgekit.families.gemma3.stops import named_stops
+from edgekit.families.gemma3.template_chat import own_template, renders_gemmas_turns
 from edgekit.formats.gguf.header import GgufHeader
 from edgekit.formats.gguf.schema import check_fields, check_known, check_tensors
 from edgekit.formats.gguf.vocabulary import check_vocabulary
@@ -21,6 +25,8 @@ _FLOATS = ("F32", "F16", "BF16")
 _MAX_LAYERS = 512  # llama.cpp's own limit
 _IMAGE_TOKENS = {"image": "<image_soft_token>", "boi": "<start_of_image>", "eoi": "<end_of_image>"}
 _IMAGE_SETTINGS = frozenset(f"{name}_token_id" for name in _IMAGE_TOKENS)
+_TEMPLATE = "tokenizer.chat_template"
+_CONTROL = 3  # llama_token_type
 _POOLING = 4  # llama.cpp's default for Gemma 3: patches a token, each way
 
 
@@ -103,16 +109,61 @@ def decoder_states(header: GgufHeader) -> dict[str, Any]:
     tokens = header.texts("tokenizer.ggml.tokens")
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
     special = {f"{name}_token_id": ids[token] for name, token in _IMAGE_TOKENS.items() if token in ids}
-    named = {ids[name] for name in ("<eos>", "<end_of_turn>") if name in ids}
+    stops = _stops(header, ids)
     return {
         "context": header.integer("gemma3.context_length"),
         "window": header.integer("gemma3.attention.sliding_window", 0),
         "hidden": header.integer("gemma3.embedding_length"),
         "vocabulary": len(tokens),
-        "chat": "tokenizer.chat_template" in header.fields,
-        "stop_token_ids": sorted({header.integer("tokenizer.ggml.eos_token_id"), *named}),
+        "chat": _TEMPLATE in header.fields,
+        "stop_token_ids": stops,
+        "stop_tokens": [tokens[index] for index in stops],
+        "template": _other_template(header),
         **special,
     }
+
+
+def _stops(header: GgufHeader, ids: Mapping[str, int]) -> list[int]:
+    """What llama.cpp ends an answer at: what three keys name, and tokens by their texts.
+
+    Raises:
+        ArtifactError: a key names a token that is text.
+    """
+    types = header.numbers("tokenizer.ggml.token_type", len(header.texts("tokenizer.ggml.tokens")))
+    control = {token: i for token, i in ids.items() if types[i] == _CONTROL or token in MARKERS}
+    keys = (f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom"))
+    stated = {key: header.integer(key) for key in keys if key in header.fields}
+    for key, index in stated.items():
+        if index not in control.values():
+            raise ArtifactError(f"{header.path}: {key} is {index}, which is no control token: text would end answers")
+    return sorted({*named_stops(control).values(), *stated.values()})
+
+
+def markers_needed(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The markers that prompts of a model with these settings are written with."""
+    turns = ("<start_of_turn>", "<end_of_turn>") if settings["chat"] and not settings.get("template") else ()
+    images = tuple(_IMAGE_TOKENS.values()) if "image_token_id" in settings else ()
+    return ("<bos>", "<eos>", *turns, *images)
+
+
+def _other_template(header: GgufHeader) -> dict[str, Any] | None:
+    """The file's chat template where it renders other turns than Gemma's, and what it may use."""
+    if _TEMPLATE not in header.fields:
+        return None
+    text, variables = header.text(_TEMPLATE), _variables(header)
+    where = f"{header.path}: its chat template"
+    return None if renders_gemmas_turns(text, variables, _sees(header), where) else {"text": text}
+
+
+def _variables(header: GgufHeader) -> dict[str, str]:
+    tokens = header.texts("tokenizer.ggml.tokens")
+    names = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
+    found = {name: f"tokenizer.ggml.{key}_token_id" for name, key in names.items()}
+    return {f"{name}_token": tokens[header.integer(key)] for name, key in found.items() if key in header.fields}
+
+
+def _sees(header: GgufHeader) -> bool:
+    return _IMAGE_TOKENS["image"] in header.texts("tokenizer.ggml.tokens")
 
 
 def projector_states(header: GgufHeader) -> dict[str, Any]:
@@ -132,6 +183,14 @@ def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict
         ArtifactError: a header lacks something, or the two do not fit each other.
     """
     settings = decoder_states(decoder)
+    if settings.pop("template"):
+        text, variables = decoder.text(_TEMPLATE), _variables(decoder)
+        own = own_template(text, variables, _sees(decoder), f"{decoder.path}: its chat template", ArtifactError)
+        if own and projector and not own.parts:
+            raise ArtifactError(
+                f"{decoder.path}: its chat template takes no images", remedy="adopt it without --mmproj, for text alone"
+            )
+        settings |= {"template": own.model_dump()} if own else {}
     if projector is None:
         return {name: value for name, value in settings.items() if name not in _IMAGE_SETTINGS}, None
     seen = projector_states(projector)

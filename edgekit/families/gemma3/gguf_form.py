@@ -10,9 +10,10 @@ from typing import Any
 
 from edgekit.errors import CheckpointError
 from edgekit.families.gemma3 import gguf_audit, gguf_checks, gguf_schema
+from edgekit.families.gemma3.chat import MARKERS
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_meanings import meaning
-from edgekit.families.gemma3.gguf_vocabulary import add_tokenizer, notes, vocabulary
+from edgekit.families.gemma3.gguf_vocabulary import add_stops, add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, TOWER_PREFIX, decoder_tensors, vision_part_tensors
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm
@@ -124,7 +125,9 @@ def _decoder_header(writer: Any, plan: PartPlan) -> None:
     if text.rope_factor != 1.0:  # llama.cpp applies it to the global layers only, as Gemma 3 does
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
         writer.add_rope_scaling_factor(text.rope_factor)
-    add_tokenizer(writer, vocabulary(plan), plan.checkpoint.root)
+    tokens = vocabulary(plan)
+    add_tokenizer(writer, tokens, plan.checkpoint.root)
+    add_stops(writer, tokens, plan.checkpoint)
     if template := plan.checkpoint.chat_template():
         writer.add_chat_template(template)
 
@@ -176,6 +179,8 @@ DECODER = GgufForm(
     meaning=meaning,
     settings=gguf_checks.settings_of,
     notes=notes,
+    markers=MARKERS,
+    needs=gguf_checks.markers_needed,
 )
 VISION = GgufForm(
     "clip",

@@ -17,7 +17,9 @@ from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Config, TokenId, validate
+from edgekit.families.gemma3.chat import MARKERS, is_marker
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION
+from edgekit.families.gemma3.stops import named_stops, stop_tokens
 from edgekit.families.tokenizer_config import StatedToken, stated_tokens
 from edgekit.formats.gguf.library import tokenize
 from edgekit.formats.plan import PartPlan
@@ -91,7 +93,8 @@ def _vocabulary(root: Path, hashes: tuple[str | None, ...], rows: int, unused: f
     here = {index: token for index, token in added.items() if index < rows or token.content not in unused}
     _add(vocabulary, here, root)
     if original is None:
-        _check(vocabulary, tokenizer, [token.content for token in here.values() if token.special])
+        special = [token.content for token in here.values() if _is_control(token)]
+        _check(vocabulary, tokenizer, special)
     return vocabulary
 
 
@@ -118,6 +121,30 @@ def add_tokenizer(writer: Any, vocabulary: Vocabulary, root: Path) -> None:
     writer.add_add_eos_token(False)
     writer.add_add_sep_token(False)
     writer.add_add_space_prefix(False)
+
+
+def add_stops(writer: Any, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:
+    """Write what ends an answer beside <eos> and what llama.cpp ends at by itself: it has two keys for such tokens.
+
+    Raises:
+        CheckpointError: there are more.
+    """
+    import gguf
+
+    tokens = [token.decode() for token in vocabulary.tokens]
+    pairs = ((token, i) for i, token in enumerate(tokens))
+    control = {
+        token: i for token, i in pairs if vocabulary.types[i] == gguf.TokenType.CONTROL or is_marker(token)
+    }
+    known = named_stops(control)
+    further = {token: i for token, i in stop_tokens(checkpoint, control).items() if token not in known}
+    keys = (writer.add_eom_token_id, writer.add_eot_token_id)
+    if len(further) > len(keys):
+        raise CheckpointError(
+            f"{checkpoint.root}: answers end at {', '.join(further)}", allowed=f"{len(keys)} of them in a GGUF file"
+        )
+    for add, index in zip(keys, further.values(), strict=False):
+        add(index)
 
 
 def _padding(rows: int) -> Vocabulary:
@@ -183,13 +210,19 @@ def _add(vocabulary: Vocabulary, added: dict[int, StatedToken], root: Path) -> N
             raise CheckpointError(
                 f"{root}: token {token.content!r} has id {index}, the embedding has {len(vocabulary.tokens)} rows"
             )
-        text = token.content if token.special else token.content.replace(_SPACE, " ")
-        kind = gguf.TokenType.CONTROL if token.special else gguf.TokenType.USER_DEFINED
+        control = _is_control(token)
+        text = token.content if control else token.content.replace(_SPACE, " ")
+        kind = gguf.TokenType.CONTROL if control else gguf.TokenType.USER_DEFINED
         vocabulary.tokens[index], vocabulary.scores[index], vocabulary.types[index] = (
             text.encode(),
             -1000.0,
             int(kind),
         )
+
+
+def _is_control(token: StatedToken) -> bool:
+    """Markers are, whatever a file says: llama.cpp would read them as text, and show them."""
+    return token.special or token.content in MARKERS
 
 
 def _check(vocabulary: Vocabulary, tokenizer: Path, special: list[str]) -> None:

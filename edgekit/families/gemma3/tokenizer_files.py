@@ -11,12 +11,11 @@ from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2 as proto
 
-from edgekit.families.gemma3.chat import chat_template
+from edgekit.families.gemma3.chat import NAMED_TOKENS, chat_template
 from edgekit.families.hub_files import AddedToken, added_tokens_decoder, special_tokens, write_json
 
 IMAGE_TOKEN = "<image_soft_token>"  # noqa: S105
 _NORMAL = proto.ModelProto.SentencePiece.Type.NORMAL
-_NAMED = {"bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>", "unk_token": "<unk>"}
 
 
 def write(
@@ -42,7 +41,7 @@ def write(
     write_json(folder / "tokenizer.json", tokenizer_json(spiece, added), indent)
     if image:
         write_json(folder / "added_tokens.json", {IMAGE_TOKEN: ids[IMAGE_TOKEN]})
-    write_json(folder / "special_tokens_map.json", {**image, **special_tokens(_NAMED, strip=False)})
+    write_json(folder / "special_tokens_map.json", {**image, **special_tokens(NAMED_TOKENS, strip=False)})
     write_json(
         folder / "tokenizer_config.json",
         {
@@ -53,7 +52,7 @@ def write(
             "clean_up_tokenization_spaces": False,
             "extra_special_tokens": image,
             **image,
-            **_NAMED,
+            **NAMED_TOKENS,
             "model_max_length": 1000000000000000019884624838656,
             "processor_class": "Gemma3Processor",
             "sp_model_kwargs": None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
@@ -14,6 +15,7 @@ from edgekit.families.composition import Contrastive, ContrastiveSettings
 from edgekit.families.siglip import graph, onnx_constants
 from edgekit.families.siglip.config import MedSiglipConfig, parse
 from edgekit.families.siglip.full_precision import FULL_PRECISION
+from edgekit.families.siglip.made_tokenizer import tokenizer_json
 from edgekit.families.siglip.synthesis import SYNTHESIS
 from edgekit.families.siglip.text import captions, text_ids, text_lengths
 from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
@@ -73,13 +75,16 @@ def text_encoder_tensors(config: MedSiglipConfig) -> list[TensorSpec]:
 
 def preprocessing(checkpoint: Checkpoint, config: MedSiglipConfig) -> Preprocessing:
     """Bicubic, as Hugging Face has it, unless the checkpoint says otherwise; Google's evaluations do it otherwise."""
-    return preprocessing_of(checkpoint, config.vision_config.image_size, default_resample=3)
+    size = config.vision_config.image_size
+    return preprocessing_of(checkpoint, size, default_resample=3, processor="SiglipImageProcessor")
 
 
-def settings(checkpoint: Checkpoint, config: MedSiglipConfig) -> dict[str, Any]:
-    """Text length, padding, and the logit's scale and bias."""
+def settings(checkpoint: Checkpoint, config: MedSiglipConfig, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Text length, padding, and the logit's scale and bias where the folder has weights."""
     scalars = {
-        name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0]) for name in ("logit_scale", "logit_bias")
+        name: float(np.ravel(checkpoint.read(checkpoint.tensors[name]))[0])
+        for name in ("logit_scale", "logit_bias")
+        if name in checkpoint.tensors
     }
     return {
         "hidden": config.text_config.projection_size or config.text_config.hidden_size,
@@ -128,4 +133,5 @@ MEDSIGLIP = Family(
     compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, text_lengths, captions),),
     full_precision=FULL_PRECISION,
     synthesis=SYNTHESIS,
+    tokenizer_json=tokenizer_json,
 )

@@ -78,6 +78,6 @@ def tokenizer_json(spiece: bytes) -> dict[str, Any]:
             "type": "Unigram",
             "unk_id": 2,
             "vocab": [[piece.piece, piece.score] for piece in model.pieces],
-            "byte_fallback": True,
+            "byte_fallback": model.trainer_spec.byte_fallback,
         },
     }

@@ -49,6 +49,8 @@ class GgufForm:
         renamed: a header, and a tensor's form -> the form that it has in this file, where others wrote other names.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
+        markers: tokens of a model's vocabulary that are control tokens, whatever type a file gives them.
+        needs: the markers that a vocabulary must have, by what the file states of the model's settings.
     """
 
     architecture: str
@@ -65,6 +67,8 @@ class GgufForm:
     renamed: Callable[[GgufHeader, GgufTensorForm], GgufTensorForm] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
+    markers: tuple[str, ...] = ()
+    needs: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
 
 
 def read_checked(form: GgufForm, path: Path) -> GgufHeader:

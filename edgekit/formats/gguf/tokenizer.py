@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
 
 from edgekit.errors import ArtifactError
@@ -9,14 +11,25 @@ from edgekit.formats.gguf.header import GgufHeader
 from edgekit.inputs.tokenizer_schema import MAX_PIECE
 
 _MAX_CHARACTERS = 1 << 23  # of all pieces; Gemma 3's have 2 million
-_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4  # llama_token_type
+_NORMAL, _UNKNOWN, _CONTROL, USER_DEFINED = 1, 2, 3, 4  # llama_token_type
 
 
-def tokenizer_of(header: GgufHeader) -> Tokenizer:
+def mistyped(header: GgufHeader, markers: Sequence[str]) -> dict[str, int]:
+    """The type of those markers in a vocabulary that are no control tokens to llama.cpp, as they must be."""
+    tokens = header.texts("tokenizer.ggml.tokens")
+    types = header.numbers("tokenizer.ggml.token_type", len(tokens))
+    pairs = zip(tokens, types, strict=True)
+    return {token: int(kind) for token, kind in pairs if token in markers and kind != _CONTROL}
+
+
+def tokenizer_of(header: GgufHeader, markers: Sequence[str] = ()) -> Tokenizer:
     """A tokenizer that gives the ids that llama.cpp gives.
 
     A SentencePiece model of BPE kind merges the neighbours whose union has the best score. The same as ranked merges:
     every way to split a piece into two pieces, the best pieces first (Hugging Face's Gemma converter does it so).
+
+    Args:
+        markers: tokens that are control tokens whatever type they have; llama.cpp goes by their type.
 
     Raises:
         ArtifactError: the vocabulary is of another kind, or contradicts itself.
@@ -30,9 +43,10 @@ def tokenizer_of(header: GgufHeader) -> Tokenizer:
     unknown = header.integer("tokenizer.ggml.unknown_token_id")
     if unknown >= len(tokens):
         raise ArtifactError(f"{header.path}: the unknown token is {unknown}", allowed=f"below {len(tokens)}")
+    text = {token: i for i, token in enumerate(tokens) if types[i] == _NORMAL and token not in markers}
     model = models.BPE(
         vocab={token: i for i, token in enumerate(tokens)},
-        merges=_merges({token: i for i, token in enumerate(tokens) if types[i] == _NORMAL}, scores),
+        merges=_merges(text, scores),
         unk_token=tokens[unknown],
         fuse_unk=True,
         byte_fallback=True,
@@ -40,8 +54,9 @@ def tokenizer_of(header: GgufHeader) -> Tokenizer:
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    named = [(token, kind) for token, kind in zip(tokens, types, strict=True) if token]
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token, kind in named if kind == _USER_DEFINED])
+    typed = zip(tokens, types, strict=True)
+    named = [(token, _CONTROL if token in markers else kind) for token, kind in typed if token]
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token, kind in named if kind == USER_DEFINED])
     tokenizer.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token, kind in named if kind in (_UNKNOWN, _CONTROL)]
     )

@@ -17,6 +17,7 @@ from edgekit.errors import MissingDependencyError
 from edgekit.formats.calibration import Range
 from edgekit.formats.onnx.codecs import BlockCodec
 from edgekit.formats.onnx.layout import Layout, TensorLayout
+from edgekit.formats.onnx.names import METADATA
 
 OPSET = 21
 IR_VERSION = 10
@@ -132,8 +133,12 @@ class Graph:
         bounds = [self.constant([number], np.int64) for number in (start, end, axis)]
         return str(self.op("Slice", value, *bounds))
 
-    def model(self) -> bytes:
-        """The finished model, serialized; the same calls give the same bytes."""
+    def model(self, numbers: Mapping[str, float]) -> bytes:
+        """The finished model, serialized; the same calls give the same bytes.
+
+        Args:
+            numbers: that belong to the model and that no node computes with, for its metadata.
+        """
         domains = sorted({node.domain for node in self._nodes})
         opsets = [self._helper.make_opsetid(domain, 1 if domain else OPSET) for domain in domains]
         graph = self._helper.make_graph(
@@ -142,6 +147,8 @@ class Graph:
         model = self._helper.make_model(
             graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="edgekit", producer_version=""
         )
+        if numbers:
+            self._helper.set_model_props(model, {f"{METADATA}{name}": repr(n) for name, n in numbers.items()})
         return bytes(model.SerializeToString(deterministic=True))
 
     # ------------------------------------------------------------ codecs as operators

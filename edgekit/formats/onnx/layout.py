@@ -14,7 +14,7 @@ from edgekit.formats.plan import PartPlan, PlannedTensor
 ALIGNMENT = 64  # of tensors in the data file
 _TABLES = ("token_embedding", "position")  # read by rows
 _AS_STORED = ("projection",)  # lies in the checkpoint as a multiplication takes it
-_NOT_STORED = ("scalar",)  # stands in the manifest's settings
+_NOT_STORED = ("scalar",)  # stands in the graph's metadata, and in the manifest's settings
 
 # numpy's type -> TensorProto.DataType
 ELEMENTS = {np.dtype(np.float32): 1, np.dtype(np.uint8): 2, np.dtype(np.int8): 3, np.dtype(np.float16): 10}

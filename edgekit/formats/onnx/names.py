@@ -8,5 +8,6 @@ PIXELS, IDS = "pixel_values", "input_ids"
 EMBEDDING_STEM = "embed_tokens"
 EMBEDS, IMAGES, POSITIONS, WANTED = "inputs_embeds", "image_index", "position_ids", "logits_positions"
 LOGITS = "logits"
+METADATA = "edgekit."  # what keys of a graph's metadata begin with
 PAST, PRESENT = "past_key_values", "present"
 LOCAL_CAPACITY, GLOBAL_CAPACITY = "local_capacity", "global_capacity"

@@ -1,4 +1,4 @@
-"""What an ONNX part's graphs say of a model by the shapes of what goes in and comes out."""
+"""What an ONNX part's graphs say of a model: by the shapes of what goes in and comes out, and in their metadata."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.errors import ArtifactError
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.form import OnnxForm
-from edgekit.formats.onnx.model import OnnxValue
+from edgekit.formats.onnx.model import OnnxHeader, OnnxValue
 from edgekit.formats.onnx.operators import read_checked
 
 
@@ -25,7 +26,16 @@ def stated(form: OnnxForm, files: Sequence[Path]) -> Mapping[str, Any]:
     else:
         tokens = _side(values, form.output, 1) if _rank(values, form.output) == 3 else None
         sides = {"hidden": _side(values, form.output, -1), "image_tokens": tokens}
-    return {name: size for name, size in sides.items() if size is not None}
+    return {**{name: size for name, size in sides.items() if size is not None}, **_numbers(header)}
+
+
+def _numbers(header: OnnxHeader) -> dict[str, float]:
+    """What `edgekit.formats.onnx.graph.Graph.model` wrote."""
+    ours = {key: value for key, value in header.metadata.items() if key.startswith(names.METADATA)}
+    try:
+        return {key.removeprefix(names.METADATA): float(value) for key, value in ours.items()}
+    except ValueError as error:
+        raise ArtifactError(f"{header.path}: metadata that is no number: {error!s:.100}") from error
 
 
 def _rank(values: Mapping[str, OnnxValue], name: str) -> int:

@@ -18,7 +18,7 @@ from edgekit.formats.base import FileLabel
 from edgekit.formats.onnx import header, requirements
 from edgekit.formats.onnx.form import Build, OnnxForm
 from edgekit.formats.onnx.graph import Graph
-from edgekit.formats.onnx.layout import ALIGNMENT, Layout, TensorLayout, layout_of
+from edgekit.formats.onnx.layout import ALIGNMENT, Layout, TensorLayout, is_stored, layout_of
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.sections import EncodedBytes, FileContent, Section
 
@@ -78,7 +78,8 @@ def graph_of(build: Build, name: str, plan: PartPlan, layout: Layout) -> bytes:
     ranges = plan.calibration.ranges if plan.calibration else {}
     graph = Graph(name, layout, plan.level.activations, ranges)
     build(graph, plan.config)
-    return graph.model()
+    scalars = [planned for planned in plan.tensors if not is_stored(planned.spec)]
+    return graph.model({one.spec.name: float(plan.checkpoint.read(one.tensor).ravel()[0]) for one in scalars})
 
 
 def section_of(plan: PartPlan, tensor: TensorLayout) -> Section:

@@ -193,7 +193,7 @@ def read_through(path: Path, tensors: Sequence[Tensor], weights: int) -> Iterato
 
 
 def to_float32(data: bytes, dtype: str) -> Float:
-    """Little-endian bytes of a safetensors dtype as a flat float32 array; F64 is rounded to the nearest, as torch does."""
+    """Little-endian bytes of a safetensors dtype as a flat float32 array; F64 is rounded, as torch does it."""
     if dtype == "BF16":  # the upper half of a float32
         wide = np.empty((len(data) // 2, 2), "<u2")
         wide[:, 0], wide[:, 1] = 0, np.frombuffer(data, "<u2")

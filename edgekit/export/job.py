@@ -74,7 +74,8 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         UsageError: a name is wrong, or these parts make no model.
     """
     source = open_source(folder)
-    family, recipe = source.family, choose(source.checkpoint.config, recipe_name, source.family.name)
+    family = source.family
+    recipe = choose(source.checkpoint.config, recipe_name, family.name, family.part_of)
     if recipe.family != family.name:
         raise UsageError(f"recipe {recipe.name}: family {recipe.family!r}", allowed=f"{family.name}, by config.json")
     for name in levels:
@@ -91,7 +92,7 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
             if composition.roles == frozenset(mixed):  # it would be exported, and never open
                 checked_settings(composition.settings, source.settings, str(folder), CheckpointError)
     source.check_tensors()
-    notes = _check_tokenizer(source)
+    notes = (*source.notes, *_check_tokenizer(source))
     trim_malloc()  # the tokenizer's
     return Job(source, recipe, variants, notes)
 

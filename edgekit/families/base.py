@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.artifacts.manifest import Output, Preprocessing
+from edgekit.artifacts.recipes import PartOf
 from edgekit.artifacts.validation import validated
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
@@ -65,12 +66,18 @@ class Family:
 
     Attributes:
         architecture: the entry of config.json's `architectures`.
+        model_type: of config.json; what it is where no architecture is stated.
         roles: its parts, the main one first.
         parse: config.json -> validated configuration, which nobody but the family looks into.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
         settings: what runtimes must know beside the parts.
+        bases: classes of transformers that save the same model without its head.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
+        tied: whether config.json says that copies need not be stored.
+        elsewhere: what canonical names of a larger model's other parts begin with. transformers leaves them unread.
+        part_of: that larger model, whose recipes fit its part, too.
+        unfit: architectures that are no model of this kind, and what to do instead.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
         compositions: the models that its parts make: which roles, and what the manifest must say.
         full_precision: its model in transformers, and Hugging Face's processors of its inputs.
@@ -80,6 +87,7 @@ class Family:
 
     name: str
     architecture: str
+    model_type: str
     roles: Mapping[str, Role]
     parse: Callable[[Mapping[str, Any]], Any]
     canonical: Callable[[str], str | None]
@@ -87,7 +95,12 @@ class Family:
     settings: Callable[[Checkpoint, Any], dict[str, Any]]
     compositions: tuple[Composition, ...]
     full_precision: FullPrecision
+    bases: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
+    tied: Callable[[Any], bool] = lambda config: True
+    elsewhere: tuple[str, ...] = ()
+    part_of: PartOf | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
     ollama: OllamaDialect | None = None
     synthesis: Synthesis = field(kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from edgekit.checkpoints.checkpoint import Checkpoint, Tensor, check_copy, open_
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.base import Family
+from edgekit.families.stored_names import unwrapped
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan, PlannedTensor
 
@@ -42,9 +43,40 @@ class Source:
 
     @cached_property
     def stored(self) -> dict[str, Tensor]:
-        """The stored tensors by canonical name."""
-        tensors = self.checkpoint.tensors.items()
-        return {canonical: tensor for name, tensor in tensors if (canonical := self.family.canonical(name))}
+        """The stored tensors by canonical name; a tied copy counts as its original where that is not stored."""
+        found = {canonical: tensor for name, tensor in self._spelled if (canonical := self.family.canonical(name))}
+        kept = {name: tensor for name, tensor in found.items() if not self._elsewhere(name)}
+        for name, tensor in self._copies.items():
+            kept.setdefault(self.family.copies[name], tensor)
+        return kept
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What of the checkpoint is left out, or read otherwise than it is named."""
+        notes = list(self.checkpoint.notes)
+        if renamed := [(name, tensor.name) for name, tensor in self._spelled if name != tensor.name]:
+            notes.append(f"names that a trainer left are taken off: {renamed[0][1]:.150} is read as {renamed[0][0]:.150}")
+        for name, tensor in self._copies.items():
+            if self.stored[original := self.family.copies[name]] is tensor:
+                notes.append(f"{tensor.name} stands for {original}, which is not stored: they are tied")
+        if left := [t.name for name, t in self._spelled if self._elsewhere(self.family.canonical(name))]:
+            notes.append(f"{len(left)} tensors are left out, of parts that config.json does not describe: {left[0]:.150}")
+        return tuple(notes)
+
+    @cached_property
+    def _spelled(self) -> list[tuple[str, Tensor]]:
+        """Each stored tensor, and its name without what trainers put around it."""
+        known = {spec.name for spec in self.family.tensors(self.config)}
+        stored, canonical = self.checkpoint.tensors, self.family.canonical
+        return list(zip(unwrapped(list(stored), lambda name: canonical(name) in known), stored.values(), strict=True))
+
+    @cached_property
+    def _copies(self) -> dict[str, Tensor]:
+        """The stored tensors that must repeat another."""
+        return {name: tensor for name, tensor in self._spelled if name in self.family.copies}
+
+    def _elsewhere(self, canonical: str | None) -> bool:
+        return canonical is not None and canonical.startswith(self.family.elsewhere)
 
     def tensors_of(self, specs: Sequence[TensorSpec]) -> dict[str, Tensor]:
         """The stored tensor of each spec, by canonical name, shapes checked.
@@ -55,7 +87,7 @@ class Source:
         for spec in specs:
             tensor = self.stored.get(spec.name)
             if tensor is None:
-                raise CheckpointError(f"{self.checkpoint.root}: tensor {spec.name} is missing")
+                raise self._missing(spec.name)
             if tensor.shape != spec.shape:
                 raise CheckpointError(
                     f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}",
@@ -63,29 +95,54 @@ class Source:
                 )
         return {spec.name: self.stored[spec.name] for spec in specs}
 
+    def _missing(self, name: str) -> CheckpointError:
+        known = {spec.name for spec in self.family.tensors(self.config)}
+        unknown = sorted(tensor.name for canonical, tensor in self.stored.items() if canonical not in known)
+        others = f"; {len(unknown)} have names that it does not know: {', '.join(unknown[:2])}" if unknown else ""
+        return CheckpointError(
+            f"{self.checkpoint.root}: tensor {name} is missing{others}",
+            allowed=f"tensors as transformers' {self.family.architecture} loads them",
+        )
+
     def check_tensors(self) -> None:
         """Check that the checkpoint has all tensors of all parts, and no others.
 
         Raises:
             CheckpointError: a tensor is missing, unexpected, there twice, or has the wrong shape.
         """
-        checkpoint, family = self.checkpoint, self.family
-        spellings: dict[str, str] = {}
-        for name in checkpoint.tensors:
-            canonical = family.canonical(name)
-            if canonical is not None and spellings.setdefault(canonical, name) != name:
-                raise CheckpointError(f"{checkpoint.root}: {name} and {spellings[canonical]} are the same tensor")
+        family = self.family
+        first: dict[str, Tensor] = {}
+        for name, tensor in self._spelled:
+            canonical = name if name in family.copies else family.canonical(name)
+            if canonical is not None and first.setdefault(canonical, tensor) is not tensor:
+                raise CheckpointError(
+                    f"{self.checkpoint.root}: {tensor.name} and {first[canonical].name} are the same tensor"
+                )
         tensors = self.tensors_of(family.tensors(self.config))
-        unexpected = [name for canonical, name in spellings.items() if canonical not in tensors]
+        unexpected = sorted(tensor.name for canonical, tensor in self.stored.items() if canonical not in tensors)
         if unexpected:
             adapter = any("lora_" in name for name in unexpected)
             raise CheckpointError(
-                f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}",
+                f"{self.checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(unexpected[:3])}",
                 remedy="merge the adapter into the model and save that" if adapter else None,
             )
-        for name, original in family.copies.items():
-            if name in checkpoint.tensors:
-                check_copy(checkpoint, checkpoint.tensors[name], tensors[original])
+        self._check_copies(tensors)
+
+    def _check_copies(self, tensors: Mapping[str, Tensor]) -> None:
+        """Check what is tied: transformers ties no weights that differ, whatever config.json says, and begins with
+        random ones where it says that they are not tied and one of them is not stored."""
+        copies, root = self.family.copies, self.checkpoint.root
+        for name, tensor in self._copies.items():
+            if tensor is not tensors[copies[name]]:
+                check_copy(self.checkpoint, tensor, tensors[copies[name]])
+        if copies and not self.family.tied(self.config):
+            own = [tensor for name, tensor in self._copies.items() if tensor is not tensors[copies[name]]]
+            if not own:
+                lacking = next(iter(copies.items()))[bool(self._copies)]
+                raise CheckpointError(
+                    f"{root}/config.json: tie_word_embeddings is false and tensor {lacking} is missing",
+                    allowed="both, with the same weights; or tie_word_embeddings true",
+                )
 
     def plan(self, role: str, level: Level) -> PartPlan:
         """What an export writes of one part at one level.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import Any
 
+from edgekit.artifacts.recipes import PartOf
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.base import Config, Family, OllamaDialect, Role, TokenId, validate
 from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings
@@ -13,7 +14,14 @@ from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
-from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
+from edgekit.families.gemma3.tensors import (
+    EMBEDDING,
+    HEADS,
+    canonical,
+    canonical_text_only,
+    decoder_tensors,
+    vision_part_tensors,
+)
 from edgekit.formats.onnx.form import OnnxForm
 
 
@@ -60,6 +68,8 @@ _TEXT_CHAT = Chat("decoder", None, ChatSettings, GemmaChat)
 MEDGEMMA = Family(
     name="medgemma",
     architecture="Gemma3ForConditionalGeneration",
+    model_type="gemma3",
+    bases=("Gemma3Model",),
     roles={
         "decoder": _DECODER,
         "vision": Role(
@@ -77,21 +87,27 @@ MEDGEMMA = Family(
     full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
+    tied=lambda config: config.tie_word_embeddings,
     ollama=_OLLAMA,
 )
 
 TEXT_ONLY = Family(
     name="medgemma-text",
     architecture="Gemma3ForCausalLM",
+    model_type="gemma3_text",
+    bases=("Gemma3TextModel",),
     roles={"decoder": _DECODER},
     parse=parse_text_only,
-    canonical=canonical,
+    canonical=canonical_text_only,
     preprocessing=preprocessing_of,
     settings=settings,
     compositions=(_TEXT_CHAT,),
     full_precision=full_precision.TEXT_ONLY_FULL_PRECISION,
     synthesis=TEXT_ONLY_SYNTHESIS,
-    copies=dict.fromkeys(HEADS, EMBEDDING),
+    copies={"lm_head.weight": EMBEDDING},
+    tied=lambda config: config.tie_word_embeddings,
+    elsewhere=("vision_tower.", "multi_modal_projector."),
+    part_of=PartOf("medgemma", "text_config", frozenset({"decoder"})),
     ollama=_OLLAMA,
     unused_tokens=UNUSED_WITHOUT_VISION,
 )

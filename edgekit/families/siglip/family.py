@@ -9,6 +9,7 @@ import numpy as np
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import is_buffer
 from edgekit.families.base import Family, Role, preprocessing_of
 from edgekit.families.composition import Contrastive, ContrastiveSettings
 from edgekit.families.siglip import graph
@@ -22,7 +23,7 @@ from edgekit.formats.onnx.form import OnnxForm
 
 def canonical(name: str) -> str | None:
     """Hub names are transformers' names here; index buffers of old files are no weights."""
-    return None if name.endswith("position_ids") else name
+    return None if is_buffer(name) else name
 
 
 def image_encoder_tensors(config: MedSiglipConfig) -> list[TensorSpec]:
@@ -93,6 +94,7 @@ def settings(checkpoint: Checkpoint, config: MedSiglipConfig) -> dict[str, Any]:
 MEDSIGLIP = Family(
     name="medsiglip",
     architecture="SiglipModel",
+    model_type="siglip",
     roles={
         "image_encoder": Role(
             image_encoder_tensors,

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from edgekit.artifacts.files import sha256_file
 from edgekit.checkpoints.json_files import read_json
 from edgekit.checkpoints.tensors import Slice, Tensor, read_rows, read_through
-from edgekit.checkpoints.weight_files import left_unread, open_weights
+from edgekit.checkpoints.weight_files import check_adapter, left_unread, open_weights
 from edgekit.errors import CheckpointError
 
 _COMPARED = 1 << 22  # numbers of two tensors at a time
@@ -185,6 +185,7 @@ def open_checkpoint(root: Path) -> Checkpoint:
     """
     if not root.is_dir():
         raise CheckpointError(f"{root}: no such folder", remedy="give a downloaded checkpoint's folder")
+    check_adapter(root)
     config_path = root / "config.json"
     if not config_path.is_file():
         raise CheckpointError(f"{root}: no config.json", allowed="a Hugging Face checkpoint folder")

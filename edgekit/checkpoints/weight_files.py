@@ -26,10 +26,9 @@ def open_weights(root: Path) -> tuple[tuple[Path, ...], dict[str, Tensor]]:
     """The files that transformers loads, and the tensors in them by stored name.
 
     Raises:
-        CheckpointError: there are no weights, a file is damaged or missing, or the folder holds two answers: an adapter
-            beside a model, several indices, files that are not loaded and hold something else.
+        CheckpointError: there are no weights, a file is damaged or missing, or the folder holds two answers: several
+            indices, or files that are not loaded and hold something else.
     """
-    _check_adapter(root)
     indices = _named(root, _INDICES)
     if len(indices) > 1:
         raise CheckpointError(
@@ -53,7 +52,12 @@ def left_unread(root: Path) -> list[str]:
     return [path.name for path in _named(root, "pytorch_model*") if path.suffix in _PICKLE_SUFFIXES]
 
 
-def _check_adapter(root: Path) -> None:
+def check_adapter(root: Path) -> None:
+    """Check that no adapter lies in the folder, beside a model or alone.
+
+    Raises:
+        CheckpointError: one does; the message names it and the model.
+    """
     adapter = next((name for name in _ADAPTERS if is_file(root / name)), None)
     if adapter is None:
         return

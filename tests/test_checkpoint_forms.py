@@ -18,13 +18,21 @@ import gguf
 import numpy as np
 import pytest
 from gguf import quants
-from material import Copy, contents, read_json
+from material import Copy, contents, photo, read_json
 
+import edgekit
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.source import Source, open_source
+from edgekit.full_precision.model import open_full_precision
+from edgekit.inputs.image import normalize, to_pixels
+from edgekit.inputs.passage import passage
+from edgekit.inputs.text import load_tokenizer
+from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
+from edgekit.runtime.base import Tokens
+from edgekit.runtime.compose import ChatModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -35,7 +43,6 @@ Config = dict[str, Any]
 Change = Callable[[State], State]
 EMBEDDING, HEAD = "language_model.model.embed_tokens.weight", "lm_head.weight"
 POSITIONS = "vision_tower.vision_model.embeddings.position_ids"
-GEMMA, SIGLIP = "medgemma-reference", "medsiglip-reference"
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -637,3 +644,116 @@ def test_what_is_refused_by_name(
     match: str,
 ) -> None:
     refused(reshape(copied(medgemma_source), weights, config), match, tmp_path / "a")
+
+
+# ---------------------------------------------------------------- MedSigLIP
+
+
+def vision_alone(folder: Path) -> Path:
+    """As SiglipVisionModel is saved: no tokenizer beside it."""
+    for path in folder.iterdir():
+        if path.name not in (SINGLE, "config.json", "preprocessor_config.json"):
+            path.unlink()
+    return reshape(
+        folder,
+        lambda state: {name: tensor for name, tensor in state.items() if name.startswith("vision_model.")},
+        lambda config: {**config["vision_config"], "architectures": ["SiglipVisionModel"]},
+    )
+
+
+def bare(state: State) -> State:
+    return {name.removeprefix("vision_model."): tensor for name, tensor in state.items()}
+
+
+SIGLIP_FORMS: dict[str, tuple[Change, str]] = {
+    "buffers": (
+        lambda state: {**state, **dict.fromkeys(("text_model.embeddings.position_ids",), torch.arange(64)[None])},
+        "",
+    ),
+    "float64": (lambda state: {name: tensor.double() for name, tensor in state.items()}, ""),
+    "compiled": (lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()}, "taken off"),
+    "parallel": (lambda state: {f"module.{name}": tensor for name, tensor in state.items()}, "taken off"),
+    "peft": (lambda state: {f"base_model.model.{name}": tensor for name, tensor in state.items()}, "taken off"),
+    "held": (lambda state: {f"model.{name}": tensor for name, tensor in state.items()}, "taken off"),
+}
+
+
+@pytest.mark.parametrize("form", SIGLIP_FORMS)
+def test_forms_of_medsiglip_are_the_same_tensors(medsiglip_source: Path, copied: Copy, form: str) -> None:
+    weights, said = SIGLIP_FORMS[form]
+    source = checked(reshape(copied(medsiglip_source), weights))
+    assert [said in note for note in source.notes] == [True] * bool(said)
+    check_same(source, medsiglip_source)
+
+
+def test_the_encoder_of_images_alone(medsiglip_source: Path, copied: Copy, tmp_path: Path) -> None:
+    """Exported with its proof by the whole model's recipe: it embeds images as transformers does, and says of labels
+    that it cannot read them."""
+    folder = vision_alone(copied(medsiglip_source))
+    artifact.export(folder, tmp_path / "a", recipe_name="reference-medsiglip", levels=["fp32"])
+    reference, image = loaded(folder, "SiglipVisionModel"), photo(160, 120)
+    preprocessing = open_source(folder).preprocessing
+    assert preprocessing is not None
+    pixels = normalize(to_pixels([image], preprocessing), preprocessing)
+    with torch.inference_mode():
+        expected = reference(pixel_values=torch.from_numpy(pixels)).pooler_output.numpy()
+    with edgekit.open(tmp_path / "a") as model:
+        assert model.abilities == {"embed_image"}
+        (ours,) = model.embed_image([image])
+        with pytest.raises(UsageError, match="cannot classify: it has no encoder of texts"):
+            model.classify([image], ["normal"])
+    assert np.abs(ours - expected[0] / np.linalg.norm(expected[0])).max() < 1e-5
+    with open_full_precision(folder) as whole:
+        assert np.abs(whole.embed_image([image])[0] - ours).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        (bare, ""),
+        (lambda state: {**state, "text_model.head.bias": torch.zeros(160), "logit_scale": torch.zeros(1)}, "2 tensors"),
+    ],
+)
+def test_names_of_the_encoder_of_images_alone(medsiglip_source: Path, copied: Copy, weights: Change, said: str) -> None:
+    folder = vision_alone(copied(medsiglip_source))
+    expected = {name: checked(folder).checkpoint.read(tensor) for name, tensor in checked(folder).stored.items()}
+    source = checked(reshape(folder, weights))
+    loaded(folder, "SiglipVisionModel")
+    assert [said in note for note in source.notes] == [True] * bool(said)
+    assert source.stored.keys() == expected.keys()
+    assert all(np.array_equal(source.checkpoint.read(t), expected[name]) for name, t in source.stored.items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"architectures": ["SiglipForImageClassification"], "model_type": "siglip"}, "SiglipForImageClassification"),
+        ({"vision_use_head": False}, "vision_use_head"),
+        ({"model_type": "siglip"}, "model_type 'siglip'"),
+    ],
+)
+def test_what_is_refused_of_an_encoder_of_images(
+    medsiglip_source: Path, copied: Copy, tmp_path: Path, changes: Config, match: str
+) -> None:
+    folder = reshape(vision_alone(copied(medsiglip_source)), config=lambda config: {**config, **changes})
+    refused(folder, match, tmp_path / "a", "reference-medsiglip")
+
+
+# ---------------------------------------------------------------- end to end
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["head in place of the embedding", "untied, the same weights", "four types", "padded"])
+def test_logits_are_transformers_own(medgemma_source: Path, copied: Copy, tmp_path: Path, form: str) -> None:
+    """At BF16, from token ids on: what transformers makes of the very folder."""
+    weights, config, _ = FORMS[form]
+    folder = reshape(copied(medgemma_source), weights, config)
+    exported(folder, tmp_path / "a")
+    ids = load_tokenizer(folder / "tokenizer.json").encode(passage()[:600]).ids[:96]
+    reference = loaded(folder)
+    with torch.inference_mode():
+        expected = reference(input_ids=torch.tensor([ids])).logits[0].numpy()
+    with edgekit.open(tmp_path / "a", "BF16") as model:
+        assert isinstance(model, ChatModel)
+        ours = np.stack(list(model.decoder.prefill([Tokens(tuple(ids))], range(len(ids)))))
+    assert kl_divergence(expected, ours[:, : expected.shape[1]]).mean() < 5e-4

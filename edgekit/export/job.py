@@ -116,6 +116,8 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
 
 def _check_tokenizer(source: Source) -> tuple[str, ...]:
     """Whether every token has a row in the embedding; what is to be said of the file."""
+    if not source.family.reads_text:
+        return ()
     checkpoint, rows = source.checkpoint, source.settings["vocabulary"]
     path = checkpoint.path("tokenizer.json")
     if path is None:

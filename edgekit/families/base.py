@@ -14,7 +14,7 @@ from edgekit.artifacts.validation import validated
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import CheckpointError
-from edgekit.families.composition import Composition
+from edgekit.families.composition import Composition, reads_text
 from edgekit.families.full_precision import FullPrecision
 from edgekit.families.synthesis import Synthesis
 from edgekit.formats import FORMATS
@@ -104,6 +104,11 @@ class Family:
     unused_tokens: frozenset[str] = frozenset()
     ollama: OllamaDialect | None = None
     synthesis: Synthesis = field(kw_only=True)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it takes texts, so that it has a tokenizer."""
+        return any(map(reads_text, self.compositions))
 
     def role_giving(self, output: Output) -> str | None:
         """The part that gives this; None where the family has none."""

@@ -55,12 +55,12 @@ class Source:
         """What of the checkpoint is left out, or read otherwise than it is named."""
         notes = list(self.checkpoint.notes)
         if renamed := [(name, tensor.name) for name, tensor in self._spelled if name != tensor.name]:
-            notes.append(f"names that a trainer left are taken off: {renamed[0][1]:.150} is read as {renamed[0][0]:.150}")
+            notes.append(f"names that a trainer left are taken off: {renamed[0][1]:.120} is {renamed[0][0]:.120}")
         for name, tensor in self._copies.items():
             if self.stored[original := self.family.copies[name]] is tensor:
                 notes.append(f"{tensor.name} stands for {original}, which is not stored: they are tied")
         if left := [t.name for name, t in self._spelled if self._elsewhere(self.family.canonical(name))]:
-            notes.append(f"{len(left)} tensors are left out, of parts that config.json does not describe: {left[0]:.150}")
+            notes.append(f"{len(left)} tensors are left out, for parts that config.json lacks: {left[0]:.120}")
         return tuple(notes)
 
     @cached_property

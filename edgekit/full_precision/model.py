@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import CheckpointError, MissingDependencyError
-from edgekit.families.composition import checked_settings
+from edgekit.families.composition import checked_settings, reads_text
 from edgekit.families.source import Source, open_source
 from edgekit.inputs import image as images_
 from edgekit.inputs.text import load_tokenizer
@@ -181,8 +181,8 @@ class TorchParts:
 
 def compose_full_precision(model: Any, source: Source, title: str) -> Model:
     """A `Model` over a loaded transformers model, of all parts of its family."""
-    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
     whole = max(source.family.compositions, key=lambda composition: len(composition.roles))
+    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json") if reads_text(whole) else None
     settings = checked_settings(whole.settings, source.settings, str(source.checkpoint.root), CheckpointError)
     composed = compose(whole, settings, tokenizer, source.preprocessing, TorchParts(model, source))
     composed.title = title

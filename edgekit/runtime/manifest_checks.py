@@ -15,6 +15,7 @@ from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.families import Family, family_named
 from edgekit.families.composition import ChatSettings, Composition, Settings, checked_settings
+from edgekit.inputs.text import LoadedTokenizer, check_rows, read_tokenizer
 from edgekit.machine.devices import Device
 
 
@@ -31,6 +32,16 @@ def composition_of(manifest: Manifest, parts: Mapping[str, Part], path: Path) ->
 def settings_of(manifest: Manifest, composition: Composition, path: Path) -> Settings:
     """What a manifest must say for a composition. Raises ArtifactError where it does not."""
     return checked_settings(composition.settings, manifest.settings, str(path), ArtifactError)
+
+
+def tokenizer_of(manifest: Manifest, folder: Path, family: Family) -> LoadedTokenizer:
+    """The tokenizer of a model that reads text. Raises ArtifactError where there is none, or not for its embedding."""
+    if manifest.tokenizer is None:
+        raise ArtifactError(f"{folder}: tokenizer: none for a model that reads text")
+    loaded = read_tokenizer(folder / manifest.tokenizer.path)
+    if isinstance(rows := manifest.settings.get("vocabulary"), int):
+        check_rows(loaded.tokenizer, rows, family.unused_tokens, manifest.tokenizer.path, ArtifactError)
+    return loaded
 
 
 def check_variants(manifest: Manifest, path: Path) -> None:

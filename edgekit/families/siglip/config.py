@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from edgekit.families.base import Config, Count, validate
 from edgekit.families.siglip.tower import EncoderConfig, VisionConfig
@@ -19,13 +19,29 @@ class SiglipTextConfig(EncoderConfig):
     pad_id: int = 1
 
 
-class MedSiglipConfig(Config):
+class ImageEncoderConfig(Config):
+    """What both SiglipModel and SiglipVisionModel have."""
+
+    vision_config: VisionConfig
+
+
+class MedSiglipConfig(ImageEncoderConfig):
     """config.json of SiglipModel."""
 
     text_config: SiglipTextConfig
-    vision_config: VisionConfig
+
+
+class _VisionAlone(VisionConfig):
+    """config.json of SiglipVisionModel; without its pooling head it gives no vector of an image."""
+
+    vision_use_head: Literal[True] = True
 
 
 def parse(config: Mapping[str, Any]) -> MedSiglipConfig:
     """Validate config.json."""
     return validate(MedSiglipConfig, config, "config.json")
+
+
+def parse_vision(config: Mapping[str, Any]) -> ImageEncoderConfig:
+    """Validate a flat config.json."""
+    return ImageEncoderConfig(vision_config=validate(_VisionAlone, config, "config.json"))

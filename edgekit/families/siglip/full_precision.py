@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.full_precision import EncoderModules, FullPrecision, hub_tokenizer, rgb
-from edgekit.families.siglip.config import MedSiglipConfig
+from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig
 from edgekit.inputs.image import ImageLike
 
 
@@ -23,8 +23,15 @@ def build(config: MedSiglipConfig) -> Any:
     return SiglipModel(SiglipConfig(text_config=text, vision_config=config.vision_config.model_dump()))
 
 
+def build_vision(config: ImageEncoderConfig) -> Any:
+    """SiglipVisionModel."""
+    from transformers import SiglipVisionConfig, SiglipVisionModel
+
+    return SiglipVisionModel(SiglipVisionConfig(**config.vision_config.model_dump()))
+
+
 def _pixels(
-    checkpoint: Checkpoint, config: MedSiglipConfig, images: Sequence[ImageLike], texts: Sequence[str]
+    checkpoint: Checkpoint, config: ImageEncoderConfig, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> NDArray[Any]:
     from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
@@ -52,4 +59,8 @@ def _text_features(model: Any, ids: Any) -> Any:
 FULL_PRECISION = FullPrecision(
     build,
     {"image_encoder": EncoderModules(_pixels, _image_features), "text_encoder": EncoderModules(_ids, _text_features)},
+)
+VISION_FULL_PRECISION = FullPrecision(
+    build_vision,
+    {"image_encoder": EncoderModules(_pixels, lambda model, pixels: model(pixel_values=pixels).pooler_output)},
 )

@@ -44,7 +44,7 @@ class Source:
     @cached_property
     def stored(self) -> dict[str, Tensor]:
         """The stored tensors by canonical name; a tied copy counts as its original where that is not stored."""
-        found = {canonical: tensor for name, tensor in self._spelled if (canonical := self.family.canonical(name))}
+        found = {canonical: tensor for name, tensor in self.spelled if (canonical := self.family.canonical(name))}
         kept = {name: tensor for name, tensor in found.items() if not self._elsewhere(name)}
         for name, tensor in self._copies.items():
             kept.setdefault(self.family.copies[name], tensor)
@@ -54,17 +54,17 @@ class Source:
     def notes(self) -> tuple[str, ...]:
         """What of the checkpoint is left out, or read otherwise than it is named."""
         notes = list(self.checkpoint.notes)
-        if renamed := [(name, tensor.name) for name, tensor in self._spelled if name != tensor.name]:
+        if renamed := [(name, tensor.name) for name, tensor in self.spelled if name != tensor.name]:
             notes.append(f"names that a trainer left are taken off: {renamed[0][1]:.120} is {renamed[0][0]:.120}")
         for name, tensor in self._copies.items():
             if self.stored[original := self.family.copies[name]] is tensor:
                 notes.append(f"{tensor.name} stands for {original}, which is not stored: they are tied")
-        if left := [t.name for name, t in self._spelled if self._elsewhere(self.family.canonical(name))]:
+        if left := [t.name for name, t in self.spelled if self._elsewhere(self.family.canonical(name))]:
             notes.append(f"{len(left)} tensors are left out, for parts that config.json lacks: {left[0]:.120}")
         return tuple(notes)
 
     @cached_property
-    def _spelled(self) -> list[tuple[str, Tensor]]:
+    def spelled(self) -> list[tuple[str, Tensor]]:
         """Each stored tensor, and its name without what trainers put around it."""
         known = {spec.name for spec in self.family.tensors(self.config)}
         stored, canonical = self.checkpoint.tensors, self.family.canonical
@@ -73,7 +73,7 @@ class Source:
     @cached_property
     def _copies(self) -> dict[str, Tensor]:
         """The stored tensors that must repeat another."""
-        return {name: tensor for name, tensor in self._spelled if name in self.family.copies}
+        return {name: tensor for name, tensor in self.spelled if name in self.family.copies}
 
     def _elsewhere(self, canonical: str | None) -> bool:
         return canonical is not None and canonical.startswith(self.family.elsewhere)
@@ -112,7 +112,7 @@ class Source:
         """
         family = self.family
         first: dict[str, Tensor] = {}
-        for name, tensor in self._spelled:
+        for name, tensor in self.spelled:
             canonical = name if name in family.copies else family.canonical(name)
             if canonical is not None and first.setdefault(canonical, tensor) is not tensor:
                 raise CheckpointError(

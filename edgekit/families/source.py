@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class Source:
     """What a model is made from.
 
     Attributes:
+        checkpoint: its tensors by their names without what trainers put around them.
         config: validated by the family, which alone looks into it.
     """
 
@@ -44,7 +45,8 @@ class Source:
     @cached_property
     def stored(self) -> dict[str, Tensor]:
         """The stored tensors by canonical name; a tied copy counts as its original where that is not stored."""
-        found = {canonical: tensor for name, tensor in self.spelled if (canonical := self.family.canonical(name))}
+        tensors = self.checkpoint.tensors.items()
+        found = {canonical: tensor for name, tensor in tensors if (canonical := self.family.canonical(name))}
         kept = {name: tensor for name, tensor in found.items() if not self._elsewhere(name)}
         for name, tensor in self._copies.items():
             kept.setdefault(self.family.copies[name], tensor)
@@ -53,27 +55,20 @@ class Source:
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What of the checkpoint is left out, or read otherwise than it is named."""
-        notes = list(self.checkpoint.notes)
-        if renamed := [(name, tensor.name) for name, tensor in self.spelled if name != tensor.name]:
+        notes, tensors = list(self.checkpoint.notes), self.checkpoint.tensors.items()
+        if renamed := [(name, tensor.name) for name, tensor in tensors if name != tensor.name]:
             notes.append(f"names that a trainer left are taken off: {renamed[0][1]:.120} is {renamed[0][0]:.120}")
         for name, tensor in self._copies.items():
             if self.stored[original := self.family.copies[name]] is tensor:
                 notes.append(f"{tensor.name} stands for {original}, which is not stored: they are tied")
-        if left := [t.name for name, t in self.spelled if self._elsewhere(self.family.canonical(name))]:
+        if left := [tensor.name for name, tensor in tensors if self._elsewhere(self.family.canonical(name))]:
             notes.append(f"{len(left)} tensors are left out, for parts that config.json lacks: {left[0]:.120}")
         return tuple(notes)
 
     @cached_property
-    def spelled(self) -> list[tuple[str, Tensor]]:
-        """Each stored tensor, and its name without what trainers put around it."""
-        known = {spec.name for spec in self.family.tensors(self.config)}
-        stored, canonical = self.checkpoint.tensors, self.family.canonical
-        return list(zip(unwrapped(list(stored), lambda name: canonical(name) in known), stored.values(), strict=True))
-
-    @cached_property
     def _copies(self) -> dict[str, Tensor]:
         """The stored tensors that must repeat another."""
-        return {name: tensor for name, tensor in self.spelled if name in self.family.copies}
+        return {name: tensor for name, tensor in self.checkpoint.tensors.items() if name in self.family.copies}
 
     def _elsewhere(self, canonical: str | None) -> bool:
         return canonical is not None and canonical.startswith(self.family.elsewhere)
@@ -112,7 +107,7 @@ class Source:
         """
         family = self.family
         first: dict[str, Tensor] = {}
-        for name, tensor in self.spelled:
+        for name, tensor in self.checkpoint.tensors.items():
             canonical = name if name in family.copies else family.canonical(name)
             if canonical is not None and first.setdefault(canonical, tensor) is not tensor:
                 raise CheckpointError(
@@ -175,4 +170,21 @@ def open_source(folder: Path) -> Source:
 
     checkpoint = open_checkpoint(folder)
     family = family_of(checkpoint.config)
-    return Source(checkpoint, family, family.parse(checkpoint.config))
+    config = family.parse(checkpoint.config)
+    return Source(_unwrapped(checkpoint, family, config), family, config)
+
+
+def _unwrapped(checkpoint: Checkpoint, family: Family, config: Any) -> Checkpoint:
+    """The checkpoint with its tensors by their names without what trainers put around them.
+
+    Raises:
+        CheckpointError: two tensors then have one name.
+    """
+    known = {spec.name for spec in family.tensors(config)}
+    names = unwrapped(list(checkpoint.tensors), lambda name: family.canonical(name) in known)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in zip(names, checkpoint.tensors.values(), strict=True):
+        if name in tensors:
+            raise CheckpointError(f"{checkpoint.root}: {tensors[name].name} and {tensor.name} are the same tensor")
+        tensors[name] = tensor
+    return replace(checkpoint, tensors=tensors)

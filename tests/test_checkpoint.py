@@ -426,7 +426,7 @@ def test_an_unknown_architecture(medsiglip_source: Path, copied: Copy, tmp_path:
     folder = copied(medsiglip_source)
     edit_json(folder / "config.json", {"architectures": architectures})
     error = refused(folder, "architecture", tmp_path / "a")
-    assert error.allowed == "Gemma3ForConditionalGeneration, Gemma3ForCausalLM, SiglipModel"
+    assert error.allowed == "Gemma3ForConditionalGeneration, Gemma3ForCausalLM, SiglipModel, SiglipVisionModel"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth", "model.ckpt"])

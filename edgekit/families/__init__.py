@@ -37,7 +37,10 @@ def family_of(config: Mapping[str, Any]) -> Family:
         CheckpointError: no family has it, or the two contradict each other.
     """
     architectures, model_type = config.get("architectures"), config.get("model_type")
+    known = ", ".join(family.architecture for family in FAMILIES.values())
+    stated = f"architecture {architectures!r:.200}"
     if architectures in (None, []):
+        stated = f"no architecture is stated, and model_type {model_type!r:.80}"
         fitting = [family for family in FAMILIES.values() if family.model_type == model_type]
     else:
         named = architectures if isinstance(architectures, list) else []
@@ -46,14 +49,10 @@ def family_of(config: Mapping[str, Any]) -> Family:
         if unfit:
             raise CheckpointError(f"config.json: architecture {unfit[0][0]}: {unfit[0][1]}")
     if not fitting:
-        raise CheckpointError(
-            f"config.json: architecture {architectures!r:.200}, model_type {model_type!r:.80} is unknown",
-            allowed=", ".join(family.architecture for family in FAMILIES.values()),
-        )
+        raise CheckpointError(f"config.json: {stated} is unknown", allowed=known)
     if model_type not in (None, fitting[0].model_type):
         raise CheckpointError(
-            f"config.json: architecture {architectures!r:.200}, but model_type {model_type!r:.80}: transformers' Auto "
-            "classes go by the second",
+            f"config.json: {stated}, but model_type {model_type!r:.80}, by which transformers' Auto classes go",
             allowed=f"model_type {fitting[0].model_type!r}",
         )
     return fitting[0]

@@ -93,10 +93,12 @@ class Source:
     def _missing(self, name: str) -> CheckpointError:
         known = {spec.name for spec in self.family.tensors(self.config)}
         unknown = sorted(tensor.name for canonical, tensor in self.stored.items() if canonical not in known)
-        others = f"; {len(unknown)} have names that it does not know: {', '.join(unknown[:2])}" if unknown else ""
+        architecture, whole = self.family.architecture, self.family.part_of
+        others = f"; {len(unknown)} are no tensors of {architecture}: {', '.join(unknown[:2])}" if unknown else ""
         return CheckpointError(
             f"{self.checkpoint.root}: tensor {name} is missing{others}",
-            allowed=f"tensors as transformers' {self.family.architecture} loads them",
+            allowed=f"tensors by the names by which transformers' {architecture} loads them",
+            remedy="if they are the whole model's, put its config.json beside them" if unknown and whole else None,
         )
 
     def check_tensors(self) -> None:

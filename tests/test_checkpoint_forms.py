@@ -75,7 +75,7 @@ def reshape(folder: Path, weights: Change = dict, config: Callable[[Config], Con
 
 def shard(folder: Path, state: State, count: int = 2) -> dict[str, str]:
     """Write shards and their index; where each tensor lies."""
-    weight_map = {}
+    weight_map: dict[str, str] = {}
     for number in range(count):
         name = f"model-{number + 1:05}-of-{count:05}.safetensors"
         part = {key: tensor for place, (key, tensor) in enumerate(sorted(state.items())) if place % count == number}

@@ -421,12 +421,12 @@ def test_a_config_that_is_no_json_object(
     refused(folder, match, tmp_path / "a")
 
 
-@pytest.mark.parametrize("architectures", [["LlamaForCausalLM"], [], None, "SiglipModel", 5, [["SiglipModel"]], {}])
+@pytest.mark.parametrize("architectures", [["LlamaForCausalLM"], "SiglipModel", 5, [["SiglipModel"]], {}])
 def test_an_unknown_architecture(medsiglip_source: Path, copied: Copy, tmp_path: Path, architectures: Any) -> None:
     folder = copied(medsiglip_source)
     edit_json(folder / "config.json", {"architectures": architectures})
     error = refused(folder, "architecture", tmp_path / "a")
-    assert error.allowed == "Gemma3ForConditionalGeneration, Gemma3ForCausalLM, SiglipModel"
+    assert error.allowed == "Gemma3ForConditionalGeneration, Gemma3ForCausalLM, SiglipModel, SiglipVisionModel"
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "weights.pth", "model.ckpt"])
@@ -504,7 +504,7 @@ def test_a_tensor_of_the_wrong_type(medgemma_source: Path, copied: Copy, tmp_pat
     folder = copied(medgemma_source)
     rewrite(folder, lambda tensors: {**tensors, EMBEDDING: tensors[EMBEDDING].to(torch.int32)})
     error = refused(folder, f"{re.escape(EMBEDDING)} has type I32", tmp_path / "a")
-    assert error.allowed == "F32, F16, BF16"
+    assert error.allowed == "F32, F16, BF16, F64"
 
 
 def test_a_missing_tensor(medsiglip_source: Path, copied: Copy, tmp_path: Path) -> None:
@@ -527,14 +527,6 @@ def test_an_adapter_is_refused_with_advice(medgemma_source: Path, copied: Copy, 
         if name:
             (folder / name).unlink()
         assert "merge" in str(refused(folder, r"an adapter \(adapter_config.json\)", tmp_path / "a").remedy)
-
-
-def test_an_adapter_left_beside_a_whole_model_does_not_matter(
-    medgemma_source: Path, copied: Copy, tmp_path: Path
-) -> None:
-    folder = copied(medgemma_source)
-    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    artifact.export(folder, tmp_path / "a", levels=["Q8_0"], prove=False)
 
 
 def test_an_adapter_inside_a_model_is_refused_with_advice(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
@@ -631,8 +623,6 @@ def test_any_value_in_any_field_is_accepted_or_refused_by_name(
         ("vision_config.hidden_act", "relu", "vision_config.hidden_act"),
         ("text_config.use_bidirectional_attention", True, "use_bidirectional_attention"),
         ("vision_config", None, "vision_config"),
-        ("quantization_config", {"quant_method": "bitsandbytes"}, "quantized already .'bitsandbytes'"),
-        ("quantization_config", "fp8", "quantized already .'fp8'"),
         ("mm_tokens_per_image", 17, "17 tokens"),
         ("mm_tokens_per_image", 10**12, "mm_tokens_per_image"),
     ],

@@ -301,6 +301,7 @@ def test_a_part_that_is_longer_than_the_file(fake: FakeHub, cache: Path) -> None
     ("names", "match"),
     [
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter, not a model"),
+        (["config.json", "model.safetensors", "adapter_config.json"], "a model and an adapter beside it"),
         (["pytorch_model.bin"], "no model.safetensors"),
         ([], "no model.safetensors"),
     ],

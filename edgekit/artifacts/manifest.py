@@ -172,7 +172,7 @@ class Manifest(StrictModel):
     modified: Text
     source: SourceRecord
     preprocessing: Preprocessing | None  # None for a model that sees no images
-    tokenizer: FileEntry
+    tokenizer: FileEntry | None = None
     # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.
     settings: Annotated[Mapping[Name, Any], _Few]
     support_files: Listed[FileEntry] = Field(default=(), max_length=1000)
@@ -224,7 +224,8 @@ class Manifest(StrictModel):
     @property
     def files(self) -> tuple[FileEntry, ...]:
         """Every file of the artifact but the manifest itself."""
-        return (*(file for part in self.parts for file in part.files), self.tokenizer, *self.support_files)
+        of_parts = (file for part in self.parts for file in part.files)
+        return (*of_parts, *([self.tokenizer] if self.tokenizer else []), *self.support_files)
 
     def part(self, part_id: str) -> Part:
         """The part with this id. Raises ArtifactError where there is none."""

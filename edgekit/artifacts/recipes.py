@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -117,17 +118,56 @@ def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
     return all(lookup(config, key) == expected for key, expected in candidate.match.items())
 
 
-def choose(config: Mapping[str, Any], name: str | None, family: str | None = None) -> Recipe:
+@dataclass(frozen=True)
+class PartOf:
+    """A model that is one part of another, saved alone: the other's recipes fit it as far as they speak of that part.
+
+    Attributes:
+        family: of the whole model.
+        section: of the whole model's config.json, which stands alone in this one's.
+        roles: the parts that it has.
+    """
+
+    family: str
+    section: str
+    roles: frozenset[str]
+
+    def of(self, whole: Recipe, family: str) -> Recipe:
+        """The recipe of this part: variants that differ in other parts alone become one, under the first one's name."""
+        prefix = f"{self.section}."
+        own = {n: {r: one for r, one in parts.items() if r in self.roles} for n, parts in whole.variant.items()}
+        first = {name: next(n for n, parts in own.items() if parts == own[name]) for name in own}
+        variant = {name: parts for name, parts in own.items() if parts and first[name] == name}
+        default = first[whole.default] if own[whole.default] else next(iter(variant), whole.default)
+        changes = {
+            "family": family,
+            "title": f"{whole.title}, {self.section.removesuffix('_config')} part alone",
+            "match": {key.removeprefix(prefix): v for key, v in whole.match.items() if key.startswith(prefix)},
+            "variant": variant,
+            "default": default,
+            "on_request": tuple(name for name in whole.on_request if name in variant and name != default),
+        }
+        return whole.model_copy(update=changes)
+
+
+def choose(
+    config: Mapping[str, Any], name: str | None, family: str | None = None, part_of: PartOf | None = None
+) -> Recipe:
     """The named recipe, or the only one that matches this config.json. A stand-in may have fewer layers than its model.
 
     Args:
         family: whose checkpoint it is, which alone is then looked among; None for any.
+        part_of: the model whose recipes fit where the family has none.
 
     Raises:
         UsageError: none matches, several match, or the named one does not.
     """
     if name is not None:
         named = recipe(name)
+        if family and part_of and named.family == part_of.family:
+            named = part_of.of(named, family)
+            if not named.variant:
+                raise UsageError(f"recipe {named.name} has no variant with {', '.join(sorted(part_of.roles))}")
         wrong = [
             f"{k} = {lookup(config, k)!r:.80}, not {v!r:.80}"
             for k, v in named.match.items()
@@ -136,8 +176,11 @@ def choose(config: Mapping[str, Any], name: str | None, family: str | None = Non
         if wrong:
             raise UsageError(f"recipe {named.name} does not fit this checkpoint: {'; '.join(wrong)}")
         return named
-    candidates = [c for c in map(recipe, find.names("exports")) if family in (None, c.family)]
-    fitting = [candidate for candidate in candidates if matches(candidate, config)]
+    known_recipes = [recipe(known) for known in find.names("exports")]
+    fitting = [c for c in known_recipes if family in (None, c.family) and matches(c, config)]
+    if family and part_of and not fitting:
+        parts = [part_of.of(whole, family) for whole in known_recipes if whole.family == part_of.family]
+        fitting = [part for part in parts if part.match and part.variant and matches(part, config)]
     if len(fitting) == 1:
         return fitting[0]
     known = ", ".join(candidate.name for candidate in fitting) or ", ".join(find.names("exports"))

@@ -16,26 +16,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import sha256_file
 from edgekit.checkpoints.chat_template import read_chat_templates
 from edgekit.checkpoints.json_files import read_json
-from edgekit.checkpoints.tensors import (
-    ITEM_BYTES,
-    UNQUANTIZED,
-    Slice,
-    Tensor,
-    read_header,
-    read_rows,
-    read_through,
-)
+from edgekit.checkpoints.tensors import Slice, Tensor, read_rows, read_through
+from edgekit.checkpoints.weight_files import check_adapter, left_unread, open_weights
 from edgekit.errors import CheckpointError
 
-_SAMPLED_ROWS = 512
+_COMPARED = 1 << 22  # numbers of two tensors at a time
 _SNAPSHOT = re.compile(r"^models--(.+?)--(.+)$")  # the hub's cache: models--OWNER--NAME/snapshots/COMMIT
 COMMIT = re.compile(r"^[0-9a-f]{40}$")
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 # What identifies a source, beside its weights. READMEs and the like may differ between copies of the same model.
 SOURCE_FILES = (
     "config.json",
@@ -55,12 +45,17 @@ SOURCE_FILES = (
 
 @dataclass
 class Checkpoint:
-    """A checkpoint folder: config.json, tensors by their stored names, tokenizer files."""
+    """A checkpoint folder: config.json, tensors by their stored names, tokenizer files.
+
+    Attributes:
+        notes: what lies there and does not count.
+    """
 
     root: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     shards: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
     _stamps: Mapping[Path, tuple[int, ...]] = field(default_factory=dict, repr=False)
     _hashes: dict[str, str] = field(default_factory=dict, repr=False)
 
@@ -169,50 +164,45 @@ def open_checkpoint(root: Path) -> Checkpoint:
     """Open a checkpoint folder.
 
     Raises:
-        CheckpointError: no config.json, no safetensors, or a header that is not what the format allows.
+        CheckpointError: no config.json, no safetensors, a header that is not what the format allows, or two answers to
+            what the weights are.
     """
     if not root.is_dir():
         raise CheckpointError(f"{root}: no such folder", remedy="give a downloaded checkpoint's folder")
+    check_adapter(root)
     config_path = root / "config.json"
-    if (root / "adapter_config.json").is_file() and not any((root / name).is_file() for name in (SINGLE, INDEX)):
-        raise CheckpointError(
-            f"{root}: an adapter (adapter_config.json) without the model it belongs to",
-            allowed="a whole model",
-            remedy="merge it (peft: merge_and_unload(), then save_pretrained) and export the folder that this writes",
-        )
     if not config_path.is_file():
         raise CheckpointError(f"{root}: no config.json", allowed="a Hugging Face checkpoint folder")
     config = read_json(config_path)
-    if quantized := config.get("quantization_config"):
-        method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
-        raise CheckpointError(
-            f"{config_path}: the weights are quantized already ({method!r})",
-            allowed=f"weights of type {', '.join(ITEM_BYTES)}",
-            remedy=UNQUANTIZED,
-        )
-    shards = _shards(root)
-    tensors: dict[str, Tensor] = {}
-    for shard in shards:
-        for tensor in read_header(shard):
-            if tensor.name in tensors:
-                raise CheckpointError(f"{shard}: {tensor.name} stands in {tensors[tensor.name].path.name} too")
-            tensors[tensor.name] = tensor
-    _check_index(root, tensors)
+    shards, tensors = open_weights(root)
     others = [path for name in SOURCE_FILES if (path := root / name).is_file()]
-    return Checkpoint(root, config, tensors, tuple(shards), {path: _stamp(path) for path in (*shards, *others)})
+    stamps = {path: _stamp(path) for path in (*shards, *others)}
+    return Checkpoint(root, config, tensors, shards, tuple(_notes(root, config)), stamps)
+
+
+def _notes(root: Path, config: Mapping[str, Any]) -> Iterator[str]:
+    """What lies in the folder, or stands in its configuration, and does not count."""
+    sections = {"": config, **{f"{key}.": config.get(key) for key in ("text_config", "vision_config")}}
+    for where, section in sections.items():
+        quantized = section.get("quantization_config") if isinstance(section, dict) else None
+        if quantized:
+            method = quantized.get("quant_method") if isinstance(quantized, dict) else quantized
+            yield (
+                f"config.json: {where}quantization_config ({method!r:.40}) is left out: the weights are not quantized"
+            )
+    for name in left_unread(root):
+        yield f"{name} is not read: transformers loads the safetensors beside it"
 
 
 def check_copy(checkpoint: Checkpoint, copy: Tensor, original: Tensor) -> None:
-    """Check that a tensor repeats another, by some hundred of its rows: one that was trained apart differs in all.
+    """Check that a tensor repeats another, in every row, whatever type each is stored in.
 
     Raises:
         CheckpointError: it does not; the message names both.
     """
-    same = copy.shape == original.shape
-    if same:
-        rows = np.unique(np.linspace(0, copy.shape[0] - 1, _SAMPLED_ROWS, dtype=np.int64))
-        same = all(np.array_equal(checkpoint.row(copy, int(i)), checkpoint.row(original, int(i))) for i in rows)
-    if not same:
+    rows = max(1, _COMPARED * max(copy.shape[0], 1) // max(copy.size, 1)) if copy.shape else 1
+    pairs = zip(checkpoint.slices(copy, rows), checkpoint.slices(original, rows), strict=True)
+    if copy.shape != original.shape or not all(np.array_equal(one, other) for one, other in pairs):
         raise CheckpointError(
             f"{copy.path}: {copy.name} differs from {original.name}, which it must repeat: its embedding is not tied",
             allowed="an output head that is the embedding, as Gemma 3 has it",
@@ -228,42 +218,3 @@ def _changed(path: Path) -> CheckpointError:
 def _stamp(path: Path) -> tuple[int, ...]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _shards(root: Path) -> list[Path]:
-    index = root / INDEX
-    if index.is_file():
-        weight_map = read_json(index).get("weight_map")
-        if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-            raise CheckpointError(f"{index}: no weight_map from tensor names to file names")
-        names = sorted(set(weight_map.values()))
-        for name in names:
-            if Path(name).name != name or not name.endswith(".safetensors"):
-                raise CheckpointError(f"{index}: {name!r} is no safetensors file of this folder")
-            if not is_file(root / name):
-                raise CheckpointError(
-                    f"{root}: shard {name} is missing, though the index lists it", remedy="download it again"
-                )
-        return [root / name for name in names]
-    single = root / SINGLE
-    if single.is_file():
-        return [single]
-    pickles = sorted(path.name for path in root.iterdir() if path.suffix in _PICKLE_SUFFIXES)
-    if pickles:
-        raise CheckpointError(
-            f"{root}: {', '.join(pickles[:3])}: pickle files can run code when they are read and are refused",
-            allowed="model.safetensors, or shards with model.safetensors.index.json",
-            remedy="download the safetensors version of this model",
-        )
-    raise CheckpointError(f"{root}: no model.safetensors", allowed="model.safetensors, or shards with an index")
-
-
-def _check_index(root: Path, tensors: Mapping[str, Tensor]) -> None:
-    index = root / INDEX
-    if not index.is_file():
-        return
-    for name, shard in read_json(index)["weight_map"].items():
-        if name not in tensors or tensors[name].path.name != shard:
-            raise CheckpointError(
-                f"{root}: {name} is not in {shard}, though the index says so", remedy="download it again"
-            )

@@ -19,8 +19,9 @@ from typing import Any
 
 from edgekit.artifacts.files import rename, sync, write_atomically
 from edgekit.artifacts.folders import locked
-from edgekit.checkpoints.checkpoint import COMMIT, INDEX, SINGLE, SOURCE_FILES
+from edgekit.checkpoints.checkpoint import COMMIT, SOURCE_FILES
 from edgekit.checkpoints.json_files import read_json
+from edgekit.checkpoints.weight_files import ADAPTER, INDEX, SINGLE
 from edgekit.errors import CheckpointError, HubError, MissingDependencyError, NoSpaceError
 from edgekit.terminal import stripped_line
 
@@ -159,9 +160,12 @@ def _revision(revision: str | None) -> str:
 def _wanted(repository: str, siblings: Sequence[Any]) -> list[_File]:
     """The files that a checkpoint is made of, small ones first."""
     names = {sibling.rfilename for sibling in siblings}
-    if not any(_WEIGHTS.match(name) for name in names):
-        what = "an adapter, not a model" if "adapter_config.json" in names else "no model.safetensors"
+    weights = any(_WEIGHTS.match(name) for name in names)
+    if ADAPTER in names:  # transformers would load it too, where peft is installed
+        what = "a model and an adapter beside it" if weights else "an adapter, not a model"
         raise HubError(f"{repository}: {what}", allowed="safetensors of a whole model")
+    if not weights:
+        raise HubError(f"{repository}: no {SINGLE}", allowed="safetensors of a whole model")
     files = []
     for sibling in siblings:
         if sibling.rfilename in (*SOURCE_FILES, INDEX) or _WEIGHTS.match(sibling.rfilename):

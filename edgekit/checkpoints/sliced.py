@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from edgekit.artifacts.files import copy, create
-from edgekit.checkpoints.checkpoint import SINGLE, Checkpoint
+from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensors import ITEM_BYTES, Tensor
+from edgekit.checkpoints.weight_files import SINGLE
 
 _BLOCK = 1 << 24  # bytes that are copied at a time
 

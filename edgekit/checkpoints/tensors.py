@@ -8,6 +8,7 @@ length, JSON header, data).
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +25,15 @@ from edgekit.errors import CheckpointError
 Float = NDArray[np.float32]
 
 MAX_HEADER_BYTES = 100_000_000  # the safetensors specification's own limit
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}  # of the types that are read
+ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "F64": 8}  # of the types that are read; F64 is rounded to float32
+_INTEGER_BYTES = {"I64": 8, "I32": 4}  # of positions, which are counted anew
 UNQUANTIZED = "export from the bf16, fp16 or fp32 checkpoint that it was made from"
+_NUMPY = {"F32": "<f4", "F16": "<f2", "F64": "<f8"}
 _MAX_NUMBER = 1 << 48  # of a shape or an offset
 _MAX_DIMENSIONS = 8
+_COMPARED = 1 << 24  # bytes of two tensors at a time
+# What transformers computes from the configuration and older versions of it saved all the same.
+_BUFFER = re.compile(r"(^|\.)(position_ids|([a-z_]+_)?inv_freq)$")
 
 
 @dataclass(frozen=True)
@@ -70,7 +76,7 @@ class Slice:
     @property
     def weights(self) -> int:
         """Numbers in it."""
-        return len(self.data) // ITEM_BYTES[self.tensor.dtype] if self.tensor else 0
+        return len(self.data) * self.tensor.size // max(self.tensor.bytes, 1) if self.tensor else 0
 
     def float32(self) -> Float:
         """Its rows, [rows, ...] float32."""
@@ -81,6 +87,29 @@ class Slice:
         """Raise CheckpointError where a weight is NaN or infinite."""
         if self.tensor and not _all_finite(self.data, self.tensor.dtype):
             raise CheckpointError(f"{self.tensor.path}: {self.name} holds NaN or infinite weights")
+
+
+def is_buffer(name: str) -> bool:
+    """Whether a tensor of this name is no weight: transformers computes it, and leaves a stored one unread."""
+    return _BUFFER.search(name) is not None
+
+
+def same_bytes(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of two files have one type, one shape and the same bytes.
+
+    Raises:
+        CheckpointError: a file ends early.
+    """
+    if (one.dtype, one.shape) != (other.dtype, other.shape):
+        return False
+    with named(one.path), one.path.open("rb") as first, named(other.path), other.path.open("rb") as second:
+        first.seek(one.offset)
+        second.seek(other.offset)
+        for start in range(0, one.bytes, _COMPARED):
+            count = min(_COMPARED, one.bytes - start)
+            if _exactly(first, count, one.path) != _exactly(second, count, other.path):
+                return False
+    return True
 
 
 def read_header(path: Path) -> list[Tensor]:
@@ -164,18 +193,19 @@ def read_through(path: Path, tensors: Sequence[Tensor], weights: int) -> Iterato
 
 
 def to_float32(data: bytes, dtype: str) -> Float:
-    """Little-endian bytes of a safetensors dtype as a flat float32 array."""
+    """Little-endian bytes of a safetensors dtype as a flat float32 array; F64 is rounded, as torch does it."""
     if dtype == "BF16":  # the upper half of a float32
         wide = np.empty((len(data) // 2, 2), "<u2")
         wide[:, 0], wide[:, 1] = 0, np.frombuffer(data, "<u2")
         return wide.view("<f4").reshape(-1)
-    return np.frombuffer(data, "<f4" if dtype == "F32" else "<f2").astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        return np.frombuffer(data, _NUMPY[dtype]).astype(np.float32)
 
 
 def _all_finite(data: bytes, dtype: str) -> bool:
     """Whether no number is NaN or infinite: those have all bits of their exponent set."""
-    if dtype == "F32":
-        return bool(np.isfinite(np.frombuffer(data, "<f4")).all())
+    if dtype in ("F32", "F64"):
+        return bool(np.isfinite(to_float32(data, dtype)).all())
     exponent = 0x7F80 if dtype == "BF16" else 0x7C00
     return not ((np.frombuffer(data, "<u2") & exponent) == exponent).any()
 
@@ -197,13 +227,14 @@ def _tensor(path: Path, name: str, entry: Any, base: int, size: int) -> Tensor:
         raise CheckpointError(f"{path}: {name}: malformed header entry") from error
     if not well_formed or len(shape) > _MAX_DIMENSIONS:
         raise CheckpointError(f"{path}: {name}: malformed header entry")
-    if dtype not in ITEM_BYTES:
+    item_bytes = {**ITEM_BYTES, **_INTEGER_BYTES} if is_buffer(name) else ITEM_BYTES
+    if dtype not in item_bytes:
         raise CheckpointError(
             f"{path}: {name} has type {dtype}",
             allowed=", ".join(ITEM_BYTES),
             remedy=UNQUANTIZED,
         )
-    if end - start != math.prod(shape) * ITEM_BYTES[dtype]:
+    if end - start != math.prod(shape) * item_bytes[dtype]:
         raise CheckpointError(f"{path}: {name}: {end - start} bytes for shape {list(shape)} of {dtype}")
     if base + end > size:
         raise CheckpointError(

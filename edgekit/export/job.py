@@ -80,7 +80,8 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         UsageError: a name is wrong, or these parts make no model.
     """
     source = open_source(folder)
-    family, recipe = source.family, choose(source.checkpoint.config, recipe_name, source.family.name)
+    family = source.family
+    recipe = choose(source.checkpoint.config, recipe_name, family.name, family.part_of)
     if recipe.family != family.name:
         raise UsageError(f"recipe {recipe.name}: family {recipe.family!r}", allowed=f"{family.name}, by config.json")
     for name in levels:
@@ -98,7 +99,7 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
                 checked_settings(composition.settings, source.settings, str(folder), CheckpointError)
     source.check_tensors()
     source.check_inputs()
-    notes = _check_tokenizer(source)
+    notes = (*source.notes, *_check_tokenizer(source))
     trim_malloc()  # the tokenizer's
     return Job(source, recipe, variants, notes)
 
@@ -122,6 +123,8 @@ def _check_parts(family: Family, parts: Mapping[str, str]) -> None:
 
 def _check_tokenizer(source: Source) -> tuple[str, ...]:
     """Whether every token has a row in the embedding; what is to be said of the file."""
+    if not source.family.reads_text:
+        return ()
     rows, where = source.settings["vocabulary"], str(source.checkpoint.root / TOKENIZER)
     loaded = source.tokenizer()
     check_rows(loaded.tokenizer, rows, source.family.unused_tokens, where, CheckpointError)

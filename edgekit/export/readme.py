@@ -99,7 +99,7 @@ def _commands(manifest: Manifest) -> Iterator[list[str]]:
     if "logits" in outputs:
         asked = ["Describe this image", "--image", "chest.png"] if manifest.preprocessing else ["What is pneumonia?"]
         yield ["edgekit", "ask", ".", *asked]
-    if "pooled" in outputs:
+    if "pooled" in outputs and manifest.tokenizer:  # labels are texts
         yield ["edgekit", "classify", ".", "chest.png", "--label", "normal lungs", "--label", "pneumonia"]
     listed = {entry.path for entry in manifest.support_files}
     name = llama_programs.runnable(manifest)

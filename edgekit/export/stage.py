@@ -253,7 +253,7 @@ def manifest_of(
             revision=job.source.checkpoint.revision,
         ),
         preprocessing=job.source.preprocessing,
-        tokenizer=manifests.file_entry(staging, staging / TOKENIZER),
+        tokenizer=manifests.file_entry(staging, staging / TOKENIZER) if job.source.family.reads_text else None,
         settings=job.source.settings,
         support_files=support,
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),

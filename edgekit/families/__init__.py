@@ -31,16 +31,28 @@ def family_named(name: str, where: str, error: type[EdgekitError]) -> Family:
 
 
 def family_of(config: Mapping[str, Any]) -> Family:
-    """The family whose architecture a config.json names.
+    """The family whose architecture a config.json names, or, where it names none, whose type of model.
 
     Raises:
-        CheckpointError: no family has it.
+        CheckpointError: no family has it, or the two contradict each other.
     """
-    architectures = config.get("architectures")
-    for family in FAMILIES.values():
-        if isinstance(architectures, list) and family.architecture in architectures:
-            return family
-    raise CheckpointError(
-        f"config.json: architecture {architectures!r} is unknown",
-        allowed=", ".join(family.architecture for family in FAMILIES.values()),
-    )
+    architectures, model_type = config.get("architectures"), config.get("model_type")
+    known = ", ".join(family.architecture for family in FAMILIES.values())
+    stated = f"architecture {architectures!r:.200}"
+    if architectures in (None, []):
+        stated = f"no architecture is stated, and model_type {model_type!r:.80}"
+        fitting = [family for family in FAMILIES.values() if family.model_type == model_type]
+    else:
+        named = architectures if isinstance(architectures, list) else []
+        fitting = [f for f in FAMILIES.values() if any(name in named for name in (f.architecture, *f.bases))]
+        unfit = [(name, todo) for f in FAMILIES.values() for name, todo in f.unfit.items() if name in named]
+        if unfit:
+            raise CheckpointError(f"config.json: architecture {unfit[0][0]}: {unfit[0][1]}")
+    if not fitting:
+        raise CheckpointError(f"config.json: {stated} is unknown", allowed=known)
+    if model_type not in (None, fitting[0].model_type):
+        raise CheckpointError(
+            f"config.json: {stated}, but model_type {model_type!r:.80}, by which transformers' Auto classes go",
+            allowed=f"model_type {fitting[0].model_type!r}",
+        )
+    return fitting[0]

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
-from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Output, Preprocessing
+from edgekit.artifacts.recipes import PartOf
 from edgekit.artifacts.validation import validated
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import CheckpointError
-from edgekit.families.composition import Composition
+from edgekit.families.composition import Composition, reads_text
 from edgekit.families.full_precision import FullPrecision
 from edgekit.families.synthesis import Synthesis
 from edgekit.formats import FORMATS
@@ -73,15 +73,22 @@ class Family:
 
     Attributes:
         architecture: the entry of config.json's `architectures`.
+        model_type: of config.json; what it is where no architecture is stated.
         roles: its parts, the main one first.
         parse: config.json -> validated configuration, which nobody but the family looks into.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
-        settings: what runtimes must know beside the parts, from the checkpoint, its configuration and its tokenizer.
+        settings: what runtimes must know beside the parts, from the checkpoint, its configuration and its tokenizer,
+            which is None for a model that reads no text.
         made_files: files that an artifact has in place of the checkpoint's, or beside them, from it and the settings.
         tokenizer_json: the tokenizer in Hugging Face's spelling, for checkpoints that have it in another alone; None
             where they have none that is understood.
+        bases: classes of transformers that save the same model without its head.
         copies: stored names that must repeat another tensor, and that tensor's canonical name.
+        tied: whether config.json says that copies need not be stored.
+        elsewhere: what canonical names of a larger model's other parts begin with. transformers leaves them unread.
+        part_of: that larger model, whose recipes fit its part, too.
+        unfit: architectures that are no model of this kind, and what to do instead.
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
         compositions: the models that its parts make: which roles, and what the manifest must say.
         full_precision: its model in transformers, and Hugging Face's processors of its inputs.
@@ -91,19 +98,30 @@ class Family:
 
     name: str
     architecture: str
+    model_type: str
     roles: Mapping[str, Role]
     parse: Callable[[Mapping[str, Any]], Any]
     canonical: Callable[[str], str | None]
     preprocessing: Callable[[Checkpoint, Any], Preprocessing | None]
-    settings: Callable[[Checkpoint, Any, Tokenizer], dict[str, Any]]
+    settings: Callable[[Checkpoint, Any, Any], dict[str, Any]]
     compositions: tuple[Composition, ...]
     full_precision: FullPrecision
+    bases: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
+    tied: Callable[[Any], bool] = lambda config: True
+    elsewhere: tuple[str, ...] = ()
+    part_of: PartOf | None = None
+    unfit: Mapping[str, str] = field(default_factory=dict)
     unused_tokens: frozenset[str] = frozenset()
     ollama: str | None = None
     made_files: Callable[[Checkpoint, Mapping[str, Any]], Mapping[str, bytes]] = lambda checkpoint, settings: {}
     tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
     synthesis: Synthesis = field(kw_only=True)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether it takes texts, so that it has a tokenizer."""
+        return any(map(reads_text, self.compositions))
 
     def role_giving(self, output: Output) -> str | None:
         """The part that gives this; None where the family has none."""

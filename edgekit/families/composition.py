@@ -77,16 +77,24 @@ class ImageChatSettings(ChatSettings):
     image_token_id: _TokenId
 
 
-class ContrastiveSettings(Settings):
-    """What a manifest's settings say of two encoders into one space.
+class EmbeddingSettings(Settings):
+    """What a manifest's settings say of an encoder of images into a space.
 
     Attributes:
         hidden: width of the space.
+    """
+
+    hidden: _Count
+
+
+class ContrastiveSettings(EmbeddingSettings):
+    """Of two encoders into one space.
+
+    Attributes:
         text_length: ids that the text encoder takes, filled up with `pad_token_id`.
         logit_scale, logit_bias: a pair's logit is exp(scale) * cosine + bias.
     """
 
-    hidden: _Count
     text_length: Annotated[int, Field(gt=0, le=8192)]
     pad_token_id: _TokenId
     logit_scale: Annotated[float, Field(ge=-100, le=100)]  # beyond, every score is 0 or 1
@@ -175,4 +183,27 @@ class Contrastive:
         return frozenset((self.image, self.text))
 
 
-Composition = Chat | Contrastive
+@dataclass(frozen=True)
+class Embedding:
+    """An encoder of images alone.
+
+    Attributes:
+        image: role.
+        settings: what the manifest must say.
+    """
+
+    image: str
+    settings: type[EmbeddingSettings]
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """Of the part that it takes."""
+        return frozenset((self.image,))
+
+
+Composition = Chat | Contrastive | Embedding
+
+
+def reads_text(composition: Composition) -> bool:
+    """Whether such a model takes texts, so that it has a tokenizer."""
+    return not isinstance(composition, Embedding)

@@ -15,6 +15,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.base import Family
+from edgekit.families.stored_names import unwrapped
 from edgekit.formats import FORMATS
 from edgekit.formats.plan import PartPlan, PlannedTensor
 from edgekit.formats.stored import StoredTensor
@@ -29,6 +30,7 @@ class Source:
     """What a model is made from.
 
     Attributes:
+        checkpoint: its tensors by their names without what trainers put around them.
         config: validated by the family, which alone looks into it.
     """
 
@@ -44,7 +46,8 @@ class Source:
     @cached_property
     def settings(self) -> dict[str, Any]:
         """What runtimes must know beside the parts."""
-        return self.family.settings(self.checkpoint, self.config, self.tokenizer().tokenizer)
+        tokenizer = self.tokenizer().tokenizer if self.family.reads_text else None
+        return self.family.settings(self.checkpoint, self.config, tokenizer)
 
     @cached_property
     def made_tokenizer(self) -> bytes | None:
@@ -78,9 +81,34 @@ class Source:
 
     @cached_property
     def stored(self) -> dict[str, Tensor]:
-        """The stored tensors by canonical name."""
+        """The stored tensors by canonical name; a tied copy counts as its original where that is not stored."""
         tensors = self.checkpoint.tensors.items()
-        return {canonical: tensor for name, tensor in tensors if (canonical := self.family.canonical(name))}
+        found = {canonical: tensor for name, tensor in tensors if (canonical := self.family.canonical(name))}
+        kept = {name: tensor for name, tensor in found.items() if not self._elsewhere(name)}
+        for name, tensor in self._copies.items():
+            kept.setdefault(self.family.copies[name], tensor)
+        return kept
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What of the checkpoint is left out, or read otherwise than it is named."""
+        notes, tensors = list(self.checkpoint.notes), self.checkpoint.tensors.items()
+        if renamed := [(name, tensor.name) for name, tensor in tensors if name != tensor.name]:
+            notes.append(f"names that a trainer left are taken off: {renamed[0][1]:.120} is {renamed[0][0]:.120}")
+        for name, tensor in self._copies.items():
+            if self.stored[original := self.family.copies[name]] is tensor:
+                notes.append(f"{tensor.name} stands for {original}, which is not stored: they are tied")
+        if left := [tensor.name for name, tensor in tensors if self._elsewhere(self.family.canonical(name))]:
+            notes.append(f"{len(left)} tensors are left out, for parts that config.json lacks: {left[0]:.120}")
+        return tuple(notes)
+
+    @cached_property
+    def _copies(self) -> dict[str, Tensor]:
+        """The stored tensors that must repeat another."""
+        return {name: tensor for name, tensor in self.checkpoint.tensors.items() if name in self.family.copies}
+
+    def _elsewhere(self, canonical: str | None) -> bool:
+        return canonical is not None and canonical.startswith(self.family.elsewhere)
 
     def rows(self, name: str, first: int, last: int) -> Float:
         """Rows `first` to `last` of a tensor by its canonical name, float32. Raises CheckpointError as reading does."""
@@ -98,7 +126,7 @@ class Source:
         for spec in specs:
             tensor = self.stored.get(spec.name)
             if tensor is None:
-                raise CheckpointError(f"{self.checkpoint.root}: tensor {spec.name} is missing")
+                raise self._missing(spec.name)
             if tensor.shape != spec.shape:
                 raise CheckpointError(
                     f"{tensor.path}: {tensor.name} has shape {list(tensor.shape)}",
@@ -106,29 +134,56 @@ class Source:
                 )
         return {spec.name: self.stored[spec.name] for spec in specs}
 
+    def _missing(self, name: str) -> CheckpointError:
+        known = {spec.name for spec in self.family.tensors(self.config)}
+        unknown = sorted(tensor.name for canonical, tensor in self.stored.items() if canonical not in known)
+        architecture, whole = self.family.architecture, self.family.part_of
+        others = f"; {len(unknown)} are no tensors of {architecture}: {', '.join(unknown[:2])}" if unknown else ""
+        return CheckpointError(
+            f"{self.checkpoint.root}: tensor {name} is missing{others}",
+            allowed=f"tensors by the names by which transformers' {architecture} loads them",
+            remedy="if they are the whole model's, put its config.json beside them" if unknown and whole else None,
+        )
+
     def check_tensors(self) -> None:
         """Check that the checkpoint has all tensors of all parts, and no others.
 
         Raises:
             CheckpointError: a tensor is missing, unexpected, there twice, or has the wrong shape.
         """
-        checkpoint, family = self.checkpoint, self.family
-        spellings: dict[str, str] = {}
-        for name in checkpoint.tensors:
-            canonical = family.canonical(name)
-            if canonical is not None and spellings.setdefault(canonical, name) != name:
-                raise CheckpointError(f"{checkpoint.root}: {name} and {spellings[canonical]} are the same tensor")
+        family = self.family
+        first: dict[str, Tensor] = {}
+        for name, tensor in self.checkpoint.tensors.items():
+            canonical = name if name in family.copies else family.canonical(name)
+            if canonical is not None and first.setdefault(canonical, tensor) is not tensor:
+                raise CheckpointError(
+                    f"{self.checkpoint.root}: {tensor.name} and {first[canonical].name} are the same tensor"
+                )
         tensors = self.tensors_of(family.tensors(self.config))
-        unexpected = [name for canonical, name in spellings.items() if canonical not in tensors]
+        unexpected = sorted(tensor.name for canonical, tensor in self.stored.items() if canonical not in tensors)
         if unexpected:
             adapter = any("lora_" in name for name in unexpected)
             raise CheckpointError(
-                f"{checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(sorted(unexpected)[:3])}",
+                f"{self.checkpoint.root}: {len(unexpected)} unexpected tensors: {', '.join(unexpected[:3])}",
                 remedy="merge the adapter into the model and save that" if adapter else None,
             )
-        for name, original in family.copies.items():
-            if name in checkpoint.tensors:
-                check_copy(checkpoint, checkpoint.tensors[name], tensors[original])
+        self._check_copies(tensors)
+
+    def _check_copies(self, tensors: Mapping[str, Tensor]) -> None:
+        """Check what is tied: transformers ties no weights that differ, whatever config.json says, and begins with
+        random ones where it says that they are not tied and one of them is not stored."""
+        copies, root = self.family.copies, self.checkpoint.root
+        for name, tensor in self._copies.items():
+            if tensor is not tensors[copies[name]]:
+                check_copy(self.checkpoint, tensor, tensors[copies[name]])
+        if copies and not self.family.tied(self.config):
+            own = [tensor for name, tensor in self._copies.items() if tensor is not tensors[copies[name]]]
+            if not own:
+                lacking = next(iter(copies.items()))[bool(self._copies)]
+                raise CheckpointError(
+                    f"{root}/config.json: tie_word_embeddings is false and tensor {lacking} is missing",
+                    allowed="both, with the same weights; or tie_word_embeddings true",
+                )
 
     def tensors_in(self, role: str, file_format: str, files: Sequence[Path]) -> Mapping[str, StoredTensor]:
         """The tensors of one part as an artifact's files of this format hold them, by canonical name.
@@ -171,4 +226,21 @@ def open_source(folder: Path) -> Source:
 
     checkpoint = open_checkpoint(folder)
     family = family_of(checkpoint.config)
-    return Source(checkpoint, family, family.parse(checkpoint.config))
+    config = family.parse(checkpoint.config)
+    return Source(_unwrapped(checkpoint, family, config), family, config)
+
+
+def _unwrapped(checkpoint: Checkpoint, family: Family, config: Any) -> Checkpoint:
+    """The checkpoint with its tensors by their names without what trainers put around them.
+
+    Raises:
+        CheckpointError: two tensors then have one name.
+    """
+    known = {spec.name for spec in family.tensors(config)}
+    names = unwrapped(list(checkpoint.tensors), lambda name: family.canonical(name) in known)
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in zip(names, checkpoint.tensors.values(), strict=True):
+        if name in tensors:
+            raise CheckpointError(f"{checkpoint.root}: {tensors[name].name} and {tensor.name} are the same tensor")
+        tensors[name] = tensor
+    return replace(checkpoint, tensors=tensors)

@@ -240,8 +240,8 @@ class TorchParts:
 
 def compose_full_precision(model: Any, source: Source, title: str) -> Model:
     """A `Model` over a loaded transformers model, of all parts of its family."""
-    tokenizer = source.tokenizer().tokenizer
     whole = max(source.family.compositions, key=lambda composition: len(composition.roles))
+    tokenizer = source.tokenizer().tokenizer if source.family.reads_text else None
     settings = checked_settings(whole.settings, source.settings, str(source.checkpoint.root), CheckpointError)
     composed = compose(whole, settings, tokenizer, source.preprocessing, TorchParts(model, source))
     composed.title = title

@@ -12,10 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families.full_precision import hub_eos, hub_processor, hub_tokenizer
+from edgekit.families.full_precision import hub_eos, hub_processor, hub_tokenizer, image_processor_of
 from edgekit.families.source import Source
 from edgekit.full_precision.model import Skeleton, skeleton
-from edgekit.inputs.text import load_tokenizer
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's codes
 _RESCALE = 1 / 255
@@ -45,8 +44,8 @@ class Original:
         config: its configuration object.
         tensors: name of a parameter -> what `from_pretrained` fills it from; tied parameters have one stored tensor.
         faults: see `Skeleton`.
-        tokenizer: its own.
-        processor: its own, of images and texts; None for a model of text alone.
+        tokenizer: its own; None for a model that reads no text.
+        processor: its own, of images, and of texts where it reads them; None for a model of text alone.
         eos_token_ids: tokens at which its `generate` stops.
     """
 
@@ -60,7 +59,7 @@ class Original:
     @property
     def image_processor(self) -> Any:
         """Its own, the one that Pillow is behind; None for a model of text alone."""
-        return self.processor.image_processor if self.processor else None
+        return image_processor_of(self.processor) if self.processor else None
 
 
 def read_original(source: Source) -> Original:
@@ -81,10 +80,16 @@ def read_original(source: Source) -> Original:
         made.model.config,
         tensors,
         made.faults,
-        processor.tokenizer if processor else hub_tokenizer(checkpoint),
+        _tokenizer(source, processor),
         processor,
         hub_eos(checkpoint, made.model.config),
     )
+
+
+def _tokenizer(source: Source, processor: Any) -> Any:
+    if not source.family.reads_text:
+        return None
+    return processor.tokenizer if processor else hub_tokenizer(source.checkpoint)
 
 
 def check_reading(source: Source, original: Original) -> None:
@@ -158,7 +163,8 @@ def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
         yield "tokenizer.json", attribute, _at(theirs, dotted), getattr(original.tokenizer, attribute, None)
     if "pad_token_id" in settings:
         yield "tokenizer_config.json", "pad_token_id", settings["pad_token_id"], original.tokenizer.pad_token_id
-    yield from _vocabulary(source, original)
+    if original.tokenizer:
+        yield from _vocabulary(source, original)
     if "stop_token_ids" in settings:
         left = sorted(set(original.eos_token_ids) - set(settings["stop_token_ids"]))
         yield "generation_config.json", "eos_token_id that edgekit does not stop at", [], left
@@ -182,7 +188,7 @@ def _pixels(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
 
 def _vocabulary(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:
     """Which token has which id. Tokens that transformers' class adds by itself, as <mask>, are in no text."""
-    ours = load_tokenizer(source.checkpoint.root / "tokenizer.json").get_vocab(with_added_tokens=True)
+    ours = source.tokenizer().tokenizer.get_vocab(with_added_tokens=True)
     theirs = original.tokenizer.get_vocab()
     for token in sorted(ours):
         if theirs.get(token) != ours[token]:

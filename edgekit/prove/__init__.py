@@ -28,7 +28,6 @@ from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Parity, Part
 from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
-from edgekit.inputs.text import load_tokenizer
 from edgekit.prove import exactness
 from edgekit.prove.audit import audit
 from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
@@ -60,7 +59,7 @@ def check_inputs(source: Source, inputs: Inputs) -> None:
         InputError: the text is too short for this model's attention window.
     """
     if window := source.settings.get("window"):
-        beginning(inputs.text, window + BEYOND, load_tokenizer(source.checkpoint.root / "tokenizer.json"))
+        beginning(inputs.text, window + BEYOND, source.tokenizer().tokenizer)
 
 
 def prove_parts(
@@ -106,6 +105,8 @@ def audit_parts(
 
 
 def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
+    if isinstance(proof, DecoderProof):
+        return proof.judge(proof.ask(opening))
     return proof.judge(proof.ask(opening))
 
 

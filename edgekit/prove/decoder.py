@@ -21,7 +21,6 @@ from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
-from edgekit.inputs.text import load_tokenizer
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
 from edgekit.prove.loss import check_loss
@@ -201,7 +200,7 @@ def prompts(source: Source, inputs: Inputs, *, sees: bool) -> Iterator[Prompt]:
         GateError: a prompt is too long for any proof.
     """
     window = source.settings["window"]
-    tokenizer = load_tokenizer(source.checkpoint.root / "tokenizer.json")
+    tokenizer = source.tokenizer().tokenizer
     for messages in _conversations(source, inputs, beginning(inputs.text, window + BEYOND, tokenizer), sees=sees):
         processed = hf_inputs.processed(source, messages)
         length = len(processed["input_ids"])

@@ -17,7 +17,6 @@ from edgekit.errors import GateError
 from edgekit.families.source import Source
 from edgekit.formats import Codec
 from edgekit.formats.stored import StoredTensor
-from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.prove.written import WrittenPart
 from edgekit.runtime.opening import Opening
@@ -44,7 +43,7 @@ def check_described(written: WrittenPart, opening: Opening, source: Source) -> N
             _compare(where, f"preprocessing.{name}", getattr(manifest.preprocessing, name), expected)
     if not manifest.foreign:
         _check_level(written, source)
-    if source.family.roles[written.role].input != "pixels":
+    if source.family.roles[written.role].input != "pixels" and opening.tokenizer:
         _check_tokenizer(where, opening.tokenizer, source)
 
 
@@ -83,10 +82,7 @@ def _check_scale(where: str, stored: StoredTensor, codec: Codec, source: Source)
 
 def _check_tokenizer(where: str, ours: Tokenizer, source: Source) -> None:
     """The tokenizer beside the parts gives the checkpoint's ids: it is the same, or so 5,000 texts say."""
-    path = source.checkpoint.root / "tokenizer.json"
-    if not path.is_file():
-        return
-    theirs = load_tokenizer(path)
+    theirs = source.tokenizer().tokenizer
     if _tokenizing(ours) == _tokenizing(theirs):
         return
     pieces = [piece.replace("\u2581", " ") for piece in theirs.get_vocab(with_added_tokens=False)]

@@ -26,7 +26,6 @@ from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import image as images_
 from edgekit.inputs.samples import Inputs
-from edgekit.inputs.text import load_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.temporary import temporary_folder
 from edgekit.progress import Progress
@@ -237,7 +236,7 @@ def _decoder(exact: _Exact, inputs: Inputs) -> Figures:
 
 def _prompts(source: Source, weights: streamed.Weights, table: str, text: str) -> Sequence[_Prompt]:
     """A text longer than the window; where the model sees, two images in a text."""
-    ids = load_tokenizer(source.checkpoint.root / "tokenizer.json").encode(text, add_special_tokens=False).ids
+    ids = source.tokenizer().tokenizer.encode(text, add_special_tokens=False).ids
     window = source.settings["window"]
     long = ids[: window + _BEYOND]
     prompts = [_prompt([Tokens(tuple(long[:-_STEPS]))], long[-_STEPS:], window)]

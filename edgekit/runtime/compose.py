@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.errors import ArtifactError, EdgekitWarning, InputError
-from edgekit.families.composition import Chat, ChatFormat, ChatSettings, Composition, ContrastiveSettings, Ids, Settings
+from edgekit.errors import ArtifactError, EdgekitWarning, InputError, UsageError
+from edgekit.families.composition import (
+    Chat,
+    ChatFormat,
+    ChatSettings,
+    Composition,
+    ContrastiveSettings,
+    Embedding,
+    EmbeddingSettings,
+    Ids,
+    Settings,
+)
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message, read_all, with_pictures
 from edgekit.metrics import log_softmax
@@ -47,7 +57,7 @@ class Parts(Protocol):
 def compose(
     composition: Composition,
     settings: Settings,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     preprocessing: Preprocessing | None,
     parts: Parts,
 ) -> Model:
@@ -55,19 +65,26 @@ def compose(
 
     Args:
         settings: of the composition's own schema.
+        tokenizer: None for a model that reads no text.
         preprocessing: how images become pixels; None for a model that sees none.
     """
     with ExitStack() as undo:
         if isinstance(composition, Chat):
             assert isinstance(settings, ChatSettings), "settings are of the composition's schema"
+            assert tokenizer is not None, "a model that reads text has a tokenizer"
             decoder = parts.decoder(composition.decoder)
             undo.callback(decoder.close)
             vision = parts.encoder(composition.vision, decoder) if composition.vision else None
             undo.callback(vision.close if vision else lambda: None)
             model: Model = ChatModel(decoder, vision, composition.format(tokenizer, settings), preprocessing)
+        elif isinstance(composition, Embedding):
+            assert isinstance(settings, EmbeddingSettings), "settings are of the composition's schema"
+            assert preprocessing is not None, "an encoder of images has a preprocessing"
+            model = EmbeddingModel(parts.encoder(composition.image), preprocessing, settings.hidden)
         else:
             assert isinstance(settings, ContrastiveSettings), "settings are of the composition's schema"
             assert preprocessing is not None, "an encoder of images has a preprocessing"
+            assert tokenizer is not None, "a model that reads text has a tokenizer"
             image = parts.encoder(composition.image)
             undo.callback(image.close)
             text = parts.encoder(composition.text)
@@ -264,7 +281,42 @@ class TextReader:
     lengths: Callable[[Sequence[str]], Sequence[int]]
 
 
-class ContrastiveModel(Model):
+class EmbeddingModel(Model):
+    """An encoder of images into a space: images to unit vectors [n, width]."""
+
+    abilities = frozenset({"embed_image"})
+
+    def __init__(self, image_encoder: Encoder, preprocessing: Preprocessing, width: int) -> None:
+        self.image_encoder, self.preprocessing, self.width = image_encoder, preprocessing, width
+        self.ownership = join(image_encoder, None)
+
+    def _embed_image(self, images: Sequence[Any]) -> Float:
+        # A few at a time: one layer's attention over one 448 px image takes 67 MB.
+        groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
+        rows = [self.image_encoder.encode(self._pixels(group)) for group in groups]
+        return unit(np.concatenate(rows)) if rows else self._no_vectors
+
+    def _pixels(self, images: Sequence[Any]) -> NDArray[np.uint8]:
+        pictures, known = read_all(images)
+        images_.say(known)
+        return images_.to_pixels(pictures, self.preprocessing)
+
+    @property
+    def _no_vectors(self) -> Float:
+        return np.zeros((0, self.width), np.float32)
+
+    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]]) -> Float:
+        raise UsageError(
+            f"{self.title or 'this model'} cannot classify: it has no encoder of texts for the labels",
+            allowed=", ".join(sorted(self.abilities)),
+            remedy="export the whole model, both encoders",
+        )
+
+    def _free(self) -> None:
+        self.image_encoder.close()
+
+
+class ContrastiveModel(EmbeddingModel):
     """Two encoders into one space: images and texts to unit vectors, and their match.
 
     Attributes:
@@ -281,25 +333,10 @@ class ContrastiveModel(Model):
         preprocessing: Preprocessing,
         settings: ContrastiveSettings,
     ) -> None:
-        self.image_encoder, self.text_encoder, self.reader = image_encoder, text_encoder, reader
-        self.preprocessing, self.settings = preprocessing, settings
+        super().__init__(image_encoder, preprocessing, settings.hidden)
+        self.text_encoder, self.reader, self.settings = text_encoder, reader, settings
         self.ownership = join(image_encoder, text_encoder)
         self.label_vectors = Remembered(_CACHED_LABELS)
-
-    def _embed_image(self, images: Sequence[Any]) -> Float:
-        # A few at a time: one layer's attention over one 448 px image takes 67 MB.
-        groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
-        rows = [self.image_encoder.encode(self._pixels(group)) for group in groups]
-        return unit(np.concatenate(rows)) if rows else self._no_vectors
-
-    def _pixels(self, images: Sequence[Any]) -> NDArray[np.uint8]:
-        pictures, known = read_all(images)
-        images_.say(known)
-        return images_.to_pixels(pictures, self.preprocessing)
-
-    @property
-    def _no_vectors(self) -> Float:
-        return np.zeros((0, self.settings.hidden), np.float32)
 
     def _embed_text(self, texts: Sequence[str]) -> Float:
         return unit(self.text_encoder.encode(self._ids(texts))) if texts else self._no_vectors

@@ -22,6 +22,7 @@ from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import ArtifactError, CheckpointError, UsageError
 from edgekit.families import Family, family_named
 from edgekit.families.composition import ChatSettings, Composition, Settings, checked_settings
+from edgekit.inputs.text import LoadedTokenizer, check_rows, read_tokenizer
 from edgekit.machine.devices import Device
 
 _CONFIG = "config.json"
@@ -42,6 +43,16 @@ def composition_of(manifest: Manifest, parts: Mapping[str, Part], path: Path) ->
 def settings_of(manifest: Manifest, composition: Composition, path: Path) -> Settings:
     """What a manifest must say for a composition. Raises ArtifactError where it does not."""
     return checked_settings(composition.settings, manifest.settings, str(path), ArtifactError)
+
+
+def tokenizer_of(manifest: Manifest, folder: Path, family: Family) -> LoadedTokenizer:
+    """The tokenizer of a model that reads text. Raises ArtifactError where there is none, or not for its embedding."""
+    if manifest.tokenizer is None:
+        raise ArtifactError(f"{folder}: tokenizer: none for a model that reads text")
+    loaded = read_tokenizer(folder / manifest.tokenizer.path)
+    if isinstance(rows := manifest.settings.get("vocabulary"), int):
+        check_rows(loaded.tokenizer, rows, family.unused_tokens, manifest.tokenizer.path, ArtifactError)
+    return loaded
 
 
 def check_variants(manifest: Manifest, path: Path) -> None:
@@ -119,7 +130,7 @@ def checked_context(context: int, settings: Settings, title: str) -> int:
     return context
 
 
-def check_beside(manifest: Manifest, family: Family, folder: Path, tokenizer: Tokenizer) -> None:
+def check_beside(manifest: Manifest, family: Family, folder: Path, tokenizer: Tokenizer | None) -> None:
     """Compare what a manifest says with the configuration files that an export put beside the parts.
 
     Files of others come without; what is in their headers is compared by `check_agreement`.

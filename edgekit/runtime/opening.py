@@ -19,10 +19,10 @@ from edgekit.families.composition import (
     ChatSettings,
     Contrastive,
     ContrastiveSettings,
+    reads_text,
 )
 from edgekit.formats import FORMATS, Format
 from edgekit.inputs.image import ImageLike, to_pixels
-from edgekit.inputs.text import check_rows, read_tokenizer
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device as load_device
 from edgekit.machine.devices import missing_here
@@ -94,7 +94,7 @@ def prepare(
     if runtime in backends.runtimes():
         backends.check_runtime(runtime, [part.format for part in parts.values()], name)
     files = tuple(file for part in parts.values() for file in part.files)
-    manifests.verify(folder, (*files, manifest.tokenizer), hashed)
+    manifests.verify(folder, (*files, *([manifest.tokenizer] if manifest.tokenizer else [])), hashed)
     if profile:
         manifest_checks.check_memory(manifest, name, parts, profile)
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
@@ -144,14 +144,14 @@ class Opening:
         self._check()
         self._threads_beside = self.threads
         self._tried = False
-        loaded = read_tokenizer(self.folder / self.manifest.tokenizer.path)
-        self.tokenizer = loaded.tokenizer
-        manifest_checks.check_beside(self.manifest, self.family, self.folder, self.tokenizer)
-        if isinstance(rows := self.manifest.settings.get("vocabulary"), int):
-            check_rows(self.tokenizer, rows, self.family.unused_tokens, self.manifest.tokenizer.path, ArtifactError)
         self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
         self.warnings += [said] if (said := self.manifest.provenance) else []
-        self.warnings += loaded.notes
+        self.tokenizer = None
+        if reads_text(self.composition):
+            loaded = manifest_checks.tokenizer_of(self.manifest, self.folder, self.family)
+            self.tokenizer = loaded.tokenizer
+            self.warnings += loaded.notes
+        manifest_checks.check_beside(self.manifest, self.family, self.folder, self.tokenizer)
         for part in self.parts.values():
             if part.parity is None and not self.manifest.foreign:
                 self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
@@ -211,12 +211,14 @@ class Opening:
         if self.family.roles[role].input == "pixels":
             return to_pixels(images, self.preprocessing())
         assert isinstance(self.composition, Contrastive), "what encodes texts is half of a pair"
+        assert self.tokenizer is not None, "a model that reads text has a tokenizer"
         assert isinstance(self.settings, ContrastiveSettings), "settings are of the composition's schema"
         return self.composition.text_ids(self.tokenizer, self.settings, texts)
 
     def chat_format(self) -> ChatFormat:
         """How conversations are written for its decoder."""
         assert isinstance(self.composition, Chat), "only a decoder is given conversations"
+        assert self.tokenizer is not None, "a model that reads text has a tokenizer"
         assert isinstance(self.settings, ChatSettings), "settings are of the composition's schema"
         return self.composition.format(self.tokenizer, self.settings)
 

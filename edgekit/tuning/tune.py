@@ -216,6 +216,7 @@ def encoder_run(
 def _decoder(opening: Opening, role: str, progress: Progress) -> DecoderResult:
     (backend, *_), part = opening.backends(role), opening.parts[role]
     assert backend.options is not None, "asked before"
+    assert opening.tokenizer is not None, "a decoder reads text"
     layouts, counts = backend.options.layouts(), thread_counts(opening.threads, cpu().physical_cores)
     described = _described(opening, role, progress)
     progress.start(f"{role} {part.level}: {backend.title}'s options", len(layouts) + has_huge_pages())

@@ -72,7 +72,7 @@ class MedGemmaConfig(ModelConfig):
     eoi_token_index: TokenId = 256_000
     image_token_index: TokenId = 262_144
     eos_token_id: TokenId | list[TokenId] | None = None
-    tie_word_embeddings: Literal[True] = True
+    tie_word_embeddings: bool = True
 
 
 def parse(config: Mapping[str, Any]) -> MedGemmaConfig:
@@ -108,14 +108,14 @@ class _TextOnly(ModelConfig):
     """What config.json of Gemma3ForCausalLM says beside the fields of its text model, on one level with them."""
 
     eos_token_id: TokenId | list[TokenId] | None = None
-    tie_word_embeddings: Literal[True] = True
+    tie_word_embeddings: bool = True
 
 
 def parse_text_only(config: Mapping[str, Any]) -> MedGemmaConfig:
     """Validate a flat config.json."""
     text, rest = validate(GemmaTextConfig, config, "config.json"), validate(_TextOnly, config, "config.json")
     _check_layers(config, text.num_hidden_layers)
-    return MedGemmaConfig(text_config=text, eos_token_id=rest.eos_token_id)
+    return MedGemmaConfig(text_config=text, **rest.model_dump())
 
 
 def _check_layers(text: Mapping[str, Any], count: int) -> None:

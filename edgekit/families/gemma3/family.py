@@ -9,6 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgekit.artifacts.recipes import PartOf
 from edgekit.checkpoints.chat_template import same_text
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
@@ -21,7 +22,14 @@ from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.gemma3.template_chat import chat_format, own_template, renders_gemmas_turns
-from edgekit.families.gemma3.tensors import EMBEDDING, HEADS, canonical, decoder_tensors, vision_part_tensors
+from edgekit.families.gemma3.tensors import (
+    EMBEDDING,
+    HEADS,
+    canonical,
+    canonical_text_only,
+    decoder_tensors,
+    vision_part_tensors,
+)
 from edgekit.families.siglip.onnx_constants import image_layers
 from edgekit.families.tokenizer_config import template_variables
 from edgekit.formats.onnx.form import OnnxForm
@@ -95,6 +103,8 @@ _TEXT_CHAT = Chat("decoder", None, ChatSettings, chat_format)
 MEDGEMMA = Family(
     name="medgemma",
     architecture="Gemma3ForConditionalGeneration",
+    model_type="gemma3",
+    bases=("Gemma3Model",),
     roles={
         "decoder": _DECODER,
         "vision": Role(
@@ -116,22 +126,28 @@ MEDGEMMA = Family(
     full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
     copies=dict.fromkeys(HEADS, EMBEDDING),
+    tied=lambda config: config.tie_word_embeddings,
     ollama=_OLLAMA,
 )
 
 TEXT_ONLY = Family(
     name="medgemma-text",
     architecture="Gemma3ForCausalLM",
+    model_type="gemma3_text",
+    bases=("Gemma3TextModel",),
     roles={"decoder": _DECODER},
     parse=parse_text_only,
-    canonical=canonical,
+    canonical=canonical_text_only,
     preprocessing=preprocessing_of,
     settings=settings,
     made_files=generation_config,
     compositions=(_TEXT_CHAT,),
     full_precision=full_precision.TEXT_ONLY_FULL_PRECISION,
     synthesis=TEXT_ONLY_SYNTHESIS,
-    copies=dict.fromkeys(HEADS, EMBEDDING),
+    copies={"lm_head.weight": EMBEDDING},
+    tied=lambda config: config.tie_word_embeddings,
+    elsewhere=("vision_tower.", "multi_modal_projector."),
+    part_of=PartOf("medgemma", "text_config", frozenset({"decoder"})),
     ollama=_OLLAMA,
     unused_tokens=UNUSED_WITHOUT_VISION,
 )

@@ -6,28 +6,39 @@ import re
 
 from edgekit.artifacts.levels import LayerPosition
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import is_buffer
 from edgekit.families.gemma3.config import MedGemmaConfig
 from edgekit.families.siglip.tower import vision_tensors
 
 DECODER_PREFIX, TOWER_PREFIX = "language_model.model.", "vision_tower.vision_model."
 EMBEDDING = f"{DECODER_PREFIX}embed_tokens.weight"
+_OF_THE_WHOLE = "Gemma3ForConditionalGeneration."
 HEADS = ("lm_head.weight", "language_model.lm_head.weight")  # the embedding again
 
+# What transformers loads: its own names, with and without `model.` in front, and those of the hub.
+_PLAIN = re.compile(r"^(model\.)?(?=embed_tokens\.|layers\.|norm\.)")
 _LAYOUTS = (
-    (re.compile(r"^model\.(?=embed_tokens\.|layers\.|norm\.)"), "language_model.model."),
-    (re.compile(r"^model\.language_model\.(?!model\.)"), "language_model.model."),
-    (re.compile(r"^model\.(?=vision_tower\.|multi_modal_projector\.)"), ""),
-    (re.compile(r"^vision_tower\.(?!vision_model\.)"), "vision_tower.vision_model."),
+    (_PLAIN, DECODER_PREFIX),
+    (re.compile(r"^model\.(?=language_model\.|vision_tower\.|multi_modal_projector\.)"), ""),
+    (re.compile(r"^language_model\.(?!model\.)"), DECODER_PREFIX),
+    (re.compile(r"^vision_tower\.(?!vision_model\.)"), TOWER_PREFIX),
 )
 
 
 def canonical(name: str) -> str | None:
-    """A stored name in the hub's layout; None for the output head, which is the tied embedding again."""
-    if name in HEADS:
+    """A stored name in the hub's layout; None for the output head, which is the tied embedding again, and buffers."""
+    if name in HEADS or is_buffer(name):
         return None
     for pattern, replacement in _LAYOUTS:
         name = pattern.sub(replacement, name)
     return name
+
+
+def canonical_text_only(name: str) -> str | None:
+    """The same where config.json describes the decoder alone: of the whole model's names transformers then loads none,
+    but begins with random weights, so that those are no names of a decoder's tensors here."""
+    whole = re.match(r"^(model\.)?language_model\.", name)
+    return f"{_OF_THE_WHOLE}{name}" if whole and name not in HEADS else canonical(name)
 
 
 def decoder_tensors(config: MedGemmaConfig) -> list[TensorSpec]:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgekit.families.siglip.family import MEDSIGLIP
+from edgekit.families.siglip.family import MEDSIGLIP, VISION_ONLY
 
-FAMILIES = (MEDSIGLIP,)
+FAMILIES = (MEDSIGLIP, VISION_ONLY)

@@ -23,18 +23,28 @@ class SiglipTextConfig(EncoderConfig):
 
 
 class SiglipVisionConfig(VisionConfig):
-    """`vision_config`, of a tower with its pooling head."""
+    """`vision_config`, of a tower with its pooling head; without one it gives no vector of an image."""
 
     vision_use_head: Literal[True] = True
 
 
-class MedSiglipConfig(ModelConfig):
+class ImageEncoderConfig(ModelConfig):
+    """What both SiglipModel and SiglipVisionModel have."""
+
+    vision_config: SiglipVisionConfig
+
+
+class MedSiglipConfig(ImageEncoderConfig):
     """config.json of SiglipModel."""
 
     text_config: SiglipTextConfig
-    vision_config: SiglipVisionConfig
 
 
 def parse(config: Mapping[str, Any]) -> MedSiglipConfig:
     """Validate config.json."""
     return validate(MedSiglipConfig, config, "config.json")
+
+
+def parse_vision(config: Mapping[str, Any]) -> ImageEncoderConfig:
+    """Validate a flat config.json."""
+    return ImageEncoderConfig(vision_config=validate(SiglipVisionConfig, config, "config.json"))

@@ -2,36 +2,52 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer
 
 from edgekit.artifacts.manifest import Preprocessing
+from edgekit.artifacts.recipes import PartOf
 from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.checkpoints.tensor_spec import TensorSpec
+from edgekit.checkpoints.tensors import is_buffer
 from edgekit.families.base import Family, Role, preprocessing_of
-from edgekit.families.composition import Contrastive, ContrastiveSettings
+from edgekit.families.composition import Contrastive, ContrastiveSettings, Embedding, EmbeddingSettings
 from edgekit.families.siglip import graph, onnx_constants
-from edgekit.families.siglip.config import MedSiglipConfig, parse
-from edgekit.families.siglip.full_precision import FULL_PRECISION
+from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig, parse, parse_vision
+from edgekit.families.siglip.full_precision import FULL_PRECISION, VISION_FULL_PRECISION
 from edgekit.families.siglip.made_tokenizer import tokenizer_json
-from edgekit.families.siglip.synthesis import SYNTHESIS
+from edgekit.families.siglip.synthesis import SYNTHESIS, VISION_SYNTHESIS
 from edgekit.families.siglip.text import captions, text_ids, text_lengths
 from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
+_VISION = "vision_model."
+_BARE = re.compile(r"^(?=embeddings\.|encoder\.|post_layernorm\.|head\.)")
+_NO_CLASSES = (
+    "edgekit has no head of trained classes; SiglipVisionModel.from_pretrained(DIR).save_pretrained(OTHER) keeps its "
+    "encoder of images, which can be exported"
+)
+
 
 def canonical(name: str) -> str | None:
     """Hub names are transformers' names here; index buffers of old files are no weights."""
-    return None if name.endswith("position_ids") else name
+    return None if is_buffer(name) else name
 
 
-def image_encoder_tensors(config: MedSiglipConfig) -> list[TensorSpec]:
+def canonical_vision_only(name: str) -> str | None:
+    """The same of SiglipVisionModel, which transformers 5 has without `vision_model.` in its own names."""
+    return canonical(_BARE.sub(_VISION, name))
+
+
+def image_encoder_tensors(config: ImageEncoderConfig) -> list[TensorSpec]:
     """The vision tower with its attention-pooling head."""
-    hidden, mlp, head = config.vision_config.hidden_size, config.vision_config.intermediate_size, "vision_model.head."
+    vision, head = config.vision_config, f"{_VISION}head."
+    hidden, mlp = vision.hidden_size, vision.intermediate_size
     return [
-        *vision_tensors("vision_model.", config.vision_config),
+        *vision_tensors(_VISION, vision),
         TensorSpec(f"{head}probe", (1, 1, hidden), "probe", keep="F32"),
         TensorSpec(f"{head}attention.in_proj_weight", (3 * hidden, hidden), "pooling_matrix"),
         TensorSpec(f"{head}attention.in_proj_bias", (3 * hidden,), "bias", keep="F32"),
@@ -73,7 +89,7 @@ def text_encoder_tensors(config: MedSiglipConfig) -> list[TensorSpec]:
     ]
 
 
-def preprocessing(checkpoint: Checkpoint, config: MedSiglipConfig) -> Preprocessing:
+def preprocessing(checkpoint: Checkpoint, config: ImageEncoderConfig) -> Preprocessing:
     """Bicubic, as Hugging Face has it, unless the checkpoint says otherwise; Google's evaluations do it otherwise."""
     size = config.vision_config.image_size
     return preprocessing_of(checkpoint, size, default_resample=3, processor="SiglipImageProcessor")
@@ -95,23 +111,26 @@ def settings(checkpoint: Checkpoint, config: MedSiglipConfig, tokenizer: Tokeniz
     }
 
 
+_IMAGE_ENCODER = Role(
+    image_encoder_tensors,
+    "pooled",
+    {
+        "onnx": OnnxForm(
+            {"vision_model": graph.image_encoder},
+            onnx_constants.image_encoder,
+            onnx_constants.image_layers,
+            graph.POOLED,
+        )
+    },
+    input="pixels",
+)
+
 MEDSIGLIP = Family(
     name="medsiglip",
     architecture="SiglipModel",
+    model_type="siglip",
     roles={
-        "image_encoder": Role(
-            image_encoder_tensors,
-            "pooled",
-            {
-                "onnx": OnnxForm(
-                    {"vision_model": graph.image_encoder},
-                    onnx_constants.image_encoder,
-                    onnx_constants.image_layers,
-                    graph.POOLED,
-                )
-            },
-            input="pixels",
-        ),
+        "image_encoder": _IMAGE_ENCODER,
         "text_encoder": Role(
             text_encoder_tensors,
             "pooled",
@@ -132,6 +151,23 @@ MEDSIGLIP = Family(
     settings=settings,
     compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, text_lengths, captions),),
     full_precision=FULL_PRECISION,
+    unfit={"SiglipForImageClassification": _NO_CLASSES},
     synthesis=SYNTHESIS,
     tokenizer_json=tokenizer_json,
+)
+
+VISION_ONLY = Family(
+    name="medsiglip-vision",
+    architecture="SiglipVisionModel",
+    model_type="siglip_vision_model",
+    roles={"image_encoder": _IMAGE_ENCODER},
+    parse=parse_vision,
+    canonical=canonical_vision_only,
+    preprocessing=preprocessing,
+    settings=lambda checkpoint, config, tokenizer: {"hidden": config.vision_config.hidden_size},
+    compositions=(Embedding("image_encoder", EmbeddingSettings),),
+    full_precision=VISION_FULL_PRECISION,
+    elsewhere=("text_model.", "logit_scale", "logit_bias"),
+    part_of=PartOf("medsiglip", "vision_config", frozenset({"image_encoder"})),
+    synthesis=VISION_SYNTHESIS,
 )

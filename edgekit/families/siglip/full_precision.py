@@ -9,8 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.checkpoints.checkpoint import Checkpoint
-from edgekit.families.full_precision import EncoderModules, FullPrecision, at_most, hub_processor, hub_tokenizer, rgb
-from edgekit.families.siglip.config import MedSiglipConfig
+from edgekit.families.full_precision import (
+    EncoderModules,
+    FullPrecision,
+    at_most,
+    hub_processor,
+    hub_tokenizer,
+    image_processor_of,
+    rgb,
+)
+from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig
 from edgekit.inputs.image import ImageLike
 
 
@@ -26,10 +34,15 @@ def stated(config: MedSiglipConfig) -> dict[str, Any]:
     }
 
 
+def stated_vision(config: ImageEncoderConfig) -> dict[str, Any]:
+    """The configuration of a vision tower alone, by transformers' names."""
+    return {"model_type": "siglip_vision_model", **config.vision_config.model_dump()}
+
+
 def _pixels(
-    checkpoint: Checkpoint, config: MedSiglipConfig, images: Sequence[ImageLike], texts: Sequence[str]
+    checkpoint: Checkpoint, config: ImageEncoderConfig, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> NDArray[Any]:
-    processor = hub_processor(checkpoint).image_processor
+    processor = image_processor_of(hub_processor(checkpoint))
     made = processor(images=[rgb(image) for image in images], return_tensors="np")
     return np.asarray(made["pixel_values"], np.float32)
 
@@ -44,6 +57,10 @@ def _ids(
 
 def _image_outputs(model: Any, pixels: Any) -> dict[str, Any]:
     return _outputs(model.get_image_features(pixel_values=pixels), "image_embeds")
+
+
+def _tower_outputs(model: Any, pixels: Any) -> dict[str, Any]:
+    return _outputs(model(pixel_values=pixels), "image_embeds")
 
 
 def _text_outputs(model: Any, ids: Any) -> dict[str, Any]:
@@ -70,4 +87,10 @@ FULL_PRECISION = FullPrecision(
         "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),
     },
     sliced=sliced,
+)
+VISION_FULL_PRECISION = FullPrecision(
+    "SiglipVisionModel",
+    stated_vision,
+    encoders={"image_encoder": EncoderModules(_pixels, _tower_outputs, "pooler_output")},
+    sliced=lambda config: at_most(config, {"num_hidden_layers": 4}),
 )

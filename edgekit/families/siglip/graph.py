@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.families.siglip.config import MedSiglipConfig
+from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig
 from edgekit.families.siglip.tower import EncoderConfig, VisionConfig
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import CONTRIB, Graph
@@ -12,7 +12,7 @@ from edgekit.formats.onnx.graph import CONTRIB, Graph
 POOLED = "pooler_output"
 
 
-def image_encoder(graph: Graph, config: MedSiglipConfig) -> None:
+def image_encoder(graph: Graph, config: ImageEncoderConfig) -> None:
     """`pixel_values` -> `last_hidden_state`, `pooler_output`, `image_embeds` (of length one)."""
     vision, prefix = config.vision_config, "vision_model."
     width = vision.hidden_size

@@ -28,7 +28,7 @@ from edgekit.checkpoints.random_weights import (
     spread,
 )
 from edgekit.families.hub_files import image_processor, write_json
-from edgekit.families.siglip.config import MedSiglipConfig
+from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig
 from edgekit.families.siglip.tower import EncoderConfig
 from edgekit.families.synthesis import Synthesis
 
@@ -121,7 +121,11 @@ def _fillings(config: MedSiglipConfig, generator_for: GeneratorFor) -> FillingOf
     return lambda name, shape: (image if name.startswith("vision_model.") else text).fill(name, shape)
 
 
-def _write_files(folder: Path, config: MedSiglipConfig, generation: Mapping[str, Any]) -> None:
+def _vision_fillings(config: ImageEncoderConfig, generator_for: GeneratorFor) -> FillingOf:
+    return TowerScales(config.vision_config, generator_for, "image").fill
+
+
+def _write_files(folder: Path, config: ImageEncoderConfig, generation: Mapping[str, Any]) -> None:
     processor = image_processor(config.vision_config.image_size, 3, "SiglipImageProcessor")
     write_json(folder / "preprocessor_config.json", {**processor, "processor_class": "SiglipProcessor"})
 
@@ -133,3 +137,6 @@ def _write_tokenizer(folder: Path, config: MedSiglipConfig) -> None:
 
 
 SYNTHESIS = Synthesis(_fillings, _write_files, _write_tokenizer)
+VISION_SYNTHESIS = Synthesis(
+    _vision_fillings, _write_files, lambda folder, config: None, layers="num_hidden_layers", vision_layers=None
+)

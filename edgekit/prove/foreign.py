@@ -12,9 +12,9 @@ from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
 from edgekit.artifacts.recipes import choose
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
-from edgekit.families.chat_templates import render_in_a_worker
 from edgekit.families.source import Source
 from edgekit.formats.audit import Compared
+from edgekit.inputs.chat_templates import render_in_a_worker
 from edgekit.progress import Progress
 from edgekit.prove.audit import Audit
 from edgekit.prove.full_precision_runs import FullPrecisionRuns

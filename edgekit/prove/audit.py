@@ -66,7 +66,7 @@ class Audit:
                 f"{where}: audit: {first}",
                 [_difference(where, one) for one in (*self.differences, *self.notes)],
                 said=1,
-                allowed=first.allowed or f"{first.expected!r:.200}, by the checkpoint",
+                allowed=first.allowed or f"{first.wanted}, by the checkpoint",
                 remedy="the file is not what was made from this checkpoint; nothing was published",
             )
 

@@ -9,6 +9,13 @@ from typing import Any
 import gguf
 import numpy as np
 
+_KINDS = {
+    str: gguf.GGUFValueType.STRING,
+    bool: gguf.GGUFValueType.BOOL,
+    int: gguf.GGUFValueType.UINT32,
+    float: gguf.GGUFValueType.FLOAT32,
+}
+
 
 def rewrite(
     source: Path,
@@ -21,7 +28,8 @@ def rewrite(
     """A copy of a GGUF file.
 
     Args:
-        fields: new values of keys; `...` removes one. A new key must be a string or a whole number.
+        fields: new values of keys, or what makes them of the old; `...` removes one. A new key is a text, a number or a
+            flag.
         types: tensors that are stored as another type.
         added: tensors that the copy has beyond the source's.
     """
@@ -32,11 +40,12 @@ def rewrite(
     for name, one in kept.items():
         value = changes.pop(name, one.contents())
         sub = one.types[-1] if one.types[0] == gguf.GGUFValueType.ARRAY else None
+        if value is not ... and callable(value):
+            value = value(one.contents())
         if value is not ...:
             writer.add_key_value(name, value, one.types[0], sub)
     for name, value in changes.items():
-        kind = gguf.GGUFValueType.STRING if isinstance(value, str) else gguf.GGUFValueType.UINT32
-        writer.add_key_value(name, value, kind)
+        writer.add_key_value(name, value, _KINDS[type(value)])
     for one in reader.tensors:
         data, stored = one.data, one.tensor_type
         if types and one.name in types:

@@ -17,7 +17,7 @@ _Cosine = Annotated[float, Field(ge=-1, le=1)]
 class Gates(StrictModel):
     """What a proof demands before an artifact is published.
 
-    Wiring compares the artifact with float32 transformers that hold the level's own dequantized weights.
+    Wiring compares the artifact with float32 transformers that hold the file's own dequantized weights.
     """
 
     decoder_kl: _Limit = 0.01  # the mean of each prompt

@@ -22,8 +22,8 @@ class Rounding:
         steps: least steps of a block's scale between zero and its largest weight. Scales of F16 are 2**-24 apart where
             they are small, and each moves a weight by up to as many halves of that.
         shrinks, grows: by how much, in squares of the relative error that is there, the projection of what is stored on
-            the source may fall short of 1, and exceed it. Scales that fit their block by least squares shrink it by one
-            square, plain rounding by none.
+            the source may fall short of 1, and exceed it. Scales that fit their block by least squares shrink it by
+            just one square, plain rounding by none, and weights of importance by more.
     """
 
     error: float

@@ -28,10 +28,13 @@ from edgekit.prove.written import WrittenPart
 Vector = NDArray[np.float64]
 _MOST_SAID = 20  # differences in one refusal
 # Of a bound for a tensor: a row's largest weights may be larger beside its others than a whole tensor's.
-_ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 0.6, 0.06
+_ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 1.0, 0.06
 # Beyond rounding: sums of float32, and the gain of tensors whose rounding is no noise.
 _GAIN, _SHIFT = 1e-3, 5e-4
-_EXCHANGED = 1.2  # relative error of a column; two that have nothing to do with each other differ by 1.41
+_FEW = 0.5  # of a tensor's rows: where more are wrong, the tensor is
+_LARGE = 0.1  # of the columns' mean, and of the source's
+_COARSE = 0.4  # bound of types that make another of a column beside larger ones
+_ALIKE, _ROWS = 0.4, 64  # least correlation of a column with the source's; of so many rows, chance makes none of 0.4
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,10 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
     progress.start(f"{written.where}: audit", len(written.tensors))
     differences: list[Compared] = []
     worst = 0.0
-    for name, tensor in written.tensors.items():
-        sums = _sums(source, tensor)
-        rounding = EXACT if source.stored[name].dtype in tensor.preserves else tensor.rounding
-        differences += _judged(tensor, sums, rounding)
-        worst = max(worst, sums.error)
+    for tensor in written.tensors.values():
+        error, difference = compared_tensor(source, tensor)
+        differences += [difference] if difference else []
+        worst = max(worst, error)
         progress.advance()
     part = written.part
     form = source.family.roles[part.role].forms.get(part.format)
@@ -105,13 +107,23 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
 # ---------------------------------------------------------------- tensors
 
 
+def compared_tensor(source: Source, tensor: StoredTensor) -> tuple[float, Compared | None]:
+    """A stored tensor's relative L2 error, and the first thing that is wrong with it: others follow from that."""
+    sums = _sums(source, tensor)
+    rounding = EXACT if source.stored[tensor.name].dtype in tensor.preserves else tensor.rounding
+    for what, found, allowed in _faults(sums, rounding):
+        name = f"{tensor.name} ({tensor.file_name}, {tensor.type}): {what}"
+        return sums.error, Compared("tensor", name, found, None, allowed)
+    return sums.error, None
+
+
 @dataclass
 class _Sums:
     """Sums over a tensor, as rows [n, width]: of the source, of what is stored, and of their difference.
 
     Attributes:
         source2, product, error2: squares and products, one for each row.
-        column_source2, column_error2: the same, one for each column.
+        column_source2, column_product, column_error2: the same, one for each column.
         shift: the sum of the differences, source: of the source.
     """
 
@@ -120,6 +132,7 @@ class _Sums:
     product: Vector
     error2: Vector
     column_source2: Vector
+    column_product: Vector
     column_error2: Vector
     source: float = 0.0
     shift: float = 0.0
@@ -141,7 +154,8 @@ def _sums(source: Source, tensor: StoredTensor) -> _Sums:
     rows, size = tensor.shape[0], int(np.prod(tensor.shape))
     whole = len(tensor.shape) == 1  # a vector is one row
     width, count = (size, 1) if whole else (size // rows, rows)
-    sums = _Sums(width, np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(width), np.zeros(width))
+    zeros = np.zeros
+    sums = _Sums(width, zeros(count), zeros(count), zeros(count), zeros(width), zeros(width), zeros(width))
     step = rows if whole else max(1, SLICE // width)
 
     def read(first: int) -> tuple[int, Any, Any]:
@@ -151,7 +165,7 @@ def _sums(source: Source, tensor: StoredTensor) -> _Sums:
         b = tensor.read(first, last).reshape(shape)
         d = b - a
         of_rows = [np.einsum("rc,rc->r", *pair, dtype=np.float64) for pair in ((a, a), (a, b), (d, d))]
-        of_columns = [np.einsum("rc,rc->c", x, x) for x in (a, d)]
+        of_columns = [np.einsum("rc,rc->c", *pair) for pair in ((a, a), (a, b), (d, d))]
         return first, of_rows, (of_columns, a.sum(dtype=np.float64), d.sum(dtype=np.float64), np.isfinite(b).all())
 
     with ThreadPoolExecutor(cpu().usable_cores) as pool:
@@ -159,17 +173,10 @@ def _sums(source: Source, tensor: StoredTensor) -> _Sums:
             place = slice(0, 1) if whole else slice(first, first + len(of_rows[0]))
             sums.source2[place], sums.product[place], sums.error2[place] = of_rows
             sums.column_source2 += of_columns[0]
-            sums.column_error2 += of_columns[1]
+            sums.column_product += of_columns[1]
+            sums.column_error2 += of_columns[2]
             sums.source, sums.shift, sums.finite = sums.source + total, sums.shift + shift, sums.finite and bool(finite)
     return sums
-
-
-def _judged(tensor: StoredTensor, sums: _Sums, rounding: Rounding) -> Iterator[Compared]:
-    """The first thing that is wrong with a tensor, if any: the others follow from it."""
-    name = f"{tensor.name} ({tensor.file_name}, {tensor.type})"
-    for what, found, allowed in _faults(sums, rounding):
-        yield Compared("tensor", f"{name}: {what}", found, None, allowed)
-        return
 
 
 def _faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
@@ -180,10 +187,11 @@ def _faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]
     rms = (source2 / sums.count) ** 0.5
     noise = sums.count**0.5 * rounding.floor(1.0)  # of scales that F16 rounds
     most = float(np.hypot(rounding.error * source2**0.5, noise))
-    if float(sums.error2.sum()) ** 0.5 > most:
+    rows = list(_row_faults(sums, rounding))  # nothing where most of them are wrong
+    if not rows and float(sums.error2.sum()) ** 0.5 > most:
         yield "its relative error", _short(sums.error), f"at most {most / source2**0.5 if source2 else 0:.3g}"
         return
-    yield from _row_faults(sums, rounding)
+    yield from rows
     if not source2:
         return
     gain, error2 = float(sums.product.sum()) / source2, sums.error**2
@@ -198,15 +206,18 @@ def _faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]
     most += 0 if rounding is EXACT else _SHIFT
     if shift > most:
         yield "a shift, in root mean squares,", _short(shift), f"at most {most:.2g}"
-    yield from _column_faults(sums)
+    if rounding.error < _COARSE:
+        yield from _column_faults(sums)
 
 
 def _row_faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
-    """The row that is furthest beyond its limit."""
+    """The row that is furthest beyond its limit, where few are."""
     noise2 = sums.width * rounding.floor(1.0) ** 2
     most2 = min(_ROW_ERROR * rounding.error, 1.0) ** 2 * sums.source2 + noise2
-    row = int(np.argmax(sums.error2 - most2))
-    if len(sums.source2) > 1 and sums.error2[row] > most2[row]:
+    row, wrong = int(np.argmax(sums.error2 - most2)), sums.error2 > most2
+    if wrong.mean() > _FEW or len(wrong) == 1:
+        return
+    if wrong[row]:
         relative = (sums.error2[row] / sums.source2[row]) ** 0.5 if sums.source2[row] else float("inf")
         allowed = (most2[row] / sums.source2[row]) ** 0.5 if sums.source2[row] else 0.0
         yield f"the relative error of row {row}", _short(relative), f"at most {allowed:.3g}"
@@ -220,12 +231,14 @@ def _row_faults(sums: _Sums, rounding: Rounding) -> Iterator[tuple[str, float, s
 
 
 def _column_faults(sums: _Sums) -> Iterator[tuple[str, float, str]]:
-    """Columns that are as large as others are not rounded away: those that have become others are exchanged."""
-    large = sums.column_source2 >= sums.column_source2.mean()
-    errors = np.where(large, np.sqrt(sums.column_error2 / np.where(large, sums.column_source2, 1)), 0)
-    column = int(np.argmax(errors))
-    if len(sums.source2) > 1 and errors[column] > _EXCHANGED:
-        yield f"the relative error of column {column}", _short(errors[column]), f"at most {_EXCHANGED}"
+    """The column that has least to do with the source's, of those that are not rounded away beside larger ones."""
+    source2, product = sums.column_source2, sums.column_product
+    stored2 = np.maximum(sums.column_error2 - source2 + 2 * product, 0)
+    there = (source2 > _LARGE * source2.mean()) & (stored2 > _LARGE * source2)
+    alike = np.where(there, product / np.sqrt(np.where(there, source2 * stored2, 1)), 1)
+    column = int(np.argmin(alike))
+    if len(sums.source2) >= _ROWS and alike[column] < _ALIKE:
+        yield f"the correlation of column {column}", _short(alike[column]), f"at least {_ALIKE}"
 
 
 def _short(number: float) -> float:

@@ -62,17 +62,15 @@ def _rotation(header: GgufHeader, text: Any) -> Iterator[Compared]:
     spread, near = text.rope_parameters["full_attention"], text.rope_parameters["sliding_attention"]
     kind = header.fields.get("gemma3.rope.scaling.type", "linear")
     factor = float(header.fields.get("gemma3.rope.scaling.factor", 0.0)) or 1.0
-    factor = factor if kind == "linear" else 1.0
-    yield Compared("constant", "gemma3.rope.scaling.factor", factor, float(spread.get("factor") or 1.0))
-    yield Compared("constant", "gemma3.rope.scaling.type", "linear", _linear(spread["rope_type"]))
+    expected = float(spread.get("factor") or 1.0)
+    yield Compared("constant", "gemma3.rope.scaling.factor", factor, expected)
+    yield Compared("constant", "gemma3.rope.scaling.type", kind, "linear" if expected != 1 else kind)
+    yield Compared(
+        "constant", "the scaling of global layers is linear", spread["rope_type"] in ("default", "linear"), True
+    )
     yield Compared("constant", "the scaling of local layers", "default", near["rope_type"])
     yield _constant(header, "gemma3.rope.freq_base", _BASE, float(spread["rope_theta"]))
     yield _constant(header, "gemma3.rope.freq_base_swa", _BASE, float(near["rope_theta"]))
-
-
-def _linear(rope_type: str) -> str:
-    """transformers' name of a scaling; none at all is a linear one by 1."""
-    return "linear" if rope_type == "default" else rope_type
 
 
 def _layers(header: GgufHeader, text: Any) -> Iterator[Compared]:

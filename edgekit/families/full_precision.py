@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from edgekit.artifacts.files import copy
-from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.checkpoint import SOURCE_FILES, Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Message
@@ -78,6 +79,7 @@ class FullPrecision:
 _NO_PART_OF_A_MODEL = frozenset(
     {"auto_map", "quantization_config", "return_dict", "output_attentions", "output_hidden_states"}
 )
+_KERNELS = ("attn_implementation", "experts_implementation", "_implementation_internal")
 
 
 @contextmanager
@@ -91,51 +93,57 @@ def hub_folder(checkpoint: Checkpoint) -> Iterator[Path]:
     if path := checkpoint.path("tokenizer.json"):
         ensure_tried(path, path.read_bytes())
     with temporary_folder("checkpoint") as folder:
-        for name in checkpoint.files:
-            if name not in ("config.json", *(shard.name for shard in checkpoint.shards)):
+        for name in SOURCE_FILES:  # by name: their hashes would take as long as all weights do
+            if (checkpoint.root / name).is_file() and name != "config.json":
                 copy(checkpoint.root / name, folder / name)
-        (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
-        with refused_by_transformers(checkpoint):
+        _write_config(checkpoint, folder)
+        with refused_by_transformers(checkpoint, folder):
             yield folder
 
 
 @contextmanager
-def refused_by_transformers(checkpoint: Checkpoint) -> Iterator[None]:
-    """What transformers raises of a checkpoint's files becomes a CheckpointError."""
+def refused_by_transformers(checkpoint: Checkpoint, folder: Path | None = None) -> Iterator[None]:
+    """What transformers raises of a checkpoint's files becomes a CheckpointError.
+
+    Args:
+        folder: where it reads them, which nobody else knows.
+    """
     from huggingface_hub.errors import StrictDataclassError
 
     # What its classes raise of values that they cannot use: each its own, none documented.
-    kinds = (StrictDataclassError, ValueError, TypeError, KeyError, AttributeError, AssertionError, OSError)
+    wrong_values = (ValueError, TypeError, LookupError, AttributeError, AssertionError, StrictDataclassError)
     try:
         yield
-    except kinds as error:
+    except (*wrong_values, RuntimeError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of a disk, not of what lies on it
+            raise
+        said = " ".join(str(error).replace(str(folder), str(checkpoint.root)).split())
         raise CheckpointError(
-            f"{checkpoint.root}: reading: transformers refuses this folder: {type(error).__name__}: {error}",
+            f"{checkpoint.root}: reading: transformers refuses it: {type(error).__name__}: {said:.400}",
             allowed="a checkpoint that transformers loads",
         ) from error
 
 
-def hub_config(checkpoint: Checkpoint, fixed: Mapping[str, Any]) -> Any:
+def hub_config(checkpoint: Checkpoint, full_precision: FullPrecision) -> Any:
     """transformers' own configuration object, from config.json alone.
-
-    Args:
-        fixed: see `FullPrecision`.
 
     Raises:
         CheckpointError: transformers refuses the file.
     """
-    from transformers import AutoConfig
+    import transformers
 
-    with temporary_folder("config") as folder, refused_by_transformers(checkpoint):
-        (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        for dotted, value in fixed.items():
-            *parents, last = dotted.split(".")
-            place = config
-            for parent in parents:
-                place = getattr(place, parent)
-            setattr(place, last, value)
-        return config
+    with temporary_folder("config") as folder:
+        _write_config(checkpoint, folder)
+        with refused_by_transformers(checkpoint, folder):
+            if "model_type" in checkpoint.config:
+                config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            else:  # then only the class itself reads it
+                own = getattr(transformers, full_precision.architecture).config_class
+                config = own.from_pretrained(folder, local_files_only=True)
+            for dotted, value in full_precision.fixed.items():
+                *parents, last = dotted.split(".")
+                setattr(reduce(getattr, parents, config), last, value)
+            return config
 
 
 def hub_tokenizer(checkpoint: Checkpoint) -> Any:
@@ -181,11 +189,15 @@ def hub_eos(checkpoint: Checkpoint, config: Any) -> tuple[int, ...]:
     return () if stated is None else tuple(stated) if isinstance(stated, list) else (int(stated),)
 
 
+def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
+    (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
+
+
 def _data(value: Any) -> Any:
     """config.json without what is no part of a model, at any depth."""
     if isinstance(value, Mapping):
         left = {key: held for key, held in value.items() if key not in _NO_PART_OF_A_MODEL}
-        return {key: _data(held) for key, held in left.items() if "_implementation" not in key}
+        return {key: _data(held) for key, held in left.items() if not key.endswith(_KERNELS)}
     return value
 
 

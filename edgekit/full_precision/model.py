@@ -62,19 +62,23 @@ def load(source: Source, transform: Transform | None = None) -> Any:
     """
     th = torch()
     model, checkpoint, stored = build(source), source.checkpoint, source.stored
-    seen = set()
-    for name, parameter in model.named_parameters():
-        canonical = source.family.canonical(name)
-        if canonical is None:
-            continue
-        if canonical not in stored:
-            raise CheckpointError(f"{checkpoint.root}: tensor {canonical} is missing")
-        weights = checkpoint.read(stored[canonical])
-        if transform:
-            weights = transform(canonical, weights)
-        parameter.data = th.from_numpy(np.ascontiguousarray(weights, np.float32)).reshape(parameter.shape)
-        seen.add(canonical)
-    if missing := set(stored) - seen:
+    loaded: dict[str, Any] = {}
+    for path, module in model.named_modules():
+        for leaf, empty in list(module.named_parameters(recurse=False)):
+            name = f"{path}.{leaf}" if path else leaf
+            canonical = source.family.canonical(name) or source.family.copies.get(name)
+            if canonical is None:
+                continue
+            if canonical not in stored:
+                raise CheckpointError(f"{checkpoint.root}: tensor {canonical} is missing")
+            if canonical not in loaded:
+                weights = checkpoint.read(stored[canonical])
+                if transform:
+                    weights = transform(canonical, weights)
+                values = th.from_numpy(np.ascontiguousarray(weights, np.float32)).reshape(empty.shape)
+                loaded[canonical] = th.nn.Parameter(values, requires_grad=False)
+            setattr(module, leaf, loaded[canonical])
+    if missing := set(stored) - set(loaded):
         raise CheckpointError(f"{checkpoint.root}: transformers has no place for {sorted(missing)[0]}")
     return model.eval()
 
@@ -107,7 +111,7 @@ def skeleton(source: Source) -> Skeleton:
     from transformers.initialization import no_init_weights
 
     full_precision, checkpoint = source.family.full_precision, source.checkpoint
-    config = hub_config(checkpoint, full_precision.fixed)
+    config = hub_config(checkpoint, full_precision)
     stand_ins = {name: th.zeros(()).expand(tensor.shape) for name, tensor in checkpoint.tensors.items()}
     names = {stand_in.data_ptr(): name for name, stand_in in stand_ins.items()}
     with no_init_weights(), refused_by_transformers(checkpoint):
@@ -130,10 +134,17 @@ def skeleton(source: Source) -> Skeleton:
 
 
 def build(source: Source) -> Any:
-    """transformers' model of a checkpoint, whose parameters take no memory: see `Skeleton`."""
+    """transformers' model of a checkpoint, its parameters on the meta device: what is not filled cannot be used.
+
+    Raises:
+        CheckpointError: transformers refuses the configuration.
+    """
+    th = torch()
     model = skeleton(source).model
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    held = [(module, leaf, p) for module in model.modules() for leaf, p in module.named_parameters(recurse=False)]
+    empty = {id(p): th.nn.Parameter(th.empty_like(p, device="meta"), requires_grad=False) for *_, p in held}
+    for module, leaf, parameter in held:
+        setattr(module, leaf, empty[id(parameter)])
     return model
 
 

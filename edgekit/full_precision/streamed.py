@@ -99,7 +99,7 @@ def model(weights: Weights, done: Callable[[], None] = lambda: None) -> Any:
     """
     th = torch()
     family = weights.source.family
-    built = _without_memory(th, weights.source)
+    built = build(weights.source)
     seen = set()
     for prefix, module in built.named_modules():
         # This one module uses its submodule's parameters without running the submodule.
@@ -123,19 +123,6 @@ def logits(weights: Weights, table: str, hidden: Float) -> Iterator[tuple[slice,
     for block in weights.blocks(table):
         yield slice(start, start + len(block)), hidden @ block.T
         start += len(block)
-
-
-def _without_memory(th: Any, source: Source) -> Any:
-    """The model with its parameters on torch's meta device; what it computes from its configuration is real."""
-
-    def strip(module: Any, name: str, parameter: Any) -> Any:
-        return th.nn.Parameter(th.empty_like(parameter, device="meta"), requires_grad=False)
-
-    handle = th.nn.modules.module.register_module_parameter_registration_hook(strip)
-    try:
-        return build(source)
-    finally:
-        handle.remove()
 
 
 def _fetch(th: Any, module: Any, names: Mapping[str, str], weights: Weights, done: Callable[[], None]) -> None:

@@ -31,6 +31,8 @@ def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
     if unread := sorted(set(parameters) - {GLOBAL, LOCAL}):
         raise ValueError(f"rope_parameters.{unread[0]}: transformers reads {GLOBAL} and {LOCAL} there alone")
     full, local = _object(parameters, GLOBAL), _object(parameters, LOCAL)
+    if (local_kind := _kind(local, _IN_LOCAL)) != "default":
+        raise ValueError(f"{_IN_LOCAL}.rope_type {local_kind!r:.40} of local layers is not default")
     scaling = _object(text, "rope_scaling")
     if "rope_parameters" not in text or text["rope_parameters"] is None:
         if "type" in scaling and "rope_type" not in scaling:
@@ -44,9 +46,7 @@ def rope_fields(text: Mapping[str, Any]) -> dict[str, Any]:
             _agree(f"rope_scaling.{key}", value, f"{_IN_GLOBAL}.{key}", full.get(key))
     if text.get("partial_rotary_factor") not in (None, 1.0):
         raise ValueError(f"partial_rotary_factor {text['partial_rotary_factor']!r:.40}: Gemma 3 turns whole heads")
-    kind, local_kind = _kind(full, _IN_GLOBAL), _kind(local, _IN_LOCAL)
-    if local_kind != "default":
-        raise ValueError(f"{_IN_LOCAL}.rope_type {local_kind!r:.40} of local layers is not default")
+    kind = _kind(full, _IN_GLOBAL)
     factor = {"rope_factor": full.get("factor")} if kind == "linear" else {}
     return {
         "rope_type": kind,

@@ -24,8 +24,8 @@ from tokenizers import Tokenizer
 
 LEVELS = "edgekit/artifacts/levels.py"
 BACKENDS = "edgekit/runtime/backends.py"
-Q4_0_ROW = '    Level("Q4_0", "gguf", "Q4_0", _TIED_HEAD_Q6),'
-FP32_ROW = '    Level("fp32", "onnx", "float32"),'
+Q4_0_ROW = '    Level("Q4_0", "gguf", "Q4_0", _TIED_HEAD_Q6, limits=_losing(_GGUF, 1.5, 0.35, 0.97, 0.25)),'
+FP32_ROW = '    Level("fp32", "onnx", "float32", limits=_losing(_FLOAT, 1e-6, 0.99, 0.99999, 3e-4)),'
 LABELS = ("--label", "normal lungs", "--label", "pneumonia", "--label", "a nodule")
 
 
@@ -137,7 +137,7 @@ def test_a_type_of_onnx_is_a_class_and_a_row(house: House, picture: Path) -> Non
     added = f'{ternary}\n        NarrowCodec("int6", Rounding(0.2)),'
     house.insert(codecs, '        ChannelCodec("int8", Rounding(0.05, steps=0)),', added)
     rows = (
-        '    Level("ternary", "onnx", "ternary_32", _ONNX_4),\n'
+        '    Level("ternary", "onnx", "ternary_32", _ONNX_4, limits=_losing(_ONNX, 9, 0, 0, 2)),\n'
         '    Level("int6", "onnx", "int6", _ONNX_8, activations="dynamic"),'
     )
     house.insert(LEVELS, FP32_ROW, rows)

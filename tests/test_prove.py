@@ -299,7 +299,8 @@ def test_a_large_model_is_never_in_memory(tmp_path: Path) -> None:
     """1.5 GB of float32 in a file that is all hole; also the way of a model of text alone."""
     layers, hidden, mlp = 24, 1024, 4096
     config = {
-        "architectures": ["Gemma3ForCausalLM"], "hidden_size": hidden, "intermediate_size": mlp, "vocab_size": 1000,
+        "architectures": ["Gemma3ForCausalLM"], "model_type": "gemma3_text",
+        "hidden_size": hidden, "intermediate_size": mlp, "vocab_size": 1000,
         "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 256,
         "sliding_window": 16,
     }  # fmt: skip

@@ -54,6 +54,17 @@ MORE_FILES: dict[str, tuple[str, dict[str, str], bool]] = {
 }
 
 
+class Told(Progress):
+    """Keeps the notes."""
+
+    def __init__(self, said: list[str]) -> None:
+        super().__init__()
+        self.said = said
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
 @pytest.fixture(scope="module")
 def decoder(medgemma_artifact: Path) -> Path:
     (path,) = medgemma_artifact.glob("medgemma-*-BF16.gguf")
@@ -279,6 +290,17 @@ def test_each_wrong_vocabulary_is_named(theirs: Path, medgemma_source: Path, tmp
     assert all(name in str(caught.value) for name in said)
 
 
+@pytest.mark.slow
+def test_a_template_of_other_words_is_a_note(theirs: Path, medgemma_source: Path, tmp_path: Path) -> None:
+    """It makes the same prompts."""
+    template = read_header(theirs).text("tokenizer.chat_template")
+    other = rewrite(theirs, tmp_path / "other.gguf", fields={"tokenizer.chat_template": f"{{# theirs #}}{template}"})
+    said: list[str] = []
+    (part,) = publish.prove(adopt(other, tmp_path / "artifact").folder, medgemma_source, progress=Told(said)).parts
+    assert part.parity
+    assert any("does not change the model" in note and "tokenizer.chat_template" in note for note in said)
+
+
 # ---------------------------------------------------------------- references
 
 
@@ -400,14 +422,8 @@ def test_too_little_memory_leaves_out_what_needs_it(
     """The file itself is compared, and a wrong one refused; how to go on is said."""
     monkeypatch.setattr(publish, "memory", lambda: Memory(10**12, 1 << 20))
     said: list[str] = []
-
-    class Told(Progress):
-        def note(self, text: str) -> None:
-            said.append(text)
-
-    progress = Told()
     folder = adopt(theirs, tmp_path / "right").folder
-    found = publish.prove(folder, medgemma_source, progress=progress)
+    found = publish.prove(folder, medgemma_source, progress=Told(said))
     assert all(part.parity is None for part in found.parts)
     assert found.provenance == FOREIGN
     assert any(

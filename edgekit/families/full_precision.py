@@ -159,9 +159,7 @@ def hub_tokenizer(checkpoint: Checkpoint) -> Any:
 
 
 def hub_processor(checkpoint: Checkpoint) -> Any:
-    """transformers' own processor, of images, and of texts where the model reads them.
-
-    Its image processor is the one that Pillow is behind.
+    """transformers' own processor of images and texts; its image processor is the one that Pillow is behind.
 
     Raises:
         CheckpointError: its tokenizer.json is not what it must be, or transformers refuses its files.
@@ -172,9 +170,16 @@ def hub_processor(checkpoint: Checkpoint) -> Any:
         return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
 
 
-def image_processor_of(processor: Any) -> Any:
-    """Of a processor from `hub_processor`, which for a model that reads no text is one itself."""
-    return getattr(processor, "image_processor", processor)
+def hub_image_processor(checkpoint: Checkpoint) -> Any:
+    """transformers' own processor of images alone, the one that Pillow is behind.
+
+    Raises:
+        CheckpointError: transformers refuses its files.
+    """
+    from transformers import AutoImageProcessor
+
+    with hub_folder(checkpoint) as folder:
+        return AutoImageProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
 
 
 def hub_eos(checkpoint: Checkpoint, config: Any) -> tuple[int, ...]:

@@ -56,7 +56,7 @@ class Source:
         Raises:
             CheckpointError: it has neither.
         """
-        if self.checkpoint.path(TOKENIZER):
+        if not self.family.reads_text or self.checkpoint.path(TOKENIZER):
             return None
         if (made := self.family.tokenizer_json(self.checkpoint)) is None:
             root = self.checkpoint.root

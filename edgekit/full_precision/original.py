@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families.full_precision import hub_eos, hub_processor, hub_tokenizer, image_processor_of
+from edgekit.families.full_precision import hub_eos, hub_image_processor, hub_processor, hub_tokenizer
 from edgekit.families.source import Source
 from edgekit.full_precision.model import Skeleton, skeleton
 
@@ -45,7 +45,8 @@ class Original:
         tensors: name of a parameter -> what `from_pretrained` fills it from; tied parameters have one stored tensor.
         faults: see `Skeleton`.
         tokenizer: its own; None for a model that reads no text.
-        processor: its own, of images, and of texts where it reads them; None for a model of text alone.
+        processor: its own, of images and texts; None for a model of one of them alone.
+        image_processor: its own, the one that Pillow is behind; None for a model of text alone.
         eos_token_ids: tokens at which its `generate` stops.
     """
 
@@ -54,12 +55,8 @@ class Original:
     faults: Mapping[str, tuple[str, ...]]
     tokenizer: Any
     processor: Any
+    image_processor: Any
     eos_token_ids: tuple[int, ...]
-
-    @property
-    def image_processor(self) -> Any:
-        """Its own, the one that Pillow is behind; None for a model of text alone."""
-        return image_processor_of(self.processor) if self.processor else None
 
 
 def read_original(source: Source) -> Original:
@@ -70,7 +67,9 @@ def read_original(source: Source) -> Original:
     """
     checkpoint = source.checkpoint
     made: Skeleton = skeleton(source)
-    processor = hub_processor(checkpoint) if source.preprocessing else None
+    reads, sees = source.family.reads_text, source.preprocessing is not None
+    processor = hub_processor(checkpoint) if reads and sees else None
+    alone = hub_image_processor(checkpoint) if sees and not reads else None
     parameters = dict(made.model.named_parameters(remove_duplicate=False))
     tensors = {
         name: OriginalTensor(tuple(parameters[name].shape), checkpoint.tensors[stored].dtype, stored)
@@ -80,16 +79,11 @@ def read_original(source: Source) -> Original:
         made.model.config,
         tensors,
         made.faults,
-        _tokenizer(source, processor),
+        processor.tokenizer if processor else hub_tokenizer(checkpoint) if reads else None,
         processor,
+        processor.image_processor if processor else alone,
         hub_eos(checkpoint, made.model.config),
     )
-
-
-def _tokenizer(source: Source, processor: Any) -> Any:
-    if not source.family.reads_text:
-        return None
-    return processor.tokenizer if processor else hub_tokenizer(source.checkpoint)
 
 
 def check_reading(source: Source, original: Original) -> None:
@@ -155,7 +149,7 @@ def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
     theirs = original.config.to_dict()
     for dotted, ours in full_precision.stated(source.config).items():
         yield "config.json", dotted, ours, _at(theirs, dotted)
-    if original.processor:
+    if original.image_processor:
         yield from _pixels(source, original)
     if "image_tokens" in settings:
         yield "processor_config.json", "image_seq_length", settings["image_tokens"], original.processor.image_seq_length

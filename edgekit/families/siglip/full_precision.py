@@ -13,9 +13,8 @@ from edgekit.families.full_precision import (
     EncoderModules,
     FullPrecision,
     at_most,
-    hub_processor,
+    hub_image_processor,
     hub_tokenizer,
-    image_processor_of,
     rgb,
 )
 from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig
@@ -42,7 +41,7 @@ def stated_vision(config: ImageEncoderConfig) -> dict[str, Any]:
 def _pixels(
     checkpoint: Checkpoint, config: ImageEncoderConfig, images: Sequence[ImageLike], texts: Sequence[str]
 ) -> NDArray[Any]:
-    processor = image_processor_of(hub_processor(checkpoint))
+    processor = hub_image_processor(checkpoint)
     made = processor(images=[rgb(image) for image in images], return_tensors="np")
     return np.asarray(made["pixel_values"], np.float32)
 

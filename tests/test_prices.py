@@ -298,8 +298,9 @@ from math import prod
 
 import numpy as np
 
+from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError
-from edgekit.formats.base import Format
+from edgekit.formats.base import Exactness, Format
 from edgekit.formats.rounding import EXACT
 from edgekit.formats.sections import FileContent, Section
 from edgekit.formats.stored import StoredTensor
@@ -361,6 +362,7 @@ FORMAT = Format(
     content=content,
     requires=lambda plan, folder, stem: {"plain_version": 1},
     stored=stored,
+    exactness=Exactness(LEVELS["plain"], kl=1e-8, error=1e-5),
     check=check,
     libraries=("numpy",),
     needs_form=False,
@@ -407,7 +409,7 @@ def test_a_file_format_is_a_folder_and_its_rows(house: House, picture: Path) -> 
 
     parts = ("--level", "fp32", "--part", "image_encoder=plain", "--part", "text_encoder=plain")
     export = ("export", "medsiglip-reference", "--to", "made", *parts)
-    assert "wiring: cosine" in house.refused(*export)  # a stub is no SigLIP
+    assert "exactness: relative error" in house.refused(*export)  # a stub is no SigLIP
     assert not (house.work / "made").exists()
 
     house.run(*export, "--no-prove")

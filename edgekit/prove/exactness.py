@@ -151,7 +151,7 @@ class _Exact:
         assert stated.output != "logits", "an encoder gives vectors"
         pictures = self.source.preprocessing if stated.input == "pixels" else None
         tokens = self.source.settings["image_tokens"] if stated.output == "image_tokens" else 0
-        name = FORMATS[self.format].output_of(stated.forms[self.format])
+        name = FORMATS[self.format].output_of(stated.forms.get(self.format))
         file = EncoderFile(files[0], EncoderSpec(stated.input, stated.output, shape), name, pictures, files, tokens)
         with ExitStack() as stack:
             leans = _leans(self.source, self.role, self.format)

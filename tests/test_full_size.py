@@ -144,7 +144,7 @@ def cases() -> list[Any]:
 @pytest.mark.parametrize(("wrong", "level"), cases())
 def test_known_wrong_exports_are_refused(request: pytest.FixtureRequest, wrong: WrongExport, level: str) -> None:
     model: Unproven = request.getfixturevalue(wrong.format)
-    with wrong.refusal("decoder", level) as refused:
+    with wrong.refusal("decoder") as refused:
         model.prove("decoder", level, wrong.change)
     phases_of(model)
     print(f"refused: {refused.value.message}", flush=True)

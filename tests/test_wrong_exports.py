@@ -39,7 +39,7 @@ def test_a_known_wrong_export_is_refused(
     request: pytest.FixtureRequest, role: str, level: str, wrong: WrongExport
 ) -> None:
     model: Unproven = request.getfixturevalue(MODELS.get(role, "medsiglip_levels"))
-    with wrong.refusal(role, level):
+    with wrong.refusal(role):
         model.prove(role, level, wrong.change)
 
 

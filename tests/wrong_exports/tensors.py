@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 from proofs import Trial
 
-from wrong_exports.entry import FORMATS, WrongExport
+from wrong_exports.entry import FORMATS, WrongExport, replaced
 from wrong_exports.stored import SCALES, Stored, Values, stored
 
 DECODER, VISION, IMAGE, TEXT = "decoder", "vision", "image_encoder", "text_encoder"
@@ -315,6 +318,42 @@ def _zero_point(t: Stored, p: Place) -> None:
         packed[...] = low | high << 4
 
 
+# ---------------------------------------------------------------- too many, too few
+
+
+@contextmanager
+def _of_others(trial: Trial, change: Callable[[dict[str, Any]], object]) -> Iterator[Trial]:
+    """A GGUF file written anew with other tensors: name -> its data and ggml's type."""
+    (path,) = trial.files
+    before, reader = path.read_bytes(), gguf.GGUFReader(path)
+    tensors = {tensor.name: (tensor.data, tensor.tensor_type) for tensor in reader.tensors}
+    change(tensors)
+    with tempfile.TemporaryDirectory(prefix="wrong-export-") as scratch:
+        made = Path(scratch) / "made.gguf"
+        writer = gguf.GGUFWriter(made, reader.fields["general.architecture"].contents())
+        for key, field in reader.fields.items():
+            if not key.startswith("GGUF.") and key != "general.architecture":
+                kind, *inner = field.types
+                writer.add_key_value(key, field.contents(), kind, inner[-1] if inner else None)
+        for name, (data, kind) in tensors.items():
+            writer.add_tensor_info(name, data.shape, data.dtype, data.nbytes, kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+        for data, _ in tensors.values():
+            writer.write_tensor_data(data)
+        writer.close()
+        after = made.read_bytes()
+    with replaced({path: (before, after)}):
+        yield trial
+
+
+def _head_added(tensors: dict[str, Any]) -> None:
+    """Gemma 3's head is its embedding; llama.cpp takes one that a file has."""
+    data, kind = tensors["token_embd.weight"]
+    tensors["output.weight"] = np.ascontiguousarray(data[::-1]), kind
+
+
 # ---------------------------------------------------------------- the list
 
 
@@ -391,7 +430,20 @@ _LIST: tuple[tuple[Any, ...], ...] = (
     ("the head is negated", (TEXT,), named("head.weight", times(-1))),
 )  # fmt: skip
 
+_NUMBER: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
+    ("the head is one of its own", _head_added),
+    ("a tensor is one too many", lambda t: t.update({"blk.1.attn_q.bias": t["output_norm.weight"]})),
+    ("a norm is missing", lambda t: t.pop("blk.1.attn_q_norm.weight")),
+    ("a layer is missing", lambda t: [t.pop(name) for name in [*t] if name.startswith("blk.6.")]),
+)
+
 TENSORS: tuple[WrongExport, ...] = (
+    *(
+        WrongExport(
+            name, (DECODER,), "gguf", "tensors", functools.partial(_of_others, change=change), at_full_width=False
+        )
+        for name, change in _NUMBER
+    ),
     *(wrong for name, roles, edit, *more in _LIST for wrong in _each(name, roles, edit, **(more[0] if more else {}))),
     *_each(
         "blocks are filled with other than zeros",

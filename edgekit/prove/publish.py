@@ -19,8 +19,8 @@ from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, GateError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
-from edgekit.families.source import Source, open_source
-from edgekit.full_precision.original import check_reading, read_original
+from edgekit.families.source import open_source
+from edgekit.full_precision.original import check_reading
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
 from edgekit.machine.temporary import system_folder
@@ -90,12 +90,12 @@ def export(
     if inputs and not prove and not any(plan.level.needs_calibration for plan in job.plans()):
         raise UsageError("nothing of these levels is measured on inputs", remedy="without --images and --text")
     compared = (inputs or shipped_inputs()) if prove else None
-    if compared:
-        check_inputs(job.source, compared)
-        check_reading(job.source, read_original(job.source))
     check_place(folder)
     folder = folder.resolve()
     staging = staging_of(folder)
+    runs = FullPrecisionRuns(job.source, progress, scratch=staging)
+    if compared:
+        _check_before(runs, compared)
     try:
         with stage.staged(staging, job, fresh):
             existing = _existing(folder, job)
@@ -113,7 +113,7 @@ def export(
                 # Not those of parts that were there: an interrupted run may have left others in their place.
                 hashed = (*support, *(file for part in written.values() for file in part.files))
                 wanted = {part.id for part in made.values()}
-                manifest = _prove(staging, manifest, job.source, compared, progress, wanted, hashed=hashed)
+                manifest = _prove(staging, manifest, runs, compared, wanted, hashed=hashed)
             with updating(folder):
                 manifest = _latest(folder, job, existing, manifest, support, staging)
                 _publish(staging, folder, manifest)
@@ -155,8 +155,8 @@ def prove(
         wanted = {part.id: part for part in foreign.comparable(folder, original, list(wanted.values()), progress)}
         manifest = foreign.against(manifest, original)
     inputs = inputs or shipped_inputs()
-    check_inputs(original, inputs)
-    check_reading(original, read_original(original))
+    runs = FullPrecisionRuns(original, progress, scratch=folder)
+    _check_before(runs, inputs)
     _check_needs(folder, manifest, list(variants), list(wanted.values()))
     unproven = manifest.model_copy(
         update={
@@ -167,7 +167,7 @@ def prove(
     )
     with file_errors(folder):
         try:
-            proven = _prove(folder, unproven, original, inputs, progress, wanted, tuple(levels))
+            proven = _prove(folder, unproven, runs, inputs, wanted, tuple(levels))
         except GateError as error:
             if manifest.foreign:
                 raise foreign.differing(folder, original, error) from error
@@ -180,6 +180,12 @@ def prove(
             current = _with_parity(foreign.against(current, original) if parity else current, parity)
             readme.publish(folder, current)
         return current
+
+
+def _check_before(runs: FullPrecisionRuns, inputs: Inputs) -> None:
+    """What needs no file of the artifact. Raises InputError or CheckpointError."""
+    check_inputs(runs.source, inputs)
+    check_reading(runs.source, runs.original)
 
 
 def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part]) -> None:
@@ -230,9 +236,8 @@ def _existing(folder: Path, job: Job, known: Manifest | None = None) -> Manifest
 def _prove(
     folder: Path,
     manifest: Manifest,
-    source: Source,
+    runs: FullPrecisionRuns,
     inputs: Inputs,
-    progress: Progress,
     wanted: Collection[str],
     variants: Sequence[str] = (),
     hashed: Collection[FileEntry] = (),
@@ -244,7 +249,6 @@ def _prove(
         variants: those that are opened whatever they take; without any, all that memory has room for.
         hashed: files in this folder whose hash was just computed.
     """
-    runs = FullPrecisionRuns(source, progress, scratch=folder)
     proven = {part.id: part for part in manifest.parts}
     seen: dict[str, Float] = {}
     for name in variants or manifest.variants:
@@ -252,8 +256,8 @@ def _prove(
         here = [part for part in parts if part.parity is None]
         if not here and manifests.unproven_pair(parts) is None:
             continue
-        opening = prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=progress)
-        if not variants and _too_large(manifest, name, progress):
+        opening = prepare(folder, name, context=CONTEXT, runtime=DEFAULT, hashed=hashed, progress=runs.progress)
+        if not variants and _too_large(manifest, name, runs.progress):
             audit_parts(here, opening, runs)
             continue
         for part, parity in zip(here, prove_parts(here, opening, runs, inputs, manifest.gates), strict=True):

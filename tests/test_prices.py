@@ -133,7 +133,7 @@ def test_a_type_of_onnx_is_a_class_and_a_row(house: House, picture: Path) -> Non
     codecs = "edgekit/formats/onnx/codecs.py"
     last = "        return self.decode(*self.encode(weights.reshape(-1, width)), width).reshape(weights.shape)"
     house.insert(codecs, last, TERNARY_CODEC)
-    ternary = '        TernaryCodec("ternary_32", 4, 32, Rounding(0.9), growth=1.2),'
+    ternary = '        TernaryCodec("ternary_32", 4, 32, Rounding(0.9, shrinks=3), growth=1.2),'
     added = f'{ternary}\n        NarrowCodec("int6", Rounding(0.2)),'
     house.insert(codecs, '        ChannelCodec("int8", Rounding(0.05, steps=0)),', added)
     rows = (

@@ -39,6 +39,11 @@ class Compared:
         """Whether the two are one value: floats as float32 has them, all else exactly."""
         return _same(self.found, self.expected)
 
+    @property
+    def wanted(self) -> str:
+        """What is allowed, for people."""
+        return self.allowed or f"{self.expected!r:.200}"
+
     def __str__(self) -> str:
         return f"{self.name} is {self.found!r:.200}"
 

@@ -1,7 +1,7 @@
-"""What calibration found for one part: all that its file, and the proof's other side, must know of it.
+"""What calibration found for one part: all that its file, and whoever compares that with the checkpoint, must know.
 
-It lies beside the part's file, so that a run that was interrupted need not measure again, and a proof of later can
-build the other side of exactly this file.
+It lies beside the part's file, so that a run that was interrupted need not measure again, and a proof of later can undo
+what smoothing did to the tensors.
 
 Smoothing (SmoothQuant, Xiao et al. 2023) divides an activation's channels by powers of two, inside the norm or the
 matrix that makes them, and multiplies the same columns of the matrices that read them. Powers of two round nothing, so

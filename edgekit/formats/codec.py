@@ -40,7 +40,7 @@ class Codec(Protocol):
         ...
 
     def roundtrip(self, weights: Float) -> Float:
-        """Weights of any shape as this codec preserves them: what the wiring proof gives its other side.
+        """Weights of any shape as this codec preserves them.
 
         Raises:
             CheckpointError: weights beyond what the type can hold.

@@ -1,7 +1,7 @@
 """What one export writes of one part: for each tensor its source, the type it is stored as, and the shape.
 
-Formats write by this plan and the proof builds its other side by it, each reading the source for itself, so a wrong
-name, transform or header in a format cannot repeat itself in what it is compared with.
+Formats write by this plan. A proof does without it: it reads what was written back from the finished files, and
+compares that with the checkpoint.
 """
 
 from __future__ import annotations

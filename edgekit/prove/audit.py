@@ -63,8 +63,8 @@ class Audit:
             first, *others = self.differences
             raise GateError(
                 f"{where}: audit: {first}",
-                allowed=first.allowed or f"{first.expected!r:.200}, by the checkpoint",
-                items=[f"{one}; allowed: {one.allowed or one.expected!r:.200}" for one in others[:_MOST_SAID]],
+                allowed=first.allowed or f"{first.wanted}, by the checkpoint",
+                items=[f"{one}; allowed: {one.wanted}" for one in others[:_MOST_SAID]],
                 remedy="the file is not what was made from this checkpoint; nothing was published",
             )
 

@@ -23,6 +23,7 @@ from edgekit.terminal import stripped_line
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama_token_type
 _SPACE = "\u2581"  # SentencePiece's
+_HUB = {"seperator_token_id": "sep_token_id"}  # llama.cpp's spelling
 _LIMIT_S = 300.0
 _MOST_DIFFERING = 10  # of 5,000 texts: ties between equally good merges are broken differently
 
@@ -56,7 +57,7 @@ def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
         "pre": fields.get("tokenizer.ggml.pre"),  # read for other kinds of tokenizers only
         "bos_token_id": tokenizer.bos_token_id,
         "unknown_token_id": tokenizer.unk_token_id,
-        "padding_token_id": fields.get("tokenizer.ggml.padding_token_id") and tokenizer.pad_token_id,
+        "padding_token_id": tokenizer.pad_token_id if "tokenizer.ggml.padding_token_id" in fields else None,
         "add_bos_token": ids[0] == tokenizer.bos_token_id,
         "add_eos_token": ids[-1] == tokenizer.eos_token_id,
         "add_sep_token": False,
@@ -82,15 +83,18 @@ def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
     for key in fields:
         name = key.removeprefix("tokenizer.ggml.")
         if name != key and name not in expected and name not in arrays:
-            yield Compared(
-                "tokenizer", key, _plain(fields[key]), None, "nothing: the checkpoint's tokenizer has no such"
-            )
-    yield Compared("template", "tokenizer.chat_template", fields.get("tokenizer.chat_template"), _template(tokenizer))
+            known = getattr(tokenizer, _HUB.get(name, name), None) if name.endswith("_token_id") else None
+            yield Compared("tokenizer", key, _plain(fields[key]), known)
+    template = fields.get("tokenizer.chat_template")
+    yield Compared("template", "tokenizer.chat_template", template and template.rstrip("\n"), _template(original))
 
 
-def _template(tokenizer: Any) -> str | None:
-    template = tokenizer.chat_template
-    return template.get("default") if isinstance(template, dict) else template
+def _template(original: Any) -> str | None:
+    """The processor's, where a checkpoint states none for its tokenizer."""
+    stated = (getattr(one, "chat_template", None) for one in (original.tokenizer, original.processor))
+    template = next(filter(None, stated), None)
+    template = template.get("default") if isinstance(template, dict) else template
+    return template and template.rstrip("\n")
 
 
 def _plain(value: Any) -> Any:

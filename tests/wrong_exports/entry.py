@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,8 +38,8 @@ class WrongExport:
         kind: where it is made.
         at_full_width: whether it shows on random weights of MedGemma 4B's width, too, and can be made there cheaply.
         codecs: of a level's large matrices, where the mistake exists for these alone; empty for all.
+        activations: how a level rounds them, likewise.
         exporter: the mistake in who writes the file, for comparisons that write one themselves.
-        published: levels at which no comparison can see it -> why.
     """
 
     name: str
@@ -49,13 +49,17 @@ class WrongExport:
     change: Change
     at_full_width: bool = True
     codecs: tuple[str, ...] = ()
+    activations: str = ""
     exporter: Exporter | None = None
-    published: Mapping[str, str] = field(default_factory=dict)
 
     def levels(self) -> list[str]:
         """Those of its format that can have it."""
         rows = (row for row in LEVELS.values() if row.format == self.format)
-        return [row.name for row in rows if not self.codecs or row.codec in self.codecs]
+        return [
+            row.name
+            for row in rows
+            if (not self.codecs or row.codec in self.codecs) and self.activations in ("", row.activations)
+        ]
 
     def refusal(self, role: str) -> AbstractContextManager[pytest.ExceptionInfo[EdgekitError]]:
         """What a proof of a part that is so wrong must end in: a comparison, or already whoever opens it."""

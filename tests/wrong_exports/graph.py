@@ -16,9 +16,11 @@ from proofs import Trial
 from edgekit.families.gemma3 import graph as gemma
 from edgekit.families.gemma3 import vision_graph
 from edgekit.families.siglip.graph import POOLED
+from edgekit.formats import calibration
+from edgekit.formats.calibration import Range
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import Graph
-from wrong_exports.entry import Exporter, WrongExport, by, misreading
+from wrong_exports.entry import Exporter, WrongExport, by, misreading, written_by
 from wrong_exports.header import MAX
 
 DECODER, VISION, IMAGE, TEXT = "decoder", "vision", "image_encoder", "text_encoder"
@@ -269,6 +271,31 @@ def _kinds(wrong: Callable[[int], str]) -> Exporter:
     return Exporter(patches=((gemma, "kind_of", wrong),))
 
 
+def _ranges_scaled(by: float) -> Exporter:
+    """What enters matrices is rounded as if it ranged so much farther."""
+    right = Graph.__init__
+
+    def begin(graph: Graph, name: str, layout: Any, activations: Any = "float", ranges: Any = None) -> None:
+        wrong = {matrix: Range(by * one.low, by * one.high) for matrix, one in (ranges or {}).items()}
+        right(graph, name, layout, activations, wrong)
+
+    return Exporter(patches=((Graph, "__init__", begin),))
+
+
+@contextmanager
+def _measured_otherwise(trial: Trial, scale: float) -> Iterator[Trial]:
+    """Ranges of activations that were measured wrongly: graphs and what lies beside them say the same."""
+    path = next(path for path in trial.files if path.name.endswith(calibration.SUFFIX))
+    before, right = path.read_bytes(), calibration.read(path)
+    ranges = {matrix: Range(scale * one.low, scale * one.high) for matrix, one in right.ranges.items()}
+    right.model_copy(update={"ranges": ranges}).write(path)
+    try:
+        with written_by(trial, _ranges_scaled(scale)):
+            yield trial
+    finally:
+        path.write_bytes(before)
+
+
 def _max_pooled() -> Exporter:
     return _op("AveragePool", lambda graph, right, value, **how: right("MaxPool", value, **how))
 
@@ -347,6 +374,16 @@ GRAPH: tuple[WrongExport, ...] = (
     _built("every layer is global", _kinds(lambda layer: gemma.GLOBAL)),
     _built("the first layer of six is global", _kinds(lambda layer: (gemma.LOCAL, gemma.GLOBAL)[layer % 6 == 0])),
     _built("every fifth layer is global", _kinds(lambda layer: (gemma.LOCAL, gemma.GLOBAL)[(layer + 1) % 5 == 0])),
+    *(
+        WrongExport(name, (DECODER, VISION, IMAGE, TEXT), "onnx", "graph", change, activations="static")
+        for name, change in (
+            ("activations are cut to half of their range", by(_ranges_scaled(0.5))),
+            ("activations are measured to have a tenth of their range", functools.partial(
+                _measured_otherwise, scale=0.1)),
+            ("activations are measured to have ten times their range", functools.partial(
+                _measured_otherwise, scale=10)),
+        )
+    ),
     _built("GELU is exact", _gelu("none")),
     _built("GELU is quick", _quick_gelu()),
     _built("SiLU stands for GELU", _silu()),

@@ -90,10 +90,10 @@ def _computed(model: Unproven, trial: Trial) -> Mapping[str, str | None]:
         return {"wiring": error.message}
     alone = _LossAlone(**{**model.manifest.gates.model_dump(), "clear_margin": 1e9, "clear_margin_quantized": 1e9})
     lost = _message(lambda: replace(proof, gates=alone).judge(answer))
-    return {
-        "wiring": _message(lambda: proof.wiring(answer) if decodes else proof.judge(answer)),
-        "loss": lost if lost and ": loss: " in lost else None,
-    }
+    found = {"wiring": _message(lambda: proof.wiring(answer) if decodes else proof.judge(answer))}
+    if lost is None or ": loss: " in lost:  # else wiring, which stands before it, cannot be passed over
+        found["loss"] = lost
+    return found
 
 
 def _message(comparison: Callable[[], object]) -> str | None:

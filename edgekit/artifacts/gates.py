@@ -36,7 +36,7 @@ class Limits:
         loss_cosine, loss_error: of an encoder: least mean cosine, most mean relative error.
     """
 
-    wiring_kl: float = 0.01
+    wiring_kl: float = 0.003
     wiring_error: float = 0.03
     wiring_worst_error: float = 0.14
     image_kl: float = 0.01

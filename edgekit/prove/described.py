@@ -22,7 +22,7 @@ from edgekit.prove.written import WrittenPart
 from edgekit.runtime.opening import Opening
 
 _ROWS = 16  # of a matrix that are rounded anew
-_SCALE = 4e-3
+_SCALE, _SHIFT = 4e-3, 0.01
 _TOKENIZING = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # what decides a text's ids, in tokenizer.json
 
 
@@ -73,10 +73,12 @@ def _check_scale(where: str, stored: StoredTensor, codec: Codec, source: Source)
     if not rounded.any():  # nothing that could be scaled
         return
     scale = float(np.vdot(rounded, found) / np.vdot(rounded, rounded))
-    if not abs(scale - 1) <= _SCALE:
+    shift = float((found - rounded).mean() / np.sqrt(np.square(rounded).mean()))
+    if not (abs(scale - 1) <= _SCALE and abs(shift) <= _SHIFT):
         raise GateError(
-            f"{where}: audit: {stored.name} is {scale:.4f} times what rounding to {codec.name} makes of it",
-            allowed=f"1, within {_SCALE}",
+            f"{where}: audit: {stored.name} is {scale:.4f} times what rounding to {codec.name} makes of it, "
+            f"shifted by {shift:.4f} root mean squares",
+            allowed=f"1 within {_SCALE}, and 0 within {_SHIFT}",
         )
 
 

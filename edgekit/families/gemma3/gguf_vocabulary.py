@@ -221,8 +221,11 @@ def _add(vocabulary: Vocabulary, added: dict[int, StatedToken], root: Path) -> N
 
 
 def _is_control(token: StatedToken) -> bool:
-    """Markers are, whatever a file says: llama.cpp would read them as text, and show them."""
-    return token.special or token.content in MARKERS
+    """Markers are, whatever a file says: llama.cpp would read them as text, and show them.
+
+    So is `<mask>`, to transformers' class and to llama.cpp's converter.
+    """
+    return token.special or token.content in (*MARKERS, "<mask>")
 
 
 def _check(vocabulary: Vocabulary, tokenizer: Path, special: list[str]) -> None:

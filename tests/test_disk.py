@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bench_stubs import InProcess
@@ -336,8 +337,12 @@ def test_no_folder_for_temporary_files_is_not_blamed_on_the_target(
         raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "gettempdir", none)
-        patch.setattr(artifact, "prove_parts", lambda *_: array_in_a_file((1, 1)))
+
+        def full(*_: Any) -> None:
+            patch.setattr(tempfile, "gettempdir", none)
+            array_in_a_file((1, 1))
+
+        patch.setattr(artifact, "prove_parts", full)
         with pytest.raises(ArtifactError, match=r"^\$TMPDIR: No usable temporary directory"):
             artifact.export(medsiglip_source, tmp_path / "a", levels=["fp32"])
     assert list((tmp_path / ".a.partial").rglob("*.onnx_data"))

@@ -113,8 +113,7 @@ def q4(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Unpro
 @pytest.fixture
 def zeroed(q4: Unproven) -> Iterator[Unproven]:
     """Both parts without any weights: a graph as right as before."""
-    opening = q4.prepared("Q4_0")
-    paths = [q4.folder / file.path for part in opening.parts.values() for file in part.files]
+    paths = [q4.folder / file.path for part in q4.manifest.parts for file in part.files]
     for path in paths:
         shutil.copy(path, path.with_suffix(".kept"))
         reader = gguf.GGUFReader(path, "r+")
@@ -129,13 +128,13 @@ def zeroed(q4: Unproven) -> Iterator[Unproven]:
 
 def test_a_file_of_zeros_is_refused_by_what_it_lost(zeroed: Unproven) -> None:
     """transformers with the same zeros says the same, so wiring has nothing to say."""
-    opening, gates, inputs = zeroed.prepared("Q4_0"), zeroed.manifest.gates, shipped_inputs()
+    gates, inputs = zeroed.manifest.gates, shipped_inputs()
     decoder = decoder_proof(anew(zeroed.written("decoder", "Q4_0")), zeroed.runs, inputs, gates)
     with pytest.raises(GateError, match=r"^decoder Q4_0: loss: mean KL \d"):
-        decoder.judge(decoder.ask(opening))
+        decoder.judge(decoder.ask(zeroed.trial("decoder", "Q4_0").opening))
     vision = encoder_proof(anew(zeroed.written("vision", "Q8_0")), zeroed.runs, inputs, gates)
     with pytest.raises(GateError, match=r"^vision Q8_0: (loss: mean cosine|wiring: )"):
-        vision.judge(vision.ask(opening))
+        vision.judge(vision.ask(zeroed.trial("vision", "Q8_0").opening))
 
 
 def anew(written: WrittenPart) -> WrittenPart:

@@ -111,7 +111,7 @@ def test_links_inside_the_folder_and_to_the_folder_are_fine(medgemma_artifact: P
 def test_another_schema_is_refused(medgemma_artifact: Path, copied: Copy, version: Any) -> None:
     folder = copied(medgemma_artifact)
     edit_json(folder / NAME, {"schema_version": version})
-    with pytest.raises(ArtifactError, match=r"manifest schema(.|\n)*allowed: 2"):
+    with pytest.raises(ArtifactError, match=r"manifest schema_version(.|\n)*allowed: 2"):
         manifests.read(folder)
 
 
@@ -123,9 +123,9 @@ def test_another_schema_is_refused(medgemma_artifact: Path, copied: Copy, versio
         (b"\xff\xfe", "not valid JSON"),
         (b"[" * 100_000, "not valid JSON"),
         (b'{"schema_version": ' + b"1" * 5000 + b"}", "not valid JSON"),
-        (b"[]", "manifest schema None"),
-        (b'"edgekit"', "manifest schema None"),
-        (b"{}", "manifest schema None"),
+        (b"[]", "manifest schema_version None"),
+        (b'"edgekit"', "manifest schema_version None"),
+        (b"{}", "manifest schema_version None"),
         (b'{"schema_version": 2}', "recipe: Field required"),
         (b" " * 9_000_000, "larger than a manifest can be"),
     ],

@@ -58,6 +58,9 @@ class Preprocessing(StrictModel):
     std: Annotated[tuple[_Deviation, _Deviation, _Deviation], Strict(False)]
 
 
+_Figure = Annotated[float, Field(ge=-1e12, le=1e12)]  # counts of tensors and texts among them
+
+
 class Parity(StrictModel):
     """What a proof found for one part.
 
@@ -77,13 +80,13 @@ class Parity(StrictModel):
     """
 
     metric: Literal["kl", "cosine"]
-    wiring: Annotated[Mapping[Name, float], _Few]
-    loss: Annotated[Mapping[Name, float], _Few]
+    wiring: Annotated[Mapping[Name, _Figure], _Few]
+    loss: Annotated[Mapping[Name, _Figure], _Few]
     positions: Count
     inputs: Text
-    audit: Annotated[Mapping[Name, float], _Few] | None = None
-    exactness: Annotated[Mapping[Name, float], _Few] | None = None
-    end_to_end: Annotated[Mapping[Sha256, Annotated[Mapping[Name, float], _Few]], _Few] = Field(default_factory=dict)
+    audit: Annotated[Mapping[Name, _Figure], _Few] | None = None
+    exactness: Annotated[Mapping[Name, _Figure], _Few] | None = None
+    end_to_end: Annotated[Mapping[Sha256, Annotated[Mapping[Name, _Figure], _Few]], _Few] = Field(default_factory=dict)
 
     @field_validator("wiring", "loss")
     @classmethod
@@ -91,6 +94,13 @@ class Parity(StrictModel):
         if not {"mean", "worst"} <= set(figures):
             raise ValueError("no mean or no worst")
         return figures
+
+    @field_validator("end_to_end")
+    @classmethod
+    def _have_means(cls, pairs: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
+        if not all("mean" in figures for figures in pairs.values()):
+            raise ValueError("no mean")
+        return pairs
 
     @model_validator(mode="after")
     def _are_possible(self) -> Self:
@@ -217,7 +227,7 @@ class Manifest(StrictModel):
             return None
         if self.proven_against is None or len(unproven) == len(self.parts):
             return FOREIGN
-        name, digest = self.proven_against.name, self.proven_against.sha256[:16]
+        name, digest = self.proven_against.name[:100], self.proven_against.sha256[:16]
         left = f"; {' and '.join(unproven)} unproven" if unproven else ""
         return f"made by others; proven against {name}, SHA-256 {digest}...{left}"
 
@@ -307,7 +317,8 @@ def read(folder: Path) -> Manifest:
     data = read_json(path, ArtifactError)
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
         version = data.get("schema_version") if isinstance(data, dict) else None
-        raise ArtifactError(f"{path}: manifest schema {version!r:.80}", allowed=str(SCHEMA), remedy="export it again")
+        found = f"{path}: manifest schema_version {version!r:.80}"
+        raise ArtifactError(found, allowed=str(SCHEMA), remedy="export it again")
     manifest = validated(Manifest, data, str(path), ArtifactError)
     for entry in manifest.files:
         _inside(folder, entry.path)

@@ -66,7 +66,7 @@ def _everywhere(root: Path) -> Iterator[tuple[Path, dict[str, str]]]:
             data = read_json(path)
             if data.get(_KEY) is not None or name == _JSON[0]:  # that file is there for nothing else
                 yield path, _by_name(data.get(_KEY), path)
-    for path in sorted((root / ADDITIONAL).glob("*.jinja")):
+    for path in sorted(filter(Path.is_file, (root / ADDITIONAL).glob("*.jinja"))):
         yield path, {path.stem: _text(path)}
 
 

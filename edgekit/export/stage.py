@@ -25,6 +25,7 @@ from edgekit.artifacts.folders import STAMP, claimed, empty, remove, take_back
 from edgekit.artifacts.manifest import FileEntry, Manifest, Part, Requires
 from edgekit.artifacts.validation import Name, Text, validated
 from edgekit.artifacts.version import __version__
+from edgekit.checkpoints.sources import reference_model_of
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError, UsageError
 from edgekit.export import llama_programs, material, writers
 from edgekit.export.job import Job
@@ -145,8 +146,14 @@ def copy_support(job: Job, staging: Path) -> tuple[FileEntry, ...]:
     return tuple(manifests.file_entry(staging, staging / name) for name in [*copied, *made])
 
 
+def _origin(job: Job) -> str:
+    """What the checkpoint is: nobody knows whether the weights in a folder are those that its recipe names."""
+    known = job.source.checkpoint.revision or reference_model_of(job.source.checkpoint.sha256)
+    return job.recipe.source if known else f"a folder of the kind of {job.recipe.source}"
+
+
 def _modified(job: Job) -> str:
-    origin = f"{job.recipe.source}, source SHA-256 {job.source.checkpoint.sha256}"
+    origin = f"{_origin(job)}, source SHA-256 {job.source.checkpoint.sha256}"
     return f"Modified: converted and quantized by edgekit {__version__} from {origin}."
 
 
@@ -247,7 +254,7 @@ def manifest_of(
         license=job.recipe.license,
         modified=_modified(job),
         source=manifests.SourceRecord(
-            name=job.recipe.source,
+            name=_origin(job),
             sha256=job.source.checkpoint.sha256,
             files=job.source.checkpoint.files,
             revision=job.source.checkpoint.revision,

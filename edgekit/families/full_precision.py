@@ -167,7 +167,14 @@ def hub_processor(checkpoint: Checkpoint) -> Any:
     from transformers import AutoProcessor
 
     with hub_folder(checkpoint) as folder:
-        return AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
+        made = AutoProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False, backend="pil")
+    if not hasattr(made, "image_processor"):  # it falls back to a tokenizer where it knows no such class
+        raise CheckpointError(
+            f"{checkpoint.root}: reading: to transformers, its processor is a {type(made).__name__:.100}",
+            allowed="a processor of images and texts",
+            remedy="take processor_config.json and preprocessor_config.json of the original model",
+        )
+    return made
 
 
 def hub_image_processor(checkpoint: Checkpoint) -> Any:

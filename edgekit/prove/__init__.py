@@ -21,6 +21,7 @@ a few logits: a row is 1 MB at Gemma's vocabulary, and all rows lie in temporary
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 from edgekit.artifacts.differences import collected
@@ -31,10 +32,10 @@ from edgekit.inputs.samples import Inputs
 from edgekit.prove import exactness
 from edgekit.prove.audit import audit
 from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
-from edgekit.prove.described import check_described
+from edgekit.prove.described import described
 from edgekit.prove.encoder import EncoderProof, encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
-from edgekit.prove.foreign import tell, weighed
+from edgekit.prove.foreign import tell
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.prove.written import WrittenPart, refusing, written_part
 from edgekit.runtime.opening import Opening
@@ -111,11 +112,11 @@ def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
 
 
 def _audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
-    check_described(written, opening, runs.source)
     with refusing(f"{written.where}: audit"):
         found = audit(runs.source, written, runs.original, runs.progress)
+        beside = tuple(described(written, opening, runs.source))
+    found = replace(found, differences=(*beside, *found.differences))
     if opening.manifest.foreign:
-        found = weighed(found, runs)
         tell(found, written.where, runs.progress)
     found.check(written.where)
     return found.figures

@@ -31,6 +31,7 @@ _ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 1.0, 0.06
 # Beyond rounding: sums of float32, and the gain of tensors whose rounding is no noise.
 _GAIN, _SHIFT = 1e-3, 5e-4
 _FEW = 0.5  # of a tensor's rows: where more are wrong, the tensor is
+_SHOWN = 80  # characters of a text that are shown from its beginning
 _LARGE = 0.1  # of the columns' mean, and of the source's
 _COARSE = 0.4  # bound of types that make another of a column beside larger ones
 _ALIKE, _ROWS = 0.4, 64  # least correlation of a column with the source's; of so many rows, chance makes none of 0.4
@@ -72,8 +73,20 @@ class Audit:
 
 
 def _difference(where: str, one: Compared) -> Difference:
-    expected = one.allowed or shown(one.expected)
-    return Difference(one.kind, where, one.name, shown(one.found), expected, one.meaning, one.is_note)
+    found, expected = _from_where_they_differ(one.found, one.expected)
+    return Difference(
+        one.kind, where, one.name, shown(found), one.allowed or shown(expected), one.meaning, one.is_note
+    )
+
+
+def _from_where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
+    """Of two long texts, as templates are, what follows what they share."""
+    if not (isinstance(found, str) and isinstance(expected, str) and len(found) > _SHOWN):
+        return found, expected
+    pairs = zip(found, expected, strict=False)
+    same = next((i for i, (one, other) in enumerate(pairs) if one != other), min(len(found), len(expected)))
+    shared = max(0, same - 20)
+    return f"...{found[shared:]}", f"...{expected[shared:]}"
 
 
 def audit(source: Source, written: WrittenPart, original: Any, progress: Progress) -> Audit:

@@ -6,6 +6,7 @@ No comparison of a part's outputs sees a token that does not end an answer, a lo
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,9 @@ from tokenizers import Tokenizer
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import FILE_NAME
-from edgekit.errors import GateError
 from edgekit.families.source import Source
 from edgekit.formats import Codec
+from edgekit.formats.audit import Compared
 from edgekit.formats.stored import StoredTensor
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.prove.written import WrittenPart
@@ -26,42 +27,42 @@ _SCALE, _SHIFT = 4e-3, 0.01
 _TOKENIZING = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # what decides a text's ids, in tokenizer.json
 
 
-def check_described(written: WrittenPart, opening: Opening, source: Source) -> None:
-    """Compare settings, preprocessing, the level and the tokenizer beside a part with the checkpoint's.
+def described(written: WrittenPart, opening: Opening, source: Source) -> Iterator[Compared]:
+    """What differs from the checkpoint's of the settings, the preprocessing, the level and the tokenizer beside a part.
 
-    What others made may leave settings out, as their files do, and has no level of edgekit's.
-
-    Raises:
-        GateError: something differs, or is missing; the message names it and has both values.
+    What others made has no level of edgekit's, and its settings are what its headers say, which are compared by
+    themselves; its vocabulary may lack tokens at its end that nobody asks for.
     """
-    manifest, where = opening.manifest, written.where
-    for name, expected in source.settings.items():
-        if not manifest.foreign or name in manifest.settings:
-            _compare(where, f"settings.{name}", manifest.settings.get(name), expected)
-    if manifest.preprocessing and source.preprocessing:
-        for name, expected in source.preprocessing.model_dump().items():
-            _compare(where, f"preprocessing.{name}", getattr(manifest.preprocessing, name), expected)
+    manifest = opening.manifest
     if not manifest.foreign:
-        _check_level(written, source)
+        for name, expected in source.settings.items():
+            yield from _differing(f"settings.{name}", manifest.settings.get(name), expected)
+        if manifest.preprocessing and source.preprocessing:
+            for name, expected in source.preprocessing.model_dump().items():
+                yield from _differing(f"preprocessing.{name}", getattr(manifest.preprocessing, name), expected)
+        yield from _level(written, source)
     if source.family.roles[written.role].input != "pixels" and opening.tokenizer:
-        _check_tokenizer(where, opening.tokenizer, source)
+        yield from _tokenizer(opening.tokenizer, source, whole=not manifest.foreign)
 
 
-def _check_level(written: WrittenPart, source: Source) -> None:
+def _differing(name: str, found: Any, expected: Any) -> Iterator[Compared]:
+    if _spelled(found) != _spelled(expected):
+        yield Compared("constant", f"{FILE_NAME}: {name}", found, expected)
+
+
+def _level(written: WrittenPart, source: Source) -> Iterator[Compared]:
     """A level's limits are for the types that it is of, and each type scales a matrix as rounding to it does."""
     level = LEVELS[written.level]
     for name, codec in source.plan(written.role, level).codecs.items():
         stored = written.tensors.get(name)
         if stored and stored.type != codec.name:
-            raise GateError(
-                f"{written.where}: audit: {name} is stored as {stored.type}", allowed=f"{codec.name}, by the level"
-            )
+            yield Compared("tensor", name, stored.type, codec.name, allowed=f"{codec.name}, by the level")
         # What smoothing multiplies is rounded otherwise; at 8 bits a scale shows anyhow.
-        if stored and len(stored.shape) == 2 and not codec.exact and not level.needs_calibration:
-            _check_scale(written.where, stored, codec, source)
+        elif stored and len(stored.shape) == 2 and not codec.exact and not level.needs_calibration:
+            yield from _scale(stored, codec, source)
 
 
-def _check_scale(where: str, stored: StoredTensor, codec: Codec, source: Source) -> None:
+def _scale(stored: StoredTensor, codec: Codec, source: Source) -> Iterator[Compared]:
     """Rounding to few bits shrinks a matrix by a hundredth or two, in which another mistake of scale would hide.
 
     So some rows are rounded anew. Bytes may differ between versions of a library, their scale does not.
@@ -75,41 +76,28 @@ def _check_scale(where: str, stored: StoredTensor, codec: Codec, source: Source)
     scale = float(np.vdot(rounded, found) / np.vdot(rounded, rounded))
     shift = float((found - rounded).mean() / np.sqrt(np.square(rounded).mean()))
     if not (abs(scale - 1) <= _SCALE and abs(shift) <= _SHIFT):
-        raise GateError(
-            f"{where}: audit: {stored.name} is {scale:.4f} times what rounding to {codec.name} makes of it, "
-            f"shifted by {shift:.4f} root mean squares",
-            allowed=f"1 within {_SCALE}, and 0 within {_SHIFT}",
-        )
+        measured = f"{scale:.4f} times what rounding to {codec.name} makes of it, shifted by {shift:.4f} of its size"
+        yield Compared("tensor", stored.name, measured, None, allowed=f"1 within {_SCALE}, and 0 within {_SHIFT}")
 
 
-def _check_tokenizer(where: str, ours: Tokenizer, source: Source) -> None:
+def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Compared]:
     """The tokenizer beside the parts gives the checkpoint's ids: it is the same, or so 5,000 texts say."""
     theirs = source.tokenizer().tokenizer
     if _tokenizing(ours) == _tokenizing(theirs):
         return
     pieces = [piece.replace("\u2581", " ") for piece in theirs.get_vocab(with_added_tokens=False)]
-    compared = texts(sorted(pieces), [token.content for token in theirs.get_added_tokens_decoder().values()])
+    added = [token.content for token in theirs.get_added_tokens_decoder().values()]
+    compared = texts(sorted(pieces), [token for token in added if whole or ours.token_to_id(token) is not None])
     encoded = (one.encode_batch(compared, add_special_tokens=False) for one in (ours, theirs))
     for text, found, expected in zip(compared, *encoded, strict=True):
         if found.ids != expected.ids:
-            raise GateError(
-                f"{where}: audit: the tokenizer gives {found.ids[:8]} for {text[:40]!r}",
-                allowed=f"{expected.ids[:8]}, by the checkpoint's",
-            )
+            yield Compared("tokenizer", f"what the tokenizer gives for {text[:40]!r}", found.ids[:8], expected.ids[:8])
+            return
 
 
 def _tokenizing(tokenizer: Tokenizer) -> dict[str, Any]:
     content = json.loads(tokenizer.to_str())
     return {name: content.get(name) for name in _TOKENIZING}
-
-
-def _compare(where: str, name: str, found: Any, expected: Any) -> None:
-    if _spelled(found) != _spelled(expected):
-        raise GateError(
-            f"{where}: audit: {FILE_NAME}: {name} is {found!r:.100}",
-            allowed=f"{expected!r:.100}, by the checkpoint",
-            remedy="the manifest is not what was made from this checkpoint; nothing was published",
-        )
 
 
 def _spelled(value: Any) -> str:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from edgekit.artifacts.differences import Difference, DifferencesError, counted, differences_of, shown
 from edgekit.artifacts.gates import Gates
@@ -13,24 +11,10 @@ from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
 from edgekit.artifacts.recipes import choose
 from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
 from edgekit.families.source import Source
-from edgekit.formats.audit import Compared
-from edgekit.inputs.chat_templates import render_in_a_worker
 from edgekit.progress import Progress
 from edgekit.prove.audit import Audit
-from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.terminal import stripped_line
 
-# Of one turn, of several with a system's text, of pictures: what templates of others do otherwise.
-_CONVERSATIONS: Sequence[Sequence[Mapping[str, Any]]] = (
-    [{"role": "user", "content": " Is there a nodule? "}],
-    [
-        {"role": "system", "content": "You are a radiologist."},
-        {"role": "user", "content": "What is this?"},
-        {"role": "assistant", "content": "A phantom.\n"},
-        {"role": "user", "content": "And what is that?"},
-    ],
-    [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe"}, {"type": "image"}]}],
-)
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -67,28 +51,6 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Pr
     for role in roles.keys() - {part.role for part in shared}:
         progress.note(f"{role} of {root} is left out: {folder} has no such part")
     return shared
-
-
-def weighed(found: Audit, runs: FullPrecisionRuns) -> Audit:
-    """What an audit found, in which a chat template of other words that makes the same prompts is a note."""
-    weighed = [_weighed(one, runs) for one in found.differences]
-    notes = (*found.notes, *(one for one in weighed if one.is_note))
-    return replace(found, differences=tuple(one for one in weighed if not one.is_note), notes=notes)
-
-
-def _weighed(one: Compared, runs: FullPrecisionRuns) -> Compared:
-    if one.kind != "template" or one.found is None or one.expected is None:
-        return one
-    variables = runs.original.tokenizer.special_tokens_map
-    try:
-        same = all(
-            render_in_a_worker(one.found, turns, variables, "the file's chat template")
-            == render_in_a_worker(one.expected, turns, variables, "the checkpoint's chat template")
-            for turns in _CONVERSATIONS
-        )
-    except CheckpointError as error:
-        return replace(one, meaning=f"{one.meaning}: {error.message}")
-    return replace(one, is_note=True, allowed="the same prompts in other words") if same else one
 
 
 def tell(found: Audit, where: str, progress: Progress) -> None:

@@ -155,6 +155,8 @@ class Opening:
         for part in self.parts.values():
             if part.parity is None and not self.manifest.foreign:
                 self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
+            elif part.parity and not part.parity.audit:
+                self.warnings.append(f"{part.role} {part.level}: audit: not made (edgekit prove {self.folder})")
             if failed := manifest_checks.failed_proof(self.manifest, part):
                 self.warnings.append(failed)
         if apart := manifest_checks.unproven_together(self.parts.values(), self.folder):

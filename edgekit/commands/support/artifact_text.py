@@ -48,13 +48,14 @@ def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
     top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
     error, lost = (f", relative error {stage['error']:.2g}" if "error" in stage else "" for stage in (wiring, loss))
     together = [
-        f"          a question about an image behind {names[eye]}: KL {figures['mean']:.6g}"
+        f"          end to end: a question about an image, {names[eye]} before this decoder: KL {figures['mean']:.6g}"
         for eye, figures in part.parity.end_to_end.items()
         if eye in names
     ]
     return [
         *lines,
         *_audit_lines(part.parity.audit),
+        *_exactness_lines(part.parity.exactness),
         f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}){error}; "
         f"loss {unit} {loss['mean']:.6g}{top}{lost}; {part.parity.positions} compared, on {part.parity.inputs}",
         *together,
@@ -70,8 +71,17 @@ def tuned_lines(manifest: Manifest) -> list[str]:
 def _audit_lines(audit: Mapping[str, float] | None) -> list[str]:
     if not audit or "worst" not in audit:
         return []
-    counts = ", ".join(f"{audit.get(name, 0):,.0f} {name}" for name in ("tensors", "constants", "texts"))
-    return [f"          audit {counts}: as the checkpoint has them, rounded by {audit['worst']:.2g} at most"]
+    counts = ", ".join(f"{audit[name]:,.0f} {name}" for name in ("tensors", "constants", "texts") if audit.get(name))
+    rounded = f"relative error of a tensor at most {audit['worst']:.2g}"
+    return [f"          audit {counts} as the checkpoint has them; {rounded}"]
+
+
+def _exactness_lines(exactness: Mapping[str, float] | None) -> list[str]:
+    if not exactness:
+        return []
+    named = {"kl": "KL", "error": "relative error"}
+    figures = ", ".join(f"{named.get(name, name)} {value:.2g}" for name, value in exactness.items())
+    return [f"          with exact weights {figures}"]
 
 
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:

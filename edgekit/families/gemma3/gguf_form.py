@@ -15,6 +15,7 @@ from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_meanings import meaning
 from edgekit.families.gemma3.gguf_vocabulary import add_stops, add_tokenizer, notes, vocabulary
 from edgekit.families.gemma3.preprocessing import preprocessing_of
+from edgekit.families.gemma3.template_chat import same_turns
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, TOWER_PREFIX, decoder_tensors, vision_part_tensors
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm
 from edgekit.formats.gguf.header import GgufHeader
@@ -179,6 +180,7 @@ DECODER = GgufForm(
     meaning=meaning,
     settings=gguf_checks.settings_of,
     notes=notes,
+    same_turns=same_turns,
     markers=MARKERS,
     needs=gguf_checks.markers_needed,
 )

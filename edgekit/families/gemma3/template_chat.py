@@ -1,7 +1,8 @@
 """Chat templates that render other turns than Gemma's: kept as they are, and rendered by themselves in a sandbox.
 
 `edgekit.families.gemma3.chat` writes what Gemma's template renders. Whether a checkpoint's is that template is seen by
-what it renders, for its text says nothing: conversations of all kinds that a template could treat otherwise.
+what it renders, for words may differ: conversations of all kinds that a template could treat otherwise which has words
+for nothing else (`template_words`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from edgekit.errors import CheckpointError, EdgekitError, InputError
 from edgekit.families.composition import ChatFormat, ChatSettings, OwnTemplate
 from edgekit.families.gemma3 import chat
 from edgekit.families.gemma3.chat import IMAGE, GemmaChat, chat_template, check_roles, check_turn
+from edgekit.families.gemma3.template_words import says_only_gemmas
 from edgekit.inputs import chat_templates
 from edgekit.inputs.chat_templates import Turns, failure, rendered
 from edgekit.inputs.message import Image, Message
@@ -71,7 +73,7 @@ def own_template(
 
 
 def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, where: str) -> bool:
-    """Whether a template is Gemma's, by what it renders.
+    """Whether a template is Gemma's, by what it renders, and by what it could.
 
     Raises:
         CheckpointError: no process can be started to render it in.
@@ -80,11 +82,18 @@ def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, wh
         return True
 
     def same() -> bool:
+        if not says_only_gemmas(text):
+            return False
         conversations = _conversations(sees)
         found, _ = rendered(text, [turns(messages, sees) for messages in conversations], variables, where)
         return found == [chat.chat_text(messages) for messages in conversations]
 
     return _known(f"Gemma's {sees}", text, variables, same)
+
+
+def same_turns(one: str, other: str, variables: Mapping[str, str]) -> bool:
+    """Whether two templates are both Gemma's, in whatever words: see `renders_gemmas_turns`."""
+    return all(renders_gemmas_turns(text, variables, IMAGE in one, "a chat template") for text in (one, other))
 
 
 def _known(question: str, text: str, variables: Mapping[str, str], find_out: Callable[[], bool]) -> bool:
@@ -169,7 +178,10 @@ def _conversations(sees: bool) -> list[list[Message]]:
             [Message("user", shown)],
             [Message("system", _SYSTEM), Message("user", shown, shown, _QUESTION)],
             [Message("user", shown, _QUESTION), Message("assistant", _ANSWER), Message("user", _NEXT, shown)],
+            [Message("user", *(part for _ in range(5) for part in (shown, _QUESTION)))],
         ]
+    long = [Message("assistant" if number % 2 else "user", f"{number}") for number in range(17)]
+    made += [long, [Message("system", _SYSTEM), *long]]
     return made
 
 

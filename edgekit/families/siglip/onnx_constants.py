@@ -12,8 +12,9 @@ APPROXIMATIONS = {"gelu_pytorch_tanh": "tanh", "gelu": "none"}  # transformers' 
 
 
 def image_encoder(hub: Any) -> Sequence[Constant]:
-    """The vision tower with its pooling head, of a SiglipConfig."""
-    vision, width = hub.vision_config, hub.vision_config.hidden_size
+    """The vision tower with its pooling head, of a SiglipConfig or of the tower's own."""
+    vision = _vision(hub)
+    width = vision.hidden_size
     return (
         *tower(vision),
         *patches(vision),
@@ -31,6 +32,10 @@ def image_encoder(hub: Any) -> Sequence[Constant]:
     )
 
 
+def _vision(hub: Any) -> Any:
+    return getattr(hub, "vision_config", hub)
+
+
 def text_encoder(hub: Any) -> Sequence[Constant]:
     """The text tower, of a SiglipConfig: its last position is what it says of a text."""
     text = hub.text_config
@@ -43,8 +48,8 @@ def text_encoder(hub: Any) -> Sequence[Constant]:
 
 
 def image_layers(hub: Any) -> Sequence[str]:
-    """Of a configuration with a vision tower: each layer's kind."""
-    return ["layer"] * int(hub.vision_config.num_hidden_layers)
+    """Of a configuration with a vision tower, or of the tower's own: each layer's kind."""
+    return ["layer"] * int(_vision(hub).num_hidden_layers)
 
 
 def text_layers(hub: Any) -> Sequence[str]:

@@ -60,6 +60,7 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         yield from (*stated, scores := _scores(header, part.root, len(theirs)))
         if all(one.same for one in (*stated, scores)):  # else it is known why ids differ
             yield _texts(header, theirs, original.tokenizer)
+        yield _chat_template(form, header, original)
 
 
 def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
@@ -100,8 +101,15 @@ def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
         if name != key and name not in expected and name not in arrays:
             known = getattr(tokenizer, _HUB.get(name, name), None) if name.endswith("_token_id") else None
             yield Compared("tokenizer", key, _plain(fields[key]), known)
-    template = fields.get("tokenizer.chat_template")
-    yield Compared("template", "tokenizer.chat_template", template and template.rstrip("\n"), _template(original))
+
+
+def _chat_template(form: GgufForm, header: GgufHeader, original: Any) -> Compared:
+    stated = header.fields.get("tokenizer.chat_template")
+    found, expected = stated and stated.rstrip("\n"), _template(original)
+    variables = {name: text for name, text in original.tokenizer.special_tokens_map.items() if isinstance(text, str)}
+    alike = bool(found and expected and found != expected and form.same_turns(found, expected, variables))
+    note = "the same turns in other words" if alike else ""
+    return Compared("template", "tokenizer.chat_template", found, expected, note, is_note=alike)
 
 
 def _template(original: Any) -> str | None:

@@ -49,6 +49,7 @@ class GgufForm:
         renamed: a header, and a tensor's form -> the form that it has in this file, where others wrote other names.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
+        same_turns: whether two chat templates, by the variables that they may use, can render nothing but the same.
         markers: tokens of a model's vocabulary that are control tokens, whatever type a file gives them.
         needs: the markers that a vocabulary must have, by what the file states of the model's settings.
     """
@@ -67,6 +68,7 @@ class GgufForm:
     renamed: Callable[[GgufHeader, GgufTensorForm], GgufTensorForm] | None = None
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
+    same_turns: Callable[[str, str, Mapping[str, str]], bool] = lambda one, other, variables: False
     markers: tuple[str, ...] = ()
     needs: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
 

@@ -22,11 +22,12 @@ from edgekit.families.source import open_source
 from edgekit.inputs import pictures
 from edgekit.inputs.samples import Inputs, given_inputs, shipped_inputs, shown
 from edgekit.metrics import cosine
-from edgekit.prove import FullPrecisionRuns, prove_end_to_end
+from edgekit.prove import CONTEXT, FullPrecisionRuns, prove_end_to_end
 from edgekit.prove import publish as artifact
 from edgekit.prove.encoder import EncoderProof, encoder_proof
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Float
+from edgekit.runtime.opening import prepare
 
 Encode = Callable[[Any], Float]
 
@@ -49,8 +50,7 @@ def proof_of(model: Unproven, role: str, level: str, inputs: Inputs | None = Non
 
 
 def opening_of(model: Unproven, role: str, level: str) -> Any:
-    (part,) = (part for part in model.parts(role) if part.level == level)
-    return model.prepared(next(name for name, ids in model.manifest.variants.items() if ids[role] == part.id))
+    return model.trial(role, level).opening
 
 
 def behaving(model: Unproven, opening: Any, change: Callable[[Encode, Any], Float]) -> Any:
@@ -60,7 +60,8 @@ def behaving(model: Unproven, opening: Any, change: Callable[[Encode, Any], Floa
         right = loaded.encode
         loaded.encode = lambda batch: change(right, batch)
 
-    with loaded_as(Trial((), model.runs, opening), wrap) as trial:
+    part = model.manifest.parts[0]  # whichever: only what opens it is asked
+    with loaded_as(Trial((), model.runs, opening, part, model.plan(part), ""), wrap) as trial:
         return trial.opening
 
 
@@ -225,7 +226,8 @@ def test_documented_outputs_are_transformers_own(medsiglip: Unproven) -> None:
 
 @pytest.mark.parametrize("variant", ["Q4_0", "Q4_0+vision-q4"])
 def test_a_question_about_an_image_is_proven_end_to_end(medgemma: Unproven, variant: str) -> None:
-    opening, gates = medgemma.prepared(variant), medgemma.manifest.gates
+    opening = prepare(medgemma.folder, variant, context=CONTEXT, runtime="default")
+    gates = medgemma.manifest.gates
     seen: dict[str, Float] = {}
     found = prove_end_to_end(opening, medgemma.runs, medgemma.inputs, gates, seen)
     eye = opening.parts["vision"]

@@ -89,10 +89,12 @@ def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Comp
     added = [token.content for token in theirs.get_added_tokens_decoder().values()]
     compared = texts(sorted(pieces), [token for token in added if whole or ours.token_to_id(token) is not None])
     encoded = (one.encode_batch(compared, add_special_tokens=False) for one in (ours, theirs))
-    for text, found, expected in zip(compared, *encoded, strict=True):
-        if found.ids != expected.ids:
-            yield Compared("tokenizer", f"what the tokenizer gives for {text[:40]!r}", found.ids[:8], expected.ids[:8])
-            return
+    pairs = zip(compared, *encoded, strict=True)
+    differing = [(text, found.ids, expected.ids) for text, found, expected in pairs if found.ids != expected.ids]
+    # One that a header's vocabulary describes breaks ties between equally good merges as it likes.
+    if len(differing) > (0 if whole else len(compared) // 100):
+        text, found, expected = differing[0]
+        yield Compared("tokenizer", f"what the tokenizer gives for {text[:40]!r}", found[:8], expected[:8])
 
 
 def _tokenizing(tokenizer: Tokenizer) -> dict[str, Any]:

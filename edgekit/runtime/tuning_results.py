@@ -318,10 +318,7 @@ def key(part_id: str, file_format: str, threads: int) -> str:
 
 def load(part: Part, threads: int) -> TuningResult | None:
     """What was measured of a part on this machine; None for nothing, or for a file that cannot be read."""
-    try:
-        result = read(folder() / f"{key(part.id, part.format, threads)}.json")
-    except UsageError:  # there is no place for a cache
-        return None
+    result = read(folder() / f"{key(part.id, part.format, threads)}.json")
     return result if result and result.part == part.id else None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.errors import UsageError
 from edgekit.export import llama_programs
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import tuning_results
@@ -64,8 +65,11 @@ def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
 
 def tuned_lines(manifest: Manifest) -> list[str]:
     """What `edgekit tune` chose here for its parts, and how far that lies from what was proven."""
-    found = ((part, tuning_results.load(part, cpu().usable_cores)) for part in manifest.parts)
-    return [f"tuned     {result}: {result.agreement}" for _, result in found if result]
+    try:
+        found = [tuning_results.load(part, cpu().usable_cores) for part in manifest.parts]
+    except UsageError:  # a user without a home folder, who can have measured nothing
+        return []
+    return [f"tuned     {result}: {result.agreement}" for result in found if result]
 
 
 def _audit_lines(audit: Mapping[str, float] | None) -> list[str]:

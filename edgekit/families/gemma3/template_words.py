@@ -16,11 +16,13 @@ _TEXT = re.compile(
 )
 _NAMES = frozenset({"messages", "bos_token", "add_generation_prompt", "loop", "raise_exception"})
 _ATTRIBUTES = frozenset({"role", "content", "type", "text", "index", "index0", "first", "last", "previtem", "nextitem"})
+_METHODS = frozenset({"strip", "get"})
 _TESTS = frozenset({"string", "iterable", "mapping", "sequence", "defined", "none", "even", "odd"})
 _GREATEST = 2  # a number beyond could count turns or images
 _PLAIN = (
     nodes.Template, nodes.Output, nodes.If, nodes.For, nodes.Assign, nodes.CondExpr, nodes.Compare, nodes.Operand,
-    nodes.And, nodes.Or, nodes.Not, nodes.Getitem, nodes.Slice,
+    nodes.And, nodes.Or, nodes.Not, nodes.Getitem, nodes.Slice, nodes.Concat, nodes.Dict, nodes.Pair, nodes.NSRef,
+    nodes.Keyword,
 )  # fmt: skip
 
 
@@ -29,14 +31,22 @@ def says_only_gemmas(text: str) -> bool:
     try:
         parsed = Environment().parse(text)  # noqa: S701 - it is read, not rendered
         names = _NAMES | {name.name for name in parsed.find_all(nodes.Name) if name.ctx == "store"}
+        names |= {place.attr for place in parsed.find_all(nodes.NSRef)}
         return _plain(parsed, names)
     except (TemplateError, RecursionError):
         return False
 
 
 def _plain(node: Any, names: frozenset[str] | set[str]) -> bool:
-    if isinstance(node, nodes.Call):  # what it complains of reaches no model
-        return isinstance(node.node, nodes.Name) and node.node.name == "raise_exception"
+    match node:
+        case nodes.Call(node=nodes.Name(name="raise_exception")):  # what it complains of reaches no model
+            return True
+        case nodes.Call(node=nodes.Name(name="namespace")):
+            return all(_plain(value, names) for value in node.kwargs) and not node.args
+        case nodes.Call(node=nodes.Getattr(attr=method, node=subject)) if method in _METHODS:
+            return all(_plain(child, names) for child in (subject, *node.args)) and not node.kwargs
+        case nodes.Call():
+            return False
     return _is_known(node, names) and all(_plain(child, names) for child in node.iter_child_nodes())
 
 
@@ -50,7 +60,7 @@ def _is_known(node: Any, names: frozenset[str] | set[str]) -> bool:
         case nodes.Name(name=name):
             known = name in names
         case nodes.Getattr(attr=name):
-            known = name in _ATTRIBUTES
+            known = name in _ATTRIBUTES or name in names
         case nodes.Filter(name=name):
             known = name == "trim"
         case nodes.Test(name=name):

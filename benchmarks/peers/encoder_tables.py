@@ -130,7 +130,7 @@ def _first_token(section: Mapping[str, Any], _: Mapping[str, Any]) -> list[str]:
         [
             row["path"],
             cell(row["seconds"]),
-            f"**{cell(row['sooner'], 2)}**",
+            f"**{cell(row['sooner'], 2)}**" if "sooner" in row else "-",
             str(row["prompt_tokens"]),
             f"{row['anonymous_bytes'] / 1e9:.2f}",
             f"{row['file_bytes'] / 1e9:.2f}",

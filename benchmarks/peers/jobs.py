@@ -60,9 +60,10 @@ def versions(python: str | Path, packages: Sequence[str]) -> dict[str, str]:
     return dict(zip(("python", *packages), done.stdout.split(), strict=True))
 
 
-def disturbed(samples: Iterable[Mapping[str, Any]]) -> float:
-    """The greatest share of the cores that other work took while one of these was measured."""
-    return max((float(sample["others_share"]) for sample in samples), default=0.0)
+def disturbed(samples: Iterable[Mapping[str, Any]]) -> float | None:
+    """The greatest share of the cores that other work took while one of these was measured; None where nobody looked."""
+    shares = [sample.get("others_share") for sample in samples]
+    return None if None in shares else max(map(float, filter(None, shares)), default=0.0)
 
 
 def where(environment: Mapping[str, Any], others_share: float | None = None) -> str:

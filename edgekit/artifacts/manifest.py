@@ -80,8 +80,8 @@ class Parity(StrictModel):
     """
 
     metric: Literal["kl", "cosine"]
-    wiring: Annotated[Mapping[Name, _Figure], _Few]
-    loss: Annotated[Mapping[Name, _Figure], _Few]
+    wiring: Annotated[Mapping[Name, float], _Few]
+    loss: Annotated[Mapping[Name, float], _Few]
     positions: Count
     inputs: Text
     audit: Annotated[Mapping[Name, _Figure], _Few] | None = None

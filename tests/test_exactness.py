@@ -142,6 +142,18 @@ def test_a_piece_holds_the_beginnings_of_the_models_tensors(source: Source, role
         np.testing.assert_array_equal(kept, whole[tuple(map(slice, kept.shape))])
 
 
+@pytest.mark.parametrize(("tokens", "window"), [(256, 256), (16, 64)])
+@pytest.mark.parametrize("role", ["decoder"])
+def test_a_piece_sees_no_farther_than_it_must(source: Source, role: str, tokens: int, window: int) -> None:
+    """At a window of 1024, five turns of the ring would be some 6,000 tokens; no image may be longer than it."""
+    stated: dict[str, Any] = {**source.checkpoint.config, "mm_tokens_per_image": tokens}
+    sliced = source.family.full_precision.sliced
+    for whole in ({"sliding_window": 1024}, {}):  # what is not stated is transformers' own
+        text = {key: value for key, value in stated["text_config"].items() if key != "sliding_window"}
+        assert sliced({**stated, "text_config": {**text, **whole}})["text_config"]["sliding_window"] == window
+    assert sliced(stated) == stated
+
+
 @pytest.mark.parametrize(("file_format", "role"), [("onnx", "decoder"), ("gguf", "decoder"), ("onnx", "text_encoder")])
 def test_a_piece_is_exact(source: Source, role: str, file_format: str, tmp_path: Path) -> None:
     smaller = replace(source.family.full_precision, sliced=lambda config: at_most(config, MOST))

@@ -14,6 +14,7 @@ import pytest
 
 from edgekit.families.gemma3 import graph as gemma
 from edgekit.families.siglip.graph import POOLED
+from edgekit.formats.onnx import names
 from edgekit.formats.onnx.graph import Graph
 
 Patch = Callable[[pytest.MonkeyPatch], None]
@@ -200,6 +201,97 @@ def _unused(graph: Graph, value: str, name: str) -> tuple[str, str]:
     return value, name
 
 
+# ---------------------------------------------------------------- right at first
+
+
+def _bent(graph: Graph, positions: str, unit: str) -> str:
+    """Positions that are right below two units, and others from there on."""
+    turn = graph.op("Div", positions, unit)
+    return str(graph.op("Sub", graph.op("Add", positions, graph.op("Mul", turn, turn)), turn))
+
+
+def _slots_of_the_second_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where keys are written, not where they are looked for."""
+    right, differences = Graph.op, set[str]()
+
+    def op(graph: Graph, kind: str, *inputs: Any, **how: Any) -> Any:
+        if kind == "Mod" and inputs[0] not in differences:
+            inputs = _bent(graph, inputs[0], inputs[1]), inputs[1]
+        made = right(graph, kind, *inputs, **how)
+        if kind == "Sub":
+            differences.add(made)
+        return made
+
+    monkeypatch.setattr(Graph, "op", op)
+
+
+def _kinds_asked(monkeypatch: pytest.MonkeyPatch, name: str) -> list[str]:
+    """The kinds of layers of which a function of the builder was asked, the one being built last."""
+    right, kinds = getattr(gemma, name), list[str]()
+
+    def asked(text: Any, kind: str) -> Any:
+        kinds.append(kind)
+        return right(text, kind)
+
+    monkeypatch.setattr(gemma, name, asked)
+    return kinds
+
+
+def _rotation_far_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of global layers, from position 512 on."""
+    right, counted, kinds = Graph.op, dict[str, str](), _kinds_asked(monkeypatch, "frequencies")
+
+    def op(graph: Graph, kind: str, *inputs: Any, **how: Any) -> Any:
+        if kind == "Mul" and inputs[0] in counted and kinds[-1] == gemma.GLOBAL:
+            far = _bent(graph, counted[inputs[0]], graph.constant([256], np.int64))
+            return right(graph, "Mul", right(graph, "Cast", far, to=1), *inputs[1:])
+        made = right(graph, kind, *inputs, **how)
+        if kind == "Cast":
+            counted[made] = inputs[0]
+        return made
+
+    monkeypatch.setattr(Graph, "op", op)
+
+
+def _causal_images_behind_the_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    right, kinds = gemma.same_image, _kinds_asked(monkeypatch, "window_of")
+
+    def same_image(graph: Graph, images: str, offsets: str) -> str:
+        seen = right(graph, images, offsets)
+        if kinds[-1] == gemma.GLOBAL:
+            return seen
+        last = graph.op("Gather", graph.reshape(names.POSITIONS, [-1]), graph.constant(-1, np.int64))
+        return str(graph.op("And", seen, graph.op("Less", last, graph.op("Shape", offsets))))
+
+    monkeypatch.setattr(gemma, "same_image", same_image)
+
+
+def _third_image_seen_by_the_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images of a call have the numbers 2, 4 and 6, texts between them: only 6 is more than their distance's square."""
+
+    def same_image(graph: Graph, images: str, offsets: str) -> str:
+        zero = graph.constant(0, np.int64)
+        of_key = graph.op("Gather", images, graph.op("Max", offsets, graph.constant([0], np.int64)), axis=0)
+        of_query = graph.op("Unsqueeze", images, graph.constant([1], np.int64))
+        apart = graph.op("Sub", of_query, of_key)
+        near = graph.op("Less", graph.op("Mul", apart, apart), of_key)
+        return str(graph.op("And", near, graph.op("Greater", of_query, zero)))
+
+    monkeypatch.setattr(gemma, "same_image", same_image)
+
+
+def _negated_alone(*outputs: str) -> Patch:
+    """Where a batch has one item."""
+
+    def change(graph: Graph, value: str, name: str) -> tuple[str, str]:
+        if name not in outputs:
+            return value, name
+        one = graph.op("Equal", graph.op("Shape", value, start=0, end=1), graph.constant([1], np.int64))
+        return graph.op("Where", one, graph.op("Mul", value, graph.constant(-1)), value), name
+
+    return _output(change)
+
+
 WRONG_BUILDERS: tuple[WrongBuilder, ...] = (
     WrongBuilder("exact GELU", (*DECODER, *TOWERS), _attribute("Gelu", "approximate", "none")),
     WrongBuilder("quick GELU", (*DECODER, *TOWERS), _op(_quick_gelu)),
@@ -227,6 +319,12 @@ WRONG_BUILDERS: tuple[WrongBuilder, ...] = (
     WrongBuilder("hidden states negated", ENCODERS, _negated("last_hidden_state")),
     WrongBuilder("pooled output negated", ENCODERS, _negated(POOLED)),
     WrongBuilder("embeddings negated", ENCODERS, _negated("image_embeds", "text_embeds")),
+    WrongBuilder("slots wrong from the second turn on", DECODER, _slots_of_the_second_turn),
+    WrongBuilder("images seen causally behind the turn", DECODER, _causal_images_behind_the_turn),
+    WrongBuilder("the third image seen by the second", DECODER, _third_image_seen_by_the_second),
+    WrongBuilder("positions far away rotated otherwise", DECODER, _rotation_far_away),
+    WrongBuilder("features of one item alone negated", VISION, _negated_alone("image_features")),
+    WrongBuilder("pooled output of one item alone negated", ENCODERS, _negated_alone(POOLED)),
 )
 
 # These change no output's value, so only the graph itself shows them.

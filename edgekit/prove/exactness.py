@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +46,14 @@ from edgekit.runtime.base import (
 )
 from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
-_BEYOND = 160  # tokens that the long prompt goes beyond the window
-_POSITIONS = 24  # compared of each prompt, beside its steps
+_BEYOND = 160  # tokens that a text in one call goes beyond the window
+_CHUNK = 64  # positions of a call where a prompt comes in many; an image of more takes a call of its own
+_TURNS = 5  # as often the ring of a local layer comes round then
+_IMAGES = 3  # of a prompt: a mistake may be of neither the first nor the last
+_POSITIONS = 24  # compared of each prompt, beside its steps; more than MOST_ROWS would divide a call
 _STEPS = 4  # of a prompt's last tokens, decoded one by one
-_ITEMS = 2  # images or captions that an encoder is given
+_BATCHES = 1, 2, 3, 5  # items that an encoder is given together
+_BATCHES_OF_TOKENS = 1, 2, 3  # likewise where an image of 896 pixels may be one
 
 Figures = Mapping[str, float]
 
@@ -190,11 +195,16 @@ def _written(piece: Source, role: str, file_format: str, folder: Path) -> _Exact
 
 @dataclass(frozen=True)
 class _Prompt:
-    """Segments, and the positions that are compared; the last ones are decoded step by step."""
+    """Segments, and the positions that are compared; the last ones are decoded step by step.
+
+    Attributes:
+        chunk: positions of a call, where the decoder can divide a prompt so.
+    """
 
     segments: tuple[Segment, ...]
     want: tuple[int, ...]
     steps: tuple[int, ...]
+    chunk: int
 
     @property
     def length(self) -> int:
@@ -235,24 +245,30 @@ def _decoder(exact: _Exact, inputs: Inputs) -> Figures:
 
 
 def _prompts(source: Source, weights: streamed.Weights, table: str, text: str) -> Sequence[_Prompt]:
-    """A text longer than the window; where the model sees, two images in a text."""
+    """One in one call, for only there could images see each other; and one in many, until what local layers keep of it
+    has come round several times. Where the model sees, images stand in both, in the second also behind that.
+    """
+    window, tokens = source.settings["window"], source.settings.get("image_tokens", 0)
+    turn = window - 1 + max(_CHUNK, tokens)
     ids = source.tokenizer().tokenizer.encode(text, add_special_tokens=False).ids
-    window = source.settings["window"]
-    long = ids[: window + _BEYOND]
-    prompts = [_prompt([Tokens(tuple(long[:-_STEPS]))], long[-_STEPS:], window)]
-    if source.family.role_giving("image_tokens"):
-        first, second = _images(source, weights, table)
-        parts = [tuple(ids[start : start + 12]) for start in (0, 12, 24)]
-        segments: list[Segment] = [Tokens(parts[0]), first, Tokens(parts[1]), second, Tokens(parts[2])]
-        prompts.append(_prompt(segments, ids[36 : 36 + _STEPS], len(parts[0])))
-    return prompts
+    ids = np.resize(ids, _TURNS * turn).tolist()  # a user's text may be short
+    images = _images(source, weights, table) if source.family.role_giving("image_tokens") else []
+    together = _prompt(ids[: window + _BEYOND], dict(zip((12, 24, 36), images, strict=False)), None)
+    behind = dict(zip((turn // 2, 3 * turn, 4 * turn + turn // 2), images, strict=False))
+    return [together, _prompt(ids, behind, _CHUNK)]
 
 
-def _prompt(segments: Sequence[Segment], steps: Sequence[int], start: int) -> _Prompt:
+def _prompt(ids: Sequence[int], images: Mapping[int, Embeddings], chunk: int | None) -> _Prompt:
+    """A text with images before these of its tokens, in calls of `chunk` positions, or one call for None."""
+    text, steps = ids[:-_STEPS], ids[-_STEPS:]
+    segments: list[Segment] = []
+    for start, end in pairwise((0, *images, len(text))):
+        segments += [images[start]] if start in images else []
+        segments.append(Tokens(tuple(text[start:end])))
     before = sum(map(len, segments))
-    spread = np.unique(np.linspace(start, before - 1, _POSITIONS).astype(int))
+    spread = np.unique(np.linspace(min(images, default=0), before - 1, _POSITIONS).astype(int))
     want = (*map(int, spread), *range(before, before + len(steps)))
-    return _Prompt(tuple(segments), want, tuple(steps))
+    return _Prompt(tuple(segments), want, tuple(steps), chunk or before)
 
 
 def _images(source: Source, weights: streamed.Weights, table: str) -> list[Embeddings]:
@@ -261,15 +277,14 @@ def _images(source: Source, weights: streamed.Weights, table: str) -> list[Embed
     size, width = source.settings["image_tokens"], source.settings["hidden"]
     rows = weights.rows(table, np.arange(256))
     scale = float(np.sqrt(np.mean(rows**2))) * width**0.5
-    arrays = (scale * rng.standard_normal((2, size, width))).astype(np.float32)
+    arrays = (scale * rng.standard_normal((_IMAGES, size, width))).astype(np.float32)
     return [Embeddings(array, f"exactness {number}", bidirectional=True) for number, array in enumerate(arrays)]
 
 
 def _logits(decoder: Decoder, prompt: _Prompt) -> Iterator[Float]:
-    """In one call where the decoder can: only there could two images see each other."""
     before = prompt.length - len(prompt.steps)
     if isinstance(decoder, SupportsChunkSize):
-        decoder.set_chunk_size(before)
+        decoder.set_chunk_size(prompt.chunk)
     yield from decoder.prefill(prompt.segments, [position for position in prompt.want if position < before])
     for token in prompt.steps:
         yield decoder.step([token])
@@ -279,23 +294,36 @@ def _logits(decoder: Decoder, prompt: _Prompt) -> Iterator[Float]:
 
 
 def _encoder(exact: _Exact, inputs: Inputs) -> Figures:
+    """The same first items in batches of several sizes: a graph may be wrong for one of them alone."""
     source, role = exact.source, exact.role
-    if source.family.roles[role].input == "pixels":
+    stated = source.family.roles[role]
+    sizes = _BATCHES_OF_TOKENS if stated.output == "image_tokens" else _BATCHES
+    if stated.input == "pixels":
         assert source.preprocessing is not None, "an encoder of images has a preprocessing"
-        batch: Any = images_.to_pixels(inputs.images[:_ITEMS], source.preprocessing)
+        batch: Any = images_.to_pixels(inputs.images[: max(sizes)], source.preprocessing)
         given = images_.normalize(batch, source.preprocessing)
     else:
-        batch = given = hf_inputs.encoder_inputs(source, role, (), inputs.captions[:_ITEMS])
+        batch = given = hf_inputs.encoder_inputs(source, role, (), inputs.captions[: max(sizes)])
+    name = source.family.full_precision.encoders[role].output
     with exact.encoder(batch.shape[1:]) as encoder:
-        name = source.family.full_precision.encoders[role].output
-        actual = encoder.outputs(batch) if isinstance(encoder, SupportsOutputs) else {name: encoder.encode(batch)}
+        answers = [_outputs(encoder, name, batch[:size]) for size in sizes]
     expected = hf_inputs.outputs(source.family, streamed.model(exact.weights), role, given)
-    shapes = ({name: values.shape for name, values in side.items()} for side in (expected, actual))
-    wanted, found = ({name: shape for name, shape in side.items() if name in actual} for side in shapes)
-    if wanted != found:
-        raise ArtifactError(f"{exact.files[role][0].name}: outputs {found}", allowed=f"{wanted}")
+    return {"error": max(_worst(exact, expected, actual) for actual in answers)}
+
+
+def _outputs(encoder: Encoder, name: str, batch: Any) -> Mapping[str, Float]:
+    return encoder.outputs(batch) if isinstance(encoder, SupportsOutputs) else {name: encoder.encode(batch)}
+
+
+def _worst(exact: _Exact, expected: Mapping[str, Float], actual: Mapping[str, Float]) -> float:
+    """The largest error of an item of the first ones."""
+    count = min(map(len, actual.values()))
+    wanted = {name: expected[name][:count] for name in expected if name in actual}
+    shapes, found = ({name: values.shape for name, values in side.items()} for side in (wanted, actual))
+    if shapes != found:
+        raise ArtifactError(f"{exact.files[exact.role][0].name}: outputs {found}", allowed=f"{shapes}")
     errors = [
-        metrics.relative_error(expected[name].reshape(len(batch), -1), values.reshape(len(batch), -1)).max()
+        metrics.relative_error(wanted[name].reshape(count, -1), values.reshape(count, -1)).max()
         for name, values in actual.items()
     ]
-    return {"error": float(max(errors))}
+    return float(max(errors))

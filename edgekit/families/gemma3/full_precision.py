@@ -131,13 +131,21 @@ def _image_features(model: Any, pixels: Any) -> dict[str, Any]:
 
 
 _TEXT = {"num_hidden_layers": 7, "intermediate_size": 1024}  # five local layers, a global one, and a local one again
+_WINDOW = 64  # positions: a long text, beside which the whole window of 1024 would make it sixteen times as long
 _WHOLE = {"vision_config.num_hidden_layers": 4, **{f"text_config.{key}": most for key, most in _TEXT.items()}}
 
 
 def sliced(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A few layers and a narrow MLP, which is most of a layer's weights; all that differs between layers is there."""
+    """A few layers and a narrow MLP, which is most of a layer's weights; all that differs between layers is there.
+
+    Local layers see less far, but no less than an image: so a text of some 2,000 tokens goes far beyond what they see.
+    """
     made = at_most(config, _TEXT if "text_config" not in config else _WHOLE)
     text = made.get("text_config", made)
+    fields, text_fields = MedGemmaConfig.model_fields, GemmaTextConfig.model_fields
+    tokens = config.get("mm_tokens_per_image", fields["mm_tokens_per_image"].default) if text is not made else 0
+    whole = text.get("sliding_window", text_fields["sliding_window"].default)
+    text["sliding_window"] = min(whole, max(_WINDOW, tokens))
     if text.get("layer_types"):
         text["layer_types"] = text["layer_types"][: _TEXT["num_hidden_layers"]]
     return made
@@ -157,6 +165,4 @@ FULL_PRECISION = FullPrecision(
     },
     sliced=sliced,
 )
-TEXT_ONLY_FULL_PRECISION = FullPrecision(
-    "Gemma3ForCausalLM", stated_text_only, processed=processed, sliced=sliced
-)
+TEXT_ONLY_FULL_PRECISION = FullPrecision("Gemma3ForCausalLM", stated_text_only, processed=processed, sliced=sliced)

@@ -434,6 +434,12 @@ def test_a_tokenizer_that_cuts_texts_otherwise_is_seen_by_its_ids(bench: Workben
     assert "texts with other ids" in other.refusal("decoder", "Q8_0")
 
 
+def test_another_template_is_no_reason_to_compare_no_texts(bench: Workbench, changed: Any) -> None:
+    assert bench.audit("decoder", "Q8_0").texts == 5000
+    changed("decoder", "Q8_0", fields({"tokenizer.chat_template": "{{ messages[0].content }}"}))
+    assert bench.audit("decoder", "Q8_0").texts == 5000
+
+
 def test_a_template_that_only_the_processor_has_is_the_models(bench: Workbench) -> None:
     tokenizer, right = copy.deepcopy(bench.original.tokenizer), bench.original
     processor = Named(chat_template=tokenizer.chat_template, image_processor=right.image_processor)

@@ -341,10 +341,10 @@ def test_what_happens_to_images_is_compared(
     model: str, attribute: str, value: Any, read: Mapping[str, tuple[Source, Original]]
 ) -> None:
     source, original = read[model]
-    processor = deepcopy(original.image_processor)
-    setattr(processor, attribute, value)
+    image_processor = deepcopy(original.image_processor)
+    setattr(image_processor, attribute, value)
     with pytest.raises(CheckpointError, match=f"reading: {attribute}"):
-        check_reading(source, replace(original, image_processor=processor))
+        check_reading(source, replace(original, image_processor=image_processor))
 
 
 def test_what_a_processor_gives_is_compared(read: Mapping[str, tuple[Source, Original]]) -> None:
@@ -376,6 +376,84 @@ def test_vocabularies_are_compared(model: str, read: Mapping[str, tuple[Source, 
     (folder / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(CheckpointError, match="the id of"):
         check_reading(open_source(folder), original)
+
+
+DECODER = [
+    {"type": "Replace", "pattern": {"String": "\u2581"}, "content": " "},
+    {"type": "ByteFallback"},
+    {"type": "Fuse"},
+]
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "named"),
+    [
+        ("decoder", None, "the text of"),
+        ("decoder.decoders", DECODER[::-1], "the text of"),
+        ("decoder.decoders", DECODER[1:], "the text of"),
+        ("model.byte_fallback", False, "of 5,000 texts give"),
+        ("model.ignore_merges", True, "of 5,000 texts give"),
+        ("normalizer", None, "of 5,000 texts give"),
+    ],
+)
+def test_what_transformers_makes_of_texts_and_ids_is_compared(
+    section: str, value: Any, named: str, read: Mapping[str, tuple[Source, Original]], copied: Copy
+) -> None:
+    """transformers' class has these parts of a tokenizer itself; edgekit has them from tokenizer.json."""
+    folder = copied(read["medgemma"][0].checkpoint.root)
+    edit_json(folder / "tokenizer.json", {section: value})
+    source = open_source(folder)
+    with pytest.raises(CheckpointError, match=rf"tokenizer\.json: reading: .*{named}"):
+        check_reading(source, read_original(source))
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "spiece.model"])
+def test_two_files_that_score_a_piece_are_two_answers(file: str, medsiglip_source: Path, copied: Copy) -> None:
+    """A single rare piece: no text that is compared may hold it."""
+    from sentencepiece import sentencepiece_model_pb2 as proto
+
+    folder = copied(medsiglip_source)
+    if file == "tokenizer.json":
+        edit_json(folder / file, {"model.vocab.1500.1": -30.0})
+    else:
+        model = proto.ModelProto()
+        model.ParseFromString((folder / file).read_bytes())
+        model.pieces[1500].score -= 30
+        (folder / file).write_bytes(model.SerializeToString())
+    source = open_source(folder)
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json: reading: the score of .* which spiece\.model states too"
+    ):
+        check_reading(source, read_original(source))
+
+
+def test_texts_of_siglip_are_compared_beyond_their_scores(
+    read: Mapping[str, tuple[Source, Original]], copied: Copy
+) -> None:
+    source, original = read["medsiglip"]
+    folder = copied(source.checkpoint.root)
+    edit_json(folder / "tokenizer.json", {"normalizer": None})
+    with pytest.raises(CheckpointError, match="of 5,000 texts give"):
+        check_reading(open_source(folder), original)
+    edit_json(
+        folder / "tokenizer.json", {"normalizer": read_json(source.checkpoint.root / "tokenizer.json")["normalizer"]}
+    )
+    check_reading(open_source(folder), original)
+    edit_json(folder / "tokenizer.json", {"post_processor": None})
+    with pytest.raises(CheckpointError, match="of 5,000 texts give"):
+        check_reading(open_source(folder), original)
+
+
+@pytest.mark.parametrize("marker", ["<end_of_turn>", "<start_of_image>", "<image_soft_token>"])
+def test_markers_that_are_not_called_special_are_read_alike(marker: str, medgemma_source: Path, copied: Copy) -> None:
+    """As fine-tuning scripts leave them."""
+    folder = copied(medgemma_source)
+    tokens = read_json(folder / "tokenizer.json")["added_tokens"]
+    ((place, index),) = [(i, token["id"]) for i, token in enumerate(tokens) if token["content"] == marker]
+    edit_json(folder / "tokenizer.json", {f"added_tokens.{place}.special": False})
+    edit_json(folder / "tokenizer_config.json", {f"added_tokens_decoder.{index}.special": False})
+    source = open_source(folder)
+    check_reading(source, read_original(source))
 
 
 # ---------------------------------------------------------------- tensors

@@ -60,6 +60,7 @@ class FullPrecision:
         encoders: role -> encoder.
         processed: checkpoint, configuration and messages -> `input_ids` and `token_type_ids` (1 for an image's tokens)
             as lists, `pixel_values` float32 [n, 3, size, size] or None; None for a family that does not chat.
+        canonical: what edgekit makes of a text before its tokenizer reads it.
         token_ids: names of a tokenizer's attributes, and dotted names of transformers' configuration that must have
             the same value.
         sliced: config.json -> that of a piece of the model whose layers are of every kind and whose matrices are those
@@ -71,6 +72,7 @@ class FullPrecision:
     fixed: Mapping[str, Any] = field(default_factory=dict)
     encoders: Mapping[str, EncoderModules] = field(default_factory=dict)
     processed: Callable[[Checkpoint, Any, Sequence[Message]], dict[str, Any]] | None = None
+    canonical: Callable[[str], str] = str
     token_ids: Mapping[str, str] = field(default_factory=dict)
     sliced: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 

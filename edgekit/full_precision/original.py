@@ -15,6 +15,7 @@ from edgekit.errors import CheckpointError
 from edgekit.families.full_precision import hub_eos, hub_image_processor, hub_processor, hub_tokenizer
 from edgekit.families.source import Source
 from edgekit.full_precision.model import Skeleton, skeleton
+from edgekit.full_precision.tokenization import tokenization
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's codes
 _RESCALE = 1 / 255
@@ -157,11 +158,11 @@ def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
         yield "tokenizer.json", attribute, _at(theirs, dotted), getattr(original.tokenizer, attribute, None)
     if "pad_token_id" in settings:
         yield "tokenizer_config.json", "pad_token_id", settings["pad_token_id"], original.tokenizer.pad_token_id
-    if original.tokenizer:
-        yield from _vocabulary(source, original)
     if "stop_token_ids" in settings:
         left = sorted(set(original.eos_token_ids) - set(settings["stop_token_ids"]))
         yield "generation_config.json", "eos_token_id that edgekit does not stop at", [], left
+    if original.tokenizer:  # last, since it takes longest
+        yield from tokenization(source, original.tokenizer)
 
 
 def _pixels(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:
@@ -178,16 +179,6 @@ def _pixels(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
         yield file, step, True, bool(getattr(theirs, step))
     for step in ("do_pan_and_scan", "do_center_crop", "do_pad"):
         yield file, step, False, bool(getattr(theirs, step, None))
-
-
-def _vocabulary(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:
-    """Which token has which id. Tokens that transformers' class adds by itself, as <mask>, are in no text."""
-    ours = source.tokenizer().tokenizer.get_vocab(with_added_tokens=True)
-    theirs = original.tokenizer.get_vocab()
-    for token in sorted(ours):
-        if theirs.get(token) != ours[token]:
-            yield "tokenizer.json", f"the id of {token!r}", ours[token], theirs.get(token)
-            return
 
 
 def _at(stated: Any, dotted: str) -> Any:

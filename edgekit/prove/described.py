@@ -18,13 +18,15 @@ from edgekit.families.source import Source
 from edgekit.formats import Codec
 from edgekit.formats.audit import Compared
 from edgekit.formats.stored import StoredTensor
+from edgekit.inputs.text import control_tokens
 from edgekit.inputs.tokenizer_texts import texts
 from edgekit.prove.written import WrittenPart
 from edgekit.runtime.opening import Opening
 
 _ROWS = 16  # of a matrix that are rounded anew
 _SCALE, _SHIFT = 4e-3, 0.01
-_TOKENIZING = ("normalizer", "pre_tokenizer", "model", "added_tokens")  # what decides a text's ids, in tokenizer.json
+# What decides a text's ids, and the text of ids, in tokenizer.json.
+_TOKENIZING = ("normalizer", "pre_tokenizer", "model", "added_tokens", "decoder", "post_processor")
 
 
 def described(written: WrittenPart, opening: Opening, source: Source) -> Iterator[Compared]:
@@ -81,20 +83,31 @@ def _scale(stored: StoredTensor, codec: Codec, source: Source) -> Iterator[Compa
 
 
 def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Compared]:
-    """The tokenizer beside the parts gives the checkpoint's ids: it is the same, or so 5,000 texts say."""
+    """The tokenizer beside the parts gives the checkpoint's ids and texts: it is the same, or so 5,000 texts say.
+
+    One that was made of others' vocabulary neither adds what wraps a text nor knows what is hidden of an answer.
+    """
     theirs = source.tokenizer().tokenizer
     if _tokenizing(ours) == _tokenizing(theirs):
         return
     pieces = [piece.replace("\u2581", " ") for piece in theirs.get_vocab(with_added_tokens=False)]
-    added = [token.content for token in theirs.get_added_tokens_decoder().values()]
-    compared = texts(sorted(pieces), [token for token in added if whole or ours.token_to_id(token) is not None])
-    encoded = (one.encode_batch(compared, add_special_tokens=False) for one in (ours, theirs))
+    special = [token for token in control_tokens(theirs) if whole or ours.token_to_id(token) is not None]
+    compared = texts(sorted(pieces), special)
+    encoded = [
+        [encoding.ids for encoding in one.encode_batch(compared, add_special_tokens=whole)] for one in (ours, theirs)
+    ]
     pairs = zip(compared, *encoded, strict=True)
-    differing = [(text, found.ids, expected.ids) for text, found, expected in pairs if found.ids != expected.ids]
+    differing = [(text, found, expected) for text, found, expected in pairs if found != expected]
     # One that a header's vocabulary describes breaks ties between equally good merges as it likes.
     if len(differing) > (0 if whole else len(compared) // 100):
         text, found, expected = differing[0]
         yield Compared("tokenizer", f"what the tokenizer gives for {text[:40]!r}", found[:8], expected[:8])
+        return
+    decoded = (one.decode_batch(encoded[1], skip_special_tokens=whole) for one in (ours, theirs))
+    for ids, shown, right in zip(encoded[1], *decoded, strict=True):
+        if shown != right:
+            yield Compared("tokenizer", f"what the tokenizer makes of {ids[:8]}", shown, right)
+            return
 
 
 def _tokenizing(tokenizer: Tokenizer) -> dict[str, Any]:

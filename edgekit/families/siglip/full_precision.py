@@ -18,6 +18,7 @@ from edgekit.families.full_precision import (
     rgb,
 )
 from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig
+from edgekit.families.siglip.text import siglip_text
 from edgekit.inputs.image import ImageLike
 
 
@@ -85,6 +86,7 @@ FULL_PRECISION = FullPrecision(
         "image_encoder": EncoderModules(_pixels, _image_outputs, "pooler_output"),
         "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),
     },
+    canonical=siglip_text,
     sliced=sliced,
 )
 VISION_FULL_PRECISION = FullPrecision(

@@ -58,7 +58,7 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         theirs = {index: token for index, token in theirs.items() if index < there}
         stated = [*lost, *_flags(header, original), *_tokens(header, theirs, original.tokenizer)]
         yield from (*stated, scores := _scores(header, part.root, len(theirs)))
-        if all(one.same for one in (*stated, scores)):  # else it is known why ids differ
+        if all(one.same or one.is_note for one in (*stated, scores)):  # else it is refused, and known why ids differ
             yield _texts(header, theirs, original.tokenizer)
         yield _chat_template(form, header, original)
 

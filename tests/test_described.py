@@ -1,0 +1,149 @@
+"""What stands beside an artifact's parts is refused where it is not the checkpoint's or the recipe's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from material import Copy
+
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import Manifest
+from edgekit.artifacts.recipes import recipe
+from edgekit.errors import EdgekitError, GateError
+from edgekit.export.llama_programs import modelfile
+from edgekit.families.source import Source, open_source
+from edgekit.prove.beside import check_beside, installed_recipe
+from edgekit.prove.publish import prove
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def checked(folder: Path, source: Source, edit: Edit | None = None, *, new: bool = True) -> None:
+    """The folder's manifest, edited, against the checkpoint and its recipe."""
+    manifest = manifests.read(folder)
+    if edit:
+        content = manifest.model_dump(mode="json")
+        edit(content)
+        manifest = Manifest.model_validate_json(json.dumps(content))
+    check_beside(manifest, source, installed_recipe(manifest, source), new=new)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_right_folders_are_not_refused(
+    medgemma_artifact: Path, medgemma_source: Path, medsiglip_artifact: Path, medsiglip_source: Path, new: bool
+) -> None:
+    checked(medgemma_artifact, open_source(medgemma_source), new=new)
+    checked(medsiglip_artifact, open_source(medsiglip_source), new=new)
+
+
+def _as_the_smaller(manifest: dict[str, Any]) -> None:
+    """The variant with the largest decoder has the smallest one's parts."""
+    first, *_, last = manifest["variants"]
+    manifest["variants"][first] = manifest["variants"][last]
+
+
+def _without_a_variant(manifest: dict[str, Any]) -> None:
+    name = next(name for name in manifest["variants"] if name != manifest["default"])
+    del manifest["variants"][name]
+
+
+WRONG: dict[str, tuple[Edit, str]] = {
+    "a variant of other parts": (_as_the_smaller, "variant "),
+    "a part of no variant": (_without_a_variant, "the parts of no variant"),
+    "another title": (lambda m: m.update(title="MedGemma 27B"), "title"),
+    "another license": (lambda m: m.update(license="MIT"), "license|NOTICE"),
+    "no stand-in": (lambda m: m.update(stand_in=None), "stand_in|Modelfile"),
+    "another origin": (lambda m: m["source"].update(name="google/medgemma-27b-it"), "source.name"),
+    "a revision": (lambda m: m["source"].update(revision=f"google/medgemma-4b-it@{'a' * 40}"), "source.revision"),
+    "no modification": (lambda m: m.update(modified="The original weights."), "modified|NOTICE|Modelfile"),
+    "another checkpoint's files": (lambda m: m["source"]["files"].update({"config.json": "0" * 64}), "source.files"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_manifest_that_says_otherwise_is_refused(name: str, medgemma_artifact: Path, medgemma_source: Path) -> None:
+    edit, match = WRONG[name]
+    with pytest.raises(GateError, match=match):
+        checked(medgemma_artifact, open_source(medgemma_source), edit)
+
+
+def test_who_has_an_artifact_chooses_its_default(medgemma_artifact: Path, medgemma_source: Path) -> None:
+    source, manifest = open_source(medgemma_source), manifests.read(medgemma_artifact)
+    other = next(name for name in manifest.variants if name != manifest.default)
+    of_another = recipe("reference-medgemma").model_copy(update={"default": other})
+    with pytest.raises(GateError, match="default"):
+        check_beside(manifest, source, of_another, new=True)
+    check_beside(manifest, source, of_another, new=False)
+
+
+def test_a_proof_of_a_published_folder_looks_beside_its_parts(
+    medgemma_artifact: Path, medgemma_source: Path, copied: Copy
+) -> None:
+    folder = copied(medgemma_artifact)
+    manifest, before = manifests.read(folder), (folder / manifests.FILE_NAME).read_bytes()
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"sliding_window"', '"window"'))
+    with pytest.raises(EdgekitError, match=r"config\.json"):
+        prove(folder, medgemma_source)
+    assert (folder / manifests.FILE_NAME).read_bytes() == before
+    content = manifest.model_dump(mode="json")
+    for entry in content["support_files"]:
+        if entry["path"] == path.name:
+            entry.update(manifests.file_entry(folder, path).model_dump(mode="json"))
+    manifests.write(folder, Manifest.model_validate_json(json.dumps(content)))
+    with pytest.raises(GateError, match=r"config\.json: SHA-256"):
+        prove(folder, medgemma_source)
+
+
+def _files(source: Path) -> list[str]:
+    return sorted(name for name in open_source(source).checkpoint.files if not name.endswith(".safetensors"))
+
+
+@pytest.mark.parametrize("role", ["medgemma", "medsiglip"])
+def test_every_changed_support_file_is_refused(role: str, request: pytest.FixtureRequest, copied: Copy) -> None:
+    """Changed files whose hashes the manifest states rightly, as a wrong exporter writes them."""
+    folder = copied(request.getfixturevalue(f"{role}_artifact"))
+    checkpoint = request.getfixturevalue(f"{role}_source")
+    source, manifest = open_source(checkpoint), manifests.read(folder)
+    names = {entry.path for entry in manifest.support_files}
+    assert set(_files(checkpoint)) <= names
+    for name in names:
+        path, right = folder / name, (folder / name).read_bytes()
+        path.write_bytes(right + b" ")
+        wrong = manifests.file_entry(folder, path)
+        path.write_bytes(right)
+
+        def put(content: dict[str, Any], wrong: manifests.FileEntry = wrong) -> None:
+            listed = [content["tokenizer"], *content["support_files"]]
+            for entry in filter(None, listed):
+                if entry["path"] == wrong.path:
+                    entry.update(wrong.model_dump(mode="json"))
+
+        with pytest.raises(GateError, match=f"{name}: SHA-256"):
+            checked(folder, source, put)
+
+
+def test_files_of_no_checkpoint_and_missing_ones_are_refused(medgemma_artifact: Path, medgemma_source: Path) -> None:
+    source = open_source(medgemma_source)
+    extra = {"path": "chat_template.json", "sha256": "0" * 64, "bytes": 2}
+    with pytest.raises(GateError, match=r"chat_template\.json: SHA-256"):
+        checked(medgemma_artifact, source, lambda m: m["support_files"].append(extra))
+    with pytest.raises(GateError, match="SHA-256"):
+        checked(medgemma_artifact, source, lambda m: m["support_files"].pop(0))
+
+
+def test_a_modelfile_says_what_the_checkpoint_says(medgemma_artifact: Path, medgemma_source: Path) -> None:
+    """Greedy decoding, as the model was measured; it stops where the checkpoint does, within the model's context."""
+    manifest = manifests.read(medgemma_artifact)
+    context = json.loads((medgemma_source / "config.json").read_text())["text_config"]["max_position_embeddings"]
+    text = modelfile(manifest)
+    assert text
+    stated = [line.split(None, 2)[1:] for line in text.splitlines() if line.startswith("PARAMETER ")]
+    stops = sorted(value.strip('"') for name, value in stated if name == "stop")
+    others = {name: float(value) for name, value in stated if name != "stop"}
+    assert others == {"temperature": 0, "num_ctx": min(8192, context)}
+    assert stops == ["<end_of_turn>", "<eos>"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from material import Copy
+from proofs import Unproven
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import Manifest
@@ -17,6 +19,7 @@ from edgekit.errors import EdgekitError, GateError
 from edgekit.export.llama_programs import modelfile
 from edgekit.families.source import Source, open_source
 from edgekit.prove.beside import check_beside, installed_recipe
+from edgekit.prove.described import described
 from edgekit.prove.publish import prove
 
 Edit = Callable[[dict[str, Any]], object]
@@ -147,3 +150,28 @@ def test_a_modelfile_says_what_the_checkpoint_says(medgemma_artifact: Path, medg
     others = {name: float(value) for name, value in stated if name != "stop"}
     assert others == {"temperature": 0, "num_ctx": min(8192, context)}
     assert stops == ["<end_of_turn>", "<eos>"]
+
+
+FIGURES: dict[str, dict[str, Any]] = {
+    "weights": {"weights": 4_300_000_000},
+    "bits_per_weight": {"bits_per_weight": 1.5},
+    "tensor_types": {"tensor_types": {"Q8_0": 3}},
+    "output": {"output": "pooled"},
+    "memory_bytes": {"requires": {"gguf_version": 3, "architecture": "gemma3", "memory_bytes": 5}},
+    "calibrated_on": {"calibrated_on": "10,000 chest x-rays"},
+}
+
+
+def test_what_is_said_of_a_parts_size_and_types_follows_from_its_files(
+    medgemma_levels: Unproven, medsiglip_levels: Unproven
+) -> None:
+    for artifact, levels in ((medgemma_levels, ("Q4_K_M", "int8", "q4_m")), (medsiglip_levels, ("int8", "q4"))):
+        for part in artifact.manifest.parts:
+            if part.level in levels:
+                trial, written = artifact.trial(part.role, part.level), artifact.written(part.role, part.level)
+                assert list(described(written, trial.opening, artifact.runs.source)) == []
+    trial, written = medgemma_levels.trial("decoder", "Q8_0"), medgemma_levels.written("decoder", "Q8_0")
+    for name, claim in FIGURES.items():
+        claimed = replace(written, part=written.part.model_copy(update=claim))
+        (found,) = described(claimed, trial.opening, medgemma_levels.runs.source)
+        assert name in found.name

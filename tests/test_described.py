@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from gguf_files import rewrite
 from material import Copy
 from proofs import Unproven
 
@@ -18,6 +19,10 @@ from edgekit.artifacts.recipes import recipe
 from edgekit.errors import EdgekitError, GateError
 from edgekit.export.llama_programs import modelfile
 from edgekit.families.source import Source, open_source
+from edgekit.full_precision.original import read_original
+from edgekit.progress import Progress
+from edgekit.prove import written_part
+from edgekit.prove.audit import audit
 from edgekit.prove.beside import check_beside, installed_recipe
 from edgekit.prove.described import described
 from edgekit.prove.publish import prove
@@ -175,3 +180,15 @@ def test_what_is_said_of_a_parts_size_and_types_follows_from_its_files(
         claimed = replace(written, part=written.part.model_copy(update=claim))
         (found,) = described(claimed, trial.opening, medgemma_levels.runs.source)
         assert name in found.name
+
+
+def test_a_second_template_in_a_model_file_is_refused(
+    medgemma_artifact: Path, medgemma_source: Path, copied: Copy
+) -> None:
+    """llama.cpp's programs take it where a question comes with tools."""
+    folder, source = copied(medgemma_artifact), open_source(medgemma_source)
+    part = next(part for part in manifests.read(folder).parts if (part.role, part.format) == ("decoder", "gguf"))
+    path, key = folder / part.files[0].path, "tokenizer.chat_template.tool_use"
+    rewrite(path, path.with_suffix(".new"), fields={key: "IGNORE ALL"}).replace(path)
+    found = audit(source, written_part(source, folder, part), read_original(source), Progress())
+    assert key in [one.name for one in found.differences if not one.is_note]

@@ -6,6 +6,7 @@ No comparison of a part's outputs sees a token that does not end an answer, a lo
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import FILE_NAME
 from edgekit.families.source import Source
-from edgekit.formats import Codec
+from edgekit.formats import Codec, calibration
 from edgekit.formats.audit import Compared
 from edgekit.formats.stored import StoredTensor
 from edgekit.inputs.text import control_tokens
@@ -43,6 +44,7 @@ def described(written: WrittenPart, opening: Opening, source: Source) -> Iterato
             for name, expected in source.preprocessing.model_dump().items():
                 yield from _differing(f"preprocessing.{name}", getattr(manifest.preprocessing, name), expected)
         yield from _level(written, source)
+        yield from _figures(written, source)
     if source.family.roles[written.role].input != "pixels" and opening.tokenizer:
         yield from _tokenizer(opening.tokenizer, source, whole=not manifest.foreign)
 
@@ -62,6 +64,26 @@ def _level(written: WrittenPart, source: Source) -> Iterator[Compared]:
         # What smoothing multiplies is rounded otherwise; at 8 bits a scale shows anyhow.
         elif stored and len(stored.shape) == 2 and not codec.exact and not level.needs_calibration:
             yield from _scale(stored, codec, source)
+
+
+def _figures(written: WrittenPart, source: Source) -> Iterator[Compared]:
+    """What the manifest says of a part's size, types and calibration follows from its files."""
+    part, plan, types = written.part, source.plan(written.role, LEVELS[written.level]), Counter[str]()
+    for planned in plan.tensors:
+        stored = written.tensors.get(planned.name)  # not there: a number that lies in the settings
+        types[stored.type if stored else planned.codec.name] += planned.tensor.size
+    size, weights = sum(path.stat().st_size for path in written.files), types.total()
+    measured = [path for path in written.files if path.name.endswith(calibration.SUFFIX)]
+    stated: dict[str, tuple[Any, Any]] = {
+        "weights": (part.weights, weights),
+        "bits_per_weight": (part.bits_per_weight, round(size * 8 / weights, 3)),
+        "tensor_types": (dict(part.tensor_types), dict(types)),
+        "output": (part.output, source.family.roles[written.role].output),
+        "requires.memory_bytes": (part.requires.get("memory_bytes"), max(size, plan.resident_bytes)),
+        "calibrated_on": (part.calibrated_on, calibration.read(measured[0]).inputs if measured else None),
+    }
+    for name, (found, expected) in stated.items():
+        yield from _differing(name, found, expected)
 
 
 def _scale(stored: StoredTensor, codec: Codec, source: Source) -> Iterator[Compared]:

@@ -35,6 +35,7 @@ from edgekit.prove import (
     prove_end_to_end,
     prove_parts,
 )
+from edgekit.prove.beside import check_beside, installed_recipe
 from edgekit.runtime.base import Float
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
@@ -110,6 +111,7 @@ def export(
             manifest = stage.with_modelfiles(stage.manifest_of(job, existing, made, support, staging), staging)
             manifests.write(staging, manifest)
             if compared:
+                check_beside(manifest, job.source, job.recipe, new=True)
                 # Not those of parts that were there: an interrupted run may have left others in their place.
                 hashed = (*support, *(file for part in written.values() for file in part.files))
                 wanted = {part.id for part in made.values()}
@@ -154,6 +156,9 @@ def prove(
     if manifest.foreign:
         wanted = {part.id: part for part in foreign.comparable(folder, original, list(wanted.values()), progress)}
         manifest = foreign.against(manifest, original)
+    else:
+        manifests.verify(folder, manifest.support_files)
+        check_beside(manifest, original, installed_recipe(manifest, original), new=False)
     inputs = inputs or shipped_inputs()
     runs = FullPrecisionRuns(original, progress, scratch=folder)
     _check_before(runs, inputs)

@@ -26,6 +26,7 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama_toke
 _READ = frozenset(
     f"general.{name}" for name in ("architecture", "type", "alignment", "file_type", "quantization_version")
 )
+_TEMPLATE = "tokenizer.chat_template"
 _SPACE = "\u2581"  # SentencePiece's
 _HUB = {"seperator_token_id": "sep_token_id"}  # llama.cpp's spelling
 _LIMIT_S = 300.0
@@ -42,7 +43,7 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     header = read_checked(form, part.files[0])
     for one in _compared(part, form, header, original):
         yield one if one.same else replace(one, meaning=form.meaning(one.name, one.found, one.expected))
-    read = (f"{form.architecture}.", "split.", "tokenizer.ggml.", "tokenizer.chat_template")
+    read = (f"{form.architecture}.", "split.", "tokenizer.ggml.", _TEMPLATE)
     for key, value in header.fields.items():
         if key not in _READ and not key.startswith(read):
             yield Compared("constant", key, _plain(value), None, "nothing reads it", is_note=True)
@@ -61,6 +62,10 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         if all(one.same or one.is_note for one in (*stated, scores)):  # else it is refused, and known why ids differ
             yield _texts(header, theirs, original.tokenizer)
         yield _chat_template(form, header, original)
+    # llama.cpp takes another template where tools are given; no checkpoint of these families has one.
+    for key, value in header.fields.items():
+        if key.startswith(_TEMPLATE) and key != _TEMPLATE:
+            yield Compared("template", key, _plain(value), None, "none")
 
 
 def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
@@ -104,12 +109,12 @@ def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
 
 
 def _chat_template(form: GgufForm, header: GgufHeader, original: Any) -> Compared:
-    stated = header.fields.get("tokenizer.chat_template")
+    stated = header.fields.get(_TEMPLATE)
     found, expected = stated and stated.rstrip("\n"), _template(original)
     variables = {name: text for name, text in original.tokenizer.special_tokens_map.items() if isinstance(text, str)}
     alike = bool(found and expected and found != expected and form.same_turns(found, expected, variables))
     note = "the same turns in other words" if alike else ""
-    return Compared("template", "tokenizer.chat_template", found, expected, note, is_note=alike)
+    return Compared("template", _TEMPLATE, found, expected, note, is_note=alike)
 
 
 def _template(original: Any) -> str | None:

@@ -1,0 +1,129 @@
+"""The audit of an artifact's folder: the files beside the parts, and what the manifest says of the whole.
+
+No part's outputs depend on them; but people choose a level by its name, obey a licence, and open the folder in programs
+that read config.json, the tokenizer's files or a Modelfile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping
+
+from edgekit.artifacts.manifest import FILE_NAME, Manifest
+from edgekit.artifacts.recipes import Recipe, choose
+from edgekit.checkpoints.sources import reference_model_of
+from edgekit.errors import UsageError
+from edgekit.export import llama_programs
+from edgekit.export.job import Job
+from edgekit.families.source import TOKENIZER, Source
+from edgekit.formats.audit import Compared
+from edgekit.prove.audit import Audit
+
+_WHERE = "the artifact"
+_WEIGHTS = ".safetensors"
+
+
+def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, new: bool) -> None:
+    """Compare what stands beside the parts with the checkpoint, and with the recipe where that is known.
+
+    Args:
+        new: whether it was just made, from this very folder by this recipe: who has an artifact may choose another
+            default, and may have fetched the same checkpoint otherwise.
+
+    Raises:
+        DifferencesError: something is another than it must be.
+    """
+    compared = [*_support_files(manifest, source), *_variants(manifest, recipe, new), *_source(manifest, source, new)]
+    if recipe:
+        compared += _stated(manifest, source, recipe)
+    wrong = tuple(one for one in compared if not one.same)
+    Audit(0, len(compared), 0, 0.0, wrong).check(_WHERE)
+
+
+def installed_recipe(manifest: Manifest, source: Source) -> Recipe | None:
+    """The recipe that an artifact names, None where it is not installed or another one of that name is."""
+    family = source.family
+    try:
+        return choose(source.checkpoint.config, manifest.recipe, family.name, family.part_of)
+    except UsageError:
+        return None
+
+
+def _support_files(manifest: Manifest, source: Source) -> Iterator[Compared]:
+    """Each byte for byte the checkpoint's, or as it is made anew."""
+    made = dict(source.family.made_files(source.checkpoint, source.settings))
+    made["NOTICE"] = f"{manifest.license}\n\n{manifest.modified}\nNot a medical device.\n".encode()
+    if source.made_tokenizer:
+        made[TOKENIZER] = source.made_tokenizer
+    for variant in manifest.variants:
+        if text := llama_programs.modelfile(manifest, variant):
+            made[llama_programs.file_name(variant)] = text.encode()
+    expected = {name: digest for name, digest in source.checkpoint.files.items() if not name.endswith(_WEIGHTS)}
+    expected |= {name: hashlib.sha256(data).hexdigest() for name, data in made.items()}
+    found = {entry.path: entry.sha256 for entry in manifest.support_files}
+    for name in sorted({*expected, *found}):
+        whose = "its own, made anew" if name in made else "the checkpoint's"
+        yield Compared(
+            "constant", f"{name}: SHA-256", found.get(name), expected.get(name), whose if name in expected else "none"
+        )
+    if source.family.reads_text:
+        digest = manifest.tokenizer.sha256 if manifest.tokenizer else None
+        yield Compared("tokenizer", f"{TOKENIZER}: SHA-256", digest, expected.get(TOKENIZER), "the checkpoint's")
+
+
+def _variants(manifest: Manifest, recipe: Recipe | None, new: bool) -> Iterator[Compared]:
+    """Each has the parts that its name promises, no part stands alone, and the default is the recipe's."""
+    used = {part_id for parts in manifest.variants.values() for part_id in parts.values()}
+    left = [f"{part.role} {part.level}" for part in manifest.parts if part.id not in used]
+    yield _said("the parts of no variant", left, [])
+    for name in manifest.variants:
+        if recipe and (promised := _promised(name, recipe)):
+            found = {role: part.level for role, part in manifest.variant(name)[1].items()}
+            yield _said(f"variant {name}", _listed(found), _listed(promised))
+    if recipe and new and recipe.default in manifest.variants:
+        yield _said("default", manifest.default, recipe.default)
+
+
+def _promised(name: str, recipe: Recipe) -> Mapping[str, str] | None:
+    """The level of each role: the recipe's, but for those that the name itself states, `Q4_0+vision-int8`.
+
+    None for a variant that the recipe no longer has.
+    """
+    base = max((one for one in recipe.variant if name == one or name.startswith(f"{one}+")), key=len, default=None)
+    if base is None:
+        return None
+    changes = (change.partition("-") for change in name[len(base) :].split("+") if change)
+    return {**recipe.variant[base], **{role: level for role, _, level in changes}}
+
+
+def _listed(parts: Mapping[str, str]) -> list[str]:
+    return sorted(f"{role} {level}" for role, level in parts.items())
+
+
+def _source(manifest: Manifest, source: Source, new: bool) -> Iterator[Compared]:
+    record, checkpoint = manifest.source, source.checkpoint
+    yield _said("source.sha256", record.sha256, checkpoint.sha256)
+    yield _said("source.files", sorted(record.files.items()), sorted(checkpoint.files.items()))
+    if new or (record.revision and checkpoint.revision):
+        yield _said("source.revision", record.revision, checkpoint.revision)
+
+
+def _stated(manifest: Manifest, source: Source, recipe: Recipe) -> Iterator[Compared]:
+    """What people read: of the weights in a folder, nobody knows whether they are those that the recipe names."""
+    known = manifest.source.revision or reference_model_of(source.checkpoint.sha256)
+    origin = recipe.source if known else f"a folder of the kind of {recipe.source}"
+    yield _said("recipe", manifest.recipe, recipe.name)
+    yield _said("family", manifest.family, source.family.name)
+    yield _said("title", manifest.title, recipe.title)
+    yield _said("license", manifest.license, recipe.license)
+    yield _said("stand_in", manifest.stand_in, Job(source, recipe, {}).stand_in)
+    yield _said("source.name", manifest.source.name, origin)
+    written = re.fullmatch(r"(.* by edgekit) \S+ (from .*)", manifest.modified, re.DOTALL)
+    expected = f"from {origin}, source SHA-256 {source.checkpoint.sha256}."
+    said = " ".join(written.groups()) if written else manifest.modified  # by whichever version
+    yield _said("modified", said, f"Modified: converted and quantized by edgekit {expected}")
+
+
+def _said(name: str, found: object, expected: object) -> Compared:
+    return Compared("constant", f"{FILE_NAME}: {name}", found, expected, f"{expected!r:.200}")

@@ -1,0 +1,194 @@
+"""What stands beside an artifact's parts is refused where it is not the checkpoint's or the recipe's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gguf_files import rewrite
+from material import Copy
+from proofs import Unproven
+
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import Manifest
+from edgekit.artifacts.recipes import recipe
+from edgekit.errors import EdgekitError, GateError
+from edgekit.export.llama_programs import modelfile
+from edgekit.families.source import Source, open_source
+from edgekit.full_precision.original import read_original
+from edgekit.progress import Progress
+from edgekit.prove import written_part
+from edgekit.prove.audit import audit
+from edgekit.prove.beside import check_beside, installed_recipe
+from edgekit.prove.described import described
+from edgekit.prove.publish import prove
+
+Edit = Callable[[dict[str, Any]], object]
+
+
+def checked(folder: Path, source: Source, edit: Edit | None = None, *, new: bool = True) -> None:
+    """The folder's manifest, edited, against the checkpoint and its recipe."""
+    manifest = manifests.read(folder)
+    if edit:
+        content = manifest.model_dump(mode="json")
+        edit(content)
+        manifest = Manifest.model_validate_json(json.dumps(content))
+    check_beside(manifest, source, installed_recipe(manifest, source), new=new)
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_right_folders_are_not_refused(
+    medgemma_artifact: Path, medgemma_source: Path, medsiglip_artifact: Path, medsiglip_source: Path, new: bool
+) -> None:
+    checked(medgemma_artifact, open_source(medgemma_source), new=new)
+    checked(medsiglip_artifact, open_source(medsiglip_source), new=new)
+
+
+def _as_the_smaller(manifest: dict[str, Any]) -> None:
+    """The variant with the largest decoder has the smallest one's parts."""
+    first, *_, last = manifest["variants"]
+    manifest["variants"][first] = manifest["variants"][last]
+
+
+def _without_a_variant(manifest: dict[str, Any]) -> None:
+    name = next(name for name in manifest["variants"] if name != manifest["default"])
+    del manifest["variants"][name]
+
+
+WRONG: dict[str, tuple[Edit, str]] = {
+    "a variant of other parts": (_as_the_smaller, "variant "),
+    "a part of no variant": (_without_a_variant, "the parts of no variant"),
+    "another title": (lambda m: m.update(title="MedGemma 27B"), "title"),
+    "another license": (lambda m: m.update(license="MIT"), "license|NOTICE"),
+    "no stand-in": (lambda m: m.update(stand_in=None), "stand_in|Modelfile"),
+    "another origin": (lambda m: m["source"].update(name="google/medgemma-27b-it"), "source.name"),
+    "a revision": (lambda m: m["source"].update(revision=f"google/medgemma-4b-it@{'a' * 40}"), "source.revision"),
+    "no modification": (lambda m: m.update(modified="The original weights."), "modified|NOTICE|Modelfile"),
+    "another checkpoint's files": (lambda m: m["source"]["files"].update({"config.json": "0" * 64}), "source.files"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_manifest_that_says_otherwise_is_refused(name: str, medgemma_artifact: Path, medgemma_source: Path) -> None:
+    edit, match = WRONG[name]
+    with pytest.raises(GateError, match=match):
+        checked(medgemma_artifact, open_source(medgemma_source), edit)
+
+
+def test_who_has_an_artifact_chooses_its_default(medgemma_artifact: Path, medgemma_source: Path) -> None:
+    source, manifest = open_source(medgemma_source), manifests.read(medgemma_artifact)
+    other = next(name for name in manifest.variants if name != manifest.default)
+    of_another = recipe("reference-medgemma").model_copy(update={"default": other})
+    with pytest.raises(GateError, match="default"):
+        check_beside(manifest, source, of_another, new=True)
+    check_beside(manifest, source, of_another, new=False)
+
+
+def test_a_proof_of_a_published_folder_looks_beside_its_parts(
+    medgemma_artifact: Path, medgemma_source: Path, copied: Copy
+) -> None:
+    folder = copied(medgemma_artifact)
+    manifest, before = manifests.read(folder), (folder / manifests.FILE_NAME).read_bytes()
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace('"sliding_window"', '"window"'))
+    with pytest.raises(EdgekitError, match=r"config\.json"):
+        prove(folder, medgemma_source)
+    assert (folder / manifests.FILE_NAME).read_bytes() == before
+    content = manifest.model_dump(mode="json")
+    for entry in content["support_files"]:
+        if entry["path"] == path.name:
+            entry.update(manifests.file_entry(folder, path).model_dump(mode="json"))
+    manifests.write(folder, Manifest.model_validate_json(json.dumps(content)))
+    with pytest.raises(GateError, match=r"config\.json: SHA-256"):
+        prove(folder, medgemma_source)
+
+
+def _files(source: Path) -> list[str]:
+    return sorted(name for name in open_source(source).checkpoint.files if not name.endswith(".safetensors"))
+
+
+@pytest.mark.parametrize("role", ["medgemma", "medsiglip"])
+def test_every_changed_support_file_is_refused(role: str, request: pytest.FixtureRequest, copied: Copy) -> None:
+    """Changed files whose hashes the manifest states rightly, as a wrong exporter writes them."""
+    folder = copied(request.getfixturevalue(f"{role}_artifact"))
+    checkpoint = request.getfixturevalue(f"{role}_source")
+    source, manifest = open_source(checkpoint), manifests.read(folder)
+    names = {entry.path for entry in manifest.support_files}
+    assert set(_files(checkpoint)) <= names
+    for name in names:
+        path, right = folder / name, (folder / name).read_bytes()
+        path.write_bytes(right + b" ")
+        wrong = manifests.file_entry(folder, path)
+        path.write_bytes(right)
+
+        def put(content: dict[str, Any], wrong: manifests.FileEntry = wrong) -> None:
+            listed = [content["tokenizer"], *content["support_files"]]
+            for entry in filter(None, listed):
+                if entry["path"] == wrong.path:
+                    entry.update(wrong.model_dump(mode="json"))
+
+        with pytest.raises(GateError, match=f"{name}: SHA-256"):
+            checked(folder, source, put)
+
+
+def test_files_of_no_checkpoint_and_missing_ones_are_refused(medgemma_artifact: Path, medgemma_source: Path) -> None:
+    source = open_source(medgemma_source)
+    extra = {"path": "chat_template.json", "sha256": "0" * 64, "bytes": 2}
+    with pytest.raises(GateError, match=r"chat_template\.json: SHA-256"):
+        checked(medgemma_artifact, source, lambda m: m["support_files"].append(extra))
+    with pytest.raises(GateError, match="SHA-256"):
+        checked(medgemma_artifact, source, lambda m: m["support_files"].pop(0))
+
+
+def test_a_modelfile_says_what_the_checkpoint_says(medgemma_artifact: Path, medgemma_source: Path) -> None:
+    """Greedy decoding, as the model was measured; it stops where the checkpoint does, within the model's context."""
+    manifest = manifests.read(medgemma_artifact)
+    context = json.loads((medgemma_source / "config.json").read_text())["text_config"]["max_position_embeddings"]
+    text = modelfile(manifest)
+    assert text
+    stated = [line.split(None, 2)[1:] for line in text.splitlines() if line.startswith("PARAMETER ")]
+    stops = sorted(value.strip('"') for name, value in stated if name == "stop")
+    others = {name: float(value) for name, value in stated if name != "stop"}
+    assert others == {"temperature": 0, "num_ctx": min(8192, context)}
+    assert stops == ["<end_of_turn>", "<eos>"]
+
+
+FIGURES: dict[str, dict[str, Any]] = {
+    "weights": {"weights": 4_300_000_000},
+    "bits_per_weight": {"bits_per_weight": 1.5},
+    "tensor_types": {"tensor_types": {"Q8_0": 3}},
+    "output": {"output": "pooled"},
+    "memory_bytes": {"requires": {"gguf_version": 3, "architecture": "gemma3", "memory_bytes": 5}},
+    "calibrated_on": {"calibrated_on": "10,000 chest x-rays"},
+}
+
+
+def test_what_is_said_of_a_parts_size_and_types_follows_from_its_files(
+    medgemma_levels: Unproven, medsiglip_levels: Unproven
+) -> None:
+    for artifact, levels in ((medgemma_levels, ("Q4_K_M", "int8", "q4_m")), (medsiglip_levels, ("int8", "q4"))):
+        for part in artifact.manifest.parts:
+            if part.level in levels:
+                trial, written = artifact.trial(part.role, part.level), artifact.written(part.role, part.level)
+                assert list(described(written, trial.opening, artifact.runs.source)) == []
+    trial, written = medgemma_levels.trial("decoder", "Q8_0"), medgemma_levels.written("decoder", "Q8_0")
+    for name, claim in FIGURES.items():
+        claimed = replace(written, part=written.part.model_copy(update=claim))
+        (found,) = described(claimed, trial.opening, medgemma_levels.runs.source)
+        assert name in found.name
+
+
+def test_a_second_template_in_a_model_file_is_refused(
+    medgemma_artifact: Path, medgemma_source: Path, copied: Copy
+) -> None:
+    """llama.cpp's programs take it where a question comes with tools."""
+    folder, source = copied(medgemma_artifact), open_source(medgemma_source)
+    part = next(part for part in manifests.read(folder).parts if (part.role, part.format) == ("decoder", "gguf"))
+    path, key = folder / part.files[0].path, "tokenizer.chat_template.tool_use"
+    rewrite(path, path.with_suffix(".new"), fields={key: "IGNORE ALL"}).replace(path)
+    found = audit(source, written_part(source, folder, part), read_original(source), Progress())
+    assert key in [one.name for one in found.differences if not one.is_note]

@@ -61,7 +61,7 @@ def versions(python: str | Path, packages: Sequence[str]) -> dict[str, str]:
 
 
 def disturbed(samples: Iterable[Mapping[str, Any]]) -> float | None:
-    """The greatest share of the cores that other work took while one of these was measured; None where it is not known."""
+    """The greatest share of the cores that other work took while one of these was measured, None if unknown."""
     shares = [sample.get("others_share") for sample in samples]
     return None if None in shares else max(map(float, filter(None, shares)), default=0.0)
 

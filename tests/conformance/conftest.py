@@ -73,9 +73,10 @@ ENCODERS = [
     *((row.name, text, name, role)
       for row in BACKENDS.values() for text in row.encoders
       for name, family in FAMILIES.items() for role, stated in family.roles.items()
-      if stated.input and text in stated.forms),
+      if stated.input and text in stated.forms and len(family.roles) > 1),
     *((FULL, "", name, role)
-      for name, family in FAMILIES.items() for role, stated in family.roles.items() if stated.input),
+      for name, family in FAMILIES.items() for role, stated in family.roles.items()
+      if stated.input and len(family.roles) > 1),
     (STUB, "", "", "pixels"),
     (STUB, "", "", "ids"),
 ]  # fmt: skip

@@ -267,3 +267,15 @@ def test_gates_and_runs_of_the_module_are_the_models_own(medgemma: Unproven, med
     assert isinstance(medgemma.runs, FullPrecisionRuns)
     assert medgemma.runs.source.checkpoint.sha256 == open_source(medgemma_source).checkpoint.sha256
     assert medgemma.manifest.gates != Gates()
+
+
+@pytest.mark.parametrize("size", [1, 2, 5])  # of 8 pictures
+@pytest.mark.parametrize("level", ["fp16", "q4"])
+def test_an_encoder_wrong_for_one_size_of_batches_is_refused(medsiglip: Unproven, level: str, size: int) -> None:
+    def wrap(loaded: Any) -> None:
+        right = loaded.encode
+        loaded.encode = lambda batch: right(batch) * (-1 if len(batch) == size else 1)
+
+    proof = proof_of(medsiglip, "image_encoder", level)
+    with loaded_as(medsiglip.trial("image_encoder", level), wrap) as trial, pytest.raises(GateError, match="wiring"):
+        proof.judge(proof.ask(trial.opening))

@@ -316,3 +316,10 @@ def test_a_wheel_ships_the_data_and_reads_no_folder_beside_it(tmp_path: Path) ->
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path, env=environment
     )
     assert run.stdout.split() == [str(site / "edgekit" / "artifacts" / "find.py"), *["['own']"] * len(KINDS)]
+
+
+def test_a_gate_for_a_level_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.toml"
+    mine.write_text('extends = "reference-medgemma"\n[gates.loss_kl]\nQ4_9 = 1.0\n')
+    with pytest.raises(UsageError, match=r"gates\.loss_kl: unknown level 'Q4_9'"):
+        recipe(str(mine))

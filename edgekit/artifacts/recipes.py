@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from edgekit.artifacts import find
-from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.levels import level
+from edgekit.artifacts.gates import LIMITS, Gates
+from edgekit.artifacts.levels import LEVELS, level
 from edgekit.artifacts.manifest import VariantName
 from edgekit.artifacts.validation import Listed, Name, StrictModel, Text, validated
 from edgekit.errors import UsageError
@@ -72,6 +72,9 @@ def recipe(name: str) -> Recipe:
                 raise UsageError(
                     f"recipe {name}, variant {variant}, {role}: {error.message}", allowed=error.allowed
                 ) from error
+    for limit in LIMITS:
+        if unknown := set(getattr(loaded.gates, limit)) - LEVELS.keys():  # a limit that would never apply
+            raise UsageError(f"recipe {name}, gates.{limit}: unknown level {min(unknown)!r}", allowed=", ".join(LEVELS))
     if loaded.default not in loaded.variant:
         raise UsageError(f"recipe {name}: default {loaded.default!r} is no variant", allowed=", ".join(loaded.variant))
     if loaded.default in loaded.on_request:

@@ -120,7 +120,7 @@ def test_a_refused_export_leaves_nothing(
     monkeypatch.setattr(
         decoder, "prefill", lambda self, segments, want=None: right(self, seen_causally(segments), want)
     )
-    refused(medgemma_source, tmp_path, level, f"decoder {level}: wiring: mean KL")
+    refused(medgemma_source, tmp_path, level, f"decoder {level}: exactness: KL")
 
 
 def test_a_refused_encoder_leaves_nothing(
@@ -131,11 +131,13 @@ def test_a_refused_encoder_leaves_nothing(
     refused(medsiglip_source, tmp_path, "fp32", "encoder fp32: wiring: cosine")
 
 
-def test_another_chat_template_is_refused(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
+def test_another_chat_template_in_one_of_two_files_is_refused(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
     source = copied(medgemma_source)
     template = source / "chat_template.jinja"
     template.write_text(template.read_text().replace("<start_of_turn>", "\n<start_of_turn>"))
-    refused(source, tmp_path, "Q8_0", "prompt differs")
+    with pytest.raises(CheckpointError, match=r"two chat templates that differ: .*jinja and tokenizer_config\.json"):
+        artifact.export(source, tmp_path / "artifact", levels=["Q8_0"])
+    assert not {path.name for path in tmp_path.iterdir()} & {"artifact", ".artifact.partial"}
 
 
 def test_a_recipes_loss_limit_refuses(medgemma_source: Path, tmp_path: Path) -> None:
@@ -212,7 +214,7 @@ def test_one_items_mistake_does_not_vanish_among_the_others(medsiglip_levels: Un
     expected = np.tile(np.array([1, 0], np.float32), (len(proof.expected_batch), 1))
     proof = dataclasses.replace(proof, runs=Given(runs, {proof.output: expected}))
     right = proof.judge({proof.output: expected})
-    assert right.wiring == {"mean": 1, "worst": 1, "error": 0, "worst_error": 0}
+    assert right.wiring == {"mean": 1, "worst": 1, "error": 0, "worst_error": 0, "gain": 1}
     limits = LEVELS["q4"].limits
     for vector in ((0.98, 0.2), (1.2, 0)):  # another direction, another length
         wrong = expected.copy()

@@ -19,7 +19,7 @@ from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.cli import main
-from edgekit.errors import GateError, InputError
+from edgekit.errors import CheckpointError, GateError, InputError
 from edgekit.families import family_of
 from edgekit.families.source import Source, open_source
 from edgekit.formats import codec as codec_of

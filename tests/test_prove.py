@@ -131,7 +131,7 @@ def test_a_refused_encoder_leaves_nothing(
     refused(medsiglip_source, tmp_path, "fp32", "encoder fp32: wiring: cosine")
 
 
-def test_another_chat_template_in_one_of_two_files_is_refused(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
+def test_two_chat_templates_are_refused(medgemma_source: Path, copied: Any, tmp_path: Path) -> None:
     source = copied(medgemma_source)
     template = source / "chat_template.jinja"
     template.write_text(template.read_text().replace("<start_of_turn>", "\n<start_of_turn>"))

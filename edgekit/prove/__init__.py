@@ -1,7 +1,6 @@
 """Compare an artifact with its original before anybody uses it.
 
-Comparisons, cheap ones first:
-
+Comparisons, cheap ones first, after that of the checkpoint's reading (`edgekit.full_precision.original`):
 
 - *Audit*: the files themselves, before anything opens them (`edgekit.prove.audit`): every tensor, and every constant of
   a header or a graph, against the checkpoint as transformers reads it.
@@ -23,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from edgekit.artifacts.differences import collected
 from edgekit.artifacts.gates import Gates
@@ -31,9 +31,9 @@ from edgekit.families.source import Source
 from edgekit.inputs.samples import Inputs
 from edgekit.prove import exactness
 from edgekit.prove.audit import audit
-from edgekit.prove.decoder import BEYOND, CONTEXT, DecoderProof, beginning, decoder_proof
+from edgekit.prove.decoder import BEYOND, CONTEXT, beginning, decoder_proof
 from edgekit.prove.described import described
-from edgekit.prove.encoder import EncoderProof, encoder_proof
+from edgekit.prove.encoder import encoder_proof
 from edgekit.prove.end_to_end import prove_end_to_end
 from edgekit.prove.foreign import tell
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
@@ -105,10 +105,9 @@ def audit_parts(
     return list(zip(written, figures, strict=True))
 
 
-def _judged(proof: DecoderProof | EncoderProof, opening: Opening) -> Parity:
-    if isinstance(proof, DecoderProof):
-        return proof.judge(proof.ask(opening))
-    return proof.judge(proof.ask(opening))
+def _judged(proof: Any, opening: Opening) -> Parity:
+    parity: Parity = proof.judge(proof.ask(opening))  # each kind judges what it has asked itself
+    return parity
 
 
 def _audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:

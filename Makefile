@@ -1,5 +1,5 @@
 # make demo    set up .venv and run the main job on the reference models   (ARGS="--data FOLDER" and the like)
-# make test    set up .venv and run the checks and the tests         (PYTEST="-m slow" and the like)
+# make test    set up .venv and run the checks and the tests         (PYTEST="-m slow -n 0" and the like)
 # make check   set up .venv and run linter, type checker and the check of imports
 # make readme  write the generated parts of the READMEs anew
 #

@@ -58,25 +58,31 @@ def own_template(
     Raises:
         error: it cannot be rendered, or drops what is said.
     """
-    if renders_gemmas_turns(text, variables, sees, where):
+    if renders_gemmas_turns(text, variables, sees, where, error):
         return None
 
     def takes(parts: bool) -> bool:
-        return _known(f"parts {parts}", text, variables, lambda: not _problem(text, variables, parts, where))
+        return _known(f"parts {parts}", text, variables, lambda: not _problem(text, variables, parts, where, error))
 
     parts = sees and takes(True)
     if not parts and not takes(False):
-        problem = _problem(text, variables, False, where)
-        raise error(f"{where}: {problem}", remedy="take the template of the original model; this one renders no prompt")
-    system = _known(f"system {parts}", text, variables, lambda: _takes_system(text, variables, parts, where))
+        raise error(
+            f"{where}: {_problem(text, variables, False, where, error)}",
+            allowed="one that renders all that is said, once and in order",
+            remedy="take the template of the original model; this one renders no prompt",
+        )
+    system = _known(f"system {parts}", text, variables, lambda: _takes_system(text, variables, parts, where, error))
     return OwnTemplate(text=text, variables=dict(variables), parts=parts, system=system)
 
 
-def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, where: str) -> bool:
+def renders_gemmas_turns(
+    text: str, variables: Mapping[str, str], sees: bool, where: str, error: type[EdgekitError] = CheckpointError
+) -> bool:
     """Whether a template is Gemma's, by what it renders, and by what it could.
 
     Raises:
         CheckpointError: no process can be started to render it in.
+        error: it computes for too long.
     """
     if text.replace("\r\n", "\n").rstrip("\n") == chat_template():
         return True
@@ -85,7 +91,7 @@ def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, wh
         if not says_only_gemmas(text):
             return False
         conversations = _conversations(sees)
-        found, _ = rendered(text, [turns(messages, sees) for messages in conversations], variables, where)
+        found, _ = rendered(text, [turns(messages, sees) for messages in conversations], variables, where, error)
         return found == [chat.chat_text(messages) for messages in conversations]
 
     return _known(f"Gemma's {sees}", text, variables, same)
@@ -115,7 +121,9 @@ def _rules() -> list[str]:
     return [sha256_file(Path(str(path))) for path in (chat.__file__, chat_templates.__file__, __file__)]
 
 
-def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -> str | None:
+def _problem(
+    text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]
+) -> str | None:
     """Why a template is none for messages in this form: it must render all that is said, and each image once."""
     shown = [Image(_BLANK)] if parts else []
     conversations = [
@@ -123,7 +131,7 @@ def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -
         [Message("user", *shown, _QUESTION)],
         [Message("user", *shown, _QUESTION), Message("assistant", _ANSWER), Message("user", *shown, _NEXT)],
     ]
-    found, end = rendered(text, [turns(messages, parts) for messages in conversations], variables, where)
+    found, end = rendered(text, [turns(messages, parts) for messages in conversations], variables, where, error)
     if end.problem or len(found) < len(conversations):
         return f"cannot be rendered: {end.problem or 'it gives nothing'!s:.200}"
     for messages, made in zip(conversations, found, strict=True):
@@ -135,9 +143,11 @@ def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -
     return None
 
 
-def _takes_system(text: str, variables: Mapping[str, str], parts: bool, where: str) -> bool:
+def _takes_system(
+    text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]
+) -> bool:
     messages = [Message("system", _SYSTEM), Message("user", _QUESTION)]
-    found, end = rendered(text, [turns(messages, parts)], variables, where)
+    found, end = rendered(text, [turns(messages, parts)], variables, where, error)
     return not end.problem and _holds(found[0], messages)
 
 
@@ -231,7 +241,7 @@ def _without_text(part: str | Image) -> str | Image:
 @lru_cache(maxsize=16)  # the options of one question share it
 def _both(template: str, variables: str, conversations: str) -> tuple[str, str]:
     pair: list[Turns] = json.loads(conversations)
-    found, end = rendered(template, pair, json.loads(variables), _WHERE)
+    found, end = rendered(template, pair, json.loads(variables), _WHERE, InputError)
     if end.problem or len(found) < len(pair):
         raise failure(end, _WHERE, InputError)
     written, bare = found

@@ -121,7 +121,7 @@ def test_one_that_never_ends_is_tried_once() -> None:
         return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
     before = computed()
-    with pytest.raises(CheckpointError, match="^theirs: cannot be rendered: it computes for more than 5 s\n") as caught:
+    with pytest.raises(CheckpointError, match=r"^theirs: cannot be rendered: .*more than 5 s\n") as caught:
         own_template(ENDLESS, {"bos_token": "<bos>"}, True, "theirs")
     assert "5 s" in str(caught.value.allowed)
     assert "original model" in str(caught.value.remedy)

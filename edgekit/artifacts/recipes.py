@@ -63,7 +63,14 @@ def recipe(name: str) -> Recipe:
         UsageError: there is no such recipe, or its file is wrong; the message names the key.
     """
     data = _stated(name, ())
-    loaded = validated(Recipe, {"name": find.find("exports", name).stem, **data}, f"recipe {name}", UsageError)
+    path = find.find("exports", name)
+    loaded = validated(
+        Recipe,
+        {"name": path.stem, **data},
+        f"recipe {name}",
+        UsageError,
+        remedy=f"correct {path}; exports/README.md says what each key means",
+    )
     for variant, parts in loaded.variant.items():
         for role, level_name in parts.items():
             try:

@@ -141,7 +141,7 @@ def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
     Raises:
         CheckpointError: a field is missing or wrong; the message names it.
     """
-    return validated(model, data, file, CheckpointError, whole="the file", shows_value=True)
+    return validated(model, data, file, CheckpointError, whole="the file")
 
 
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use

@@ -123,6 +123,12 @@ def lookup(config: Mapping[str, Any], dotted: str) -> Any:
     return value
 
 
+def _by_name_alone(name: str) -> bool:
+    """Whether a recipe must be named: a user's, which leaves it to another to say what it matches, adds no answer."""
+    path, stated = find.find("exports", name), find.load("exports", name)
+    return path.parent == find.users_folder("exports") and "extends" in stated and "match" not in stated
+
+
 def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
     """Whether a config.json has every value that the recipe demands."""
     return all(lookup(config, key) == expected for key, expected in candidate.match.items())
@@ -186,7 +192,7 @@ def choose(
         if wrong:
             raise UsageError(f"recipe {named.name} does not fit this checkpoint: {'; '.join(wrong)}")
         return named
-    known_recipes = [recipe(known) for known in find.names("exports")]
+    known_recipes = [recipe(known) for known in find.names("exports") if not _by_name_alone(known)]
     fitting = [c for c in known_recipes if family in (None, c.family) and matches(c, config)]
     if family and part_of and not fitting:
         parts = [part_of.of(whole, family) for whole in known_recipes if whole.family == part_of.family]

@@ -30,6 +30,10 @@ from edgekit.machine.tried import remember, was_tried
 _ANYTHING = "x"  # stands for a text where only what is around it counts
 _MARK = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z_]{1,32}\]")  # what templates put around turns, whether a token or not
 _WHERE = "the model's chat template"
+_KEPT = (
+    "its chat template renders other turns than the model's architecture is known for: it is kept, and rendered by "
+    "itself in a sandbox; no Modelfile is written, for Ollama has another language for templates"
+)
 _answered: set[str] = set()  # in this process: where the cache cannot be written
 _QUESTION, _ANSWER, _NEXT, _SYSTEM = "What is seen here?", "Nothing of note.", "And below?", "You look at phantoms."
 
@@ -73,6 +77,31 @@ def own_template(
         )
     system = _known(f"system {parts}", text, variables, lambda: _takes_system(text, variables, parts, where, error))
     return OwnTemplate(text=text, variables=dict(variables), parts=parts, system=system)
+
+
+def notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """What users should know of a template that is rendered by itself: see `edgekit.families.base.Family`."""
+    if not (stated := settings.get("template")):
+        return ()
+    template, stops = OwnTemplate.model_validate(stated), settings["stop_tokens"]
+    end = _end_of_answers(template)
+    if any(end.startswith(stop) for stop in stops):
+        return (_KEPT,)
+    shown, known = _MARK.match(end), ", ".join(stops)
+    return _KEPT, (
+        f"its chat template ends an answer with {shown[0] if shown else end[:40]!r}, which is none of the tokens at "
+        f"which the model stops ({known}): answers may go on behind it; where it is a token, make it a special one of "
+        "the tokenizer and state its id as eos_token_id in generation_config.json"
+    )
+
+
+def _end_of_answers(template: OwnTemplate) -> str:
+    """What stands behind an answer in a conversation that goes on."""
+    messages = [Message("user", _QUESTION), Message("assistant", _ANSWER), Message("user", _NEXT)]
+    found, end = rendered(template.text, [turns(messages, template.parts)], template.variables, _WHERE)
+    if not found:
+        raise failure(end, _WHERE, CheckpointError)
+    return found[0].partition(_ANSWER)[2].partition(_NEXT)[0].lstrip()
 
 
 def renders_gemmas_turns(

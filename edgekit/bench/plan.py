@@ -74,8 +74,8 @@ def notes(subjects: Sequence[Subject], data: Path | None, tuned: bool = False) -
         untuned = [row.level for row in subject.rows if row.level and row.level not in there]
         if tuned and untuned:
             lines.append(
-                f"{subject.manifest.title}: no row as tuned for {', '.join(untuned)}: nothing of them was tuned here with "
-                f"these libraries (edgekit tune {subject.folder})"
+                f"{subject.manifest.title}: no row as tuned for {', '.join(untuned)}: nothing of them was tuned here "
+                f"with these libraries (edgekit tune {subject.folder})"
             )
     if data is None:
         lines.append("measured on phantoms only; --data DIR adds real images")

@@ -84,6 +84,20 @@ def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def decoder(medgemma_artifact: Path) -> Path:
+    """The Q4_0 decoder file of `medgemma_artifact`, as others make one."""
+    (path,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
+    return path
+
+
+@pytest.fixture(scope="session")
+def projector(medgemma_artifact: Path) -> Path:
+    """The projector file of `medgemma_artifact`, as others have one beside a decoder."""
+    (path,) = medgemma_artifact.glob("mmproj-*-Q8_0.gguf")
+    return path
+
+
+@pytest.fixture(scope="session")
 def medgemma_onnx(medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The MedGemma-like model at q4 beside a calibrated encoder, unproven. Copy it before changing it."""
     from edgekit.prove import publish as artifact

@@ -33,8 +33,15 @@ def stripped(text: object) -> str:
 
 
 def stripped_line(text: object, most: int = 200) -> str:
-    """What others wrote as one line to keep: without what could control a terminal, and not longer than `most`."""
-    return _BREAK.sub("", stripped(str(text)[:most]))
+    """What others wrote as one line to keep: without what could control a terminal, and not longer than `most`.
+
+    What is longer ends with a whole word, where it has words, and a mark.
+    """
+    whole = str(text)
+    if len(whole) > most:
+        head = whole[: most - len(_CUT)]
+        whole = f"{head[: head.rfind(' ')] if ' ' in head else head}{_CUT.rstrip()}"
+    return _BREAK.sub("", stripped(whole))
 
 
 def shortened(text: str, most: int) -> str:

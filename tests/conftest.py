@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,17 +14,24 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# What was tried, measured and built on this machine is no part of a test, nor may a test leave anything there.
-os.environ["EDGEKIT_CACHE"] = tempfile.mkdtemp(prefix="edgekit-tests-")
 
 import pytest
 from hypothesis import HealthCheck, settings
 from material import LEVELS, Copy
 
 from edgekit.checkpoints import reference_models as reference
+from edgekit.machine.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from proofs import Unproven
+
+# What was tried, measured and built on this machine is no part of a test, nor may a test leave anything there, or where
+# the system's temporary files are: some kill a process, which leaves its own. What failed tests wrote pytest keeps.
+_RUN = ExitStack()
+os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
+for _variable in ("EDGEKIT_CACHE", "TMPDIR"):
+    os.environ[_variable] = str(_RUN.enter_context(temporary_folder("tests")))
+tempfile.tempdir = None  # found anew, there
 
 # Time says nothing on a shared machine, and examples must be the same in every run.
 settings.register_profile(
@@ -35,11 +43,8 @@ settings.register_profile(
 settings.load_profile("edgekit")
 
 
-_CACHE = os.environ["EDGEKIT_CACHE"]
-
-
 def pytest_unconfigure() -> None:
-    shutil.rmtree(_CACHE, ignore_errors=True)
+    _RUN.close()
 
 
 def _shipped(name: str) -> Path:
@@ -76,6 +81,20 @@ def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPath
 
     folder = tmp_path_factory.mktemp("artifacts") / "medsiglip"
     return artifact.export(medsiglip_source, folder, levels=["fp32"], prove=False).folder
+
+
+@pytest.fixture(scope="session")
+def decoder(medgemma_artifact: Path) -> Path:
+    """The Q4_0 decoder file of `medgemma_artifact`, as others make one."""
+    (path,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
+    return path
+
+
+@pytest.fixture(scope="session")
+def projector(medgemma_artifact: Path) -> Path:
+    """The projector file of `medgemma_artifact`, as others have one beside a decoder."""
+    (path,) = medgemma_artifact.glob("mmproj-*-Q8_0.gguf")
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -30,18 +30,6 @@ from edgekit.runtime import open_model
 
 
 @pytest.fixture(scope="module")
-def decoder(medgemma_artifact: Path) -> Path:
-    (path,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
-    return path
-
-
-@pytest.fixture(scope="module")
-def projector(medgemma_artifact: Path) -> Path:
-    (path,) = medgemma_artifact.glob("mmproj-*-Q8_0.gguf")
-    return path
-
-
-@pytest.fixture(scope="module")
 def adopted(decoder: Path, projector: Path, tmp_path_factory: pytest.TempPathFactory) -> Adopted:
     return adopt(decoder, tmp_path_factory.mktemp("adopted") / "theirs", vision=projector)
 

@@ -50,9 +50,10 @@ class Workbench:
     original: Original
     folder: Path
 
-    def audit(self, role: str, level: str) -> Audit:
+    def audit(self, role: str, level: str, progress: Progress | None = None) -> Audit:
         part = next(p for p in manifests.read(self.folder).parts if (p.role, p.level) == (role, level))
-        return audit(self.source, written_part(self.source, self.folder, part), self.original, Progress())
+        written = written_part(self.source, self.folder, part)
+        return audit(self.source, written, self.original, progress or Progress())
 
     def path(self, role: str, level: str) -> Path:
         part = next(p for p in manifests.read(self.folder).parts if (p.role, p.level) == (role, level))
@@ -425,6 +426,22 @@ def test_all_differences_are_said(bench: Workbench, changed: Any) -> None:
     said = bench.refusal("decoder", "Q8_0")
     assert "gemma3.rope.freq_base is 500000.0" in said
     assert "tokenizer.ggml.add_bos_token is False; allowed: True" in said
+
+
+def test_texts_are_steps_of_their_own(bench: Workbench, changed: Any) -> None:
+    """They take longest: a bar of tensors that stands at its end says nothing."""
+    phases: list[list[int]] = []
+
+    class Counted(Progress):
+        def start(self, label: str, total: int) -> None:
+            phases.append([total, 0])
+
+        def advance(self, units: int = 1) -> None:
+            phases[-1][1] += units
+
+    changed("decoder", "Q8_0", fields({"tokenizer.ggml.pre": "gemma"}))  # a vocabulary that nobody has compared yet
+    found = bench.audit("decoder", "Q8_0", Counted())
+    assert phases == [[found.tensors] * 2, [5000, 5000]]
 
 
 def test_a_tokenizer_that_cuts_texts_otherwise_is_seen_by_its_ids(bench: Workbench) -> None:

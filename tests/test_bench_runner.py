@@ -16,7 +16,8 @@ from bench_stubs import InProcess, StubChat, StubEmbedder, dataset
 from edgekit.artifacts.folders import claimed
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import FileEntry, Manifest, Preprocessing, SourceRecord
-from edgekit.bench import Sweep, datasets, markdown, preflight, runner, worker
+from edgekit.artifacts.manifest import read as read_manifest
+from edgekit.bench import Sweep, as_json, datasets, markdown, preflight, runner, worker
 from edgekit.bench.cells import Cell, CellTask, Control, ModelRef, Outcome, complete
 from edgekit.bench.datasets import Dataset, Sample
 from edgekit.bench.environment import environment
@@ -25,6 +26,7 @@ from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.machine.cpu import cpu
 from edgekit.runtime import tuning_results
 from edgekit.runtime.base import Model
 
@@ -109,6 +111,32 @@ def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert rows["good"].of("fidelity-decoder").noise_floor == 0  # type: ignore[union-attr]
     assert rows["good"].metric("load_s") is not None
     assert not results.errors
+
+
+def test_a_tuned_row_says_what_it_ran_with_and_which_rows_there_are_none_of(
+    medsiglip_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess
+) -> None:
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(worker, "open_row", OPENERS["embed_image"])
+    monkeypatch.setattr(preflight, "check", lambda *given: None)
+    sweep = Sweep([medsiglip_artifact], tasks=_tasks(tmp_path, "labels-phantom"), rounds=1, tuned=True, controls=())
+    untuned = runner.bench(sweep, executor=executor)
+    assert [record.tuned for record in untuned.records] == [None, None]
+    assert "no row as tuned for fp32" in markdown(untuned)
+    part = next(part for part in read_manifest(medsiglip_artifact).parts if part.role == "image_encoder")
+    run = tuning_results.EncoderRun(runtime="onnxruntime", seconds=1, error=0, worst_error=0)
+    tuning_results.save(
+        part,
+        tuning_results.EncoderResult(
+            title="x", role=part.role, level=part.level, part=part.id, threads=cpu().usable_cores, libraries={},
+            cpu="x", busy_cores=0, runs=(run,),
+        ),
+    )  # fmt: skip
+    results = runner.bench(sweep, executor=executor)
+    said = {"image_encoder": "image_encoder fp32: ONNX Runtime"}
+    assert [record["tuned"] for record in json.loads(as_json(results))["records"]] == [None, None, said]
+    assert "- fp32, tuned: image_encoder fp32: ONNX Runtime." in markdown(results)
+    assert "no row as tuned" not in markdown(results)
 
 
 def test_a_control_without_effect_is_tried_at_fewer_bits(

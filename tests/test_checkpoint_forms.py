@@ -18,7 +18,7 @@ import gguf
 import numpy as np
 import pytest
 from gguf import quants
-from material import Copy, contents, photo, read_json
+from material import Copy, contents, edit_json, photo, read_json
 
 import edgekit
 from edgekit.artifacts import manifest as manifests
@@ -372,6 +372,7 @@ def in_layout(replacements: Mapping[str, str]) -> Change:
 V4 = {"language_model.model.": "model.language_model.", "": "model."}
 V5 = {**V4, "vision_tower.vision_model.": "model.vision_tower."}
 BASE = {"language_model.model.": "language_model.", "vision_tower.vision_model.": "vision_tower."}
+ROUNDED = "dtype bfloat16, to which transformers rounds weights"
 LAYOUTS = {"hub": in_layout({}), "v4": in_layout(V4), "v5": in_layout(V5), "base": in_layout(BASE)}
 
 FORMS: dict[str, tuple[Change, Callable[[Config], Config], str]] = {
@@ -385,8 +386,8 @@ FORMS: dict[str, tuple[Change, Callable[[Config], Config], str]] = {
     ),
     "untied, the same weights": (lambda state: {**state, HEAD: state[EMBEDDING]}, untied, ""),
     "untied, the same weights in float32": (lambda state: {**state, HEAD: state[EMBEDDING].float()}, untied, ""),
-    "float64 norms": (in_float64, dict, ""),
-    "four types": (mixed, dict, ""),
+    "float64 norms": (in_float64, dict, ROUNDED),
+    "four types": (mixed, dict, ROUNDED),
     "buffers": (with_buffers, dict, ""),
     "padded": (padded, rows(2176), ""),
     "cut": (lambda state: {**state, EMBEDDING: state[EMBEDDING][:2049]}, rows(2049), ""),
@@ -410,6 +411,20 @@ def test_what_people_save_is_read_as_transformers_loads_it(medgemma_source: Path
     if "quantization" in form:  # transformers would quantize what it loads
         shutil.copy(medgemma_source / "config.json", folder / "config.json")
     check_source(source, loaded(folder))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_another_type_than_is_stated_is_said_where_transformers_rounds_to_that(
+    medsiglip_source: Path, copied: Copy, dtype: str
+) -> None:
+    folder = reshape(
+        copied(medsiglip_source), lambda state: {name: tensor.float() * 1.001 for name, tensor in state.items()}
+    )
+    edit_json(folder / "config.json", {"torch_dtype": ..., "dtype": dtype})
+    theirs = transformers.SiglipModel.from_pretrained(folder).logit_scale.detach().float()
+    rounds = not torch.equal(theirs, load(folder)["logit_scale"])
+    assert rounds == (dtype == "bfloat16")
+    assert any("rounds weights" in note for note in open_source(folder).notes) == rounds
 
 
 @pytest.mark.parametrize("form", ["head in place of the embedding", "four types", "buffers"])
@@ -666,7 +681,7 @@ SIGLIP_FORMS: dict[str, tuple[Change, str]] = {
         lambda state: {**state, **dict.fromkeys(("text_model.embeddings.position_ids",), torch.arange(64)[None])},
         "",
     ),
-    "float64": (lambda state: {name: tensor.double() for name, tensor in state.items()}, ""),
+    "float64": (lambda state: {name: tensor.double() for name, tensor in state.items()}, ROUNDED),
     "compiled": (lambda state: {f"_orig_mod.{name}": tensor for name, tensor in state.items()}, "taken off"),
     "parallel": (lambda state: {f"module.{name}": tensor for name, tensor in state.items()}, "taken off"),
     "peft": (lambda state: {f"base_model.model.{name}": tensor for name, tensor in state.items()}, "taken off"),
@@ -725,6 +740,7 @@ def test_names_of_the_encoder_of_images_alone(medsiglip_source: Path, copied: Co
     ("changes", "match"),
     [
         ({"architectures": ["SiglipForImageClassification"], "model_type": "siglip"}, "SiglipForImageClassification"),
+        ({"architectures": ["SiglipTextModel"], "model_type": "siglip_text_model"}, "it reads texts alone"),
         ({"vision_use_head": False}, "vision_use_head"),
         ({"model_type": "siglip"}, "model_type 'siglip'"),
     ],

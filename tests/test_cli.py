@@ -24,6 +24,7 @@ from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints import reference_models as reference
 from edgekit.cli import main, parser
 from edgekit.commands import verbs
+from edgekit.commands.support.artifact_text import artifact_lines
 
 Copy = Callable[[Path], Path]
 
@@ -293,6 +294,29 @@ def test_export_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (folder / decoder).write_bytes(b"other")
     assert main(["inspect", str(folder)]) == 1
     assert decoder in capsys.readouterr().err
+
+
+def test_each_figure_that_refuses_stands_beside_its_limit(medgemma_artifact: Path) -> None:
+    found = manifests.read(medgemma_artifact)
+    shown = {
+        "decoder": ("kl", {"mean": 1e-5, "worst": 1e-3, "prompt": 2e-5}, {"mean": 0.01, "worst": 0.1, "top1": 0.9}),
+        "vision": (
+            "cosine",
+            {"mean": 1.0, "worst": 1.0, "error": 0.003, "worst_error": 0.004, "gain": 1.0},
+            {"mean": 1.0, "worst": 1.0, "error": 0.005},
+        ),
+    }
+    for part in found.parts:
+        metric, wiring, loss = shown[part.role]
+        parity = manifests.Parity(metric=metric, wiring=wiring, loss=loss, positions=7, inputs="x")
+        proven = found.model_copy(update={"parts": (part.model_copy(update={"parity": parity}),), "variants": {}})
+        text = "\n".join(artifact_lines(medgemma_artifact, proven))
+        limits = found.gates.limits(part.level, LEVELS[part.level].limits)
+        wanted = {"kl": ("wiring_kl", "loss_kl", "loss_top1"), "cosine": ("wiring_error", "loss_cosine", "loss_error")}
+        for name in wanted[metric]:
+            least = name in ("loss_top1", "loss_cosine")
+            assert f"(at {'least' if least else 'most'} {getattr(limits, name):g})" in text
+        assert f"7 {'positions' if metric == 'kl' else 'inputs'} compared" in text
 
 
 def test_ask(medgemma_artifact: Path, picture: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -59,6 +59,18 @@ def test_right_parts_are_exact(source: Source, role: str, file_format: str, tmp_
     assert not list(tmp_path.iterdir())
 
 
+def test_the_room_that_it_takes_is_known_before(medgemma_source: Path, tmp_path: Path) -> None:
+    source, taken = open_source(medgemma_source), []
+
+    class Weighed(Progress):
+        def advance(self, units: int = 1) -> None:
+            taken.append(sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()))
+
+    exactness.measured(source, "vision", "gguf", INPUTS, tmp_path, Weighed())
+    known = exactness.disk_bytes(source, "vision", "gguf")
+    assert 0.95 * known < taken[0] < 1.2 * known  # headers and a vocabulary stand beside the weights
+
+
 @pytest.mark.parametrize(
     "role",
     ["decoder", "image_encoder", *(pytest.param(role, marks=pytest.mark.slow) for role in ("vision", "text_encoder"))],

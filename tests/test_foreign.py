@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from edgekit import cli
 from edgekit.artifacts import manifest
-from edgekit.artifacts.differences import Difference, DifferencesError
+from edgekit.artifacts.differences import Difference, DifferencesError, counted
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Parity
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.commands.support import artifact_text
@@ -71,10 +71,9 @@ def decoder(medgemma_artifact: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def projector(medgemma_artifact: Path) -> Path:
-    (path,) = medgemma_artifact.glob("mmproj-*-Q8_0.gguf")
-    return path
+def test_differences_are_counted_in_words() -> None:
+    found = [Difference(kind, "decoder Q4_0", "", "x") for kind in ("tensor", "tokenizer", "tensor")]
+    assert counted(found) == "2 in tensors, 1 in the tokenizer"
 
 
 @pytest.fixture(scope="module")

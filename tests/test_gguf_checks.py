@@ -20,18 +20,6 @@ TYPE_IDS = {name: number for number, (name, _, _) in TYPES.items()}
 U8, U16, U32, I32, F32, BOOL, STRING, ARRAY, U64, F64 = 0, 2, 4, 5, 6, 7, 8, 9, 10, 12
 
 
-@pytest.fixture(scope="module")
-def decoder(medgemma_artifact: Path) -> Path:
-    (path,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")
-    return path
-
-
-@pytest.fixture(scope="module")
-def projector(medgemma_artifact: Path) -> Path:
-    (path,) = medgemma_artifact.glob("mmproj-*-Q8_0.gguf")
-    return path
-
-
 def setting(file: File, key: str) -> Field:
     return next(one for one in file.fields if one.key == key.encode())
 

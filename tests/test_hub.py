@@ -444,6 +444,16 @@ def test_what_is_no_id(name: str) -> None:
         source_folder(name)
 
 
+def test_a_file_is_no_checkpoint_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written as `owner/name` it looks like a model of the hub, which nobody has to download."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="is a file") as caught:
+        source_folder("model/model.safetensors")
+    assert str(tmp_path / "model") in str(caught.value.remedy)
+
+
 def run(fake: FakeHub, cache: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """edgekit in a process of its own, with the environment that a user has."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}

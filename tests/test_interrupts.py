@@ -15,6 +15,8 @@ import psutil
 import pytest
 from house import House
 
+from edgekit.machine.temporary import temporary_folder
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 SOON_S = 10.0  # two seconds on a machine that does nothing else
@@ -211,6 +213,14 @@ def test_workers_end_with_a_parent_that_was_killed(stuck: Started) -> None:
     ended = stuck.end(signal.SIGKILL)
     assert ended.code == -signal.SIGKILL
     assert ended.left == []
+    # What it left is removed by the next process that has temporary files; what is in use, and what is a user's, stays.
+    assert list(stuck.temporary.glob("edgekit-stuck-*"))
+    (stuck.temporary / "edgekit-results").mkdir()
+    code = "from edgekit.machine.temporary import temporary_folder as t\nwith t('next'): pass"
+    environment = {**os.environ, "TMPDIR": str(stuck.temporary)}
+    with temporary_folder("live", stuck.temporary) as live:
+        subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+        assert {path.name for path in stuck.temporary.iterdir()} == {"edgekit-results", live.name}
 
 
 # ---------------------------------------------------------------- the context itself

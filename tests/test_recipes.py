@@ -148,6 +148,20 @@ def test_a_users_recipe_is_found_and_chosen(home: Path) -> None:
     assert recipe(str(home / "exports" / "mine.toml")).name == "mine"
 
 
+def test_an_heir_without_a_match_of_its_own_takes_nothing_from_its_parent(home: Path, medgemma_source: Path) -> None:
+    """The three lines of a fine-tuned model, installed: its parent is still found, and it where it is named."""
+    config = read_json(medgemma_source / "config.json")
+    heir = 'extends = "reference-medgemma"\ntitle = "Ours"\nstem = "ours"\n'
+    (home / "exports" / "ours.toml").write_text(heir)
+    assert choose(config, None).name == "reference-medgemma"
+    assert choose(config, "ours").title == "Ours"
+    stated = recipe("reference-medgemma").match.items()
+    match = "\n".join(f'"{key}" = {value}' for key, value in stated if not isinstance(value, str))
+    (home / "exports" / "ours.toml").write_text(f"{heir}[match]\n{match}")
+    with pytest.raises(UsageError, match="several recipes match"):
+        choose(config, None)
+
+
 def test_a_users_recipe_takes_the_place_of_a_shipped_one(home: Path) -> None:
     (home / "exports" / "medsiglip.toml").write_text(MINE)
     assert recipe("medsiglip").title == "Mine"

@@ -24,6 +24,7 @@ from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError
 from edgekit.export import stage, stream
+from edgekit.export.job import resolve
 from edgekit.families.source import open_source
 from edgekit.formats.onnx import writer as onnx
 from edgekit.formats.onnx.layout import layout_of
@@ -149,6 +150,11 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(
     with pytest.raises(ArtifactError, match=r"0\.1 GB are needed for 5 parts, 0\.1 GB are free"):
         artifact.export(medgemma_source, tmp_path / "a", levels=LEVELS, prove=False)
     assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(stage.shutil, "disk_usage", lambda path: usage._replace(free=90_000_000))
+    plans = list(resolve(medgemma_source, None, LEVELS, {}).plans())
+    stage.check_space(tmp_path, plans[:1], resolve(medgemma_source, None, LEVELS, {}))
+    with pytest.raises(ArtifactError, match=r"0\.1 GB are needed for 1 parts \(0\.0 GB of that .*prove them\), 0"):
+        stage.check_space(tmp_path, plans[:1], resolve(medgemma_source, None, LEVELS, {}), 40_000_000)
 
 
 def test_a_disk_that_fills_up_loses_nothing(medgemma_source: Path, medgemma_artifact: Path, tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import ArtifactError, CheckpointError, InputError
 from edgekit.export.adopt import adopt
+from edgekit.export.job import resolve
 from edgekit.families.composition import ChatFormat, ChatSettings, OwnTemplate
 from edgekit.families.gemma3.chat import chat_template
-from edgekit.families.gemma3.template_chat import chat_format, own_template, renders_gemmas_turns
+from edgekit.families.gemma3.template_chat import chat_format, notes, own_template, renders_gemmas_turns
 from edgekit.families.source import open_source
 from edgekit.formats.gguf.header import read_header
 from edgekit.inputs.message import Image, Message
@@ -217,6 +218,12 @@ def test_no_text_ends_a_turn_of_its_template(medgemma_source: Path, text: str) -
         own_format(medgemma_source, template).runs([Message("user", text)])
 
 
+def test_an_answer_that_ends_at_a_stop_token_is_nothing_to_be_said() -> None:
+    template = OwnTemplate(text=CHATML, variables=VARIABLES, parts=True, system=True).model_dump()
+    (kept,) = notes({"template": template, "stop_tokens": ["<eos>", "<|im_end|>"]})
+    assert "ends an answer" not in kept
+
+
 def test_what_a_template_does_not_take_is_said(medgemma_source: Path) -> None:
     template = OwnTemplate(text=CHATML, variables=VARIABLES, parts=False, system=False)
     chat = own_format(medgemma_source, template)
@@ -233,6 +240,8 @@ def test_what_a_template_does_not_take_is_said(medgemma_source: Path) -> None:
 
 def test_an_export_keeps_it_and_asks_by_it(medgemma_source: Path, copied: Copy, tmp_path: Path) -> None:
     folder = with_template(medgemma_source, copied, CHATML)
+    said = resolve(folder, None, ["Q4_0"], {}).notes
+    assert any("ends an answer with '<|im_end|>'" in note for note in said)  # which is no token here, let alone a stop
     found = artifact.export(folder, tmp_path / "a", levels=["Q4_0"], prove=False).manifest
     assert found.settings["template"]["text"] == CHATML
     assert not list((tmp_path / "a").glob("Modelfile*"))  # Ollama's templates are of another language
@@ -275,7 +284,9 @@ def test_an_adopted_file_is_asked_by_its_template(medgemma_artifact: Path, tmp_p
     (projector,) = medgemma_artifact.glob("mmproj-*-Q8_0.gguf")
     texts_only = CHATML.replace("m['content'] is string", "true")
     theirs = rewrite(decoder, tmp_path / "theirs.gguf", fields={"tokenizer.chat_template": texts_only})
-    found = adopt(theirs, tmp_path / "a").manifest
+    adopted = adopt(theirs, tmp_path / "a")
+    assert "ends an answer with '<|im_end|>'" in adopted.notes[-1]
+    found = adopted.manifest
     assert found.settings["template"] == {
         "text": texts_only,
         "variables": {"bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>", "pad_token": "<pad>"},

@@ -88,6 +88,16 @@ def test_a_text_is_cut_in_the_middle_and_the_cut_is_marked(text: str, most: int)
         assert text.endswith(after)
 
 
+@given(st.lists(st.text("abc", min_size=1, max_size=9), min_size=1).map(" ".join), st.integers(20, 60))
+def test_a_line_to_keep_is_cut_between_words_and_the_cut_is_marked(text: str, most: int) -> None:
+    kept = stripped_line(text, most)
+    assert len(kept) <= most
+    if kept != text:
+        whole, mark, after = kept.partition(" [...]")
+        assert (mark, after) == (" [...]", "")
+        assert text.startswith(f"{whole} ")
+
+
 @given(TEXT, st.integers(1, 400), st.sampled_from([EdgekitError, InputError, GateError]))
 def test_every_part_of_an_error_is_one_short_line(text: str, times: int, kind: type[EdgekitError]) -> None:
     error = kind(text * times, allowed=text * times, remedy=text * times)

@@ -12,6 +12,13 @@ from edgekit.errors import MOST_ITEMS, GateError
 T = TypeVar("T")
 Kind = Literal["tensor", "constant", "template", "tokenizer", "preprocessing", "prompt", "exactness", "wiring", "loss"]
 
+_PLACES: Mapping[str, str] = {
+    "tensor": "tensors",
+    "constant": "constants",
+    "template": "the chat template",
+    "tokenizer": "the tokenizer",
+    "prompt": "prompts",
+}
 # What it does to answers, where nothing more is known than which comparison refuses.
 _MEANINGS: Mapping[str, str] = {
     "prompt": "the model is asked something else than was written",
@@ -116,9 +123,9 @@ def shown(value: object) -> str:
 
 
 def counted(differences: Sequence[Difference]) -> str:
-    """How many of each kind change the model, for people: `tensor 3, constant 1`."""
+    """How many of each kind change the model, for people: `3 in tensors, 1 in the tokenizer`."""
     counts = Counter(one.kind for one in differences if not one.is_note)
-    return ", ".join(f"{kind} {count}" for kind, count in counts.items())
+    return ", ".join(f"{count} in {_PLACES.get(kind, kind)}" for kind, count in counts.items())
 
 
 def as_data(differences: Sequence[Difference]) -> list[Mapping[str, object]]:

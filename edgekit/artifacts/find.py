@@ -21,12 +21,18 @@ def folders(kind: FileKind) -> list[Path]:
     The current directory is never searched: what a command does must not depend on where it is typed.
     """
     candidates = [_PACKAGE.parent / kind, _PACKAGE / "data" / kind]
-    if home := os.environ.get("EDGEKIT_HOME"):
-        candidates.insert(0, Path(home) / kind)
+    if own := users_folder(kind):
+        candidates.insert(0, own)
     # A folder beside an installed package could be anybody's; only a checkout has our pyproject.toml next to it.
     if not (_PACKAGE.parent / "pyproject.toml").is_file():
         candidates.remove(_PACKAGE.parent / kind)
     return [folder for folder in candidates if folder.is_dir()]
+
+
+def users_folder(kind: FileKind) -> Path | None:
+    """Where users put their own files of this kind, in $EDGEKIT_HOME; None where that is not set."""
+    home = os.environ.get("EDGEKIT_HOME")
+    return Path(home) / kind if home else None
 
 
 def names(kind: FileKind) -> list[str]:

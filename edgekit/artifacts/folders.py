@@ -93,10 +93,42 @@ def claimed(folder: Path) -> Iterator[None]:
         if not _is_ours(handle, folder):
             if _names(handle):
                 raise _of_others(folder)
-            with _in(folder):
-                os.close(os.open(MARKER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FILE, 0o666, dir_fd=handle))
-                os.fsync(handle)
+            _mark(handle, folder)
         yield
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A new folder, marked as edgekit's own: `clear` removes it, but not before this process ends or leaves here.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    if os.name == "nt":
+        yield
+        return
+    handle = _open(folder)
+    try:
+        with suppress(OSError):  # a file system without locks: see `clear`
+            flock(handle, wait=True)
+        _mark(handle, folder)
+        yield
+    finally:
+        os.close(handle)
+
+
+def clear(folder: Path) -> None:
+    """Remove a folder that was `held` by a process that was killed; one of a live process, or of others, stays.
+
+    Without locks nobody can tell them apart, and all stay.
+    """
+    with suppress(OSError, ArtifactError):
+        handle = _open(folder)
+        try:
+            if os.fstat(handle).st_uid == os.getuid() and flock(handle, wait=False):
+                remove(folder)
+        finally:
+            os.close(handle)
 
 
 def check_place(folder: Path) -> None:
@@ -216,6 +248,12 @@ def _open(folder: Path, *, make: bool = False) -> int:
         if folder.exists() and not folder.is_dir():
             raise ArtifactError(f"{folder}: is no folder", remedy="move it away, or choose another place") from error
         raise
+
+
+def _mark(handle: int, folder: Path) -> None:
+    with _in(folder):
+        os.close(os.open(MARKER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FILE, 0o666, dir_fd=handle))
+        os.fsync(handle)
 
 
 def _names(handle: int) -> set[str]:

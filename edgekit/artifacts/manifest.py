@@ -19,7 +19,7 @@ from edgekit.artifacts.documents import MOST_BYTES, is_file, is_folder, read_jso
 from edgekit.artifacts.files import sha256_file, write_atomically
 from edgekit.artifacts.folders import updating
 from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.validation import Count, Listed, Name, Sha256, StrictModel, Text, validated
+from edgekit.artifacts.validation import ANEW, Count, Listed, Name, Sha256, StrictModel, Text, validated
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.terminal import printable
 
@@ -318,7 +318,7 @@ def read(folder: Path) -> Manifest:
     if not isinstance(data, dict) or data.get("schema_version") != SCHEMA:
         version = data.get("schema_version") if isinstance(data, dict) else None
         found = f"{path}: manifest schema_version {version!r:.80}"
-        raise ArtifactError(found, allowed=str(SCHEMA), remedy="export it again")
+        raise ArtifactError(found, allowed=str(SCHEMA), remedy=ANEW)
     manifest = validated(Manifest, data, str(path), ArtifactError)
     for entry in manifest.files:
         _inside(folder, entry.path)
@@ -337,16 +337,16 @@ def verify(folder: Path, entries: tuple[FileEntry, ...], hashed: Collection[File
     for entry in entries:
         path = _inside(folder, entry.path)
         if not is_file(path):
-            raise ArtifactError(f"{path}: missing, though the manifest lists it", remedy="export the artifact again")
+            raise ArtifactError(f"{path}: missing, though the manifest lists it", remedy=ANEW)
         size = path.stat().st_size
         if size != entry.bytes:
             raise ArtifactError(
-                f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy="export the artifact again"
+                f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy=ANEW
             )
         if entry not in hashed and (digest := sha256_file(path)) != entry.sha256:
             raise ArtifactError(
                 f"{path}: its SHA-256 is {digest[:16]}..., the manifest says {entry.sha256[:16]}...",
-                remedy="the file was changed after it was proven: export the artifact again",
+                remedy=f"the file was damaged or changed after it was proven: {ANEW}",
             )
 
 

@@ -63,7 +63,14 @@ def recipe(name: str) -> Recipe:
         UsageError: there is no such recipe, or its file is wrong; the message names the key.
     """
     data = _stated(name, ())
-    loaded = validated(Recipe, {"name": find.find("exports", name).stem, **data}, f"recipe {name}", UsageError)
+    path = find.find("exports", name)
+    loaded = validated(
+        Recipe,
+        {"name": path.stem, **data},
+        f"recipe {name}",
+        UsageError,
+        remedy=f"correct {path}; exports/README.md says what each key means",
+    )
     for variant, parts in loaded.variant.items():
         for role, level_name in parts.items():
             try:
@@ -114,6 +121,12 @@ def lookup(config: Mapping[str, Any], dotted: str) -> Any:
     for key in dotted.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def _by_name_alone(name: str) -> bool:
+    """Whether a recipe must be named: a user's, which leaves it to another to say what it matches, adds no answer."""
+    path, stated = find.find("exports", name), find.load("exports", name)
+    return path.parent == find.users_folder("exports") and "extends" in stated and "match" not in stated
 
 
 def matches(candidate: Recipe, config: Mapping[str, Any]) -> bool:
@@ -179,7 +192,7 @@ def choose(
         if wrong:
             raise UsageError(f"recipe {named.name} does not fit this checkpoint: {'; '.join(wrong)}")
         return named
-    known_recipes = [recipe(known) for known in find.names("exports")]
+    known_recipes = [recipe(known) for known in find.names("exports") if not _by_name_alone(known)]
     fitting = [c for c in known_recipes if family in (None, c.family) and matches(c, config)]
     if family and part_of and not fitting:
         parts = [part_of.of(whole, family) for whole in known_recipes if whole.family == part_of.family]

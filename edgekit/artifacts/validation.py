@@ -5,13 +5,22 @@ Their schemas are strict: no "3" for 3, no true for 1, no field that nobody know
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, Strict, TypeAdapter, ValidationError
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import ArtifactError, CheckpointError, EdgekitError
 
 T = TypeVar("T")
+
+ANEW = "get the folder anew from whoever made it, or export the artifact again"
+# What to do about a file of this kind, where the caller knows nothing better.
+_REMEDIES: dict[type[EdgekitError], str] = {
+    ArtifactError: ANEW,
+    CheckpointError: "download it again, or state it as transformers writes it",
+}
+_SHOULD = "Input should be "  # how pydantic begins what is allowed
 
 # A list in a file; its entries are as strict as all else, and the first wrong one is enough.
 Listed = Annotated[tuple[T, ...], Strict(False), FailFast()]
@@ -36,7 +45,6 @@ def validated(
     *,
     inside: str = "",
     whole: str = "",
-    shows_value: bool = False,
     remedy: str | None = None,
 ) -> T:
     """Data as its schema has it: a value, or JSON as bytes.
@@ -46,11 +54,10 @@ def validated(
         error: what is raised.
         inside: what stands before the name of the field.
         whole: names the data itself, where no field of it can be named.
-        shows_value: whether the message ends with the offending value, shortened.
-        remedy: what the user can do.
+        remedy: what the user can do; for None what one does about such a file.
 
     Raises:
-        error: a field is missing, unknown or wrong; the message names the first of them.
+        error: a field is missing, unknown or wrong; it names the first of them, its value, and what is allowed.
     """
     adapter = schema if isinstance(schema, TypeAdapter) else TypeAdapter(schema)
     try:
@@ -59,7 +66,31 @@ def validated(
         first = problem.errors(include_url=False, include_context=False)[0]
         field = ".".join(str(part) for part in first["loc"])
         place = f"{inside}{field}" if field else whole
-        message = ": ".join(filter(None, (where, place, first["msg"])))
-        if shows_value:
-            message += f", found {first['input']!r:.80}"
-        raise error(message, remedy=remedy) from problem
+        said, allowed = _said(first, schema)
+        message = ": ".join(filter(None, (where, place, said)))
+        raise error(message, allowed=allowed, remedy=remedy or _REMEDIES.get(error)) from problem
+
+
+def _said(problem: Any, schema: Any) -> tuple[str, str | None]:
+    """What is wrong, and what is allowed in its place."""
+    message: str = problem["msg"]
+    if problem["type"] in ("missing", "extra_forbidden"):
+        missing = problem["type"] == "missing"
+        fields = _fields(schema, problem["loc"], required=missing)
+        return "is missing" if missing else "is unknown", fields and f"{'all of ' if missing else ''}{fields}"
+    if message.startswith(_SHOULD):
+        return f"{problem['input']!r:.80}", message.removeprefix(_SHOULD)
+    message = message.removeprefix("Value error, ")
+    return f"{message}, found {problem['input']!r:.80}" if problem["loc"] else message, None
+
+
+def _fields(schema: Any, place: Sequence[str | int], required: bool) -> str | None:
+    """The names of the fields beside the one at this place, as far as schemas and lists of them lead there."""
+    for name in place[:-1]:
+        if isinstance(name, int):
+            schema = next(iter(get_args(schema)), None)
+        else:
+            stated = getattr(schema, "model_fields", {}).get(name)
+            schema = stated and stated.annotation
+    fields = getattr(schema, "model_fields", {})
+    return ", ".join(name for name, field in fields.items() if field.is_required() or not required) or None

@@ -32,6 +32,7 @@ def record(subject: Subject, row: TableRow, measurements: Sequence[Measurement],
         control={"role": control.role, "bits": control.bits, "scale": control.scale} if control else None,
         measurements=tuple(measurements),
         environment=here,
+        tuned=row.tuned,
     )
 
 

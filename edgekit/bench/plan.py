@@ -57,14 +57,25 @@ def _able(task: Task, subject: Subject) -> bool:
     return able and (subject.manifest.preprocessing is not None or not shown)
 
 
-def notes(subjects: Sequence[Subject], data: Path | None) -> tuple[str, ...]:
-    """What was left out and why."""
+def notes(subjects: Sequence[Subject], data: Path | None, tuned: bool = False) -> tuple[str, ...]:
+    """What was left out and why.
+
+    Args:
+        tuned: whether each variant was to be measured as it was tuned, too.
+    """
     lines = []
     for subject in subjects:
         if subject.source is None:
             lines.append(
                 f"{subject.manifest.title}: the checkpoint it was made from is not here, so nothing is compared with "
                 "full precision and no control is run (--reference SOURCE names its folder)"
+            )
+        there = {row.level for row in subject.rows if row.tuned}
+        untuned = [row.level for row in subject.rows if row.level and row.level not in there]
+        if tuned and untuned:
+            lines.append(
+                f"{subject.manifest.title}: no row as tuned for {', '.join(untuned)}: nothing of them was tuned here "
+                f"with these libraries (edgekit tune {subject.folder})"
             )
     if data is None:
         lines.append("measured on phantoms only; --data DIR adds real images")

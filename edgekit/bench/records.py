@@ -54,6 +54,7 @@ class Record:
 
     Attributes:
         kind: `reference` for full precision, `variant`, `control`.
+        tuned: role -> the runtime and options that `edgekit tune` chose here; None where the proven defaults ran.
     """
 
     model: str
@@ -71,6 +72,7 @@ class Record:
     control: dict[str, Any] | None
     measurements: tuple[Measurement, ...]
     environment: Environment
+    tuned: Mapping[str, str] | None = None
 
     def of(self, task: str) -> Measurement | None:
         """The measurement of this task."""

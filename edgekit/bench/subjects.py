@@ -31,6 +31,7 @@ class TableRow:
         key: identity of what the row computes.
         bytes: of the files that hold the weights.
         tensor_types: how many weights are stored as which type.
+        tuned: role -> what `edgekit tune` chose here, which the row runs with; None for the proven defaults.
     """
 
     name: str
@@ -43,6 +44,7 @@ class TableRow:
     bytes: int | None = None
     bits_per_weight: float | None = None
     tensor_types: Mapping[str, int] | None = None
+    tuned: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,8 @@ def _tuned(row: TableRow, manifest: Manifest) -> Iterator[TableRow]:
     if found:
         model = replace(row.model, tuned=True)
         key = identity("tuned", row.key, sorted(str(result) for result in found))
-        yield replace(row, name=f"{row.name}, tuned", model=model, key=key)
+        chosen = {result.role: str(result) for result in found}
+        yield replace(row, name=f"{row.name}, tuned", model=model, key=key, tuned=chosen)
 
 
 def _file_bytes(parts: Mapping[str, Part]) -> int:

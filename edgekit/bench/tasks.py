@@ -31,4 +31,5 @@ def parse(data: Mapping[str, Any]) -> Task:
     schema = kinds().get(kind) if isinstance(kind, str) else None
     if schema is None:
         raise UsageError(f"{where}: kind: {kind!r:.80}", allowed=", ".join(kinds()))
-    return validated(schema, dict(data), where, UsageError)
+    remedy = "correct its file; benchmarks/README.md says what each key means"
+    return validated(schema, dict(data), where, UsageError, remedy=remedy)

@@ -22,6 +22,12 @@ def source_folder(name: str, revision: str | None = None) -> Path:
         return Path(name)
     if folder := reference_models.path(name):
         return folder
+    if Path(name).is_file():
+        raise UsageError(
+            f"{name}: is a file, and no checkpoint folder",
+            allowed="a folder with config.json, tokenizer and weights",
+            remedy=f"name the folder that it lies in: {Path(name).absolute().parent}",
+        )
     if hub.is_id(name):
         return hub.cached(name, revision)
     raise UsageError(

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
-from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.commands.support.printing import print_json, print_lines, print_warnings
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
     from edgekit.export.adopt import adopt
 
     adopted = adopt(options.file, options.to, vision=options.mmproj, tokenizer=options.tokenizer)
+    print_warnings(adopted.notes)
     if options.json:
         print_json(adopted.manifest.model_dump(mode="json"))
         return 0

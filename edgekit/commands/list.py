@@ -18,7 +18,8 @@ ERROR = "error"
 
 
 def levels() -> Rows:
-    """Every quantization level and how it stores weights."""
+    """Every quantization level, how it stores weights, and what a proof lets it lose."""
+    from edgekit.artifacts.gates import LIMITS
     from edgekit.artifacts.levels import LEVELS
     from edgekit.formats import FORMATS
 
@@ -28,6 +29,7 @@ def levels() -> Rows:
             "format": level.format,
             "codec": level.codec,
             "activations": FORMATS[level.format].activations(level),
+            **{name: getattr(level.limits, name) for name in LIMITS if name.startswith("loss")},
             "mixture": ", ".join(f"{kind} {codec}" for kind, codec in level.mixture.items()),
         }
         for level in LEVELS.values()

@@ -50,6 +50,7 @@ class Adopted:
     Attributes:
         differing: for how many of `compared` texts the tokenizer gives other ids than llama.cpp's own.
         mended: what edgekit's tokenizer has otherwise than the file; None where it has all as the file.
+        notes: what users should know of the model.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Adopted:
     compared: int
     differing: int
     mended: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def adopt(decoder: Path, folder: Path, *, vision: Path | None = None, tokenizer: Path | None = None) -> Adopted:
@@ -103,7 +105,8 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
             said = f"{manifest.modified}\n{_mended(wrong_types)}"
             manifest = manifest.model_copy(update={"modified": said})
         readme.publish(staging, manifest)
-    return Adopted(folder, manifest, _TEXTS, differing, _mended(wrong_types) if wrong_types else None)
+    mended = _mended(wrong_types) if wrong_types else None
+    return Adopted(folder, manifest, _TEXTS, differing, mended, family.notes(settings))
 
 
 def _mended(wrong_types: Mapping[str, int]) -> str:

@@ -21,10 +21,6 @@ from edgekit.runtime.backends import kind_of, leaning_part
 from edgekit.terminal import stripped_line
 
 _SYNTHESIZED_KL = 0.002  # nats
-_OWN_TEMPLATE = (
-    "its chat template renders other turns than the model's architecture is known for: it is kept, and rendered by "
-    "itself in a sandbox; no Modelfile is written, for Ollama has another language for templates"
-)
 
 
 @dataclass(frozen=True)
@@ -128,4 +124,4 @@ def _check_tokenizer(source: Source) -> tuple[str, ...]:
     rows, where = source.settings["vocabulary"], str(source.checkpoint.root / TOKENIZER)
     loaded = source.tokenizer()
     check_rows(loaded.tokenizer, rows, source.family.unused_tokens, where, CheckpointError)
-    return (*loaded.notes, *([_OWN_TEMPLATE] if source.settings.get("template") else []))
+    return (*loaded.notes, *source.family.notes(source.settings))

@@ -104,19 +104,24 @@ def _noted(stamp: Path) -> dict[str, str]:
     return found if "artifact" in found else {}
 
 
-def check_space(staging: Path, plans: Sequence[PartPlan], job: Job) -> None:
+def check_space(staging: Path, plans: Sequence[PartPlan], job: Job, proof_bytes: int = 0) -> None:
     """Refuse to start what cannot end for want of disk.
+
+    Args:
+        proof_bytes: what their proof takes beside them.
 
     Raises:
         NoSpaceError: the disk has less room than the parts need; says how much that is.
     """
     files = [staging / name for plan in plans for name in writers.names(plan, job.recipe.stem)]
     there = sum(path.stat().st_size for path in files if path.is_file())
-    need = sum(plan.bytes for plan in plans) + _SUPPORT_BYTES - there
+    need = sum(plan.bytes for plan in plans) + _SUPPORT_BYTES + proof_bytes - there
     free = shutil.disk_usage(staging).free
     if need > free:
+        proof = f" ({proof_bytes / 1e9:.1f} GB of that for a while, to prove them)" if proof_bytes else ""
         raise NoSpaceError(
-            f"{staging.parent}: {need / 1e9:.1f} GB are needed for {len(plans)} parts, {free / 1e9:.1f} GB are free",
+            f"{staging.parent}: {need / 1e9:.1f} GB are needed for {len(plans)} parts{proof}, {free / 1e9:.1f} GB are "
+            "free",
             remedy="make room, choose another disk with --to, or fewer levels with --level",
         )
 
@@ -179,15 +184,24 @@ def find_parts(
 
 
 def write_parts(
-    job: Job, plans: Sequence[PartPlan], inputs: Inputs | None, staging: Path, progress: Progress
+    job: Job,
+    plans: Sequence[PartPlan],
+    inputs: Inputs | None,
+    staging: Path,
+    progress: Progress,
+    proof_bytes: int = 0,
 ) -> dict[tuple[str, str], Part]:
-    """Write parts by role and level; those that an interrupted run finished, on the same inputs, are taken over."""
+    """Write parts by role and level; those that an interrupted run finished, on the same inputs, are taken over.
+
+    Args:
+        proof_bytes: see `check_space`.
+    """
     records = {plan.key: staging / f".{plan.role}-{plan.level.name}.json" for plan in plans}
     finished = {
         plan.key: part for plan in plans if (part := _finished(job.source, staging, records[plan.key], plan, inputs))
     }
     todo = [plan for plan in plans if plan.key not in finished]
-    check_space(staging, todo, job)
+    check_space(staging, todo, job, proof_bytes)
     for plan, files in writers.write(job.source, todo, writers.label_of(job.recipe), inputs, staging, progress):
         finished[plan.key] = _part(job, plan, files, staging)
         write_atomically(records[plan.key], finished[plan.key].model_dump_json())

@@ -47,7 +47,8 @@ def family_of(config: Mapping[str, Any]) -> Family:
         fitting = [f for f in FAMILIES.values() if any(name in named for name in (f.architecture, *f.bases))]
         unfit = [(name, todo) for f in FAMILIES.values() for name, todo in f.unfit.items() if name in named]
         if unfit:
-            raise CheckpointError(f"config.json: architecture {unfit[0][0]}: {unfit[0][1]}")
+            name, todo = unfit[0]
+            raise CheckpointError(f"config.json: architecture {name}: {todo}", allowed=known)
     if not fitting:
         raise CheckpointError(f"config.json: {stated} is unknown", allowed=known)
     if model_type not in (None, fitting[0].model_type):

@@ -92,6 +92,7 @@ class Family:
         unused_tokens: tokens that the tokenizer may have beyond the embedding, since no input holds them.
         compositions: the models that its parts make: which roles, and what the manifest must say.
         full_precision: its model in transformers, and Hugging Face's processors of its inputs.
+        notes: what users should know of a model with these settings.
         ollama: its chat format as a template of Go's text/template, for Ollama; None where it has none.
         synthesis: how checkpoints of random weights are made.
     """
@@ -116,6 +117,7 @@ class Family:
     ollama: str | None = None
     made_files: Callable[[Checkpoint, Mapping[str, Any]], Mapping[str, bytes]] = lambda checkpoint, settings: {}
     tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
+    notes: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
     synthesis: Synthesis = field(kw_only=True)
 
     @property
@@ -141,7 +143,7 @@ def validate(model: type[ModelT], data: Any, file: str) -> ModelT:
     Raises:
         CheckpointError: a field is missing or wrong; the message names it.
     """
-    return validated(model, data, file, CheckpointError, whole="the file", shows_value=True)
+    return validated(model, data, file, CheckpointError, whole="the file")
 
 
 _PILLOW = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's codes, which the hub's files use

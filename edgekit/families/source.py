@@ -23,6 +23,8 @@ from edgekit.inputs.text import LoadedTokenizer, read_tokenizer
 from edgekit.machine.temporary import temporary_folder
 
 TOKENIZER = "tokenizer.json"
+# What transformers' types hold of stored ones, as they are; one that it does not know it refuses itself.
+_HELD = {"float16": {"F16"}, "bfloat16": {"BF16"}, "float32": {"F16", "BF16", "F32"}}
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,14 @@ class Source:
         for name, tensor in self._copies.items():
             if self.stored[original := self.family.copies[name]] is tensor:
                 notes.append(f"{tensor.name} stands for {original}, which is not stored: they are tied")
+        stated = str(self.checkpoint.config.get("dtype") or self.checkpoint.config.get("torch_dtype"))
+        held = _HELD.get(stated.removeprefix("torch."))
+        if held and (rounded := [tensor for tensor in self.stored.values() if tensor.dtype not in held]):
+            notes.append(
+                f"config.json: dtype {stated}, to which transformers rounds weights unless it is told otherwise; "
+                f"{len(rounded)} tensors are stored as another type, and read as they are stored: "
+                f"{rounded[0].name:.120} is {rounded[0].dtype}"
+            )
         if left := [tensor.name for name, tensor in tensors if self._elsewhere(self.family.canonical(name))]:
             notes.append(f"{len(left)} tensors are left out, for parts that config.json lacks: {left[0]:.120}")
         return tuple(notes)

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.artifacts.levels import Level
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.stored import StoredTensor
+from edgekit.progress import Progress
 
 Kind = Literal["tensor", "constant", "template", "tokenizer"]
 
@@ -71,6 +72,7 @@ class AuditedPart:
         root: the checkpoint's folder.
         tensors: by canonical name.
         plan: what an export at another level would write.
+        progress: for what takes longer than a value does.
     """
 
     role: str
@@ -81,3 +83,4 @@ class AuditedPart:
     root: Path
     tensors: Mapping[str, StoredTensor]
     plan: Callable[[Level], PartPlan]
+    progress: Progress

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from edgekit.artifacts.documents import is_file, read_json
 from edgekit.artifacts.files import write_atomically
-from edgekit.artifacts.validation import validated
+from edgekit.artifacts.validation import ANEW, validated
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import ArtifactError
 from edgekit.formats.codec import Float
@@ -97,9 +97,9 @@ def read(path: Path) -> Calibration:
         ArtifactError: the file is missing, or is none.
     """
     if not is_file(path) or path.stat().st_size > _MAX_BYTES:
-        raise ArtifactError(f"{path}: no calibration", remedy="export the artifact again")
+        raise ArtifactError(f"{path}: no calibration", remedy=ANEW)
     data = read_json(path, ArtifactError, most_bytes=_MAX_BYTES, most_entries=_MAX_BYTES)
-    return validated(Calibration, data, str(path), ArtifactError, remedy="export the artifact again")
+    return validated(Calibration, data, str(path), ArtifactError)
 
 
 def factors(specs: Iterable[TensorSpec], smoothing: Mapping[str, Sequence[int]]) -> dict[str, Factor]:

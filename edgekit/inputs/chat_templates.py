@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from edgekit.errors import CheckpointError, EdgekitError
+from edgekit.errors import CheckpointError, EdgekitError, InputError
 from edgekit.inputs.text import MAX_TEXT, check_text
 from edgekit.machine import worker
 from edgekit.machine.limits import limit_this_process
@@ -19,6 +19,7 @@ from edgekit.machine.limits import limit_this_process
 Turns = Sequence[Mapping[str, Any]]  # of one conversation, as transformers takes them
 
 _SECONDS = 5  # of computing
+_TOO_LONG = "SIGXCPU"  # what ends a process that computed for as long
 _MEMORY = 256 << 20
 _WAIT_S = 300.0  # imports included, on a busy machine
 
@@ -40,25 +41,33 @@ def render_in_a_worker(template: str, turns: Turns, variables: Mapping[str, Any]
 
 
 def rendered(
-    template: str, conversations: Sequence[Turns], variables: Mapping[str, Any], where: str
+    template: str,
+    conversations: Sequence[Turns],
+    variables: Mapping[str, Any],
+    where: str,
+    error: type[EdgekitError] = CheckpointError,
 ) -> tuple[list[str], worker.End]:
     """The texts that edgekit makes of conversations by a template, and how that ended: none follows one that fails.
 
     Raises:
         CheckpointError: no process can be started, or the machine is too busy for it.
+        error: it computes for too long; to ask it otherwise would take as long again.
     """
-    return _rendered(render, template, conversations, variables, where)
+    results, end = _rendered(render, template, conversations, variables, where)
+    if end.died == _TOO_LONG:
+        raise failure(end, where, error)
+    return results, end
 
 
 def failure(end: worker.End, where: str, error: type[EdgekitError]) -> EdgekitError:
     """The error for a template that gave nothing."""
     reason = f"{end.problem or 'it gives nothing'!s:.200}"
-    if end.died == "SIGXCPU":
+    if end.died == _TOO_LONG:
         reason = f"it computes for more than {_SECONDS} s"
     return error(
         f"{where}: cannot be rendered: {reason}",
         allowed=f"{_SECONDS} s, {_MEMORY >> 20} MB and {MAX_TEXT} characters",
-        remedy="take the template of the original model" if error is CheckpointError else None,
+        remedy=None if error is InputError else "take the template of the original model",
     )
 
 

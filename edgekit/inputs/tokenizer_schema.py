@@ -190,7 +190,7 @@ def check_tokenizer_json(data: bytes, where: str) -> dict[str, int]:
     try:
         content = json.loads(data, object_pairs_hook=unique_names, parse_constant=_no_number)
         said = f"{where}: not a tokenizer"
-        file = validated(_TokenizerFile, content, said, CheckpointError, whole="the file", shows_value=True)
+        file = validated(_TokenizerFile, content, said, CheckpointError, whole="the file")
         ids = _vocabulary(file.model)
         if isinstance(file.model, _Bpe):
             _check_merges(file.model, ids)

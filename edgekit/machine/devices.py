@@ -45,7 +45,9 @@ def device(name: str) -> Device:
         UsageError: there is no such device, or its file is wrong; the message names the key.
     """
     data = find.load("devices", name)
-    return validated(Device, {"name": find.find("devices", name).stem, **data}, f"device {name}", UsageError)
+    path = find.find("devices", name)
+    remedy = f"correct {path}; devices/README.md says what each key means"
+    return validated(Device, {"name": path.stem, **data}, f"device {name}", UsageError, remedy=remedy)
 
 
 _SOLD_AS = 0.85  # of the memory that a machine is sold with, some is kept from the system

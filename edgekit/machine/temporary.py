@@ -1,7 +1,8 @@
 """Temporary files: small ones in the system's folder, large ones where the caller says.
 
 An error names the folder that is full, which is seldom the one that a command writes to. Nothing is left when the work
-ends, fails, or is interrupted; `remove_all` is for who ends the process without unwinding it.
+ends, fails, or is interrupted; `remove_all` is for who ends the process without unwinding it. What a killed process
+left is removed by the next one that makes a folder there.
 """
 
 from __future__ import annotations
@@ -16,13 +17,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.artifacts.disk_errors import NO_SPACE, named, typed
+from edgekit.artifacts.folders import clear, held
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
+_PREFIX = "edgekit-"
 _folders: set[Path] = set()
+_cleared: set[Path] = set()  # by this process: places are looked through once
 
 
 def system_folder() -> Path:
@@ -50,10 +54,13 @@ def temporary_folder(purpose: str, parent: Path | None = None) -> Iterator[Path]
     with _named(parent):
         if parent:
             parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"edgekit-{purpose}-", dir=parent or system_folder()))
+        place = parent or system_folder()
+        _clear(place)
+        folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{purpose}-", dir=place))
         _folders.add(folder)
         try:
-            yield folder
+            with held(folder):
+                yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
             _folders.discard(folder)
@@ -80,6 +87,13 @@ def remove_all() -> None:
     """Remove every folder that is in use, for a process that ends now."""
     for folder in list(_folders):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(place: Path) -> None:
+    if os.name != "nt" and place not in _cleared:
+        _cleared.add(place)
+        for left in place.glob(f"{_PREFIX}*"):
+            clear(left)
 
 
 @contextmanager

@@ -117,6 +117,7 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         root=source.checkpoint.root,
         tensors=written.tensors,
         plan=lambda level: source.plan(part.role, level),
+        progress=progress,
     )
     compared = list(FORMATS[part.format].audit(audited, original))
     stated = [one for one in compared if not one.is_note]

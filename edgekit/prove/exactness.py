@@ -8,6 +8,7 @@ summation explains. It serves all levels of a format: the audit shows that they 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import numpy as np
 
 from edgekit import metrics
 from edgekit.checkpoints.sliced import write_slice
+from edgekit.checkpoints.tensors import ITEM_BYTES
 from edgekit.errors import ArtifactError, GateError
 from edgekit.export import writers
 from edgekit.families.source import Source, open_source
@@ -81,6 +83,16 @@ def proven(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs) -> Fig
                 remedy="the exported graph computes something else; nothing was published",
             )
     return figures
+
+
+def disk_bytes(source: Source, role: str, file_format: str) -> int:
+    """What the piece and its files take on the disk, while `measured` runs."""
+    family, config = source.family, source.family.full_precision.sliced(source.checkpoint.config)
+    parsed = family.parse(config)
+    piece = sum(math.prod(spec.shape) * ITEM_BYTES[source.stored[spec.name].dtype] for spec in family.tensors(parsed))
+    names = [name for name in (role, _leans(source, role, file_format)) if name]
+    exact = sum(4 * math.prod(spec.shape) for name in names for spec in family.roles[name].tensors(parsed))
+    return exact + (piece if config != source.checkpoint.config else 0)
 
 
 def measured(

@@ -56,7 +56,7 @@ def comparable(folder: Path, source: Source, parts: Sequence[Part], progress: Pr
 def tell(found: Audit, where: str, progress: Progress) -> None:
     """What nobody needs to mend."""
     if found.notes:
-        listed = ", ".join(f"{one.name} {shown(one.found)[:40]!r}" for one in found.notes[:10])
+        listed = ", ".join(f"{one.name} {stripped_line(shown(one.found), 60)!r}" for one in found.notes[:10])
         more = f" and {len(found.notes) - 10} more" if len(found.notes) > 10 else ""
         progress.note(f"{where}: does not change the model: {listed}{more}")
 

@@ -7,19 +7,18 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.disk_errors import file_errors
-from edgekit.artifacts.folders import appear, check_place, staging_of, updating
+from edgekit.artifacts.folders import check_place, staging_of, updating
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, GateError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
-from edgekit.families.source import open_source
+from edgekit.export.placing import place
+from edgekit.families.source import Source, open_source
 from edgekit.full_precision.original import check_reading
 from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.machine.memory import memory
@@ -31,6 +30,7 @@ from edgekit.prove import (
     FullPrecisionRuns,
     audit_parts,
     check_inputs,
+    exactness,
     foreign,
     prove_end_to_end,
     prove_parts,
@@ -104,7 +104,8 @@ def export(
             plans = {p.key: p for p in job.plans()}
             made = stage.find_parts(job.source, existing, list(plans.values()), inputs)
             new = [plan for key, plan in plans.items() if key not in made]
-            written = stage.write_parts(job, new, inputs, staging, progress)
+            asked = {(plan.role, plan.level.format) for plan in new if compared}
+            written = stage.write_parts(job, new, inputs, staging, progress, _exactness_bytes(job.source, asked))
             made |= written
             support = stage.copy_support(job, staging)
             job.source.checkpoint.check_unchanged()
@@ -118,7 +119,7 @@ def export(
                 manifest = _prove(staging, manifest, runs, compared, wanted, hashed=hashed)
             with updating(folder):
                 manifest = _latest(folder, job, existing, manifest, support, staging)
-                _publish(staging, folder, manifest)
+                place(staging, folder, manifest)
     finally:
         progress.finish()
     fresh_ids = {part.id for part in made.values()} - {part.id for part in (existing.parts if existing else ())}
@@ -162,7 +163,7 @@ def prove(
     inputs = inputs or shipped_inputs()
     runs = FullPrecisionRuns(original, progress, scratch=folder)
     _check_before(runs, inputs)
-    _check_needs(folder, manifest, list(variants), list(wanted.values()))
+    _check_needs(folder, manifest, list(variants), list(wanted.values()), original)
     unproven = manifest.model_copy(
         update={
             "parts": tuple(
@@ -193,13 +194,21 @@ def _check_before(runs: FullPrecisionRuns, inputs: Inputs) -> None:
     check_reading(runs.source, runs.original)
 
 
-def _check_needs(folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part]) -> None:
+def _exactness_bytes(source: Source, parts: Collection[tuple[str, str]]) -> int:
+    """What exactness takes at most on the disk, of parts by role and format, one after the other."""
+    return max((exactness.disk_bytes(source, *part) for part in parts), default=0)
+
+
+def _check_needs(
+    folder: Path, manifest: Manifest, levels: Sequence[str], parts: Sequence[Part], source: Source
+) -> None:
     """Raise EdgekitError for all that proving these levels lacks. Memory does not count: what is named is tried."""
     needs = Needs()
     needs.full_precision(doing="a proof")
     for name in levels:
         needs.level(folder, name, weighed=False)
-    needs.place(folder)
+    written = {(part.role, part.format) for part in parts if not manifest.foreign}
+    needs.place(folder, _exactness_bytes(source, written))
     decoders = sum(part.output == "logits" for part in parts)
     # Logits lie in temporary files: the original's, and those of each level's own weights and of its file.
     rows = 0 if not decoders else (BEYOND + _POSITIONS_AFTER_IMAGES) * (1 + 2 * decoders)
@@ -312,37 +321,3 @@ def _with_parity(manifest: Manifest, parity: Mapping[str, Parity]) -> Manifest:
     """The manifest with these parts' parity, by their ids."""
     parts = tuple(part.model_copy(update={"parity": parity.get(part.id, part.parity)}) for part in manifest.parts)
     return manifest.model_copy(update={"parts": parts})
-
-
-def _publish(staging: Path, folder: Path, manifest: Manifest) -> None:
-    """Give the folder its name, or put what is new, and last the manifest, into the one that is there.
-
-    Until the manifest is there, the staging folder keeps everything, so that a rerun after a kill has nothing to make.
-    """
-    readme.publish(staging, manifest)
-    if not (folder / manifests.FILE_NAME).is_file():
-        appear(staging, {manifests.FILE_NAME, readme.FILE_NAME, *(file.path for file in manifest.files)}, folder)
-        return
-    kept = {file.path for part in manifests.read(folder).parts for file in part.files}
-    of_parts = {file.path for part in manifest.parts for file in part.files}
-    with ExitStack() as undo:
-        for entry in {file.path: file for file in manifest.files if file.path not in kept}.values():
-            target = folder / entry.path
-            if not target.parent.resolve().is_relative_to(folder):
-                raise ArtifactError(f"{target.parent}: a link that leaves the artifact folder", remedy="remove it")
-            if not target.exists():
-                undo.callback(target.unlink, missing_ok=True)
-            # Support files are made anew by every export, where they lie: they must not be one with published ones.
-            if entry.path in of_parts or not _is_there(target, entry):
-                files.put(staging / entry.path, target, link=entry.path in of_parts)
-        try:
-            files.rename(staging / manifests.FILE_NAME, folder / manifests.FILE_NAME)
-        finally:
-            if not (staging / manifests.FILE_NAME).exists():  # it is published, whatever came after
-                undo.pop_all()
-    files.put(staging / readme.FILE_NAME, folder / readme.FILE_NAME, link=False)
-
-
-def _is_there(path: Path, entry: FileEntry) -> bool:
-    same_size = path.is_file() and not path.is_symlink() and path.stat().st_size == entry.bytes
-    return same_size and files.sha256_file(path) == entry.sha256

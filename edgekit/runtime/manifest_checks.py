@@ -17,6 +17,7 @@ from edgekit.artifacts.gates import Limits, beyond
 from edgekit.artifacts.levels import limits_of
 from edgekit.artifacts.manifest import FILE_NAME, Manifest, Parity, Part, unproven_pair, verify
 from edgekit.artifacts.recipes import STAND_IN_KEY, choose
+from edgekit.artifacts.validation import ANEW
 from edgekit.checkpoints.checkpoint import SOURCE_FILES, Checkpoint
 from edgekit.checkpoints.json_files import read_json
 from edgekit.errors import ArtifactError, CheckpointError, UsageError
@@ -142,14 +143,14 @@ def check_beside(manifest: Manifest, family: Family, folder: Path, tokenizer: To
         return
     path, listed = folder / FILE_NAME, {entry.path: entry for entry in manifest.support_files}
     if _CONFIG not in listed:
-        raise ArtifactError(f"{path}: support_files: no {_CONFIG}", remedy="export the artifact again")
+        raise ArtifactError(f"{path}: support_files: no {_CONFIG}", remedy=ANEW)
     verify(folder, tuple(entry for name, entry in listed.items() if name in _STATING))
     try:
         beside = Checkpoint(folder, read_json(folder / _CONFIG), {}, ())
         config = family.parse(beside.config)
         settings, image = family.settings(beside, config, tokenizer), family.preprocessing(beside, config)
     except CheckpointError as error:
-        raise ArtifactError(error.message, allowed=error.allowed, remedy="export the artifact again") from error
+        raise ArtifactError(error.message, allowed=error.allowed, remedy=ANEW) from error
     _compare("settings", manifest.settings, {"template": None, **settings}, path, folder / _CONFIG)
     if image and manifest.preprocessing:
         _compare("preprocessing", manifest.preprocessing.model_dump(), image.model_dump(), path, folder / _CONFIG)

@@ -6,14 +6,15 @@ of `mutators_gguf`, `mutators_onnx` and `mutators_tokenizer`.
 
 from __future__ import annotations
 
+import atexit
 import io
 import json
 import os
 import random
 import shutil
 import struct
-import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -31,6 +32,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.find import FileKind, names
 from edgekit.artifacts.find import find as find_file
 from edgekit.checkpoints import reference_models
+from edgekit.machine.temporary import temporary_folder
 
 MEDGEMMA, MEDSIGLIP = "medgemma-reference", "medsiglip-reference"
 
@@ -46,7 +48,9 @@ def _artifacts() -> Path:
     """Unproven exports of both reference models, made once a process tree and shared with its workers."""
     from edgekit.prove import publish
 
-    made = Path(tempfile.mkdtemp(prefix="edgekit-fuzz-seeds-"))
+    stack = ExitStack()
+    made = stack.enter_context(temporary_folder("fuzz-seeds"))
+    atexit.register(stack.close)  # forked workers end without
     publish.export(_source(MEDGEMMA), made / MEDGEMMA, levels=["Q4_0", "q4"], prove=False)
     publish.export(_source(MEDSIGLIP), made / MEDSIGLIP, levels=["fp32"], prove=False)
     return made

@@ -23,7 +23,8 @@ def source(name: str) -> DatasetSource:
     """
     path = find.find("benchmarks/datasets", name)
     data = {"name": path.stem, **find.load("benchmarks/datasets", name)}
-    stated = validated(DatasetSource, data, f"dataset {path.stem}", UsageError)
+    remedy = f"correct {path}; benchmarks/README.md says what each key means"
+    stated = validated(DatasetSource, data, f"dataset {path.stem}", UsageError, remedy=remedy)
     if stated.modality not in (None, *MODALITIES):
         allowed = f"{', '.join(MODALITIES)}; none for texts"
         raise UsageError(

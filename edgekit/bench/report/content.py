@@ -90,6 +90,9 @@ def explanations(records: Sequence[Record]) -> list[str]:
             if not measured.error:
                 first.setdefault(measured.task, measured)
     lines = [kinds()[m.kind].explain(m, [n for r in records if (n := r.of(m.task))]) for m in first.values()]
+    lines += [f"{r.row}: {'; '.join(r.tuned.values())}." for r in records if r.tuned]
+    if any(record.tuned for record in records):
+        lines.append("All other rows of levels: the runtimes and options that were proven.")
     controls = damage(records)
     return lines + [_damage_line(control) for control in controls if control.shown or control.missed or control.not_run]
 

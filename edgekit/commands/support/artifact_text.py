@@ -6,11 +6,24 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgekit.artifacts.manifest import Manifest, Part
+from edgekit.artifacts.gates import Gates, Limits, judged, spelled
+from edgekit.artifacts.levels import limits_of
+from edgekit.artifacts.manifest import Manifest, Parity, Part
 from edgekit.errors import UsageError
 from edgekit.export import llama_programs
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import tuning_results
+
+# How a figure is said that a limit judges.
+_SAID = {
+    "wiring_kl": "of a prompt {:.3g}",
+    "wiring_error": "relative error {:.2g}",
+    "wiring_worst_error": "at worst {:.2g}",
+    "loss_kl": "KL {:.6g}",
+    "loss_top1": "top-1 agreement {:.3g}",
+    "loss_cosine": "cosine {:.6g}",
+    "loss_error": "relative error {:.2g}",
+}
 
 
 def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = None) -> list[str]:
@@ -32,11 +45,11 @@ def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = Non
     levels = {part.id: f"{part.role} {part.level}" for part in manifest.parts}
     for part in manifest.parts:
         if only is None or part.id in only:
-            lines += _part_lines(part, levels)
+            lines += _part_lines(part, levels, manifest.gates)
     return lines
 
 
-def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
+def _part_lines(part: Part, names: Mapping[str, str], gates: Gates) -> list[str]:
     size = sum(file.bytes for file in part.files)
     types = ", ".join(f"{name} {count / part.weights:.1%}" for name, count in part.tensor_types.items())
     head = (
@@ -45,9 +58,6 @@ def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
     lines = [head, *(f"          {file.path}  {file.sha256[:16]}..." for file in part.files)]
     if part.parity is None:
         return [*lines, "          parity: not measured"]
-    wiring, loss, unit = part.parity.wiring, part.parity.loss, "KL" if part.parity.metric == "kl" else "cosine"
-    top = f", top-1 agreement {loss['top1']:.1%}" if "top1" in loss else ""
-    error, lost = (f", relative error {stage['error']:.2g}" if "error" in stage else "" for stage in (wiring, loss))
     together = [
         f"          end to end: a question about an image, {names[eye]} before this decoder: KL {figures['mean']:.6g}"
         for eye, figures in part.parity.end_to_end.items()
@@ -57,9 +67,27 @@ def _part_lines(part: Part, names: Mapping[str, str]) -> list[str]:
         *lines,
         *_audit_lines(part.parity.audit),
         *_exactness_lines(part.parity.exactness),
-        f"          wiring {unit} {wiring['mean']:.6g} (worst {wiring['worst']:.6g}){error}; "
-        f"loss {unit} {loss['mean']:.6g}{top}{lost}; {part.parity.positions} compared, on {part.parity.inputs}",
+        *_parity_lines(part.parity, gates.limits(part.level, limits_of(part.level))),
         *together,
+    ]
+
+
+def _parity_lines(parity: Parity, limits: Limits) -> list[str]:
+    """What was measured, each figure that refuses with its limit."""
+    unit, compared = ("KL", "positions") if parity.metric == "kl" else ("cosine", "inputs")
+
+    def said(stage: str, figures: Mapping[str, float]) -> str:
+        shown = (
+            f"{_SAID[name].format(measured)} ({spelled(name, getattr(limits, name))})"
+            for name, measured in judged(parity.metric, stage, figures)
+        )
+        return ", ".join(shown)
+
+    wiring = f"wiring {unit} {parity.wiring['mean']:.6g} (worst {parity.wiring['worst']:.6g})"
+    return [
+        f"          {wiring}, {said('wiring', parity.wiring)}",
+        f"          loss {said('loss', parity.loss)}",
+        f"          {parity.positions} {compared} compared, on {parity.inputs}",
     ]
 
 

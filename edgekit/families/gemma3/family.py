@@ -21,7 +21,7 @@ from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
-from edgekit.families.gemma3.template_chat import chat_format, own_template, renders_gemmas_turns
+from edgekit.families.gemma3.template_chat import chat_format, notes, own_template, renders_gemmas_turns
 from edgekit.families.gemma3.tensors import (
     EMBEDDING,
     HEADS,
@@ -122,6 +122,7 @@ MEDGEMMA = Family(
     preprocessing=preprocessing_of,
     settings=settings,
     made_files=generation_config,
+    notes=notes,
     compositions=(Chat("decoder", "vision", ImageChatSettings, chat_format), _TEXT_CHAT),
     full_precision=full_precision.FULL_PRECISION,
     synthesis=SYNTHESIS,
@@ -141,6 +142,7 @@ TEXT_ONLY = Family(
     preprocessing=preprocessing_of,
     settings=settings,
     made_files=generation_config,
+    notes=notes,
     compositions=(_TEXT_CHAT,),
     full_precision=full_precision.TEXT_ONLY_FULL_PRECISION,
     synthesis=TEXT_ONLY_SYNTHESIS,

@@ -30,6 +30,10 @@ from edgekit.machine.tried import remember, was_tried
 _ANYTHING = "x"  # stands for a text where only what is around it counts
 _MARK = re.compile(r"<[^<>\s]{1,64}>|\[/?[A-Z_]{1,32}\]")  # what templates put around turns, whether a token or not
 _WHERE = "the model's chat template"
+_KEPT = (
+    "its chat template renders other turns than the model's architecture is known for: it is kept, and rendered by "
+    "itself in a sandbox; no Modelfile is written, for Ollama has another language for templates"
+)
 _answered: set[str] = set()  # in this process: where the cache cannot be written
 _QUESTION, _ANSWER, _NEXT, _SYSTEM = "What is seen here?", "Nothing of note.", "And below?", "You look at phantoms."
 
@@ -58,25 +62,56 @@ def own_template(
     Raises:
         error: it cannot be rendered, or drops what is said.
     """
-    if renders_gemmas_turns(text, variables, sees, where):
+    if renders_gemmas_turns(text, variables, sees, where, error):
         return None
 
     def takes(parts: bool) -> bool:
-        return _known(f"parts {parts}", text, variables, lambda: not _problem(text, variables, parts, where))
+        return _known(f"parts {parts}", text, variables, lambda: not _problem(text, variables, parts, where, error))
 
     parts = sees and takes(True)
     if not parts and not takes(False):
-        problem = _problem(text, variables, False, where)
-        raise error(f"{where}: {problem}", remedy="take the template of the original model; this one renders no prompt")
-    system = _known(f"system {parts}", text, variables, lambda: _takes_system(text, variables, parts, where))
+        raise error(
+            f"{where}: {_problem(text, variables, False, where, error)}",
+            allowed="one that renders all that is said, once and in order",
+            remedy="take the template of the original model; this one renders no prompt",
+        )
+    system = _known(f"system {parts}", text, variables, lambda: _takes_system(text, variables, parts, where, error))
     return OwnTemplate(text=text, variables=dict(variables), parts=parts, system=system)
 
 
-def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, where: str) -> bool:
+def notes(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """What users should know of a template that is rendered by itself: see `edgekit.families.base.Family`."""
+    if not (stated := settings.get("template")):
+        return ()
+    template, stops = OwnTemplate.model_validate(stated), settings["stop_tokens"]
+    end = _end_of_answers(template)
+    if any(end.startswith(stop) for stop in stops):
+        return (_KEPT,)
+    shown, known = _MARK.match(end), ", ".join(stops)
+    return _KEPT, (
+        f"its chat template ends an answer with {shown[0] if shown else end[:40]!r}, which is none of the tokens at "
+        f"which the model stops ({known}): answers may go on behind it; where it is a token, make it a special one of "
+        "the tokenizer and state its id as eos_token_id in generation_config.json"
+    )
+
+
+def _end_of_answers(template: OwnTemplate) -> str:
+    """What stands behind an answer in a conversation that goes on."""
+    messages = [Message("user", _QUESTION), Message("assistant", _ANSWER), Message("user", _NEXT)]
+    found, end = rendered(template.text, [turns(messages, template.parts)], template.variables, _WHERE)
+    if not found:
+        raise failure(end, _WHERE, CheckpointError)
+    return found[0].partition(_ANSWER)[2].partition(_NEXT)[0].lstrip()
+
+
+def renders_gemmas_turns(
+    text: str, variables: Mapping[str, str], sees: bool, where: str, error: type[EdgekitError] = CheckpointError
+) -> bool:
     """Whether a template is Gemma's, by what it renders, and by what it could.
 
     Raises:
         CheckpointError: no process can be started to render it in.
+        error: it computes for too long.
     """
     if text.replace("\r\n", "\n").rstrip("\n") == chat_template():
         return True
@@ -85,7 +120,7 @@ def renders_gemmas_turns(text: str, variables: Mapping[str, str], sees: bool, wh
         if not says_only_gemmas(text):
             return False
         conversations = _conversations(sees)
-        found, _ = rendered(text, [turns(messages, sees) for messages in conversations], variables, where)
+        found, _ = rendered(text, [turns(messages, sees) for messages in conversations], variables, where, error)
         return found == [chat.chat_text(messages) for messages in conversations]
 
     return _known(f"Gemma's {sees}", text, variables, same)
@@ -115,7 +150,9 @@ def _rules() -> list[str]:
     return [sha256_file(Path(str(path))) for path in (chat.__file__, chat_templates.__file__, __file__)]
 
 
-def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -> str | None:
+def _problem(
+    text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]
+) -> str | None:
     """Why a template is none for messages in this form: it must render all that is said, and each image once."""
     shown = [Image(_BLANK)] if parts else []
     conversations = [
@@ -123,7 +160,7 @@ def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -
         [Message("user", *shown, _QUESTION)],
         [Message("user", *shown, _QUESTION), Message("assistant", _ANSWER), Message("user", *shown, _NEXT)],
     ]
-    found, end = rendered(text, [turns(messages, parts) for messages in conversations], variables, where)
+    found, end = rendered(text, [turns(messages, parts) for messages in conversations], variables, where, error)
     if end.problem or len(found) < len(conversations):
         return f"cannot be rendered: {end.problem or 'it gives nothing'!s:.200}"
     for messages, made in zip(conversations, found, strict=True):
@@ -135,9 +172,11 @@ def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str) -
     return None
 
 
-def _takes_system(text: str, variables: Mapping[str, str], parts: bool, where: str) -> bool:
+def _takes_system(
+    text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]
+) -> bool:
     messages = [Message("system", _SYSTEM), Message("user", _QUESTION)]
-    found, end = rendered(text, [turns(messages, parts)], variables, where)
+    found, end = rendered(text, [turns(messages, parts)], variables, where, error)
     return not end.problem and _holds(found[0], messages)
 
 
@@ -231,7 +270,7 @@ def _without_text(part: str | Image) -> str | Image:
 @lru_cache(maxsize=16)  # the options of one question share it
 def _both(template: str, variables: str, conversations: str) -> tuple[str, str]:
     pair: list[Turns] = json.loads(conversations)
-    found, end = rendered(template, pair, json.loads(variables), _WHERE)
+    found, end = rendered(template, pair, json.loads(variables), _WHERE, InputError)
     if end.problem or len(found) < len(pair):
         raise failure(end, _WHERE, InputError)
     written, bare = found

@@ -31,6 +31,11 @@ _NO_CLASSES = (
     "encoder of images, which can be exported"
 )
 
+_TEXT_ALONE = (
+    "it reads texts alone, and labels mean something only beside images; export the whole model, SiglipModel, or its "
+    "encoder of images, SiglipVisionModel"
+)
+
 
 def canonical(name: str) -> str | None:
     """Hub names are transformers' names here; index buffers of old files are no weights."""
@@ -151,7 +156,7 @@ MEDSIGLIP = Family(
     settings=settings,
     compositions=(Contrastive("image_encoder", "text_encoder", ContrastiveSettings, text_ids, text_lengths, captions),),
     full_precision=FULL_PRECISION,
-    unfit={"SiglipForImageClassification": _NO_CLASSES},
+    unfit={"SiglipForImageClassification": _NO_CLASSES, "SiglipTextModel": _TEXT_ALONE},
     synthesis=SYNTHESIS,
     tokenizer_json=tokenizer_json,
 )

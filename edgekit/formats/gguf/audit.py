@@ -19,6 +19,7 @@ from edgekit.formats.gguf.library import library, tokenized
 from edgekit.inputs.text import load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
 from edgekit.machine import worker
+from edgekit.progress import Progress
 from edgekit.terminal import stripped_line
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # llama_token_type
@@ -60,7 +61,7 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         stated = [*lost, *_flags(header, original), *_tokens(header, theirs, original.tokenizer)]
         yield from (*stated, scores := _scores(header, part.root, len(theirs)))
         if all(one.same or one.is_note for one in (*stated, scores)):  # else it is refused, and known why ids differ
-            yield _texts(header, theirs, original.tokenizer)
+            yield _texts(header, theirs, original.tokenizer, part.progress)
         yield _chat_template(form, header, original)
     # llama.cpp takes another template where tools are given; no checkpoint of these families has one.
     for key, value in header.fields.items():
@@ -173,9 +174,9 @@ def _kinds(token: str, index: int, added: Any, tokenizer: Any) -> tuple[int, ...
     return NORMAL, UNUSED
 
 
-def _texts(header: GgufHeader, theirs: dict[int, str], tokenizer: Any) -> Compared:
+def _texts(header: GgufHeader, theirs: dict[int, str], tokenizer: Any, progress: Progress) -> Compared:
     """For how many texts llama.cpp gives other ids than transformers."""
-    differing, first = _differing(_Vocabulary(_digest(header, tokenizer), header, theirs, tokenizer))
+    differing, first = _differing(_Vocabulary(_digest(header, tokenizer), header, theirs, tokenizer, progress))
     name = f"the number of texts with other ids by llama.cpp than by transformers{first}"
     found = differing if differing > _MOST_DIFFERING else 0
     return Compared("tokenizer", name, found, 0, f"at most {_MOST_DIFFERING} of {COUNT:,}", texts=COUNT)
@@ -189,6 +190,7 @@ class _Vocabulary:
     header: GgufHeader = field(compare=False)
     stated: dict[int, str] = field(compare=False)
     tokenizer: Any = field(compare=False)
+    progress: Progress = field(compare=False)
 
 
 def _digest(header: GgufHeader, tokenizer: Any) -> str:
@@ -209,7 +211,13 @@ def _differing(vocabulary: _Vocabulary) -> tuple[int, str]:
     special = [added[index].content for index in vocabulary.stated if index in added and added[index].special]
     compared = texts(pieces, special)
     library()  # or it is not installed
-    theirs, end = worker.run(tokenized, {"path": str(vocabulary.header.path), "texts": compared}, limit_s=_LIMIT_S)
+    vocabulary.progress.start(f"{vocabulary.header.path.name}: ids of texts", len(compared))
+    theirs, job = [], {"path": str(vocabulary.header.path), "texts": compared}
+    with worker.Worker(tokenized, job, limit_s=_LIMIT_S) as running:
+        for ids in running.results():
+            theirs.append(ids)
+            vocabulary.progress.advance()
+        end = running.wait()
     if end.problem:
         raise ArtifactError(
             f"{vocabulary.header.path}: llama.cpp cannot use its vocabulary: {stripped_line(end.problem)}"

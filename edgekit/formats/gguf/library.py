@@ -85,7 +85,7 @@ def log_tail() -> str:
 
 def tokenized(job: Mapping[str, Any]) -> Iterator[list[int]]:
     """`tokenize` of a job's `path` and `texts`, for `edgekit.machine.worker`: a vocabulary may end the process."""
-    yield from tokenize(Path(job["path"]), job["texts"])
+    yield from _each_tokenized(Path(job["path"]), job["texts"])
 
 
 def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
@@ -94,6 +94,10 @@ def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
     Raises:
         ArtifactError: the library refuses the file.
     """
+    return list(_each_tokenized(path, texts))
+
+
+def _each_tokenized(path: Path, texts: Sequence[str]) -> Iterator[list[int]]:
     lib = library()
     params = lib.llama_model_default_params()
     params.vocab_only = True
@@ -101,11 +105,10 @@ def tokenize(path: Path, texts: Sequence[str]) -> list[list[int]]:
     if not model:
         raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
     try:
-        vocabulary, rows = lib.llama_model_get_vocab(model), []
+        vocabulary = lib.llama_model_get_vocab(model)
         for data in (text.encode() for text in texts):
             room = (lib.llama_token * (len(data) + 1))()
             count = lib.llama_tokenize(vocabulary, data, len(data), room, len(room), False, True)
-            rows.append([int(token) for token in room[:count]])
+            yield [int(token) for token in room[:count]]
     finally:
         lib.llama_model_free(model)
-    return rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 
+from edgekit.artifacts.validation import ANEW
 from edgekit.errors import ArtifactError, MissingDependencyError
 from edgekit.formats.onnx.names import EMBEDDING_STEM
 from edgekit.runtime.base import Decoder, Encoder
@@ -29,7 +30,7 @@ def open_decoder(file: DecoderFile, options: RunOptions) -> Decoder:
         raise ArtifactError(f"{file.manifest}: settings.window: none for a decoder in onnx")
     embedding = next((path for path in file.files if path.name.startswith(EMBEDDING_STEM)), None)
     if embedding is None:
-        raise ArtifactError(f"{file.files[0]}: no {EMBEDDING_STEM}*.onnx beside it", remedy="export the artifact again")
+        raise ArtifactError(f"{file.files[0]}: no {EMBEDDING_STEM}*.onnx beside it", remedy=ANEW)
     return OrtDecoder(
         (file.files[0], embedding),
         context=file.context,

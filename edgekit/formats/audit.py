@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgekit.artifacts.levels import Level
+from edgekit.formats.label import FileLabel
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.stored import StoredTensor
 
@@ -71,6 +72,7 @@ class AuditedPart:
         root: the checkpoint's folder.
         tensors: by canonical name.
         plan: what an export at another level would write.
+        label: what the files must say of themselves; None for those that others made, who may say anything.
     """
 
     role: str
@@ -81,3 +83,4 @@ class AuditedPart:
     root: Path
     tensors: Mapping[str, StoredTensor]
     plan: Callable[[Level], PartPlan]
+    label: FileLabel | None = None

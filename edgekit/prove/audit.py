@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.differences import Difference, DifferencesError, shown
 from edgekit.families.source import Source
-from edgekit.formats import FORMATS
+from edgekit.formats import FORMATS, FileLabel
 from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.rounding import EXACT, Rounding
 from edgekit.formats.stored import StoredTensor
@@ -91,11 +91,14 @@ def _from_where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
     return f"...{found[shared:]}", f"...{expected[shared:]}"
 
 
-def audit(source: Source, written: WrittenPart, original: Any, progress: Progress) -> Audit:
+def audit(
+    source: Source, written: WrittenPart, original: Any, progress: Progress, label: FileLabel | None = None
+) -> Audit:
     """Compare a part's files with the checkpoint.
 
     Args:
         original: what transformers makes of the checkpoint.
+        label: what files of edgekit's own must say of themselves.
 
     Raises:
         ArtifactError: a file ends early, what fills a tensor up is not zero, or a graph is another than the model's.
@@ -119,6 +122,7 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         root=source.checkpoint.root,
         tensors=written.tensors,
         plan=lambda level: source.plan(part.role, level),
+        label=label,
     )
     compared = list(FORMATS[part.format].audit(audited, original))
     stated = [one for one in compared if not one.is_note]

@@ -176,17 +176,15 @@ _PROJECTOR: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("the projector is another's", changed("clip.", {"projector_type": to("mlp")})),
     ("features are of another width", changed(_EYE, {"projection_dim": lambda width: width * 2})),
 )  # fmt: skip
-# Of these nothing is computed: people choose a file by them, and programs of llama.cpp obey some, now or one day.
+# Of these nothing is computed: people choose a file by them, programs obey some, and texts are shown by others.
 _SAID: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("the name is another model's", changed("general.", {"name": to("MedGemma 27B IT")})),
     ("the license is another", changed("general.", {"license": to("MIT")})),
-    ("the size is another", changed("general.", {"size_label": to("27B")})),
     ("the file's type is another", changed("general.", {"file_type": lambda kind: kind + 1})),
-    ("answers are drawn hot", added("general.sampling.temp", 2.0, _F32)),
     ("there is a key that nobody knows", added("general.description", "MedGemma 27B IT", _STRING)),
 )
 _UNREAD: tuple[tuple[str, Callable[[Header], object]], ...] = (
-    ("the context before scaling is another", added(f"{_TEXT}rope.scaling.original_context_length", 512, _U32)),
+    ("answers are drawn hot", added("general.sampling.temp", 2.0, _F32)),
     ("there is a template for tools", added("tokenizer.chat_template.tool_use", "IGNORE ALL", _STRING)),
     ("an ordinary token is unused", _entries("token_type", lambda v, _: v.__setitem__(500, int(_UNUSED)))),
     ("a row of no token is ordinary", _entries("token_type", lambda v, _: v.__setitem__(-1, int(_NORMAL)))),
@@ -209,6 +207,6 @@ def _wrong(name: str, role: str, edit: Callable[[Header], object]) -> WrongExpor
 HEADER: tuple[WrongExport, ...] = (
     *(_wrong(name, "decoder", edit) for name, edit in _DECODER),
     *(_wrong(name, "vision", edit) for name, edit in _PROJECTOR),
-    *(_wrong(name, role, edit) for name, edit in _SAID for role in ("decoder", "vision")),
+    *(_wrong(name, "vision", edit) for name, edit in _SAID),
     *(_wrong(name, "decoder", edit) for name, edit in _UNREAD),
 )

@@ -238,6 +238,21 @@ def test_weights_times_1_01_are_seen(kind: str) -> None:
     assert fault(array, 1.01 * held, kind)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the library has another name elsewhere")
+@pytest.mark.parametrize("factor", [1.01, 0.99])
+@pytest.mark.parametrize("kind", ["Q4_K", "IQ4_XS", "Q3_K", "Q2_K"])
+def test_a_scale_of_1_percent_is_seen_at_few_bits_whatever_their_tails_and_importance(kind: str, factor: float) -> None:
+    """Also where a converter scaled the weights before they were rounded; 16 bits in between are no mistake."""
+    rng = np.random.default_rng(7)
+    for name in ("student", "columns"):
+        array = numbers()[name]
+        for importance in (None, np.float32(np.exp(rng.normal(0, 1, array.shape[1])))):
+            halves = np.float32(np.float16(array))
+            assert fault(array, quantized(halves, kind, importance), kind) == "", name
+            assert fault(array, quantized(np.float32(factor) * array, kind, importance), kind), name
+            assert fault(array, np.float32(factor) * quantized(array, kind, importance), kind), name
+
+
 @pytest.mark.parametrize("kind", ["int8", "int8_32", "int4_32", "int4_128", "float16"])
 def test_what_types_of_onnx_round_passes_and_other_tensors_do_not(kind: str) -> None:
     for name, array in numbers().items():

@@ -14,8 +14,9 @@ from material import Copy
 from proofs import Unproven
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.manifest import Manifest
-from edgekit.artifacts.recipes import recipe
+from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, recipe
 from edgekit.errors import EdgekitError, GateError
 from edgekit.export.llama_programs import modelfile
 from edgekit.families.source import Source, open_source
@@ -77,6 +78,39 @@ def test_a_manifest_that_says_otherwise_is_refused(name: str, medgemma_artifact:
     edit, match = WRONG[name]
     with pytest.raises(GateError, match=match):
         checked(medgemma_artifact, open_source(medgemma_source), edit)
+
+
+LABELS = {  # what config.json says, whether its numbers are the reference model's, and which labels are refused
+    "a reference model": (None, True, (None, "random weights")),
+    "random weights": ("random weights", False, (None, "a reference model")),
+    "a model": (None, False, ("random weights",)),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_a_stand_in_is_labelled_and_a_model_is_not_whatever_the_exporter_says(
+    medsiglip_artifact: Path, medsiglip_source: Path, kind: str
+) -> None:
+    """Also where the exporter was given a recipe that does not know it."""
+    said, alike, wrong = LABELS[kind]
+    manifest, source = manifests.read(medsiglip_artifact), open_source(medsiglip_source)
+    shipped = recipe("reference-medsiglip")
+    config = {**source.checkpoint.config, **({STAND_IN_KEY: said} if said else {})}
+    if not alike:
+        config["vision_config"] = {**config["vision_config"], "hidden_size": 1}
+    source = replace(source, checkpoint=replace(source.checkpoint, config=config))
+    silent = shipped.model_copy(update={"stand_in": None})
+    assert "stand_in" not in _wrong_beside(manifest, source, silent, said or (shipped.stand_in if alike else None))
+    for label in wrong:
+        assert "stand_in" in _wrong_beside(manifest, source, silent, label)
+
+
+def _wrong_beside(manifest: Manifest, source: Source, known: Recipe, label: str | None) -> str:
+    try:
+        check_beside(manifest.model_copy(update={"stand_in": label}), source, known, new=True)
+    except DifferencesError as error:
+        return " ".join(one.name for one in error.differences)
+    return ""
 
 
 def test_who_has_an_artifact_chooses_its_default(medgemma_artifact: Path, medgemma_source: Path) -> None:

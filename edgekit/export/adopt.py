@@ -178,11 +178,7 @@ def _compare(path: Path, header: GgufHeader, tokenizer: Tokenizer, wrong_types: 
     theirs, end = worker.run(tokenized, {"path": str(path), "texts": compared}, limit_s=_LIMIT_S)
     if end.problem:
         raise ArtifactError(f"{path}: llama.cpp cannot use its vocabulary: {stripped_line(end.problem)}")
-    wrong = [
-        text
-        for text, encoding, ids in zip(compared, ours, theirs, strict=True)
-        if encoding.ids != ids
-    ]
+    wrong = [text for text, encoding, ids in zip(compared, ours, theirs, strict=True) if encoding.ids != ids]
     if len(wrong) > _MAX_DIFFERING:
         raise ArtifactError(
             f"{path}: the tokenizer gives other ids than llama.cpp for {len(wrong)} of {len(compared)} texts, the "

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from edgekit.artifacts.discovery import values
-from edgekit.formats.base import FileLabel, Format
+from edgekit.formats.base import Format
 from edgekit.formats.codec import Codec
+from edgekit.formats.label import FileLabel
 
 __all__ = ["FORMATS", "Codec", "FileLabel", "Format", "codec"]
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from edgekit.artifacts.levels import Level
+from edgekit.formats.label import FileLabel
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.stored import StoredTensor
 from edgekit.progress import Progress
@@ -73,6 +74,7 @@ class AuditedPart:
         tensors: by canonical name.
         plan: what an export at another level would write.
         progress: for what takes longer than a value does.
+        label: what the files must say of themselves; None for those that others made, who may say anything.
     """
 
     role: str
@@ -84,3 +86,4 @@ class AuditedPart:
     tensors: Mapping[str, StoredTensor]
     plan: Callable[[Level], PartPlan]
     progress: Progress
+    label: FileLabel | None = None

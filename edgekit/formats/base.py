@@ -11,18 +11,10 @@ from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.codec import Codec
+from edgekit.formats.label import FileLabel
 from edgekit.formats.plan import PartPlan
 from edgekit.formats.sections import FileContent
 from edgekit.formats.stored import StoredTensor
-
-
-@dataclass(frozen=True)
-class FileLabel:
-    """What files say of themselves: the model's title, the first line of its licence, the stem of their names."""
-
-    title: str
-    license: str
-    stem: str
 
 
 @dataclass(frozen=True)

@@ -59,9 +59,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     return read_tokenizer(path).tokenizer
 
 
-def check_rows(
-    tokenizer: Tokenizer, rows: int, unused: Collection[str], where: str, error: type[EdgekitError]
-) -> None:
+def check_rows(tokenizer: Tokenizer, rows: int, unused: Collection[str], where: str, error: type[EdgekitError]) -> None:
     """Raise `error` where a token has no row in an embedding of so many; fewer tokens than rows are normal.
 
     Args:

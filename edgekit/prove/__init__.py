@@ -26,8 +26,9 @@ from typing import Any
 
 from edgekit.artifacts.differences import collected
 from edgekit.artifacts.gates import Gates
-from edgekit.artifacts.manifest import Parity, Part
+from edgekit.artifacts.manifest import Manifest, Parity, Part
 from edgekit.families.source import Source
+from edgekit.formats import FileLabel
 from edgekit.inputs.samples import Inputs
 from edgekit.prove import exactness
 from edgekit.prove.audit import audit
@@ -110,9 +111,16 @@ def _judged(proof: Any, opening: Opening) -> Parity:
     return parity
 
 
+def _label(manifest: Manifest) -> FileLabel | None:
+    """What its files say of themselves; others say of theirs what they like."""
+    if manifest.foreign:
+        return None
+    return FileLabel(manifest.title, manifest.license.partition("\n")[0], "")
+
+
 def _audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
     with refusing(f"{written.where}: audit"):
-        found = audit(runs.source, written, runs.original, runs.progress)
+        found = audit(runs.source, written, runs.original, runs.progress, _label(opening.manifest))
         beside = tuple(described(written, opening, runs.source))
     found = replace(found, differences=(*beside, *found.differences))
     if opening.manifest.foreign:

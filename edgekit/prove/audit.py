@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from edgekit.artifacts.differences import Difference, DifferencesError, shown
 from edgekit.families.source import Source
-from edgekit.formats import FORMATS
+from edgekit.formats import FORMATS, FileLabel
 from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.rounding import EXACT, Rounding
 from edgekit.formats.stored import StoredTensor
@@ -34,6 +36,8 @@ _FEW = 0.5  # of a tensor's rows: where more are wrong, the tensor is
 _SHOWN = 80  # characters of a text that are shown from its beginning
 _LARGE = 0.1  # of the columns' mean, and of the source's
 _COARSE = 0.4  # bound of types that make another of a column beside larger ones
+_PICKED = 1 << 17  # weights of a matrix that are compared with their neighbours
+_TIE, _STRAY = 1e-3, 1e-4  # of a distance, and of the weights: what scales of 16 bits and other sums make
 _ALIKE, _ROWS = 0.4, 64  # least correlation of a column with the source's; of so many rows, chance makes none of 0.4
 
 
@@ -74,9 +78,7 @@ class Audit:
 
 def _difference(where: str, one: Compared) -> Difference:
     found, expected = _from_where_they_differ(one.found, one.expected)
-    return Difference(
-        one.kind, where, one.name, shown(found), one.allowed or shown(expected), one.meaning, one.is_note
-    )
+    return Difference(one.kind, where, one.name, shown(found), one.allowed or shown(expected), one.meaning, one.is_note)
 
 
 def _from_where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
@@ -89,11 +91,14 @@ def _from_where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:
     return f"...{found[shared:]}", f"...{expected[shared:]}"
 
 
-def audit(source: Source, written: WrittenPart, original: Any, progress: Progress) -> Audit:
+def audit(
+    source: Source, written: WrittenPart, original: Any, progress: Progress, label: FileLabel | None = None
+) -> Audit:
     """Compare a part's files with the checkpoint.
 
     Args:
         original: what transformers makes of the checkpoint.
+        label: what files of edgekit's own must say of themselves.
 
     Raises:
         ArtifactError: a file ends early, what fills a tensor up is not zero, or a graph is another than the model's.
@@ -118,6 +123,7 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
         tensors=written.tensors,
         plan=lambda level: source.plan(part.role, level),
         progress=progress,
+        label=label,
     )
     compared = list(FORMATS[part.format].audit(audited, original))
     stated = [one for one in compared if not one.is_note]
@@ -133,7 +139,7 @@ def compared_tensor(source: Source, tensor: StoredTensor) -> tuple[float, Compar
     """A stored tensor's relative L2 error, and the first thing that is wrong with it: others follow from that."""
     sums = _sums(source, tensor)
     rounding = EXACT if source.stored[tensor.name].dtype in tensor.preserves else tensor.rounding
-    for what, found, allowed in _faults(sums, rounding):
+    for what, found, allowed in chain(_faults(sums, rounding), _neighbours(source, tensor, rounding)):
         name = f"{tensor.name} ({tensor.file_name}, {tensor.type}): {what}"
         return sums.error, Compared("tensor", name, found, None, allowed)
     return sums.error, None
@@ -261,6 +267,29 @@ def _column_faults(sums: _Sums) -> Iterator[tuple[str, float, str]]:
     column = int(np.argmin(alike))
     if len(sums.source2) >= _ROWS and alike[column] < _ALIKE:
         yield f"the correlation of column {column}", _short(alike[column]), f"at least {_ALIKE}"
+
+
+def _neighbours(source: Source, tensor: StoredTensor, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
+    """Of weights that became another number than the nearest of their block, as many are too large as too small.
+
+    Where a whole matrix was multiplied before it was rounded, all are the one or the other: a scale of 1 % moves one
+    weight in 500 at two bits. What was rounded twice, by way of 16 bits, strays to both sides.
+    """
+    if not rounding.block or len(tensor.shape) != 2:
+        return
+    count, width = tensor.shape
+    picked = np.unique(np.linspace(0, count - 1, max(1, _PICKED // width)).astype(int))
+    blocks = ((0, 0), (0, -width % rounding.block))
+    right, held = (
+        np.pad(np.concatenate([read(row, row + 1) for row in picked]), blocks, mode="edge").reshape(-1, rounding.block)
+        for read in (partial(source.rows, tensor.name), tensor.read)
+    )
+    nearest = np.abs(right[:, :, None] - held[:, None, :]).min(axis=2)
+    strays = nearest < np.abs(right - held) * (1 - _TIE)
+    total, larger = int(strays.sum()), int((strays & (np.abs(held) > np.abs(right))).sum())
+    excess, most = abs(2 * larger - total) / held.size, 5 * total**0.5 / held.size + _STRAY
+    if excess > most:
+        yield "the excess of weights on one side of the nearest number", _short(excess), f"at most {most:.2g}"
 
 
 def _short(number: float) -> float:

@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 
 from edgekit.artifacts.manifest import FILE_NAME, Manifest
-from edgekit.artifacts.recipes import Recipe, choose
+from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.checkpoints.sources import reference_model_of
 from edgekit.errors import UsageError
 from edgekit.export import llama_programs
-from edgekit.export.job import Job
 from edgekit.families.source import TOKENIZER, Source
 from edgekit.formats.audit import Compared
 from edgekit.prove.audit import Audit
+from edgekit.terminal import stripped_line
 
 _WHERE = "the artifact"
 _WEIGHTS = ".safetensors"
@@ -35,6 +35,7 @@ def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, n
         DifferencesError: something is another than it must be.
     """
     compared = [*_support_files(manifest, source), *_variants(manifest, recipe, new), *_source(manifest, source, new)]
+    compared += _stand_in(manifest, source, recipe)
     if recipe:
         compared += _stated(manifest, source, recipe)
     wrong = tuple(one for one in compared if not one.same)
@@ -43,9 +44,14 @@ def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, n
 
 def installed_recipe(manifest: Manifest, source: Source) -> Recipe | None:
     """The recipe that an artifact names, None where it is not installed or another one of that name is."""
+    return _fitting(source, manifest.recipe)
+
+
+def _fitting(source: Source, name: str | None = None) -> Recipe | None:
+    """The installed recipe of this name, or the only one, that fits a checkpoint."""
     family = source.family
     try:
-        return choose(source.checkpoint.config, manifest.recipe, family.name, family.part_of)
+        return choose(source.checkpoint.config, name, family.name, family.part_of)
     except UsageError:
         return None
 
@@ -117,12 +123,25 @@ def _stated(manifest: Manifest, source: Source, recipe: Recipe) -> Iterator[Comp
     yield _said("family", manifest.family, source.family.name)
     yield _said("title", manifest.title, recipe.title)
     yield _said("license", manifest.license, recipe.license)
-    yield _said("stand_in", manifest.stand_in, Job(source, recipe, {}).stand_in)
     yield _said("source.name", manifest.source.name, origin)
     written = re.fullmatch(r"(.* by edgekit) \S+ (from .*)", manifest.modified, re.DOTALL)
     expected = f"from {origin}, source SHA-256 {source.checkpoint.sha256}."
     said = " ".join(written.groups()) if written else manifest.modified  # by whichever version
     yield _said("modified", said, f"Modified: converted and quantized by edgekit {expected}")
+
+
+def _stand_in(manifest: Manifest, source: Source, recipe: Recipe | None) -> Iterator[Compared]:
+    """A model that is none is labelled so, and another is not, whatever an exporter made of it.
+
+    A checkpoint is a stand-in where its config.json says so, as that of random weights does, or has the numbers of a
+    reference model. Of random weights in a folder whose config.json keeps silent, nobody can know.
+    """
+    said = source.checkpoint.config.get(STAND_IN_KEY)
+    words = [stripped_line(said) if said else None, *(one and one.stand_in for one in (recipe, _fitting(source)))]
+    labels = [label for label in words if label]
+    if labels or recipe:
+        expected = manifest.stand_in if manifest.stand_in in labels else next(iter(labels), None)
+        yield _said("stand_in", manifest.stand_in, expected)
 
 
 def _said(name: str, found: object, expected: object) -> Compared:

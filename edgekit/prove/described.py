@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from edgekit.artifacts.level_types import unpromised
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import FILE_NAME
 from edgekit.families.source import Source
@@ -57,6 +58,7 @@ def _differing(name: str, found: Any, expected: Any) -> Iterator[Compared]:
 def _level(written: WrittenPart, source: Source) -> Iterator[Compared]:
     """A level's limits are for the types that it is of, and each type scales a matrix as rounding to it does."""
     level = LEVELS[written.level]
+    yield from _promised(written, source)
     for name, codec in source.plan(written.role, level).codecs.items():
         stored = written.tensors.get(name)
         if stored and stored.type != codec.name:
@@ -64,6 +66,21 @@ def _level(written: WrittenPart, source: Source) -> Iterator[Compared]:
         # What smoothing multiplies is rounded otherwise; at 8 bits a scale shows anyhow.
         elif stored and len(stored.shape) == 2 and not codec.exact and not level.needs_calibration:
             yield from _scale(stored, codec, source)
+
+
+def _promised(written: WrittenPart, source: Source) -> Iterator[Compared]:
+    """A level's name is known to people, whatever the table of levels says by which a file was written."""
+    kinds: dict[str, list[tuple[str, int]]] = {}
+    for spec in source.family.roles[written.role].tensors(source.config):
+        stored = written.tensors.get(spec.name)
+        if stored and spec.keep:
+            if spec.keep not in stored.preserves:
+                yield Compared("tensor", spec.name, stored.type, None, allowed=f"what loses nothing of {spec.keep}")
+        elif stored:
+            kinds.setdefault(spec.kind, []).append((stored.type, spec.shape[-1]))
+    for kind, held in kinds.items():
+        for found, allowed in unpromised(written.level, kind, held):
+            yield Compared("tensor", f"the type of {kind}", found, None, f"{allowed}, by the name {written.level}")
 
 
 def _figures(written: WrittenPart, source: Source) -> Iterator[Compared]:

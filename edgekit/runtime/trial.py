@@ -195,4 +195,3 @@ def _failed(piece: Piece, end: End, limit_s: float) -> EdgekitError:
         how = end.died or f"exit code {end.exit_code}"
         what, remedy = f"{title} died on it: {how}{f' ({said})' if said else ''}", "export or download the file again"
     return ArtifactError(f"{piece.path}: {what}", remedy=remedy)
-

@@ -18,8 +18,8 @@ from proofs import Change, Trial, described
 from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError, EdgekitError, GateError
 from edgekit.families.source import Source
-from edgekit.formats.base import FileLabel
 from edgekit.formats.gguf import writer as gguf_writer
+from edgekit.formats.label import FileLabel
 from edgekit.formats.onnx import writer as onnx_writer
 from edgekit.formats.onnx.layout import layout_of
 

@@ -13,8 +13,9 @@ _TEXT, _EYE, _TOKENS = "gemma3.", "clip.vision.", "tokenizer.ggml."
 _WINDOW = f"{_TEXT}attention.sliding_window"
 MAX = 1 << 20  # more positions than any text here
 
-_NORMAL, _USERS, _BYTE, _CONTROL = (
+_NORMAL, _USERS, _BYTE, _CONTROL, _UNUSED = (
     gguf.TokenType.NORMAL, gguf.TokenType.USER_DEFINED, gguf.TokenType.BYTE, gguf.TokenType.CONTROL,
+    gguf.TokenType.UNUSED,
 )  # fmt: skip
 
 Header = dict[str, Any]  # of gguf.GGUFValue, by key
@@ -175,6 +176,21 @@ _PROJECTOR: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("the projector is another's", changed("clip.", {"projector_type": to("mlp")})),
     ("features are of another width", changed(_EYE, {"projection_dim": lambda width: width * 2})),
 )  # fmt: skip
+# Of these nothing is computed: people choose a file by them, programs obey some, and texts are shown by others.
+_SAID: tuple[tuple[str, Callable[[Header], object]], ...] = (
+    ("the name is another model's", changed("general.", {"name": to("MedGemma 27B IT")})),
+    ("the license is another", changed("general.", {"license": to("MIT")})),
+    ("the file's type is another", changed("general.", {"file_type": lambda kind: kind + 1})),
+    ("there is a key that nobody knows", added("general.description", "MedGemma 27B IT", _STRING)),
+)
+_UNREAD: tuple[tuple[str, Callable[[Header], object]], ...] = (
+    ("answers are drawn hot", added("general.sampling.temp", 2.0, _F32)),
+    ("there is a template for tools", added("tokenizer.chat_template.tool_use", "IGNORE ALL", _STRING)),
+    ("an ordinary token is unused", _entries("token_type", lambda v, _: v.__setitem__(500, int(_UNUSED)))),
+    ("a row of no token is ordinary", _entries("token_type", lambda v, _: v.__setitem__(-1, int(_NORMAL)))),
+    ("a marker's score is a piece's", _entries("scores", lambda v, t: v.__setitem__(t.index(b"<end_of_turn>"), 1.0))),
+    ("all scores are doubled", _entries("scores", lambda v, _: _set(v, [2 * score for score in v]))),
+)
 _CHEAP = {  # made at full width, where a header of 262,208 tokens takes a minute to write
     "epsilon of the norms is 1e-3", "the global base is 5e5", "the factor is 7", "bases of rotation are exchanged",
     "global layers are not stretched", "local layers see everything",
@@ -191,4 +207,6 @@ def _wrong(name: str, role: str, edit: Callable[[Header], object]) -> WrongExpor
 HEADER: tuple[WrongExport, ...] = (
     *(_wrong(name, "decoder", edit) for name, edit in _DECODER),
     *(_wrong(name, "vision", edit) for name, edit in _PROJECTOR),
+    *(_wrong(name, "vision", edit) for name, edit in _SAID),
+    *(_wrong(name, "decoder", edit) for name, edit in _UNREAD),
 )

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from proofs import Trial, described
+import pytest
+from proofs import Change, Trial, described
 from tokenizers import Tokenizer
 
 from edgekit.artifacts.levels import LEVELS
@@ -32,6 +33,15 @@ def _relabelled(trial: Trial) -> Iterator[Trial]:
     levels = [level for level, row in LEVELS.items() if row.format == trial.part.format]
     better = levels[levels.index(trial.part.level) - 1]
     yield replace(trial, part=trial.part.model_copy(update={"level": better}))
+
+
+@contextmanager
+def _tabulated(trial: Trial) -> Iterator[Trial]:
+    """The same, by an exporter whose own table says that the better level is so."""
+    row = LEVELS[trial.part.level]
+    with pytest.MonkeyPatch.context() as patch, _relabelled(trial) as wrong:
+        patch.setitem(LEVELS, wrong.part.level, replace(row, name=wrong.part.level))
+        yield wrong
 
 
 @contextmanager
@@ -81,6 +91,10 @@ _PAIR: tuple[tuple[str, Mapping[str, New]], ...] = (
 
 _TOKENIZER = (("two rare tokens are exchanged", _pieces_exchanged), ("texts are not normalized", _uncleaned))
 _READS = (("decoder", "gguf"), ("decoder", "onnx"), ("text_encoder", "onnx"))
+_LEVEL: tuple[tuple[str, Change], ...] = (
+    ("the level is said to be a better one", _relabelled),
+    ("the table of levels has a worse one in its place", _tabulated),
+)
 # Part, format, and the codecs of levels above which stands one of other types.
 _BETTER = (
     (("decoder",), "gguf", ("F16", "Q8_0", "Q6_K", "Q5_0", "Q4_0", "Q3_K", "Q2_K")),
@@ -90,7 +104,8 @@ _BETTER = (
 
 MANIFEST: tuple[WrongExport, ...] = (
     *(
-        WrongExport("the level is said to be a better one", roles, file_format, "manifest", _relabelled, codecs=codecs)
+        WrongExport(name, roles, file_format, "manifest", change, codecs=codecs)
+        for name, change in _LEVEL
         for roles, file_format, codecs in _BETTER
     ),
     *(

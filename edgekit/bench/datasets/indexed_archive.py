@@ -41,9 +41,7 @@ def read(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tup
                 raise InputError(f"{path}: {_INDEX} is too large", allowed=f"at most {_MAX_INDEX_BYTES} bytes")
             index = io.StringIO(archive.read(_INDEX).decode("utf-8"), newline="")
             rows = [
-                row
-                for row in csv.DictReader(index)
-                if row["split"] == "test" and row["modality"] == source.modality
+                row for row in csv.DictReader(index) if row["split"] == "test" and row["modality"] == source.modality
             ]
             order = np.random.default_rng(seed).permutation(len(rows))
             picked = _one_per_patient([rows[i] for i in order])[:limit]

@@ -105,6 +105,9 @@ def projector(header: GgufHeader, original: Any) -> Iterator[Compared]:
         "vision.projector.scale_factor": (_POOLING, side // math.isqrt(config.mm_tokens_per_image)),
         "use_gelu": (False, vision.hidden_act == _ACTIVATION),
         "use_silu": (False, False),
+        "has_vision_encoder": (None, True),
+        "projector_type": ("gemma3", "gemma3"),
+        "vision.projector_type": ("gemma3", "gemma3"),
     }
     for key, (default, expected) in stated.items():
         yield _constant(header, f"clip.{key}", default, expected)

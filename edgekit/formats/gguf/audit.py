@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from edgekit.errors import ArtifactError
 from edgekit.formats.audit import AuditedPart, Compared
+from edgekit.formats.gguf import own
 from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.gguf.header import GgufHeader
 from edgekit.formats.gguf.library import library, tokenized
@@ -28,6 +29,7 @@ _READ = frozenset(
     f"general.{name}" for name in ("architecture", "type", "alignment", "file_type", "quantization_version")
 )
 _TEMPLATE = "tokenizer.chat_template"
+_ADDED, _PADDING = -1000.0, -10000.0  # scores of what is no piece, as llama.cpp's converter has them
 _SPACE = "\u2581"  # SentencePiece's
 _HUB = {"seperator_token_id": "sep_token_id"}  # llama.cpp's spelling
 _LIMIT_S = 300.0
@@ -42,41 +44,53 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     """
     form: GgufForm = part.form
     header = read_checked(form, part.files[0])
-    for one in _compared(part, form, header, original):
+    compared = list(_compared(part, form, header, original))
+    for one in compared:
         yield one if one.same else replace(one, meaning=form.meaning(one.name, one.found, one.expected))
+    if part.label:
+        yield from own.of_nothing(header, compared)
+        return
     read = (f"{form.architecture}.", "split.", "tokenizer.ggml.", _TEMPLATE)
     for key, value in header.fields.items():
         if key not in _READ and not key.startswith(read):
-            yield Compared("constant", key, _plain(value), None, "nothing reads it", is_note=True)
+            said = "programs sample so" if key.startswith("general.sampling.") else "nothing reads it"
+            yield Compared("constant", key, own.plain(value), None, said, is_note=True)
 
 
 def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: Any) -> Iterator[Compared]:
     for tensor in part.tensors.values():
         yield Compared("tensor", f"the name of {tensor.name}", tensor.file_name, form.hub_name(tensor.name, header))
+    if part.label:
+        yield from own.of_the_label(part, part.label, header)
     yield from form.constants(header, original)
     if form.settings:  # the model's file, which holds the vocabulary
-        theirs = _stated(part.root, original.tokenizer)
+        theirs, ours, pieces = _stated(part.root, original.tokenizer), bool(part.label), _pieces(part.root)
         lost, there = list(_lost(header, theirs, original)), len(header.texts("tokenizer.ggml.tokens"))
         theirs = {index: token for index, token in theirs.items() if index < there}
-        stated = [*lost, *_flags(header, original), *_tokens(header, theirs, original.tokenizer)]
-        yield from (*stated, scores := _scores(header, part.root, len(theirs)))
-        if all(one.same or one.is_note for one in (*stated, scores)):  # else it is refused, and known why ids differ
+        kinds = partial(
+            _kinds, tokenizer=original.tokenizer, unused=pieces.unused, markers=form.markers if ours else None
+        )
+        stated = [*lost, *_flags(header, original, ours=ours), *_tokens(header, theirs, kinds)]
+        added = [index for index in theirs if index in original.tokenizer.added_tokens_decoder]
+        stated += _scores(header, pieces, len(theirs), added, ours=ours)
+        yield from stated
+        if all(one.same or one.is_note for one in stated):  # else it is refused, and known why ids differ
             yield _texts(header, theirs, original.tokenizer, part.progress)
         yield _chat_template(form, header, original)
     # llama.cpp takes another template where tools are given; no checkpoint of these families has one.
     for key, value in header.fields.items():
         if key.startswith(_TEMPLATE) and key != _TEMPLATE:
-            yield Compared("template", key, _plain(value), None, "none")
+            yield Compared("template", key, own.plain(value), None, "none")
 
 
-def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
+def _flags(header: GgufHeader, original: Any, *, ours: bool) -> Iterator[Compared]:
     """Ids and flags; what a file leaves out has llama.cpp's value for SentencePiece (`llama_vocab::impl::load`)."""
     tokenizer, fields = original.tokenizer, header.fields
     ids = tokenizer("a")["input_ids"]
     stops = sorted({tokenizer.eos_token_id, *original.eos_token_ids})
     expected: dict[str, Any] = {
         "model": "llama",
-        "pre": fields.get("tokenizer.ggml.pre"),  # read for other kinds of tokenizers only
+        **({"pre": "default"} if ours else {}),  # read for other kinds of tokenizers only, as are the last two
         "bos_token_id": tokenizer.bos_token_id,
         "unknown_token_id": tokenizer.unk_token_id,
         "padding_token_id": tokenizer.pad_token_id if "tokenizer.ggml.padding_token_id" in fields else None,
@@ -85,8 +99,6 @@ def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
         "add_sep_token": False,
         "add_space_prefix": tokenizer.tokenize("a")[0].startswith(_SPACE),
         "remove_extra_whitespaces": False,
-        "token_type_count": fields.get("tokenizer.ggml.token_type_count"),
-        "merges": fields.get("tokenizer.ggml.merges"),
     }
     for name in ("eos", "eot", "eom"):  # whichever of its tokens a file names so, answers end at it
         found = fields.get(f"tokenizer.ggml.{name}_token_id")
@@ -101,12 +113,12 @@ def _flags(header: GgufHeader, original: Any) -> Iterator[Compared]:
         yield Compared(
             "tokenizer", f"tokenizer.ggml.{name}", fields.get(f"tokenizer.ggml.{name}", missing.get(name)), value
         )
-    arrays = ("tokens", "scores", "token_type")
+    elsewhere = ("tokens", "scores", "token_type", *(() if ours else ("pre", "token_type_count", "merges")))
     for key in fields:
         name = key.removeprefix("tokenizer.ggml.")
-        if name != key and name not in expected and name not in arrays:
+        if name != key and name not in expected and name not in elsewhere:
             known = getattr(tokenizer, _HUB.get(name, name), None) if name.endswith("_token_id") else None
-            yield Compared("tokenizer", key, _plain(fields[key]), known)
+            yield Compared("tokenizer", key, own.plain(fields[key]), known)
 
 
 def _chat_template(form: GgufForm, header: GgufHeader, original: Any) -> Compared:
@@ -126,10 +138,6 @@ def _template(original: Any) -> str | None:
     return template and template.rstrip("\n")
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray) else value
-
-
 def _stated(root: Path, tokenizer: Any) -> dict[int, str]:
     """The tokens that a checkpoint states, by id: not those that transformers' class adds by itself, as `<mask>`."""
     path = root / "tokenizer.json"
@@ -145,15 +153,16 @@ def _lost(header: GgufHeader, theirs: dict[int, str], original: Any) -> Iterator
         yield Compared("tokenizer", name, None, theirs[lost[0]])
 
 
-def _tokens(header: GgufHeader, theirs: dict[int, str], tokenizer: Any) -> Iterator[Compared]:
+def _tokens(
+    header: GgufHeader, theirs: dict[int, str], kinds: Callable[[str, int], tuple[int, ...]]
+) -> Iterator[Compared]:
     """Texts and types, the first that is wrong."""
     tokens = header.texts("tokenizer.ggml.tokens")
     types = header.fields.get("tokenizer.ggml.token_type")
-    kinds = [NORMAL] * len(tokens) if types is None else types.tolist()
-    added = tokenizer.added_tokens_decoder
-    for i, (token, kind) in enumerate(zip(tokens, kinds, strict=True)):
+    found = [NORMAL] * len(tokens) if types is None else types.tolist()
+    for i, (token, kind) in enumerate(zip(tokens, found, strict=True)):
         text = theirs.get(i)
-        allowed = (UNUSED,) if text is None else _kinds(text, i, added, tokenizer)
+        allowed = (UNUSED,) if text is None else kinds(text, i)
         if kind not in allowed:
             yield Compared("tokenizer", f"tokenizer.ggml.token_type: token {i}, {token!r:.60},", kind, allowed[0])
             return
@@ -162,16 +171,26 @@ def _tokens(header: GgufHeader, theirs: dict[int, str], tokenizer: Any) -> Itera
             return
 
 
-def _kinds(token: str, index: int, added: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The types that a token may have: those of an added one never let it be split."""
+def _kinds(
+    token: str, index: int, *, tokenizer: Any, unused: Collection[int], markers: Collection[str] | None
+) -> tuple[int, ...]:
+    """The types that a token may have: those of an added one never let it be split; of an unused one nothing is shown.
+
+    Args:
+        unused: pieces that SentencePiece does not use.
+        markers: tokens that are control tokens in edgekit's own files; None for files of others.
+    """
+    added, ours = tokenizer.added_tokens_decoder, markers is not None
     if index == tokenizer.unk_token_id:
         return UNKNOWN, CONTROL
     if index in added:
+        if added[index].special or (markers and added[index].content in markers):
+            return (CONTROL,)
         # llama.cpp's own converter calls `<mask>` and `<unused0>` control tokens, though no file does.
-        return (CONTROL,) if added[index].special else (USER_DEFINED, CONTROL)
+        return (USER_DEFINED,) if ours else (USER_DEFINED, CONTROL)
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
         return (BYTE,)
-    return NORMAL, UNUSED
+    return ((UNUSED,) if ours else (UNUSED, NORMAL)) if index in unused else (NORMAL,)
 
 
 def _texts(header: GgufHeader, theirs: dict[int, str], tokenizer: Any, progress: Progress) -> Compared:
@@ -227,29 +246,59 @@ def _differing(vocabulary: _Vocabulary) -> tuple[int, str]:
     return len(wrong), f", the first {wrong[0][:60]!r}," if wrong else ""
 
 
-def _scores(header: GgufHeader, root: Path, count: int) -> Compared:
-    """Whether pieces are as good, compared with each other, as in the checkpoint: only their order matters."""
-    key = "tokenizer.ggml.scores"
-    right = _checkpoint_scores(root / "tokenizer.model", count)
-    found = np.asarray(header.numbers(key, len(header.texts("tokenizer.ggml.tokens"))), np.float32)
-    types = header.fields.get("tokenizer.ggml.token_type")
-    right = right[: len(found)]
-    pieces = np.arange(len(right)) if types is None else np.flatnonzero(types[: len(right)] == NORMAL)
-    order = pieces[np.argsort(-right[pieces], kind="stable")]
-    wrong = np.flatnonzero(np.sign(np.diff(found[order])) != np.sign(np.diff(right[order])))
-    if not len(wrong):
-        return Compared("tokenizer", key, True, True)
-    pair = order[wrong[0] : wrong[0] + 2]
-    name = f"{key}: of tokens {pair[0]} and {pair[1]}"
-    return Compared("tokenizer", name, found[pair].tolist(), right[pair].tolist())
+class _Pieces(NamedTuple):
+    """Of SentencePiece's model: scores, float32, None without a model; and the pieces that it does not use."""
+
+    scores: Any
+    unused: frozenset[int]
 
 
-def _checkpoint_scores(path: Path, count: int) -> Any:
-    """SentencePiece's, float32; without its model, an earlier piece is a better one, as its trainer numbers them."""
+def _pieces(root: Path) -> _Pieces:
     from sentencepiece import SentencePieceProcessor
 
+    path = root / "tokenizer.model"
     if not path.is_file():
-        return -np.arange(count, dtype=np.float32)
+        return _Pieces(None, frozenset())
     pieces = SentencePieceProcessor()
     pieces.LoadFromSerializedProto(path.read_bytes())
-    return np.asarray(pieces.GetScore(list(range(len(pieces)))), np.float32)
+    ids = list(range(len(pieces)))
+    unused = (i for i, true in zip(ids, pieces.IsUnused(ids), strict=True) if true)
+    return _Pieces(np.asarray(pieces.GetScore(ids), np.float32), frozenset(unused))
+
+
+def _scores(
+    header: GgufHeader, pieces: _Pieces, count: int, added: Collection[int], *, ours: bool
+) -> Iterator[Compared]:
+    """Whether pieces are as good, compared with each other, as in the checkpoint: only their order matters.
+
+    Those of tokens that no text is cut into matter to nobody: in files of others they are a note.
+
+    Args:
+        count: of the checkpoint's tokens.
+        added: tokens that are no pieces.
+        ours: whether the file is edgekit's own, each score of which is known.
+    """
+    key, size = "tokenizer.ggml.scores", len(header.texts("tokenizer.ggml.tokens"))
+    # Without a model, an earlier piece is a better one, as its trainer numbers them.
+    right = -np.arange(count, dtype=np.float32) if pieces.scores is None else pieces.scores
+    right = right[:size]
+    found = np.asarray(header.numbers(key, size), np.float32)
+    types = header.fields.get("tokenizer.ggml.token_type")
+    ordinary = np.arange(len(right)) if types is None else np.flatnonzero(types[: len(right)] == NORMAL)
+    order = ordinary[np.argsort(-right[ordinary], kind="stable")]
+    wrong = np.flatnonzero(np.sign(np.diff(found[order])) != np.sign(np.diff(right[order])))
+    if len(wrong):
+        pair = order[wrong[0] : wrong[0] + 2]
+        yield Compared(
+            "tokenizer", f"{key}: of tokens {pair[0]} and {pair[1]}", found[pair].tolist(), right[pair].tolist()
+        )
+        return
+    yield Compared("tokenizer", key, True, True)
+    exact = np.full(size, _PADDING, np.float32)
+    exact[: len(right)] = right
+    exact[[i for i in added if i < size]] = _ADDED
+    compared = np.arange(size) if ours else np.setdiff1d(np.arange(size), ordinary)
+    if len(differing := compared[found[compared] != exact[compared]]):
+        first = differing[0]
+        name = f"{key}: of token {first}, and {len(differing) - 1} more"
+        yield Compared("tokenizer", name, float(found[first]), float(exact[first]), is_note=not ours)

@@ -15,10 +15,10 @@ from edgekit.artifacts.levels import Level
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
-from edgekit.formats.base import FileLabel
 from edgekit.formats.gguf.codecs import CODECS, ggml_type
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm
 from edgekit.formats.gguf.header import FILE_TYPES
+from edgekit.formats.label import FileLabel
 from edgekit.formats.plan import PartPlan, PlannedTensor
 from edgekit.formats.sections import EncodedBytes, FileContent, Section
 from edgekit.machine.temporary import temporary_folder

@@ -14,7 +14,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import Slice
 from edgekit.errors import CheckpointError
 from edgekit.formats import calibration
-from edgekit.formats.base import FileLabel
+from edgekit.formats.label import FileLabel
 from edgekit.formats.onnx import header, requirements
 from edgekit.formats.onnx.form import Build, OnnxForm
 from edgekit.formats.onnx.graph import Graph

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from edgekit.formats import FORMATS
 from edgekit.inputs.samples import shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import FullPrecisionRuns, WrittenPart, exactness
+from edgekit.runtime.base import Tokens
+from edgekit.runtime.onnx.session import OrtEncoder
+from edgekit.runtime.owned_parts import OwnedDecoder
 
 MEDGEMMA, MEDSIGLIP = ("decoder", "vision"), ("image_encoder", "text_encoder")
 PARTS = [("gguf", "decoder"), ("gguf", "vision"), *(("onnx", role) for role in (*MEDGEMMA, *MEDSIGLIP))]
@@ -107,6 +110,40 @@ def test_a_wrong_header_is_not_exact(
 
     monkeypatch.setattr(gguf.GGUFWriter, "add_key_value", add_key_value)
     assert is_refused(source, role, "gguf", tmp_path)
+
+
+def _long_text(segments: Sequence[Any]) -> list[Any]:
+    """What a text has beyond a library's longest call comes in reverse."""
+    most = 512
+    return [Tokens((*s.ids[:most], *s.ids[most:][::-1])) if isinstance(s, Tokens) else s for s in segments]
+
+
+@pytest.mark.parametrize("role", ["decoder"])
+@pytest.mark.parametrize("file_format", ["onnx", pytest.param("gguf", marks=pytest.mark.slow)])
+def test_calls_of_another_length_are_not_left_out(
+    source: Source, role: str, file_format: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several tokens behind a prompt, and a text that takes several calls."""
+    step, prefill = OwnedDecoder.step, OwnedDecoder.prefill
+    with monkeypatch.context() as wrong:
+        wrong.setattr(OwnedDecoder, "step", lambda decoder, ids: step(decoder, ids[::-1]))
+        assert is_refused(source, role, file_format, tmp_path)
+    monkeypatch.setattr(OwnedDecoder, "prefill", lambda decoder, given, want: prefill(decoder, _long_text(given), want))
+    assert is_refused(source, role, file_format, tmp_path)
+
+
+@pytest.mark.parametrize("role", ["text_encoder"])
+@pytest.mark.parametrize("size", [4, 7])
+def test_batches_of_another_size_are_not_left_out(
+    source: Source, role: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = OrtEncoder.outputs
+
+    def outputs(encoder: OrtEncoder, batch: Any) -> dict[str, Any]:
+        return {name: values[::-1] if len(batch) == size else values for name, values in right(encoder, batch).items()}
+
+    monkeypatch.setattr(OrtEncoder, "outputs", outputs)
+    assert is_refused(source, role, "onnx", tmp_path)
 
 
 @pytest.mark.parametrize("role", ["image_encoder"])

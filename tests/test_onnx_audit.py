@@ -13,7 +13,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from proofs import Unproven
-from wrong_builders import UNSEEN_BUILDERS, WRONG_BUILDERS, WRONG_LAYERS, WrongBuilder
+from wrong_builders import FAR_BUILDERS, UNSEEN_BUILDERS, WRONG_BUILDERS, WRONG_LAYERS, WrongBuilder
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Part
@@ -153,6 +153,17 @@ def test_a_builder_that_is_wrong_at_all_levels_is_refused_by_its_constants(level
         with built_by(levels, written, wrong), pytest.MonkeyPatch.context() as monkeypatch:
             wrong.patch(monkeypatch)
             refused(levels, written)
+
+
+def test_a_builder_that_is_wrong_beyond_what_a_proof_runs_is_refused(levels: Unproven, role: str) -> None:
+    """At all levels, so that it is its own witness; nor has it a constant that no configuration states."""
+    written = part_of(levels, role, "q4")
+    mistakes = [wrong for wrong in FAR_BUILDERS if role in wrong.roles]
+    assert mistakes
+    for wrong in mistakes:
+        with built_by(levels, written, wrong), pytest.MonkeyPatch.context() as monkeypatch:
+            wrong.patch(monkeypatch)
+            refused(levels, written, "numbers of the model decide| of \\w+_attention is |positions")
 
 
 @pytest.mark.parametrize("level", ["fp32", "int8"])

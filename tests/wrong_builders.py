@@ -327,6 +327,85 @@ WRONG_BUILDERS: tuple[WrongBuilder, ...] = (
     WrongBuilder("pooled output of one item alone negated", ENCODERS, _negated_alone(POOLED)),
 )
 
+# ---------------------------------------------------------------- right as far as a proof goes
+
+
+def _far(graph: Graph, value: str, unit: str) -> str:
+    """Whole numbers that are right below the unit's square, and others from there on."""
+    return str(graph.op("Sub", value, graph.op("Div", graph.op("Div", value, unit), unit)))
+
+
+def _capacities(monkeypatch: pytest.MonkeyPatch) -> dict[Graph, str]:
+    """How many positions a local layer's cache has, once a graph asks for it: some hundreds or more."""
+    right, asked = Graph.op, dict[Graph, str]()
+
+    def op(graph: Graph, kind: str, *inputs: Any, **how: Any) -> Any:
+        made = right(graph, kind, *inputs, **how)
+        if kind == "Shape" and inputs[0].startswith(names.PAST):
+            asked.setdefault(graph, made)
+        return made
+
+    monkeypatch.setattr(Graph, "op", op)
+    return asked
+
+
+def _beyond(operator: str, at: int, within: str = "") -> Patch:
+    """What enters such an operator is another from the square of a cache's length on; a value's name tells which."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        capacities, right = _capacities(monkeypatch), Graph.op
+
+        def op(graph: Graph, kind: str, *inputs: Any, **how: Any) -> Any:
+            if kind == operator and graph in capacities and inputs[at].startswith(within):
+                inputs = *inputs[:at], _far(graph, inputs[at], capacities[graph]), *inputs[at + 1 :]
+            return right(graph, kind, *inputs, **how)
+
+        monkeypatch.setattr(Graph, "op", op)
+
+    return patch
+
+
+def _images_far_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the one on whose number's square is the length of a cache."""
+    capacities, right = _capacities(monkeypatch), gemma.same_image
+
+    def same_image(graph: Graph, images: str, offsets: str) -> str:
+        many = graph.op("Div", graph.op("Mul", images, images), capacities[graph])
+        return right(graph, graph.op("Sub", images, many), offsets)
+
+    monkeypatch.setattr(gemma, "same_image", same_image)
+
+
+def _large_batches(graph: Graph, value: str, name: str) -> tuple[str, str]:
+    """Of more images than one has patches."""
+    if name != POOLED:
+        return value, name
+    patches = graph.parameter("vision_model.embeddings.position_embedding.weight")
+    counts = [graph.op("Shape", one, start=0, end=1) for one in (value, patches)]
+    return graph.op("Where", graph.op("Greater", *counts), graph.op("Mul", value, value), value), name
+
+
+def _decided_by_numbers(graph: Graph, value: str, name: str) -> tuple[str, str]:
+    """Where a number is larger than its square's square: never where it is above one."""
+    if name not in ("logits", "image_features", POOLED):
+        return value, name
+    square = graph.op("Mul", value, value)
+    fourth = graph.op("Mul", square, square)
+    return graph.op("Where", graph.op("Greater", value, fourth), value, value), name
+
+
+# These have no constant of their own, and are right at all positions and batches that a proof runs.
+FAR_BUILDERS: tuple[WrongBuilder, ...] = (
+    WrongBuilder("rotation far on", DECODER, _beyond("Cast", 0, "reshape")),
+    WrongBuilder("places in the cache far on", DECODER, _beyond("Mod", 0, "reshape")),
+    WrongBuilder("distances far on", DECODER, _beyond("Less", 0)),
+    WrongBuilder("what is later far on", DECODER, _beyond("GreaterOrEqual", 0)),
+    WrongBuilder("the wanted positions far on", DECODER, _beyond("Gather", 1, names.WANTED)),
+    WrongBuilder("images far on", DECODER, _images_far_on),
+    WrongBuilder("large batches", ("image_encoder",), _output(_large_batches)),
+    WrongBuilder("what numbers decide", (*DECODER, *TOWERS), _output(_decided_by_numbers)),
+)
+
 # These change no output's value, so only the graph itself shows them.
 UNSEEN_BUILDERS: tuple[WrongBuilder, ...] = (
     WrongBuilder("a node that nothing needs", (*DECODER, *TOWERS), _output(_unused)),

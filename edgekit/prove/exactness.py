@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +53,8 @@ _CHUNK = 64  # positions of a call where a prompt comes in many; an image of mor
 _TURNS = 5  # as often the ring of a local layer comes round then
 _IMAGES = 3  # of a prompt: a mistake may be of neither the first nor the last
 _POSITIONS = 24  # compared of each prompt, beside its steps; more than MOST_ROWS would divide a call
-_STEPS = 4  # of a prompt's last tokens, decoded one by one
-_BATCHES = 1, 2, 3, 5  # items that an encoder is given together
+_STEPS = 1, 1, 2, 3  # of a prompt's last tokens, decoded so many at a time
+_BATCHES = 1, 2, 3, 4, 5, 7  # items that an encoder is given together
 _BATCHES_OF_TOKENS = 1, 2, 3  # likewise where an image of 896 pixels may be one
 
 Figures = Mapping[str, float]
@@ -215,13 +215,13 @@ class _Prompt:
 
     segments: tuple[Segment, ...]
     want: tuple[int, ...]
-    steps: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
     chunk: int
 
     @property
     def length(self) -> int:
         """Tokens, images and steps included."""
-        return sum(map(len, self.segments)) + len(self.steps)
+        return sum(map(len, self.segments)) + sum(map(len, self.steps))
 
     @property
     def processed(self) -> dict[str, list[int]]:
@@ -231,7 +231,8 @@ class _Prompt:
         for segment in self.segments:
             ids += segment.ids if isinstance(segment, Tokens) else [0] * len(segment)
             kinds += [int(isinstance(segment, Embeddings))] * len(segment)
-        return {"input_ids": [*ids, *self.steps], "token_type_ids": kinds + [0] * len(self.steps)}
+        steps = [token for step in self.steps for token in step]
+        return {"input_ids": [*ids, *steps], "token_type_ids": kinds + [0] * len(steps)}
 
 
 def _decoder(exact: _Exact, inputs: Inputs) -> Figures:
@@ -258,7 +259,8 @@ def _decoder(exact: _Exact, inputs: Inputs) -> Figures:
 
 def _prompts(source: Source, weights: streamed.Weights, table: str, text: str) -> Sequence[_Prompt]:
     """One in one call, for only there could images see each other; and one in many, until what local layers keep of it
-    has come round several times. Where the model sees, images stand in both, in the second also behind that.
+    has come round several times. Where the model sees, images stand in both, in the second also behind that, with a
+    text between them that no library takes in one call.
     """
     window, tokens = source.settings["window"], source.settings.get("image_tokens", 0)
     turn = window - 1 + max(_CHUNK, tokens)
@@ -266,21 +268,23 @@ def _prompts(source: Source, weights: streamed.Weights, table: str, text: str) -
     ids = np.resize(ids, _TURNS * turn).tolist()  # a user's text may be short
     images = _images(source, weights, table) if source.family.role_giving("image_tokens") else []
     together = _prompt(ids[: window + _BEYOND], dict(zip((12, 24, 36), images, strict=False)), None)
-    behind = dict(zip((turn // 2, 3 * turn, 4 * turn + turn // 2), images, strict=False))
+    behind = dict(zip((turn // 4, 4 * turn + turn // 2, 4 * turn + 3 * turn // 4), images, strict=False))
     return [together, _prompt(ids, behind, _CHUNK)]
 
 
 def _prompt(ids: Sequence[int], images: Mapping[int, Embeddings], chunk: int | None) -> _Prompt:
     """A text with images before these of its tokens, in calls of `chunk` positions, or one call for None."""
-    text, steps = ids[:-_STEPS], ids[-_STEPS:]
+    text, last = ids[: -sum(_STEPS)], ids[-sum(_STEPS) :]
     segments: list[Segment] = []
     for start, end in pairwise((0, *images, len(text))):
         segments += [images[start]] if start in images else []
         segments.append(Tokens(tuple(text[start:end])))
     before = sum(map(len, segments))
     spread = np.unique(np.linspace(min(images, default=0), before - 1, _POSITIONS).astype(int))
-    want = (*map(int, spread), *range(before, before + len(steps)))
-    return _Prompt(tuple(segments), want, tuple(steps), chunk or before)
+    ends = list(accumulate(_STEPS))
+    steps = tuple(tuple(last[end - size : end]) for size, end in zip(_STEPS, ends, strict=True))
+    want = (*map(int, spread), *(before + end - 1 for end in ends))
+    return _Prompt(tuple(segments), want, steps, chunk or before)
 
 
 def _images(source: Source, weights: streamed.Weights, table: str) -> list[Embeddings]:
@@ -294,12 +298,12 @@ def _images(source: Source, weights: streamed.Weights, table: str) -> list[Embed
 
 
 def _logits(decoder: Decoder, prompt: _Prompt) -> Iterator[Float]:
-    before = prompt.length - len(prompt.steps)
+    before = sum(map(len, prompt.segments))
     if isinstance(decoder, SupportsChunkSize):
         decoder.set_chunk_size(prompt.chunk)
     yield from decoder.prefill(prompt.segments, [position for position in prompt.want if position < before])
-    for token in prompt.steps:
-        yield decoder.step([token])
+    for tokens in prompt.steps:
+        yield decoder.step(tokens)
 
 
 # ---------------------------------------------------------------- encoders

@@ -181,6 +181,57 @@ def _op(kind: str, change: Callable[..., Any]) -> Exporter:
     return Exporter(patches=((Graph, "op", op),))
 
 
+def _of(kind: str, givers: tuple[str, str], change: Callable[..., Any]) -> Exporter:
+    """As `_op`, of those alone that take what these two operators give; "" for any."""
+
+    def between(graph: Graph, right: Any, *inputs: str, **how: Any) -> Any:
+        fits = len(inputs) == 2 and all(map(str.startswith, inputs, givers))
+        return change(right, *inputs) if fits else right(kind, *inputs, **how)
+
+    return _op(kind, between)
+
+
+def _rotated_backwards() -> Exporter:
+    return _of("Add", ("mul_", "mul_"), lambda right, one, other: right("Sub", one, other))
+
+
+def _added_in_mlp() -> Exporter:
+    return _of("Mul", ("gelu_", ""), lambda right, gate, up: right("Add", gate, up))
+
+
+def _unmasked() -> Exporter:
+    return _of("Add", ("matmul_", "tile_"), lambda right, scores, mask: scores)
+
+
+def _residual(given: str, change: Callable[..., Any]) -> Exporter:
+    """What is added to what was before; sums of a rotation, both of products, are not."""
+
+    def added(right: Any, before: str, new: str) -> Any:
+        return right("Add", before, new) if before.startswith("mul_") else change(right, before, new)
+
+    return _of("Add", ("", given), added)
+
+
+def _twice(right: Any, before: str, new: str) -> Any:
+    return right("Add", before, right("Add", before, new))
+
+
+def _without(right: Any, before: str, new: str) -> Any:
+    return new
+
+
+def _rms_norm_left_out(ending: str) -> Exporter:
+    right = gemma.rms_norm
+    return Exporter(patches=((gemma, "rms_norm", lambda graph, value, name, epsilon: (
+        value if name.endswith(ending) else right(graph, value, name, epsilon))),))  # fmt: skip
+
+
+def _layer_norm_left_out(graph: Graph, right: Any, value: str, *named: str, **how: Any) -> Any:
+    """Behind all layers."""
+    last = "post_layernorm" in named[0] or "final_layer_norm" in named[0]
+    return value if last else right("LayerNormalization", value, *named, **how)
+
+
 def _gelu(approximate: str) -> Exporter:
     return _op("Gelu", lambda graph, right, value, **how: right("Gelu", value, approximate=approximate))
 
@@ -391,6 +442,15 @@ GRAPH: tuple[WrongExport, ...] = (
     _built("norms behind attention and MLP are exchanged",
            _renamed(_exchange("post_attention_layernorm", "post_feedforward_layernorm"))),
     _built("gate and up are exchanged", _matrices("gate_proj", "up_proj")),
+    _built("gate and up are added", _added_in_mlp()),
+    _built("halves are rotated the other way", _rotated_backwards()),
+    _built("what was before is added twice", _residual("mul_", _twice)),
+    _built("what was before is left out", _residual("mul_", _without)),
+    _built("norms divide by the mean square", _op("Sqrt", lambda graph, right, value, **how: value)),
+    _built("the norm of keys is left out", _rms_norm_left_out("k_norm.weight")),
+    _built("the norm behind attention is left out", _rms_norm_left_out("post_attention_layernorm.weight")),
+    _built("the norm behind all layers is left out", _rms_norm_left_out("model.norm.weight")),
+    _built("scores are not masked", _unmasked()),
     _built("final logits are capped at 30", _capped(30)),
     _built("final logits are capped at 50", _capped(50)),
     _built("attention logits are capped at 50", _attention_capped(50)),
@@ -416,6 +476,8 @@ GRAPH: tuple[WrongExport, ...] = (
     *_towers("GELU is quick", lambda _: _quick_gelu()),
     *_towers("SiLU stands for GELU", lambda _: _silu()),
     *_towers("ReLU stands for GELU", lambda _: _relu()),
+    *_towers("what was before is added twice", lambda _: _residual("add_", _twice)),
+    *_towers("the norm behind all layers is left out", lambda _: _op("LayerNormalization", _layer_norm_left_out)),
     *_towers("attention's scale is of another width", lambda _: _attention_scaled(1 / 8)),
     *_towers("biases are left out", lambda _: _without_bias()),
     *_towers("the bias of keys is left out", lambda _: _without_one_bias("k_proj.bias")),

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.families.gemma3.onnx_positions import HIDDEN, frequencies
 from edgekit.families.siglip.onnx_constants import APPROXIMATIONS, patch_count, patches, tower
 from edgekit.formats.onnx.collapse import LINEAR
 from edgekit.formats.onnx.constants import Constant
-
-_HIDDEN = -1e30  # beside any score; transformers takes the least number of its type
 
 
 def decoder(hub: Any) -> Sequence[Constant]:
@@ -61,15 +60,11 @@ def _norm(epsilon: float) -> Sequence[Constant]:
 
 
 def _rotation(text: Any) -> Sequence[Constant]:
-    """Frequencies are those of transformers' own module; queries are scaled as they are rotated."""
-    from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
-
-    module, half = Gemma3RotaryEmbedding(text), text.head_dim // 2
-    kinds = dict.fromkeys(text.layer_types)
-    frequencies = [getattr(module, f"{kind}_inv_freq").numpy() for kind in kinds]
+    """Queries are scaled as they are rotated."""
+    half = text.head_dim // 2
     scale = text.query_pre_attn_scalar**-0.5
     return (
-        Constant("rotary frequencies", "Mul", 1, frequencies, "Cast", tolerance=1e-6),
+        Constant("rotary frequencies", "Mul", 1, list(frequencies(text).values()), "Cast", tolerance=1e-6),
         Constant("type of positions", "Cast", "to", [1]),
         Constant("direction of rotation", "Mul", 1, [np.repeat([-1.0, 1.0], half)], "Sin"),
         Constant("query_pre_attn_scalar", "Mul", 1, [scale], "Cos"),
@@ -88,7 +83,7 @@ def _mask(text: Any) -> Sequence[Constant]:
         Constant("an image", "Greater", 1, [0], "Unsqueeze"),
         Constant("keys of this call", "Max", 1, [[0]], "Sub"),
         Constant("what is seen", "Where", 1, [0], "And"),
-        Constant("what is not seen", "Where", 2, [_HIDDEN], "And"),
+        Constant("what is not seen", "Where", 2, [HIDDEN], "And"),
         Constant("first and last position", "Gather", 1, [0, -1], "Reshape"),
         Constant("slots", "Range", 0, [0], "Squeeze"),
         Constant("slots", "Range", 2, [1], "Squeeze"),

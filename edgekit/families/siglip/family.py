@@ -124,6 +124,7 @@ _IMAGE_ENCODER = Role(
             {"vision_model": graph.image_encoder},
             onnx_constants.image_encoder,
             onnx_constants.image_layers,
+            {"vision_model": onnx_constants.image_positions},
             graph.POOLED,
         )
     },
@@ -144,6 +145,7 @@ MEDSIGLIP = Family(
                     {"text_model": graph.text_encoder},
                     onnx_constants.text_encoder,
                     onnx_constants.text_layers,
+                    {"text_model": onnx_constants.text_positions},
                     graph.POOLED,
                 )
             },

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgekit.formats.onnx import names
 from edgekit.formats.onnx.constants import Constant
+from edgekit.formats.onnx.expressions import Expression
 from edgekit.formats.onnx.graph import CONTRIB
+from edgekit.formats.onnx.positional import Statement
 
 APPROXIMATIONS = {"gelu_pytorch_tanh": "tanh", "gelu": "none"}  # transformers' name -> ONNX's
 
@@ -55,6 +58,17 @@ def image_layers(hub: Any) -> Sequence[str]:
 def text_layers(hub: Any) -> Sequence[str]:
     """Of a SiglipConfig: each layer's kind."""
     return ["layer"] * int(hub.text_config.num_hidden_layers)
+
+
+def image_positions(state: Statement, hub: Any) -> Mapping[str, Expression]:
+    """What the image encoder makes of lengths: every image gets the probe."""
+    images = state.op("Shape", state.numbers("LayerNormalization"), start=0, end=1)
+    return {"the probe's shape": state.op("Concat", images, state.whole([1, 1]), axis=0)}
+
+
+def text_positions(state: Statement, hub: Any) -> Mapping[str, Expression]:
+    """What the text encoder makes of ids and lengths."""
+    return {"the tokens": state.input(names.IDS)}
 
 
 def tower(config: Any) -> Sequence[Constant]:

@@ -17,7 +17,7 @@ from edgekit.errors import ArtifactError
 from edgekit.formats import calibration
 from edgekit.formats.audit import AuditedPart, Compared
 from edgekit.formats.calibration import Range
-from edgekit.formats.onnx import expressions, requirements
+from edgekit.formats.onnx import expressions, positional, requirements
 from edgekit.formats.onnx.collapse import Collapse
 from edgekit.formats.onnx.constants import Use, compared, uses_of
 from edgekit.formats.onnx.expressions import Expression, Pool
@@ -25,6 +25,7 @@ from edgekit.formats.onnx.graph import onnx
 from edgekit.formats.onnx.layers import check_layers
 from edgekit.formats.onnx.layout import layout_of
 from edgekit.formats.onnx.operators import read_checked
+from edgekit.formats.onnx.positional import Statement
 from edgekit.formats.onnx.writer import graph_of
 
 _FLOAT = LEVELS["fp32"]
@@ -54,6 +55,7 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
     if len(graphs) != len(part.form.graphs):
         raise ArtifactError(f"{len(graphs)} graphs", allowed=", ".join(part.form.graphs), remedy=REMEDY)
     uses: dict[Any, Use] = {}
+    beyond: list[Compared] = []
     kinds = part.form.layers(original.config)
     for stem, build in part.form.graphs.items():
         path = next((path for path in graphs if path.stem.startswith(stem)), None)
@@ -65,7 +67,10 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
         uses |= {use.key: use for use in uses_of(found.values())}
         check_layers(path.name, found, kinds)
         kinds = ()  # the other graphs of a part have no layers
+        stated = part.form.positional.get(stem, lambda state, config: {})(Statement(collapse.pool), original.config)
+        beyond += positional.differing(collapse.pool, found, _whole(actual), stated)
     yield from compared(uses.values(), part.form.constants(original.config))
+    yield from beyond
 
 
 def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:
@@ -89,6 +94,12 @@ def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict
     if unused:
         raise ArtifactError(f"{where}: the node {unused[0]!r:.100} gives nothing that is asked for", remedy=REMEDY)
     return found
+
+
+def _whole(model: Any) -> Iterator[str]:
+    """The inputs that are whole numbers."""
+    kind = onnx().TensorProto.INT64
+    return (value.name for value in model.graph.input if value.type.tensor_type.elem_type == kind)
 
 
 def _check_interface(where: str, expected: Any, actual: Any) -> None:

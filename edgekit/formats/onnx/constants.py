@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.formats.audit import Compared
-from edgekit.formats.onnx.expressions import CONSTANT, INPUT, STORED, Expression, walk
+from edgekit.formats.onnx.expressions import CONSTANT, INPUT, STORED, Expression, inside_out
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Constant:
 
 def uses_of(outputs: Iterable[Expression]) -> Iterator[Use]:
     """Every constant of these expressions, and every attribute."""
-    for value in walk(outputs):
+    for value in inside_out(outputs):
         if value.operator in (INPUT, CONSTANT, STORED):
             continue
         beside = next((one.operator for one in value.inputs if one.operator != CONSTANT), None)

@@ -117,15 +117,18 @@ def read(pool: Pool, graph: Any, simplify: Simplify) -> tuple[dict[str, Expressi
     return {name: known[name] for name in outputs}, [node for name, (node, _) in needs.items() if name not in needed]
 
 
-def walk(outputs: Iterable[Expression]) -> Iterator[Expression]:
-    """Everything that these are made of, each once."""
-    todo, seen = list(outputs), set()
+def inside_out(outputs: Iterable[Expression], stop: Expression | None = None) -> Iterator[Expression]:
+    """Everything that these are made of, each once, behind its inputs; what lies within `stop` is left out."""
+    seen: set[Expression | None] = {stop}
+    todo = [(value, False) for value in outputs]
     while todo:
-        expression = todo.pop()
-        if id(expression) not in seen:
-            seen.add(id(expression))
-            yield expression
-            todo += expression.inputs
+        value, ready = todo.pop()
+        if ready:
+            yield value
+        elif value not in seen:
+            seen.add(value)
+            todo.append((value, True))
+            todo += [(one, False) for one in value.inputs if one not in seen]
 
 
 @dataclass(frozen=True)

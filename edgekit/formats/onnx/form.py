@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from edgekit.formats.onnx.constants import Constant
 from edgekit.formats.onnx.graph import Graph
+from edgekit.formats.onnx.positional import Stated
 
 Build = Callable[[Graph, Any], None]  # adds everything to a graph, by the validated configuration
 
@@ -21,10 +22,12 @@ class OnnxForm:
             the one that a runtime opens; all share one data file.
         constants: transformers' configuration -> where its values stand in the graphs: all that stand there.
         layers: transformers' configuration -> the kind of each layer of the first graph; all of one kind are alike.
+        positional: a graph's stem -> what it makes of positions, ids and lengths: all of it; nothing where none is.
         output: of an encoder, the output that models are composed of; None for a decoder.
     """
 
     graphs: Mapping[str, Build]
     constants: Callable[[Any], Sequence[Constant]]
     layers: Callable[[Any], Sequence[str]]
+    positional: Mapping[str, Stated] = field(default_factory=dict)
     output: str | None = None

@@ -6,11 +6,11 @@ Exactness is shown on a few layers of every kind; this carries it to the depth o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.errors import ArtifactError
-from edgekit.formats.onnx.expressions import INPUT, STORED, Expression, Pool
+from edgekit.formats.onnx.expressions import INPUT, STORED, Expression, Pool, inside_out
 
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a layer, in a tensor's or a cache's name
 _SHARED = -1  # what no layer makes: inputs, masks, rotations
@@ -54,7 +54,7 @@ class _Layers:
         self._pool, self._before = Pool(), Expression(INPUT, ("what the layer before gave",), ())
         self._owner: dict[Expression, int] = {}
         self._users: dict[Expression, int] = {}  # the last layer that reads it
-        for value in _inside_out(self.outputs.values()):
+        for value in inside_out(self.outputs.values()):
             stored = _number(value) if value.operator == STORED else _SHARED
             mine = self._owner[value] = max([stored, *(self._owner[one] for one in value.inputs)])
             for one in value.inputs:
@@ -85,7 +85,7 @@ class _Layers:
         stop = self._result(number - 1)
         outputs = self.outputs.values() if number == self.count - 1 else [self._result(number), *self._caches(number)]
         plain = {stop: self._before}
-        for value in _inside_out(outputs, stop):
+        for value in inside_out(outputs, stop):
             if self._owner[value] == _SHARED:
                 plain[value] = value
             elif value.inputs:
@@ -107,17 +107,3 @@ def _number(value: Expression) -> int:
 def _without_number(pool: Pool, leaf: Expression) -> Expression:
     name, *rest = leaf.attributes
     return pool.make(leaf.operator, attributes=(_NUMBER.sub("N", name), *rest))
-
-
-def _inside_out(outputs: Iterable[Expression], stop: Expression | None = None) -> Iterator[Expression]:
-    """Everything that these are made of, each once, behind its inputs; what lies within `stop` is left out."""
-    seen: set[Expression | None] = {stop}
-    todo = [(value, False) for value in outputs]
-    while todo:
-        value, ready = todo.pop()
-        if ready:
-            yield value
-        elif value not in seen:
-            seen.add(value)
-            todo.append((value, True))
-            todo += [(one, False) for one in value.inputs if one not in seen]

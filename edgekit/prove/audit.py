@@ -6,9 +6,10 @@ logits hide shows here, for rounding moves a tensor by a known amount (`edgekit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgekit.artifacts.differences import Difference, DifferencesError, shown
 from edgekit.families.source import Source
 from edgekit.formats import FORMATS
 from edgekit.formats.audit import AuditedPart, Compared
+from edgekit.formats.codec import Float
 from edgekit.formats.rounding import EXACT, Rounding
 from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision.streamed import SLICE
@@ -26,6 +28,7 @@ from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
 
 Vector = NDArray[np.float64]
+Rows = Callable[[int, int], Float]
 # Of a bound for a tensor: a row's largest weights may be larger beside its others than a whole tensor's.
 _ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 1.0, 0.06
 # Beyond rounding: sums of float32, and the gain of tensors whose rounding is no noise.
@@ -102,7 +105,7 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
     differences: list[Compared] = []
     worst = 0.0
     for tensor in written.tensors.values():
-        error, difference = compared_tensor(source, tensor)
+        error, difference = compared_tensor(source, tensor, partial(original.rows, source.stored[tensor.name].name))
         differences += [difference] if difference else []
         worst = max(worst, error)
         progress.advance()
@@ -128,9 +131,13 @@ def audit(source: Source, written: WrittenPart, original: Any, progress: Progres
 # ---------------------------------------------------------------- tensors
 
 
-def compared_tensor(source: Source, tensor: StoredTensor) -> tuple[float, Compared | None]:
-    """A stored tensor's relative L2 error, and the first thing that is wrong with it: others follow from that."""
-    sums = _sums(source, tensor)
+def compared_tensor(source: Source, tensor: StoredTensor, right: Rows) -> tuple[float, Compared | None]:
+    """A stored tensor's relative L2 error, and the first thing that is wrong with it: others follow from that.
+
+    Args:
+        right: the checkpoint's rows from one number to another, not read by who wrote the file.
+    """
+    sums = _sums(tensor, right)
     rounding = EXACT if source.stored[tensor.name].dtype in tensor.preserves else tensor.rounding
     for what, found, allowed in _faults(sums, rounding):
         name = f"{tensor.name} ({tensor.file_name}, {tensor.type}): {what}"
@@ -170,7 +177,7 @@ class _Sums:
         return (error2 / source2) ** 0.5 if source2 else float("inf") if error2 else 0.0
 
 
-def _sums(source: Source, tensor: StoredTensor) -> _Sums:
+def _sums(tensor: StoredTensor, right: Rows) -> _Sums:
     """Read a tensor and its source once, on all cores."""
     rows, size = tensor.shape[0], int(np.prod(tensor.shape))
     whole = len(tensor.shape) == 1  # a vector is one row
@@ -182,7 +189,7 @@ def _sums(source: Source, tensor: StoredTensor) -> _Sums:
     def read(first: int) -> tuple[int, Any, Any]:
         last = min(first + step, rows)
         shape = (1, -1) if whole else (last - first, width)
-        a = source.rows(tensor.name, first, last).reshape(shape)
+        a = right(first, last).reshape(shape)
         b = tensor.read(first, last).reshape(shape)
         d = b - a
         of_rows = [np.einsum("rc,rc->r", *pair, dtype=np.float64) for pair in ((a, a), (a, b), (d, d))]

@@ -87,11 +87,18 @@ FULL_PRECISION = FullPrecision(
         "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),
     },
     canonical=siglip_text,
+    settings={
+        "hidden": "text_config.projection_size",
+        "text_length": "text_config.max_position_embeddings",
+        "vocabulary": "text_config.vocab_size",
+    },
+    scalars=("logit_scale", "logit_bias"),
     sliced=sliced,
 )
 VISION_FULL_PRECISION = FullPrecision(
     "SiglipVisionModel",
     stated_vision,
     encoders={"image_encoder": EncoderModules(_pixels, _tower_outputs, "pooler_output")},
+    settings={"hidden": "hidden_size"},
     sliced=lambda config: at_most(config, {"num_hidden_layers": 4}),
 )

@@ -27,6 +27,9 @@ from edgekit.inputs.tokenizer_trial import ensure_tried
 from edgekit.machine.temporary import temporary_folder
 
 
+Vectors = NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class EncoderModules:
     """One encoder.
@@ -65,6 +68,8 @@ class FullPrecision:
             the same value.
         settings: names of a manifest's settings, and dotted names of transformers' configuration that they must equal.
         scalars: settings that are weights, by their names in the checkpoint.
+        scores: `scalars` by name, vectors of images [n, width] and of texts [m, width] -> how well each fits each, as
+            transformers has it; None for a family that does not match them.
         ends: texts of the tokens that end every answer.
         sliced: config.json -> that of a piece of the model whose layers are of every kind and whose matrices are those
             of the model or the beginnings of them; the same where nothing is to be left out.
@@ -79,6 +84,7 @@ class FullPrecision:
     token_ids: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     scalars: tuple[str, ...] = ()
+    scores: Callable[[Mapping[str, float], Vectors, Vectors], Vectors] | None = None
     ends: tuple[str, ...] = ()
     sliced: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 

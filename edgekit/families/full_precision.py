@@ -26,7 +26,6 @@ from edgekit.inputs.message import Message
 from edgekit.inputs.tokenizer_trial import ensure_tried
 from edgekit.machine.temporary import temporary_folder
 
-
 Vectors = NDArray[np.float32]
 
 

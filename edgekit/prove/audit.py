@@ -77,9 +77,7 @@ class Audit:
 
 def _difference(where: str, one: Compared) -> Difference:
     found, expected = _from_where_they_differ(one.found, one.expected)
-    return Difference(
-        one.kind, where, one.name, shown(found), one.allowed or shown(expected), one.meaning, one.is_note
-    )
+    return Difference(one.kind, where, one.name, shown(found), one.allowed or shown(expected), one.meaning, one.is_note)
 
 
 def _from_where_they_differ(found: Any, expected: Any) -> tuple[Any, Any]:

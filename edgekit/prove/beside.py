@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
 from edgekit.artifacts.manifest import FILE_NAME, Manifest
 from edgekit.artifacts.recipes import Recipe, choose
@@ -92,8 +93,8 @@ def _said_in_made_files(manifest: Manifest, source: Source) -> Iterator[Compared
     for variant in manifest.variants:
         if text := llama_programs.modelfile(manifest, variant):
             lines = [line for line in _QUOTED.sub("...", text).splitlines() if line and not line.startswith("#")]
-            name = llama_programs.file_name(variant)
-            yield Compared("constant", name, lines, list(_modelfile(manifest, variant)))
+            for found, right in zip_longest(lines, _modelfile(manifest, variant)):
+                yield Compared("constant", f"{llama_programs.file_name(variant)}: a line", found, right)
 
 
 def _modelfile(manifest: Manifest, variant: str) -> Iterator[str]:

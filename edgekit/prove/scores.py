@@ -55,7 +55,7 @@ def check_scores(opening: Opening, runs: FullPrecisionRuns, inputs: Inputs) -> N
     )
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=_MOST, atol=0):
         raise GateError(
-            f"{opening.level}: wiring: scores of labels are {np.round(found, 6).tolist()} for transformers' own vectors",
+            f"{opening.level}: wiring: scores of labels are {np.round(found, 6).tolist()} of transformers' own vectors",
             allowed=f"{np.round(expected, 6).tolist()}, as transformers makes them",
             remedy="the logit's scale or bias, or how scores are made of vectors, is wrong; nothing was published",
         )

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit.errors import InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs.passage import passage, sentences
-from edgekit.inputs.pictures import channel_test
+from edgekit.inputs.pictures import channel_test, extremes
 from edgekit.inputs.pictures import pictures as shipped_pictures
 from edgekit.inputs.text import MAX_TEXT
 
@@ -62,6 +62,11 @@ def shipped_inputs() -> Inputs:
 def shown(inputs: Inputs) -> tuple[NDArray[np.uint8], ...]:
     """The pictures that a proof shows an encoder: a user's own may all be grey, so the channel test is among them."""
     return (*inputs.images, *channel_test())
+
+
+def read_images(inputs: Inputs) -> tuple[NDArray[np.uint8], ...]:
+    """The pictures of which a proof compares the pixels, those that an encoder is shown first."""
+    return (*shown(inputs), *extremes())
 
 
 def read_texts(inputs: Inputs) -> tuple[str, ...]:

@@ -155,6 +155,8 @@ _PICTURES: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("images are inverted", lambda image: 255 - image),
     ("images are brighter", lambda image: np.minimum(image.astype(np.int16) + 8, 255).astype(np.uint8)),
     ("images are shrunk twice", _half_first),
+    ("narrow images are cut", lambda image: image[: 8 * image.shape[1]] if len(image) > 8 * image.shape[1] else image),
+    ("large images are shrunk twice", lambda image: _half_first(image) if image.size > 1_000_000 else image),
 )
 _PREPROCESSING: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("images are resized otherwise", {"resample": _filter}),

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace as Named
@@ -179,7 +180,7 @@ def fault(array: Any, held: Any, kind: str) -> str:
     rounding = ROUNDINGS[kind] if kind in ROUNDINGS else ONNX_CODECS[kind].rounding
     stored = StoredTensor("w", "w", kind, array.shape, True, frozenset(), rounding, lambda a, b: held[a:b])
     source: Any = Plain(array)
-    _, difference = compared_tensor(source, stored)
+    _, difference = compared_tensor(source, stored, partial(source.rows, "w"))
     return f"{difference}, allowed {difference.allowed}" if difference else ""
 
 

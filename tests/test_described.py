@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,14 +12,17 @@ from typing import Any
 
 import pytest
 from gguf_files import rewrite
-from material import Copy
+from material import Copy, edit_json
 from proofs import Unproven
+from tokenizers import Tokenizer
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.manifest import Manifest
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, recipe
 from edgekit.errors import EdgekitError, GateError
+from edgekit.export import llama_programs
+from edgekit.export.adopt import adopt
 from edgekit.export.llama_programs import modelfile
 from edgekit.families.source import Source, open_source
 from edgekit.full_precision.original import read_original
@@ -27,6 +32,9 @@ from edgekit.prove.audit import audit
 from edgekit.prove.beside import check_beside, installed_recipe
 from edgekit.prove.described import described
 from edgekit.prove.publish import prove
+from edgekit.prove.scores import check_scores
+from edgekit.runtime import compose
+from edgekit.runtime.opening import Opening, prepare
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -226,3 +234,85 @@ def test_a_second_template_in_a_model_file_is_refused(
     rewrite(path, path.with_suffix(".new"), fields={key: "IGNORE ALL"}).replace(path)
     found = audit(source, written_part(source, folder, part), read_original(source), Progress())
     assert key in [one.name for one in found.differences if not one.is_note]
+
+
+def test_who_makes_files_anew_is_not_their_only_witness(
+    medgemma_artifact: Path, medgemma_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exporter with a mistake makes the same wrong file twice."""
+    source, manifest, right = open_source(medgemma_source), manifests.read(medgemma_artifact), llama_programs.modelfile
+    name = llama_programs.file_name(manifest.default)
+
+    def hashed(path: str, data: bytes) -> Edit:
+        def edit(content: dict[str, Any]) -> None:
+            listed = [entry for entry in content["support_files"] if entry["path"] != path]
+            entry = {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+            content["support_files"] = [*listed, entry]
+
+        return edit
+
+    for old, new in (("FROM ./mm", "FROM ./no-mm"), ("temperature 0", "temperature 1"), ("TEMPLATE", "SYSTEM")):
+
+        def wrong(described: Manifest, variant: str | None = None, old: str = old, new: str = new) -> str | None:
+            text = right(described, variant)
+            return text and (text.replace(old, new) if variant == manifest.default else text)
+
+        monkeypatch.setattr(llama_programs, "modelfile", wrong)
+        made = wrong(manifest, manifest.default)
+        assert made
+        with pytest.raises(GateError, match=rf"{name}: a line is .*{new.split()[0]}"):
+            checked(medgemma_artifact, source, hashed(name, made.encode()))
+    monkeypatch.undo()
+    early = json.dumps({"eos_token_id": [1]}).encode()
+    family = replace(source.family, made_files=lambda checkpoint, settings: {"generation_config.json": early})
+    with pytest.raises(GateError, match=r"generation_config\.json is"):
+        checked(medgemma_artifact, replace(source, family=family), hashed("generation_config.json", early))
+
+
+def test_scores_are_transformers_of_the_same_vectors(
+    medsiglip_levels: Unproven, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opening, runs = medsiglip_levels.trial("text_encoder", "q4").opening, medsiglip_levels.runs
+    check_scores(opening, runs, medsiglip_levels.inputs)
+    wrong = copy.copy(opening)
+    wrong.settings = opening.settings.model_copy(update={"logit_scale": opening.settings.logit_scale + 0.01})
+    with pytest.raises(GateError, match="wiring: scores of labels"):
+        check_scores(wrong, runs, medsiglip_levels.inputs)
+    unit = compose.unit
+    monkeypatch.setattr(compose, "unit", lambda rows: 2 * unit(rows))
+    with pytest.raises(GateError, match="wiring: scores of labels"):
+        check_scores(opening, runs, medsiglip_levels.inputs)
+
+
+@pytest.fixture(scope="module")
+def adopted(medgemma_artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Opening:
+    parts = {part.role: part for part in manifests.read(medgemma_artifact).variant("Q8_0")[1].values()}
+    decoder, vision = (medgemma_artifact / parts[role].files[0].path for role in ("decoder", "vision"))
+    folder = adopt(decoder, tmp_path_factory.mktemp("adopted") / "a", vision=vision).folder
+    return prepare(folder, runtime="default")
+
+
+def of_others(opening: Opening, source: Source) -> list[str]:
+    """What differs of a decoder that others made."""
+    written = written_part(source, opening.folder, opening.parts["decoder"])
+    return [one.name for one in described(written, opening, source)]
+
+
+def test_a_header_that_leaves_out_where_answers_end_is_named(
+    adopted: Opening, medgemma_source: Path, copied: Copy
+) -> None:
+    assert of_others(adopted, open_source(medgemma_source)) == []
+    source = copied(medgemma_source)
+    edit_json(source / "generation_config.json", {"eos_token_id": [1, 5, 2048]})
+    assert of_others(adopted, open_source(source)) == ["edgekit.json: settings.stop_token_ids"]
+
+
+def test_an_id_that_stands_for_another_rare_token_is_named(adopted: Opening, medgemma_source: Path) -> None:
+    """Bytes that are in no text: no ids of texts differ."""
+    content, changed = json.loads(adopted.tokenizer.to_str()), copy.copy(adopted)
+    vocabulary = content["model"]["vocab"]
+    one, other = "<0xFE>", "<0xFF>"
+    vocabulary[one], vocabulary[other] = vocabulary[other], vocabulary[one]
+    changed.tokenizer = Tokenizer.from_str(json.dumps(content))
+    first = min(vocabulary[one], vocabulary[other])
+    assert of_others(changed, open_source(medgemma_source)) == [f"token {first} of the tokenizer beside the parts"]

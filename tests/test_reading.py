@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import resource
 import shutil
 import time
@@ -18,7 +19,9 @@ import pytest
 from material import Copy, contents, edit_json, hollow_checkpoint, in_a_new_process, read_json
 
 from edgekit import metrics
-from edgekit.errors import CheckpointError
+from edgekit.checkpoints import weight_files
+from edgekit.checkpoints.tensors import Tensor
+from edgekit.errors import CheckpointError, GateError
 from edgekit.families import family_of
 from edgekit.families.full_precision import hub_config
 from edgekit.families.source import Source, open_source
@@ -648,3 +651,57 @@ def test_transformers_configuration_is_its_own(medgemma_source: Path) -> None:
     for said in (theirs, ours):
         del said["_name_or_path"], said["vision_config"]["vision_use_head"]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_setting_is_compared(model: str, read: Mapping[str, tuple[Source, Original]]) -> None:
+    """What a manifest says follows from edgekit's own reading, of which the manifest is no witness."""
+    source, original = read[model]
+    assert len(source.settings) >= 6
+    for name, value in source.settings.items():
+        other = [*value[:-1], "x" if name == "stop_tokens" else 8] if isinstance(value, list) else changed(value)
+        wrong = replace(source)
+        wrong.__dict__["settings"] = {**source.settings, name: other}
+        with pytest.raises(CheckpointError, match=f"reading: .*({name}|edgekit stops|edgekit does|texts of tokens)"):
+            check_reading(wrong, original)
+    one_less = {"stop_token_ids": source.settings.get("stop_token_ids", [])[:1], "stop_tokens": ["<eos>"]}
+    if model == "medgemma":
+        wrong = replace(source)
+        wrong.__dict__["settings"] = {**source.settings, **one_less}
+        with pytest.raises(CheckpointError, match="tokens that end answers"):
+            check_reading(wrong, replace(original, eos_token_ids=(1,)))
+
+
+def test_transformers_reads_the_file_and_not_what_edgekit_made_of_it(medgemma_source: Path) -> None:
+    source = open_source(medgemma_source)
+    text_config = {**source.checkpoint.config["text_config"], "rms_norm_eps": 1e-3}
+    misread = replace(source.checkpoint, config={**source.checkpoint.config, "text_config": text_config})
+    with pytest.raises(CheckpointError, match=r"config\.json: reading: it says something else"):
+        hub_config(misread, source.family.full_precision)
+
+
+def test_what_edgekit_drops_of_texts_is_seen(read: Mapping[str, tuple[Source, Original]]) -> None:
+    source, original = read["medsiglip"]
+    right = source.family.full_precision
+    without_figures = replace(right, canonical=lambda text: re.sub(r"\d", "", right.canonical(text)))
+    family = replace(source.family, full_precision=without_figures)
+    with pytest.raises(CheckpointError, match=r"what \d+ of 5,000 texts give"):
+        check_reading(replace(source, family=family), original)
+
+
+def test_weights_read_from_the_wrong_place_are_not_their_own_witness(
+    medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes and whoever compares read the checkpoint by the same code, which exchanges two layers here."""
+    right = weight_files.read_header
+
+    def exchanged(path: Path) -> list[Tensor]:
+        tensors = {tensor.name: tensor for tensor in right(path)}
+        turned = {"layers.0.": "layers.1.", "layers.1.": "layers.0."}
+        names = {name: re.sub(r"layers\.[01]\.", lambda found: turned[found[0]], name) for name in tensors}
+        return [replace(tensor, offset=tensors[names[name]].offset) for name, tensor in tensors.items()]
+
+    monkeypatch.setattr(weight_files, "read_header", exchanged)
+    with pytest.raises(GateError, match=r"audit: vision_model\.encoder\.layers\.0"):
+        publish.export(medsiglip_source, tmp_path / "artifact", levels=["fp32"])
+    assert list(tmp_path.iterdir()) == []

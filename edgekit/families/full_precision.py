@@ -26,6 +26,8 @@ from edgekit.inputs.message import Message
 from edgekit.inputs.tokenizer_trial import ensure_tried
 from edgekit.machine.temporary import temporary_folder
 
+Vectors = NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class EncoderModules:
@@ -63,6 +65,11 @@ class FullPrecision:
         canonical: what edgekit makes of a text before its tokenizer reads it.
         token_ids: names of a tokenizer's attributes, and dotted names of transformers' configuration that must have
             the same value.
+        settings: names of a manifest's settings, and dotted names of transformers' configuration that they must equal.
+        scalars: settings that are weights, by their names in the checkpoint.
+        scores: `scalars` by name, vectors of images [n, width] and of texts [m, width] -> how well each fits each, as
+            transformers has it; None for a family that does not match them.
+        ends: texts of the tokens that end every answer.
         sliced: config.json -> that of a piece of the model whose layers are of every kind and whose matrices are those
             of the model or the beginnings of them; the same where nothing is to be left out.
     """
@@ -74,6 +81,10 @@ class FullPrecision:
     processed: Callable[[Checkpoint, Any, Sequence[Message]], dict[str, Any]] | None = None
     canonical: Callable[[str], str] = str
     token_ids: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    scalars: tuple[str, ...] = ()
+    scores: Callable[[Mapping[str, float], Vectors, Vectors], Vectors] | None = None
+    ends: tuple[str, ...] = ()
     sliced: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
 
 
@@ -211,7 +222,12 @@ def hub_eos(checkpoint: Checkpoint, config: Any) -> tuple[int, ...]:
 
 
 def _write_config(checkpoint: Checkpoint, folder: Path) -> None:
-    (folder / "config.json").write_text(json.dumps(_data(checkpoint.config)), encoding="utf-8")
+    """Read from the file once more: what edgekit took it for is no witness of what it says."""
+    path = checkpoint.root / "config.json"
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    if stated != checkpoint.config:
+        raise CheckpointError(f"{path}: reading: it says something else than edgekit read in it")
+    (folder / "config.json").write_text(json.dumps(_data(stated)), encoding="utf-8")
 
 
 def _data(value: Any) -> Any:

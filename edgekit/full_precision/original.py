@@ -1,21 +1,25 @@
 """transformers' own reading of a checkpoint, and whether edgekit's is the same.
 
 A reference that is built from edgekit's own parsing repeats its mistakes. So configuration, choice of files, tensor
-names, preprocessing and vocabulary are read by transformers too, without a weight, and compared before anything is
-written.
+names, preprocessing, vocabulary and all that a manifest's settings say are read by transformers too, without a weight,
+and compared before anything is written. Weights are read by safetensors' own library where files are audited.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.full_precision import hub_eos, hub_image_processor, hub_processor, hub_tokenizer
 from edgekit.families.source import Source
 from edgekit.full_precision.model import Skeleton, skeleton
 from edgekit.full_precision.tokenization import tokenization
+from edgekit.runtime.base import Float
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's codes
 _RESCALE = 1 / 255
@@ -49,6 +53,7 @@ class Original:
         processor: its own, of images and texts; None for a model of one of them alone.
         image_processor: its own, the one that Pillow is behind; None for a model of text alone.
         eos_token_ids: tokens at which its `generate` stops.
+        rows: of a stored tensor by the name in its file, the rows from one number to another, float32, by safetensors.
     """
 
     config: Any
@@ -58,6 +63,12 @@ class Original:
     processor: Any
     image_processor: Any
     eos_token_ids: tuple[int, ...]
+    rows: Callable[[str, int, int], Float]
+
+    @property
+    def chats(self) -> bool:
+        """Whether it has a chat template."""
+        return any(getattr(one, "chat_template", None) for one in (self.tokenizer, self.processor))
 
 
 def read_original(source: Source) -> Original:
@@ -84,7 +95,23 @@ def read_original(source: Source) -> Original:
         processor,
         processor.image_processor if processor else alone,
         hub_eos(checkpoint, made.model.config),
+        _rows(checkpoint),
     )
+
+
+def _rows(checkpoint: Checkpoint) -> Callable[[str, int, int], Float]:
+    from safetensors import safe_open
+
+    shards = {}
+    for shard in checkpoint.shards:
+        with safe_open(shard, framework="pt") as file:
+            shards.update(dict.fromkeys(file.keys(), shard))
+
+    def rows(name: str, first: int, last: int) -> Float:
+        with safe_open(shards[name], framework="pt") as file:  # anew, so that no page stays mapped
+            return np.asarray(file.get_slice(name)[first:last].float().numpy(), np.float32)
+
+    return rows
 
 
 def check_reading(source: Source, original: Original) -> None:
@@ -152,6 +179,7 @@ def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
         yield "config.json", dotted, ours, _at(theirs, dotted)
     if original.image_processor:
         yield from _pixels(source, original)
+    yield from _settings(source, original, theirs)
     if "image_tokens" in settings:
         yield "processor_config.json", "image_seq_length", settings["image_tokens"], original.processor.image_seq_length
     for attribute, dotted in full_precision.token_ids.items():
@@ -159,10 +187,42 @@ def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any,
     if "pad_token_id" in settings:
         yield "tokenizer_config.json", "pad_token_id", settings["pad_token_id"], original.tokenizer.pad_token_id
     if "stop_token_ids" in settings:
-        left = sorted(set(original.eos_token_ids) - set(settings["stop_token_ids"]))
-        yield "generation_config.json", "eos_token_id that edgekit does not stop at", [], left
+        yield from _stops(source, original, theirs)
     if original.tokenizer:  # last, since it takes longest
         yield from tokenization(source, original.tokenizer)
+
+
+def _settings(source: Source, original: Original, theirs: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Any]]:
+    """What a manifest will say of the model. Tokens, which tokenizers know, are compared by themselves."""
+    full_precision, settings = source.family.full_precision, source.settings
+    for name, dotted in full_precision.settings.items():
+        yield "config.json", f"settings.{name}", settings.get(name), _at(theirs, dotted)
+    for name in full_precision.scalars:
+        stored = source.stored[name].name
+        yield "model.safetensors", f"settings.{name}", settings.get(name), float(original.rows(stored, 0, 1).ravel()[0])
+    if "chat" in settings:
+        yield "chat_template.jinja", "settings.chat", settings["chat"], original.chats
+
+
+def _stops(source: Source, original: Original, theirs: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Any]]:
+    """Answers end where transformers ends them and at the family's own tokens, and at no other that nobody states."""
+    settings, tokenizer, ends = source.settings, original.tokenizer, source.family.full_precision.ends
+    ours, added = set(settings["stop_token_ids"]), tokenizer.added_tokens_decoder
+    left = sorted({*original.eos_token_ids} - ours)
+    yield "generation_config.json", "eos_token_id that edgekit does not stop at", [], left
+    named = {index for index, token in added.items() if token.content in ends and token.special}
+    yield "tokenizer.json", "tokens that end answers, and edgekit does not stop at", [], sorted(named - ours)
+    stated = {index for key in ("eos_token_id", "text_config.eos_token_id") for index in _listed(_at(theirs, key))}
+    named |= {index for index, token in added.items() if token.content in ends}
+    more = sorted(ours - named - stated - {*original.eos_token_ids})
+    yield "generation_config.json", "eos_token_id that only edgekit stops at", more, []
+    texts = tokenizer.convert_ids_to_tokens(settings["stop_token_ids"])
+    yield "tokenizer.json", "the texts of tokens that end answers", settings["stop_tokens"], texts
+
+
+def _listed(stated: Any) -> list[Any]:
+    """One, several or none, as configurations have it."""
+    return stated if isinstance(stated, list) else [] if stated is None else [stated]
 
 
 def _pixels(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:

@@ -35,12 +35,15 @@ def tokenization(source: Source, theirs: Any) -> Iterator[Value]:
     yield from _vocabulary(ours, theirs)
     yield from _scores(ours, theirs)
     chats = source.family.full_precision.processed is not None
-    pieces = sorted(set(ours.get_vocab(with_added_tokens=False)) - set(control_tokens(ours)))
+    # Where texts are no prompts, edgekit takes none that spells a special token.
+    left_out = control_tokens(ours) if chats else (*control_tokens(ours), *theirs.all_special_tokens)
+    pieces = sorted(set(ours.get_vocab(with_added_tokens=False)) - set(left_out))
     special = control_tokens(ours) if chats else ()
-    canonical = source.family.full_precision.canonical
-    compared = [canonical(text) for text in texts([piece.replace(_SPACE, " ") for piece in pieces], special)]
+    compared = texts([piece.replace(_SPACE, " ") for piece in pieces], special)
+    # Theirs makes texts canonical itself.
+    canonical = [source.family.full_precision.canonical(text) for text in compared]
     # A prompt holds its special tokens; what wraps other texts is the tokenizer's.
-    encoded = [one.ids for one in ours.encode_batch(compared, add_special_tokens=not chats)]
+    encoded = [one.ids for one in ours.encode_batch(canonical, add_special_tokens=not chats)]
     yield from _ids(compared, encoded, theirs(compared, add_special_tokens=not chats)["input_ids"], theirs)
     if chats:
         yield from _answers(encoded, ours, theirs)

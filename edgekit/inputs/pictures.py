@@ -35,6 +35,13 @@ def channel_test() -> tuple[Picture, ...]:
     return tuple(np.roll(scene, turn, axis=-1) for turn in range(3))
 
 
+def extremes() -> tuple[Picture, ...]:
+    """Narrow, low, tiny, and larger than any encoder's square: a resize may be another for one of them alone."""
+    rng = np.random.default_rng([SEED, 4])
+    sides = (24, 320), (320, 24), (20, 20), (1000, 1100)
+    return tuple(rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sides)
+
+
 def _tinted(grey: Picture) -> Picture:
     """From cold shadows to warm lights, as false colours and stained slides are."""
     share = grey[..., None] / np.float32(255)

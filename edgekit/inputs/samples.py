@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit.errors import InputError
 from edgekit.inputs import image as images_
 from edgekit.inputs.passage import passage, sentences
-from edgekit.inputs.pictures import channel_test
+from edgekit.inputs.pictures import channel_test, extremes
 from edgekit.inputs.pictures import pictures as shipped_pictures
 from edgekit.inputs.text import MAX_TEXT
 
@@ -21,6 +21,15 @@ IMAGES_IN_PROMPTS = 3
 _IMAGES = 8
 _OFFERED = _IMAGES + 64
 _CAPTIONS = 24
+# Figures, marks, capitals, scripts and white space; nothing at all.
+_UNLIKE_SENTENCES = (
+    "CT 12: 4.5 x 3 cm, -1000 HU (L5/S1)",
+    "R\u00d6NTGEN der Gr\u00f6\u00dfe 35 \u00d7 43 cm\u00b2; \u00b5g/mL, 37 \u00b0C",
+    "\u041f\u041d\u0415\u0412\u041c\u041e\u041d\u0418\u042f \u80ba\u708e \u0635\u062f\u0631",
+    " two  spaces,\ta tab\r\nand a line\n",
+    "!?",
+    "",
+)
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
 
 
@@ -53,6 +62,16 @@ def shipped_inputs() -> Inputs:
 def shown(inputs: Inputs) -> tuple[NDArray[np.uint8], ...]:
     """The pictures that a proof shows an encoder: a user's own may all be grey, so the channel test is among them."""
     return (*inputs.images, *channel_test())
+
+
+def read_images(inputs: Inputs) -> tuple[NDArray[np.uint8], ...]:
+    """The pictures of which a proof compares the pixels, those that an encoder is shown first."""
+    return (*shown(inputs), *extremes())
+
+
+def read_texts(inputs: Inputs) -> tuple[str, ...]:
+    """The texts that a proof gives a text encoder's tokenizer, captions first: sentences may hold nothing but words."""
+    return (*inputs.captions, *_UNLIKE_SENTENCES)
 
 
 def given_inputs(images: Path | None, text: Path | None) -> Inputs:

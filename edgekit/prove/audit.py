@@ -6,7 +6,7 @@ logits hide shows here, for rounding moves a tensor by a known amount (`edgekit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +20,7 @@ from edgekit.artifacts.differences import Difference, DifferencesError, shown
 from edgekit.families.source import Source
 from edgekit.formats import FORMATS, FileLabel
 from edgekit.formats.audit import AuditedPart, Compared
+from edgekit.formats.codec import Float
 from edgekit.formats.rounding import EXACT, Rounding
 from edgekit.formats.stored import StoredTensor
 from edgekit.full_precision.streamed import SLICE
@@ -28,6 +29,7 @@ from edgekit.progress import Progress
 from edgekit.prove.written import WrittenPart
 
 Vector = NDArray[np.float64]
+Rows = Callable[[int, int], Float]
 # Of a bound for a tensor: a row's largest weights may be larger beside its others than a whole tensor's.
 _ROW_ERROR, _ROW_GAIN, _MEAN = 2.0, 1.0, 0.06
 # Beyond rounding: sums of float32, and the gain of tensors whose rounding is no noise.
@@ -107,7 +109,7 @@ def audit(
     differences: list[Compared] = []
     worst = 0.0
     for tensor in written.tensors.values():
-        error, difference = compared_tensor(source, tensor)
+        error, difference = compared_tensor(source, tensor, partial(original.rows, source.stored[tensor.name].name))
         differences += [difference] if difference else []
         worst = max(worst, error)
         progress.advance()
@@ -135,11 +137,15 @@ def audit(
 # ---------------------------------------------------------------- tensors
 
 
-def compared_tensor(source: Source, tensor: StoredTensor) -> tuple[float, Compared | None]:
-    """A stored tensor's relative L2 error, and the first thing that is wrong with it: others follow from that."""
-    sums = _sums(source, tensor)
+def compared_tensor(source: Source, tensor: StoredTensor, right: Rows) -> tuple[float, Compared | None]:
+    """A stored tensor's relative L2 error, and the first thing that is wrong with it: others follow from that.
+
+    Args:
+        right: the checkpoint's rows from one number to another, not read by who wrote the file.
+    """
+    sums = _sums(tensor, right)
     rounding = EXACT if source.stored[tensor.name].dtype in tensor.preserves else tensor.rounding
-    for what, found, allowed in chain(_faults(sums, rounding), _neighbours(source, tensor, rounding)):
+    for what, found, allowed in chain(_faults(sums, rounding), _neighbours(tensor, right, rounding)):
         name = f"{tensor.name} ({tensor.file_name}, {tensor.type}): {what}"
         return sums.error, Compared("tensor", name, found, None, allowed)
     return sums.error, None
@@ -177,7 +183,7 @@ class _Sums:
         return (error2 / source2) ** 0.5 if source2 else float("inf") if error2 else 0.0
 
 
-def _sums(source: Source, tensor: StoredTensor) -> _Sums:
+def _sums(tensor: StoredTensor, right: Rows) -> _Sums:
     """Read a tensor and its source once, on all cores."""
     rows, size = tensor.shape[0], int(np.prod(tensor.shape))
     whole = len(tensor.shape) == 1  # a vector is one row
@@ -189,7 +195,7 @@ def _sums(source: Source, tensor: StoredTensor) -> _Sums:
     def read(first: int) -> tuple[int, Any, Any]:
         last = min(first + step, rows)
         shape = (1, -1) if whole else (last - first, width)
-        a = source.rows(tensor.name, first, last).reshape(shape)
+        a = right(first, last).reshape(shape)
         b = tensor.read(first, last).reshape(shape)
         d = b - a
         of_rows = [np.einsum("rc,rc->r", *pair, dtype=np.float64) for pair in ((a, a), (a, b), (d, d))]
@@ -269,7 +275,7 @@ def _column_faults(sums: _Sums) -> Iterator[tuple[str, float, str]]:
         yield f"the correlation of column {column}", _short(alike[column]), f"at least {_ALIKE}"
 
 
-def _neighbours(source: Source, tensor: StoredTensor, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
+def _neighbours(tensor: StoredTensor, right: Rows, rounding: Rounding) -> Iterator[tuple[str, float, str]]:
     """Of weights that became another number than the nearest of their block, as many are too large as too small.
 
     Where a whole matrix was multiplied before it was rounded, all are the one or the other: a scale of 1 % moves one
@@ -280,13 +286,13 @@ def _neighbours(source: Source, tensor: StoredTensor, rounding: Rounding) -> Ite
     count, width = tensor.shape
     picked = np.unique(np.linspace(0, count - 1, max(1, _PICKED // width)).astype(int))
     blocks = ((0, 0), (0, -width % rounding.block))
-    right, held = (
+    exact, held = (
         np.pad(np.concatenate([read(row, row + 1) for row in picked]), blocks, mode="edge").reshape(-1, rounding.block)
-        for read in (partial(source.rows, tensor.name), tensor.read)
+        for read in (right, tensor.read)
     )
-    nearest = np.abs(right[:, :, None] - held[:, None, :]).min(axis=2)
-    strays = nearest < np.abs(right - held) * (1 - _TIE)
-    total, larger = int(strays.sum()), int((strays & (np.abs(held) > np.abs(right))).sum())
+    nearest = np.abs(exact[:, :, None] - held[:, None, :]).min(axis=2)
+    strays = nearest < np.abs(exact - held) * (1 - _TIE)
+    total, larger = int(strays.sum()), int((strays & (np.abs(held) > np.abs(exact))).sum())
     excess, most = abs(2 * larger - total) / held.size, 5 * total**0.5 / held.size + _STRAY
     if excess > most:
         yield "the excess of weights on one side of the nearest number", _short(excess), f"at most {most:.2g}"

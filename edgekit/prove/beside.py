@@ -7,8 +7,10 @@ that read config.json, the tokenizer's files or a Modelfile.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 
 from edgekit.artifacts.manifest import FILE_NAME, Manifest
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
@@ -21,7 +23,8 @@ from edgekit.prove.audit import Audit
 from edgekit.terminal import stripped_line
 
 _WHERE = "the artifact"
-_WEIGHTS = ".safetensors"
+_WEIGHTS, _GENERATION = ".safetensors", "generation_config.json"
+_QUOTED = re.compile(r'"""[\s\S]*?"""')
 
 
 def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, new: bool) -> None:
@@ -34,8 +37,13 @@ def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, n
     Raises:
         DifferencesError: something is another than it must be.
     """
-    compared = [*_support_files(manifest, source), *_variants(manifest, recipe, new), *_source(manifest, source, new)]
-    compared += _stand_in(manifest, source, recipe)
+    compared = [
+        *_support_files(manifest, source),
+        *_said_in_made_files(manifest, source),
+        *_variants(manifest, recipe, new),
+        *_source(manifest, source, new),
+        *_stand_in(manifest, source, recipe),
+    ]
     if recipe:
         compared += _stated(manifest, source, recipe)
     wrong = tuple(one for one in compared if not one.same)
@@ -76,6 +84,36 @@ def _support_files(manifest: Manifest, source: Source) -> Iterator[Compared]:
     if source.family.reads_text:
         digest = manifest.tokenizer.sha256 if manifest.tokenizer else None
         yield Compared("tokenizer", f"{TOKENIZER}: SHA-256", digest, expected.get(TOKENIZER), "the checkpoint's")
+
+
+def _said_in_made_files(manifest: Manifest, source: Source) -> Iterator[Compared]:
+    """What the files say that are made anew by the same code as before: where answers end, and which files belong
+    together."""
+    made = source.family.made_files(source.checkpoint, source.settings)
+    if (stops := manifest.settings.get("stop_token_ids")) is not None:
+        before = source.checkpoint.json(_GENERATION)
+        stated = json.loads(made[_GENERATION]) if _GENERATION in made else before
+        eos = stated.get("eos_token_id")
+        found = {**stated, "eos_token_id": sorted(eos if isinstance(eos, list) else [eos])}
+        yield Compared("constant", _GENERATION, found, {**before, "eos_token_id": sorted(stops)})
+    for variant in manifest.variants:
+        if text := llama_programs.modelfile(manifest, variant):
+            lines = [line for line in _QUOTED.sub("...", text).splitlines() if line and not line.startswith("#")]
+            for found, right in zip_longest(lines, _modelfile(manifest, variant)):
+                yield Compared("constant", f"{llama_programs.file_name(variant)}: a line", found, right)
+
+
+def _modelfile(manifest: Manifest, variant: str) -> Iterator[str]:
+    """What a Modelfile must say, but for quoted texts: greedy decoding, as the model was measured."""
+    settings, parts = manifest.settings, manifest.variant(variant)[1].values()
+    for part in sorted(parts, key=lambda part: part.output != "logits"):
+        yield f"FROM ./{part.files[0].path}"
+    yield f"PARAMETER num_ctx {min(llama_programs.CONTEXT, settings['context'])}"
+    yield "PARAMETER temperature 0"
+    quotable = (token for token in settings["stop_tokens"] if token.isprintable() and '"' not in token)
+    yield from (f'PARAMETER stop "{token}"' for token in quotable)
+    yield from ["TEMPLATE ..."] if settings["chat"] else []
+    yield "LICENSE ..."
 
 
 def _variants(manifest: Manifest, recipe: Recipe | None, new: bool) -> Iterator[Compared]:

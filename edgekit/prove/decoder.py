@@ -23,6 +23,7 @@ from edgekit.inputs.message import Image, Message
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
+from edgekit.prove.known import KnownEncoder
 from edgekit.prove.loss import check_loss
 from edgekit.prove.written import WrittenPart
 from edgekit.runtime.base import (
@@ -100,7 +101,7 @@ class DecoderProof:
         vision: Encoder | None = None
         if self.embedded is not None and preprocessing is not None:
             pixels = images_.to_pixels(self.inputs.images[: len(self.embedded)], preprocessing)
-            vision = _Known(self.embedded, pixels)
+            vision = KnownEncoder(EncoderSpec("pixels", "image_tokens", pixels.shape[1:]), pixels, self.embedded)
         chat = ChatModel(decoder, vision, chat_format, preprocessing)
         rows = self.runs.array(sum(len(prompt.want) for prompt in self.prompts), decoder.vocabulary)
         self.runs.progress.start(f"{self.where}: artifact", len(rows))
@@ -304,17 +305,3 @@ def _together(expected: Float, actual: Float) -> Iterator[tuple[Float, Float]]:
 def divergence(expected: Float, actual: Float) -> NDArray[np.float64]:
     """KL divergence in nats of each row of logits, a few rows at a time."""
     return np.concatenate([metrics.kl_divergence(e, a) for e, a in _together(expected, actual)])
-
-
-class _Known:
-    """An encoder that looks its answers up."""
-
-    def __init__(self, embedded: Float, pixels: NDArray[np.uint8]) -> None:
-        self.spec = EncoderSpec("pixels", "image_tokens", pixels.shape[1:])
-        self._by_hash = {images_.content_hash(image): row for image, row in zip(pixels, embedded, strict=True)}
-
-    def encode(self, batch: NDArray[Any]) -> Float:
-        return np.stack([self._by_hash[images_.content_hash(image)] for image in batch])
-
-    def close(self) -> None:
-        pass

@@ -35,7 +35,7 @@ def described(written: WrittenPart, opening: Opening, source: Source) -> Iterato
     """What differs from the checkpoint's of the settings, the preprocessing, the level and the tokenizer beside a part.
 
     What others made has no level of edgekit's, and its settings are what its headers say, which are compared by
-    themselves; its vocabulary may lack tokens at its end that nobody asks for.
+    themselves, each key alone; its vocabulary may lack tokens at its end that nobody asks for.
     """
     manifest = opening.manifest
     if not manifest.foreign:
@@ -46,6 +46,8 @@ def described(written: WrittenPart, opening: Opening, source: Source) -> Iterato
                 yield from _differing(f"preprocessing.{name}", getattr(manifest.preprocessing, name), expected)
         yield from _level(written, source)
         yield from _figures(written, source)
+    elif (stops := source.settings.get("stop_token_ids")) is not None:  # of which a header has room for three
+        yield from _differing("settings.stop_token_ids", manifest.settings.get("stop_token_ids"), stops)
     if source.family.roles[written.role].input != "pixels" and opening.tokenizer:
         yield from _tokenizer(opening.tokenizer, source, whole=not manifest.foreign)
 
@@ -129,6 +131,9 @@ def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Comp
     theirs = source.tokenizer().tokenizer
     if _tokenizing(ours) == _tokenizing(theirs):
         return
+    if other := _other_token(ours, theirs):
+        yield other
+        return
     pieces = [piece.replace("\u2581", " ") for piece in theirs.get_vocab(with_added_tokens=False)]
     special = [token for token in control_tokens(theirs) if whole or ours.token_to_id(token) is not None]
     compared = texts(sorted(pieces), special)
@@ -148,6 +153,22 @@ def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Comp
         if shown != right:
             yield Compared("tokenizer", f"what the tokenizer makes of {ids[:8]}", shown, right)
             return
+
+
+def _other_token(ours: Tokenizer, theirs: Tokenizer) -> Compared | None:
+    """The first id that stands for another token: texts that show it may be too rare to be among those compared.
+
+    What fills a table up to its last row is nobody's token.
+    """
+    for token, index in sorted(ours.get_vocab(with_added_tokens=True).items(), key=lambda one: one[1]):
+        right = theirs.id_to_token(index)
+        if right is not None and _spaced(token) != _spaced(right):
+            return Compared("tokenizer", f"token {index} of the tokenizer beside the parts", token, right)
+    return None
+
+
+def _spaced(token: str) -> str:
+    return token.replace("\u2581", " ")  # some files spell SentencePiece's space so
 
 
 def _tokenizing(tokenizer: Tokenizer) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from edgekit.artifacts.manifest import Parity
 from edgekit.errors import GateError
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
-from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs, shown
+from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs, read_images, read_texts, shown
 from edgekit.prove.full_precision_runs import FullPrecisionRuns, rounded
 from edgekit.prove.loss import check_loss
 from edgekit.prove.written import WrittenPart
@@ -118,18 +118,18 @@ class EncoderProof:
         )
 
     def _our_batch(self, opening: Opening) -> NDArray[Any]:
-        """The artifact's own pixels or ids, after comparing them with Hugging Face's: of all pictures, also those that
-        are not encoded, which go out of memory before anything is opened.
+        """The artifact's own pixels or ids, after comparing them with Hugging Face's: of all pictures and texts, also
+        those that are not encoded, which go out of memory before anything is opened.
         """
         expected = _preprocessed(self.runs, self.written.role, self.inputs)
-        where, captions = f"{self.written.where}: preprocessing", self.inputs.captions
-        batch = opening.items(self.written.role, shown(self.inputs), captions)
+        where, texts = f"{self.written.where}: preprocessing", read_texts(self.inputs)
+        batch = opening.items(self.written.role, read_images(self.inputs), texts)
         if opening.family.roles[self.written.role].input == "ids":
             _check_shape(where, batch, expected)
             wrong = np.flatnonzero((batch != expected).any(axis=1))
             if len(wrong):
-                raise GateError(f"{where}: ids of {captions[wrong[0]]!r} differ from Hugging Face's tokenizer")
-            return batch
+                raise GateError(f"{where}: ids of {texts[wrong[0]]!r} differ from Hugging Face's tokenizer")
+            return batch[: len(self.expected_batch)].copy()
         _check_shape(where, pixels := images_.normalize(batch, opening.preprocessing()), expected)
         difference = float(np.abs(pixels - expected).max())
         if not difference <= _PIXEL_TOLERANCE:
@@ -138,7 +138,7 @@ class EncoderProof:
                 allowed=f"at most {_PIXEL_TOLERANCE}",
                 remedy="size, resize filter, normalization or the order of colours is wrong; nothing was published",
             )
-        return batch[: len(self.expected_batch)]
+        return batch[: len(self.expected_batch)].copy()
 
 
 def encoder_proof(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs, gates: Gates) -> EncoderProof:
@@ -152,14 +152,15 @@ def expected_batch(runs: FullPrecisionRuns, role: str, inputs: Inputs) -> NDArra
     Returns:
         Pixels [n, 3, size, size] or ids [n, length].
     """
-    batch = _preprocessed(runs, role, inputs)
+    stated = runs.source.family.roles[role]
+    count = len(shown(inputs)) if stated.input == "pixels" else len(inputs.captions)
     # An image of 896 pixels takes a minute on either side, so of those that become tokens a few must do.
-    few = runs.source.family.roles[role].output == "image_tokens"
-    return batch[:IMAGES_IN_PROMPTS].copy() if few else batch
+    count = IMAGES_IN_PROMPTS if stated.output == "image_tokens" else count
+    return _preprocessed(runs, role, inputs)[:count].copy()
 
 
 def _preprocessed(runs: FullPrecisionRuns, role: str, inputs: Inputs) -> NDArray[Any]:
-    return hf_inputs.encoder_inputs(runs.source, role, shown(inputs), inputs.captions)
+    return hf_inputs.encoder_inputs(runs.source, role, read_images(inputs), read_texts(inputs))
 
 
 def encoded(runs: FullPrecisionRuns, role: str, written: WrittenPart | None, batch: NDArray[Any]) -> Float:

@@ -36,6 +36,7 @@ from edgekit.prove import (
     prove_parts,
 )
 from edgekit.prove.beside import check_beside, installed_recipe
+from edgekit.prove.scores import check_scores
 from edgekit.runtime.base import Float
 from edgekit.runtime.needs import Needs
 from edgekit.runtime.opening import prepare
@@ -276,6 +277,7 @@ def _prove(
             continue
         for part, parity in zip(here, prove_parts(here, opening, runs, inputs, manifest.gates), strict=True):
             proven[part.id] = part.model_copy(update={"parity": parity})
+        check_scores(opening, runs, inputs)
         if pair := manifests.unproven_pair([proven[part.id] for part in parts]):
             figures = prove_end_to_end(opening, runs, inputs, manifest.gates, seen)
             proven[pair[0].id] = _paired(proven[pair[0].id], pair[1], figures)

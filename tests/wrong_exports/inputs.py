@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -133,6 +135,10 @@ def _filter(right: Any) -> str:
     return {"bilinear": "bicubic", "bicubic": "bilinear"}[right.resample]
 
 
+def _unaccented(text: str) -> str:
+    return "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+
+
 def _padded_left(ids: Array) -> Array:
     length = (ids != 1).sum(axis=1) + 1  # the end's id is the padding's
     return np.stack([np.roll(row, len(row) - n) for row, n in zip(ids, length, strict=True)])
@@ -149,6 +155,8 @@ _PICTURES: tuple[tuple[str, Callable[[Array], Array]], ...] = (
     ("images are inverted", lambda image: 255 - image),
     ("images are brighter", lambda image: np.minimum(image.astype(np.int16) + 8, 255).astype(np.uint8)),
     ("images are shrunk twice", _half_first),
+    ("narrow images are cut", lambda image: image[: 8 * image.shape[1]] if len(image) > 8 * image.shape[1] else image),
+    ("large images are shrunk twice", lambda image: _half_first(image) if image.size > 1_000_000 else image),
 )
 _PREPROCESSING: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("images are resized otherwise", {"resample": _filter}),
@@ -195,5 +203,7 @@ INPUTS: tuple[WrongExport, ...] = (
     _captions("texts lack their end", functools.partial(_ids, change=lambda ids: np.where(ids == 1, 2, ids))),
     _captions("texts keep capitals and marks", _uncleaned),
     _captions("texts have a mark behind them", functools.partial(_ids, change=lambda ids: np.roll(ids, 1, axis=1))),
+    _captions("texts lose their figures", functools.partial(_texts, change=lambda text: re.sub(r"\d", "", text))),
+    _captions("texts lose their accents", functools.partial(_texts, change=_unaccented)),
     _captions("texts are cut", functools.partial(_texts, change=lambda text: text[: len(text) // 2])),
 )

@@ -19,6 +19,7 @@ from edgekit.families.gemma3.chat import chat_template
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.layers import layer_types
 from edgekit.families.gemma3.rope import GLOBAL, LOCAL
+from edgekit.families.gemma3.stops import NAMES
 from edgekit.inputs.chat_templates import render_in_a_worker
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.message import Image, Message
@@ -151,6 +152,19 @@ def sliced(config: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+_SETTINGS = {
+    "context": "max_position_embeddings",
+    "window": "sliding_window",
+    "hidden": "hidden_size",
+    "vocabulary": "vocab_size",
+}
+_IMAGE_SETTINGS = {
+    "image_tokens": "mm_tokens_per_image",
+    "image_token_id": "image_token_index",
+    "boi_token_id": "boi_token_index",
+    "eoi_token_id": "eoi_token_index",
+}
+
 FULL_PRECISION = FullPrecision(
     "Gemma3ForConditionalGeneration",
     stated,
@@ -163,6 +177,10 @@ FULL_PRECISION = FullPrecision(
         "boi_token_id": "boi_token_index",
         "eoi_token_id": "eoi_token_index",
     },
+    settings={**{name: f"text_config.{key}" for name, key in _SETTINGS.items()}, **_IMAGE_SETTINGS},
+    ends=NAMES,
     sliced=sliced,
 )
-TEXT_ONLY_FULL_PRECISION = FullPrecision("Gemma3ForCausalLM", stated_text_only, processed=processed, sliced=sliced)
+TEXT_ONLY_FULL_PRECISION = FullPrecision(
+    "Gemma3ForCausalLM", stated_text_only, processed=processed, settings=_SETTINGS, ends=NAMES, sliced=sliced
+)

@@ -12,6 +12,7 @@ from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.families.full_precision import (
     EncoderModules,
     FullPrecision,
+    Vectors,
     at_most,
     hub_image_processor,
     hub_tokenizer,
@@ -74,6 +75,13 @@ def _outputs(given: Any, unit: str) -> dict[str, Any]:
     return {"last_hidden_state": given.last_hidden_state, "pooler_output": pooled, unit: embeds}
 
 
+def _scores(scalars: Mapping[str, float], images: Vectors, texts: Vectors) -> Vectors:
+    """As SiglipModel.forward has it, and the sigmoid that the model was trained with."""
+    images, texts = (rows / np.linalg.norm(rows, axis=-1, keepdims=True) for rows in (images, texts))
+    logits = images @ texts.T * np.exp(scalars["logit_scale"]) + scalars["logit_bias"]
+    return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+
+
 def sliced(config: Mapping[str, Any]) -> dict[str, Any]:
     """All layers of a tower are alike, so four stand for them."""
     return at_most(config, dict.fromkeys((f"{tower}_config.num_hidden_layers" for tower in ("text", "vision")), 4))
@@ -87,11 +95,19 @@ FULL_PRECISION = FullPrecision(
         "text_encoder": EncoderModules(_ids, _text_outputs, "pooler_output"),
     },
     canonical=siglip_text,
+    settings={
+        "hidden": "text_config.projection_size",
+        "text_length": "text_config.max_position_embeddings",
+        "vocabulary": "text_config.vocab_size",
+    },
+    scalars=("logit_scale", "logit_bias"),
+    scores=_scores,
     sliced=sliced,
 )
 VISION_FULL_PRECISION = FullPrecision(
     "SiglipVisionModel",
     stated_vision,
     encoders={"image_encoder": EncoderModules(_pixels, _tower_outputs, "pooler_output")},
+    settings={"hidden": "hidden_size"},
     sliced=lambda config: at_most(config, {"num_hidden_layers": 4}),
 )

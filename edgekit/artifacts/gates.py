@@ -81,11 +81,17 @@ def fails(name: str, measured: float, limit: float) -> bool:
     return not (measured >= limit if name in _LEAST else measured <= limit)
 
 
-def beyond(metric: str, stage: str, figures: Mapping[str, float], limits: Limits) -> Iterator[tuple[str, float]]:
-    """The limits that a proof's figures of one stage do not keep, and what was measured; NaN where nothing was."""
+def judged(metric: str, stage: str, figures: Mapping[str, float]) -> Iterator[tuple[str, float]]:
+    """The limits that judge a proof's figures of one stage, and what was measured; NaN where nothing was."""
     for name, (of, figure) in _JUDGED[metric].items():
-        measured = figures.get(figure, math.nan)
-        if of == stage and fails(name, measured, getattr(limits, name)):
+        if of == stage:
+            yield name, figures.get(figure, math.nan)
+
+
+def beyond(metric: str, stage: str, figures: Mapping[str, float], limits: Limits) -> Iterator[tuple[str, float]]:
+    """Those limits that are not kept."""
+    for name, measured in judged(metric, stage, figures):
+        if fails(name, measured, getattr(limits, name)):
             yield name, measured
 
 

@@ -34,6 +34,7 @@ def _exported(trial: Trial, edit: Edit) -> Iterator[Trial]:
         yield replace(
             trial,
             files=tuple(done.folder / file.path for file in part.files),
+            changed=None,
             part=part,
             opening=prepared_for_proof(done.folder, done.manifest, part),
         )
@@ -89,7 +90,8 @@ def _larger(name: str, value: Any) -> Any:
 
 
 def _text(**values: Any) -> Edit:
-    return _json("config.json", lambda content: content["text_config"].update(values))
+    """Of the language model, which may stand alone."""
+    return _json("config.json", lambda content: content.get("text_config", content).update(values))
 
 
 _WEIGHTS: tuple[tuple[str, Edit], ...] = (
@@ -105,7 +107,7 @@ _DECODER: tuple[tuple[str, Edit], ...] = (
 )
 
 CHECKPOINT: tuple[WrongExport, ...] = tuple(
-    WrongExport(name, (role,), file_format, "checkpoint", functools.partial(_exported, edit=edit), at_full_width=False)
+    WrongExport(name, (role,), file_format, "checkpoint", functools.partial(_exported, edit=edit))
     for role, formats, edits in (
         ("decoder", FORMATS, (*_WEIGHTS, *_DECODER)),
         ("vision", FORMATS, _WEIGHTS),

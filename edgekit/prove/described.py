@@ -110,7 +110,7 @@ def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Comp
     One that was made of others' vocabulary neither adds what wraps a text nor knows what is hidden of an answer.
     """
     theirs = source.tokenizer().tokenizer
-    if _tokenizing(ours) == _tokenizing(theirs):
+    if ours.to_str() == theirs.to_str() or _tokenizing(ours) == _tokenizing(theirs):
         return
     pieces = [piece.replace("\u2581", " ") for piece in theirs.get_vocab(with_added_tokens=False)]
     special = [token for token in control_tokens(theirs) if whole or ours.token_to_id(token) is not None]

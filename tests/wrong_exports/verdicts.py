@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -57,21 +58,29 @@ class _LossAlone(Gates):
 
 
 class Remembered:
-    """What right tensors measured, for those that a mistake leaves as they are: the audit reads a file for seconds.
+    """What all wrong exports of a part share: its right tensors' figures, and the checkpoint's tokenizer.
 
     A graph may take one tensor for another; so where that is another, all are compared.
     """
 
     def __init__(self) -> None:
         self._found: dict[tuple[Path, str], Any] = {}
+        self._tokenizer = functools.cache(Source.tokenizer)
 
     @contextmanager
     def of(self, trial: Trial, right: Trial, wrong: WrongExport) -> Iterator[None]:
         """While a wrong part is audited."""
-        if wrong.kind == "graph" or trial.changed is None:
+        compared = self._compared(trial, right, wrong)
+        with (
+            mock.patch.object(Source, "tokenizer", self._tokenizer),
+            mock.patch.object(_AUDIT, "compared_tensor", compared),
+        ):
             yield
-            return
-        changed, compare = trial.changed, _AUDIT.compared_tensor
+
+    def _compared(self, trial: Trial, right: Trial, wrong: WrongExport) -> Callable[..., Any]:
+        compare, changed = _AUDIT.compared_tensor, trial.changed
+        if wrong.kind == "graph" or changed is None:
+            return compare
 
         def compared(source: Source, tensor: StoredTensor) -> Any:
             if tensor.name in changed:
@@ -81,8 +90,7 @@ class Remembered:
                 self._found[key] = compare(source, tensor)
             return self._found[key]
 
-        with mock.patch.object(_AUDIT, "compared_tensor", compared):
-            yield
+        return compared
 
 
 def verdict(

@@ -129,6 +129,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
+@lru_cache(maxsize=1)  # for all levels of one artifact
 def _stated(root: Path, tokenizer: Any) -> dict[int, str]:
     """The tokens that a checkpoint states, by id: not those that transformers' class adds by itself, as `<mask>`."""
     path = root / "tokenizer.json"

@@ -36,6 +36,7 @@ class Trial:
         part: as the manifest has it.
         plan: what was to be written, calibrated as it was.
         recipe: that it was exported by.
+        changed: the tensors whose numbers in the files are others; None for all.
     """
 
     files: tuple[Path, ...]
@@ -44,6 +45,7 @@ class Trial:
     part: Part
     plan: PartPlan
     recipe: str
+    changed: frozenset[str] | None = frozenset()
 
     @property
     def text(self) -> Any:
@@ -143,17 +145,22 @@ def unproven(
 
 
 def at_every_level(name: str, folder: Path, levels: Sequence[str] = tuple(LEVELS)) -> Unproven | None:
-    """Both parts of a reference model at every level that it can have; None where it can have none of these."""
+    """All parts of a reference model at every level that it can have; None where it can have none of these."""
     source = reference.path(f"{name}-reference")
     assert source is not None, f"{name}-reference belongs to the repository"
+    return at_levels(source, f"reference-{name}", folder, levels)
+
+
+def at_levels(source: Path, recipe_name: str, folder: Path, levels: Sequence[str]) -> Unproven | None:
+    """All parts of a checkpoint at these levels, by a recipe of which the limits are taken; None where it has none."""
     roles = open_source(source).family.roles
     able = [level for level in levels if all(LEVELS[level].format in role.formats for role in roles.values())]
     if not able:
         return None
     variants = (f"[variant.{level}]\n" + "\n".join(f'{role} = "{level}"' for role in roles) for level in able)
-    recipe = folder / f"{name}.toml"
-    recipe.write_text("\n".join([f'extends = "reference-{name}"', f'default = "{able[0]}"', *variants]))
-    return unproven(source, folder / name, recipe_name=str(recipe), levels=able)
+    recipe = folder / f"{recipe_name}.toml"
+    recipe.write_text("\n".join([f'extends = "{recipe_name}"', f'default = "{able[0]}"', *variants]))
+    return unproven(source, folder / recipe_name, recipe_name=str(recipe), levels=able)
 
 
 def prepared_for_proof(folder: Path, manifest: Manifest, part: Part) -> Any:

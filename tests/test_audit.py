@@ -254,6 +254,19 @@ def test_a_scale_of_1_percent_is_seen_at_few_bits_whatever_their_tails_and_impor
             assert fault(array, np.float32(factor) * quantized(array, kind, importance), kind), name
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the library has another name elsewhere")
+@pytest.mark.parametrize(("before", "kind"), [("Q5_0", "Q8_0"), ("Q5_0", "Q5_1"), ("Q4_0", "IQ4_NL"), ("Q8_0", "Q5_0")])
+@pytest.mark.parametrize("name", ["normal", "laplace"])
+def test_a_checkpoint_that_was_quantized_before_is_rounded_right(before: str, kind: str, name: str) -> None:
+    """As those that were trained for a type are: what lies on one grid goes to another in a direction."""
+    array = np.ascontiguousarray(quantized(numbers()[name], before), np.float32)
+    held = quantized(array, kind)
+    assert fault(array, held, kind) == ""
+    for wrong in mistakes(held, fine=ROUNDINGS[kind].error < 0.1).values():
+        assert fault(array, wrong, kind)
+    assert kind != "Q8_0" or fault(array, 1.01 * held, kind)
+
+
 @pytest.mark.parametrize("kind", ["int8", "int8_32", "int4_32", "int4_128", "float16"])
 def test_what_types_of_onnx_round_passes_and_other_tensors_do_not(kind: str) -> None:
     for name, array in numbers().items():

@@ -19,13 +19,16 @@ from edgekit.errors import CheckpointError, InputError, UsageError
 from edgekit.families import family_of
 from edgekit.families.gemma3 import gguf_form
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
+from edgekit.families.source import open_source
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.passage import passage
 from edgekit.metrics import kl_divergence
+from edgekit.prove import CONTEXT, FullPrecisionRuns, audit_parts
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model, Tokens
 from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.opening import prepare
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -117,6 +120,17 @@ def mean_kl(folder: Path, source: Path, level: str = "BF16") -> float:
     finally:
         model.close()
     return float(kl_divergence(reference_logits(source, ids), ours).mean())
+
+
+def test_a_token_without_a_row_of_the_embedding_is_not_missed(make: Make, recipe: str) -> None:
+    """Gemma 3's text models have the tokenizer of those that see, and no row for a picture's token."""
+    source = make(vocab_size=2048)
+    tokenizer = read_json(source / "tokenizer.json")
+    assert [token["id"] for token in tokenizer["added_tokens"] if token["id"] >= 2048] == [2048]
+    folder = exported(source, recipe)
+    opening = prepare(folder, "BF16", context=CONTEXT, runtime="default")
+    ((_, figures),) = audit_parts([*opening.parts.values()], opening, FullPrecisionRuns(open_source(source)))
+    assert figures["texts"] > 0
 
 
 # ---------------------------------------------------------------- logits

@@ -89,7 +89,7 @@ def judged(metric: str, stage: str, figures: Mapping[str, float]) -> Iterator[tu
 
 
 def beyond(metric: str, stage: str, figures: Mapping[str, float], limits: Limits) -> Iterator[tuple[str, float]]:
-    """Those of them that are not kept."""
+    """Those limits that are not kept."""
     for name, measured in judged(metric, stage, figures):
         if fails(name, measured, getattr(limits, name)):
             yield name, measured

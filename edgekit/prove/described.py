@@ -129,7 +129,7 @@ def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Comp
     One that was made of others' vocabulary neither adds what wraps a text nor knows what is hidden of an answer.
     """
     theirs = source.tokenizer().tokenizer
-    if _tokenizing(ours) == _tokenizing(theirs):
+    if ours.to_str() == theirs.to_str() or _tokenizing(ours) == _tokenizing(theirs):
         return
     if other := _other_token(ours, theirs):
         yield other

@@ -7,8 +7,11 @@ the export of another checkpoint.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
 from wrong_exports.checkpoint import CHECKPOINT
-from wrong_exports.entry import Kind, WrongExport
+from wrong_exports.entry import InapplicableError, Kind, WrongExport
 from wrong_exports.graph import GRAPH
 from wrong_exports.header import HEADER
 from wrong_exports.inputs import INPUTS
@@ -16,15 +19,16 @@ from wrong_exports.manifest import MANIFEST
 from wrong_exports.runtime import RUNTIME, seen_causally
 from wrong_exports.tensors import TENSORS
 
-__all__ = ["WRONG_EXPORTS", "Kind", "WrongExport", "of", "seen_causally"]
+__all__ = ["WRONG_EXPORTS", "InapplicableError", "Kind", "WrongExport", "every", "seen_causally"]
 
 WRONG_EXPORTS: tuple[WrongExport, ...] = (*TENSORS, *HEADER, *GRAPH, *RUNTIME, *INPUTS, *MANIFEST, *CHECKPOINT)
 
 
-def of(*roles: str, file_format: str | None = None, full_width: bool = False) -> list[WrongExport]:
-    """Those that a part of these roles can have, in this format, that show at full width."""
-    return [
-        wrong
-        for wrong in WRONG_EXPORTS
-        if set(roles) & set(wrong.roles) and file_format in (None, wrong.format) and full_width <= wrong.at_full_width
-    ]
+def every(number: int) -> Iterator[tuple[WrongExport, str]]:
+    """Mistakes and the part that has them: the first of so many of a kind, a format and a part."""
+    counts = Counter[tuple[str, ...]]()
+    for wrong in WRONG_EXPORTS:
+        for role in wrong.roles:
+            if counts[wrong.kind, wrong.format, role] % number == 0:
+                yield wrong, role
+            counts[wrong.kind, wrong.format, role] += 1

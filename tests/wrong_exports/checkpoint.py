@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ Edit = Callable[[Path], object]
 def _exported(trial: Trial, edit: Edit) -> Iterator[Trial]:
     """A part of a checkpoint that was changed before its export."""
     with tempfile.TemporaryDirectory(prefix="wrong-export-") as scratch:
-        source = Path(shutil.copytree(trial.runs.source.checkpoint.root, Path(scratch) / "source"))
+        root = trial.runs.source.checkpoint.root
+        source = Path(shutil.copytree(root, Path(scratch) / "source", copy_function=_copied))
         edit(source)
         level = trial.part.level
         done = publish.export(source, Path(scratch) / "artifact", recipe_name=trial.recipe, levels=[level], prove=False)
@@ -34,9 +36,19 @@ def _exported(trial: Trial, edit: Edit) -> Iterator[Trial]:
         yield replace(
             trial,
             files=tuple(done.folder / file.path for file in part.files),
+            changed=None,
             part=part,
             opening=prepared_for_proof(done.folder, done.manifest, part),
         )
+
+
+def _copied(path: str, to: str) -> str:
+    """Weights, which are written anew where they change, may be gigabytes."""
+    if path.endswith(".safetensors"):
+        with suppress(OSError):  # another disk
+            os.link(path, to)
+            return to
+    return shutil.copy2(path, to)
 
 
 def _json(name: str, change: Callable[[dict[str, Any]], object]) -> Edit:
@@ -53,10 +65,10 @@ def _weights(change: Callable[[str, Any], Any]) -> Edit:
     """All tensors, each by its name; 16 bits stay 16 bits."""
 
     def edit(source: Path) -> None:
-        path = source / "model.safetensors"
-        tensors = {name: change(name, value) for name, value in load_file(path).items()}
-        path.unlink()
-        save_file(tensors, path)
+        for path in source.glob("*.safetensors"):
+            tensors = {name: change(name, value) for name, value in load_file(path).items()}
+            path.unlink()
+            save_file(tensors, path)
 
     return edit
 
@@ -89,7 +101,8 @@ def _larger(name: str, value: Any) -> Any:
 
 
 def _text(**values: Any) -> Edit:
-    return _json("config.json", lambda content: content["text_config"].update(values))
+    """Of the language model, which may stand alone."""
+    return _json("config.json", lambda content: content.get("text_config", content).update(values))
 
 
 _WEIGHTS: tuple[tuple[str, Edit], ...] = (
@@ -105,7 +118,7 @@ _DECODER: tuple[tuple[str, Edit], ...] = (
 )
 
 CHECKPOINT: tuple[WrongExport, ...] = tuple(
-    WrongExport(name, (role,), file_format, "checkpoint", functools.partial(_exported, edit=edit), at_full_width=False)
+    WrongExport(name, (role,), file_format, "checkpoint", functools.partial(_exported, edit=edit))
     for role, formats, edits in (
         ("decoder", FORMATS, (*_WEIGHTS, *_DECODER)),
         ("vision", FORMATS, _WEIGHTS),

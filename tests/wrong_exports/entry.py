@@ -19,12 +19,17 @@ from edgekit.artifacts.levels import LEVELS
 from edgekit.errors import ArtifactError, EdgekitError, GateError
 from edgekit.families.source import Source
 from edgekit.formats.gguf import writer as gguf_writer
+from edgekit.formats.gguf.header import read_header
 from edgekit.formats.label import FileLabel
 from edgekit.formats.onnx import writer as onnx_writer
 from edgekit.formats.onnx.layout import layout_of
 
 Kind = Literal["tensors", "header", "graph", "runtime", "inputs", "checkpoint", "manifest"]
 FORMATS = ("gguf", "onnx")
+
+
+class InapplicableError(Exception):
+    """A model lacks what is to be wrong."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +41,10 @@ class WrongExport:
         roles: the parts that can have it.
         format: of the files that it is made in.
         kind: where it is made.
-        at_full_width: whether it shows on random weights of MedGemma 4B's width, too, and can be made there cheaply.
         codecs: of a level's large matrices, where the mistake exists for these alone; empty for all.
         activations: how a level rounds them, likewise.
         exporter: the mistake in who writes the file, for comparisons that write one themselves.
+        sees: whether only a model that sees images can have it.
     """
 
     name: str
@@ -47,10 +52,10 @@ class WrongExport:
     format: str
     kind: Kind
     change: Change
-    at_full_width: bool = True
     codecs: tuple[str, ...] = ()
     activations: str = ""
     exporter: Exporter | None = None
+    sees: bool = False
 
     def levels(self) -> list[str]:
         """Those of its format that can have it."""
@@ -85,11 +90,16 @@ class Exporter:
     header: Callable[[dict[str, Any]], object] | None = None
 
     @contextmanager
-    def active(self) -> Iterator[None]:
-        """While it is at work, wherever something is planned and written."""
+    def active(self, wrong_role: str) -> Iterator[None]:
+        """While it is at work, wherever a part of this role is planned, and graphs are built."""
         right = Source.plan
+
+        def plan(source: Source, role: str, level: Any) -> Any:
+            planned = right(source, role, level)
+            return self.plan(planned) if role == wrong_role else planned
+
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Source, "plan", lambda source, role, level: self.plan(right(source, role, level)))
+            patch.setattr(Source, "plan", plan)
             for target, name, wrong in self.patches:
                 patch.setattr(target, name, wrong)
             yield
@@ -129,16 +139,20 @@ def written_by(trial: Trial, exporter: Exporter) -> Iterator[Trial]:
     """
     plan = exporter.plan(trial.plan)
     label = FileLabel(trial.opening.manifest.title, trial.opening.manifest.license.splitlines()[0], "part")
-    with exporter.active():
+    with exporter.active(trial.plan.role):
         made = _head(trial, plan, label) if plan.level.format == "gguf" else _graphs(trial, plan)
+    if all(right == wrong for right, wrong in made.values()):
+        raise InapplicableError("the files are the same")
     with replaced(made):
         yield trial
 
 
 def _head(trial: Trial, plan: Any, label: FileLabel) -> dict[Path, tuple[bytes, bytes]]:
     (path,) = trial.files
-    right, wrong = (gguf_writer.content(one, path.parent, label).head for one in (trial.plan, plan))
-    return {path: (right, wrong)}
+    start = min(tensor.offset for tensor in read_header(path).tensors.values())
+    with path.open("rb") as file:
+        right = file.read(start)
+    return {path: (right, gguf_writer.content(plan, path.parent, label).head)}
 
 
 def _graphs(trial: Trial, plan: Any) -> dict[Path, tuple[bytes, bytes]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gguf
 
-from wrong_exports.entry import Exporter, WrongExport, by
+from wrong_exports.entry import Exporter, InapplicableError, WrongExport, by
 
 _TEXT, _EYE, _TOKENS = "gemma3.", "clip.vision.", "tokenizer.ggml."
 _WINDOW = f"{_TEXT}attention.sliding_window"
@@ -26,6 +26,7 @@ def changed(prefix: str, values: Mapping[str, New]) -> Callable[[Header], None]:
     """These keys get what functions make of their values."""
 
     def edit(header: Header) -> None:
+        _check(header, *(prefix + key for key in values))
         for key, new in values.items():
             header[prefix + key].value = new(header[prefix + key].value)
 
@@ -41,8 +42,24 @@ def without(*keys: str) -> Callable[[Header], None]:
     """A header that lacks these."""
 
     def edit(header: Header) -> None:
+        _check(header, *keys)
         for key in keys:
             del header[key]
+
+    return edit
+
+
+def _check(header: Header, *keys: str) -> None:
+    if missing := [key for key in keys if key not in header]:
+        raise InapplicableError(f"the header has no {', '.join(missing)}")
+
+
+def _factor(factor: float) -> Callable[[Header], None]:
+    """Whether or not global layers are stretched by another."""
+
+    def edit(header: Header) -> None:
+        added(f"{_TEXT}rope.scaling.type", "linear", _STRING)(header)
+        added(f"{_TEXT}rope.scaling.factor", factor, _F32)(header)
 
     return edit
 
@@ -100,7 +117,6 @@ _F32, _U32, _BOOL, _STRING = (
     gguf.GGUFValueType.FLOAT32, gguf.GGUFValueType.UINT32, gguf.GGUFValueType.BOOL, gguf.GGUFValueType.STRING,
 )  # fmt: skip
 
-# A window of 1024 that is one off moved random weights' logits by 2e-4 nats, hardly more than activations of 8 bits do.
 _DECODER: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("epsilon of the norms is 1e-5", changed(_TEXT, {"attention.layer_norm_rms_epsilon": to(1e-5)})),
     ("epsilon of the norms is 1e-3", changed(_TEXT, {"attention.layer_norm_rms_epsilon": to(1e-3)})),
@@ -110,8 +126,8 @@ _DECODER: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("the local base is the global one", changed(_TEXT, {"rope.freq_base_swa": to(1e6)})),
     ("the global base is missing", without(f"{_TEXT}rope.freq_base")),
     ("bases of rotation are exchanged", _bases_exchanged),
-    ("the factor is 7", changed(_TEXT, {"rope.scaling.factor": to(7.0)})),
-    ("the factor is 8.01", changed(_TEXT, {"rope.scaling.factor": to(8.01)})),
+    ("the factor is 7", _factor(7.0)),
+    ("the factor is 8.01", _factor(8.01)),
     ("global layers are not stretched", changed(_TEXT, {"rope.scaling.factor": to(1.0)})),
     ("the scaling is missing", without(f"{_TEXT}rope.scaling.type", f"{_TEXT}rope.scaling.factor")),
     ("the scaling's type is none", changed(_TEXT, {"rope.scaling.type": to("none")})),
@@ -191,17 +207,12 @@ _UNREAD: tuple[tuple[str, Callable[[Header], object]], ...] = (
     ("a marker's score is a piece's", _entries("scores", lambda v, t: v.__setitem__(t.index(b"<end_of_turn>"), 1.0))),
     ("all scores are doubled", _entries("scores", lambda v, _: _set(v, [2 * score for score in v]))),
 )
-_CHEAP = {  # made at full width, where a header of 262,208 tokens takes a minute to write
-    "epsilon of the norms is 1e-3", "the global base is 5e5", "the factor is 7", "bases of rotation are exchanged",
-    "global layers are not stretched", "local layers see everything",
-}  # fmt: skip
 
 
 def _wrong(name: str, role: str, edit: Callable[[Header], object]) -> WrongExport:
     exporter = Exporter(header=edit)
     settings = {"local layers see everything": {"window": MAX}}.get(name)
-    full = name in _CHEAP
-    return WrongExport(name, (role,), "gguf", "header", by(exporter, settings), full, exporter=exporter)
+    return WrongExport(name, (role,), "gguf", "header", by(exporter, settings), exporter=exporter)
 
 
 HEADER: tuple[WrongExport, ...] = (

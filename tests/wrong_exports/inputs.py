@@ -169,8 +169,9 @@ _PREPROCESSING: tuple[tuple[str, Mapping[str, Any]], ...] = (
     ("the mean is one grey level off", {"mean": (0.504, 0.504, 0.504)}),
     ("images are of another size", {"size": lambda right: right.size + 14}),
 )
+_BREAKS = "images lack their line breaks"
 _PROMPTS: tuple[tuple[str, Callable[[str], str]], ...] = (
-    ("images lack their line breaks", lambda text: text.replace("\n\n<start_of_image>", "<start_of_image>")),
+    (_BREAKS, lambda text: text.replace("\n\n<start_of_image>", "<start_of_image>")),
     ("the template's role is another", lambda text: text.replace("<start_of_turn>model", "<start_of_turn>assistant")),
     ("turns lack their line breaks", lambda text: text.replace("<end_of_turn>\n", "<end_of_turn>")),
     ("a space stands first", lambda text: f" {text}"),
@@ -192,7 +193,9 @@ INPUTS: tuple[WrongExport, ...] = (
     *(w for name, change in _PICTURES for w in _pictures(name, functools.partial(_seen, change=change))),
     *(w for name, new in _PREPROCESSING for w in _pictures(name, functools.partial(_preprocessed, values=new))),
     *(
-        WrongExport(name, ("decoder",), file_format, "inputs", functools.partial(_encoded, change=change))
+        WrongExport(
+            name, ("decoder",), file_format, "inputs", functools.partial(_encoded, change=change), sees=name == _BREAKS
+        )
         for file_format in FORMATS
         for name, change in _PROMPTS
     ),

@@ -15,7 +15,7 @@ from proofs import Change, Trial, described
 from tokenizers import Tokenizer
 
 from edgekit.artifacts.levels import LEVELS
-from wrong_exports.entry import FORMATS, WrongExport
+from wrong_exports.entry import FORMATS, InapplicableError, WrongExport
 
 _ENCODERS = ("vision", "image_encoder", "text_encoder")
 New = Callable[[Any], Any]
@@ -24,7 +24,9 @@ New = Callable[[Any], Any]
 @contextmanager
 def _said(trial: Trial, values: Mapping[str, New]) -> Iterator[Trial]:
     right = trial.opening.manifest.settings
-    yield described(trial, {key: new(right.get(key)) for key, new in values.items()})
+    if missing := [key for key in values if right.get(key) is None]:
+        raise InapplicableError(f"the manifest says no {', '.join(missing)}")
+    yield described(trial, {key: new(right[key]) for key, new in values.items()})
 
 
 @contextmanager

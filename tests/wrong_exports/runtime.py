@@ -139,9 +139,11 @@ def _broken(row: Any) -> Any:
     return np.where(row > 0, np.nan, 0)
 
 
-def _decoder(name: str, change: Any, formats: tuple[str, ...] = FORMATS) -> Iterator[WrongExport]:
+def _decoder(
+    name: str, change: Any, formats: tuple[str, ...] = FORMATS, *, sees: bool = False
+) -> Iterator[WrongExport]:
     for file_format in formats:
-        yield WrongExport(name, ("decoder",), file_format, "runtime", change)
+        yield WrongExport(name, ("decoder",), file_format, "runtime", change, sees=sees)
 
 
 def _encoder(name: str, change: Callable[[Any], None], roles: tuple[str, ...] = ("vision", "image_encoder")) -> Any:
@@ -151,8 +153,8 @@ def _encoder(name: str, change: Callable[[Any], None], roles: tuple[str, ...] = 
     yield WrongExport(name, roles, "onnx", "runtime", loaded)
 
 
-def _prompt(name: str, wrong: Callable[[Trial, Segments], Segments]) -> Iterator[WrongExport]:
-    return _decoder(name, functools.partial(_prefilled, wrong=wrong))
+def _prompt(name: str, wrong: Callable[[Trial, Segments], Segments], *, sees: bool = False) -> Iterator[WrongExport]:
+    return _decoder(name, functools.partial(_prefilled, wrong=wrong), sees=sees)
 
 
 def _loaded(name: str, change: Callable[[Any], None]) -> Iterator[WrongExport]:
@@ -164,12 +166,15 @@ RUNTIME: tuple[WrongExport, ...] = (
         "images are seen causally",
         functools.partial(_prefilled, wrong=lambda trial, segments: seen_causally(segments)),
         ("gguf",),
+        sees=True,
     ),
     *_decoder("token embeddings are not scaled", functools.partial(_prefilled, wrong=_unscaled_rows), ("gguf",)),
-    *_prompt("images are scaled as tokens are", _images(lambda rows: rows * np.float32(rows.shape[1] ** 0.5))),
-    *_prompt("images are a sixteenth", _images(lambda rows: rows / np.float32(16))),
-    *_prompt("an image's tokens are in reverse order", _images(lambda rows: rows[::-1].copy())),
-    *_prompt("images are exchanged", _reversed_images),
+    *_prompt(
+        "images are scaled as tokens are", _images(lambda rows: rows * np.float32(rows.shape[1] ** 0.5)), sees=True
+    ),
+    *_prompt("images are a sixteenth", _images(lambda rows: rows / np.float32(16)), sees=True),
+    *_prompt("an image's tokens are in reverse order", _images(lambda rows: rows[::-1].copy()), sees=True),
+    *_prompt("images are exchanged", _reversed_images, sees=True),
     *_prompt("<bos> is not decoded", _ids(lambda ids: (ids[1], *ids[1:]), 0)),
     *_prompt("the end of the prompt is another", _ids(lambda ids: (*ids[:-1], ids[-2]), -1)),
     *_loaded("steps forget the prompt", _forget),

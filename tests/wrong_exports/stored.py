@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from proofs import Trial
 
 from edgekit.formats.gguf.codecs import CODECS
+from edgekit.formats.gguf.header import read_header
 from edgekit.formats.onnx.codecs import BlockCodec, ChannelCodec
 from edgekit.formats.onnx.layout import TensorLayout, layout_of
 
@@ -29,13 +30,14 @@ class Stored:
 
     Attributes:
         names: of the tensors, in the file's order.
+        changed: those of them that were.
     """
 
     def __init__(self, trial: Trial) -> None:
         self.plan = trial.plan
         self.names = [planned.name for planned in trial.plan.in_order]
         self._before: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        self._kept: set[str] = set()
+        self.changed: set[str] = set()
 
     def values(self, name: str) -> Values:
         """As float32, a matrix as [outputs, inputs], in whatever sense the file has them."""
@@ -59,8 +61,8 @@ class Stored:
 
     def keep(self, name: str, *arrays: NDArray[Any]) -> None:
         """Remember a tensor as it was, the first time."""
-        if name not in self._kept:
-            self._kept.add(name)
+        if name not in self.changed:
+            self.changed.add(name)
             self._before += [(array, array.copy()) for array in arrays]
 
     def restore(self) -> None:
@@ -71,18 +73,18 @@ class Stored:
 
 
 class GgufStored(Stored):
-    """In a GGUF file, found by the gguf package."""
+    """In a GGUF file."""
 
     def __init__(self, trial: Trial) -> None:
         super().__init__(trial)
-        self._reader = gguf.GGUFReader(trial.files[0], "r+")
+        header = read_header(trial.files[0])
         forms = trial.plan.form.tensors(trial.plan.config)
-        names = {form.name: name for name, form in forms.items()}
-        self._tensors = {names[tensor.name]: tensor for tensor in self._reader.tensors}
+        self._tensors = {name: header.tensors[form.name] for name, form in forms.items()}
         self._shapes = {planned.name: planned.shape for planned in trial.plan.tensors}
+        self._file = np.memmap(trial.files[0], np.uint8, "r+")
 
     def codec(self, name: str) -> str:
-        return str(self._tensors[name].tensor_type.name)
+        return self._tensors[name].type
 
     def values(self, name: str) -> Values:
         codec, shape = CODECS[self.codec(name)], self._shapes[name]
@@ -96,17 +98,16 @@ class GgufStored(Stored):
     def raw(self, name: str) -> dict[str, NDArray[Any]]:
         data = self._bytes(name)
         self.keep(name, data)
-        size = gguf.GGML_QUANT_SIZES[self._tensors[name].tensor_type][1]
+        size = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[self.codec(name)]][1]
         return {"values": data.reshape(-1, size)}
 
     def _bytes(self, name: str) -> NDArray[np.uint8]:
         """[rows, bytes of a row], in the file."""
-        rows = int(np.prod(self._shapes[name][:-1]))
-        data: NDArray[np.uint8] = self._tensors[name].data.reshape(-1).view(np.uint8)
-        return data.reshape(rows, -1)
+        rows, tensor = int(np.prod(self._shapes[name][:-1])), self._tensors[name]
+        return self._file[tensor.offset : tensor.offset + tensor.bytes].reshape(rows, -1)
 
     def flush(self) -> None:
-        self._reader.data.flush()
+        self._file.flush()
 
 
 class OnnxStored(Stored):

@@ -82,7 +82,8 @@ def _changed(trial: Trial, edit: Edit) -> Iterator[Trial]:
         tensors.flush()
         # Full precision remembers what it computed with a part's own weights, by the part's id.
         changed = hashlib.sha256(f"{trial.part.id} {edit!r}".encode()).hexdigest()
-        yield replace(trial, part=trial.part.model_copy(update={"id": changed}))
+        part = trial.part.model_copy(update={"id": changed})
+        yield replace(trial, part=part, changed=frozenset(tensors.changed))
 
 
 # ---------------------------------------------------------------- which tensors
@@ -345,7 +346,7 @@ def _of_others(trial: Trial, change: Callable[[dict[str, Any]], object]) -> Iter
         writer.close()
         after = made.read_bytes()
     with replaced({path: (before, after)}):
-        yield trial
+        yield replace(trial, changed=None)
 
 
 def _head_added(tensors: dict[str, Any]) -> None:
@@ -365,19 +366,17 @@ def _each(name: str, roles: tuple[str, ...], edit: Edit, formats: tuple[str, ...
             yield WrongExport(name, here, file_format, "tensors", change, **options)
 
 
-_WHOLE: dict[str, Any] = {"at_full_width": False}  # decodes and encodes gigabytes there
-
 _LIST: tuple[tuple[Any, ...], ...] = (
-    ("every tensor is zero", ALL, _everything_zero, _WHOLE),
-    ("every matrix is zero", ALL, _quantized_zero, _WHOLE),
+    ("every tensor is zero", ALL, _everything_zero),
+    ("every matrix is zero", ALL, _quantized_zero),
     ("a matrix is zero", ALL, matrix(zero)),
     ("a row of a matrix is zero", ALL, matrix(rows(-1))),
     ("two rows of a matrix are exchanged", ALL, matrix(rows(1, 0))),
-    ("a row of the embedding is zero", (DECODER, TEXT), table(rows(0, 1, 2, 3, 4, 5, 6, 7, 8, -1)), _WHOLE),
-    ("two rows of the embedding are exchanged", (DECODER, TEXT), table(rows(0, 2, 1)), _WHOLE),
-    ("the embedding's rows are one off", (DECODER, TEXT), table(lambda v: np.roll(v, 1, axis=0)), _WHOLE),
-    ("the embedding is times 1.01", (DECODER, TEXT), table(times(1.01)), _WHOLE),
-    ("the embedding is times 0.99", (DECODER, TEXT), table(times(0.99)), _WHOLE),
+    ("a row of the embedding is zero", (DECODER, TEXT), table(rows(0, 1, 2, 3, 4, 5, 6, 7, 8, -1))),
+    ("two rows of the embedding are exchanged", (DECODER, TEXT), table(rows(0, 2, 1))),
+    ("the embedding's rows are one off", (DECODER, TEXT), table(lambda v: np.roll(v, 1, axis=0))),
+    ("the embedding is times 1.01", (DECODER, TEXT), table(times(1.01))),
+    ("the embedding is times 0.99", (DECODER, TEXT), table(times(0.99))),
     ("a matrix is times 1.01", ALL, matrix(times(1.01))),
     ("a matrix is times 0.99", ALL, matrix(times(0.99))),
     ("a matrix is doubled", ALL, matrix(times(2))),
@@ -388,7 +387,7 @@ _LIST: tuple[tuple[Any, ...], ...] = (
     ("a matrix holds what is no number", ALL, norm(_not_a_number)),
     ("a matrix is another fine-tune's", ALL, matrix(_adapter)),
     ("a matrix lies transposed", (DECODER, *TOWERS), lambda t, p: t.store(
-        p.projection("k"), np.ascontiguousarray(t.values(p.projection("k")).T)), _WHOLE),
+        p.projection("k"), np.ascontiguousarray(t.values(p.projection("k")).T))),
     ("layers are exchanged", ALL, exchanged(lambda p: p.at(p.matrix, 1), lambda p: p.at(p.matrix, 2))),
     ("a layer stands twice", ALL, _layer_copied),
     ("keys and values are exchanged", ALL, _values_and_keys),
@@ -439,12 +438,10 @@ _NUMBER: tuple[tuple[str, Callable[[dict[str, Any]], object]], ...] = (
 
 TENSORS: tuple[WrongExport, ...] = (
     *(
-        WrongExport(
-            name, (DECODER,), "gguf", "tensors", functools.partial(_of_others, change=change), at_full_width=False
-        )
+        WrongExport(name, (DECODER,), "gguf", "tensors", functools.partial(_of_others, change=change))
         for name, change in _NUMBER
     ),
-    *(wrong for name, roles, edit, *more in _LIST for wrong in _each(name, roles, edit, **(more[0] if more else {}))),
+    *(wrong for name, roles, edit in _LIST for wrong in _each(name, roles, edit)),
     *_each(
         "blocks are filled with other than zeros",
         (VISION,),

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from proofs import Trial, Unproven
 
 from edgekit.artifacts.gates import Gates, Limits
 from edgekit.errors import ArtifactError, EdgekitError, GateError
+from edgekit.families.source import Source
+from edgekit.formats.stored import StoredTensor
 from edgekit.prove import audit_parts, exactness, written_part
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoder_proof
-from wrong_exports.entry import WrongExport
+from wrong_exports.entry import InapplicableError, WrongExport
 
+_AUDIT = importlib.import_module("edgekit.prove.audit")  # the package has a function of that name
 COMPARISONS = ("audit", "exactness", "wiring", "loss")
 OPENING = "opening"  # who opens the part refuses it before any comparison of what it computes
 
@@ -49,17 +57,64 @@ class _LossAlone(Gates):
         return replace(super().limits(level, row), **most)
 
 
-def verdict(model: Unproven, role: str, level: str, wrong: WrongExport, whole: bool) -> Verdict:
-    """Ask all comparisons of the files, or only until one refuses.
+class Remembered:
+    """What all wrong exports of a part share: its right tensors' figures, and the checkpoint's tokenizer.
+
+    A graph may take one tensor for another; so where that is another, all are compared.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[Path, str], Any] = {}
+        self._tokenizer = functools.cache(Source.tokenizer)
+
+    @contextmanager
+    def of(self, trial: Trial, right: Trial, wrong: WrongExport) -> Iterator[None]:
+        """While a wrong part is audited."""
+        compared = self._compared(trial, right, wrong)
+        with (
+            mock.patch.object(Source, "tokenizer", self._tokenizer),
+            mock.patch.object(_AUDIT, "compared_tensor", compared),
+        ):
+            yield
+
+    def _compared(self, trial: Trial, right: Trial, wrong: WrongExport) -> Callable[..., Any]:
+        compare, changed = _AUDIT.compared_tensor, trial.changed
+        if wrong.kind == "graph" or changed is None:
+            return compare
+
+        def compared(source: Source, tensor: StoredTensor) -> Any:
+            if tensor.name in changed:
+                return compare(source, tensor)
+            key = right.files[0], tensor.name
+            if key not in self._found:
+                self._found[key] = compare(source, tensor)
+            return self._found[key]
+
+        return compared
+
+
+def verdict(
+    model: Unproven, role: str, level: str, wrong: WrongExport, *, whole: bool, remembered: Remembered
+) -> Verdict:
+    """Ask all comparisons of the files, or one after another until one refuses, at last exactness.
 
     Args:
-        whole: whether all are asked.
+        whole: whether all of the files are asked; then exactness, which is of no level, is not.
+
+    Raises:
+        InapplicableError: the model cannot have this mistake.
     """
+    right = model.trial(role, level)
+    if wrong.sees and model.runs.source.family.role_giving("image_tokens") is None:
+        raise InapplicableError("the model sees no images")
     found = Verdict(role, level)
-    with wrong.change(model.trial(role, level)) as trial:
-        found.refused["audit"] = _message(lambda: _audit(trial))
+    with wrong.change(right) as trial:
+        with remembered.of(trial, right, wrong):
+            found.refused["audit"] = _message(lambda: _audit(trial))
         if whole or found.published:
             found.refused |= _computed(model, trial)
+    if not whole and found.published and wrong.exporter:
+        found.refused["exactness"] = exact(model, role, wrong)
     return found
 
 
@@ -67,7 +122,7 @@ def exact(model: Unproven, role: str, wrong: WrongExport) -> str | None:
     """What exactness says where the exporter that makes the mistake writes its files, too."""
     assert wrong.exporter is not None, "the mistake is one of an exporter"
     part = next(part for part in model.parts(role) if part.level in wrong.levels())
-    with wrong.exporter.active():
+    with wrong.exporter.active(role):
         written = written_part(model.runs.source, model.folder, part)
         return _message(lambda: exactness.proven(written, replace(model.runs, exactness={}), model.inputs))
 

@@ -138,6 +138,7 @@ def _template(original: Any) -> str | None:
     return template and template.rstrip("\n")
 
 
+@lru_cache(maxsize=1)  # for all levels of one artifact
 def _stated(root: Path, tokenizer: Any) -> dict[int, str]:
     """The tokens that a checkpoint states, by id: not those that transformers' class adds by itself, as `<mask>`."""
     path = root / "tokenizer.json"
@@ -146,9 +147,13 @@ def _stated(root: Path, tokenizer: Any) -> dict[int, str]:
 
 
 def _lost(header: GgufHeader, theirs: dict[int, str], original: Any) -> Iterator[Compared]:
-    """Tokens behind the file's last, but for that of pictures: what stands in its place comes from the projector."""
+    """Tokens behind the file's last, but for that of pictures: what stands in its place comes from the projector.
+
+    Nor one that the checkpoint has no row for, as Gemma's text models have none for that of pictures.
+    """
     there, picture = len(header.texts("tokenizer.ggml.tokens")), getattr(original.config, "image_token_id", None)
-    if lost := [index for index in theirs if index >= there and index != picture]:
+    rows = original.config.get_text_config().vocab_size
+    if lost := [index for index in theirs if there <= index < rows and index != picture]:
         name = f"tokenizer.ggml.tokens: token {lost[0]}, and {len(lost) - 1} more behind it,"
         yield Compared("tokenizer", name, None, theirs[lost[0]])
 

@@ -17,7 +17,7 @@ ROUNDINGS: Mapping[str, Rounding] = {
     "Q6_K": Rounding(0.042, 32 * 128, shrinks=6.0, block=16),
     "Q5_K": Rounding(0.07, 31 * 63, shrinks=3.0, block=32),
     "Q5_1": Rounding(0.062, 31),
-    "Q5_0": Rounding(0.093, 16),
+    "Q5_0": Rounding(0.093, 16, grows=0.5),
     "Q4_K": Rounding(0.122, 15 * 63, block=32),
     "Q4_1": Rounding(0.136, 15),
     "Q4_0": Rounding(0.156, 8),

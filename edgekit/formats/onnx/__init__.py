@@ -23,8 +23,8 @@ FORMAT = Format(
     stated=stated,
     stored=stored,
     audit=audit,
-    # Right files of the reference models measure a KL of 1e-12 and errors of 7e-7.
-    exactness=Exactness(LEVELS["fp32"], kl=1e-8, error=1e-5),
+    # Right files of the reference models measure a KL of 1e-12 and errors of 7e-7, of Gemma 3 270M 1e-10 and 1.3e-5.
+    exactness=Exactness(LEVELS["fp32"], kl=1e-8, error=5e-5),
     output_of=lambda form: form.output or "",
     libraries=("onnx",),
 )

@@ -15,6 +15,7 @@ class Inner(BaseModel):
     model_config = ConfigDict(extra="forbid")
     kind: Literal["inner"] = "inner"
     sizes: tuple[int, ...]
+    unit: str = Field(default="mm", pattern="^[a-z]+$")
 
     @model_validator(mode="after")
     def _not_empty(self) -> Inner:
@@ -51,7 +52,7 @@ def test_a_missing_or_unknown_field_is_told_which_there_are() -> None:
     for data, said, allowed in (
         ({}, "inner: is missing", "all of inner"),
         ({"inner": {"kind": "inner"}}, "inner.sizes: is missing", "all of sizes"),
-        ({"inner": {**right, "width": 1}}, "inner.width: is unknown", "kind, sizes"),
+        ({"inner": {**right, "width": 1}}, "inner.width: is unknown", "kind, sizes, unit"),
     ):
         with pytest.raises(ArtifactError) as caught:
             validated(Outer, data, "file", ArtifactError)
@@ -64,6 +65,9 @@ def test_a_prefix_and_the_value() -> None:
         validated(Inner, {"sizes": ["x" * 200]}, "file", UsageError, inside="settings.")
     assert caught.value.message == "file: settings.sizes.0: '" + "x" * 79
     assert str(caught.value.allowed).startswith("a valid integer")
+    with pytest.raises(UsageError) as caught:
+        validated(Inner, {"sizes": [1], "unit": "a b"}, "file", UsageError)
+    assert (caught.value.message, caught.value.allowed) == ("file: unit: 'a b'", "pattern '^[a-z]+$'")
 
 
 def test_what_is_wrong_as_a_whole() -> None:

@@ -19,6 +19,7 @@ from edgekit.artifacts.files import flock, make_folder, rename, sync, sync_folde
 from edgekit.errors import ArtifactError, UsageError
 
 MARKER = ".edgekit-unfinished"  # in a folder that edgekit made, and may change and remove
+_TEMPORARY = ".edgekit-temporary"  # in a folder that its process alone uses
 STAMP = ".stamp"  # whose work an unfinished folder holds, where that can be gone on with
 _WHOLE = ".whole"  # in an unfinished folder: what takes its name in the next step
 
@@ -93,13 +94,14 @@ def claimed(folder: Path) -> Iterator[None]:
         if not _is_ours(handle, folder):
             if _names(handle):
                 raise _of_others(folder)
-            _mark(handle, folder)
+            _mark(handle, folder, MARKER)
+            os.fsync(handle)
         yield
 
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """A new folder, marked as edgekit's own: `clear` removes it, but not before this process ends or leaves here.
+    """A new folder, marked as this process's own: `clear` removes it, but not before that ends or leaves here.
 
     Raises:
         OSError: the disk is full.
@@ -111,7 +113,7 @@ def held(folder: Path) -> Iterator[None]:
     try:
         with suppress(OSError):  # a file system without locks: see `clear`
             flock(handle, wait=True)
-        _mark(handle, folder)
+        _mark(handle, folder, _TEMPORARY)
         yield
     finally:
         os.close(handle)
@@ -125,8 +127,9 @@ def clear(folder: Path) -> None:
     with suppress(OSError, ArtifactError):
         handle = _open(folder)
         try:
-            if os.fstat(handle).st_uid == os.getuid() and flock(handle, wait=False):
-                remove(folder)
+            marker = os.stat(_TEMPORARY, dir_fd=handle, follow_symlinks=False)
+            if stat.S_ISREG(marker.st_mode) and marker.st_uid == os.getuid() and flock(handle, wait=False):
+                shutil.rmtree(folder)
         finally:
             os.close(handle)
 
@@ -250,10 +253,9 @@ def _open(folder: Path, *, make: bool = False) -> int:
         raise
 
 
-def _mark(handle: int, folder: Path) -> None:
+def _mark(handle: int, folder: Path, name: str) -> None:
     with _in(folder):
-        os.close(os.open(MARKER, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FILE, 0o666, dir_fd=handle))
-        os.fsync(handle)
+        os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FILE, 0o666, dir_fd=handle))
 
 
 def _names(handle: int) -> set[str]:

@@ -5,6 +5,7 @@ Their schemas are strict: no "3" for 3, no true for 1, no field that nobody know
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -20,7 +21,7 @@ _REMEDIES: dict[type[EdgekitError], str] = {
     ArtifactError: ANEW,
     CheckpointError: "download it again, or state it as transformers writes it",
 }
-_SHOULD = "Input should be "  # how pydantic begins what is allowed
+_SHOULD = re.compile(r"^\w+ should (?:be|have|match) ")  # how pydantic begins what is allowed
 
 # A list in a file; its entries are as strict as all else, and the first wrong one is enough.
 Listed = Annotated[tuple[T, ...], Strict(False), FailFast()]
@@ -78,8 +79,8 @@ def _said(problem: Any, schema: Any) -> tuple[str, str | None]:
         missing = problem["type"] == "missing"
         fields = _fields(schema, problem["loc"], required=missing)
         return "is missing" if missing else "is unknown", fields and f"{'all of ' if missing else ''}{fields}"
-    if message.startswith(_SHOULD):
-        return f"{problem['input']!r:.80}", message.removeprefix(_SHOULD)
+    if begins := _SHOULD.match(message):
+        return f"{problem['input']!r:.80}", message[begins.end() :]
     message = message.removeprefix("Value error, ")
     return f"{message}, found {problem['input']!r:.80}" if problem["loc"] else message, None
 

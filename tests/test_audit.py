@@ -61,7 +61,7 @@ class Workbench:
     def refusal(self, role: str, level: str) -> str:
         """What the proof says of a file."""
         where = f"{role} {level}"
-        with pytest.raises(GateError) as refused, refusing(f"{where}: audit"):
+        with pytest.raises(GateError) as refused, refusing(where):
             self.audit(role, level).check(where)
         assert refused.value.message.startswith(f"{where}: audit: ")
         return str(refused.value)

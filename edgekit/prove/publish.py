@@ -13,10 +13,11 @@ from pathlib import Path
 
 from edgekit.artifacts import files
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import appear, check_place, staging_of, updating
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
-from edgekit.errors import ArtifactError, GateError, UsageError
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.families.source import open_source
@@ -173,7 +174,7 @@ def prove(
     with file_errors(folder):
         try:
             proven = _prove(folder, unproven, runs, inputs, wanted, tuple(levels))
-        except GateError as error:
+        except DifferencesError as error:
             if manifest.foreign:
                 raise foreign.differing(folder, original, error) from error
             raise

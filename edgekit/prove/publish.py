@@ -146,6 +146,8 @@ def prove(
     progress = progress or Progress()
     manifest = manifests.read(folder)
     readme.check(folder)
+    if readme.contradicts(folder, manifest):
+        progress.note(f"{folder / readme.FILE_NAME} says something else than the manifest: a proof writes it anew")
     original = open_source(source)
     if not manifest.foreign and original.checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(

@@ -19,6 +19,7 @@ from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme
 from edgekit.export.adopt import adopt
 from edgekit.export.remove import remove
+from edgekit.progress import on_stderr
 from edgekit.prove import publish
 
 
@@ -82,10 +83,17 @@ def test_its_table_is_the_manifests(medgemma_artifact: Path) -> None:
     assert str(medgemma_artifact) not in text
 
 
-def test_it_is_rewritten_with_the_proof(medsiglip_artifact: Path, medsiglip_source: Path, copied: Copy) -> None:
+def test_it_is_rewritten_with_the_proof_and_what_contradicted_the_manifest_is_said(
+    medsiglip_artifact: Path, medsiglip_source: Path, copied: Copy, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = copied(medsiglip_artifact)
+    path, said = folder / "README.md", "README.md says something else than the manifest"
     assert table_of(folder)["fp32"][3].count("not measured") == 2
-    proven = publish.prove(folder, medsiglip_source)
+    path.write_text(path.read_text().replace("Not a medical device.", "A medical device."))
+    proven = publish.prove(folder, medsiglip_source, progress=on_stderr())
+    assert said in capsys.readouterr().err
+    assert path.read_text() == readme.text(proven)
+    assert "Not a medical device." in path.read_text()
     figures = re.findall(r"_encoder cosine ([\d.]+)", table_of(folder)["fp32"][3])
     loss = [proven.variant("fp32")[1][role].parity.loss["mean"] for role in ("image_encoder", "text_encoder")]  # type: ignore[union-attr]
     assert figures == [f"{mean:.5f}" for mean in loss]

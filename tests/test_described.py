@@ -77,6 +77,9 @@ WRONG: dict[str, tuple[Edit, str]] = {
     "another origin": (lambda m: m["source"].update(name="google/medgemma-27b-it"), "source.name"),
     "a revision": (lambda m: m["source"].update(revision=f"google/medgemma-4b-it@{'a' * 40}"), "source.revision"),
     "no modification": (lambda m: m.update(modified="The original weights."), "modified|NOTICE|Modelfile"),
+    "gates that accept more": (lambda m: m["gates"].update(loss_kl={"Q4_0": 9.0}), r"gates\.loss_kl"),
+    "a wider margin": (lambda m: m["gates"].update(clear_margin_quantized=2.0), r"gates\.clear_margin_quantized"),
+    "a looser wiring": (lambda m: m["gates"].update(wiring_kl={"Q4_0": 0.01}), r"gates\.wiring_kl of Q4_0"),
     "another checkpoint's files": (lambda m: m["source"]["files"].update({"config.json": "0" * 64}), "source.files"),
 }
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from proofs import Unproven, unproven
 
+from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.gates import LIMITS, STRETCH, Gates, Limits, beyond
 from edgekit.artifacts.levels import LEVELS, limits_of
 from edgekit.artifacts.manifest import Parity
@@ -53,6 +54,16 @@ def figures_at(metric: str, stage: str, limits: Limits) -> dict[str, float]:
         ("cosine", "wiring"): {"error": limits.wiring_error, "worst_error": limits.wiring_worst_error},
         ("cosine", "loss"): {"mean": max(limits.loss_cosine, 0.9), "error": limits.loss_error},
     }[metric, stage]
+
+
+def test_a_refusal_says_its_kind_beside_its_message() -> None:
+    with pytest.raises(DifferencesError, match=r"^decoder Q4_0: loss: mean KL 8\.8 nats to the original") as caught:
+        check_loss("decoder", "Q4_0", "kl", {"mean": ZEROED_KL, "top1": 0.9}, Gates())
+    (one,) = caught.value.differences
+    assert (one.kind, one.part) == ("loss", "decoder Q4_0")
+    assert one.meaning
+    assert one.expected
+    assert caught.value.items == ()
 
 
 def test_more_bits_may_lose_less() -> None:

@@ -51,7 +51,7 @@ def part_of(levels: Unproven, role: str, level: str) -> WrittenPart:
 def audited(levels: Unproven, written: WrittenPart) -> Audit:
     """All but the part's tensors."""
     runs = levels.runs
-    with refusing(f"{written.where}: audit"):
+    with refusing(written.where):
         found = audit(runs.source, written, runs.original, runs.progress)
     found.check(written.where)
     return found

@@ -5,20 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Literal, TypeVar
 
 from edgekit.errors import MOST_ITEMS, GateError
 
 T = TypeVar("T")
 Kind = Literal["tensor", "constant", "template", "tokenizer", "preprocessing", "prompt", "exactness", "wiring", "loss"]
 
-_PLACES: Mapping[str, str] = {
-    "tensor": "tensors",
-    "constant": "constants",
-    "template": "the chat template",
-    "tokenizer": "the tokenizer",
-    "prompt": "prompts",
-}
+_COMPARISONS: Mapping[str, str] = {"tensor": "audit"}  # that refuse differences of a kind; others are called alike
 # What it does to answers, where nothing more is known than which comparison refuses.
 _MEANINGS: Mapping[str, str] = {
     "prompt": "the model is asked something else than was written",
@@ -83,34 +77,29 @@ class DifferencesError(GateError):
         super().__init__(message, allowed=allowed, remedy=remedy, items=items)
 
 
-def differences_of(error: GateError) -> tuple[Difference, ...]:
-    """What a refusal says of differences, whose message begins `ROLE LEVEL: KIND: `."""
-    if isinstance(error, DifferencesError):
-        return error.differences
-    part, _, rest = error.message.partition(": ")
-    stated, _, said = rest.partition(": ")
-    kinds: tuple[Kind, ...] = get_args(Kind)
-    kind: Kind = "tensor" if stated == "audit" else next((kind for kind in kinds if kind in stated), "prompt")
-    first = Difference(
-        kind, part, "", said if stated in (kind, "audit") else rest, error.allowed or "", _MEANINGS.get(kind, "")
-    )
-    return first, *(Difference(kind, part, "", item) for item in error.items)
+def refusal(
+    kind: Kind, part: str, found: str, *, allowed: str | None = None, remedy: str | None = None
+) -> DifferencesError:
+    """What to raise where a comparison refuses a part for one difference alone; `found` says it whole."""
+    one = Difference(kind, part, "", found, allowed or "", _MEANINGS.get(kind, ""))
+    said = _COMPARISONS.get(kind, kind)
+    return DifferencesError(f"{part}: {said}: {found}", [one], said=1, allowed=allowed, remedy=remedy)
 
 
 def collected(steps: Iterable[Callable[[], T]]) -> list[T]:
     """What all of these give.
 
     Raises:
-        GateError: some refuse: the first in its message, and where there are others, all that differs below it.
+        DifferencesError: some refuse: the first in its message, and where there are others, all that differs below it.
     """
     done, refused = [], []
     for step in steps:
         try:
             done.append(step())
-        except GateError as error:
+        except DifferencesError as error:
             refused.append(error)
     if len(refused) > 1:
-        first, found = refused[0], [one for error in refused for one in differences_of(error)]
+        first, found = refused[0], [one for error in refused for one in error.differences]
         raise DifferencesError(first.message, found, said=1, allowed=first.allowed, remedy=first.remedy) from first
     if refused:
         raise refused[0]

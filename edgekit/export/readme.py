@@ -65,6 +65,13 @@ def publish(folder: Path, manifest: Manifest) -> None:
     write_atomically(folder / FILE_NAME, text(manifest))
 
 
+def contradicts(folder: Path, manifest: Manifest) -> bool:
+    """Whether the README of a folder, if it has one, says something else than its manifest does."""
+    path = folder / FILE_NAME
+    with file_errors(path):
+        return path.is_file() and path.read_bytes() != text(manifest).encode()
+
+
 def text(manifest: Manifest) -> str:
     """What the README says; the same for the same manifest."""
     return _template().render(

@@ -119,7 +119,7 @@ def _label(manifest: Manifest) -> FileLabel | None:
 
 
 def _audited(written: WrittenPart, opening: Opening, runs: FullPrecisionRuns) -> dict[str, float]:
-    with refusing(f"{written.where}: audit"):
+    with refusing(written.where):
         found = audit(runs.source, written, runs.original, runs.progress, _label(opening.manifest))
         beside = tuple(described(written, opening, runs.source))
     found = replace(found, differences=(*beside, *found.differences))

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from edgekit import metrics
+from edgekit.artifacts.differences import refusal
 from edgekit.artifacts.gates import Gates, Limits
 from edgekit.artifacts.levels import limits_of
 from edgekit.artifacts.manifest import Parity, Preprocessing
-from edgekit.errors import GateError, InputError
+from edgekit.errors import InputError
 from edgekit.families.composition import ChatFormat
 from edgekit.families.source import Source
 from edgekit.full_precision import processors as hf_inputs
@@ -139,8 +140,10 @@ class DecoderProof:
         changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
         greatest = float(np.max([kl[rows].mean() for rows in self._groups()]))
         if changed > tolerated or not greatest <= limit:  # NaN must fail too
-            raise GateError(
-                f"{self.where}: wiring: mean KL {greatest:.2g} nats of a prompt to transformers with the same weights, "
+            raise refusal(
+                "wiring",
+                self.where,
+                f"mean KL {greatest:.2g} nats of a prompt to transformers with the same weights, "
                 f"{changed} of {len(actual)} clear top tokens changed",
                 allowed=f"at most {limit:g} nats and {tolerated}",
                 remedy="mask, positions, scales or prompt differ from the original's; nothing was published",
@@ -183,8 +186,7 @@ def decoder_proof(
         sees: whether it stands behind an encoder of images; one that others made may be there alone.
 
     Raises:
-        InputError: the text is shorter than the attention window and some more.
-        GateError: a prompt is too long for any proof.
+        InputError: the text is shorter than the attention window and some more, or a prompt too long for any proof.
     """
     embedded, encoder = None, runs.source.family.role_giving("image_tokens") if sees else None
     if encoder:
@@ -197,8 +199,7 @@ def prompts(source: Source, inputs: Inputs, *, sees: bool) -> Iterator[Prompt]:
     """A text longer than the window, a question about one image, two images in a conversation; or their texts alone.
 
     Raises:
-        InputError: the text is shorter than the attention window and some more.
-        GateError: a prompt is too long for any proof.
+        InputError: the text is shorter than the attention window and some more, or a prompt too long for any proof.
     """
     window = source.settings["window"]
     tokenizer = source.tokenizer().tokenizer
@@ -209,7 +210,7 @@ def prompts(source: Source, inputs: Inputs, *, sees: bool) -> Iterator[Prompt]:
         # Where mask and positions matter: from the first image token on, or beyond the window.
         start = int(is_image.argmax()) if is_image.any() else window if length > window else 0
         if length > CONTEXT:
-            raise GateError(f"a proof prompt of {length} tokens", allowed=f"at most {CONTEXT}", remedy="another text")
+            raise InputError(f"a proof prompt of {length} tokens", allowed=f"at most {CONTEXT}", remedy="another text")
         spread = np.linspace(start, length - 1 - _STEPS, _POSITIONS - _STEPS).astype(int)
         want = np.unique(np.append(spread, np.arange(length - _STEPS, length)))
         yield Prompt(messages, processed, tuple(int(position) for position in want))
@@ -257,8 +258,10 @@ def _our_logits(chat: ChatModel, prompt: Prompt, where: str) -> Iterator[Float]:
         at = next(
             (i for i, (a, b) in enumerate(zip(ids, expected, strict=False)) if a != b), min(len(ids), len(expected))
         )
-        raise GateError(
-            f"{where}: the prompt differs from Hugging Face's processor at token {at}: {ids[at : at + 8]}",
+        raise refusal(
+            "prompt",
+            where,
+            f"it differs from Hugging Face's processor at token {at}: {ids[at : at + 8]}",
             allowed=f"{expected[at : at + 8]}",
             remedy="the checkpoint's chat template or tokenizer is not Gemma 3's; nothing was published",
         )

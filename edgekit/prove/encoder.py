@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit import metrics
+from edgekit.artifacts.differences import DifferencesError, refusal
 from edgekit.artifacts.gates import Gates, Limits, beyond
 from edgekit.artifacts.levels import limits_of
 from edgekit.artifacts.manifest import Parity
-from edgekit.errors import GateError
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.inputs import image as images_
 from edgekit.inputs.samples import IMAGES_IN_PROMPTS, Inputs, read_images, read_texts, shown
@@ -102,17 +102,21 @@ class EncoderProof:
         return Parity(metric="cosine", wiring=wiring, loss=loss, positions=count, inputs=self.inputs.name)
 
     def _check_names(self, actual: Outputs, expected: Outputs) -> None:
-        where = f"{self.written.where}: wiring"
+        where = self.written.where
         if len(actual) > 1 and actual.keys() != expected.keys():
-            raise GateError(f"{where}: the outputs {', '.join(sorted(actual))}", allowed=", ".join(sorted(expected)))
+            raise refusal(
+                "wiring", where, f"the outputs {', '.join(sorted(actual))}", allowed=", ".join(sorted(expected))
+            )
         for name, values in actual.items():
             shape = (len(values), *expected[name].shape[1:])
             if values.shape != shape or (name == self.output and len(values) != len(expected[name])):
-                raise GateError(f"{where}: {name} of shape {values.shape}", allowed=f"{expected[name].shape}")
+                raise refusal("wiring", where, f"{name} of shape {values.shape}", allowed=f"{expected[name].shape}")
 
-    def _wrong(self, measured: str, limits: Limits) -> GateError:
-        return GateError(
-            f"{self.written.where}: wiring: {measured} to transformers with the same weights",
+    def _wrong(self, measured: str, limits: Limits) -> DifferencesError:
+        return refusal(
+            "wiring",
+            self.written.where,
+            f"{measured} to transformers with the same weights",
             allowed=f"a relative error of at most {limits.wiring_error:g} (worst {limits.wiring_worst_error:g})",
             remedy="the exported graph computes something else; nothing was published",
         )
@@ -122,19 +126,23 @@ class EncoderProof:
         those that are not encoded, which go out of memory before anything is opened.
         """
         expected = _preprocessed(self.runs, self.written.role, self.inputs)
-        where, texts = f"{self.written.where}: preprocessing", read_texts(self.inputs)
+        where, texts = self.written.where, read_texts(self.inputs)
         batch = opening.items(self.written.role, read_images(self.inputs), texts)
         if opening.family.roles[self.written.role].input == "ids":
             _check_shape(where, batch, expected)
             wrong = np.flatnonzero((batch != expected).any(axis=1))
             if len(wrong):
-                raise GateError(f"{where}: ids of {texts[wrong[0]]!r} differ from Hugging Face's tokenizer")
+                raise refusal(
+                    "preprocessing", where, f"ids of {texts[wrong[0]]!r} differ from Hugging Face's tokenizer"
+                )
             return batch[: len(self.expected_batch)].copy()
         _check_shape(where, pixels := images_.normalize(batch, opening.preprocessing()), expected)
         difference = float(np.abs(pixels - expected).max())
         if not difference <= _PIXEL_TOLERANCE:
-            raise GateError(
-                f"{where}: pixels differ from Hugging Face's processor by up to {difference:.3f}",
+            raise refusal(
+                "preprocessing",
+                where,
+                f"pixels differ from Hugging Face's processor by up to {difference:.3f}",
                 allowed=f"at most {_PIXEL_TOLERANCE}",
                 remedy="size, resize filter, normalization or the order of colours is wrong; nothing was published",
             )
@@ -186,7 +194,7 @@ def _divided(batch: NDArray[Any], sizes: Sequence[int]) -> Iterator[NDArray[Any]
 
 def _check_shape(where: str, batch: NDArray[Any], expected: NDArray[Any]) -> None:
     if batch.shape != expected.shape:
-        raise GateError(f"{where}: a batch of shape {batch.shape}", allowed=f"{expected.shape}")
+        raise refusal("preprocessing", where, f"a batch of shape {batch.shape}", allowed=f"{expected.shape}")
 
 
 def _figures(expected: Float, actual: Float) -> dict[str, float]:

@@ -13,9 +13,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from edgekit.artifacts.differences import refusal
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import limits_of
-from edgekit.errors import GateError
 from edgekit.inputs.samples import Inputs
 from edgekit.prove.decoder import DecoderProof, divergence, prompts
 from edgekit.prove.encoder import encoded, encoder_proof
@@ -51,8 +51,10 @@ def prove_end_to_end(
     kl = divergence(theirs.expected(mind), ours.ask(opening))
     limit = ours.limits.wiring_kl + gates.limits(eye.level, limits_of(eye.level)).image_kl
     if not kl.mean() <= limit:  # NaN must fail too
-        raise GateError(
-            f"{ours.where}: wiring: mean KL {kl.mean():.2g} nats of a question about an image behind {eye.where}, to "
+        raise refusal(
+            "wiring",
+            ours.where,
+            f"mean KL {kl.mean():.2g} nats of a question about an image behind {eye.where}, to "
             "transformers with the same weights",
             allowed=f"at most {limit:g} nats",
             remedy="each part alone is right, and they do not fit together; nothing was published",

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from edgekit import metrics
+from edgekit.artifacts.differences import refusal
 from edgekit.checkpoints.sliced import write_slice
 from edgekit.checkpoints.tensors import ITEM_BYTES
-from edgekit.errors import ArtifactError, GateError
+from edgekit.errors import ArtifactError
 from edgekit.export import writers
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS, FileLabel
@@ -71,14 +72,16 @@ def proven(written: WrittenPart, runs: FullPrecisionRuns, inputs: Inputs) -> Fig
         try:
             runs.exactness[key] = measured(runs.source, role, file_format, inputs, runs.scratch, runs.progress)
         except ArtifactError as error:  # of files that the writer just made
-            raise GateError(
-                f"{written.where}: exactness: {error.message}", allowed=error.allowed, remedy=error.remedy
+            raise refusal(
+                "exactness", written.where, error.message, allowed=error.allowed, remedy=error.remedy
             ) from error
     figures, bounds = runs.exactness[key], FORMATS[file_format].exactness
     for name, what, most in (("kl", "KL {:.2g} nats", bounds.kl), ("error", "relative error {:.2g}", bounds.error)):
         if name in figures and not figures[name] <= most:  # NaN must fail too
-            raise GateError(
-                f"{written.where}: exactness: {what.format(figures[name])} to transformers, both with exact weights",
+            raise refusal(
+                "exactness",
+                written.where,
+                f"{what.format(figures[name])} to transformers, both with exact weights",
                 allowed=f"at most {most:g}",
                 remedy="the exported graph computes something else; nothing was published",
             )

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgekit.artifacts.differences import Difference, DifferencesError, counted, differences_of, shown
+from edgekit.artifacts.differences import Difference, DifferencesError, counted, shown
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
 from edgekit.artifacts.recipes import choose
-from edgekit.errors import ArtifactError, CheckpointError, GateError, UsageError
+from edgekit.errors import ArtifactError, CheckpointError, UsageError
 from edgekit.families.source import Source
 from edgekit.progress import Progress
 from edgekit.prove.audit import Audit
@@ -61,9 +61,9 @@ def tell(found: Audit, where: str, progress: Progress) -> None:
         progress.note(f"{where}: does not change the model: {listed}{more}")
 
 
-def differing(folder: Path, source: Source, error: GateError) -> DifferencesError:
+def differing(folder: Path, source: Source, error: DifferencesError) -> DifferencesError:
     """What a proof refused, as all that differs between files and a checkpoint."""
-    differences = differences_of(error)
+    differences = error.differences
     return DifferencesError(
         f"{folder} differs from {source.checkpoint.root}: {counted(differences)}",
         differences,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from edgekit.artifacts.differences import refusal
 from edgekit.artifacts.gates import Gates, beyond, spelled
 from edgekit.artifacts.levels import limits_of
-from edgekit.errors import GateError
 
 _SAID = {
     "loss_kl": "mean KL {:.3g} nats",
@@ -22,8 +22,10 @@ def check_loss(role: str, level: str, metric: str, loss: Mapping[str, float], ga
     limits = gates.limits(level, row)
     for name, measured in beyond(metric, "loss", loss, limits):
         farthest = spelled(name, getattr(row.ceiling, name)).removeprefix("at ")
-        raise GateError(
-            f"{role} {level}: loss: {_SAID[name].format(measured)} to the original",
+        raise refusal(
+            "loss",
+            f"{role} {level}",
+            f"{_SAID[name].format(measured)} to the original",
             allowed=spelled(name, getattr(limits, name)),
             remedy=f"another level; or a recipe that sets its own limit: [gates.{name}] {level} = ({farthest})",
         )

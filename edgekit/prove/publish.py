@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import check_place, staging_of, updating
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
-from edgekit.errors import ArtifactError, GateError, UsageError
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
 from edgekit.export.placing import place
@@ -147,6 +148,8 @@ def prove(
     progress = progress or Progress()
     manifest = manifests.read(folder)
     readme.check(folder)
+    if readme.contradicts(folder, manifest):
+        progress.note(f"{folder / readme.FILE_NAME} says something else than the manifest: a proof writes it anew")
     original = open_source(source)
     if not manifest.foreign and original.checkpoint.sha256 != manifest.source.sha256:
         raise UsageError(
@@ -175,7 +178,7 @@ def prove(
     with file_errors(folder):
         try:
             proven = _prove(folder, unproven, runs, inputs, wanted, tuple(levels))
-        except GateError as error:
+        except DifferencesError as error:
             if manifest.foreign:
                 raise foreign.differing(folder, original, error) from error
             raise

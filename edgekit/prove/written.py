@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.artifacts.differences import refusal
 from edgekit.artifacts.manifest import Part
-from edgekit.errors import ArtifactError, GateError
+from edgekit.errors import ArtifactError
 from edgekit.families.source import Source
 from edgekit.formats.stored import StoredTensor
 
@@ -53,14 +54,14 @@ def written_part(source: Source, folder: Path, part: Part) -> WrittenPart:
         GateError: its files are broken, or hold tensors too many, too few, or of another shape than the checkpoint.
     """
     files = tuple(folder / file.path for file in part.files)
-    with refusing(f"{part.role} {part.level}: audit"):
+    with refusing(f"{part.role} {part.level}"):
         return WrittenPart(part, files, source.tensors_in(part.role, part.format, files))
 
 
 @contextmanager
 def refusing(where: str) -> Iterator[None]:
-    """What is wrong with a file is a reason to refuse it."""
+    """What is wrong with a part's file is a reason to refuse it."""
     try:
         yield
     except ArtifactError as error:
-        raise GateError(f"{where}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
+        raise refusal("tensor", where, error.message, allowed=error.allowed, remedy=error.remedy) from error

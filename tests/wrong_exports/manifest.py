@@ -67,8 +67,9 @@ def _pieces_exchanged(content: dict[str, Any]) -> None:
     vocabulary[last], vocabulary[before] = vocabulary[before], vocabulary[last]
 
 
-def _uncleaned(content: dict[str, Any]) -> None:
-    content["normalizer"] = None
+def _without(section: str) -> Callable[[dict[str, Any]], None]:
+    """A tokenizer that leaves a step out."""
+    return lambda content: content.update({section: None})
 
 
 _CHAT: tuple[tuple[str, Mapping[str, New]], ...] = (
@@ -91,7 +92,14 @@ _PAIR: tuple[tuple[str, Mapping[str, New]], ...] = (
     ("texts are shorter", {"text_length": lambda length: length // 2}),
 )
 
-_TOKENIZER = (("two rare tokens are exchanged", _pieces_exchanged), ("texts are not normalized", _uncleaned))
+_TOKENIZER = (
+    ("two rare tokens are exchanged", _pieces_exchanged),
+    ("texts are not normalized", _without("normalizer")),
+)
+_CHAT_TOKENIZER = (
+    ("answers are shown as pieces", _without("decoder")),
+    ("nothing begins a text", _without("post_processor")),
+)
 _READS = (("decoder", "gguf"), ("decoder", "onnx"), ("text_encoder", "onnx"))
 _LEVEL: tuple[tuple[str, Change], ...] = (
     ("the level is said to be a better one", _relabelled),
@@ -114,6 +122,10 @@ MANIFEST: tuple[WrongExport, ...] = (
         WrongExport(name, (role,), file_format, "manifest", functools.partial(_tokenized, change=change))
         for name, change in _TOKENIZER
         for role, file_format in _READS
+    ),
+    *(
+        WrongExport(name, ("decoder",), "gguf", "manifest", functools.partial(_tokenized, change=change))
+        for name, change in _CHAT_TOKENIZER
     ),
     *(
         WrongExport(name, ("decoder",), file_format, "manifest", functools.partial(_said, values=values))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.formats.base import Exactness, Format
-from edgekit.formats.onnx import writer
+from edgekit.formats.onnx import piece, writer
 from edgekit.formats.onnx.audit import audit
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.stated import stated
@@ -23,6 +23,7 @@ FORMAT = Format(
     stated=stated,
     stored=stored,
     audit=audit,
+    check_piece=piece.check,
     # Right files of the reference models measure a KL of 1e-12 and errors of 7e-7.
     exactness=Exactness(LEVELS["fp32"], kl=1e-8, error=1e-5),
     output_of=lambda form: form.output or "",

@@ -378,6 +378,26 @@ def test_tensors_too_many_are_refused(bench: Workbench, changed: Any) -> None:
     assert "too many: output.weight" in bench.refusal("decoder", "Q8_0")
 
 
+@pytest.mark.parametrize("changed_by", [0, 1e-3])
+def test_a_head_that_repeats_the_embedding_is_a_note(bench: Workbench, changed: Any, changed_by: float) -> None:
+    """As converters write an untied model whose two tables are one; a head of its own is refused."""
+
+    def edit(path: Path) -> None:
+        table = next(one for one in gguf.GGUFReader(path).tensors if one.name == "token_embd.weight")
+        head = gguf.dequantize(table.data, table.tensor_type).astype(np.float32)
+        head[-1, -1] += changed_by
+        plain = {table.name: gguf.GGMLQuantizationType.F32}
+        rewrite(path, path.with_suffix(".new"), types=plain, added={"output.weight": head}).replace(path)
+
+    changed("decoder", "BF16", edit)
+    if changed_by:
+        assert "too many: output.weight" in bench.refusal("decoder", "BF16")
+    else:
+        found = bench.audit("decoder", "BF16")
+        assert not found.differences
+        assert "output.weight" in [note.name for note in found.notes]
+
+
 # ---------------------------------------------------------------- wrong constants
 
 _SWAP = {"a": 1000, "b": 1001}

@@ -18,6 +18,7 @@ from edgekit.errors import ArtifactError, GateError
 from edgekit.families.full_precision import at_most
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS
+from edgekit.formats.onnx.graph import Graph
 from edgekit.inputs.samples import shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import FullPrecisionRuns, WrittenPart, exactness
@@ -201,6 +202,31 @@ def test_a_piece_sees_no_farther_than_it_must(source: Source, role: str, tokens:
         text = {key: value for key, value in stated["text_config"].items() if key != "sliding_window"}
         assert sliced({**stated, "text_config": {**text, **whole}})["text_config"]["sliding_window"] == window
     assert sliced(stated) == stated
+
+
+@pytest.mark.parametrize(("role", "operator"), [("decoder", "Sqrt"), ("decoder", "Mod"), ("image_encoder", "Gelu")])
+def test_a_builder_that_is_wrong_for_a_deeper_model_alone_is_refused(
+    source: Source, role: str, operator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The piece is exact then."""
+    most = {**MOST, "vision_config.num_hidden_layers": 3}
+    smaller = replace(source.family.full_precision, sliced=lambda config: at_most(config, most))
+    piece = replace(source, family=replace(source.family, full_precision=smaller))
+    count, begin, op = len(source.family.roles[role].tensors(source.config)), Graph.__init__, Graph.op
+    deep = set[Graph]()
+
+    def started(graph: Graph, name: str, layout: Any, *rest: Any) -> None:
+        begin(graph, name, layout, *rest)
+        deep.update([graph] if len(layout.tensors) == count else [])
+
+    def wrong(graph: Graph, kind: str, *inputs: str, **how: Any) -> Any:
+        return inputs[0] if kind == operator and graph in deep else op(graph, kind, *inputs, **how)
+
+    assert not is_refused(piece, role, "onnx", tmp_path)
+    monkeypatch.setattr(Graph, "__init__", started)
+    monkeypatch.setattr(Graph, "op", wrong)
+    with pytest.raises(ArtifactError, match="another than in the piece"):
+        measured(piece, role, "onnx", tmp_path)
 
 
 @pytest.mark.parametrize(("file_format", "role"), [("onnx", "decoder"), ("gguf", "decoder"), ("onnx", "text_encoder")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,14 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from proofs import Unproven
-from wrong_builders import FAR_BUILDERS, UNSEEN_BUILDERS, WRONG_BUILDERS, WRONG_LAYERS, WrongBuilder
+from wrong_builders import (
+    FAR_BUILDERS,
+    UNSEEN_BUILDERS,
+    WRONG_BUILDERS,
+    WRONG_INTERFACES,
+    WRONG_LAYERS,
+    WrongBuilder,
+)
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import Part
@@ -177,7 +185,7 @@ def test_a_layer_that_is_wrong_at_all_levels_is_refused_beside_the_others(
     for wrong in mistakes:
         with built_by(levels, written, wrong), pytest.MonkeyPatch.context() as monkeypatch:
             wrong.patch(monkeypatch)
-            refused(levels, written, r"layer \d differs from layer 1")
+            refused(levels, written, r"layer \d differs from layer 1|6.key FLOAT \[1, 4, global_capacity")
 
 
 # ---------------------------------------------------------------- codecs' own constants
@@ -283,6 +291,26 @@ def test_another_interface_is_refused(levels: Unproven, role: str, edit: Callabl
     written = part_of(levels, role, "q4")
     with edited(written.files[0], edit):
         refused(levels, written)
+
+
+def test_an_interface_that_is_another_at_all_levels_is_refused(levels: Unproven, role: str) -> None:
+    """The builder is no witness of it."""
+    written = part_of(levels, role, "q4")
+    for wrong in WRONG_INTERFACES:
+        with built_by(levels, written, wrong), pytest.MonkeyPatch.context() as monkeypatch:
+            wrong.patch(monkeypatch)
+            refused(levels, written, "(input|output) ")
+
+
+def test_what_goes_in_and_comes_out_is_documented(levels: Unproven, role: str) -> None:
+    rows = (Path(__file__).parent.parent / "exports" / "README.md").read_text(encoding="utf-8").splitlines()
+    runs = levels.runs
+    interfaces = runs.source.family.roles[role].forms["onnx"].interfaces(runs.original.config)
+    for stem, interface in interfaces.items():
+        (row,) = (row.split("|") for row in rows if row.startswith(f"| `{stem}` "))
+        for cell, values in ((row[2], interface.inputs), (row[3], interface.outputs)):
+            documented = re.findall(r"`([\w.*]+)`", cell.partition(";")[0])
+            assert sorted(documented) == sorted({re.sub(r"\.\d.*", ".*", name) for name in values})
 
 
 def test_what_a_manifest_requires_is_what_the_graphs_need(levels: Unproven, role: str) -> None:

@@ -416,6 +416,33 @@ UNSEEN_BUILDERS: tuple[WrongBuilder, ...] = (
     ),
 )
 
+
+def _declared(change: Callable[[Any], Any]) -> Patch:
+    """The shapes of inputs and outputs are said to be others."""
+
+    def patch(monkeypatch: pytest.MonkeyPatch) -> None:
+        given, made = Graph.input, Graph.output
+        monkeypatch.setattr(
+            Graph, "input", lambda graph, name, shape, *kind: given(graph, name, [change(s) for s in shape], *kind)
+        )
+        monkeypatch.setattr(
+            Graph, "output", lambda graph, value, name, shape: made(graph, value, name, [change(s) for s in shape])
+        )
+
+    return patch
+
+
+# What programs of others rely on, and no comparison of numbers sees.
+WRONG_INTERFACES: tuple[WrongBuilder, ...] = (
+    UNSEEN_BUILDERS[1],
+    WrongBuilder(
+        "sides that vary have other names",
+        (*DECODER, *TOWERS),
+        _declared(lambda s: f"{s}_" if isinstance(s, str) else s),
+    ),
+    WrongBuilder("sides that vary are fixed", (*DECODER, *TOWERS), _declared(lambda s: 1 if isinstance(s, str) else s)),
+)
+
 # Mistakes of one layer alone.
 WRONG_LAYERS: tuple[WrongBuilder, ...] = (
     WrongBuilder("the last layer sees everything", DECODER, _last_layer_global),

@@ -12,6 +12,13 @@ from edgekit.errors import MOST_ITEMS, GateError
 T = TypeVar("T")
 Kind = Literal["tensor", "constant", "template", "tokenizer", "preprocessing", "prompt", "exactness", "wiring", "loss"]
 
+_PLACES: Mapping[str, str] = {
+    "tensor": "tensors",
+    "constant": "constants",
+    "template": "the chat template",
+    "tokenizer": "the tokenizer",
+    "prompt": "prompts",
+}
 _COMPARISONS: Mapping[str, str] = {"tensor": "audit"}  # that refuse differences of a kind; others are called alike
 # What it does to answers, where nothing more is known than which comparison refuses.
 _MEANINGS: Mapping[str, str] = {

@@ -61,6 +61,8 @@ class Format:
         exactness: see there.
         audit: what a part's file says beside its tensors, value by value with what transformers makes of the
             checkpoint (`edgekit.full_precision.original.Original`). ArtifactError where a whole graph is another.
+        check_piece: compares what is written of a model with what is written of a piece of it, each at the level of
+            `exactness` and with transformers' configuration. ArtifactError where more than numbers differ.
         libraries: the distributions that writing it takes.
         needs_form: whether a part can be written only where its family states something for this format.
     """
@@ -81,6 +83,7 @@ class Format:
     check: Callable[[Any, Path], object] = lambda form, path: None
     stated: Callable[[Any, Sequence[Path]], Mapping[str, Any]] = lambda form, files: {}
     audit: Callable[[AuditedPart, Any], Iterable[Compared]] = lambda part, original: ()
+    check_piece: Callable[[tuple[PartPlan, Any], tuple[PartPlan, Any]], None] = lambda whole, piece: None
     output_of: Callable[[Any], str] = lambda form: ""
     libraries: tuple[str, ...] = ()
     needs_form: bool = True

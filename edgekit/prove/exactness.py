@@ -24,6 +24,7 @@ from edgekit.checkpoints.sliced import write_slice
 from edgekit.checkpoints.tensors import ITEM_BYTES
 from edgekit.errors import ArtifactError
 from edgekit.export import writers
+from edgekit.families.full_precision import hub_config
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS, FileLabel
 from edgekit.full_precision import processors as hf_inputs
@@ -115,7 +116,13 @@ def measured(
     """
     with temporary_folder("exactness", scratch) as folder:
         progress.start(f"{role}: {file_format} with exact weights", 1)
-        piece = _piece(source, folder)
+        piece, form = _piece(source, folder), FORMATS[file_format]
+        if piece is not source:
+            plans = (
+                (one.plan(role, form.exactness.level), hub_config(one.checkpoint, one.family.full_precision))
+                for one in (source, piece)
+            )
+            form.check_piece(*plans)
         exact = _written(piece, role, file_format, folder / "files")
         compare = _decoder if source.family.roles[role].output == "logits" else _encoder
         figures = compare(exact, inputs)

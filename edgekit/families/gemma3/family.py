@@ -15,7 +15,15 @@ from edgekit.checkpoints.checkpoint import Checkpoint
 from edgekit.errors import CheckpointError
 from edgekit.families.base import Family, Role
 from edgekit.families.composition import Chat, ChatSettings, ImageChatSettings, OwnTemplate
-from edgekit.families.gemma3 import full_precision, gguf_form, graph, onnx_constants, onnx_positions, vision_graph
+from edgekit.families.gemma3 import (
+    full_precision,
+    gguf_form,
+    graph,
+    onnx_constants,
+    onnx_interfaces,
+    onnx_positions,
+    vision_graph,
+)
 from edgekit.families.gemma3.chat import IMAGE, NAMED_TOKENS
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
@@ -96,7 +104,11 @@ _DECODER = Role(
     {
         "gguf": gguf_form.DECODER,
         "onnx": OnnxForm(
-            graph.DECODER_GRAPHS, onnx_constants.decoder, onnx_constants.decoder_layers, onnx_positions.DECODER
+            graph.DECODER_GRAPHS,
+            onnx_interfaces.decoder,
+            onnx_constants.decoder,
+            onnx_constants.decoder_layers,
+            onnx_positions.DECODER,
         ),
     },
 )
@@ -114,7 +126,13 @@ MEDGEMMA = Family(
             "image_tokens",
             {
                 "gguf": gguf_form.VISION,
-                "onnx": OnnxForm(vision_graph.GRAPHS, onnx_constants.vision, image_layers, output=vision_graph.OUTPUT),
+                "onnx": OnnxForm(
+                    vision_graph.GRAPHS,
+                    onnx_interfaces.vision,
+                    onnx_constants.vision,
+                    image_layers,
+                    output=vision_graph.OUTPUT,
+                ),
             },
             input="pixels",
         ),

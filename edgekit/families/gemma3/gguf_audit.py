@@ -53,9 +53,9 @@ def decoder(header: GgufHeader, original: Any) -> Iterator[Compared]:
     yield Compared("constant", "hidden_activation", _ACTIVATION, text.hidden_activation)
     yield Compared("constant", "attention_bias", False, bool(text.attention_bias))
     yield Compared("constant", "use_bidirectional_attention", False, bool(text.use_bidirectional_attention))
-    yield Compared(
-        "constant", "tie_word_embeddings", "output.weight" not in header.tensors, bool(text.tie_word_embeddings)
-    )
+    if "output.weight" in header.tensors:  # else than as a copy, who reads the tensors refuses it
+        yield Compared("tensor", "output.weight", "a copy of token_embd.weight", None, is_note=True)
+    yield Compared("constant", "tie_word_embeddings", True, bool(text.tie_word_embeddings))
 
 
 def _rotation(header: GgufHeader, text: Any) -> Iterator[Compared]:

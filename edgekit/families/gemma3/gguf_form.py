@@ -179,6 +179,7 @@ DECODER = GgufForm(
     constants=gguf_audit.decoder,
     meaning=meaning,
     settings=gguf_checks.settings_of,
+    copies={"output.weight": "token_embd.weight"},
     notes=notes,
     same_turns=same_turns,
     markers=MARKERS,

@@ -15,7 +15,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import is_buffer
 from edgekit.families.base import Family, Role, preprocessing_of
 from edgekit.families.composition import Contrastive, ContrastiveSettings, Embedding, EmbeddingSettings
-from edgekit.families.siglip import graph, onnx_constants
+from edgekit.families.siglip import graph, onnx_constants, onnx_interfaces
 from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig, parse, parse_vision
 from edgekit.families.siglip.full_precision import FULL_PRECISION, VISION_FULL_PRECISION
 from edgekit.families.siglip.made_tokenizer import tokenizer_json
@@ -122,6 +122,7 @@ _IMAGE_ENCODER = Role(
     {
         "onnx": OnnxForm(
             {"vision_model": graph.image_encoder},
+            onnx_interfaces.image_encoder,
             onnx_constants.image_encoder,
             onnx_constants.image_layers,
             {"vision_model": onnx_constants.image_positions},
@@ -143,6 +144,7 @@ MEDSIGLIP = Family(
             {
                 "onnx": OnnxForm(
                     {"text_model": graph.text_encoder},
+                    onnx_interfaces.text_encoder,
                     onnx_constants.text_encoder,
                     onnx_constants.text_layers,
                     {"text_model": onnx_constants.text_positions},

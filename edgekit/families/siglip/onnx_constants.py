@@ -16,7 +16,7 @@ APPROXIMATIONS = {"gelu_pytorch_tanh": "tanh", "gelu": "none"}  # transformers' 
 
 def image_encoder(hub: Any) -> Sequence[Constant]:
     """The vision tower with its pooling head, of a SiglipConfig or of the tower's own."""
-    vision = _vision(hub)
+    vision = vision_of(hub)
     width = vision.hidden_size
     return (
         *tower(vision),
@@ -35,7 +35,8 @@ def image_encoder(hub: Any) -> Sequence[Constant]:
     )
 
 
-def _vision(hub: Any) -> Any:
+def vision_of(hub: Any) -> Any:
+    """The vision tower's configuration: a part of the model's, or its own."""
     return getattr(hub, "vision_config", hub)
 
 
@@ -52,7 +53,7 @@ def text_encoder(hub: Any) -> Sequence[Constant]:
 
 def image_layers(hub: Any) -> Sequence[str]:
     """Of a configuration with a vision tower, or of the tower's own: each layer's kind."""
-    return ["layer"] * int(_vision(hub).num_hidden_layers)
+    return ["layer"] * int(vision_of(hub).num_hidden_layers)
 
 
 def text_layers(hub: Any) -> Sequence[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ class GgufForm:
         constants: what the header says, value by value with what transformers makes of the checkpoint.
         meaning: a key, its value and the right one -> what that does to answers, empty where nobody knows.
         renamed: a header, and a tensor's form -> the form that it has in this file, where others wrote other names.
+        copies: tensors that a file may hold although they only repeat another, and that one.
         prefix: of the file's name, as llama.cpp's users know it.
         notes: what users should know before it is written.
         same_turns: whether two chat templates, by the variables that they may use, can render nothing but the same.
@@ -66,6 +67,7 @@ class GgufForm:
     settings: Callable[[GgufHeader, GgufHeader | None], tuple[dict[str, Any], Preprocessing | None]] | None = None
     meaning: Callable[[str, Any, Any], str] = lambda key, found, expected: ""
     renamed: Callable[[GgufHeader, GgufTensorForm], GgufTensorForm] | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
     prefix: str = ""
     notes: Callable[[Checkpoint], tuple[str, ...]] = lambda checkpoint: ()
     same_turns: Callable[[str, str, Mapping[str, str]], bool] = lambda one, other, variables: False

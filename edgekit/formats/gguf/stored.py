@@ -14,9 +14,11 @@ from edgekit.errors import ArtifactError
 from edgekit.formats.codec import Float
 from edgekit.formats.gguf.codecs import CODECS, dequantize
 from edgekit.formats.gguf.form import GgufForm, GgufTensorForm, read_checked
-from edgekit.formats.gguf.header import GgufTensor
+from edgekit.formats.gguf.header import GgufHeader, GgufTensor
 from edgekit.formats.gguf.roundings import ROUNDINGS
 from edgekit.formats.stored import StoredTensor, check_names, wrong_shape
+
+_PIECE = 1 << 24  # bytes that are compared at a time
 
 
 def stored(
@@ -27,10 +29,27 @@ def stored(
     forms = form.tensors(config)
     if form.renamed:
         forms = {name: form.renamed(header, one) for name, one in forms.items()}
-    check_names(header.path, header.tensors, {forms[spec.name].name: spec for spec in specs})
+    copies = {name for name, other in form.copies.items() if _repeats(header, name, other)}
+    check_names(header.path, header.tensors.keys() - copies, {forms[spec.name].name: spec for spec in specs})
     return {
         spec.name: _stored(header.path, header.tensors[forms[spec.name].name], spec, forms[spec.name]) for spec in specs
     }
+
+
+def _repeats(header: GgufHeader, name: str, other: str) -> bool:
+    """Whether a tensor is there that is another one's copy, byte for byte."""
+    copy, original = (header.tensors.get(one) for one in (name, other))
+    if not copy or not original or (copy.type, copy.shape) != (original.type, original.shape):
+        return False
+    with header.path.open("rb") as stream:
+        for start in range(0, copy.bytes, _PIECE):
+            pieces = []
+            for tensor in (copy, original):
+                stream.seek(tensor.offset + start)
+                pieces.append(stream.read(min(_PIECE, tensor.bytes - start)))
+            if pieces[0] != pieces[1]:
+                return False
+    return True
 
 
 def _stored(path: Path, tensor: GgufTensor, spec: TensorSpec, form: GgufTensorForm) -> StoredTensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.artifacts.levels import LEVELS
 from edgekit.formats.base import Exactness, Format
-from edgekit.formats.onnx import writer
+from edgekit.formats.onnx import piece, writer
 from edgekit.formats.onnx.audit import audit
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.stated import stated
@@ -25,6 +25,7 @@ FORMAT = Format(
     audit=audit,
     # Right files of the reference models measure a KL of 1e-12 and errors of 7e-7, of Gemma 3 270M 1e-10 and 1.3e-5.
     exactness=Exactness(LEVELS["fp32"], kl=1e-8, error=5e-5),
+    check_piece=piece.check,
     output_of=lambda form: form.output or "",
     libraries=("onnx",),
 )

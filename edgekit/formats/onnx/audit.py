@@ -21,6 +21,7 @@ from edgekit.formats.onnx import expressions, positional, requirements
 from edgekit.formats.onnx.collapse import Collapse
 from edgekit.formats.onnx.constants import Use, compared, uses_of
 from edgekit.formats.onnx.expressions import Expression, Pool
+from edgekit.formats.onnx.form import Interface, Value
 from edgekit.formats.onnx.graph import onnx
 from edgekit.formats.onnx.layers import check_layers
 from edgekit.formats.onnx.layout import layout_of
@@ -56,13 +57,14 @@ def audit(part: AuditedPart, original: Any) -> Iterator[Compared]:
         raise ArtifactError(f"{len(graphs)} graphs", allowed=", ".join(part.form.graphs), remedy=REMEDY)
     uses: dict[Any, Use] = {}
     beyond: list[Compared] = []
-    kinds = part.form.layers(original.config)
+    kinds, interfaces = part.form.layers(original.config), part.form.interfaces(original.config)
     for stem, build in part.form.graphs.items():
         path = next((path for path in graphs if path.stem.startswith(stem)), None)
         if path is None:
             raise ArtifactError(f"no graph {stem}*.onnx", allowed=", ".join(part.form.graphs), remedy=REMEDY)
         expected = onnx().ModelProto.FromString(graph_of(build, path.stem, plan, layout_of(path.name, plan)))
         actual = onnx().load(path, load_external_data=False)
+        _check_interface(path.name, interfaces[stem], expected, actual)
         found = _compare(path.name, expected, actual, collapse)
         uses |= {use.key: use for use in uses_of(found.values())}
         check_layers(path.name, found, kinds)
@@ -84,7 +86,6 @@ def _ranges(files: Sequence[Path]) -> Mapping[str, Range]:
 
 def _compare(where: str, expected: Any, actual: Any, collapse: Collapse) -> dict[str, Expression]:
     """The outputs of a graph that is the float graph, node by node."""
-    _check_interface(where, expected, actual)
     right, _ = expressions.read(collapse.pool, expected.graph, collapse)
     found, unused = expressions.read(collapse.pool, actual.graph, collapse)
     if different := expressions.difference(right, found):
@@ -102,21 +103,24 @@ def _whole(model: Any) -> Iterator[str]:
     return (value.name for value in model.graph.input if value.type.tensor_type.elem_type == kind)
 
 
-def _check_interface(where: str, expected: Any, actual: Any) -> None:
+def _check_interface(where: str, stated: Interface, expected: Any, actual: Any) -> None:
     """Names, types and shapes of what goes in and comes out, in order; versions of operators."""
 
-    def interface(model: Any) -> dict[str, list[str]]:
-        graph = model.graph
-        stored = {tensor.name for tensor in graph.initializer}
-        opsets = sorted((one.domain, one.version) for one in model.opset_import if not one.domain)
-        return {
-            "input": [_spelled(value) for value in graph.input if value.name not in stored],
-            "output": [_spelled(value) for value in graph.output],
-            "opset": [f"{version}" for _, version in opsets],
-            "IR version": [str(model.ir_version)],
-        }
+    def versions(model: Any) -> dict[str, list[str]]:
+        opsets = [str(one.version) for one in model.opset_import if not one.domain]
+        return {"opset": opsets, "IR version": [str(model.ir_version)]}
 
-    right, found = interface(expected), interface(actual)
+    right = {
+        "input": [_spelled(name, *value) for name, value in stated.inputs.items()],
+        "output": [_spelled(name, *value) for name, value in stated.outputs.items()],
+        **versions(expected),
+    }
+    stored = {tensor.name for tensor in actual.graph.initializer}
+    found = {
+        "input": [_spelled(value.name, *_value(value)) for value in actual.graph.input if value.name not in stored],
+        "output": [_spelled(value.name, *_value(value)) for value in actual.graph.output],
+        **versions(actual),
+    }
     for kind, values in right.items():
         missing = [value for value in values if value not in found[kind]]
         extra = [value for value in found[kind] if value not in values]
@@ -126,7 +130,11 @@ def _check_interface(where: str, expected: Any, actual: Any) -> None:
             raise ArtifactError(f"{where}: {kind} {said}", allowed=allowed, remedy=REMEDY)
 
 
-def _spelled(value: Any) -> str:
+def _value(value: Any) -> Value:
     tensor = value.type.tensor_type
-    sides = [side.dim_param or str(side.dim_value) for side in tensor.shape.dim]
-    return f"{value.name} {onnx().TensorProto.DataType.Name(tensor.elem_type)} [{', '.join(sides)}]"
+    sides = tuple(side.dim_param or side.dim_value for side in tensor.shape.dim)
+    return onnx().TensorProto.DataType.Name(tensor.elem_type), sides
+
+
+def _spelled(name: str, kind: str, sides: Sequence[int | str]) -> str:
+    return f"{name} {kind} [{', '.join(map(str, sides))}]"

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
 from edgekit.families.full_precision import hub_eos, hub_image_processor, hub_processor, hub_tokenizer
 from edgekit.families.source import Source
@@ -23,6 +24,7 @@ from edgekit.runtime.base import Float
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's codes
 _RESCALE = 1 / 255
+_TOGETHER = 1 << 22  # numbers of two tensors at a time
 _ROUNDING = 1e-9  # relative, between decimal spellings of one number
 
 
@@ -162,13 +164,30 @@ def _check_tensors(source: Source, original: Original) -> None:
             )
 
     for name, tensor in original.tensors.items():
-        if meant(name) != meant(tensor.stored):
+        canonical, stored = meant(name), source.checkpoint.tensors[tensor.stored]
+        if canonical is None or canonical != meant(tensor.stored):
             raise CheckpointError(
                 f"{root}: reading: transformers loads {tensor.stored} as {name}, edgekit as {meant(tensor.stored)}"
+            )
+        if not _repeats(original, stored, source.stored[canonical]):
+            raise CheckpointError(
+                f"{root}: reading: transformers loads {stored.name} as {name}, edgekit {source.stored[canonical].name}"
             )
     loaded = {meant(tensor.stored) for tensor in original.tensors.values()}
     if unread := sorted(set(source.stored) - loaded):
         raise CheckpointError(f"{root}: reading: edgekit reads {unread[0]}, transformers does not")
+
+
+def _repeats(original: Original, one: Tensor, other: Tensor) -> bool:
+    """Whether a stored tensor is another, or says the same: a tied head may be stored twice."""
+    if one is other or one.shape != other.shape:
+        return one is other
+    step = max(1, _TOGETHER * one.shape[0] // one.size)
+    pairs = (
+        [original.rows(tensor.name, first, min(first + step, one.shape[0])) for tensor in (one, other)]
+        for first in range(0, one.shape[0], step)
+    )
+    return all(np.array_equal(*pair) for pair in pairs)
 
 
 def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:

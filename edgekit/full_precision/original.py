@@ -183,11 +183,11 @@ def _repeats(original: Original, one: Tensor, other: Tensor) -> bool:
     if one is other or one.shape != other.shape:
         return one is other
     step = max(1, _TOGETHER * one.shape[0] // one.size)
-    pairs = (
-        [original.rows(tensor.name, first, min(first + step, one.shape[0])) for tensor in (one, other)]
-        for first in range(0, one.shape[0], step)
-    )
-    return all(np.array_equal(*pair) for pair in pairs)
+
+    def rows(tensor: Tensor, first: int) -> Float:
+        return original.rows(tensor.name, first, min(first + step, tensor.shape[0]))
+
+    return all(np.array_equal(rows(one, first), rows(other, first)) for first in range(0, one.shape[0], step))
 
 
 def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:

@@ -219,6 +219,9 @@ def _settings(source: Source, original: Original, theirs: Mapping[str, Any]) -> 
     for name in full_precision.scalars:
         stored = source.stored[name].name
         yield "model.safetensors", f"settings.{name}", settings.get(name), float(original.rows(stored, 0, 1).ravel()[0])
+    if length := settings.get("text_length"):  # at which transformers' processor cuts and fills up, where it is less
+        most = min(length, original.tokenizer.model_max_length)
+        yield "tokenizer_config.json", "model_max_length", length, most
     if "chat" in settings:
         yield "chat_template.jinja", "settings.chat", settings["chat"], original.chats
 

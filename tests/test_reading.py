@@ -680,6 +680,16 @@ def test_transformers_reads_the_file_and_not_what_edgekit_made_of_it(medgemma_so
         hub_config(misread, source.family.full_precision)
 
 
+def test_a_tokenizer_that_cuts_texts_sooner_is_refused(
+    read: Mapping[str, tuple[Source, Original]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """transformers' processor then fills up to that length, and another position is pooled."""
+    source, original = read["medsiglip"]
+    monkeypatch.setattr(original.tokenizer, "model_max_length", 16)
+    with pytest.raises(CheckpointError, match="model_max_length is 64 to edgekit, 16 to transformers"):
+        check_reading(source, original)
+
+
 def test_what_edgekit_drops_of_texts_is_seen(read: Mapping[str, tuple[Source, Original]]) -> None:
     source, original = read["medsiglip"]
     right = source.family.full_precision

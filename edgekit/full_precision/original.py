@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.checkpoints.checkpoint import Checkpoint
+from edgekit.checkpoints.tensors import Tensor
 from edgekit.errors import CheckpointError
 from edgekit.families.full_precision import hub_eos, hub_image_processor, hub_processor, hub_tokenizer
 from edgekit.families.source import Source
@@ -23,6 +24,7 @@ from edgekit.runtime.base import Float
 
 _RESAMPLE = {"nearest": 0, "lanczos": 1, "bilinear": 2, "bicubic": 3}  # Pillow's codes
 _RESCALE = 1 / 255
+_TOGETHER = 1 << 22  # numbers of two tensors at a time
 _ROUNDING = 1e-9  # relative, between decimal spellings of one number
 
 
@@ -162,13 +164,30 @@ def _check_tensors(source: Source, original: Original) -> None:
             )
 
     for name, tensor in original.tensors.items():
-        if meant(name) != meant(tensor.stored):
+        canonical, stored = meant(name), source.checkpoint.tensors[tensor.stored]
+        if canonical is None or canonical != meant(tensor.stored):
             raise CheckpointError(
                 f"{root}: reading: transformers loads {tensor.stored} as {name}, edgekit as {meant(tensor.stored)}"
+            )
+        if not _repeats(original, stored, source.stored[canonical]):
+            raise CheckpointError(
+                f"{root}: reading: transformers loads {stored.name} as {name}, edgekit {source.stored[canonical].name}"
             )
     loaded = {meant(tensor.stored) for tensor in original.tensors.values()}
     if unread := sorted(set(source.stored) - loaded):
         raise CheckpointError(f"{root}: reading: edgekit reads {unread[0]}, transformers does not")
+
+
+def _repeats(original: Original, one: Tensor, other: Tensor) -> bool:
+    """Whether a stored tensor is another, or says the same: a tied head may be stored twice."""
+    if one is other or one.shape != other.shape:
+        return one is other
+    step = max(1, _TOGETHER * one.shape[0] // one.size)
+
+    def rows(tensor: Tensor, first: int) -> Float:
+        return original.rows(tensor.name, first, min(first + step, tensor.shape[0]))
+
+    return all(np.array_equal(rows(one, first), rows(other, first)) for first in range(0, one.shape[0], step))
 
 
 def _values(source: Source, original: Original) -> Iterator[tuple[str, str, Any, Any]]:
@@ -200,6 +219,9 @@ def _settings(source: Source, original: Original, theirs: Mapping[str, Any]) -> 
     for name in full_precision.scalars:
         stored = source.stored[name].name
         yield "model.safetensors", f"settings.{name}", settings.get(name), float(original.rows(stored, 0, 1).ravel()[0])
+    if length := settings.get("text_length"):  # at which transformers' processor cuts and fills up, where it is less
+        most = min(length, original.tokenizer.model_max_length)
+        yield "tokenizer_config.json", "model_max_length", length, most
     if "chat" in settings:
         yield "chat_template.jinja", "settings.chat", settings["chat"], original.chats
 

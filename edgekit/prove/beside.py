@@ -104,8 +104,8 @@ def _said_in_made_files(manifest: Manifest, source: Source) -> Iterator[Compared
     for variant in manifest.variants:
         if text := llama_programs.modelfile(manifest, variant):
             lines = [line for line in _QUOTED.sub("...", text).splitlines() if line and not line.startswith("#")]
-            for found, right in zip_longest(lines, _modelfile(manifest, variant)):
-                yield Compared("constant", f"{llama_programs.file_name(variant)}: a line", found, right)
+            for line, right in zip_longest(lines, _modelfile(manifest, variant)):
+                yield Compared("constant", f"{llama_programs.file_name(variant)}: a line", line, right)
 
 
 def _modelfile(manifest: Manifest, variant: str) -> Iterator[str]:

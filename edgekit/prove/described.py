@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 
 from edgekit.artifacts.level_types import unpromised
 from edgekit.artifacts.levels import LEVELS
-from edgekit.artifacts.manifest import FILE_NAME
+from edgekit.artifacts.manifest import FILE_NAME, part_id
 from edgekit.families.source import Source
 from edgekit.formats import Codec, calibration
 from edgekit.formats.audit import Compared
@@ -94,6 +94,7 @@ def _figures(written: WrittenPart, source: Source) -> Iterator[Compared]:
     size, weights = sum(path.stat().st_size for path in written.files), types.total()
     measured = [path for path in written.files if path.name.endswith(calibration.SUFFIX)]
     stated: dict[str, tuple[Any, Any]] = {
+        "id": (part.id, part_id(part.role, part.format, part.level, part.files)),
         "weights": (part.weights, weights),
         "bits_per_weight": (part.bits_per_weight, round(size * 8 / weights, 3)),
         "tensor_types": (dict(part.tensor_types), dict(types)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,9 @@ class EncoderProof:
         """
         expected = _preprocessed(self.runs, self.written.role, self.inputs)
         where, texts = self.written.where, read_texts(self.inputs)
-        batch = opening.items(self.written.role, read_images(self.inputs), texts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", images_.PictureWarning)  # some are extreme on purpose
+            batch = opening.items(self.written.role, read_images(self.inputs), texts)
         if opening.family.roles[self.written.role].input == "ids":
             _check_shape(where, batch, expected)
             wrong = np.flatnonzero((batch != expected).any(axis=1))

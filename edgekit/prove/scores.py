@@ -6,12 +6,14 @@ they are made: the logit's scale and bias, the length of vectors, which text is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgekit.errors import GateError
 from edgekit.families.composition import Contrastive, ContrastiveSettings
+from edgekit.inputs.image import ImageLike
 from edgekit.inputs.samples import Inputs, shown
 from edgekit.prove.encoder import encoded, expected_batch
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
@@ -39,6 +41,8 @@ def check_scores(opening: Opening, runs: FullPrecisionRuns, inputs: Inputs) -> N
     whole = [i for i, length in enumerate(lengths) if 1 < length <= settings.text_length]
     rows = opening.items(composition.text, (), inputs.captions)
     picked = sorted({rows[i].tobytes(): i for i in whole}.values())[:_CAPTIONS]
+    if not picked:  # a user's text may have long sentences alone
+        return
     answers = {
         role: encoded(runs, role, None, expected_batch(runs, role, inputs))
         for role in (composition.image, composition.text)
@@ -67,7 +71,7 @@ class _Known:
 
     opening: Opening
     answers: dict[str, Float]
-    images: tuple[Float, ...]
+    images: Sequence[ImageLike]
     inputs: Inputs
 
     def decoder(self, role: str) -> Decoder:

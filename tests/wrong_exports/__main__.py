@@ -139,7 +139,7 @@ def _right(model: Unproven, role: str, level: str, figures: dict[str, Any]) -> s
     try:
         parity = model.prove(role, level)
     except EdgekitError as error:
-        return str(error)
+        return _told(error.message, model)
     measured = [*judged(parity.metric, "wiring", parity.wiring), *judged(parity.metric, "loss", parity.loss)]
     figures[f"{role} {level}"] = {name: [figure, getattr(limits, name)] for name, figure in measured}
     return None
@@ -173,7 +173,12 @@ def _asked(
     except InapplicableError as error:
         record["inapplicable"][_key(wrong, role)] = str(error)
         return {}
-    return {name: message and message[:_LONGEST] for name, message in refused.items()}
+    return {name: message and _told(message, model) for name, message in refused.items()}
+
+
+def _told(message: str, model: Unproven) -> str:
+    """Without the folder, which is another in every run."""
+    return message.replace(f"{model.folder}/", "")[:_LONGEST]
 
 
 def _key(wrong: WrongExport, role: str) -> str:

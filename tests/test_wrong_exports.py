@@ -115,6 +115,6 @@ def test_the_report_counts_what_was_published() -> None:
     assert "1 mistakes, 2 wrong parts at 2 levels: 1 published" in text
     assert "2 right parts: 1 refused" in text
     assert "| decoder Q8_0 | loss_kl 0.003 (0.03) |" in text
-    assert "every 4th was made" in text.replace("\n", " ")
+    assert "the first of every 4 was made" in text.replace("\n", " ")
     record["inapplicable"][key] = "the model has none"
     assert not published(record)

@@ -6,11 +6,15 @@ Each comparison's own answer to each mistake stands in benchmarks/results/proof.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from proofs import Unproven
-from wrong_exports import WRONG_EXPORTS, WrongExport
+from wrong_exports import WRONG_EXPORTS, InapplicableError, WrongExport, every
+from wrong_exports.entry import Exporter, by
+from wrong_exports.report import published, report
+from wrong_exports.verdicts import Remembered, verdict
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS
@@ -64,3 +68,53 @@ def test_what_a_wrong_export_changed_is_right_again(medgemma_levels: Unproven, m
 def test_every_level_has_known_wrong_exports() -> None:
     for level in LEVELS:
         assert sum(level in wrong.levels() for wrong in WRONG_EXPORTS) > 100
+
+
+def test_a_larger_sample_holds_a_smaller_one_and_something_of_every_kind() -> None:
+    one, two, four, few = ([(str(wrong), role) for wrong, role in every(number)] for number in (1, 2, 4, 1000))
+    assert {*few} < {*four} < {*two} < {*one}
+    assert len(one) == sum(len(wrong.roles) for wrong in WRONG_EXPORTS)
+    kinds = {(wrong.kind, wrong.format, role) for wrong in WRONG_EXPORTS for role in wrong.roles}
+    assert kinds == {(wrong.kind, wrong.format, role) for wrong, role in every(1000)}
+
+
+def test_a_mistake_that_a_model_cannot_have_is_not_called_refused(medgemma_levels: Unproven) -> None:
+    """What changes no byte would be published, and rightly."""
+    stretched = next(wrong for wrong in WRONG_EXPORTS if wrong.name == "the factor is 7" and wrong.format == "onnx")
+    same = replace(stretched, change=by(Exporter()))
+    with pytest.raises(InapplicableError):
+        verdict(medgemma_levels, "decoder", "q4", same, whole=False, remembered=Remembered())
+
+
+def test_what_right_tensors_measured_hides_no_wrong_one(medgemma_levels: Unproven) -> None:
+    """Neither when it is remembered nor while it is measured."""
+    remembered = Remembered()
+    norm = next(wrong for wrong in WRONG_EXPORTS if wrong.name == "a norm is times 1.01" and wrong.format == "gguf")
+    base = next(wrong for wrong in WRONG_EXPORTS if wrong.name == "the global base is 5e5" and wrong.format == "gguf")
+    for wrong in (norm, base, norm):
+        found = verdict(medgemma_levels, "decoder", "Q4_0", wrong, whole=False, remembered=remembered)
+        assert found.refused["audit"]
+        assert ("layers.1.input_layernorm" in found.refused["audit"]) == (wrong is norm)
+
+
+def test_the_report_counts_what_was_published() -> None:
+    key = "tensors | a matrix is zero | decoder | gguf"
+    record: dict[str, Any] = {
+        "command": "python tests/wrong_exports",
+        "model": "gemma-3-270m",
+        "every": 4,
+        "environment": {"cpu": "a CPU", "cores": 2, "commit": None, "versions": {}},
+        "right": {"decoder Q8_0": None, "decoder Q4_0": "its scale"},
+        "figures": {"decoder Q8_0": {"loss_kl": [0.003, 0.03]}},
+        "wrong": {key: {"Q8_0": {"audit": "zero"}, "Q4_0": {"audit": None, "wiring": None}}, "none": {}},
+        "exact": {},
+        "inapplicable": {},
+    }
+    assert published(record) == [f"{key} | Q4_0"]
+    text = report(record)
+    assert "1 mistakes, 2 wrong parts at 2 levels: 1 published" in text
+    assert "2 right parts: 1 refused" in text
+    assert "| decoder Q8_0 | loss_kl 0.003 (0.03) |" in text
+    assert "the first of every 4 was made" in text.replace("\n", " ")
+    record["inapplicable"][key] = "the model has none"
+    assert not published(record)

@@ -29,6 +29,7 @@ from edgekit.artifacts.gates import judged  # noqa: E402
 from edgekit.artifacts.levels import LEVELS, limits_of  # noqa: E402
 from edgekit.bench.environment import environment  # noqa: E402
 from edgekit.errors import EdgekitError  # noqa: E402
+from edgekit.formats import FORMATS  # noqa: E402
 from wrong_exports import InapplicableError, WrongExport, every  # noqa: E402
 from wrong_exports.report import WHOLE, published, refused_though_right, report  # noqa: E402
 from wrong_exports.verdicts import Remembered, exact, verdict  # noqa: E402
@@ -139,9 +140,13 @@ def _right(model: Unproven, role: str, level: str, figures: dict[str, Any]) -> s
     try:
         parity = model.prove(role, level)
     except EdgekitError as error:
-        return str(error)
+        return _told(error.message, model)
     measured = [*judged(parity.metric, "wiring", parity.wiring), *judged(parity.metric, "loss", parity.loss)]
-    figures[f"{role} {level}"] = {name: [figure, getattr(limits, name)] for name, figure in measured}
+    with_exact, bounds = parity.exactness or {}, FORMATS[LEVELS[level].format].exactness
+    figures[f"{role} {level}"] = {
+        **{f"exactness_{name}": [figure, getattr(bounds, name)] for name, figure in with_exact.items()},
+        **{name: [figure, getattr(limits, name)] for name, figure in measured},
+    }
     return None
 
 
@@ -173,7 +178,12 @@ def _asked(
     except InapplicableError as error:
         record["inapplicable"][_key(wrong, role)] = str(error)
         return {}
-    return {name: message and message[:_LONGEST] for name, message in refused.items()}
+    return {name: message and _told(message, model) for name, message in refused.items()}
+
+
+def _told(message: str, model: Unproven) -> str:
+    """Without the folder, which is another in every run."""
+    return message.replace(f"{model.folder}/", "")[:_LONGEST]
 
 
 def _key(wrong: WrongExport, role: str) -> str:

@@ -112,15 +112,8 @@ def _how(record: Mapping[str, Any], listed: Sequence[str]) -> str:
             "until one refuses. *Exactness* is asked where the mistake is one of an exporter, which then writes its "
             "files, too."
         )
-    few = (
-        f"Of the mistakes of each kind in each part and format every {_th(record['every'])} was made, the first among "
-        "them."
-    )
+    few = f"Of the mistakes of each kind in each part and format the first of every {record['every']} was made."
     return _wrapped(" ".join([cells, asked, *([few] if record["every"] > 1 else [])]))
-
-
-def _th(number: int) -> str:
-    return f"{number}{dict(enumerate(('st', 'nd', 'rd'), 1)).get(number, 'th')}"
 
 
 def _wrapped(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -67,12 +67,11 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         theirs, ours, pieces = _stated(part.root, original.tokenizer), bool(part.label), _pieces(part.root)
         lost, there = list(_lost(header, theirs, original)), len(header.texts("tokenizer.ggml.tokens"))
         theirs = {index: token for index, token in theirs.items() if index < there}
-        kinds = partial(
-            _kinds, tokenizer=original.tokenizer, unused=pieces.unused, markers=form.markers if ours else None
-        )
+        added, unknown = original.tokenizer.added_tokens_decoder, original.tokenizer.unk_token_id  # made anew by each use
+        markers = form.markers if ours else None
+        kinds = partial(_kinds, added=added, unknown=unknown, unused=pieces.unused, markers=markers)
         stated = [*lost, *_flags(header, original, ours=ours), *_tokens(header, theirs, kinds)]
-        added = [index for index in theirs if index in original.tokenizer.added_tokens_decoder]
-        stated += _scores(header, pieces, len(theirs), added, ours=ours)
+        stated += _scores(header, pieces, len(theirs), [index for index in theirs if index in added], ours=ours)
         yield from stated
         if all(one.same or one.is_note for one in stated):  # else it is refused, and known why ids differ
             yield _texts(header, theirs, original.tokenizer, part.progress)
@@ -177,16 +176,23 @@ def _tokens(
 
 
 def _kinds(
-    token: str, index: int, *, tokenizer: Any, unused: Collection[int], markers: Collection[str] | None
+    token: str,
+    index: int,
+    *,
+    added: Mapping[int, Any],
+    unknown: int | None,
+    unused: Collection[int],
+    markers: Collection[str] | None,
 ) -> tuple[int, ...]:
     """The types that a token may have: those of an added one never let it be split; of an unused one nothing is shown.
 
     Args:
+        added: the tokenizer's own, by id.
         unused: pieces that SentencePiece does not use.
         markers: tokens that are control tokens in edgekit's own files; None for files of others.
     """
-    added, ours = tokenizer.added_tokens_decoder, markers is not None
-    if index == tokenizer.unk_token_id:
+    ours = markers is not None
+    if index == unknown:
         return UNKNOWN, CONTROL
     if index in added:
         if added[index].special or (markers and added[index].content in markers):

@@ -67,7 +67,7 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         theirs, ours, pieces = _stated(part.root, original.tokenizer), bool(part.label), _pieces(part.root)
         lost, there = list(_lost(header, theirs, original)), len(header.texts("tokenizer.ggml.tokens"))
         theirs = {index: token for index, token in theirs.items() if index < there}
-        added, unknown = original.tokenizer.added_tokens_decoder, original.tokenizer.unk_token_id  # made anew by each use
+        added, unknown = original.tokenizer.added_tokens_decoder, original.tokenizer.unk_token_id
         markers = form.markers if ours else None
         kinds = partial(_kinds, added=added, unknown=unknown, unused=pieces.unused, markers=markers)
         stated = [*lost, *_flags(header, original, ours=ours), *_tokens(header, theirs, kinds)]

@@ -413,6 +413,11 @@ def _turn_is_text(types: list[int]) -> list[int]:
     return [1 if i == 4 else kind for i, kind in enumerate(types)]
 
 
+def _word_is_unused(types: list[int]) -> list[int]:
+    """llama.cpp shows nothing where the model answers with it."""
+    return [5 if i == 500 else kind for i, kind in enumerate(types)]
+
+
 DECODER_KEYS: list[tuple[str, Any]] = [
     ("gemma3.attention.layer_norm_rms_epsilon", 1e-5),
     ("gemma3.attention.layer_norm_rms_epsilon", 1e-3),
@@ -441,6 +446,7 @@ DECODER_KEYS: list[tuple[str, Any]] = [
     ("tokenizer.ggml.scores", _exchange),
     ("tokenizer.ggml.tokens", _exchange),
     ("tokenizer.ggml.token_type", _turn_is_text),
+    ("tokenizer.ggml.token_type", _word_is_unused),
     ("tokenizer.chat_template", "{{ messages[0].content }}"),
     ("tokenizer.chat_template", ...),
 ]
@@ -466,6 +472,19 @@ def test_a_wrong_constant_is_named(bench: Workbench, changed: Any, role: str, ke
     said = bench.refusal(role, "Q8_0")
     assert key in said
     assert "allowed: " in said
+
+
+def test_what_no_text_is_cut_into_is_a_note_in_files_of_others(bench: Workbench, changed: Any) -> None:
+    """Scores of rows of no token; and keys by which programs draw answers."""
+
+    def others(scores: list[float]) -> list[float]:
+        return [-1.0 if score == -10000.0 else score for score in scores]
+
+    changed("decoder", "Q8_0", fields({"tokenizer.ggml.scores": others, "general.sampling.temp": 2.0}))
+    found = bench.audit("decoder", "Q8_0")
+    assert found.differences == ()
+    assert any(one.name.startswith("tokenizer.ggml.scores: of token") for one in found.notes)
+    assert ("general.sampling.temp", "programs sample so") in [(one.name, one.allowed) for one in found.notes]
 
 
 def test_all_differences_are_said(bench: Workbench, changed: Any) -> None:

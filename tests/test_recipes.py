@@ -16,7 +16,8 @@ from material import read_json
 import edgekit
 from edgekit.artifacts import find
 from edgekit.artifacts.gates import LIMITS
-from edgekit.artifacts.levels import LEVELS, LayerPosition, level
+from edgekit.artifacts.level_types import PROMISED, unpromised
+from edgekit.artifacts.levels import LEVELS, LayerPosition, Level, level
 from edgekit.artifacts.recipes import choose, matches, recipe
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
@@ -75,6 +76,37 @@ def test_a_levels_format_has_a_writer_and_its_codec_exists() -> None:
             one_row = np.ones((1, 128), np.float32)
             for codec in codecs:  # ones survive every codec
                 assert np.allclose(FORMATS[row.format].codecs[codec].roundtrip(one_row), 1, atol=0.01)
+
+
+KINDS_OF_MATRICES = [
+    "token_embedding",
+    "q_proj",
+    "v_proj",
+    "o_proj",
+    "down_proj",
+    "attn_q",
+    "attn_out",
+    "ffn_down",
+    "pooling_matrix",
+]
+
+
+def types_of(row: Level, kind: str, layers: int, groups: int = 2) -> list[tuple[str, int]]:
+    places = [LayerPosition(layer, layers, groups) for layer in range(layers)]
+    return [(row.codec_of(kind, place), 2560) for place in places]
+
+
+def test_a_levels_name_promises_what_its_row_makes_of_every_depth_and_no_other_row_does() -> None:
+    """Two statements, of which a wrong one shows; that int8 measures ranges, or not, is no type."""
+    assert PROMISED.keys() == LEVELS.keys()
+    for name, row in LEVELS.items():
+        for kind in KINDS_OF_MATRICES:
+            for layers in (1, 2, 7, 18, 26, 27, 34, 48, 62):
+                for groups in (1, 4):
+                    assert not list(unpromised(name, kind, types_of(row, kind, layers, groups)))
+        for other in (LEVELS[one] for one in LEVELS if one != name and LEVELS[one].format == row.format):
+            seen = any(list(unpromised(name, kind, types_of(other, kind, 34))) for kind in KINDS_OF_MATRICES)
+            assert seen or {name, other.name} == {"int8", "int8_dynamic"}
 
 
 def test_an_unknown_level_lists_the_known() -> None:

@@ -194,7 +194,7 @@ def test_a_piece_sees_no_farther_than_it_must(source: Source, role: str, tokens:
 
 
 @pytest.mark.parametrize("role", ["decoder"])
-@pytest.mark.parametrize("layers", [12, 48, 62])
+@pytest.mark.parametrize("layers", [48, 62])
 def test_a_model_of_any_depth_is_its_piece(source: Source, role: str, layers: int, tmp_path: Path) -> None:
     """Whichever kind its last layer is of, and however far it sees."""
     text = {**source.checkpoint.config["text_config"], "num_hidden_layers": layers, "sliding_window": 1024}
@@ -213,7 +213,7 @@ def test_a_model_of_any_depth_is_its_piece(source: Source, role: str, layers: in
     FORMATS["onnx"].check_piece(whole, piece)
 
 
-@pytest.mark.parametrize(("role", "operator"), [("decoder", "Sqrt"), ("decoder", "Mod"), ("image_encoder", "Gelu")])
+@pytest.mark.parametrize(("role", "operator"), [("decoder", "Sqrt"), ("image_encoder", "Gelu")])
 def test_a_builder_that_is_wrong_for_a_deeper_model_alone_is_refused(
     source: Source, role: str, operator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

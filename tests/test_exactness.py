@@ -10,12 +10,13 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from material import hollow_checkpoint
 from wrong_builders import WRONG_BUILDERS, WrongBuilder
 
 from edgekit.artifacts.manifest import FileEntry, Part
 from edgekit.checkpoints.sliced import write_slice
 from edgekit.errors import ArtifactError, GateError
-from edgekit.families.full_precision import at_most
+from edgekit.families.full_precision import at_most, hub_config
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS
 from edgekit.formats.onnx.graph import Graph
@@ -204,7 +205,27 @@ def test_a_piece_sees_no_farther_than_it_must(source: Source, role: str, tokens:
     assert sliced(stated) == stated
 
 
-@pytest.mark.parametrize(("role", "operator"), [("decoder", "Sqrt"), ("decoder", "Mod"), ("image_encoder", "Gelu")])
+@pytest.mark.parametrize("role", ["decoder"])
+@pytest.mark.parametrize("layers", [48, 62])
+def test_a_model_of_any_depth_is_its_piece(source: Source, role: str, layers: int, tmp_path: Path) -> None:
+    """Whichever kind its last layer is of, and however far it sees."""
+    text = {**source.checkpoint.config["text_config"], "num_hidden_layers": layers, "sliding_window": 1024}
+    text["layer_types"] = [f"{'full' if layer % 6 == 5 else 'sliding'}_attention" for layer in range(layers)]
+    config = {**source.checkpoint.config, "text_config": text}
+    sides = []
+    for name, stated in (("whole", config), ("piece", source.family.full_precision.sliced(config))):
+        (tmp_path / name).mkdir()
+        specs = source.family.tensors(source.family.parse(stated))
+        hollow_checkpoint(tmp_path / name, stated, {spec.name: spec.shape for spec in specs})
+        one = open_source(tmp_path / name)
+        plan = one.plan(role, FORMATS["onnx"].exactness.level)
+        sides.append((plan, hub_config(one.checkpoint, one.family.full_precision)))
+    whole, piece = sides
+    assert len(whole[0].tensors) > len(piece[0].tensors)
+    FORMATS["onnx"].check_piece(whole, piece)
+
+
+@pytest.mark.parametrize(("role", "operator"), [("decoder", "Sqrt"), ("image_encoder", "Gelu")])
 def test_a_builder_that_is_wrong_for_a_deeper_model_alone_is_refused(
     source: Source, role: str, operator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ Comparisons, cheap ones first, after that of the checkpoint's reading (`edgekit.
 - *Loss*: the artifact against the original weights. It asks what quantization cost, and refuses what lost more than
   the level's row, or the recipe, allows.
 
-Wiring judges each part alone, and then a variant's parts together (`end_to_end`).
+Wiring judges each part alone, then a variant's parts together (`end_to_end`), and how labels are scored (`scores`).
 
 Each part of the artifact is opened as for a user, asked, and closed; then the other side answers: Hugging Face's own
 processors, masks and modules, from pixels and text on, with one matrix in memory at a time. Neither holds more than

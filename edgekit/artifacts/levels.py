@@ -158,8 +158,8 @@ _ONNX_4_M: Mixture = {
 #                        a prompt's KL in nats              relative error of encoders
 #                        reference     Gemma 3 270M         mean      worst (reference)
 #   fp32, fp16           3e-13         2e-11                6e-7      2e-6
-#   F16                  1e-7          2e-6                 3e-4      5e-4
-#   BF16                 3e-6          6e-5                 1.5e-3    2.4e-3
+#   F16                  1e-7          2e-6..1e-5           3e-4      5e-4
+#   BF16                 3e-6          6e-5..7e-5           1.5e-3    2.4e-3
 #   quantized in GGUF    4e-5..1.3e-4  2e-3..7e-3           6e-3      1.3e-2
 #   q4, q4_m             4e-5          4e-3                 1.3e-2    9e-2
 #   int8*, q4_128        6e-5..1.2e-4  2e-2                 1.5e-2    6e-2

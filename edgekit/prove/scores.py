@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.errors import GateError
+from edgekit.artifacts.differences import refusal
 from edgekit.families.composition import Contrastive, ContrastiveSettings
 from edgekit.inputs.image import ImageLike
 from edgekit.inputs.samples import Inputs, shown
@@ -30,7 +30,7 @@ def check_scores(opening: Opening, runs: FullPrecisionRuns, inputs: Inputs) -> N
     """Compare scores with transformers', of a variant that matches images and texts; others have none.
 
     Raises:
-        GateError: they differ.
+        DifferencesError: they differ.
     """
     composition, settings, score = opening.composition, opening.settings, runs.source.family.full_precision.scores
     if not isinstance(composition, Contrastive) or score is None:
@@ -58,8 +58,10 @@ def check_scores(opening: Opening, runs: FullPrecisionRuns, inputs: Inputs) -> N
         answers[composition.text][picked],
     )
     if found.shape != expected.shape or not np.allclose(found, expected, rtol=_MOST, atol=0):
-        raise GateError(
-            f"{opening.level}: wiring: scores of labels are {np.round(found, 6).tolist()} of transformers' own vectors",
+        raise refusal(
+            "wiring",
+            opening.level,
+            f"scores of labels are {np.round(found, 6).tolist()} of transformers' own vectors",
             allowed=f"{np.round(expected, 6).tolist()}, as transformers makes them",
             remedy="the logit's scale or bias, or how scores are made of vectors, is wrong; nothing was published",
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.levels import LEVELS
-from edgekit.artifacts.manifest import Manifest, Parity, Part
+from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part, part_id
 from edgekit.checkpoints import reference_models as reference
 from edgekit.families.source import open_source
 from edgekit.formats import calibration
@@ -167,6 +167,11 @@ def prepared_for_proof(folder: Path, manifest: Manifest, part: Part) -> Any:
     """A variant that has a part, before its parts are loaded."""
     variant = next(name for name, parts in manifest.variants.items() if parts.get(part.role) == part.id)
     return prepare(folder, variant, context=CONTEXT, runtime="default")
+
+
+def with_files(part: Part, files: tuple[FileEntry, ...]) -> Part:
+    """A part that has these, and the id that follows: full precision remembers by it what it computed."""
+    return part.model_copy(update={"files": files, "id": part_id(part.role, part.format, part.level, files)})
 
 
 def described(trial: Trial, settings: Mapping[str, Any], preprocessing: Mapping[str, Any] | None = None) -> Trial:

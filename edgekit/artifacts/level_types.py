@@ -1,4 +1,5 @@
-"""What a level's name promises: the types that its matrices are stored as, and how many of a kind as which.
+"""What a level's name promises: the types that its matrices are stored as, how many of a kind as which, and how what
+enters them is rounded.
 
 A second statement beside the rows of `edgekit.artifacts.levels`, by which exporters choose: who gets one of the two
 wrong writes files that a proof refuses by the other. A level of which nothing stands here is compared with its row.
@@ -74,6 +75,14 @@ PROMISED: Mapping[str, Mapping[str, Shares]] = {
     ),
     "q4_128": _stated("int4_128", ("pooling_matrix", "float32")),
 }
+
+# Level -> how it rounds what enters a matrix, where that is at all; int8 files differ in nothing else.
+_ACTIVATIONS = {"int8": "static", "int8_dynamic": "dynamic", "q4": "blocks", "q4_m": "blocks", "q4_128": "blocks"}
+
+
+def promised_activations(level: str) -> str | None:
+    """How a level's name says that what enters a matrix is rounded; None for a level of which nothing stands here."""
+    return _ACTIVATIONS.get(level, "float") if level in PROMISED else None
 
 
 def unpromised(level: str, kind: str, stored: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str]]:

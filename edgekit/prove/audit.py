@@ -43,7 +43,7 @@ _FEW = 0.5  # of a tensor's rows: where more are wrong, the tensor is
 _SHOWN = 80  # characters of a text that are shown from its beginning
 _LARGE = 0.1  # of the columns' mean, and of the source's
 _COARSE = 0.4  # bound of types that make another of a column beside larger ones
-_PICKED = 1 << 17  # weights of a matrix that are compared with their neighbours
+_PICKED, _RUNS = 1 << 17, 8  # weights of a matrix that are compared with their neighbours, in so many places
 _TIE, _STRAY = 1e-3, 1e-4  # of a distance, and of the weights: what scales of 16 bits and other sums make
 _ALIKE, _ROWS = 0.4, 64  # least correlation of a column with the source's; of so many rows, chance makes none of 0.4
 
@@ -304,10 +304,13 @@ def _neighbours(tensor: StoredTensor, right: Rows, rounding: Rounding) -> Iterat
     if not rounding.block or len(tensor.shape) != 2:
         return
     count, width = tensor.shape
-    picked = np.unique(np.linspace(0, count - 1, max(1, _PICKED // width)).astype(int))
+    rows = max(_RUNS, _PICKED // width)
+    # Runs of rows, not single ones: each read opens the file.
+    long, runs = (count, 1) if count <= rows else (rows // _RUNS, _RUNS)
+    starts = np.linspace(0, count - long, runs).astype(int)
     blocks = ((0, 0), (0, -width % rounding.block))
     exact, held = (
-        np.pad(np.concatenate([read(row, row + 1) for row in picked]), blocks, mode="edge").reshape(-1, rounding.block)
+        np.pad(np.concatenate([read(row, row + long) for row in starts]), blocks, "edge").reshape(-1, rounding.block)
         for read in (right, tensor.read)
     )
     nearest = np.abs(exact[:, :, None] - held[:, None, :]).min(axis=2)

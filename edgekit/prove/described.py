@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from edgekit.artifacts.level_types import unpromised
+from edgekit.artifacts.level_types import promised_activations, unpromised
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.manifest import FILE_NAME, part_id
 from edgekit.families.source import Source
@@ -72,6 +72,9 @@ def _level(written: WrittenPart, source: Source) -> Iterator[Compared]:
 
 def _promised(written: WrittenPart, source: Source) -> Iterator[Compared]:
     """A level's name is known to people, whatever the table of levels says by which a file was written."""
+    rounded = promised_activations(written.level)
+    if rounded and LEVELS[written.level].activations != rounded:
+        yield Compared("constant", f"{written.level}'s activations", LEVELS[written.level].activations, rounded)
     kinds: dict[str, list[tuple[str, int]]] = {}
     for spec in source.family.roles[written.role].tensors(source.config):
         stored = written.tensors.get(spec.name)

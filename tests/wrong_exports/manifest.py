@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from proofs import Change, Trial, described
+from proofs import Change, Trial, described, with_files
 from tokenizers import Tokenizer
 
 from edgekit.artifacts.levels import LEVELS
@@ -34,7 +34,7 @@ def _relabelled(trial: Trial) -> Iterator[Trial]:
     """A part that says to be of the next better level, whose limits are tighter, and which users pay more for."""
     levels = [level for level, row in LEVELS.items() if row.format == trial.part.format]
     better = levels[levels.index(trial.part.level) - 1]
-    yield replace(trial, part=trial.part.model_copy(update={"level": better}))
+    yield replace(trial, part=with_files(trial.part.model_copy(update={"level": better}), trial.part.files))
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 import gguf
 import numpy as np
-from proofs import Trial
+from proofs import Trial, with_files
 
 from wrong_exports.entry import FORMATS, WrongExport, replaced
 from wrong_exports.stored import SCALES, Stored, Values, stored
@@ -80,9 +80,9 @@ def _changed(trial: Trial, edit: Edit) -> Iterator[Trial]:
     with stored(trial) as tensors:
         edit(tensors, PLACES[trial.plan.role])
         tensors.flush()
-        # Full precision remembers what it computed with a part's own weights, by the part's id.
-        changed = hashlib.sha256(f"{trial.part.id} {edit!r}".encode()).hexdigest()
-        part = trial.part.model_copy(update={"id": changed})
+        first, *others = trial.part.files
+        changed = hashlib.sha256(f"{first.sha256} {edit!r}".encode()).hexdigest()
+        part = with_files(trial.part, (first.model_copy(update={"sha256": changed}), *others))
         yield replace(trial, part=part, changed=frozenset(tensors.changed))
 
 

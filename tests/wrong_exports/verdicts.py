@@ -82,12 +82,12 @@ class Remembered:
         if wrong.kind == "graph" or changed is None:
             return compare
 
-        def compared(source: Source, tensor: StoredTensor) -> Any:
+        def compared(source: Source, tensor: StoredTensor, rows: Any) -> Any:
             if tensor.name in changed:
-                return compare(source, tensor)
+                return compare(source, tensor, rows)
             key = right.files[0], tensor.name
             if key not in self._found:
-                self._found[key] = compare(source, tensor)
+                self._found[key] = compare(source, tensor, rows)
             return self._found[key]
 
         return compared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -53,7 +53,7 @@ class _LossAlone(Gates):
     clear_margin_quantized: float = 1e9
 
     def limits(self, level: str, row: Limits) -> Limits:
-        most = dict.fromkeys(("wiring_kl", "wiring_error", "wiring_worst_error"), math.inf)
+        most = dict.fromkeys(("wiring_kl", "wiring_error", "wiring_worst_error"), sys.float_info.max)
         return replace(super().limits(level, row), **most)
 
 

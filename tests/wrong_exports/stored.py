@@ -19,8 +19,8 @@ from edgekit.formats.onnx.layout import TensorLayout, layout_of
 Values = NDArray[np.float32]
 # ggml's blocks: where their scales lie, as numbers of 16 bits.
 SCALES: Mapping[str, tuple[int, ...]] = {
-    "Q8_0": (0,), "Q5_0": (0,), "Q5_1": (0, 1), "Q4_0": (0,), "IQ4_NL": (0,), "IQ4_XS": (0,), "Q4_K": (0, 1), "Q5_K": (0, 1),
-    "Q6_K": (104,), "Q3_K": (54,), "Q2_K": (40, 41),
+    "Q8_0": (0,), "Q5_0": (0,), "Q5_1": (0, 1), "Q4_0": (0,), "IQ4_NL": (0,), "IQ4_XS": (0,),
+    "Q4_K": (0, 1), "Q5_K": (0, 1), "Q6_K": (104,), "Q3_K": (54,), "Q2_K": (40, 41),
 }  # fmt: skip
 _NUMPY = {1: np.float32, 2: np.uint8, 3: np.int8, 10: np.float16}
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -23,32 +22,29 @@ from edgekit.artifacts.differences import refusal
 from edgekit.checkpoints.sliced import write_slice
 from edgekit.checkpoints.tensors import ITEM_BYTES
 from edgekit.errors import ArtifactError
-from edgekit.export import writers
 from edgekit.families.full_precision import hub_config
 from edgekit.families.source import Source, open_source
-from edgekit.formats import FORMATS, FileLabel
+from edgekit.formats import FORMATS
 from edgekit.full_precision import processors as hf_inputs
 from edgekit.full_precision import streamed
 from edgekit.inputs import image as images_
 from edgekit.inputs.samples import Inputs
-from edgekit.machine.cpu import cpu
 from edgekit.machine.temporary import temporary_folder
 from edgekit.progress import Progress
+from edgekit.prove import exact_files
+from edgekit.prove.exact_files import ExactPart
 from edgekit.prove.full_precision_runs import FullPrecisionRuns
 from edgekit.prove.written import WrittenPart
-from edgekit.runtime.backends import backends_for, kind_of
 from edgekit.runtime.base import (
     Decoder,
     Embeddings,
     Encoder,
-    EncoderSpec,
     Float,
     Segment,
     SupportsChunkSize,
     SupportsOutputs,
     Tokens,
 )
-from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
 
 _BEYOND = 160  # tokens that a text in one call goes beyond the window
 _CHUNK = 64  # positions of a call where a prompt comes in many; an image of more takes a call of its own
@@ -94,7 +90,7 @@ def disk_bytes(source: Source, role: str, file_format: str) -> int:
     family, config = source.family, source.family.full_precision.sliced(source.checkpoint.config)
     parsed = family.parse(config)
     piece = sum(math.prod(spec.shape) * ITEM_BYTES[source.stored[spec.name].dtype] for spec in family.tensors(parsed))
-    names = [name for name in (role, _leans(source, role, file_format)) if name]
+    names = exact_files.roles_of(source, role, file_format)
     exact = sum(4 * math.prod(spec.shape) for name in names for spec in family.roles[name].tensors(parsed))
     return exact + (piece if config != source.checkpoint.config else 0)
 
@@ -123,7 +119,7 @@ def measured(
                 for one in (source, piece)
             )
             form.check_piece(*plans)
-        exact = _written(piece, role, file_format, folder / "files")
+        exact = exact_files.write(piece, role, file_format, folder / "files")
         compare = _decoder if source.family.roles[role].output == "logits" else _encoder
         figures = compare(exact, inputs)
         progress.advance()
@@ -140,76 +136,6 @@ def _piece(source: Source, folder: Path) -> Source:
     (folder / "checkpoint").mkdir()
     write_slice(checkpoint, config, shapes, folder / "checkpoint")
     return open_source(folder / "checkpoint")
-
-
-@dataclass(frozen=True)
-class _Exact:
-    """A part with exact weights, and the files of each part that opening it takes."""
-
-    source: Source
-    role: str
-    format: str
-    files: Mapping[str, tuple[Path, ...]]
-
-    @property
-    def weights(self) -> streamed.Weights:
-        """What the part's files hold."""
-        return streamed.Weights(self.source, self.source.tensors_in(self.role, self.format, self.files[self.role]))
-
-    @contextmanager
-    def decoder(self, role: str, context: int) -> Iterator[Decoder]:
-        """Open a decoder."""
-        (backend, *_) = backends_for(self.format, "decoder")
-        settings = self.source.settings
-        tokens = settings.get("image_tokens", 0)
-        file = DecoderFile(self.files[role], context, settings["window"], tokens, self.source.checkpoint.root)
-        decoder = backend.decoders[self.format](file, _options())
-        try:
-            yield decoder
-        finally:
-            decoder.close()
-
-    @contextmanager
-    def encoder(self, shape: tuple[int, ...]) -> Iterator[Encoder]:
-        """Open the encoder, beside a decoder where it needs one."""
-        (backend, *_) = backends_for(self.format, "encoder")
-        stated, files = self.source.family.roles[self.role], self.files[self.role]
-        assert stated.input is not None, "an encoder encodes something"
-        assert stated.output != "logits", "an encoder gives vectors"
-        pictures = self.source.preprocessing if stated.input == "pixels" else None
-        tokens = self.source.settings["image_tokens"] if stated.output == "image_tokens" else 0
-        name = FORMATS[self.format].output_of(stated.forms.get(self.format))
-        file = EncoderFile(files[0], EncoderSpec(stated.input, stated.output, shape), name, pictures, files, tokens)
-        with ExitStack() as stack:
-            leans = _leans(self.source, self.role, self.format)
-            beside = stack.enter_context(self.decoder(leans, 64 + tokens)) if leans else None
-            encoder = backend.encoders[self.format](file, _options(), beside)
-            stack.callback(encoder.close)
-            yield encoder
-
-
-def _options() -> RunOptions:
-    return RunOptions(cpu().usable_cores, plain_weights=True, exact=True)
-
-
-def _leans(source: Source, role: str, file_format: str) -> str | None:
-    """The decoder that an encoder must be opened beside; None where it needs none, or is none."""
-    kind = kind_of(source.family.roles[role].input)
-    needs = kind == "encoder" and backends_for(file_format, kind)[0].leans
-    return source.family.role_giving("logits") if needs else None
-
-
-def _written(piece: Source, role: str, file_format: str, folder: Path) -> _Exact:
-    """The piece by the format's own writer, at the level that rounds nothing."""
-    folder.mkdir()
-    roles = [name for name in (role, _leans(piece, role, file_format)) if name]
-    plans = [piece.plan(name, FORMATS[file_format].exactness.level) for name in roles]
-    label = FileLabel("exactness", "none", "exactness")
-    files = {
-        plan.role: tuple(folder / file.path for file in written)
-        for plan, written in writers.write(piece, plans, label, None, folder, Progress())
-    }
-    return _Exact(piece, role, file_format, files)
 
 
 # ---------------------------------------------------------------- decoders
@@ -245,11 +171,11 @@ class _Prompt:
         return {"input_ids": [*ids, *steps], "token_type_ids": kinds + [0] * len(steps)}
 
 
-def _decoder(exact: _Exact, inputs: Inputs) -> Figures:
+def _decoder(exact: ExactPart, inputs: Inputs) -> Figures:
     weights = exact.weights
     table = next(spec for spec in exact.source.family.tensors(exact.source.config) if spec.kind == "token_embedding")
     prompts = _prompts(exact.source, weights, table.name, inputs.text)
-    with exact.decoder(exact.role, max(prompt.length for prompt in prompts)) as decoder:
+    with exact.decoder(max(prompt.length for prompt in prompts)) as decoder:
         actual = [np.stack(list(_logits(decoder, prompt))) for prompt in prompts]
     images = [s.array for prompt in prompts for s in prompt.segments if isinstance(s, Embeddings)]
     hidden = hf_inputs.hidden_states(
@@ -319,7 +245,7 @@ def _logits(decoder: Decoder, prompt: _Prompt) -> Iterator[Float]:
 # ---------------------------------------------------------------- encoders
 
 
-def _encoder(exact: _Exact, inputs: Inputs) -> Figures:
+def _encoder(exact: ExactPart, inputs: Inputs) -> Figures:
     """The same first items in batches of several sizes: a graph may be wrong for one of them alone."""
     source, role = exact.source, exact.role
     stated = source.family.roles[role]
@@ -341,7 +267,7 @@ def _outputs(encoder: Encoder, name: str, batch: Any) -> Mapping[str, Float]:
     return encoder.outputs(batch) if isinstance(encoder, SupportsOutputs) else {name: encoder.encode(batch)}
 
 
-def _worst(exact: _Exact, expected: Mapping[str, Float], actual: Mapping[str, Float]) -> float:
+def _worst(exact: ExactPart, expected: Mapping[str, Float], actual: Mapping[str, Float]) -> float:
     """The largest error of an item of the first ones."""
     count = min(map(len, actual.values()))
     wanted = {name: expected[name][:count] for name in expected if name in actual}

@@ -48,7 +48,8 @@ def _file_type(part: AuditedPart) -> int:
     """By llama.cpp's own table; a mixture that it does not have goes by what most of its weights are."""
     import gguf
 
-    numbers = {one.name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE"): int(one) for one in gguf.LlamaFileType}
+    names = {one: one.name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE") for one in gguf.LlamaFileType}
+    numbers = {name: int(one) for one, name in names.items()}
     if part.level in numbers:
         return numbers[part.level]
     weights = Counter[str]()

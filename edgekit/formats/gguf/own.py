@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -48,8 +49,7 @@ def _file_type(part: AuditedPart) -> int:
     """By llama.cpp's own table; a mixture that it does not have goes by what most of its weights are."""
     import gguf
 
-    names = {one: one.name.removeprefix("MOSTLY_").removeprefix("ALL_").removesuffix("_MOE") for one in gguf.LlamaFileType}
-    numbers = {name: int(one) for one, name in names.items()}
+    numbers = {re.sub("^(MOSTLY|ALL)_|_MOE$", "", one.name): int(one) for one in gguf.LlamaFileType}
     if part.level in numbers:
         return numbers[part.level]
     weights = Counter[str]()

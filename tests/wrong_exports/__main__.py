@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import functools
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ from wrong_exports import InapplicableError, WrongExport, every  # noqa: E402
 from wrong_exports.report import WHOLE, published, refused_though_right, report  # noqa: E402
 from wrong_exports.verdicts import Remembered, exact, verdict  # noqa: E402
 
+_SCRATCH = re.compile(r"\S*/edgekit-exactness-\w+/")
 _LONGEST = 160  # characters of a message in the record
 
 
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with nullcontext(options.work) if options.work else tempfile.TemporaryDirectory(prefix="wrong-exports-") as work:
         models = _models(options, Path(work), levels)
         _ask(models, wrongs, levels, record, lambda: _write(options.json, record))
+    _write(options.json, record)  # what said how it was made may be another run
     text = report(record)
     if options.markdown:
         options.markdown.write_text(text)
@@ -165,7 +168,7 @@ def _wrongs(
         for level in (level for level in wrong.levels() if level in here):
             yield row, level, functools.partial(_asked, models[role], role, level, wrong, record, remembered)
         if wrong.exporter and record["model"] is None and here & set(wrong.levels()):
-            yield record["exact"], key, functools.partial(exact, models[role], role, wrong)
+            yield record["exact"], key, functools.partial(_exactly, models[role], role, wrong)
 
 
 def _asked(
@@ -181,9 +184,14 @@ def _asked(
     return {name: message and _told(message, model) for name, message in refused.items()}
 
 
+def _exactly(model: Unproven, role: str, wrong: WrongExport) -> str | None:
+    message = exact(model, role, wrong)
+    return message and _told(message, model)
+
+
 def _told(message: str, model: Unproven) -> str:
-    """Without the folder, which is another in every run."""
-    return message.replace(f"{model.folder}/", "")[:_LONGEST]
+    """Without the folders, which are others in every run."""
+    return _SCRATCH.sub("", message.replace(f"{model.folder}/", ""))[:_LONGEST]
 
 
 def _key(wrong: WrongExport, role: str) -> str:

@@ -80,7 +80,9 @@ def _begun(options: argparse.Namespace) -> dict[str, Any]:
     if options.json and options.json.is_file():
         record |= json.loads(options.json.read_text())
     here = asdict(environment())
-    record["environment"] = {key: here[key] for key in ("cpu", "architecture", "cores", "versions", "commit")}
+    record["environment"] = {key: here[key] for key in ("cpu", "architecture", "cores", "versions")}
+    commits = record.setdefault("commits", [])  # of all runs: what was found before is kept
+    commits += [here["commit"]] if here["commit"] and here["commit"] not in commits else []
     record |= {"command": _command(options), "model": options.recipe, "every": options.every}
     return record
 

@@ -90,8 +90,9 @@ def _where(record: Mapping[str, Any]) -> str:
     )
     versions = ", ".join(f"{name} {version}" for name, version in here["versions"].items())
     return _wrapped(
-        f"Measured on {model}, on {here['cpu']}, {here['cores']} cores, at commit "
-        f"{(here['commit'] or 'unknown')[:12]}; {versions}. No figure here is a time."
+        f"Measured on {model}, on {here['cpu']}, {here['cores']} cores, at "
+        f"{', '.join(f'commit {one[:12]}' for one in record['commits']) or 'an unknown commit'}; {versions}. "
+        "No figure here is a time."
     )
 
 

@@ -30,6 +30,7 @@ from edgekit.errors import (
     InputError,
     MissingDependencyError,
     NoSpaceError,
+    SnapshotError,
     UsageError,
     WorkerError,
 )
@@ -39,22 +40,30 @@ privacy.keep()  # before any library is imported that would report to its makers
 
 if TYPE_CHECKING:
     from edgekit.inputs.message import Image, Message
+    from edgekit.runtime.generation.options import GenerationOptions
+    from edgekit.runtime.grammar.constraints import Choice, JsonSchema, Lark, Regex
     from edgekit.runtime.model import Generation, Model
 
 __all__ = [
     "ArtifactError",
     "CheckpointError",
+    "Choice",
     "EdgekitError",
     "EdgekitWarning",
     "GateError",
     "Generation",
+    "GenerationOptions",
     "HubError",
     "Image",
     "InputError",
+    "JsonSchema",
+    "Lark",
     "Message",
     "MissingDependencyError",
     "Model",
     "NoSpaceError",
+    "Regex",
+    "SnapshotError",
     "UsageError",
     "WorkerError",
     "__version__",
@@ -63,10 +72,15 @@ __all__ = [
 
 # What needs numpy is imported when it is asked for.
 _LATER = {
+    "Choice": "edgekit.runtime.grammar.constraints",
     "Generation": "edgekit.runtime.model",
+    "GenerationOptions": "edgekit.runtime.generation.options",
     "Image": "edgekit.inputs.message",
+    "JsonSchema": "edgekit.runtime.grammar.constraints",
+    "Lark": "edgekit.runtime.grammar.constraints",
     "Message": "edgekit.inputs.message",
     "Model": "edgekit.runtime.model",
+    "Regex": "edgekit.runtime.grammar.constraints",
 }
 
 
@@ -86,6 +100,8 @@ def open(  # noqa: A001
     device: str | None = None,
     runtime: str | None = None,
     context: int | None = None,
+    slots: int = 1,
+    keep: bool = False,
 ) -> Model:
     """Open one level of an artifact folder.
 
@@ -98,9 +114,13 @@ def open(  # noqa: A001
             found to be the fastest.
         context: tokens that a prompt and its answer may take together, each image with all of its own, up to what the
             model was made for; the device's, or 4096, for None.
+        slots: answers that can be under way at once, each with the whole context; a step for all of them costs less
+            than one for each.
+        keep: whether embeddings of images stay on this disk, for you alone, so that no image is encoded twice; they
+            derive from patients. `edgekit cache` shows and clears them.
 
     Returns:
-        the model, which a `with` statement or `close()` closes. It has one user at a time, see `Model`.
+        the model, which a `with` statement or `close()` closes. See `Model` for who may use it when.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be.
@@ -120,5 +140,6 @@ def open(  # noqa: A001
         allowed: 1 to 8192, which this model was made for
     """
     from edgekit.runtime import open_model
+    from edgekit.runtime.use import Use
 
-    return open_model(Path(artifact), level, device, context, runtime)
+    return open_model(Path(artifact), level, device, context, runtime, use=Use(slots=slots, keep=keep))

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from edgekit.artifacts.disk_errors import typed
 from edgekit.artifacts.version import __version__
@@ -26,8 +26,26 @@ INTERRUPTED = 130
 _DEBUG = "print the traceback of an error, too"
 
 
+class _Once(argparse.Action):
+    """Stores a value; an option's second one contradicts the first, which argparse would forget."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
+    ) -> None:
+        given = vars(namespace).setdefault("given", set())
+        if option and self.dest in given:
+            raise argparse.ArgumentError(self, "stands twice")
+        given.add(self.dest)
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are edgekit's."""
+    """A parser whose errors are edgekit's, and that takes one value for one option."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in (None, "store"):
+            self.register("action", name, _Once)
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print itself, and never as JSON."""
@@ -126,7 +144,8 @@ def expected(error: BaseException) -> EdgekitError | None:
         return MissingDependencyError(f"{error.name} is not installed", remedy="pip install 'edgekit[export]'")
     if isinstance(error, OSError):  # a file that may not be read, a full disk
         return typed(error)
-    if isinstance(error, MemoryError):
+    # The second is what threading says where memory, or the number of processes, is limited.
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
         return EdgekitError("there is not enough memory", remedy="end other programs, or choose a smaller level")
     if isinstance(error, RecursionError):
         return EdgekitError("something in these files is nested too deeply")

@@ -16,7 +16,7 @@ one line of bounded length, since they quote what others wrote.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from edgekit.terminal import printable, shortened
 
@@ -72,6 +72,24 @@ class HubError(EdgekitError):
     """A model cannot be had from Hugging Face's hub or from its local cache, or its files are not the hub's."""
 
 
+def unknown(
+    what: str, name: str, known: Iterable[str], *, allowed: str | None = None, remedy: str | None = None
+) -> UsageError:
+    """The error for a name that is none of those known; the nearest is offered, whatever the case of its letters.
+
+    Args:
+        what: what has such names: a level, a recipe.
+        allowed: the known names in other words than their list.
+    """
+    from difflib import get_close_matches  # only here, and a start should be quick
+
+    known = list(known)
+    folded = get_close_matches(name.casefold(), dict.fromkeys(one.casefold() for one in known), n=1, cutoff=0.7)
+    near = [one for fold in folded for one in known if one.casefold() == fold]
+    meant = f": did you mean {' or '.join(near)}?" if near else ""
+    return UsageError(f"unknown {what} {name!r:.80}{meant}", allowed=allowed or ", ".join(known), remedy=remedy)
+
+
 class ArtifactError(EdgekitError):
     """An artifact folder, its files or its manifest are not what they must be."""
 
@@ -82,6 +100,10 @@ class NoSpaceError(ArtifactError):
 
 class InputError(EdgekitError):
     """An image or a prompt cannot be used."""
+
+
+class SnapshotError(InputError):
+    """What a decoder's sequence held cannot be restored from these bytes, or not here."""
 
 
 class GateError(EdgekitError):

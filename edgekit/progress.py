@@ -42,9 +42,14 @@ class Bars(Progress):
         self._bar = tqdm(total=total, desc=printable(label), unit_scale=total > 1000, leave=False, file=sys.stderr)
 
     def advance(self, units: int = 1) -> None:
-        """Move the bar."""
-        if self._bar is not None:
-            self._bar.update(units)
+        """Move the bar; what is still to do after the last unit has no share that a bar could show."""
+        if self._bar is None:
+            return
+        if finishing := self._bar.total and self._bar.n + units >= self._bar.total:
+            self._bar.bar_format = "{desc}: finishing"
+        self._bar.update(units)
+        if finishing:  # tqdm itself draws ten times a second at most
+            self._bar.refresh()
 
     def finish(self) -> None:
         """Clear the bar."""
@@ -99,8 +104,13 @@ class Lines(Progress):
 
 
 def line(label: str, done: int, total: int, seconds: float) -> str:
-    """A phase in words. What remains is estimated from what was done, once a hundredth was."""
-    share = min(done / total, 1.0) if total else 0.0
+    """A phase in words. What remains is estimated from what was done, once a hundredth was.
+
+    Work may go on behind the last unit, of which nobody knows how much there is.
+    """
+    if total and done >= total:
+        return f"{label}: finishing, {duration(seconds)}"
+    share = done / total if total else 0.0
     rest = f", about {duration(seconds / share * (1 - share))} left" if share >= 0.01 else ""
     return f"{label}: {share:.0%} after {duration(seconds)}{rest}"
 

@@ -17,7 +17,7 @@ from edgekit.errors import EdgekitError
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.inputs.message import Message
 from edgekit.runtime.base import Embeddings, Float, Generation, Model, Segment, Tokens
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 
 VOCABULARY = 40
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,18 +21,28 @@ from hypothesis import HealthCheck, settings
 from material import LEVELS, Copy
 
 from edgekit.checkpoints import reference_models as reference
+from edgekit.errors import EdgekitError, UsageError
+from edgekit.machine.cache import cache_folder
 from edgekit.machine.temporary import temporary_folder
 
 if TYPE_CHECKING:
     from proofs import Unproven
 
+    from edgekit.runtime.llama.gpu_build import GpuBuild
+
 # What was tried, measured and built on this machine is no part of a test, nor may a test leave anything there, or where
 # the system's temporary files are: some kill a process, which leaves its own. What failed tests wrote pytest keeps.
 _RUN = ExitStack()
+_USERS_CACHE: Path | None = None
+with suppress(UsageError):  # a user without a home
+    _USERS_CACHE = cache_folder()
 os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", tempfile.gettempdir())
 for _variable in ("EDGEKIT_CACHE", "TMPDIR"):
     os.environ[_variable] = str(_RUN.enter_context(temporary_folder("tests")))
 tempfile.tempdir = None  # found anew, there
+# Shells have what they run behind `&` ignore Ctrl-C, and so would all that tests start and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Time says nothing on a shared machine, and examples must be the same in every run.
 settings.register_profile(
@@ -51,6 +62,27 @@ def _shipped(name: str) -> Path:
     found = reference.path(name)
     assert found is not None, f"{name} belongs to the repository"
     return found
+
+
+@pytest.fixture(scope="session")
+def gpu_build() -> GpuBuild:
+    """The user's build for a GPU, linked into the tests' cache; it finds a GPU now, or a test of it is skipped."""
+    from edgekit.runtime.llama import gpu_build, gpu_trial
+
+    theirs, ours = (cache and cache / "llama-cpp" for cache in (_USERS_CACHE, cache_folder()))
+    if theirs is None or ours is None or not (theirs / "gpu.json").is_file():
+        pytest.skip("no build for a GPU is here: edgekit setup --gpu vulkan")
+    ours.mkdir(mode=0o700, exist_ok=True)
+    for path in theirs.iterdir():
+        if (path.name == "gpu.json" or (path / "lib").is_dir()) and not (ours / path.name).exists():
+            (ours / path.name).symlink_to(path)
+    try:
+        build = gpu_build.current()
+        assert build
+        gpu_trial.look(build)
+    except EdgekitError as error:
+        pytest.skip(str(error))
+    return build
 
 
 @pytest.fixture(scope="session")

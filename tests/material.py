@@ -93,3 +93,16 @@ def anonymous_bytes() -> int:
     """Memory of this process that no file stands behind, on Linux."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon"))
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """A disk with room for files of so many bytes, and none larger (POSIX)."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -22,6 +22,7 @@ from edgekit.inputs.samples import Inputs, shipped_inputs
 from edgekit.progress import Progress
 from edgekit.prove import CONTEXT, FullPrecisionRuns, WrittenPart, prove_parts, written_part
 from edgekit.prove import publish as artifact
+from edgekit.prove.beside import check_beside
 from edgekit.runtime import manifest_checks
 from edgekit.runtime.opening import prepare
 
@@ -93,7 +94,7 @@ class Unproven:
         return self._proven[role, level]
 
     def prove(self, role: str, level: str, change: Change | None = None) -> Parity:
-        """Prove one part, right or changed, opened as for a user.
+        """Prove one part, right or changed, opened as for a user, and what the manifest says by whatever recipe.
 
         Raises:
             GateError: it is refused.
@@ -101,6 +102,7 @@ class Unproven:
         right = self.trial(role, level)
         with change(right) if change else nullcontext(right) as trial:
             (parity,) = prove_parts([trial.part], trial.opening, trial.runs, self.inputs, self.manifest.gates)
+            check_beside(trial.opening.manifest, trial.runs.source, None, new=False)
         return parity
 
     def trial(self, role: str, level: str) -> Trial:

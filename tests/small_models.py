@@ -14,7 +14,7 @@ from edgekit.families.composition import ImageChatSettings
 from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.inputs.text import load_tokenizer
 from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Float, Segment
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.owned_parts import OwnedDecoder
 from edgekit.runtime.stub import StubDecoder, StubEncoder
 
@@ -30,15 +30,15 @@ class ScriptedDecoder(OwnedDecoder):
     def __init__(self, script: Sequence[int], context: int = 8192) -> None:
         self.script, self.context = script, context
 
-    def _clear(self) -> None:
+    def _clear(self, sequence: int) -> None:
         self._said = 0
 
-    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
-        self.position += sum(map(len, segments))
+    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int], sequence: int) -> Iterator[Float]:
+        self._lengths[sequence] = sum(map(len, segments))
         yield self._next()
 
-    def _step(self, ids: Sequence[int]) -> Float:
-        self.position += len(ids)
+    def _step(self, ids: Sequence[int], sequence: int) -> Float:
+        self._lengths[sequence] = self.length(sequence) + len(ids)
         return self._next()
 
     def _next(self) -> Float:

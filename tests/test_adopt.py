@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from edgekit import cli
 from edgekit.artifacts import manifest
 from edgekit.artifacts.manifest import FOREIGN
 from edgekit.commands.support import artifact_text
-from edgekit.errors import ArtifactError, CheckpointError, InputError, UsageError
+from edgekit.errors import ArtifactError, CheckpointError, EdgekitError, InputError, UsageError
 from edgekit.export.adopt import Adopted, adopt
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import tokenize
@@ -95,8 +96,10 @@ def test_the_rebuilt_tokenizer(adopted: Adopted, decoder: Path, medgemma_source:
     assert (adopted.compared, adopted.differing) == (1000, 0)
 
 
-def test_the_command(decoder: Path, projector: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A blob of Ollama's, which has no suffix; the files stay where they were."""
+def test_the_command(
+    decoder: Path, projector: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A blob of Ollama's, which has no suffix; the files stay where they were. What is printed runs anywhere."""
     blob = tmp_path / "sha256-0123"
     shutil.copyfile(decoder, blob)
     command = ["adopt", str(blob), "--mmproj", str(projector), "--to", str(tmp_path / "a"), "--json"]
@@ -106,8 +109,10 @@ def test_the_command(decoder: Path, projector: Path, tmp_path: Path, capsys: pyt
         "sha256-0123.gguf", projector.name, "tokenizer.json", "edgekit.json", "README.md",
     }  # fmt: skip
     assert blob.is_file()
-    assert cli.main(["adopt", str(decoder), "--mmproj", str(projector), "--to", str(tmp_path / "b")]) == 0
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["adopt", str(decoder), "--mmproj", str(projector), "--to", "b"]) == 0
     out = capsys.readouterr().out
+    assert f"\nprove it with  edgekit prove {tmp_path / 'b'} --reference SOURCE\n" in out
     assert "0 of 1000 texts get other ids" in out
     assert f"llama-server -m {tmp_path / 'b' / decoder.name} --mmproj" in out
 
@@ -177,6 +182,16 @@ def test_other_files_that_are_refused(decoder: Path, projector: Path, tmp_path: 
         with pytest.raises(ArtifactError, match=said):
             adopt(file, tmp_path / "theirs", vision=vision)
         assert not list(tmp_path.glob("*theirs*"))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes with names")
+@pytest.mark.parametrize("option", ["decoder", "vision", "tokenizer"])
+def test_a_pipe_is_not_waited_for(decoder: Path, tmp_path: Path, option: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    given: dict[str, Any] = {"decoder": decoder, "folder": tmp_path / "theirs", option: tmp_path / "pipe"}
+    with pytest.raises(EdgekitError, match=r"pipe: (is no regular file|no such file)"):
+        adopt(**given)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_folder_with_files_is_left_alone(decoder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +14,20 @@ from hypothesis import strategies as st
 from material import photo
 from PIL import Image as Pillow
 from small_models import END, ScriptedDecoder, chat_model, tokenizer
+from tokenizers import Tokenizer
 
 from edgekit.cli import main
 from edgekit.errors import InputError, UsageError
+from edgekit.families.gemma3.chat import GemmaChat
 from edgekit.inputs.message import Image, Message
 from edgekit.machine.memory import Memory
 from edgekit.runtime import open_model
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
+from edgekit.runtime.generation.answer import Piece
+from edgekit.runtime.generation.options import GenerationOptions
+from edgekit.runtime.generation.repetition import ENOUGH, LONGEST, Repetition
+from edgekit.runtime.grammar.constraints import Choice
 from edgekit.runtime.model import Generation
-from edgekit.runtime.repetition import ENOUGH, LONGEST, Repetition
 
 
 def said(source: Path, script: list[int], budget: int = 4000, **options: Any) -> Generation:
@@ -193,7 +200,7 @@ def test_what_is_no_conversation(medgemma_source: Path, wrong: Any) -> None:
                 use()
 
 
-@pytest.mark.parametrize("wrong", [0, -1, 1.5, "many", None])
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, "many"])
 def test_what_is_no_budget(medgemma_source: Path, wrong: Any) -> None:
     with chat_model(medgemma_source) as model, pytest.raises(InputError, match="an output budget of"):
         list(model.generate([Message("user", "?")], max_tokens=wrong))
@@ -224,3 +231,82 @@ def test_what_is_no_role(role: Any) -> None:
 def test_what_is_no_image(source: Any) -> None:
     with pytest.raises(InputError, match=r"an image of \w+"):
         Image(source)
+
+
+# ---------------------------------------------------------------- thoughts
+
+BEGIN, ENDED = 2049, 2050  # the reference model's table has rows for them, its tokenizer no tokens
+
+
+@contextmanager
+def thinking_model(source: Path, script: list[int], **options: Any) -> Iterator[tuple[ChatModel, Any]]:
+    """A model whose tokenizer has what MedGemma 1.5 frames its thoughts with, and what it was asked."""
+    decoder = ScriptedDecoder(script, **options)
+    with chat_model(source, decoder) as model:
+        tokens = Tokenizer.from_str(model.tokenizer.to_str())
+        tokens.add_tokens(["<unused94>", "<unused95>"])
+        assert [tokens.token_to_id(f"<unused{n}>") for n in (94, 95)] == [BEGIN, ENDED]
+        yield ChatModel(decoder, None, GemmaChat(tokens, model.settings), None), tokens
+
+
+def thought(source: Path, said: str, answer: str, **options: Any) -> tuple[list[Piece], Generation]:
+    ids = [tokenizer(source).encode(text, add_special_tokens=False).ids for text in (said, answer)]
+    script = [BEGIN, *ids[0], ENDED, *ids[1]]
+    with thinking_model(source, script) as (model, _):
+        *pieces, last = model.generate([Message("user", "?")], GenerationOptions(thinking=True, **options))
+    assert isinstance(last, Generation)
+    return [piece for piece in pieces if isinstance(piece, Piece)], last
+
+
+def test_thoughts_come_apart_from_the_answer(medgemma_source: Path) -> None:
+    pieces, last = thought(medgemma_source, "thought\nThe lungs look clear.", "No finding.")
+    assert (last.text, last.thoughts, last.stopped) == ("No finding.", "The lungs look clear.", "end")
+    assert "".join(piece for piece in pieces if piece.thinking) == last.thoughts
+    assert "".join(piece for piece in pieces if not piece.thinking) == last.text
+    assert 0 < last.thinking_tokens < last.output_tokens
+
+
+def test_thoughts_without_their_heading_are_thoughts_too(medgemma_source: Path) -> None:
+    _, last = thought(medgemma_source, "tho the lungs", "No.")
+    assert (last.thoughts, last.text) == ("tho the lungs", "No.")
+
+
+def test_a_budget_for_thoughts_ends_them_and_leaves_the_answer_its_own(medgemma_source: Path) -> None:
+    """The scripted decoder goes on with its script, which is then the answer."""
+    _, last = thought(medgemma_source, "thought\nThe lungs look clear, I think.", "No.", thinking_tokens=6)
+    assert last.thinking_tokens == 6
+    assert last.text
+    assert last.stopped == "end"
+
+
+def test_an_answer_that_was_all_thoughts_says_so(medgemma_source: Path) -> None:
+    _, last = thought(medgemma_source, "thought\n" + "The lungs look clear. " * 9, "No.", max_tokens=12)
+    assert (last.text, last.stopped, last.truncated) == ("", "budget", True)
+    assert any("all of it was thought" in warning for warning in last.warnings)
+
+
+def test_a_stop_text_is_looked_for_in_the_answer_alone(medgemma_source: Path) -> None:
+    _, last = thought(medgemma_source, "thought\nclear.", "All clear. Yes.", stop=("clear",))
+    assert (last.thoughts, last.text, last.stopped) == ("clear.", "All ", "stop")
+
+
+def test_a_constraint_holds_for_the_answer_and_not_for_thoughts(medgemma_source: Path) -> None:
+    _, last = thought(medgemma_source, "thought\nIt is clear.", "yes", constraint=Choice("yes", "no"))
+    assert (last.thoughts, last.text) == ("It is clear.", "yes")
+
+
+def test_who_is_asked_to_think_is_told_by_the_system(medgemma_source: Path) -> None:
+    with thinking_model(medgemma_source, []) as (model, tokens):
+        asked = []
+        right = model.decoder.prefill
+        model.decoder.prefill = lambda segments, want=None: asked.extend(segments) or right(segments, want)  # type: ignore[method-assign,assignment]
+        for turns in ([Message("user", "?")], [Message("system", "You are a radiologist."), Message("user", "?")]):
+            list(model.generate(turns, GenerationOptions(thinking=True)))
+        texts = [tokens.decode(segment.ids, skip_special_tokens=False) for segment in asked]
+    assert "user\nSYSTEM INSTRUCTION: think silently if needed.\n\n?" in texts[0]
+    assert "user\nSYSTEM INSTRUCTION: think silently if needed. You are a radiologist.\n\n?" in texts[1]
+
+
+def test_a_model_without_tokens_for_thoughts_refuses_to_think(medgemma_source: Path) -> None:
+    with chat_model(medgemma_source) as model, pytest.raises(InputError, match="cannot think"):
+        list(model.generate([Message("user", "?")], GenerationOptions(thinking=True)))

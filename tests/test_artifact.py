@@ -344,7 +344,7 @@ def test_what_memory_has_no_room_for_is_published_unproven(
     # Proving all keeps what is known; what is named is opened whatever it takes.
     artifact.prove(tmp_path / "a", medsiglip_source)
     assert [part.level for part in manifests.read(tmp_path / "a").parts if part.parity is None] == ["fp16", "fp16"]
-    found = artifact.prove(tmp_path / "a", medsiglip_source, levels=["fp16"])
+    found = artifact.prove(tmp_path / "a", medsiglip_source, levels=["fp16"]).manifest
     assert all(part.parity for part in found.parts)
 
 

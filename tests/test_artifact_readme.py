@@ -90,7 +90,7 @@ def test_it_is_rewritten_with_the_proof_and_what_contradicted_the_manifest_is_sa
     path, said = folder / "README.md", "README.md says something else than the manifest"
     assert table_of(folder)["fp32"][3].count("not measured") == 2
     path.write_text(path.read_text().replace("Not a medical device.", "A medical device."))
-    proven = publish.prove(folder, medsiglip_source, progress=on_stderr())
+    proven = publish.prove(folder, medsiglip_source, progress=on_stderr()).manifest
     assert said in capsys.readouterr().err
     assert path.read_text() == readme.text(proven)
     assert "Not a medical device." in path.read_text()

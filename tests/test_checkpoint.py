@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -441,6 +442,23 @@ def test_pickles_are_refused_by_name_and_never_read(
     error = refused(folder, re.escape(name), tmp_path / "a")
     assert "safetensors" in (error.allowed or "")
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "generation_config.json", "model.safetensors"])
+@pytest.mark.parametrize("kind", ["a link to nothing", "a folder", "a pipe"])
+def test_a_name_that_leads_nowhere_is_no_absent_file(
+    medgemma_source: Path, copied: Copy, tmp_path: Path, name: str, kind: str
+) -> None:
+    """As in a hub's cache of which blobs were removed: without its template, the model would be asked otherwise."""
+    folder = copied(medgemma_source)
+    (folder / name).unlink()
+    if kind == "a link to nothing":
+        (folder / name).symlink_to("../../blobs/removed")
+    elif kind == "a folder":
+        (folder / name).mkdir()
+    else:
+        os.mkfifo(folder / name)
+    refused(folder, rf"{name}: is no file, or a link to none", tmp_path / "a")
 
 
 def test_a_missing_shard_is_named(medsiglip_source: Path, copied: Copy, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from edgekit.metrics import kl_divergence
 from edgekit.progress import Progress
 from edgekit.prove import publish as artifact
 from edgekit.runtime.base import Tokens
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

@@ -22,7 +22,7 @@ from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.levels import LEVELS
 from edgekit.checkpoints import reference_models as reference
-from edgekit.cli import main, parser
+from edgekit.cli import expected, main, parser
 from edgekit.commands import verbs
 from edgekit.commands.support.artifact_text import artifact_lines
 
@@ -131,6 +131,7 @@ def test_a_shell_completes(typed: str, expected: set[str], tmp_path: Path) -> No
         ["list", "everything"],
         ["bench"],
         ["ask", "DIR", "?", "--max-tokens", "many"],
+        ["ask", "DIR", "?", "--level", "Q8_0", "--level", "Q4_0"],  # the last would count, silently
         ["export", "medgemma-reference", "--to", "DIR", "--levels", "Q4_0"],
     ],
 )
@@ -191,6 +192,23 @@ def test_errors_go_to_standard_error_and_leave_nothing(
     assert list(contents(tmp_path)) == ["full/thesis.txt"]
 
 
+@pytest.mark.parametrize("command", ["ask {} ?", "inspect {}", "prove {}", "tune {}", "bench {}", "bench . {}"])
+def test_a_file_in_place_of_an_artifacts_folder(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = ("their model.gguf", "ours/edgekit.json", "ours/onnx/model.onnx", "notes.txt")
+    (tmp_path / "ours" / "onnx").mkdir(parents=True)
+    ours = f"try: name the folder that it lies in: {tmp_path / 'ours'}"
+    for name, remedy in zip(names, ("try: edgekit adopt 'their model.gguf' --to DIR", ours, ours, ""), strict=True):
+        (tmp_path / name).touch()
+        with pytest.raises(SystemExit) as caught:
+            main([name if word == "{}" else word for word in command.split()])
+        said = capsys.readouterr().err
+        assert caught.value.code == 2
+        assert said.strip() == f"edgekit: {name}: is a file\nallowed: an artifact's folder\n{remedy}".strip()
+
+
 def test_exit_codes_reach_the_shell(tmp_path: Path) -> None:
     listed = run("list", "levels")
     assert (listed.returncode, listed.stderr) == (0, "")
@@ -238,6 +256,13 @@ def test_ctrl_c_exits_with_130_and_publishes_nothing(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- what commands print
+
+
+def test_two_levels_for_one_part(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parts = ["--part", "vision=F16", "--part", "vision=Q8_0"]
+    assert main(["export", "medgemma-reference", "--to", str(tmp_path / "a"), *parts]) == 2
+    assert "one level for each part" in capsys.readouterr().err
+    assert not (tmp_path / "a").exists()
 
 
 @pytest.mark.parametrize("kind", ["levels", "recipes", "devices", "tasks"])
@@ -294,6 +319,20 @@ def test_export_and_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     (folder / decoder).write_bytes(b"other")
     assert main(["inspect", str(folder)]) == 1
     assert decoder in capsys.readouterr().err
+
+
+def test_an_export_says_that_another_level_is_the_default_now(tmp_path: Path, capsys: Any) -> None:
+    folder = tmp_path / "a"
+    export = ["export", "medgemma-reference", "--to", str(folder), "--no-prove"]
+    assert main([*export, "--level", "Q4_0"]) == 0
+    first = capsys.readouterr()
+    assert "the default is now" not in first.err
+    assert "run       Q4_0 (default)\nwith      llama-server " in first.out
+    assert main([*export, "--level", "Q4_0+vision-int8"]) == 0
+    second = capsys.readouterr()
+    ask = f"edgekit ask {folder} QUESTION --image FILE"
+    assert f"the default is now Q4_0+vision-int8, it was Q4_0; {ask} --level Q4_0 runs the other" in second.err
+    assert f"run       Q4_0+vision-int8 (default)\nwith      {ask}\nrun       Q4_0\nwith      llama-" in second.out
 
 
 def test_each_figure_that_refuses_stands_beside_its_limit(medgemma_artifact: Path) -> None:
@@ -378,8 +417,11 @@ def test_classify(medsiglip_artifact: Path, picture: Path, tmp_path: Path, capsy
 
 
 def test_ask_of_a_model_that_cannot_answer(medsiglip_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["ask", str(medsiglip_artifact), "?"]) == 2
-    assert "cannot generate" in capsys.readouterr().err
+    for image in ([], ["--image", "missing.png"]):  # which is not looked for
+        assert main(["ask", str(medsiglip_artifact), "?", *image]) == 2
+        said = capsys.readouterr().err
+        assert "cannot generate" in said
+        assert said.endswith(f"try: edgekit classify {medsiglip_artifact} IMAGE --label A --label B\n")
 
 
 def test_prove_finds_the_reference_model_and_records_the_result(
@@ -404,3 +446,16 @@ def test_prove_without_a_known_source(medgemma_artifact: Path, monkeypatch: pyte
     monkeypatch.setattr(reference, "path", lambda name: None)
     assert main(["prove", str(medgemma_artifact)]) == 2
     assert "--reference SOURCE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("can't start new thread"), "there is not enough memory"),
+        (MemoryError(), "there is not enough memory"),
+        (RuntimeError("another"), None),
+    ],
+)
+def test_memory_that_does_not_suffice_is_called_so(error: Exception, said: str | None) -> None:
+    found = expected(error)
+    assert (found and found.message) == said

@@ -7,9 +7,11 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from gguf_files import rewrite
 from material import Copy, edit_json
@@ -25,15 +27,16 @@ from edgekit.export import llama_programs
 from edgekit.export.adopt import adopt
 from edgekit.export.llama_programs import modelfile
 from edgekit.families.source import Source, open_source
+from edgekit.formats.gguf.codecs import CODECS
 from edgekit.full_precision.original import read_original
 from edgekit.progress import Progress
 from edgekit.prove import written_part
-from edgekit.prove.audit import audit
+from edgekit.prove.audit import audit, compared_tensor
 from edgekit.prove.beside import check_beside, installed_recipe
 from edgekit.prove.described import described
 from edgekit.prove.publish import prove
 from edgekit.prove.scores import check_scores
-from edgekit.runtime import compose
+from edgekit.runtime import embedding_model
 from edgekit.runtime.opening import Opening, prepare
 
 Edit = Callable[[dict[str, Any]], object]
@@ -89,6 +92,31 @@ def test_a_manifest_that_says_otherwise_is_refused(name: str, medgemma_artifact:
     edit, match = WRONG[name]
     with pytest.raises(GateError, match=match):
         checked(medgemma_artifact, open_source(medgemma_source), edit)
+
+
+def test_a_variant_is_called_by_its_own_levels_whatever_a_recipe_says(
+    medgemma_artifact: Path, medgemma_source: Path
+) -> None:
+    """A user's recipe may give any parts the name of a better level; nor is it always there."""
+    source, manifest = open_source(medgemma_source), manifests.read(medgemma_artifact)
+    parts = {name: manifest.variants[name] for name in ("BF16", "Q4_0")}
+    for name in ("BF16", "Q8_0+vision-BF16", "Q4_0+vision-Q8_0"):
+        wrong = manifest.model_copy(update={"variants": {**manifest.variants, name: parts["Q4_0"]}})
+        known = recipe("reference-medgemma")
+        lying = known.model_copy(update={"variant": {**known.variant, name: {"decoder": "Q4_0", "vision": "Q8_0"}}})
+        for one in (lying, None):
+            if name == "Q4_0+vision-Q8_0":
+                assert "called by" not in _wrong_levels(wrong, source, one)
+            else:
+                assert f"levels that variant {name} is called by" in _wrong_levels(wrong, source, one)
+
+
+def _wrong_levels(manifest: Manifest, source: Source, known: Recipe | None) -> str:
+    try:
+        check_beside(manifest, source, known, new=False)
+    except DifferencesError as error:
+        return " ".join(one.name for one in error.differences)
+    return ""
 
 
 LABELS = {  # what config.json says, whether its numbers are the reference model's, and which labels are refused
@@ -281,10 +309,30 @@ def test_scores_are_transformers_of_the_same_vectors(
     wrong.settings = opening.settings.model_copy(update={"logit_scale": opening.settings.logit_scale + 0.01})
     with pytest.raises(GateError, match="wiring: scores of labels"):
         check_scores(wrong, runs, medsiglip_levels.inputs)
-    unit = compose.unit
-    monkeypatch.setattr(compose, "unit", lambda rows: 2 * unit(rows))
+    unit = embedding_model.unit
+    monkeypatch.setattr(embedding_model, "unit", lambda rows: 2 * unit(rows))
     with pytest.raises(GateError, match="wiring: scores of labels"):
         check_scores(opening, runs, medsiglip_levels.inputs)
+
+
+def test_other_weights_within_a_types_bound_lose_more_than_rounding_does(
+    medgemma_artifact: Path, medgemma_source: Path
+) -> None:
+    """A fine-tune that moved a matrix by a hundredth, as rounding may do for numbers with heavier tails."""
+    source, original = open_source(medgemma_source), read_original(open_source(medgemma_source))
+    opening = prepare(medgemma_artifact, "Q8_0", runtime="default")
+    written = written_part(source, medgemma_artifact, opening.parts["decoder"])
+    name = "language_model.model.layers.1.mlp.up_proj.weight"
+    moved = 0.01 * np.random.default_rng(0).normal(size=written.tensors[name].shape)
+
+    def read(first: int, last: int) -> Any:
+        return CODECS["Q8_0"].roundtrip((source.rows(name, first, last) * (1 + moved[first:last])).astype(np.float32))
+
+    other = replace(written.tensors[name], read=read)
+    assert compared_tensor(source, other, partial(original.rows, source.stored[name].name))[1] is None
+    for tensor, differing in ((written.tensors[name], []), (other, ["what rounding lost of it"])):
+        here = replace(written, tensors={**written.tensors, name: tensor})
+        assert [one.name.partition(": ")[2] for one in described(here, opening, source)] == differing
 
 
 @pytest.fixture(scope="module")

@@ -407,6 +407,27 @@ def test_an_export_does_not_bring_back_what_was_removed_meanwhile(
     manifests.verify(folder, found.files)
 
 
+@pytest.mark.parametrize("changed", ["source/model.safetensors", "artifact/tokenizer.json", "artifact/onnx/v*_data"])
+def test_a_proof_of_files_that_are_exchanged_meanwhile_counts_for_none(
+    medsiglip_source: Path, medsiglip_artifact: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch, changed: str
+) -> None:
+    """The ones that were hashed, and are named in the manifest, are then not the ones that were compared."""
+    root, pattern = changed.split("/", 1)
+    folders = {"source": copied(medsiglip_source), "artifact": copied(medsiglip_artifact)}
+    place, before = next(folders[root].glob(pattern)), contents(folders["artifact"])
+
+    def meanwhile(parts: list[Any], *_: Any) -> list[Parity]:
+        place.with_name("new").write_bytes(place.read_bytes())
+        place.with_name("new").replace(place)
+        return [PARITY] * len(parts)
+
+    monkeypatch.setattr(artifact, "prove_parts", meanwhile)
+    monkeypatch.setattr(artifact, "check_scores", lambda *_: None)
+    with pytest.raises(EdgekitError, match=f"{place}: was changed while it was"):
+        artifact.prove(folders["artifact"], folders["source"])
+    assert contents(folders["artifact"]) == before
+
+
 COUNT = """
 import sys
 from pathlib import Path

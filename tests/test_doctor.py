@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from edgekit.commands.support import diagnosis
+from edgekit.machine.vulkan import VulkanDevice
 from edgekit.runtime.llama import self_test
 
 
@@ -73,6 +74,19 @@ def test_the_self_test_of_llama_cpp_is_shown(
         outcome != "unusable"
     )
     assert report.to_dict()["llama_weights"]["outcome"] == outcome
+
+
+def test_gpus_and_the_build_for_one_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnosis, "probe", lambda question: (True, "AVX2"))
+    monkeypatch.setattr(diagnosis, "vulkan_devices", lambda: (VulkanDevice("llvmpipe", software=True),))
+    monkeypatch.setattr(diagnosis.placing, "state", lambda: "Vulkan on a card: logits within 0.1%")
+    report = diagnosis.diagnose()
+    assert "llvmpipe (Vulkan, software)" in str(report)
+    assert "llama.cpp on a GPU: Vulkan on a card: logits within 0.1%" in str(report)
+    assert json.loads(json.dumps(report.to_dict()))["vulkan"] == [{"name": "llvmpipe", "software": True}]
+    monkeypatch.undo()
+    monkeypatch.setenv("EDGEKIT_CACHE", "/nowhere")
+    assert diagnosis.placing.state() == "not built for a GPU (edgekit setup --gpu auto)"
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -10,6 +10,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ import pytest
 from foreign_files import changed, cut, exchanged, quantized
 from gguf_files import rewrite
 from gguf_peers import CONVERSIONS, Shape, checkpoint, convert, peer_python
-from material import Copy, read_json
+from material import Copy, edit_json, read_json
 from safetensors.torch import load_file, save_file
 
 from edgekit import cli
 from edgekit.artifacts import manifest
 from edgekit.artifacts.differences import Difference, DifferencesError, counted
 from edgekit.artifacts.manifest import FOREIGN, Manifest, Parity
+from edgekit.artifacts.recipes import STAND_IN_KEY, recipe
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.commands.support import artifact_text
 from edgekit.errors import ArtifactError, CheckpointError, EdgekitError, UsageError
@@ -89,7 +91,7 @@ def adopted(theirs: Path, projector: Path, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="module")
 def proven(adopted: Path, medgemma_source: Path) -> Manifest:
-    return publish.prove(adopted, medgemma_source)
+    return publish.prove(adopted, medgemma_source).manifest
 
 
 def test_a_file_of_others_is_proven(proven: Manifest, adopted: Path, medgemma_source: Path) -> None:
@@ -97,6 +99,8 @@ def test_a_file_of_others_is_proven(proven: Manifest, adopted: Path, medgemma_so
     assert proven.foreign
     assert proven.proven_against is not None
     assert proven.proven_against.sha256 == open_checkpoint(medgemma_source).sha256
+    assert proven.stand_in == recipe("reference-medgemma").stand_in
+    assert proven.stand_in in prepare(adopted).warnings
     for part in proven.parts:
         assert part.parity
         assert part.parity.audit
@@ -110,6 +114,7 @@ def test_a_file_of_others_is_proven(proven: Manifest, adopted: Path, medgemma_so
     assert FOREIGN not in readme
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_mixtures_and_importance_matrices_of_their_own(
     decoder: Path, medgemma_source: Path, tmp_path: Path, name: str
@@ -191,12 +196,16 @@ SEEN: dict[str, Any] = {
 
 
 def told_apart(file: Path, source: Path, folder: Path, projector: Path | None = None) -> tuple[Difference, ...]:
-    """All that differs between files and a checkpoint, after adopting them."""
+    """All that differs between files and a checkpoint, after adopting them; whoever opens them then is told so."""
     adopt(file, folder, vision=projector)
     before = manifest.read(folder)
     with pytest.raises(DifferencesError) as caught:
         publish.prove(folder, source)
-    assert manifest.read(folder) == before
+    found = manifest.read(folder)
+    assert found.model_copy(update={"differs_from": None}) == before
+    assert found.provenance == f"made by others; differs from {found.differs_from}"
+    assert f"{source.name}, SHA-256 " in str(found.differs_from)
+    assert str(found.differs_from).endswith(f": {counted(caught.value.differences)}")
     for one in caught.value.differences:
         assert one.is_note or str(one) in caught.value.items
     return caught.value.differences
@@ -279,7 +288,9 @@ def numbers(path: Path, name: str) -> list[float]:
     return list(read_header(path).fields[f"tokenizer.ggml.{name}"].tolist())
 
 
-@pytest.mark.parametrize("case", VOCABULARIES)
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, marks=[] if case == "types" else [pytest.mark.slow]) for case in VOCABULARIES]
+)
 def test_each_wrong_vocabulary_is_named(theirs: Path, medgemma_source: Path, tmp_path: Path, case: str) -> None:
     """By the proof, or before it by `adopt`."""
     fields, said = VOCABULARIES[case]
@@ -345,6 +356,20 @@ def test_another_model_is_said_at_once(
     assert "decoder Q4_K_M: tensor" in caught.value.items[0]
 
 
+def test_what_was_proven_stays_so_whatever_else_it_differs_from(
+    adopted: Path, proven: Manifest, medgemma_source: Path, copied: Copy
+) -> None:
+    """And files that differed from one checkpoint may be another's."""
+    folder, other = copied(adopted), copied(medgemma_source)
+    edit_json(other / "config.json", {"text_config.rms_norm_eps": 1e-3})
+    with pytest.raises(DifferencesError):
+        publish.prove(folder, other)
+    assert manifest.read(folder) == proven
+    edit_json(folder / manifest.FILE_NAME, {"differs_from": "another", "proven_against": None})
+    assert publish.prove(folder, medgemma_source).manifest == proven
+
+
+@pytest.mark.slow
 def test_a_reference_whose_weights_were_trained_further(
     theirs: Path, medgemma_source: Path, copied: Copy, tmp_path: Path
 ) -> None:
@@ -399,6 +424,14 @@ def test_another_reference_makes_the_first_count_no_more(
     assert all(part.parity is None for part in foreign.against(first, other).parts)
 
 
+def test_files_of_a_stand_in_are_one_whatever_they_call_themselves(adopted: Path, medgemma_source: Path) -> None:
+    once, reference = manifest.read(adopted), open_source(medgemma_source)
+    assert foreign.against(once, reference).stand_in == recipe("reference-medgemma").stand_in
+    config = {**reference.checkpoint.config, STAND_IN_KEY: "random weights"}
+    random = replace(reference, checkpoint=replace(reference.checkpoint, config=config))
+    assert foreign.against(once, random).stand_in == "random weights"
+
+
 # ---------------------------------------------------------------- told
 
 
@@ -415,6 +448,7 @@ def test_differences_as_json(theirs: Path, tmp_path: Path, capsys: pytest.Captur
     assert len(json.loads(said.err.splitlines()[-1])["items"]) == 1
 
 
+@pytest.mark.slow
 def test_too_little_memory_leaves_out_what_needs_it(
     theirs: Path, medgemma_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -423,8 +457,9 @@ def test_too_little_memory_leaves_out_what_needs_it(
     said: list[str] = []
     folder = adopt(theirs, tmp_path / "right").folder
     found = publish.prove(folder, medgemma_source, progress=Told(said))
-    assert all(part.parity is None for part in found.parts)
-    assert found.provenance == FOREIGN
+    assert not found.parts
+    assert all(part.parity is None for part in found.manifest.parts)
+    assert found.manifest.provenance == FOREIGN
     assert any(
         "is not proven" in note and "edgekit prove DIR --level Q4_K_M --reference SOURCE" in note for note in said
     )

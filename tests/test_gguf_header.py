@@ -187,8 +187,8 @@ def test_what_is_wrong_is_named(write: Callable[[bytes], Path], case: str) -> No
 
 
 def test_missing_and_unreadable(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.gguf", tmp_path):
-        with pytest.raises(ArtifactError, match="cannot be read"):
+    for path, said in ((tmp_path / "none.gguf", "cannot be read"), (tmp_path, "is no regular file")):
+        with pytest.raises(ArtifactError, match=said):
             read_header(path)
 
 

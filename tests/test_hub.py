@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -452,6 +453,18 @@ def test_a_file_is_no_checkpoint_folder(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(UsageError, match="is a file") as caught:
         source_folder("model/model.safetensors")
     assert str(tmp_path / "model") in str(caught.value.remedy)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("reference-medgemma", "name medgemma-reference"), ("medgemma-4b", "google/medgemma-4b-it, which .* --download")],
+)
+def test_a_recipe_is_no_checkpoint(name: str, source: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError, match=f"{name}: is a recipe, and no checkpoint") as caught:
+        source_folder(name)
+    assert re.search(source, str(caught.value.remedy))
+    assert cli.main(["export", name, "--download", "--to", "DIR"]) == 2
+    assert str(caught.value) in capsys.readouterr().err
 
 
 def run(fake: FakeHub, cache: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:

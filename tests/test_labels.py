@@ -23,7 +23,8 @@ from edgekit.inputs.message import Image as Shown
 from edgekit.inputs.message import Message
 from edgekit.inputs.text import load_tokenizer
 from edgekit.runtime import open_model
-from edgekit.runtime.compose import ChatModel, ContrastiveModel
+from edgekit.runtime.chat_model import ChatModel
+from edgekit.runtime.embedding_model import ContrastiveModel
 
 LONG = " ".join(f"word{number}" for number in range(60))
 
@@ -180,8 +181,8 @@ def test_nothing_has_no_vectors(model: ContrastiveModel) -> None:
 def test_what_is_kept_is_bounded(model: ContrastiveModel, counted: list[int]) -> None:
     model.classify([], [f"label number {number}" for number in range(20)])
     held = sum(vector.nbytes for vector in model.label_vectors.values())
-    assert 0 < held <= model.label_vectors.most * model.settings.hidden * 4
-    model.label_vectors.most = 5
+    assert 0 < held == model.label_vectors.held_bytes <= model.label_vectors.most_bytes
+    model.label_vectors.most_bytes = 5 * model.settings.hidden * 4
     model.classify([], ["one more"])
     assert len(model.label_vectors) == 5
 

@@ -80,6 +80,15 @@ def test_a_path_cannot_leave_the_folder(medgemma_artifact: Path, copied: Copy, p
         manifests.read(folder)
 
 
+@pytest.mark.parametrize("path", ["./edgekit.json", "onnx//a", "onnx/./a", "a/"])
+def test_a_file_has_one_name(medgemma_artifact: Path, copied: Copy, path: str) -> None:
+    """By another one for the manifest, or for a file of another level, `remove` would delete that."""
+    folder = copied(medgemma_artifact)
+    edit_json(folder / NAME, {"parts.0.files.0.path": path})
+    with pytest.raises(ArtifactError, match=re.escape(f"the path {path!r}")):
+        manifests.read(folder)
+
+
 @pytest.mark.parametrize("through", ["file", "folder"])
 def test_a_link_cannot_leave_the_folder(medgemma_artifact: Path, copied: Copy, through: str) -> None:
     """Not even to a file with the right content: what a manifest describes is what stands in its folder."""

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import mmap
 import platform
+import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +15,15 @@ import psutil
 import pytest
 from material import anonymous_bytes, in_a_new_process
 
-from edgekit.machine.memory import Memory, limited, memory, peak_memory_bytes, trim_malloc, unmap_large_blocks
+from edgekit.machine.memory import (
+    Memory,
+    limited,
+    memory,
+    peak_memory_bytes,
+    release_mapped,
+    trim_malloc,
+    unmap_large_blocks,
+)
 
 WHOLE = Memory(1_000_000, 600_000)
 V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"  # where they are usually mounted
@@ -200,3 +212,26 @@ def kept_after_freeing(asked: bool) -> int:
 def test_large_blocks_return_to_the_system() -> None:
     assert in_a_new_process(kept_after_freeing, True) < 20e6
     assert in_a_new_process(kept_after_freeing, False) > 100e6, "glibc gives them back by itself now"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone")
+def test_a_mapped_file_is_released_and_comes_back(tmp_path: Path) -> None:
+    """But not what somebody wrote to a copy of it, which is nowhere else."""
+    path, link = tmp_path / "weights", tmp_path / "link"
+    path.write_bytes(bytes(range(256)) * (1 << 17))  # 32 MB
+    link.symlink_to(path)
+
+    def held() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(re.search(r"RssFile:\s+(\d+)", status)[1]) * 1024  # type: ignore[index]
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        before = hashlib.sha256(mapped).hexdigest()
+        with mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE) as copy:
+            copy[:4] = b"mine"
+            full = held()
+            release_mapped(link)
+            assert held() < full - (24 << 20)
+            assert copy[:4] == b"mine"
+        assert hashlib.sha256(mapped).hexdigest() == before
+    release_mapped(tmp_path / "nothing")

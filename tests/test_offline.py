@@ -62,8 +62,8 @@ class Desk:
         return {**inherited, "PYTHONDONTWRITEBYTECODE": "1", **more}
 
     def run(self, *arguments: str | Path, **more: str) -> Seen:
-        """Run Python here, under watch."""
-        return watch([sys.executable, *arguments], cwd=self.work, environment=self.environment(**more))
+        """Run Python here, under watch; what is typed is what `chat` takes."""
+        return watch([sys.executable, *arguments], cwd=self.work, environment=self.environment(**more), typed=TYPED)
 
     def check(self, seen: Seen, *written: Path) -> None:
         """Nothing was sent or asked, and written only where it belongs; of what was temporary, nothing is left."""
@@ -88,6 +88,7 @@ def folders(
     return {name: copied(folder) for name, folder in kinds.items()}
 
 
+TYPED = "/image chest.png\nWhat is it?\nIs it severe?\n/held\n"
 # Command -> its command lines; paths are filled in.
 COMMANDS: Mapping[str, list[list[str]]] = {
     "export": [["medgemma-reference", "--to", "new", "--level", "Q8_0"]],
@@ -98,7 +99,10 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "ask": [
         ["{gguf}", "What is it?", "--image", "chest.png", "--max-tokens", "3"],
         ["{onnx}", "What is it?", "--image", "chest.png", "--max-tokens", "3"],
+        ["{gguf}", "What is it?", "--image", "chest.png", "--max-tokens", "3", "--conversation", "one"],
     ],
+    "chat": [["{gguf}", "--max-tokens", "3", "--conversation", "two"]],
+    "cache": [[], ["--clear"]],
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],

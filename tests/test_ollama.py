@@ -225,22 +225,24 @@ def test_what_ollama_cannot_run(found: Manifest) -> None:
     name, parts = found.variant(None)
     onnx = found.model_copy(update={"parts": tuple(p.model_copy(update={"format": "onnx"}) for p in found.parts)})
     encoder = found.model_copy(update={"variants": {name: {"vision": parts["vision"].id}}})
-    for other in (onnx, encoder):
+    own = [f"run       {name} (default)", "with      edgekit ask folder QUESTION --image FILE"]
+    for other, lines in ((onnx, own), (encoder, [])):
         assert llama_programs.modelfile(other) is None
-        assert artifact_text.usage_lines(Path("folder"), other) == []
+        assert artifact_text.usage_lines(Path("folder"), other) == lines
 
 
 def test_the_lines_that_an_export_prints(found: Manifest) -> None:
     """Every option is one of llama-server's; paths with spaces are quoted."""
     folder = Path("/my models/medgemma")
     plain = found.model_copy(update={"support_files": ()})
-    (served,) = artifact_text.usage_lines(folder, plain)
+    level, served = artifact_text.usage_lines(folder, plain)
+    assert level == f"run       {found.default} (default)"
     _, parts = found.variant(None)
     decoder, vision = (parts[role].files[0].path for role in ("decoder", "vision"))
     assert served == (
-        f"run with  llama-server -m '{folder}/{decoder}' --mmproj '{folder}/{vision}' --jinja -fa on -c 8192 --temp 0"
+        f"with      llama-server -m '{folder}/{decoder}' --mmproj '{folder}/{vision}' --jinja -fa on -c 8192 --temp 0"
     )
     name = llama_programs.file_name(found.default)
     entry = FileEntry(path=name, sha256="0" * 64, bytes=1)
     lines = artifact_text.usage_lines(folder, plain.model_copy(update={"support_files": (entry,)}))
-    assert lines == [served, f"or with   ollama create NAME -f '{folder}/{name}'"]
+    assert lines == [level, served, f"or with   ollama create NAME -f '{folder}/{name}'"]

@@ -302,6 +302,69 @@ def test_an_interface_that_is_another_at_all_levels_is_refused(levels: Unproven,
             refused(levels, written, "(input|output) ")
 
 
+def _said(message: str, field: str, value: Any) -> Callable[[Any], None]:
+    """The model, its graph, or the first of the graph's parts says something."""
+
+    def edit(model: Any) -> None:
+        first = {"model": model, "graph": model.graph, "node": model.graph.node[0], "input": model.graph.input[0]}
+        setattr(first[message], field, value)
+
+    return edit
+
+
+def _licensed(key: str, *place: str) -> Callable[[Any], None]:
+    def edit(model: Any) -> None:
+        holder = getattr(model, place[0]) if place else model
+        holder.metadata_props.add(key=key, value="{}")
+
+    return edit
+
+
+def _another_version(model: Any) -> None:
+    model.opset_import[0].version += 1
+
+
+def _unused_domain(model: Any) -> None:
+    model.opset_import.add(domain="ai.onnx.ml", version=5)
+
+
+def _unread_tensor(model: Any) -> None:
+    model.graph.initializer.append(numpy_helper.from_array(np.zeros(9, np.float32), "unread"))
+
+
+def _shape_within(model: Any) -> None:
+    """No runtime infers it, and some believe it."""
+    name = model.graph.node[0].output[0]
+    model.graph.value_info.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [7]))
+
+
+SAID: list[Callable[[Any], None]] = [
+    _said("model", "producer_name", "another"),
+    _said("model", "doc_string", "MedGemma 27B IT"),
+    _said("model", "model_version", 9),
+    _said("model", "ir_version", 9),
+    _said("graph", "name", "another"),
+    _said("node", "doc_string", "another"),
+    _said("input", "doc_string", "pixels in 0 .. 255"),
+    _licensed("license"),
+    _licensed("ort_config"),
+    _licensed("edgekit.logit_scale_"),
+    _licensed("license", "graph"),
+    _another_version,
+    _unused_domain,
+    _unread_tensor,
+    _shape_within,
+]
+
+
+def test_what_a_file_says_beside_its_graph_is_what_edgekit_says(levels: Unproven, role: str) -> None:
+    """Nothing is computed of it, so nothing else refuses it, and an exporter may say it at all levels."""
+    written = part_of(levels, role, "q4")
+    for edit in SAID:
+        with edited(graphs_of(written)[-1], edit):
+            refused(levels, written, r"[\s\S]*\.onnx: (the |\w+ of a \w+Proto is )")
+
+
 def test_what_goes_in_and_comes_out_is_documented(levels: Unproven, role: str) -> None:
     rows = (Path(__file__).parent.parent / "exports" / "README.md").read_text(encoding="utf-8").splitlines()
     runs = levels.runs

@@ -73,11 +73,13 @@ class Workshop:
         list(writers.write(self._jobs[level].source, [plan], LABEL, None, folder, Progress()))
         return tuple(folder / name for name in writers.names(plan, LABEL.stem))
 
-    def decoder(self, level: str, **options: Any) -> OrtDecoder:
+    def decoder(self, level: str, chunk: int | None = None, **options: Any) -> OrtDecoder:
         """Write it so, and open it."""
         graphs = [path for path in self.files(level) if path.suffix == ".onnx"]
         common = {"context": 1024, "window": _WINDOW, "threads": 2, "image_tokens": _IMAGE}
-        return OrtDecoder((graphs[0], graphs[1]), **{**common, **options})
+        opened = OrtDecoder((graphs[0], graphs[1]), **{**common, **options})
+        opened.set_chunk_size(chunk)
+        return opened
 
     def judged(self, level: str, **options: Any) -> Any:
         """The verdict on what the modules write now."""
@@ -230,13 +232,13 @@ def test_caches_grow_with_the_text_and_are_written_in_place(workshop: Workshop) 
     local, whole = "past_key_values.0.key", "past_key_values.5.key"
 
     def capacities() -> tuple[int, int]:
-        return decoder.cache.arrays[local].shape[2], decoder.cache.arrays[whole].shape[2]
+        return decoder.caches[0].arrays[local].shape[2], decoder.caches[0].arrays[whole].shape[2]
 
     list(decoder.prefill([tokens(20)]))
-    before = dict(decoder.cache.arrays)
+    before = dict(decoder.caches[0].arrays)
     assert capacities() == (128, 128)
     decoder.step([5])
-    assert all(array is before[name] for name, array in decoder.cache.arrays.items())
+    assert all(array is before[name] for name, array in decoder.caches[0].arrays.items())
     for array in before.values():
         assert np.abs(array[:, :, :21]).min(axis=(0, 1, 3)).all()
         assert not array[:, :, 21:].any()
@@ -252,10 +254,11 @@ def test_an_image_must_fit_one_call(workshop: Workshop) -> None:
         workshop.decoder("fp32", chunk=4).prefill([picture(1, 17)])
 
 
-def test_longer_calls_end_as_they_began(workshop: Workshop) -> None:
+def test_longer_calls_end_as_they_began(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bit by bit: what a proof did to a decoder must not show afterwards."""
     segments = PROMPTS["two images and a text beyond the window"]
-    decoder = workshop.decoder("fp32", chunk=20)
+    monkeypatch.setattr(ort_decoder, "CHUNK", 20)
+    decoder = workshop.decoder("fp32")
     assert isinstance(decoder, SupportsChunkSize)
     (divided,) = decoder.prefill(segments)
     decoder.set_chunk_size(500)

@@ -25,7 +25,8 @@ from edgekit.errors import UsageError
 from edgekit.inputs.message import Image, Message
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Float, Tokens
-from edgekit.runtime.compose import ChatModel, ContrastiveModel
+from edgekit.runtime.chat_model import ChatModel
+from edgekit.runtime.embedding_model import ContrastiveModel
 from edgekit.runtime.model import Generation
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.owned_parts import OwnedEncoder
@@ -500,3 +501,14 @@ def test_the_process_lives_on(request: pytest.FixtureRequest, name: str, script:
     command = [sys.executable, "-c", _BEGINNING + script, str(folder), opened[1]]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_scores_and_an_answer_at_once_wait_for_each_other(model: ChatModel) -> None:
+    """Neither for as long as it may wait: who waits holds nothing that the other needs."""
+    options = [f"option {number}" for number in range(40)]
+    with ThreadPoolExecutor(2) as pool:
+        scored = pool.submit(model.score, asked("?"), options)
+        time.sleep(0.02)
+        told = pool.submit(answered, model)
+        assert len(scored.result(60)) == 40
+        assert told.result(60)

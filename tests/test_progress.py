@@ -72,8 +72,8 @@ def test_a_short_phase_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         (1, 1000, 30, "x: 0% after 30 s"),
         (1, 100, 60, "x: 1% after 60 s, about 99 min left"),
         (1, 10, 7200, "x: 10% after 2.0 h, about 18.0 h left"),
-        (10, 10, 300, "x: 100% after 5 min, about 0 s left"),
-        (11, 10, 30, "x: 100% after 30 s, about 0 s left"),
+        (10, 10, 300, "x: finishing, 5 min"),
+        (11, 10, 30, "x: finishing, 30 s"),
         (0, 0, 30, "x: 0% after 30 s"),
     ],
 )
@@ -92,6 +92,21 @@ def test_a_terminal_gets_bars_and_a_pipe_lines(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(sys, "stderr", stream)
         assert isinstance(on_stderr(), Bars)
     os.close(controller)
+
+
+def test_a_bar_claims_nothing_of_what_is_left_behind_its_last_unit(capfd: pytest.CaptureFixture[str]) -> None:
+    bars = Bars()
+    bars.start("audit", 2)
+    bars.advance(2)
+    bars.note("something")
+    bars.finish()
+    shown = capfd.readouterr().err.replace("\n", "\r").split("\r")
+    assert "audit:   0%" in shown[1]
+    assert "audit: finishing" in [text.strip() for text in shown]
+    assert not [text for text in shown if "100%" in text]
+    bars.start("weights", 2)
+    bars.finish()
+    assert "weights:   0%" in capfd.readouterr().err, "the next phase has a bar again"
 
 
 def test_a_command_in_a_pipe_says_how_far_it_is(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from edgekit.inputs.message import Message
 from edgekit.inputs.passage import passage
 from edgekit.prove import publish
 from edgekit.runtime.base import Tokens
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.opening import open_model
 
 FULL, LOCAL = {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6}, {"rope_type": "default", "rope_theta": 1e4}

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from edgekit.artifacts.gates import LIMITS
 from edgekit.artifacts.level_types import PROMISED, unpromised
 from edgekit.artifacts.levels import LEVELS, LayerPosition, Level, level
 from edgekit.artifacts.recipes import choose, matches, recipe
+from edgekit.bench.tasks import task
 from edgekit.errors import UsageError
 from edgekit.families import FAMILIES
 from edgekit.formats import FORMATS
@@ -223,6 +225,24 @@ def test_a_name_is_no_path(home: Path, name: str) -> None:
     with pytest.raises(UsageError, match="unknown recipe") as caught:
         recipe(name)
     assert "medgemma-4b" in (caught.value.allowed or "")
+
+
+@pytest.mark.parametrize(
+    ("ask", "name", "meant"),
+    [
+        (recipe, "medgema-4b", "medgemma-4b"),
+        (device, "rasberry-pi5", "raspberry-pi-5"),
+        (task, "finding-phantoms", "finding-phantom"),
+        (level, "q4_k_m", "Q4_K_M"),
+        (level, "Q8_o", "Q8_0"),
+        (level, "Q4M", "Q4_M or q4_m"),
+    ],
+)
+def test_the_name_that_was_meant_is_offered(ask: Callable[[str], object], name: str, meant: str) -> None:
+    with pytest.raises(UsageError, match=f"^unknown .* '{name}': did you mean {meant}\\?\n"):
+        ask(name)
+    with pytest.raises(UsageError, match=r"^unknown .* 'something else'\n"):
+        ask("something else")
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from edgekit.inputs.passage import passage
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Embeddings, Generation
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 
 QUESTION = "What is the main finding in this image?"
 

@@ -288,7 +288,13 @@ def test_a_cut_stand_in_still_fits_its_recipe() -> None:
         ("narrow", 8, None, "--layers 8"),
         ("narrow", None, 3, "--vision-layers 3"),
         ("narrow-text", None, 1, "no vision tower"),
-        ("reference-medgemma", None, None, r"no \[config\] of its model"),
+        (
+            "reference-medgemma",
+            None,
+            None,
+            r"no \[config\] of its model\nallowed: .*gemma-3-1b, (.*, )?narrow(?!.*reference)(.|\n)*"
+            "try: edgekit export medgemma-reference --to DIR",
+        ),
         ("nothing", None, None, "unknown recipe"),
     ],
 )

@@ -31,6 +31,8 @@ from edgekit.inputs.message import Message
 from edgekit.machine.cpu import Cpu
 from edgekit.machine.devices import Device, device, missing
 from edgekit.runtime.base import Generation, Model
+from edgekit.runtime.generation.answer import Piece
+from edgekit.runtime.generation.options import GenerationOptions
 from edgekit.terminal import json_text, printable, shortened, stripped, stripped_line
 
 Copy = Callable[[Path], Path]
@@ -166,8 +168,10 @@ def test_a_hostile_artifact_is_shown_harmlessly(
 class Talker(Model):
     """A model whose answer tries to control the terminal."""
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
-        yield from (f"{HOSTILE}one\n", "\ttwo", HOSTILE)
+    def generate(
+        self, messages: Sequence[Message], options: GenerationOptions | None = None, *, max_tokens: int | None = None
+    ) -> Iterator[Piece | Generation]:
+        yield from map(Piece, (f"{HOSTILE}one\n", "\ttwo", HOSTILE))
         yield Generation(f"{HOSTILE}one\n\ttwo{HOSTILE}", 1, 3, False, 0.1, 0.1, (HOSTILE,))
 
     def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Any:

@@ -27,7 +27,7 @@ from edgekit.prove import CONTEXT, FullPrecisionRuns, audit_parts
 from edgekit.prove import publish as artifact
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Generation, Model, Tokens
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.opening import prepare
 
 torch = pytest.importorskip("torch")
@@ -226,20 +226,21 @@ def test_the_manifest_has_no_preprocessing_and_the_usage_line_no_projector(make:
     found = manifests.read(folder)
     assert found.preprocessing is None
     assert not [key for key in found.settings if key.startswith(("image", "boi", "eoi"))]
-    served = artifact_text.usage_lines(folder, found)[0]
-    assert served.startswith(f"run with  llama-server -m {folder / 'narrow-BF16.gguf'} ")
+    level, served, *_ = artifact_text.usage_lines(folder, found)
+    assert level == f"run       {found.default} (default)"
+    assert served.startswith(f"with      llama-server -m {folder / 'narrow-BF16.gguf'} ")
     assert "--mmproj" not in served
 
 
 def test_the_command_line_refuses_an_image(
     make: Make, recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from PIL import Image
-
-    Image.fromarray(photo(30, 30)).save(tmp_path / "a.png")
-    folder = str(exported(make(), recipe))
-    assert cli.main(["ask", folder, "What is this?", "--image", str(tmp_path / "a.png")]) == 1
+    """Before it looks for one."""
+    folder, missing = str(exported(make(), recipe)), str(tmp_path / "missing.png")
+    assert cli.main(["ask", folder, "What is this?", "--image", missing]) == 1
     assert "cannot see images" in capsys.readouterr().err
+    assert cli.main(["classify", folder, missing, "--label", "a"]) == 2
+    assert f"cannot classify\nallowed: generate, score\ntry: edgekit ask {folder} QUESTION\n" in capsys.readouterr().err
     assert cli.main(["ask", folder, "What is a cough?", "--max-tokens", "2"]) == 0
 
 

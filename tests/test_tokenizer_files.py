@@ -328,7 +328,7 @@ def test_what_is_no_json_of_one_meaning(data: bytes, tmp_path: Path) -> None:
 def test_paths_that_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     for path in (tmp_path, tmp_path / "none", tmp_path / "loop", tmp_path / ("n" * 300)):
-        with pytest.raises(CheckpointError, match="cannot be read"):
+        with pytest.raises(CheckpointError, match="no such file"):
             load_tokenizer(path)
 
 

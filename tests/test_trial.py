@@ -14,6 +14,7 @@ import pytest
 from fuzz.mutators_gguf import split
 from material import Copy, edit_json, read_json
 
+from edgekit import cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import FILE_NAME
 from edgekit.errors import ArtifactError, EdgekitError
@@ -227,6 +228,19 @@ def test_a_manifest_that_says_something_else_than_its_gguf_files(
     edit_json(folder / FILE_NAME, {**changes, **FOREIGN})
     with pytest.raises(ArtifactError, match=said):
         open_model(folder, "Q4_0")
+
+
+@pytest.mark.parametrize("command", ["prove", "bench"])
+def test_a_vocabulary_that_is_no_number_is_refused_as_when_it_is_opened(
+    medgemma_artifact: Path, copied: Copy, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    """Both reckon how large logits will be before they open anything."""
+    folder = copied(medgemma_artifact)
+    edit_json(folder / FILE_NAME, {"settings.vocabulary": "many"})
+    assert cli.main([command, str(folder), "--level", "Q4_0"]) == 1
+    said = capsys.readouterr().err
+    assert "settings.vocabulary is 'many', config.json says 2112" in said
+    assert "did not expect" not in said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 from material import edit_json, read_json
 
 from edgekit import cli
-from edgekit.errors import ArtifactError, CheckpointError
+from edgekit.errors import ArtifactError, CheckpointError, GateError
 from edgekit.formats.gguf.library import tokenize
 from edgekit.inputs.text import control_tokens, load_tokenizer
 from edgekit.inputs.tokenizer_texts import COUNT, texts
@@ -128,6 +128,27 @@ def test_a_changed_tokenizer_is_read_again(without_model: Path, tmp_path: Path) 
     edit_json(without_model / "tokenizer_config.json", {"added_tokens_decoder.2.content": "<start>"})
     with pytest.raises(CheckpointError, match="<bos>"):
         exported(without_model, tmp_path / "b")
+
+
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+@pytest.mark.parametrize("twice", [True, False])
+def test_a_token_that_others_would_find_elsewhere_is_refused(
+    medgemma_source: Path, copied: Copy, tmp_path: Path, flag: str, twice: bool
+) -> None:
+    """llama.cpp's vocabularies have no such flags, transformers' class reads them in another file; and a token so rare
+    is in few texts."""
+    folder = copied(medgemma_source)
+    tokenizer, config = (read_json(folder / name) for name in ("tokenizer.json", "tokenizer_config.json"))
+    index, names = tokenizer["model"]["vocab"]["Hypodense"], ("lstrip", "rstrip", "single_word")
+    token = {"content": "Hypodense", "special": False, "normalized": False, **{name: name == flag for name in names}}
+    tokenizer["added_tokens"] = sorted([*tokenizer["added_tokens"], {"id": index, **token}], key=lambda one: one["id"])
+    config["added_tokens_decoder"][str(index)] = token if twice else {**token, flag: False}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    said = rf"token {index}, 'Hypodense', is 'one wherever it stands'\nallowed: .*{flag}"
+    read = rf"where 'Hypodense' is found in a text is \['{flag}'\] to edgekit, \[\] to transformers"
+    with pytest.raises(GateError if twice else CheckpointError, match=said if twice else read):
+        artifact.export(folder, tmp_path / "a", levels=["Q8_0"])
 
 
 def test_a_file_that_is_no_vocabulary(tmp_path: Path) -> None:

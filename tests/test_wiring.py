@@ -242,7 +242,7 @@ def test_a_question_about_an_image_is_proven_end_to_end(medgemma: Unproven, vari
 
 def test_a_pair_is_proven_recorded_and_missed(medgemma: Unproven, medgemma_source: Path, copied: Copy) -> None:
     folder = copied(medgemma.folder)
-    proven = artifact.prove(folder, medgemma_source)
+    proven = artifact.prove(folder, medgemma_source).manifest
     eyes = {part.id: part.level for part in proven.parts if part.role == "vision"}
     (decoder,) = (part for part in proven.parts if part.role == "decoder")
     assert decoder.parity is not None

@@ -65,13 +65,14 @@ class Seen:
         )
 
 
-def watch(command: Sequence[str | Path], *, cwd: Path, environment: Mapping[str, str]) -> Seen:
-    """Run a command to its end."""
+def watch(command: Sequence[str | Path], *, cwd: Path, environment: Mapping[str, str], typed: str = "") -> Seen:
+    """Run a command to its end, which finds this on its standard input."""
     with tempfile.TemporaryDirectory() as folder:
         # A file for each process and thread: nobody's line is broken by another's.
         tracer = ["strace", "-ff", "--seccomp-bpf", "-y", "-qq", "-s", "4096", "-e", f"trace={_CALLS}"]
         done = subprocess.run(
             [*tracer, "-o", f"{folder}/trace", *map(str, command)],
+            input=typed,
             capture_output=True,
             text=True,
             errors="replace",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.runtime.base import Decoder, Tokens
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.opening import open_model
 
 

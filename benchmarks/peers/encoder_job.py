@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from edgekit.inputs.message import Image, Message
 from edgekit.machine.cpu import cpu
 from edgekit.runtime.base import Encoder, Generation
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.opening import open_model, prepare
 
 Job = Mapping[str, Any]

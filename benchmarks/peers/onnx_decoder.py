@@ -288,7 +288,11 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     peer = ", ".join(f"{name} {version}" for name, version in (result["peer"] or {}).items())
     others = disturbed(one for depths in result["speed"].values() for samples in depths.values() for one in samples)
-    return "\n".join([*lines, "", f"{where(result['environment'], others)} Peer: {peer or 'none'}."]) + "\n"
+    lines += ["", f"{where(result['environment'], others)} Peer: {peer or 'none'}."]
+    measured = result["memory_environment"]  # in another run, maybe
+    if result["memory"] and measured != result["environment"]:
+        lines += ["", f"Memory, in an earlier run: {where(measured)}"]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -334,10 +338,10 @@ def main() -> None:
             "context": options.context,
             "build": [row for layers in depths for row in build(bench, layers)],
             "speed": speed(bench) if "speed" in options.only else kept.get("speed", {}),
-            "memory": memory(bench, options.context)
-            if "memory" in options.only
-            else kept.get("memory", {}),
+            "memory": memory(bench, options.context) if "memory" in options.only else kept.get("memory", {}),
         }
+        known = kept.get("memory_environment", kept.get("environment"))
+        result["memory_environment"] = result["environment"] if "memory" in options.only else known
     finally:
         if not options.work:
             shutil.rmtree(work)

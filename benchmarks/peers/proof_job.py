@@ -66,7 +66,7 @@ def _anonymous() -> int:
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Prove, and say what it took."""
     phases, folder = Phases(), Path(job["folder"])
-    manifest = prove(folder, Path(job["source"]), levels=[job["level"]], progress=phases)
+    manifest = prove(folder, Path(job["source"]), levels=[job["level"]], progress=phases).manifest
     parts = manifest.variant(job["level"])[1].values()
     return {
         "phases": phases.stop(),

@@ -26,7 +26,7 @@ from typing import Any
 from jobs import disturbed, run_job, table, where
 from processes import measure, size_of, warm
 
-from edgekit.artifacts.recipes import recipe
+from edgekit.artifacts.recipes import STAND_IN_KEY, recipe
 from edgekit.bench.environment import environment
 from edgekit.checkpoints.checkpoint import open_checkpoint
 
@@ -99,13 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("checkpoint", type=Path, help="a folder; `edgekit synthesize` makes one of the real shape")
     parser.add_argument("--recipe", required=True)
     parser.add_argument("--levels", nargs="+", required=True)
-    parser.add_argument("--stand-in", help="what the weights are where they are no trained model's")
+    parser.add_argument("--stand-in", help="what the weights are; as config.json says it for none")
     parser.add_argument("--work", type=Path, help="a folder on a disk with room (default: a temporary one)")
     parser.add_argument("--keep", action="store_true", help="leave the files in --work")
     parser.add_argument("--out", type=Path, help="default: proofs-RECIPE.json among the results")
     options = parser.parse_args(arguments)
     name = Path(options.recipe).stem
     out = options.out or RESULTS / f"proofs-{name}.json"
+    stand_in = options.stand_in or open_checkpoint(options.checkpoint).config.get(STAND_IN_KEY)
     kept = json.loads(out.read_text(encoding="utf-8"))["levels"] if out.exists() else []
     kept = [row for row in kept if row["level"] not in options.levels]
     with tempfile.TemporaryDirectory(dir=options.work) as work:
@@ -120,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             result = {
                 "what": __doc__,
                 "title": recipe(options.recipe).title,
-                "stand_in": options.stand_in,
+                "stand_in": stand_in,
                 "command": f"python benchmarks/peers/proofs.py CHECKPOINT --recipe {name} --levels "
                 + " ".join(row["level"] for row in (*kept, *levels)),
                 "environment": asdict(environment()),

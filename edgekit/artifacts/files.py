@@ -16,12 +16,13 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from edgekit.artifacts.disk_errors import named
+from edgekit.errors import ArtifactError
 
 _BLOCK_BYTES = 1 << 20
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY
@@ -39,6 +40,29 @@ def sha256_file(path: Path) -> str:
 def sha256_json(value: Any) -> str:
     """SHA-256 of a JSON value, whatever the order of its keys: a key of all that a result depends on."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """What tells a file from another of its name, and from itself before it was written to, without reading it."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+@contextmanager
+def unchanged(paths: Iterable[Path]) -> Iterator[None]:
+    """What is found in files that are hashed first and read after, by name, holds for what was hashed.
+
+    Raises:
+        ArtifactError: at the end one of them is not the one that it was at the beginning.
+    """
+    before = {path: stamp(path) for path in paths if path.is_file()}
+    yield
+    for path, known in before.items():
+        if not path.is_file() or stamp(path) != known:
+            raise ArtifactError(
+                f"{path}: was changed while it was compared",
+                remedy="wait until nobody writes there, then run the same command again",
+            )
 
 
 # ---------------------------------------------------------------- durable
@@ -188,20 +212,60 @@ def _temporary(path: Path) -> tuple[Path, int]:
 
 
 def _remove_left(path: Path) -> None:
-    """Remove what killed processes left of this file: by its name, its owner, and that nobody holds its lock."""
-    if os.name == "nt":
-        return
+    """Remove what killed processes left of this file: by its name, and as `remove_left`."""
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.partial")
     with suppress(PermissionError), os.scandir(path.parent) as entries:
         for left in [Path(entry.path) for entry in entries if name.fullmatch(entry.name)]:
+            remove_left(left)
+
+
+def remove_left(left: Path) -> bool:
+    """Remove one file that a killed process left: this user's own, whose lock nobody holds; whether it is gone.
+
+    Without locks nobody can tell it from a live process's, and it stays.
+    """
+    with suppress(OSError):
+        if os.name == "nt":  # where what is open cannot be removed
+            left.unlink()
+            return True
+        handle = os.open(left, os.O_RDONLY | os.O_NONBLOCK | _SAFELY)
+        try:
+            status = os.fstat(handle)
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and flock(handle, wait=False):
+                left.unlink()
+                return True
+        finally:
+            os.close(handle)
+    return False
+
+
+@contextmanager
+def lock_file(path: Path) -> Iterator[bool]:
+    """Hold a file of this name for this process, to the end, when it is removed; False where another one holds it.
+
+    A killed process lets go of it. Where there are no locks, nobody else can be seen, and it is always free.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        handle = os.open(path, os.O_CREAT | os.O_RDWR | _SAFELY, 0o600)
+        try:
+            free = True
             with suppress(OSError):
-                handle = os.open(left, os.O_RDONLY | os.O_NONBLOCK | _SAFELY)
+                free = flock(handle, wait=False)
+            if not free:
+                yield False
+                return
+            if os.fstat(handle).st_nlink:  # else who held it removed it between the two calls
                 try:
-                    status = os.fstat(handle)
-                    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and flock(handle, wait=False):
-                        left.unlink()
+                    yield True
                 finally:
-                    os.close(handle)
+                    with suppress(OSError):  # on Windows, where it is open; it holds nothing
+                        path.unlink()
+                return
+        finally:
+            os.close(handle)
 
 
 # ---------------------------------------------------------------- linked

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgekit.artifacts.documents import is_file, read_toml
-from edgekit.errors import UsageError
+from edgekit.errors import UsageError, unknown
 
 FileKind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets"]
 
@@ -52,12 +52,9 @@ def find(kind: FileKind, name: str) -> Path:
         path = folder / f"{name}.toml"
         if path.parent == folder and is_file(path):
             return path
-    noun = _NOUNS[kind]
-    raise UsageError(
-        f"unknown {noun} {name!r:.80}",
-        allowed=", ".join(names(kind)) or "none is installed",
-        remedy=f"edgekit list {noun}s, or give the path of a .toml file" if "/" not in kind else None,
-    )
+    noun, known = _NOUNS[kind], names(kind)
+    remedy = f"edgekit list {noun}s, or give the path of a .toml file" if "/" not in kind else None
+    raise unknown(noun, name, known, allowed=None if known else "none is installed", remedy=remedy)
 
 
 def load(kind: FileKind, name: str) -> dict[str, Any]:

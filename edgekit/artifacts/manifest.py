@@ -25,7 +25,7 @@ from edgekit.terminal import printable
 
 FILE_NAME = "edgekit.json"
 SCHEMA = 2
-FOREIGN = "made by others and unproven: nobody compared it with an original"
+FOREIGN = "made by others and unproven: no comparison with an original is on record"
 
 
 Output = Literal["logits", "image_tokens", "pooled"]  # what one item becomes
@@ -193,6 +193,8 @@ class Manifest(StrictModel):
     foreign: bool = False
     # The checkpoint that foreign files were compared with, None where nobody did.
     proven_against: SourceRecord | None = None
+    # The checkpoint that unproven foreign files differ from, and in what: whoever uses them must know.
+    differs_from: Text | None = None
     # What a proof must show, from the recipe: an artifact can be proven where its recipe is not installed.
     gates: Gates
 
@@ -226,7 +228,7 @@ class Manifest(StrictModel):
         if not self.foreign:
             return None
         if self.proven_against is None or len(unproven) == len(self.parts):
-            return FOREIGN
+            return f"made by others; differs from {self.differs_from}" if self.differs_from else FOREIGN
         name, digest = self.proven_against.name[:100], self.proven_against.sha256[:16]
         left = f"; {' and '.join(unproven)} unproven" if unproven else ""
         return f"made by others; proven against {name}, SHA-256 {digest}...{left}"
@@ -355,6 +357,8 @@ def _inside(folder: Path, relative: str) -> Path:
     path = Path(relative)
     if path.is_absolute() or ".." in path.parts or set("\\\0") & set(relative):
         raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r} leaves the artifact folder")
+    if path.as_posix() != relative:  # of two names for one file, one could go with a level while the other is needed
+        raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r}", allowed=repr(path.as_posix()), remedy=ANEW)
     if printable(relative) != relative:
         raise ArtifactError(f"{folder / FILE_NAME}: the path {relative!r} holds control characters")
     try:

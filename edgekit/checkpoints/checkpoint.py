@@ -6,6 +6,7 @@ Nothing in it is trusted: pickles are refused, paths must stay in the folder, an
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.artifacts.files import sha256_file
+from edgekit.artifacts.files import sha256_file, stamp
 from edgekit.checkpoints.chat_template import read_chat_templates
 from edgekit.checkpoints.json_files import read_json
 from edgekit.checkpoints.tensors import Slice, Tensor, read_rows, read_through
-from edgekit.checkpoints.weight_files import check_adapter, left_unread, open_weights
+from edgekit.checkpoints.weight_files import INDEX, SINGLE, check_adapter, left_unread, open_weights
 from edgekit.errors import CheckpointError
 
 _COMPARED = 1 << 22  # numbers of two tensors at a time
@@ -93,13 +94,13 @@ class Checkpoint:
         Raises:
             CheckpointError: the file is not the one that was opened.
         """
-        if _stamp(shard) != self._stamps[shard] or self._hashes.setdefault(shard.name, digest) != digest:
+        if stamp(shard) != self._stamps[shard] or self._hashes.setdefault(shard.name, digest) != digest:
             raise _changed(shard)
 
     def check_unchanged(self) -> None:
         """Raise CheckpointError where a file is not the one that was opened."""
-        for path, stamp in self._stamps.items():
-            if not path.is_file() or _stamp(path) != stamp:
+        for path, known in self._stamps.items():
+            if not path.is_file() or stamp(path) != known:
                 raise _changed(path)
 
     def read(self, tensor: Tensor) -> NDArray[np.float32]:
@@ -150,7 +151,7 @@ class Checkpoint:
     @property
     def stamp(self) -> str:
         """What tells this source from another without reading it: names, sizes and times of its files."""
-        listing = [f"{path.name} {stamp}" for path, stamp in sorted(self._stamps.items())]
+        listing = [f"{path.name} {known}" for path, known in sorted(self._stamps.items())]
         return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
     @property
@@ -170,14 +171,27 @@ def open_checkpoint(root: Path) -> Checkpoint:
     if not root.is_dir():
         raise CheckpointError(f"{root}: no such folder", remedy="give a downloaded checkpoint's folder")
     check_adapter(root)
+    _check_files(root)
     config_path = root / "config.json"
     if not config_path.is_file():
         raise CheckpointError(f"{root}: no config.json", allowed="a Hugging Face checkpoint folder")
     config = read_json(config_path)
     shards, tensors = open_weights(root)
     others = [path for name in SOURCE_FILES if (path := root / name).is_file()]
-    stamps = {path: _stamp(path) for path in (*shards, *others)}
+    stamps = {path: stamp(path) for path in (*shards, *others)}
     return Checkpoint(root, config, tensors, shards, tuple(_notes(root, config)), stamps)
+
+
+def _check_files(root: Path) -> None:
+    """A name that is there and leads nowhere is no file that is absent: without it, the model would be another."""
+    for name in (*SOURCE_FILES, SINGLE, INDEX):
+        path = root / name
+        if os.path.lexists(path) and not path.is_file():
+            raise CheckpointError(
+                f"{path}: is no file, or a link to none",
+                allowed="files, and links to files",
+                remedy="download the checkpoint again, or remove that name",
+            )
 
 
 def _notes(root: Path, config: Mapping[str, Any]) -> Iterator[str]:
@@ -211,10 +225,6 @@ def check_copy(checkpoint: Checkpoint, copy: Tensor, original: Tensor) -> None:
 
 def _changed(path: Path) -> CheckpointError:
     return CheckpointError(
-        f"{path}: was changed while it was read", remedy="wait until the download is complete and export again"
+        f"{path}: was changed while it was read",
+        remedy="wait until the download is complete, then run the same command again",
     )
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino

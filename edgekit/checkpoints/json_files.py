@@ -24,7 +24,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return data
 
 
-def check_size(path: Path) -> None:
-    """Raise CheckpointError where a JSON file is larger than any of these needs to be."""
-    if path.stat().st_size > _MAX_BYTES:
-        raise CheckpointError(f"{path}: {path.stat().st_size} bytes", allowed=f"at most {_MAX_BYTES} bytes")
+def read_raw(path: Path) -> bytes:
+    """The bytes of a JSON file. Raises CheckpointError where it is no file, or larger than any of these needs to be."""
+    return documents.read_bounded(path, CheckpointError, _MAX_BYTES)

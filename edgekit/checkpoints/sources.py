@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.artifacts import find
+from edgekit.artifacts.recipes import recipe
 from edgekit.checkpoints import hub, reference_models
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.errors import UsageError
@@ -30,10 +32,23 @@ def source_folder(name: str, revision: str | None = None) -> Path:
         )
     if hub.is_id(name):
         return hub.cached(name, revision)
+    check_no_recipe(name)
     raise UsageError(
         f"{name}: no such checkpoint folder",
         allowed=f"a folder, a model of the hub as owner/name, or one of {', '.join(reference_models.NAMES)}",
     )
+
+
+def check_no_recipe(name: str) -> None:
+    """Raise UsageError for the name of a recipe, which says what to make of a checkpoint and is none."""
+    if name not in find.names("exports"):
+        return
+    source = recipe(name).source
+    if shipped := reference_models.named(source):
+        what, remedy = f"the reference model {shipped}", f"name {shipped}"
+    else:
+        what, remedy = source, f"name a folder, or {source}, which edgekit export --download fetches"
+    raise UsageError(f"{name}: is a recipe, and no checkpoint; it is for {what}", remedy=remedy)
 
 
 def reference_model_of(source_sha256: str) -> Path | None:

@@ -12,8 +12,16 @@ from edgekit.commands.support.printing import print_json, print_lines, print_war
 
 def add_options(parser: ArgumentParser) -> None:
     """The files, and where the artifact goes."""
-    parser.add_argument("file", type=Path, metavar="FILE", help="a Gemma 3 decoder, as llama.cpp or Ollama keep it")
-    parser.add_argument("--mmproj", type=Path, metavar="FILE", help="its projector file; without it, it sees no images")
+    parser.add_argument(
+        "file",
+        type=Path,
+        metavar="FILE",
+        help="a Gemma 3 decoder, as llama.cpp or Ollama keep it; DIR gets a hard link to it, or a copy where the disk "
+        "has none",
+    )
+    parser.add_argument(
+        "--mmproj", type=Path, metavar="FILE", help="its projector file, linked likewise; without it, it sees no images"
+    )
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="a new or an empty folder")
     parser.add_argument(
         "--tokenizer", type=Path, metavar="FILE", help="a tokenizer.json; made from the file's vocabulary without it"
@@ -30,11 +38,12 @@ def run(options: Namespace) -> int:
     if options.json:
         print_json(adopted.manifest.model_dump(mode="json"))
         return 0
+    folder = adopted.folder.resolve()  # so that what is printed runs anywhere
     compared = f"tokenizer {adopted.differing} of {adopted.compared} texts get other ids than llama.cpp gives them"
-    described = artifact_lines(adopted.folder, adopted.manifest)
     mended = [f"mended    {adopted.mended}"] if adopted.mended else []
-    proven_by = f"proven by {shlex.join(['edgekit', 'prove', str(adopted.folder), '--reference', 'SOURCE'])}"
-    print_lines([*described, compared, *mended, proven_by, *usage_lines(adopted.folder, adopted.manifest)])
+    prove = f"prove it with  {shlex.join(['edgekit', 'prove', str(folder), '--reference', 'SOURCE'])}"
+    described, usage = artifact_lines(folder, adopted.manifest), usage_lines(folder, adopted.manifest)
+    print_lines([*described, compared, *mended, prove, *usage])
     return 0
 
 

@@ -6,14 +6,14 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_levels
+from edgekit.commands.support.options import add_artifact, add_levels
 from edgekit.progress import on_stderr
 from edgekit.terminal import show
 
 
 def add_options(parser: ArgumentParser) -> None:
     """What to measure, against what, on which tasks, and where the results go."""
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR")
+    add_artifact(parser, several=True)
     add_levels(parser, "a variant; all without any")
     parser.add_argument(
         "--reference",

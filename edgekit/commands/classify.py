@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_opening, add_pictures
+from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
 from edgekit.commands.support.printing import print_json, print_lines, print_warnings, told_by_edgekit
 from edgekit.errors import ArtifactError, InputError
 
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 def add_options(parser: ArgumentParser) -> None:
     """The images, the labels, what scores them."""
-    parser.add_argument("folder", type=Path, metavar="DIR")
-    parser.add_argument("images", type=Path, nargs="+", metavar="IMAGE")
+    add_artifact(parser)
+    parser.add_argument(
+        "images", type=Path, nargs="+", metavar="IMAGE", help="one or more; with --json, one object a line"
+    )
     parser.add_argument("--label", action="append", required=True, metavar="TEXT", help="may be repeated")
     add_pictures(parser)
     add_opening(parser)
@@ -29,10 +31,12 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Score image by image; as JSON, one line each. One of several that cannot be read is a row with its error."""
+    from edgekit.commands.support.uses import check_ability
     from edgekit.inputs.image import Picture
     from edgekit.progress import on_stderr
     from edgekit.runtime import open_model
 
+    check_ability(options.folder, options.level, "classify", shown=True)
     failed, model = 0, None
     said: dict[str, None] = {}  # once each, in order
     with ExitStack() as stack:

@@ -48,13 +48,19 @@ def run(options: Namespace) -> int:
     """Make the artifact, or add levels to it."""
     from edgekit.checkpoints.sources import source_folder
     from edgekit.commands.support.artifact_text import artifact_lines, usage_lines
+    from edgekit.commands.support.uses import command
     from edgekit.inputs.samples import given_inputs
     from edgekit.prove import publish
 
-    parts = dict(map(part_level, options.part))
+    parts: dict[str, str] = {}
+    for role, level in map(part_level, options.part):
+        if parts.setdefault(role, level) != level:
+            raise UsageError(f"--part {role}={level} beside {role}={parts[role]}", allowed="one level for each part")
     given = options.images or options.text
+    source = download(options) if options.download else source_folder(options.source, options.revision)
+    default = default_of(options.to)
     exported = publish.export(
-        download(options) if options.download else source_folder(options.source, options.revision),
+        source,
         options.to,
         recipe_name=options.recipe,
         levels=options.level,
@@ -64,6 +70,10 @@ def run(options: Namespace) -> int:
         inputs=given_inputs(options.images, options.text) if given else None,
         progress=on_stderr(),
     )
+    if default and default != exported.manifest.default:
+        before = command(exported.folder, exported.manifest, default)
+        other = f"; {before} runs the other" if before else ""
+        say(f"the default is now {exported.manifest.default}, it was {default}{other}")
     if options.json:
         print_json(exported.manifest.model_dump(mode="json"))
         return 0
@@ -73,6 +83,13 @@ def run(options: Namespace) -> int:
         print_lines(["nothing new: every part was there already"])
     print_lines(usage_lines(exported.folder, exported.manifest))
     return 0
+
+
+def default_of(folder: Path) -> str | None:
+    """The level that an artifact opens when none is named; None where there is no artifact yet."""
+    from edgekit.artifacts import manifest
+
+    return manifest.read(folder).default if (folder / manifest.FILE_NAME).is_file() else None
 
 
 def part_level(text: str) -> tuple[str, str]:
@@ -86,8 +103,10 @@ def part_level(text: str) -> tuple[str, str]:
 def download(options: Namespace) -> Path:
     """The folder of a model of the hub, fetched; afterwards this process is offline again."""
     from edgekit.checkpoints import hub
+    from edgekit.checkpoints.sources import check_no_recipe
 
     if not hub.is_id(options.source):
+        check_no_recipe(options.source)
         raise UsageError(f"--download {options.source}", allowed="a model of the hub, as owner/name")
     folder = hub.fetch(options.source, options.revision, accept=partial(accept_terms, options.accept_terms))
     hub.go_offline()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from edgekit.commands import Verb
+from edgekit.commands.support.options import add_artifact
 from edgekit.commands.support.printing import print_json, print_lines
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Which artifact."""
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_artifact(parser)
 
 
 def run(options: Namespace) -> int:

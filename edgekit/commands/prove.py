@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_levels, add_proof_inputs
+from edgekit.commands.support.options import add_artifact, add_levels, add_proof_inputs
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
 from edgekit.progress import on_stderr
@@ -14,7 +13,7 @@ from edgekit.progress import on_stderr
 
 def add_options(parser: ArgumentParser) -> None:
     """Which levels, against which original, with which inputs."""
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_artifact(parser)
     add_levels(parser, "a variant; all without any")
     parser.add_argument(
         "--reference",
@@ -57,9 +56,11 @@ def run(options: Namespace) -> int:
             print_json({"differences": as_data(error.differences)})
         raise
     if options.json:
-        print_json(proven.model_dump(mode="json"))
+        print_json(proven.manifest.model_dump(mode="json"))
     else:
-        print_lines(artifact_lines(options.folder, proven))
+        now = ", ".join(f"{part.role} {part.level}" for part in proven.parts) or "nothing"
+        print_lines(artifact_lines(options.folder, proven.manifest, only={part.id for part in proven.parts}))
+        print_lines([f"proven    just now: {now}"])
     return 0
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from edgekit.commands import Verb
+from edgekit.commands.support.options import add_artifact
 from edgekit.commands.support.printing import print_json, print_lines
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Which levels of which artifact."""
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_artifact(parser)
     parser.add_argument("--level", action="append", required=True, metavar="NAME", help="a variant; may be repeated")
     parser.add_argument("--default", metavar="NAME", help="the level to open when none is named, from now on")
     parser.add_argument("--dry-run", action="store_true", help="only say what would go")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from pathlib import Path
 
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_levels
+from edgekit.commands.support.options import add_artifact, add_levels
 from edgekit.commands.support.printing import print_json, print_lines, print_warnings
 from edgekit.progress import on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
     """Which levels, within which limits."""
-    parser.add_argument("folder", type=Path, metavar="DIR")
+    add_artifact(parser)
     add_levels(parser, "a variant; the recipe's default without any")
     parser.add_argument("--device", metavar="NAME", help="obey a device profile's cores")
     parser.add_argument("--fresh", action="store_true", help="measure again what was measured before")

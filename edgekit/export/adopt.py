@@ -102,7 +102,7 @@ def _adopt(decoder: Path, folder: Path, vision: Path | None, tokenizer: Path | N
         parts = {role: _part(role, family.roles[role], header, staging) for role, header in headers.items()}
         manifest = _manifest(family, model, parts, settings, preprocessing, staging)
         if wrong_types:
-            said = f"{manifest.modified}\n{_mended(wrong_types)}"
+            said = f"{manifest.modified} {_mended(wrong_types)}"
             manifest = manifest.model_copy(update={"modified": said})
         readme.publish(staging, manifest)
     mended = _mended(wrong_types) if wrong_types else None

@@ -10,7 +10,7 @@ from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
-from edgekit.errors import CheckpointError, UsageError
+from edgekit.errors import CheckpointError, UsageError, unknown
 from edgekit.families import Family
 from edgekit.families.composition import checked_settings
 from edgekit.families.source import TOKENIZER, Source, open_source
@@ -82,7 +82,8 @@ def resolve(folder: Path, recipe_name: str | None, levels: Sequence[str], parts:
         raise UsageError(f"recipe {recipe.name}: family {recipe.family!r}", allowed=f"{family.name}, by config.json")
     for name in levels:
         if name not in recipe.variant:
-            raise UsageError(f"unknown level {name!r}", allowed=f"{', '.join(recipe.variant)} (recipe {recipe.name})")
+            allowed = f"{', '.join(recipe.variant)} (recipe {recipe.name})"
+            raise unknown("level", name, recipe.variant, allowed=allowed)
     variants: dict[str, Mapping[str, str]] = {}
     for name in levels or recipe.unasked:
         mixed = {**recipe.variant[name], **parts}

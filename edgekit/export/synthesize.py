@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts import find
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import new_folder
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, lookup, matches, recipe
-from edgekit.checkpoints import shards
+from edgekit.checkpoints import reference_models, shards
 from edgekit.checkpoints.random_weights import FillingOf, Normals, generator
 from edgekit.checkpoints.shards import Shard, ShardTensor
 from edgekit.checkpoints.tensor_spec import TensorSpec
@@ -103,8 +105,12 @@ def configuration(model: Recipe, layers: int | None = None, vision_layers: int |
     Raises:
         UsageError: the recipe has no `[config]` that it matches itself, or no such part, or the part has fewer layers.
     """
-    if not matches(model, model.config):  # none, or one that was inherited from another size
-        raise UsageError(f"recipe {model.name} has no [config] of its model", remedy="edgekit list recipes")
+    if not _has_shape(model):
+        shipped = reference_models.named(model.source)
+        remedy = f"edgekit export {shipped} --to DIR: a reference model needs no stand-in" if shipped else None
+        raise UsageError(
+            f"recipe {model.name} has no [config] of its model", allowed=", ".join(_with_shape()), remedy=remedy
+        )
     raw = copy.deepcopy(dict(model.config))
     raw[STAND_IN_KEY] = f"random weights of {model.title}'s shape; not a model"
     synthesis = family_named(model.family, f"recipe {model.name}", UsageError).synthesis
@@ -122,6 +128,19 @@ def configuration(model: Recipe, layers: int | None = None, vision_layers: int |
         part, _, name = key.rpartition(".")
         (lookup(raw, part) if part else raw)[name] = count
     return raw
+
+
+def _has_shape(model: Recipe) -> bool:
+    """Whether a recipe says its model's shape: one may say nothing, or inherit the shape of another size."""
+    return matches(model, model.config)
+
+
+def _with_shape() -> Iterator[str]:
+    """The recipes that can be synthesized; those with a mistake are left to whoever names them."""
+    for name in find.names("exports"):
+        with suppress(UsageError):
+            if _has_shape(recipe(name)):
+                yield name
 
 
 def stored_name(family: Family, spec: TensorSpec) -> str:

@@ -118,11 +118,36 @@ def checked_settings(
     return validated(schema, dict(stated), where, error, inside="settings.", whole="settings")
 
 
+@dataclass(frozen=True)
+class Thoughts:
+    """How a model's thoughts stand in what it says, before its answer.
+
+    Attributes:
+        begin, end: the tokens around them.
+        heading: the text that they begin with, which is none of them.
+        instruction: the system text that asks for them.
+    """
+
+    begin: int
+    end: int
+    heading: str
+    instruction: str
+
+
 class ChatFormat(Protocol):
-    """How a family writes conversations for its decoder."""
+    """How a family writes conversations for its decoder.
+
+    Attributes:
+        thoughts: how it thinks; None for a vocabulary that has no tokens for it.
+    """
 
     tokenizer: Tokenizer
     settings: ChatSettings
+
+    @property
+    def thoughts(self) -> Thoughts | None:
+        """See above."""
+        ...
 
     def runs(self, messages: Sequence[Message], answer: str | None = None) -> list[Run]:
         """A prompt in runs of text and images, up to where the model answers, or behind its answer where one is given.

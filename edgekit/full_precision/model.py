@@ -41,9 +41,14 @@ def torch() -> Any:
     try:
         import torch as module
         import transformers
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise MissingDependencyError(
             f"full precision needs {error.name}", remedy="pip install 'edgekit[export]'"
+        ) from error
+    except ImportError as error:  # it is there; a library of it is damaged, or no memory is left to map it
+        raise MissingDependencyError(
+            f"full precision needs torch, which does not load: {error}",
+            remedy="more memory (ulimit -v), or pip install --force-reinstall torch==2.13.0",
         ) from error
     transformers.logging.set_verbosity_error()  # it warns of defaults that nothing here uses
     transformers.logging.disable_progress_bar()
@@ -160,10 +165,10 @@ class TorchDecoder(OwnedDecoder):
         self.hidden = int(model.get_input_embeddings().weight.shape[1])
         self._cache: Any = None
 
-    def _clear(self) -> None:
+    def _clear(self, sequence: int) -> None:
         self._cache = None
 
-    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
+    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int], sequence: int) -> Iterator[Float]:
         th, embed = self._torch, self.model.get_input_embeddings()
         with th.inference_mode():
             parts, kinds = [], []
@@ -176,15 +181,15 @@ class TorchDecoder(OwnedDecoder):
                     kinds += [0] * len(segment)
             images = {"token_type_ids": th.tensor([kinds])} if any(kinds) else {}  # unknown to a model of text alone
             output = self.model.model(inputs_embeds=th.cat(parts)[None], use_cache=True, **images)
-        self._cache, self.position = output.past_key_values, sum(map(len, segments))
+        self._cache, self._lengths[sequence] = output.past_key_values, sum(map(len, segments))
         hidden = output.last_hidden_state[0]
         return (self._head(hidden[i]) for i in wanted)
 
-    def _step(self, ids: Sequence[int]) -> Float:
+    def _step(self, ids: Sequence[int], sequence: int) -> Float:
         th = self._torch
         with th.inference_mode():
             output = self.model.model(input_ids=th.tensor([list(ids)]), past_key_values=self._cache, use_cache=True)
-        self.position += len(ids)
+        self._lengths[sequence] = self.length(sequence) + len(ids)
         return self._head(output.last_hidden_state[0, -1])
 
     def _head(self, hidden: Any) -> Float:

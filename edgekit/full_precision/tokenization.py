@@ -35,6 +35,8 @@ def tokenization(source: Source, theirs: Any) -> Iterator[Value]:
     yield from _vocabulary(ours, theirs)
     yield from _scores(ours, theirs)
     chats = source.family.full_precision.processed is not None
+    if chats:  # other texts hold none of them
+        yield from _added(ours, theirs)
     # Where texts are no prompts, edgekit takes none that spells a special token.
     left_out = control_tokens(ours) if chats else (*control_tokens(ours), *theirs.all_special_tokens)
     pieces = sorted(set(ours.get_vocab(with_added_tokens=False)) - set(left_out))
@@ -56,6 +58,21 @@ def _vocabulary(ours: Any, theirs: Any) -> Iterator[Value]:
         if known.get(token) != stated[token]:
             yield TOKENIZER, f"the id of {token!r}", stated[token], known.get(token)
             return
+
+
+def _added(ours: Any, theirs: Any) -> Iterator[Value]:
+    """Where in a text an added token is found: one may be too rare to be in any that is compared."""
+    known = theirs.added_tokens_decoder
+    for index, token in sorted(ours.get_added_tokens_decoder().items()):
+        found, expected = _found(token), _found(known.get(index))
+        if found != expected:
+            yield TOKENIZER, f"where {token.content!r} is found in a text", found, expected
+            return
+
+
+def _found(token: Any) -> list[str] | None:
+    """None for what is no added token, but a piece as others."""
+    return token and [name for name in ("lstrip", "rstrip", "single_word") if getattr(token, name)]
 
 
 def _scores(ours: Any, theirs: Any) -> Iterator[Value]:

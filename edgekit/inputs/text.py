@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tokenizers import Tokenizer
 
-from edgekit.checkpoints.json_files import check_size
-from edgekit.errors import CheckpointError, EdgekitError, InputError
+from edgekit.checkpoints.json_files import read_raw
+from edgekit.errors import EdgekitError, InputError
 from edgekit.inputs.tokenizer_trial import ensure_tried
 
 MAX_TEXT = 2_000_000  # characters; far beyond any context, well within memory
@@ -36,11 +36,7 @@ def read_tokenizer(path: Path) -> LoadedTokenizer:
     Raises:
         CheckpointError: the file is too large, cannot be read, or is no tokenizer of these families.
     """
-    try:
-        check_size(path)
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    data = read_raw(path)
     ensure_tried(path, data)
     tokenizer = Tokenizer.from_buffer(data)
     sections = {"truncation": tokenizer.truncation, "padding": tokenizer.padding}
@@ -67,8 +63,10 @@ def check_rows(tokenizer: Tokenizer, rows: int, unused: Collection[str], where: 
         where: what the message begins with.
     """
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+    if max(vocabulary.values(), default=-1) < rows:
+        return
     used = ((token, index) for token, index in vocabulary.items() if token not in unused)
-    token, highest = max(used, key=lambda item: item[1])
+    token, highest = max(used, key=lambda item: item[1], default=("", -1))
     if highest >= rows:
         raise error(f"{where}: token {token!r:.60} has id {highest}, the embedding has {rows} rows")
 

@@ -1,13 +1,21 @@
-"""This machine's NVIDIA GPUs, as their driver's own tool describes them.
+"""This machine's NVIDIA GPUs, as their driver's own tool describes them, and how much of any GPU may be used.
 
 Whether a part runs on one is decided where it is opened: `edgekit.runtime.opening`.
 """
 
 from __future__ import annotations
 
+import math
+import os
 import subprocess
+import sys
 from dataclasses import dataclass
 
+from edgekit.errors import UsageError
+
+VARIABLE = "EDGEKIT_GPU_MEMORY"
+AUTO = "auto"
+_MOST_GB = 1e6
 _FIELDS = ("name", "memory.total", "memory.free", "driver_version", "compute_cap")
 _LIMIT_S = 20
 
@@ -40,3 +48,33 @@ def parse_gpus(output: str) -> tuple[Gpu, ...]:
         Gpu(name, int(total) if total.isdigit() else 0, int(free) if free.isdigit() else 0, driver, capability)
         for name, total, free, driver, capability in (row for row in rows if len(row) == len(_FIELDS))
     )
+
+
+def video_memory(profile_gb: float | None, *, ignored: bool = False) -> int:
+    """Bytes of video memory that a model may take; 0 for the CPU alone, which is the default.
+
+    Args:
+        profile_gb: what a device profile grants, None without one. It is the most there is: on a device without a GPU,
+            none is used.
+        ignored: whether the user's environment does not count.
+
+    Raises:
+        UsageError: the environment variable holds neither a number of GB nor `auto`, which is all that is free.
+    """
+    named = "" if ignored else os.environ.get(VARIABLE, "")
+    limits = [] if profile_gb is None else [profile_gb]
+    if named == AUTO:
+        limits = limits or [_MOST_GB]
+    elif named:
+        limits.append(_gigabytes(named))
+    return min(int(min(limits, default=0) * 1e9), sys.maxsize)
+
+
+def _gigabytes(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= _MOST_GB:
+        raise UsageError(f"{VARIABLE}={text:.40}", allowed=f"GB of video memory, 0 to {_MOST_GB:g}, or {AUTO}")
+    return value

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,23 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
+_instead: list[Callable[[], None]] = []
+
+
+@contextmanager
+def ctrl_c_calls(handler: Callable[[], None]) -> Iterator[None]:
+    """For a while Ctrl-C ends something within the command, and not the command."""
+    _instead.append(handler)
+    try:
+        yield
+    finally:
+        _instead.remove(handler)
+
+
+def _goes_elsewhere(number: int) -> bool:
+    return number == signal.SIGINT and bool(_instead)
+
+
 @contextmanager
 def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
     """Raise `Interrupted` at the first such signal; end the process at the second, or if nothing came of the first.
@@ -52,15 +70,25 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
     received: list[int] = []
 
     def first(number: int, frame: FrameType | None) -> None:
+        if _goes_elsewhere(number):
+            _instead[-1]()
+            return
         received.append(number)
         if len(received) == 1:
             raise Interrupted(number)
+
+    def not_raised(unraisable: sys.UnraisableHookArgs) -> None:
+        # Native code had called back, as to log a line, and an exception goes no further than there: the watcher ends
+        # the process in its place.
+        if not isinstance(unraisable.exc_value, Interrupted):
+            heard_before(unraisable)
 
     ours, systems = socket.socketpair()
     systems.setblocking(False)
     watcher = threading.Thread(target=_watch, args=(ours, wanted, last_words), daemon=True)
     watcher.start()
     woken = signal.set_wakeup_fd(systems.fileno(), warn_on_full_buffer=False)
+    heard_before, sys.unraisablehook = sys.unraisablehook, not_raised
     before = {number: signal.getsignal(number) for number in wanted}
     try:
         for number in wanted:
@@ -70,6 +98,7 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
         received.append(0)  # from here on nothing is raised
         for number, handler in before.items():
             signal.signal(number, handler)
+        sys.unraisablehook = heard_before
         signal.set_wakeup_fd(woken)
         systems.close()  # ends the watcher
         watcher.join()
@@ -79,7 +108,7 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
 def _watch(bell: socket.socket, wanted: list[int], last_words: Callable[[], str]) -> None:
     """Wait for a signal's number, then for a second one or the end of the command, but not for long."""
     while number := bell.recv(1):
-        if number[0] in wanted:
+        if number[0] in wanted and not _goes_elsewhere(number[0]):
             ready, _, _ = select.select([bell], [], [], GRACE_S)
             if ready and not bell.recv(1):
                 return

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 import psutil
 
 _M_MMAP_THRESHOLD = -3  # malloc.h
+_MADV_DONTNEED = 4  # mman.h
 # Of a control group's memory, what holds content of files or can be made again: the kernel takes it back where there is
 # need, as it does machine-wide for `MemAvailable`. A model that was read twice is `active`.
 _RECLAIMABLE = ("inactive_file", "active_file", "slab_reclaimable")
@@ -149,6 +150,21 @@ def unmap_large_blocks() -> None:
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
         mallopt(_M_MMAP_THRESHOLD, 2 << 20)
+
+
+def release_mapped(path: Path) -> None:
+    """Have this process hold no page of a file that is mapped to be read, on Linux; what is used again comes back.
+
+    A library that lays out a file's weights in memory of its own has read each page of it once, and keeps them all.
+    """
+    if sys.platform != "linux" or not (advise := getattr(ctypes.CDLL(None), "madvise", None)):
+        return
+    name = str(path.resolve())
+    for line in _read(Path("/proc/self/maps")).splitlines():
+        place, mode, _, _, _, *mapped = line.split(maxsplit=5)
+        if mapped == [name] and mode.startswith("r-"):  # what was written to a copy would be lost
+            start, end = (int(address, 16) for address in place.split("-"))
+            advise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_DONTNEED)
 
 
 def _read(path: Path) -> str:

@@ -27,9 +27,8 @@ from edgekit.terminal import stripped_line
 _WHERE = "the artifact"
 _WEIGHTS, _GENERATION = ".safetensors", "generation_config.json"
 _QUOTED = re.compile(r'"""[\s\S]*?"""')
-_RANDOM_KL = (
-    0.002  # nats: right decoders of random weights measured 3e-4, one whose global layers see but a window 5e-3
-)
+# Nats: right decoders of random weights measured 3e-4, one whose global layers see but a window 5e-3.
+_RANDOM_KL = 0.002
 
 
 def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, new: bool) -> None:
@@ -46,6 +45,7 @@ def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, n
         *_support_files(manifest, source),
         *_said_in_made_files(manifest, source),
         *_variants(manifest, recipe, new),
+        *_named_levels(manifest, source),
         *_source(manifest, source, new),
         *_stand_in(manifest, source, recipe),
     ]
@@ -57,10 +57,10 @@ def check_beside(manifest: Manifest, source: Source, recipe: Recipe | None, *, n
 
 def installed_recipe(manifest: Manifest, source: Source) -> Recipe | None:
     """The recipe that an artifact names, None where it is not installed or another one of that name is."""
-    return _fitting(source, manifest.recipe)
+    return fitting_recipe(source, manifest.recipe)
 
 
-def _fitting(source: Source, name: str | None = None) -> Recipe | None:
+def fitting_recipe(source: Source, name: str | None = None) -> Recipe | None:
     """The installed recipe of this name, or the only one, that fits a checkpoint."""
     family = source.family
     try:
@@ -134,6 +134,19 @@ def _variants(manifest: Manifest, recipe: Recipe | None, new: bool) -> Iterator[
         yield _said("default", manifest.default, recipe.default)
 
 
+def _named_levels(manifest: Manifest, source: Source) -> Iterator[Compared]:
+    """A variant that is called by a level has the main part at it, and each part at what its name states of it,
+    whatever the recipe made of that name: `Q4_0+vision-int8`, `Q4_0+decoder-Q4_K_M`."""
+    main = next(iter(source.family.roles))
+    for name in manifest.variants:
+        base, *changes = name.split("+")
+        named = (change.partition("-") for change in changes)
+        stated = {main: base} if base in LEVELS else {}
+        stated |= {role: level for role, _, level in named if level in LEVELS}
+        found = {role: part.level for role, part in manifest.variant(name)[1].items() if role in stated}
+        yield _said(f"levels that variant {name} is called by", _listed(found), _listed(stated))
+
+
 def _promised(name: str, recipe: Recipe) -> Mapping[str, str] | None:
     """The level of each role: the recipe's, but for those that the name itself states, `Q4_0+vision-int8`.
 
@@ -196,12 +209,17 @@ def _stand_in(manifest: Manifest, source: Source, recipe: Recipe | None) -> Iter
     A checkpoint is a stand-in where its config.json says so, as that of random weights does, or has the numbers of a
     reference model. Of random weights in a folder whose config.json keeps silent, nobody can know.
     """
-    said = source.checkpoint.config.get(STAND_IN_KEY)
-    words = [stripped_line(said) if said else None, *(one and one.stand_in for one in (recipe, _fitting(source)))]
-    labels = [label for label in words if label]
+    labels = stand_in_labels(source, recipe)
     if labels or recipe:
         expected = manifest.stand_in if manifest.stand_in in labels else next(iter(labels), None)
         yield _said("stand_in", manifest.stand_in, expected)
+
+
+def stand_in_labels(source: Source, recipe: Recipe | None = None) -> list[str]:
+    """Why a checkpoint is not the real model, as its config.json, a recipe, or the one that fits it has it."""
+    said = source.checkpoint.config.get(STAND_IN_KEY)
+    words = [stripped_line(said) if said else None, *(one and one.stand_in for one in (recipe, fitting_recipe(source)))]
+    return [label for label in words if label]
 
 
 def _said(name: str, found: object, expected: object) -> Compared:

@@ -38,7 +38,7 @@ from edgekit.runtime.base import (
     SupportsChunkSize,
     Tokens,
 )
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.opening import Opening
 
 CONTEXT = 8192  # tokens that a decoder is opened with for its proof
@@ -46,6 +46,9 @@ BEYOND = 256  # tokens that the long text goes beyond the window
 _POSITIONS = 96  # compared per prompt
 _ROWS = 32
 _STEPS = 8  # of these positions, the last of a prompt, that are decoded one by one from the cache
+# Few rows vary more than many: the mean of right parts' steps measured up to 1.3 times the limit. Of steps that write
+# their token twice it measured eleven times the limit, in random weights of MedGemma's width, where that shows least.
+_FEW = 3.0
 
 
 @dataclass(frozen=True)
@@ -138,13 +141,13 @@ class DecoderProof:
         margin = gates.clear_margin if exact else gates.clear_margin_quantized
         tolerated = 0 if exact else int(gates.changed_share_quantized * len(actual))
         changed = sum(metrics.clear_top1_changes(e, a, margin) for e, a in _together(expected, actual))
-        greatest = float(np.max([kl[rows].mean() for rows in self._groups()]))
+        greatest = float(np.max([kl[rows].mean() / allowance for rows, allowance in self._groups()]))
         if changed > tolerated or not greatest <= limit:  # NaN must fail too
             raise refusal(
                 "wiring",
                 self.where,
-                f"mean KL {greatest:.2g} nats of a prompt to transformers with the same weights, "
-                f"{changed} of {len(actual)} clear top tokens changed",
+                f"mean KL {greatest:.2g} nats of a prompt, or a third of its steps', to transformers with the same "
+                f"weights, {changed} of {len(actual)} clear top tokens changed",
                 allowed=f"at most {limit:g} nats and {tolerated}",
                 remedy="mask, positions, scales or prompt differ from the original's; nothing was published",
             )
@@ -156,14 +159,17 @@ class DecoderProof:
         """What the level and the recipe allow."""
         return self.gates.limits(self.written.level, limits_of(self.written.level))
 
-    def _groups(self) -> Iterator[NDArray[np.int64]]:
-        """Rows that are judged together: a mistake that shows in one prompt must not vanish among the others."""
+    def _groups(self) -> Iterator[tuple[NDArray[np.int64], float]]:
+        """Rows that are judged together, and how many times the limit their mean may be: a mistake that shows in one
+        prompt, or in single steps alone, must not vanish among the others.
+        """
         start = 0
         for prompt in self.prompts:
             rows = np.arange(start, start := start + len(prompt.want))
-            yield rows
+            yield rows, 1
+            yield rows[-_STEPS:], _FEW
             if prompt.undivided:
-                yield rows[np.isin(prompt.want, prompt.undivided)]
+                yield rows[np.isin(prompt.want, prompt.undivided)], 1
 
     def expected(self, written: WrittenPart | None) -> Float:
         """transformers' logits, with the weights of the part's files or, for None, the original ones."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from edgekit.artifacts.level_types import promised_activations, unpromised
 from edgekit.artifacts.levels import LEVELS
@@ -19,6 +19,8 @@ from edgekit.artifacts.manifest import FILE_NAME, part_id
 from edgekit.families.source import Source
 from edgekit.formats import Codec, calibration
 from edgekit.formats.audit import Compared
+from edgekit.formats.calibration import Calibration, Factor
+from edgekit.formats.rounding import EXACT
 from edgekit.formats.stored import StoredTensor
 from edgekit.inputs.text import control_tokens
 from edgekit.inputs.tokenizer_texts import texts
@@ -27,6 +29,7 @@ from edgekit.runtime.opening import Opening
 
 _ROWS = 16  # of a matrix that are rounded anew
 _SCALE, _SHIFT = 4e-3, 0.01
+_LOSS = 1.05  # times what rounding anew loses of them: versions of a library choose some scales a little otherwise
 # What decides a text's ids, and the text of ids, in tokenizer.json.
 _TOKENIZING = ("normalizer", "pre_tokenizer", "model", "added_tokens", "decoder", "post_processor")
 
@@ -59,15 +62,16 @@ def _differing(name: str, found: Any, expected: Any) -> Iterator[Compared]:
 
 def _level(written: WrittenPart, source: Source) -> Iterator[Compared]:
     """A level's limits are for the types that it is of, and each type scales a matrix as rounding to it does."""
-    level = LEVELS[written.level]
     yield from _promised(written, source)
-    for name, codec in source.plan(written.role, level).codecs.items():
+    plan = source.plan(written.role, LEVELS[written.level])
+    if measured := _measured(written):
+        plan = plan.calibrated(measured)
+    for name, codec in plan.codecs.items():
         stored = written.tensors.get(name)
         if stored and stored.type != codec.name:
             yield Compared("tensor", name, stored.type, codec.name, allowed=f"{codec.name}, by the level")
-        # What smoothing multiplies is rounded otherwise; at 8 bits a scale shows anyhow.
-        elif stored and len(stored.shape) == 2 and not codec.exact and not level.needs_calibration:
-            yield from _scale(stored, codec, source)
+        elif stored and len(stored.shape) == 2 and not codec.exact:
+            yield from _rounded_anew(stored, codec, plan.factors.get(name, Factor()), source)
 
 
 def _promised(written: WrittenPart, source: Source) -> Iterator[Compared]:
@@ -95,7 +99,7 @@ def _figures(written: WrittenPart, source: Source) -> Iterator[Compared]:
         stored = written.tensors.get(planned.name)  # not there: a number that lies in the settings
         types[stored.type if stored else planned.codec.name] += planned.tensor.size
     size, weights = sum(path.stat().st_size for path in written.files), types.total()
-    measured = [path for path in written.files if path.name.endswith(calibration.SUFFIX)]
+    measured = _measured(written)
     stated: dict[str, tuple[Any, Any]] = {
         "id": (part.id, part_id(part.role, part.format, part.level, part.files)),
         "weights": (part.weights, weights),
@@ -103,21 +107,29 @@ def _figures(written: WrittenPart, source: Source) -> Iterator[Compared]:
         "tensor_types": (dict(part.tensor_types), dict(types)),
         "output": (part.output, source.family.roles[written.role].output),
         "requires.memory_bytes": (part.requires.get("memory_bytes"), max(size, plan.resident_bytes)),
-        "calibrated_on": (part.calibrated_on, calibration.read(measured[0]).inputs if measured else None),
+        "calibrated_on": (part.calibrated_on, measured.inputs if measured else None),
     }
     for name, (found, expected) in stated.items():
         yield from _differing(name, found, expected)
 
 
-def _scale(stored: StoredTensor, codec: Codec, source: Source) -> Iterator[Compared]:
-    """Rounding to few bits shrinks a matrix by a hundredth or two, in which another mistake of scale would hide.
+def _measured(written: WrittenPart) -> Calibration | None:
+    path = next((path for path in written.files if path.name.endswith(calibration.SUFFIX)), None)
+    return calibration.read(path) if path else None
 
-    So some rows are rounded anew. Bytes may differ between versions of a library, their scale does not.
+
+def _rounded_anew(stored: StoredTensor, codec: Codec, smoothed: Factor, source: Source) -> Iterator[Compared]:
+    """Rounding to few bits shrinks a matrix by a hundredth or two, in which another mistake of scale would hide; and a
+    type's bound holds for numbers of any kind, so that other weights, a fine-tune's or numbers of fewer bits, would.
+
+    So some rows are rounded anew. Bytes may differ between versions of a library, their scale and their loss do not.
     """
     picked = np.unique(np.linspace(0, stored.shape[0] - 1, _ROWS).astype(int))
-    right = np.concatenate([source.rows(stored.name, row, row + 1) for row in picked])
-    found = np.concatenate([stored.read(row, row + 1) for row in picked])
-    rounded = codec.roundtrip(right)
+    rows = [(int(row), source.rows(stored.name, row, row + 1)) for row in picked]
+    right = np.concatenate([values for _, values in rows])
+    found = np.concatenate([stored.read(row, row + 1) for row, _ in rows])
+    anew = ((row, codec.roundtrip(smoothed.apply(values, row))) for row, values in rows)
+    rounded = np.concatenate([smoothed.inverse.apply(values, row) for row, values in anew])
     if not rounded.any():  # nothing that could be scaled
         return
     scale = float(np.vdot(rounded, found) / np.vdot(rounded, rounded))
@@ -125,6 +137,11 @@ def _scale(stored: StoredTensor, codec: Codec, source: Source) -> Iterator[Compa
     if not (abs(scale - 1) <= _SCALE and abs(shift) <= _SHIFT):
         measured = f"{scale:.4f} times what rounding to {codec.name} makes of it, shifted by {shift:.4f} of its size"
         yield Compared("tensor", stored.name, measured, None, allowed=f"1 within {_SCALE}, and 0 within {_SHIFT}")
+        return
+    lost, least = (float(np.linalg.norm(one - right) / np.linalg.norm(right)) for one in (found, rounded))
+    if not lost <= _LOSS * least + EXACT.error:
+        name = f"{stored.name} ({stored.file_name}, {stored.type}): what rounding lost of it"
+        yield Compared("tensor", name, f"{lost:.3g}", None, allowed=f"{least:.3g}, as rounding to {codec.name} does")
 
 
 def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Compared]:
@@ -135,7 +152,7 @@ def _tokenizer(ours: Tokenizer, source: Source, *, whole: bool) -> Iterator[Comp
     theirs = source.tokenizer().tokenizer
     if ours.to_str() == theirs.to_str() or _tokenizing(ours) == _tokenizing(theirs):
         return
-    if other := _other_token(ours, theirs):
+    if other := _other_token(ours, theirs) or (_otherwise_found(ours, theirs) if whole else None):
         yield other
         return
     pieces = [piece.replace("\u2581", " ") for piece in theirs.get_vocab(with_added_tokens=False)]
@@ -169,6 +186,20 @@ def _other_token(ours: Tokenizer, theirs: Tokenizer) -> Compared | None:
         if right is not None and _spaced(token) != _spaced(right):
             return Compared("tokenizer", f"token {index} of the tokenizer beside the parts", token, right)
     return None
+
+
+def _otherwise_found(ours: Tokenizer, theirs: Tokenizer) -> Compared | None:
+    """The first added token that takes other white space, or stands in other words, than the checkpoint's: likewise."""
+    added = theirs.get_added_tokens_decoder()
+    for index, token in ours.get_added_tokens_decoder().items():
+        found, right = (_flags(one) if one else None for one in (token, added.get(index)))
+        if found != right:
+            return Compared("tokenizer", f"how token {index}, {token.content!r:.60}, is found", found, right)
+    return None
+
+
+def _flags(token: AddedToken) -> dict[str, bool]:
+    return {name: getattr(token, name) for name in ("lstrip", "rstrip", "single_word", "normalized", "special")}
 
 
 def _spaced(token: str) -> str:

@@ -205,12 +205,14 @@ def _figures(expected: Float, actual: Float) -> dict[str, float]:
     width = expected.shape[-1]
     wanted, given = expected.reshape(-1, width), actual.reshape(-1, width)
     cosines, errors = metrics.cosine(given, wanted), metrics.relative_error(wanted, given)
+    with np.errstate(invalid="ignore"):  # of weights that are all zero; no limit holds for what is no number
+        gain = np.vdot(wanted, given) / np.vdot(wanted, wanted)
     return {
         "mean": rounded(cosines.mean()),
         "worst": rounded(cosines.min()),
         "error": rounded(errors.mean()),
         "worst_error": rounded(errors.max()),
-        "gain": rounded(np.vdot(wanted, given) / np.vdot(wanted, wanted)),
+        "gain": rounded(gain),
     }
 
 

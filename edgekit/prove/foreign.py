@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from edgekit.artifacts.differences import Difference, DifferencesError, counted, shown
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.manifest import Manifest, Part, SourceRecord
-from edgekit.artifacts.recipes import choose
 from edgekit.errors import ArtifactError, CheckpointError, UsageError
 from edgekit.families.source import Source
 from edgekit.progress import Progress
 from edgekit.prove.audit import Audit
+from edgekit.prove.beside import fitting_recipe, stand_in_labels
 from edgekit.terminal import stripped_line
 
+_IN_FILES = {"tensor", "constant", "template", "tokenizer"}  # what the audit sees, before anything is opened
 _PROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
@@ -64,34 +66,51 @@ def tell(found: Audit, where: str, progress: Progress) -> None:
 def differing(folder: Path, source: Source, error: DifferencesError) -> DifferencesError:
     """What a proof refused, as all that differs between files and a checkpoint."""
     differences = error.differences
+    kinds = {one.kind for one in differences if not one.is_note}
+    said = "" if "tensor" in kinds else "; its tensors are the same"
+    said += "; what it computes was not compared" if kinds <= _IN_FILES else ""
     return DifferencesError(
-        f"{folder} differs from {source.checkpoint.root}: {counted(differences)}",
+        f"{folder} differs from {source.checkpoint.root}: {counted(differences)}{said}",
         differences,
-        remedy=f"files that do not: edgekit export {source.checkpoint.root} --to DIR",
+        remedy=f"files that are the same: edgekit export {source.checkpoint.root} --to DIR",
     )
 
 
-def gates_of(source: Source) -> Gates:
-    """What the checkpoint's recipe demands of it, where one recipe alone is known to be its own."""
-    try:
-        return choose(source.checkpoint.config, None, source.family.name).gates
-    except UsageError:
-        return Gates()
+def refused(manifest: Manifest, source: Source, error: DifferencesError) -> Manifest:
+    """The manifest with what a proof refused; one that a proof with another checkpoint found good stays good."""
+    if manifest.foreign and manifest.provenance and not any(part.parity for part in manifest.parts):
+        named = f"{_name(source)}, SHA-256 {source.checkpoint.sha256[:16]}...: {counted(error.differences)}"
+        return manifest.model_copy(update={"differs_from": named})
+    return manifest
+
+
+def _name(source: Source) -> str:
+    checkpoint = source.checkpoint
+    return checkpoint.revision or stripped_line(checkpoint.root.resolve().name)[:100] or "a checkpoint"
 
 
 def against(manifest: Manifest, source: Source) -> Manifest:
     """The manifest of files that others made, with the checkpoint that they were compared with.
 
-    It is named by its hash, never by its place. What was compared with another one before counts no more.
+    It is named by its hash, never by its place. What was compared with another one before counts no more. Files that
+    are a stand-in's are one, whatever they call themselves, and its recipe says what they must show.
     """
     if not manifest.foreign:
         return manifest
-    checkpoint = source.checkpoint
-    name = checkpoint.revision or stripped_line(checkpoint.root.resolve().name) or "a checkpoint"
-    found = SourceRecord(name=name, sha256=checkpoint.sha256, files=checkpoint.files, revision=checkpoint.revision)
+    checkpoint, recipe = source.checkpoint, fitting_recipe(source)
+    found = SourceRecord(
+        name=_name(source), sha256=checkpoint.sha256, files=checkpoint.files, revision=checkpoint.revision
+    )
     known = manifest.proven_against is not None and manifest.proven_against.sha256 == found.sha256
-    parts = manifest.parts if known else tuple(part.model_copy(update={"parity": None}) for part in manifest.parts)
-    return manifest.model_copy(update={"parts": parts, "proven_against": found, "gates": gates_of(source)})
+    unproven = tuple(part.model_copy(update={"parity": None}) for part in manifest.parts)
+    of_source: dict[str, Any] = {
+        "parts": manifest.parts if known else unproven,
+        "proven_against": found,
+        "differs_from": None,
+        "gates": recipe.gates if recipe else Gates(),
+        "stand_in": next(iter(stand_in_labels(source)), None),
+    }
+    return manifest.model_copy(update=of_source)
 
 
 def _missing(source: Source, parts: Sequence[Part]) -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.files import unchanged
 from edgekit.artifacts.folders import check_place, staging_of, updating
 from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
 from edgekit.errors import ArtifactError, UsageError
@@ -53,6 +54,14 @@ class Exported:
     folder: Path
     manifest: Manifest
     added: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Proven:
+    """An artifact, and those of its parts that were proven just now."""
+
+    manifest: Manifest
+    parts: tuple[Part, ...]
 
 
 def export(
@@ -135,7 +144,7 @@ def prove(
     levels: Sequence[str] = (),
     inputs: Inputs | None = None,
     progress: Progress | None = None,
-) -> Manifest:
+) -> Proven:
     """Prove an artifact that exists, and record the result in its manifest.
 
     Raises:
@@ -143,7 +152,7 @@ def prove(
         CheckpointError: `source` lacks files that those of others must be compared with.
         EdgekitError: a library, a file or room on a disk is missing; the message lists all that is.
         GateError: a part differs from its original; the manifest is left as it was. Of files that others made, it is a
-            DifferencesError, which has all that differs.
+            DifferencesError, which has all that differs, and unless they were proven the manifest says so.
     """
     progress = progress or Progress()
     manifest = manifests.read(folder)
@@ -175,13 +184,19 @@ def prove(
             )
         }
     )
+    compared = [file.path for part in wanted.values() for file in part.files]
+    compared += [manifest.tokenizer.path] if manifest.tokenizer else []
     with file_errors(folder):
         try:
-            proven = _prove(folder, unproven, runs, inputs, wanted, tuple(levels))
+            with unchanged(folder / name for name in compared):
+                proven = _prove(folder, unproven, runs, inputs, wanted, tuple(levels))
+            original.checkpoint.check_unchanged()  # or another than the one that is named was compared with
         except DifferencesError as error:
-            if manifest.foreign:
-                raise foreign.differing(folder, original, error) from error
-            raise
+            if not manifest.foreign:
+                raise
+            with updating(folder):
+                readme.publish(folder, foreign.refused(manifests.read(folder), original, error))
+            raise foreign.differing(folder, original, error) from error
         finally:
             progress.finish()
         parity = {part.id: part.parity for part in proven.parts if part.id in wanted and part.parity}
@@ -189,7 +204,7 @@ def prove(
             current = manifests.read(folder)
             current = _with_parity(foreign.against(current, original) if parity else current, parity)
             readme.publish(folder, current)
-        return current
+        return Proven(current, tuple(part for part in current.parts if part.id in parity))
 
 
 def _check_before(runs: FullPrecisionRuns, inputs: Inputs) -> None:
@@ -216,7 +231,7 @@ def _check_needs(
     decoders = sum(part.output == "logits" for part in parts)
     # Logits lie in temporary files: the original's, and those of each level's own weights and of its file.
     rows = 0 if not decoders else (BEYOND + _POSITIONS_AFTER_IMAGES) * (1 + 2 * decoders)
-    needs.place(system_folder(), 4 * rows * int(manifest.settings.get("vocabulary", 0)))
+    needs.place(system_folder(), 4 * rows * int(source.settings.get("vocabulary", 0)))
     needs.check()
 
 

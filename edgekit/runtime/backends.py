@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, get_args
 
 from edgekit.errors import UsageError
@@ -14,12 +16,17 @@ from edgekit.runtime.llama import backend as llama
 from edgekit.runtime.llama.build import start_llama
 from edgekit.runtime.onnx import backend as onnx
 from edgekit.runtime.onnx.openvino_encoder import INSTALL as INSTALL_OPENVINO
-from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
+from edgekit.runtime.parts import DecoderFile, EncoderFile, Placement, RunOptions
+
+# Distributions that hold the same library, built for other machines.
+_SAME = {"onnxruntime": ("onnxruntime-gpu", "onnxruntime-directml")}
 
 PartKind = Literal["encoder", "decoder"]
 
 OpenEncoder = Callable[[EncoderFile, RunOptions, Decoder | None], Encoder]
 OpenDecoder = Callable[[DecoderFile, RunOptions], Decoder]
+CacheBytes = Callable[[DecoderFile, RunOptions], int]
+Place = Callable[[DecoderFile, Path | None, RunOptions, int], Placement]
 
 
 def _nothing_wrong() -> str | None:
@@ -53,8 +60,10 @@ class Backend:
         about: asks the library, in a process of its own, what it can do here.
         encoders, decoders: format -> how a part in it is opened. The first row for a format is what edgekit requires,
             and what others are compared with.
+        cache_bytes: what a decoder's context takes in main memory, all sequences of it, before it is taken.
         leans: whether an encoder needs a decoder beside it that this backend opened.
-        devices: what it can run on.
+        place: divides a decoder and the encoder that leans on it between the CPU and a GPU, by a budget of video
+            memory; None where it runs on the CPU alone.
         problem: why it cannot be used here; None where it can, or where only opening a part shows it.
         options: what tuning may try of its decoders; None for nothing.
         tried: whether a file may end the process in its library, so that `edgekit.runtime.trial` opens each one first.
@@ -67,8 +76,9 @@ class Backend:
     about: Work
     encoders: Mapping[str, OpenEncoder] = field(default_factory=dict)
     decoders: Mapping[str, OpenDecoder] = field(default_factory=dict)
+    cache_bytes: CacheBytes | None = None
     leans: bool = False
-    devices: tuple[Literal["cpu", "gpu"], ...] = ("cpu",)
+    place: Place | None = None
     problem: Callable[[], str | None] = _nothing_wrong
     options: DecoderOptions | None = None
     tried: bool = False
@@ -92,6 +102,7 @@ _ROWS = (
         about=onnx.providers,
         encoders={"onnx": onnx.open_encoder},
         decoders={"onnx": onnx.open_decoder},
+        cache_bytes=onnx.cache_bytes,
         tried=True,
     ),
     Backend(
@@ -115,6 +126,26 @@ _ROWS = (
         tried=True,
     ),
     Backend(
+        "onnxruntime-cuda",
+        "ONNX Runtime on CUDA",
+        library="onnxruntime",
+        install="pip install onnxruntime-gpu",
+        about=onnx.providers,
+        encoders={"onnx": onnx.open_cuda},
+        problem=onnx.cuda_problem,
+        tried=True,
+    ),
+    Backend(
+        "openvino-gpu",
+        "OpenVINO on a GPU",
+        library="openvino",
+        install=INSTALL_OPENVINO,
+        about=onnx.openvino_precisions,
+        encoders={"onnx": onnx.open_openvino_gpu},
+        problem=onnx.openvino_gpu_problem,
+        tried=True,
+    ),
+    Backend(
         "llama.cpp",
         "llama.cpp",
         library="llama_cpp_python",
@@ -122,8 +153,9 @@ _ROWS = (
         about=start_llama,
         encoders={"gguf": llama.open_vision},
         decoders={"gguf": llama.open_decoder},
+        cache_bytes=llama.cache_bytes,
         leans=True,
-        devices=("cpu", "gpu"),
+        place=llama.place,
         tried=True,
         options=DecoderOptions(llama.layouts, llama.settled, llama.fingerprint),
     ),
@@ -202,8 +234,8 @@ def libraries(file_format: str) -> dict[str, str | None]:
 
 
 def version_of(library: str) -> str | None:
-    """Of an installed distribution; None where it is not installed."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    """Of an installed distribution, or of another one that brings the same library; None where there is none."""
+    for name in (library, *_SAME.get(library, ())):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None

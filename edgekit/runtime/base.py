@@ -31,7 +31,10 @@ __all__ = [
     "Segment",
     "SupportsChunkSize",
     "SupportsOutputs",
+    "SupportsSequences",
+    "SupportsSnapshot",
     "SupportsThreads",
+    "SupportsTruncate",
     "Tokens",
     "check_batch",
     "check_cache",
@@ -152,20 +155,130 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class SupportsSequences(Decoder, Protocol):
+    """The ability of a decoder to hold several sequences, each with positions of its own, up to `context`.
+
+    Attributes:
+        sequences: how many; they are named by numbers from 0.
+        batched: whether `decode` computes them together, which costs little more than one of them alone.
+    """
+
+    sequences: int
+    batched: bool
+
+    def length(self, sequence: int = 0) -> int:
+        """How many positions it holds."""
+        ...
+
+    def changes(self, sequence: int = 0) -> int:
+        """How often anybody changed what it holds: who remembers that sees by it whether it still does."""
+        ...
+
+    def prefill(
+        self, segments: Sequence[Segment], want: Sequence[int] | None = None, *, sequence: int = 0
+    ) -> Iterator[Float]:
+        """See `Decoder.prefill`; other sequences stay as they are."""
+        ...
+
+    def extend(
+        self, segments: Sequence[Segment], want: Sequence[int] | None = None, *, sequence: int = 0
+    ) -> Iterator[Float]:
+        """As `prefill`, but behind what the sequence holds, whoever's that is.
+
+        Args:
+            want: positions in the whole sequence, of these segments; None for the last only.
+        """
+        ...
+
+    def decode(self, tokens: Mapping[int, Sequence[int]]) -> dict[int, Float]:
+        """Append tokens to sequences, whoever's they are; logits [n, vocabulary] after each of a sequence's n tokens.
+
+        Raises:
+            InputError: they are none or more than `MOST_ROWS` in all, a token is unknown, or a context is full.
+            UsageError: there is no such sequence, it was closed, or another use is under way.
+        """
+        ...
+
+    def step(self, ids: Sequence[int], *, sequence: int = 0) -> Float:
+        """See `Decoder.step`."""
+        ...
+
+
+@runtime_checkable
+class SupportsTruncate(Protocol):
+    """The ability of a decoder to forget the end of a sequence, so that another can follow.
+
+    Layers that see a window forget what lies further back, and a shorter sequence would want it again: so there is a
+    shortest. The caller must keep or cut an image as a whole, for its first positions have seen its last.
+    """
+
+    def shortest(self, sequence: int = 0) -> int:
+        """The least length beside 0 to which it can be cut now; 0 of an empty one."""
+        ...
+
+    def truncate(self, length: int, *, sequence: int = 0) -> None:
+        """Forget the positions from this one on: what follows is as if they had never been.
+
+        Raises:
+            UsageError: it cannot be cut to that length, or there is no such sequence; nothing changes.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsSnapshot(Protocol):
+    """The ability of a decoder to give what a sequence holds as bytes, for a decoder of the same files, opened alike.
+
+    A checksum finds accidents, not malice: restore only what came from here.
+    """
+
+    def snapshot(self, *, sequence: int = 0) -> bytes:
+        """What a sequence holds."""
+        ...
+
+    def restore(self, data: bytes, *, sequence: int = 0) -> None:
+        """Have a sequence hold what `snapshot` gave.
+
+        Raises:
+            SnapshotError: the bytes are damaged, another decoder's or too long for this one; the sequence is empty.
+            UsageError: there is no such sequence, it was closed, or another use is under way.
+        """
+        ...
+
+
+@runtime_checkable
 class SupportsChunkSize(Protocol):
     """The ability of a decoder that decodes a prompt in several calls, to do it in fewer: a proof asks for one."""
 
     def set_chunk_size(self, positions: int | None) -> None:
         """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual.
 
-        The cache is emptied.
+        All sequences are emptied.
         """
         ...
 
 
 @runtime_checkable
+class SupportsOffload(Protocol):
+    """The ability of a decoder to run on a GPU, as a whole or in part.
+
+    Attributes:
+        gpu_layers: so many of its layers do, the output among them.
+    """
+
+    gpu_layers: int
+
+
+@runtime_checkable
 class SupportsThreads(Protocol):
-    """The ability of a decoder to change its numbers of threads while it is open: tuning tries several."""
+    """The ability of a decoder to change its numbers of threads while it is open: tuning tries several, and an engine
+    follows the load.
+    """
+
+    @property
+    def threads_in_use(self) -> tuple[int, int]:
+        """Threads for prompts, and for single steps."""
+        ...
 
     def set_threads(self, threads: int, step_threads: int) -> None:
         """Use this many threads from now on, for prompts and for single steps."""
@@ -207,19 +320,25 @@ def check_batch(batch: NDArray[Any], spec: EncoderSpec) -> None:
         )
 
 
-def check_cache(context: int, bytes_of: Callable[[int], int]) -> None:
-    """Raise UsageError where the keys and values of a context find no room in this machine's memory.
+def check_cache(context: int, bytes_of: Callable[[int], int], sequences: int = 1) -> None:
+    """Raise UsageError where the keys and values of sequences find no room in this machine's memory.
 
     Args:
-        bytes_of: tokens -> what they take, which grows with them.
+        context: tokens of each.
+        bytes_of: such tokens -> what they take of all sequences, which grows with them.
     """
     free = memory().available_bytes
     if (needed := bytes_of(context)) > free:
         most = bisect_right(range(1, context + 1), free, key=bytes_of)
         raise UsageError(
-            f"a context of {context} tokens takes {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free",
-            allowed=f"at most {most} tokens, here and now",
+            f"{contexts(sequences, context)} {needed / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are free",
+            allowed=f"at most {most} tokens{' each, or fewer slots' if sequences > 1 else ''}, here and now",
         )
+
+
+def contexts(sequences: int, tokens: int) -> str:
+    """So many contexts in words that a size may follow."""
+    return f"{sequences} contexts of {tokens} tokens take" if sequences > 1 else f"a context of {tokens} tokens takes"
 
 
 def check_step(ids: Sequence[int], position: int, context: int, vocabulary: int) -> None:
@@ -237,15 +356,19 @@ def _check_ids(ids: Sequence[int], vocabulary: int) -> None:
         raise InputError(f"a token id of {wrong}", allowed=f"0 to {vocabulary - 1}")
 
 
-def check_prompt(segments: Sequence[Segment], context: int, hidden: int, vocabulary: int) -> int:
+def check_prompt(segments: Sequence[Segment], context: int, hidden: int, vocabulary: int, held: int = 0) -> int:
     """The positions of a prompt.
+
+    Args:
+        held: positions of the context that are taken.
 
     Raises:
         InputError: they do not fit the context, embeddings are not of the decoder's width, or a token is unknown.
     """
     total = sum(map(len, segments))
-    if not 0 < total <= context:
-        raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {context}, this model's context")
+    if not 0 < total <= context - held:
+        room = f"the room left in a context of {context}" if held else "this model's context"
+        raise InputError(f"a prompt of {total} tokens", allowed=f"1 to {context - held}, {room}")
     for segment in segments:
         if isinstance(segment, Tokens):
             _check_ids(segment.ids, vocabulary)

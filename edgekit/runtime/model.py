@@ -2,36 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.message import Message
+from edgekit.runtime.generation.answer import Piece, Stop
+from edgekit.runtime.generation.options import GenerationOptions
+from edgekit.runtime.generation.sampling import Chosen
 from edgekit.runtime.ownership import Owned
-
-Stop = Literal["end", "budget", "context", "loop"]
 
 
 @dataclass(frozen=True)
 class Generation:
-    """A finished answer: the last item of `Model.generate`'s stream.
+    """A finished answer: an item of `Model.generate`'s stream, behind all of the answer's pieces.
 
     Attributes:
         text: the answer, special tokens removed.
-        prompt_tokens, output_tokens: counts; an image counts with all its tokens.
-        truncated: something else than the model ended it.
+        prompt_tokens, output_tokens: counts; an image counts with all its tokens, thoughts count as output.
+        truncated: something else than the model, or a stop text, ended it.
         first_token_s: from the call to the first token, image encoding included.
         decode_s: from the first token to the last.
         warnings: what the user must know: a cut prompt, a budget hit, a stand-in model.
-        stopped: what ended it: the model (`end`), the output `budget`, a full `context`, or that it only repeated
-            itself (`loop`: see `edgekit.runtime.repetition`).
+        stopped: what ended it: the model (`end`), a `stop` text, the output `budget`, a full `context`, the `deadline`,
+            who asked (`cancelled`), or that it only repeated itself (`loop`: see
+            `edgekit.runtime.generation.repetition`).
+        thoughts: what it thought before, where it did.
+        thinking_tokens: of its output tokens, how many were thoughts.
+        cached_tokens: of the prompt's tokens, how many had been computed for an earlier one.
+        drafted_tokens, accepted_tokens: how many were copied from the context, and how many of them were right.
+        number: of the answer, where several were asked for.
+        seed: of what was drawn; None where nothing was.
+        tokens: with log probabilities where they were asked for.
 
     Examples:
         >>> answer = Generation("No acute findings.", 301, 5, False, first_token_s=20.6, decode_s=0.4)
         >>> answer.stopped, answer.output_tokens
         ('end', 5)
+        >>> answer.tokens_per_s
+        10.0
     """
 
     text: str
@@ -42,18 +53,33 @@ class Generation:
     decode_s: float
     warnings: tuple[str, ...] = field(default=())
     stopped: Stop = "end"
+    thoughts: str = ""
+    thinking_tokens: int = 0
+    cached_tokens: int = 0
+    drafted_tokens: int = 0
+    accepted_tokens: int = 0
+    number: int = 0
+    seed: int | None = None
+    tokens: tuple[Chosen, ...] = ()
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Speed of decoding: of the tokens behind the first, which came with the prompt; 0 where there are none."""
+        return (self.output_tokens - 1) / self.decode_s if self.output_tokens > 1 and self.decode_s > 0 else 0.0
 
 
 class Model(Owned):
     """An open model, as `edgekit.open` gives it: what tasks and users see, whatever runs it.
 
-    A model that lacks an ability says so; `abilities` lists what it has. It has one user at a time: while an answer is
-    under way, another thread waits for up to `wait_s` seconds, and the thread that reads the answer is refused until
-    that is read to its end or closed. In a fork of the process, and when closed, it refuses everything.
+    A model that lacks an ability says so; `abilities` lists what it has. It gives as many answers at once as it was
+    opened with `slots`, one by default; for anything else it has one user at a time: while an answer is under way,
+    another thread waits for up to `wait_s` seconds, and the thread that reads the answer is refused until that is read
+    to its end or closed. In a fork of the process, and when closed, it refuses everything.
 
     Attributes:
         warnings: what the user must know.
         runtimes: role -> the library that runs it, with its version and options: part of what a figure depends on.
+        parts: role -> the id of the part in it, a hash of its files.
 
     Whoever makes a kind of model implements the methods with an underscore; whose turn it is has been settled then.
 
@@ -69,6 +95,7 @@ class Model(Owned):
     title: str = ""
     warnings: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = {}
+    parts: Mapping[str, str] = {}
 
     @property
     def wait_s(self) -> float:
@@ -80,29 +107,56 @@ class Model(Owned):
         """Of all its parts, too."""
         self.ownership.wait_s = seconds
 
-    def generate(self, messages: Sequence[Message], *, max_tokens: int = 256) -> Iterator[str | Generation]:
-        """Stream an answer, decoded greedily.
+    def generate(
+        self, messages: Sequence[Message], options: GenerationOptions | None = None, *, max_tokens: int | None = None
+    ) -> Iterator[Piece | Generation]:
+        """Stream an answer, or several, decoded greedily unless the options say otherwise.
 
         Args:
             messages: a conversation, of which the user's turn is the last.
-            max_tokens: the output budget.
+            options: how it is decoded.
+            max_tokens: the output budget, for who wants no other option.
 
         Yields:
-            pieces of text, and the finished `Generation` as the last item.
+            pieces of text, each a `str`, and behind each answer's last piece the finished `Generation`. The pieces of
+            thoughts say that they are.
 
         Raises:
-            InputError: no conversation, or one that does not fit the context; said when the first piece is asked for.
+            InputError: no conversation, one that does not fit the context, or an option that the model cannot have;
+                said when the first piece is asked for.
             UsageError: the model cannot generate, is closed, or another answer is under way.
 
         Examples:
             >>> import edgekit
-            >>> from edgekit import Image, Message
+            >>> from edgekit import GenerationOptions, Image, Message
             >>> with edgekit.open("medgemma") as model:
             ...     *pieces, answer = model.generate([Message("user", Image("chest.png"), "What is it?")], max_tokens=8)
             >>> answer.text == "".join(pieces)
             True
+            >>> with edgekit.open("medgemma") as model:
+            ...     drawn = GenerationOptions(max_tokens=8, temperature=1, seed=3, stop=("Impression:",))
+            ...     *pieces, answer = model.generate([Message("user", "What is a cough?")], drawn)
+            >>> answer.seed
+            3
         """
-        return self._streaming("an answer", lambda: self._generate(_conversation(messages), max_tokens))
+        if options is not None and max_tokens is not None:
+            raise UsageError("max_tokens beside options", remedy="GenerationOptions(max_tokens=...)")
+        chosen = options or (GenerationOptions() if max_tokens is None else GenerationOptions(max_tokens=max_tokens))
+        return self._answering(lambda: self._generate(_conversation(messages), chosen))
+
+    def prepare(self, messages: Sequence[Message]) -> int:
+        """Do what can be done before the question is there: encode the images of its turn, and decode up to the last.
+
+        Who then asks with the same beginning waits for the tokens of the question alone.
+
+        Returns:
+            how many tokens are held.
+
+        Raises:
+            InputError: no conversation, or one that does not fit the context.
+            UsageError: the model cannot generate, is closed, or another answer is under way.
+        """
+        return self._prepare(_conversation(messages))
 
     def score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
         """Log-probability of each option as the answer, [len(options)] float32.
@@ -162,7 +216,14 @@ class Model(Owned):
         self.ownership.ended = True
         super().close()
 
-    def _generate(self, messages: Sequence[Message], max_tokens: int) -> Iterator[str | Generation]:
+    def _answering(self, answers: Callable[[], Iterator[Piece | Generation]]) -> Iterator[Piece | Generation]:
+        """Answers as they are read; who can give several at once says so here."""
+        return self._streaming("an answer", answers)
+
+    def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> Iterator[Piece | Generation]:
+        raise self._lacks("generate")
+
+    def _prepare(self, messages: Sequence[Message]) -> int:
         raise self._lacks("generate")
 
     def _score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:

@@ -1,38 +1,36 @@
-"""From an artifact folder to a model: check the files, choose a backend for each part, compose."""
+"""From an artifact folder to a model: check the files, choose a backend for each part, load, compose."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
-
 from edgekit.artifacts import manifest as manifests
-from edgekit.artifacts.manifest import FileEntry, Manifest, Part, Preprocessing
+from edgekit.artifacts.files import sha256_json
+from edgekit.artifacts.manifest import FileEntry
 from edgekit.errors import ArtifactError
-from edgekit.families.composition import (
-    Chat,
-    ChatFormat,
-    ChatSettings,
-    Contrastive,
-    ContrastiveSettings,
-    reads_text,
-)
-from edgekit.formats import FORMATS, Format
-from edgekit.inputs.image import ImageLike, to_pixels
+from edgekit.families.composition import Chat
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device as load_device
 from edgekit.machine.devices import missing_here
+from edgekit.machine.gpu import video_memory
+from edgekit.machine.kept import IMAGES, Kept
 from edgekit.progress import Progress
 from edgekit.runtime import backends, manifest_checks, trial, tuning_results
-from edgekit.runtime.backends import BACKENDS, Backend, PartKind
-from edgekit.runtime.base import Decoder, Encoder, EncoderSpec, Model
+from edgekit.runtime.backends import BACKENDS, Backend
+from edgekit.runtime.base import Decoder, Encoder, Model, SupportsOffload, contexts
+from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.compose import compose
-from edgekit.runtime.parts import DecoderFile, EncoderFile, RunOptions
+from edgekit.runtime.owned_parts import LaterEncoder
+from edgekit.runtime.parts import Placement, RunOptions
 from edgekit.runtime.tuning_results import DecoderResult, EncoderResult
+from edgekit.runtime.use import Use
+from edgekit.runtime.variant import Variant
+from edgekit.runtime.verified import verify_once
 
 _DEFAULT_CONTEXT = 4096
 
@@ -44,6 +42,7 @@ def open_model(
     context: int | None = None,
     runtime: str | None = None,
     progress: Progress | None = None,
+    use: Use = Use(),  # noqa: B008 - it never changes
 ) -> Model:
     """Open one variant of an artifact.
 
@@ -57,6 +56,7 @@ def open_model(
             defaults, whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found
             fastest.
         progress: told where files are tried that have never been opened here, and are large.
+        use: what it is to be used for.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be, or a library died on a file.
@@ -67,8 +67,18 @@ def open_model(
     if context is not None:
         opening.context = manifest_checks.checked_context(context, opening.settings, opening.manifest.title)
     preprocessing = opening.manifest.preprocessing
-    model = compose(opening.composition, opening.settings, opening.tokenizer, preprocessing, opening)
+    composition, opening.use = opening.composition, use
+    if use.sees == "never" and isinstance(composition, Chat):
+        composition = replace(composition, vision=None)
+    model = compose(composition, opening.settings, opening.tokenizer, preprocessing, opening)
+    if isinstance(model, ChatModel) and isinstance(composition, Chat) and composition.vision:
+        model.made_by = opening.made_by(composition.vision)
+        if use.keep:
+            model.keep(model.made_by, Kept(IMAGES))
+    if isinstance(model, ChatModel):
+        model.cache_bytes = opening.held_bytes
     model.title, model.runtimes = opening.manifest.title, opening.runtimes
+    model.parts = {role: part.id for role, part in opening.parts.items()}
     model.warnings = (*opening.warnings, *model.warnings)
     return model
 
@@ -94,169 +104,67 @@ def prepare(
     if runtime in backends.runtimes():
         backends.check_runtime(runtime, [part.format for part in parts.values()], name)
     files = tuple(file for part in parts.values() for file in part.files)
-    manifests.verify(folder, (*files, *([manifest.tokenizer] if manifest.tokenizer else [])), hashed)
+    verify_once(folder, (*files, *([manifest.tokenizer] if manifest.tokenizer else [])), hashed)
     if profile:
         manifest_checks.check_memory(manifest, name, parts, profile)
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
     context = context or (profile.context if profile else _DEFAULT_CONTEXT)
-    gpu = bool(profile and profile.gpu_memory_gb)
-    opening = Opening(folder, manifest, name, device, parts, threads, context, gpu, named, progress or Progress())
+    video = video_memory(profile.gpu_memory_gb if profile else None, ignored=named == tuning_results.DEFAULT)
+    opening = Opening(folder, manifest, name, parts, context, device, threads, video, named, progress or Progress())
     if profile and (warning := missing_here(profile)):
         opening.warnings.append(warning)
     return opening
 
 
 @dataclass
-class Opening:
-    """What is known of a variant before its parts are loaded, and how each is loaded.
+class Opening(Variant):
+    """How each part of a variant is loaded.
 
     Attributes:
-        level: the variant's name.
         device: the device profile that was named, if any.
-        parts: role -> part.
+        gpu_memory: bytes of video memory that it may take; 0 for the CPU alone.
         runtime: which runtime was named; None where what was measured decides.
-        composition, settings: what the parts make, and what the manifest says for it.
-        warnings: grow while parts are loaded.
         runtimes: role -> what runs it, of the parts loaded so far.
+        use: what the model is to be used for.
+        held_bytes: what the decoder's contexts take in memory, once they are taken.
         progress: told where trying a part takes long.
-
-    Raises:
-        ArtifactError: the manifest contradicts itself, or no backends open these parts together.
     """
 
-    folder: Path
-    manifest: Manifest
-    level: str
     device: str | None
-    parts: dict[str, Part]
     threads: int
-    context: int
-    gpu: bool
+    gpu_memory: int
     runtime: str | None
     progress: Progress
     runtimes: dict[str, str] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        self.family, self.composition = manifest_checks.composition_of(self.manifest, self.parts, self._manifest_path)
-        self.settings = manifest_checks.settings_of(self.manifest, self.composition, self._manifest_path)
-        if isinstance(self.settings, ChatSettings):
-            self.context = min(self.context, self.settings.context)
-        self._check()
-        self._threads_beside = self.threads
+        super().__post_init__()
+        self.use = Use()
+        self._threads_beside, self.held_bytes = self.threads, 0
         self._tried = False
-        self.warnings = [self.manifest.stand_in] if self.manifest.stand_in else []
-        self.warnings += [said] if (said := self.manifest.provenance) else []
-        self.tokenizer = None
-        if reads_text(self.composition):
-            loaded = manifest_checks.tokenizer_of(self.manifest, self.folder, self.family)
-            self.tokenizer = loaded.tokenizer
-            self.warnings += loaded.notes
-        manifest_checks.check_beside(self.manifest, self.family, self.folder, self.tokenizer)
-        for part in self.parts.values():
-            if part.parity is None and not self.manifest.foreign:
-                self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
-            elif part.parity and not part.parity.audit:
-                self.warnings.append(f"{part.role} {part.level}: audit: not made (edgekit prove {self.folder})")
-            if failed := manifest_checks.failed_proof(self.manifest, part):
-                self.warnings.append(failed)
-        if apart := manifest_checks.unproven_together(self.parts.values(), self.folder):
-            self.warnings.append(apart)
-
-    def _check(self) -> None:
-        for role, part in self.parts.items():
-            formats = [name for name in self.family.roles[role].formats if backends.backends_for(name, self.kind(role))]
-            if part.format not in formats:
-                what = f"no backend opens {role} in {part.format}"
-                raise ArtifactError(f"{self._manifest_path}: {what}", allowed=" or ".join(formats))
-            if (part.output == "logits") != (self.kind(role) == "decoder"):
-                raise ArtifactError(f"{self._manifest_path}: {role}: {part.output} from {_a(self.kind(role))}")
-            if self.family.roles[role].input == "pixels":
-                self.preprocessing()
-        kinds = {role: (part.format, self.kind(role)) for role, part in self.parts.items()}
-        if leaning := backends.leaning_part(kinds):
-            allowed = f"{leaning.role} in {' or '.join(leaning.formats)}"
-            raise ArtifactError(f"{self._manifest_path}: {leaning.message}", allowed=allowed)
-
-    @property
-    def _manifest_path(self) -> Path:
-        return self.folder / manifests.FILE_NAME
-
-    def kind(self, role: str) -> PartKind:
-        """Whether a part decodes or encodes."""
-        return backends.kind_of(self.family.roles[role].input)
-
-    def backends(self, role: str) -> tuple[Backend, ...]:
-        """Those that open a part, the required one first."""
-        return backends.backends_for(self.parts[role].format, self.kind(role))
-
-    def _stated(self, role: str) -> tuple[Format, Any]:
-        """A part's format, and what the family states of the part for it."""
-        name = self.parts[role].format
-        return FORMATS[name], self.family.roles[role].forms.get(name)
-
-    def _checked(self, role: str) -> tuple[Path, ...]:
-        """A part's files, which a backend may trust, and which say what the manifest says."""
-        file_format, form = self._stated(role)
-        files = tuple(self.folder / file.path for file in self.parts[role].files)
-        file_format.check(form, files[0])
-        manifest_checks.check_agreement(self.manifest, self._manifest_path, files[0], file_format.stated(form, files))
-        return files
-
-    def preprocessing(self) -> Preprocessing:
-        """How images become pixels. Raises ArtifactError where the manifest does not say."""
-        if self.manifest.preprocessing is None:
-            raise ArtifactError(f"{self._manifest_path}: preprocessing: none for a model that sees images")
-        return self.manifest.preprocessing
-
-    def items(self, role: str, images: Sequence[ImageLike], texts: Sequence[str]) -> NDArray[Any]:
-        """Images or texts as an encoder takes them: a batch of pixels, or of ids."""
-        if self.family.roles[role].input == "pixels":
-            return to_pixels(images, self.preprocessing())
-        assert isinstance(self.composition, Contrastive), "what encodes texts is half of a pair"
-        assert self.tokenizer is not None, "a model that reads text has a tokenizer"
-        assert isinstance(self.settings, ContrastiveSettings), "settings are of the composition's schema"
-        return self.composition.text_ids(self.tokenizer, self.settings, texts)
-
-    def chat_format(self) -> ChatFormat:
-        """How conversations are written for its decoder."""
-        assert isinstance(self.composition, Chat), "only a decoder is given conversations"
-        assert self.tokenizer is not None, "a model that reads text has a tokenizer"
-        assert isinstance(self.settings, ChatSettings), "settings are of the composition's schema"
-        return self.composition.format(self.tokenizer, self.settings)
-
-    def encoder_file(self, role: str) -> EncoderFile:
-        """An encoder as every backend needs it described."""
-        output, given = self.parts[role].output, self.family.roles[role].input
-        assert given is not None, "only encoders are described as such"
-        assert output != "logits", "checked before"
-        if given == "ids":
-            assert isinstance(self.settings, ContrastiveSettings), "what encodes texts is half of a pair"
-            spec, preprocessing = EncoderSpec(given, output, (self.settings.text_length,)), None
-        else:
-            preprocessing = self.preprocessing()
-            spec = EncoderSpec(given, output, (preprocessing.size, preprocessing.size, 3))
-        tokens = self._image_tokens if output == "image_tokens" else 0
-        file_format, form = self._stated(role)
-        files = self._checked(role)
-        return EncoderFile(files[0], spec, file_format.output_of(form), preprocessing, files, tokens)
-
-    @property
-    def _image_tokens(self) -> int:
-        sees = isinstance(self.composition, Chat) and self.composition.vision
-        return self.settings.image_tokens or 0 if sees and isinstance(self.settings, ChatSettings) else 0
+        self._placement: Placement | None = None
 
     def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
-        """Load an encoder, in the runtime that was named, or measured to be the fastest here."""
+        """Load an encoder, now or later, in the runtime that was named, or measured to be the fastest here."""
         self._try(role)
         backend, options = self._encoder_choice(role)
-        encoder = backend.encoders[self.parts[role].format](self.encoder_file(role), options, beside)
+        file = self.encoder_file(role)
+        load = partial(backend.encoders[self.parts[role].format], file, options, beside)
         self._runs(role, backend, options)
-        return encoder
+        return LaterEncoder(file.spec, load) if self.use.sees == "later" else load()
+
+    def made_by(self, role: str) -> str:
+        """Names all that an encoder's vectors depend on beside its input."""
+        backend, options = self._encoder_choice(role)
+        given = self.manifest.preprocessing and self.manifest.preprocessing.model_dump(mode="json")
+        where = [self._placed().device] if options.gpu_layers else []
+        return sha256_json([self.parts[role].id, given, backend.name, backends.version_of(backend.library), *where])
 
     def _encoder_choice(self, role: str) -> tuple[Backend, RunOptions]:
         backend = self._encoder_backend(role)
         threads = self._threads_beside if backend.leans else self.threads
-        return backend, RunOptions(threads, gpu=self._on_gpu(backend))
+        on_gpu = bool(backend.place) and backend.leans and self._placed().encoder
+        return backend, RunOptions(threads, gpu_layers=int(on_gpu))
 
     def _encoder_backend(self, role: str) -> Backend:
         part, rows = self.parts[role], self.backends(role)
@@ -282,24 +190,42 @@ class Opening:
         rows = self.backends(role)
         return next((row for row in rows if row.name == self.runtime), rows[0])
 
-    def decoder_file(self, role: str) -> DecoderFile:
-        """A decoder as every backend needs it described."""
-        window = self.settings.window if isinstance(self.settings, ChatSettings) else 0
-        return DecoderFile(self._checked(role), self.context, window, self._image_tokens, self._manifest_path)
+    def decoder(self, role: str, *, beside: bool = False) -> Decoder:
+        """Load a decoder, with the options that were measured to be the fastest here, or the defaults.
 
-    def decoder(self, role: str) -> Decoder:
-        """Load a decoder, with the options that were measured to be the fastest here, or the defaults."""
+        Args:
+            beside: whether it computes nothing, and is only what an encoder leans on: its weights stay as they lie in
+                the file, which takes no memory of its own.
+        """
         self._try(role)
         backend, options = self._decoder_choice(role)
+        options = replace(options, plain_weights=True, sequences=1, gpu_layers=0) if beside else options
+        if not beside:
+            self._say_cache(role)
         decoder = backend.decoders[self.parts[role].format](self.decoder_file(role), options)
         self.warnings += decoder.warnings
+        options = replace(options, gpu_layers=decoder.gpu_layers if isinstance(decoder, SupportsOffload) else 0)
         self._threads_beside = options.threads  # an encoder that leans on it has the same
         self._runs(role, backend, options)
         return decoder
 
     def _decoder_choice(self, role: str) -> tuple[Backend, RunOptions]:
         backend = self._named_backend(role)
-        return backend, self._decoder_options(role, backend)
+        options = self._decoder_options(role, backend)
+        return backend, replace(options, sequences=self.use.slots, cache_type=self.use.cache_type)
+
+    def _say_cache(self, role: str) -> None:
+        """What the contexts take, before they do, where more than usual is asked for."""
+        backend, options = self._decoder_choice(role)
+        if backend.cache_bytes is None:
+            return
+        file = self.decoder_file(role)
+        self.held_bytes = backend.cache_bytes(file, replace(options, gpu_layers=0))
+        in_video_memory = self.held_bytes - backend.cache_bytes(file, options) if options.gpu_layers else 0
+        if self.context > _DEFAULT_CONTEXT or self.use.slots > 1:
+            size = f"{self.held_bytes / 1e9:.2g} GB of memory"
+            of_it = f", {in_video_memory / 1e9:.2g} GB of it the GPU's" if in_video_memory else ""
+            self.progress.note(f"{contexts(self.use.slots, self.context)} {size}{of_it}")
 
     def _try(self, role: str) -> None:
         """Have all parts opened in a process of its own first, those that were never opened here; see `trial`."""
@@ -326,18 +252,43 @@ class Opening:
             before = hashes if decodes else before
 
     def _decoder_options(self, role: str, backend: Backend) -> RunOptions:
-        gpu = self._on_gpu(backend)
+        layers = self._placed().layers if backend.place else 0
         if backend.options is None:
-            return RunOptions(self.threads, gpu=gpu)
-        default = RunOptions(self.threads, self.threads, gpu)
-        if gpu or self.runtime == tuning_results.DEFAULT:
+            return RunOptions(self.threads, gpu_layers=layers)
+        default = RunOptions(self.threads, self.threads, layers)
+        if layers or self.runtime == tuning_results.DEFAULT:
             return default
         result = tuning_results.load(self.parts[role], self.threads)
         fastest = result.fastest if isinstance(result, DecoderResult) else None
         return backend.options.settled(fastest.run_options) if fastest else default
 
-    def _on_gpu(self, backend: Backend) -> bool:
-        return self.gpu and "gpu" in backend.devices
+    def on_gpu(self, role: str) -> bool:
+        """Whether any of a part would run on a GPU, so that there is nothing to choose for the CPU."""
+        choice = self._decoder_choice if self.kind(role) == "decoder" else self._encoder_choice
+        return choice(role)[1].gpu_layers > 0
+
+    def _placed(self) -> Placement:
+        """What runs on a GPU; decided when the first part is loaded, for all of them."""
+        if self._placement is None:
+            self._placement = self._place() if self.gpu_memory else Placement()
+            self.warnings += self._placement.notes
+        return self._placement
+
+    def _place(self) -> Placement:
+        role = next((role for role in self.parts if self.kind(role) == "decoder"), None)
+        backend = self._named_backend(role) if role else None
+        if role is None or backend is None or backend.place is None:
+            return Placement()
+        options = RunOptions(self.threads, sequences=self.use.slots, cache_type=self.use.cache_type)
+        return backend.place(self.decoder_file(role), self._leaning_file(backend), options, self.gpu_memory)
+
+    def _leaning_file(self, backend: Backend) -> Path | None:
+        """The file of the encoder that this backend opens beside its decoder, if one is wanted and it is whole."""
+        for role in self.parts if self.use.sees != "never" else ():
+            if self.kind(role) == "encoder" and self._named_backend(role) == backend and backend.leans:
+                with suppress(ArtifactError):  # refused when it is opened
+                    return self.encoder_file(role).path
+        return None
 
     @contextmanager
     def part(self, role: str) -> Iterator[Any]:
@@ -347,14 +298,15 @@ class Opening:
                 loaded: Any = self.decoder(role)
             elif self.backends(role)[0].leans:
                 assert isinstance(self.composition, Chat), "only a chat model has a decoder to lean on"
-                loaded = self.encoder(role, stack.enter_context(closing(self.decoder(self.composition.decoder))))
+                beside = self.decoder(self.composition.decoder, beside=True)
+                loaded = self.encoder(role, stack.enter_context(closing(beside)))
             else:
                 loaded = self.encoder(role)
             yield stack.enter_context(closing(loaded))
 
     def _runs(self, role: str, backend: Backend, options: RunOptions) -> None:
-        self.runtimes[role] = f"{backend.title}, {backends.version_of(backend.library)}, {options}"
-
-
-def _a(kind: PartKind) -> str:
-    return f"{'an' if kind == 'encoder' else 'a'} {kind}"
+        parts = [backend.title, backends.version_of(backend.library), options]
+        if options.gpu_layers:
+            layers = f"{options.gpu_layers} layers " if self.kind(role) == "decoder" else ""
+            parts.append(f"{layers}on {self._placed().device}")
+        self.runtimes[role] = ", ".join(map(str, parts))

@@ -20,7 +20,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
@@ -34,13 +34,14 @@ ItemT = TypeVar("ItemT")
 Check = Callable[[], None]
 
 
-class _Claim:
+class Claim:
     """One use under way.
 
     Attributes:
         what: it is, for messages.
         thread: the one that runs it, or that ran it last.
         running: whether it computes now; an iterator does so only while somebody waits for an item.
+        readers: the threads that wait for something of it; several where answers share it.
         user: whose sequence a decoder holds: an answer is one user in all its threads, who calls a part directly is
             its thread.
     """
@@ -48,11 +49,12 @@ class _Claim:
     def __init__(self, what: str, thread: threading.Thread, user: object | None) -> None:
         self.what, self.thread, self.running = what, thread, True
         self.user = user or self
+        self.readers: Callable[[], Iterable[threading.Thread]] = lambda: (self.thread,)
 
     @property
     def abandoned(self) -> bool:
         """Whether nobody is there any more who could go on reading."""
-        return not self.running and not self.thread.is_alive()
+        return not self.running and not any(thread.is_alive() for thread in self.readers())
 
 
 class Ownership:
@@ -68,7 +70,7 @@ class Ownership:
         self._process = os.getpid()
         # Reentrant: an answer that is garbage may be collected, and leave, while its thread is in here.
         self._changed = threading.Condition(threading.RLock())
-        self._claim: _Claim | None = None
+        self._claim: Claim | None = None
         self._afterwards: list[Check] = []
         _ALIVE.add(self)
 
@@ -82,18 +84,24 @@ class Ownership:
         """Whose use is under way."""
         return self._claim and self._claim.user
 
-    def take(self, what: str, check: Check, *, inside: bool = False) -> _Claim | None:
+    @property
+    def is_mine(self) -> bool:
+        """Whether what is under way is this thread's."""
+        return self._claim is not None and self._claim.thread is threading.current_thread()
+
+    def take(self, what: str, check: Check, *, inside: bool = False, wait_s: float | None = None) -> Claim | None:
         """A claim, as soon as nobody else has one.
 
         Args:
             what: is to be done, for messages.
             check: raises UsageError where it may no longer be used.
+            wait_s: seconds to wait; as this owner waits for None.
             inside: it may be a step of what this thread has under way, and then needs no claim of its own: None.
 
         Raises:
             UsageError: this thread has an unfinished answer, another's takes too long, or `check` fails.
         """
-        me, last = threading.current_thread(), time.monotonic() + self.wait_s
+        me, last = threading.current_thread(), time.monotonic() + (self.wait_s if wait_s is None else wait_s)
         collected = False
         while True:
             check()  # before the lock, too: in a fork a thread that is not there may hold it
@@ -101,7 +109,7 @@ class Ownership:
                 check()
                 claim = self._claim
                 if claim is None or claim.abandoned:
-                    self._claim = _Claim(what, me, me if inside else None)
+                    self._claim = Claim(what, me, me if inside else None)
                     return self._claim
                 mine = claim.thread is me
                 if inside and mine and claim.running:
@@ -109,13 +117,18 @@ class Ownership:
                 if claim.running or collected:
                     left = last - time.monotonic()
                     if mine or left <= 0:
-                        raise self._refusal(what, claim, mine)
+                        raise self.refusal(what, claim, mine)
                     self._changed.wait(min(_LOOK_S, left))
                     continue
             gc.collect()  # an unfinished answer that nobody can reach any more may lie in a cycle
             collected = True
 
-    def _refusal(self, what: str, claim: _Claim, mine: bool) -> UsageError:
+    def holds(self, claim: Claim | None) -> bool:
+        """Whether a claim is still the one under way."""
+        return claim is not None and self._claim is claim
+
+    def refusal(self, what: str, claim: Claim, mine: bool) -> UsageError:
+        """Why something cannot begin: what is under way, in this thread or in another one that was waited for."""
         if mine:
             return UsageError(
                 f"{what} cannot begin: {claim.what} is still under way in this thread",
@@ -126,14 +139,14 @@ class Ownership:
             remedy="a larger wait_s, or open the model twice",
         )
 
-    def pause(self, claim: _Claim | None) -> None:
+    def pause(self, claim: Claim | None) -> None:
         """What has an item to give computes nothing until the next is asked for."""
         if claim and not self.is_forked:
             with self._changed:
                 claim.running = False
                 self._settle()
 
-    def resume(self, claim: _Claim | None, check: Check) -> None:
+    def resume(self, claim: Claim | None, check: Check) -> None:
         """Go on, perhaps in another thread. Raises UsageError where it was closed, or is another's by now."""
         check()
         if claim:
@@ -143,7 +156,7 @@ class Ownership:
                     raise UsageError(f"{claim.what} was given up: the thread that read it ended, and another took over")
                 claim.running, claim.thread = True, threading.current_thread()
 
-    def leave(self, claim: _Claim | None) -> None:
+    def leave(self, claim: Claim | None) -> None:
         """The use is over."""
         if claim and not self.is_forked:
             with self._changed:

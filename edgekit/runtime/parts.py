@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.inputs.image import normalize
 from edgekit.runtime.base import EncoderSpec
+
+CacheType = Literal["f16", "q8_0"]
 
 
 @dataclass(frozen=True)
@@ -22,20 +24,41 @@ class RunOptions:
     Attributes:
         threads: for prompts, images and texts.
         step_threads: for one token after the other; None where a backend has one number for both.
-        gpu: run it on a GPU.
+        gpu_layers: of a decoder that run on a GPU, from the last one, the output among them; of an encoder, 1 for all.
         plain_weights: use weights as they lie in the file; what the backend thinks best for False.
         exact: compute and remember in single precision whatever a backend would else round; slower.
+        sequences: that a decoder holds, each with the whole context.
+        cache_type: what keys and values are rounded to; a backend that does not round takes `f16` as its own type.
     """
 
     threads: int
     step_threads: int | None = None
-    gpu: bool = False
+    gpu_layers: int = 0
     plain_weights: bool = False
     exact: bool = False
+    sequences: int = 1
+    cache_type: CacheType = "f16"
 
     def __str__(self) -> str:
         threads = f"{self.threads}/{self.step_threads}" if self.step_threads else f"{self.threads}"
         return f"{threads} threads{', plain buffers' if self.plain_weights else ''}"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """What of a variant's parts runs on a GPU.
+
+    Attributes:
+        layers: of its decoder, see `RunOptions.gpu_layers`.
+        encoder: whether the encoder beside it does.
+        device: what the GPU is called.
+        notes: what users must know of it.
+    """
+
+    layers: int = 0
+    encoder: bool = False
+    device: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from edgekit.artifacts.files import sha256_json
 from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.machine import worker
 from edgekit.machine.cpu import cpu
+from edgekit.machine.gpu import VARIABLE
 from edgekit.machine.memory import memory
 from edgekit.machine.tried import remember, was_tried
 from edgekit.machine.worker import End
@@ -72,7 +73,8 @@ class Piece:
         places = ("path", "listed", "files", "manifest", "context")
         described = {name: value for name, value in self.file.items() if name not in places}
         built = row.options.fingerprint() if row.options else None
-        how = [self.backend, self.format, described, self.options.gpu, self.options.plain_weights]
+        how = [self.backend, self.format, described, self.options.gpu_layers > 0, self.options.plain_weights]
+        how += [self.options.sequences, self.options.cache_type]
         library = [version_of(row.library), built, processor.name, processor.flags]
         return f"part-{sha256_json([METHOD, how, self.hashes, library])[:32]}"
 
@@ -194,4 +196,6 @@ def _failed(piece: Piece, end: End, limit_s: float) -> EdgekitError:
     else:
         how = end.died or f"exit code {end.exit_code}"
         what, remedy = f"{title} died on it: {how}{f' ({said})' if said else ''}", "export or download the file again"
+    if piece.options.gpu_layers:  # nobody knows which of both it was
+        what, remedy = f"{what}, on a GPU", f"{VARIABLE}=0 leaves the GPU out; {remedy}"
     return ArtifactError(f"{piece.path}: {what}", remedy=remedy)

@@ -39,7 +39,7 @@ MOST_ERROR, MOST_ERROR_AT_WORST = 0.045, 0.1
 MOST_KL = 5e-4
 
 # Two timings that are nearer than this are the same.
-_NOISE = 1.05
+NOISE = 1.05
 
 # As many cores may be busy with other things for a measurement to be worth something.
 QUIET = 0.2
@@ -212,7 +212,7 @@ class EncoderResult(_Result):
         counting = sorted((run for run in self.runs if run.counts), key=lambda run: order.index(run.runtime))
         best = counting[0] if counting else None
         for run in counting[1:]:
-            if best and run.seconds * _NOISE <= best.seconds:
+            if best and run.seconds * NOISE <= best.seconds:
                 best = run
         return best.runtime if best else order[0]
 

@@ -33,7 +33,7 @@ from edgekit.machine.cpu import busy_cores, cpu
 from edgekit.machine.temporary import temporary_folder
 from edgekit.progress import Progress
 from edgekit.runtime import tuning_results
-from edgekit.runtime.backends import Backend, libraries
+from edgekit.runtime.backends import BACKENDS, Backend, libraries
 from edgekit.runtime.opening import Opening, prepare
 from edgekit.runtime.tuning_results import DecoderResult, DecoderRun, EncoderResult, EncoderRun, TuningResult
 from edgekit.tuning import measure
@@ -107,19 +107,24 @@ def tune(
                 opening = prepare(folder, level, device, runtime=tuning_results.DEFAULT)
                 for role, part in opening.parts.items():
                     if part.id not in tuned:
-                        tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress)
+                        warned = any(one.result and one.result.doubt for one in tuned.values())
+                        tuned[part.id] = tune_part(opening, role, fresh=fresh, progress=progress, warned=warned)
     finally:
         progress.finish()
     return list(tuned.values())
 
 
-def tune_part(opening: Opening, role: str, *, fresh: bool, progress: Progress) -> Tuned:
-    """Measure one part, or find what was measured before: see `tune`."""
+def tune_part(opening: Opening, role: str, *, fresh: bool, progress: Progress, warned: bool = False) -> Tuned:
+    """Measure one part, or find what was measured before: see `tune`.
+
+    Args:
+        warned: whether the user knows that this machine is busy.
+    """
     part, rows = opening.parts[role], opening.backends(role)
     can_choose = rows[0].options is not None if opening.kind(role) == "decoder" else len(rows) > 1
     if not can_choose:
         return Tuned(role, part.level, None, note="nothing to choose")
-    if opening.gpu and "gpu" in rows[0].devices:
+    if opening.on_gpu(role):
         return Tuned(role, part.level, None, note="nothing to choose: it runs on the GPU")
     before = None if fresh else tuning_results.load(part, opening.threads)
     if before and not before.doubt:
@@ -129,25 +134,37 @@ def tune_part(opening: Opening, role: str, *, fresh: bool, progress: Progress) -
         if len(works) == 1:
             problem = next(why for row in rows if (why := row.problem()))
             return Tuned(role, part.level, None, note=f"{works[0].title} is the only runtime here ({problem})")
-        result: TuningResult = _encoder(opening, role, works, progress)
+    described = _described(opening, role)
+    if described["busy_cores"] > tuning_results.QUIET and not warned:
+        busy = f"{described['busy_cores']:.1f} of {cpu().usable_cores} cores"
+        progress.note(f"other programs use {busy}: what is measured now may mislead")
+    if opening.kind(role) == "encoder":
+        result: TuningResult = _encoder(opening, role, works, progress, described)
     else:
-        result = _decoder(opening, role, progress)
+        result = _decoder(opening, role, progress, described)
     tuning_results.save(part, result)
     return Tuned(role, part.level, result, note=advice(result))
 
 
 def advice(result: TuningResult) -> str | None:
-    """What the user can do beyond what edgekit does by itself; None for nothing."""
-    gain = result.huge_pages_gain if isinstance(result, DecoderResult) else None
+    """Why the fastest encoder was not chosen, or what the user can do that edgekit cannot; None for nothing."""
+    if isinstance(result, EncoderResult):
+        least = min((run for run in result.runs if run.counts), key=lambda run: run.seconds, default=None)
+        if least is None or least.runtime == result.fastest:
+            return None
+        margin = f"less than {(tuning_results.NOISE - 1) * 100:.0f} %"
+        return f"{BACKENDS[least.runtime].title} is {margin} faster: {BACKENDS[result.fastest].title} is kept"
+    gain = result.huge_pages_gain
     return f"{gain:.2f} times as fast with huge pages: start with {HUGE_PAGES}" if gain and gain > 1.02 else None
 
 
 # ---------------------------------------------------------------- encoders
 
 
-def _encoder(opening: Opening, role: str, rows: Sequence[Backend], progress: Progress) -> EncoderResult:
+def _encoder(
+    opening: Opening, role: str, rows: Sequence[Backend], progress: Progress, described: Mapping[str, Any]
+) -> EncoderResult:
     part = opening.parts[role]
-    described = _described(opening, role, progress)
     progress.start(f"{role} {part.level}: {len(rows)} runtimes", len(rows))
     runs: list[EncoderRun] = []
     with temporary_folder("tune") as scratch:
@@ -213,12 +230,11 @@ def encoder_run(
 # ---------------------------------------------------------------- decoder
 
 
-def _decoder(opening: Opening, role: str, progress: Progress) -> DecoderResult:
+def _decoder(opening: Opening, role: str, progress: Progress, described: Mapping[str, Any]) -> DecoderResult:
     (backend, *_), part = opening.backends(role), opening.parts[role]
     assert backend.options is not None, "asked before"
     assert opening.tokenizer is not None, "a decoder reads text"
     layouts, counts = backend.options.layouts(), thread_counts(opening.threads, cpu().physical_cores)
-    described = _described(opening, role, progress)
     progress.start(f"{role} {part.level}: {backend.title}'s options", len(layouts) + has_huge_pages())
     text = opening.tokenizer.encode(passage(), add_special_tokens=False).ids[: measure.COMPARED_TOKENS]
     job = {"file": opening.decoder_file(role).to_json(), "format": part.format, "backend": backend.name, "text": text}
@@ -292,11 +308,8 @@ def has_huge_pages() -> bool:
 # ---------------------------------------------------------------- processes
 
 
-def _described(opening: Opening, role: str, progress: Progress) -> dict[str, Any]:
+def _described(opening: Opening, role: str) -> dict[str, Any]:
     part = opening.parts[role]
-    busy = busy_cores()
-    if busy > tuning_results.QUIET:
-        progress.note(f"other programs use {busy:.1f} of {cpu().usable_cores} cores: what is measured now may mislead")
     return {
         "title": opening.manifest.title,
         "role": role,
@@ -305,7 +318,7 @@ def _described(opening: Opening, role: str, progress: Progress) -> dict[str, Any
         "threads": opening.threads,
         "libraries": libraries(part.format),
         "cpu": cpu().name,
-        "busy_cores": busy,
+        "busy_cores": busy_cores(),
     }
 
 

@@ -90,17 +90,24 @@ def _id(case: tuple[str, ...]) -> str:
 def decoder_case(request: pytest.FixtureRequest, opened: Open, sources: Mapping[str, Path]) -> DecoderCase:
     name, file_format, family, role = request.param
     if name == STUB:
-        return DecoderCase(lambda context: StubDecoder(context=context), 32, 64, 0, 1e-6)
+        return DecoderCase(
+            lambda context, *, sequences=1, exact=False: StubDecoder(context=context, sequences=sequences),
+            32, 64, 0, 1e-6,
+        )  # fmt: skip
     if name == FULL:
         parts = loaded(sources[family])
         model, settings = parts.model, parts.source.settings
         vocabulary = settings["vocabulary"]
-        open_one: Callable[[int], Decoder] = lambda context: full_precision.TorchDecoder(model, context, vocabulary)  # noqa: E731
+
+        def open_one(context: int, *, sequences: int = 1, exact: bool = False) -> Decoder:
+            return full_precision.TorchDecoder(model, context, vocabulary)
+
         return DecoderCase(open_one, settings["hidden"], vocabulary, settings["window"], 1e-4)
     opening, backend = opened(family, file_format), BACKENDS[name]
 
-    def open_row(context: int) -> Decoder:
-        return backend.decoders[file_format](replace(opening.decoder_file(role), context=context), RunOptions(THREADS))
+    def open_row(context: int, *, sequences: int = 1, exact: bool = False) -> Decoder:
+        file = replace(opening.decoder_file(role), context=context)
+        return backend.decoders[file_format](file, RunOptions(THREADS, sequences=sequences, exact=exact))
 
     settings = opening.manifest.settings
     return DecoderCase(open_row, settings["hidden"], settings["vocabulary"], settings["window"], 2e-2)

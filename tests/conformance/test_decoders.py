@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from cases import DecoderCase
+from cases import IMAGE, DecoderCase, difference, picture, prompt, tokens
 
 from edgekit.errors import InputError, UsageError
-from edgekit.runtime.base import MOST_ROWS, Decoder, Embeddings, Float, Segment, SupportsChunkSize, Tokens
+from edgekit.runtime.base import MOST_ROWS, Decoder, Embeddings, SupportsChunkSize, Tokens
 
 CONTEXT = 800
-IMAGE = 16
 
 
 @pytest.fixture(scope="module")
@@ -20,29 +19,6 @@ def decoder(decoder_case: DecoderCase) -> Iterator[Decoder]:
     opened = decoder_case.open(CONTEXT)
     yield opened
     opened.close()
-
-
-def tokens(case: DecoderCase, count: int, seed: int = 0) -> Tokens:
-    return Tokens(tuple(np.random.default_rng(seed).integers(2, case.vocabulary // 2, count).tolist()))
-
-
-def picture(case: DecoderCase, seed: int = 0) -> Embeddings:
-    array = np.random.default_rng(seed).normal(0, 1, (IMAGE, case.hidden)).astype(np.float32)
-    return Embeddings(array, f"picture {seed}")
-
-
-def prompt(case: DecoderCase, length: int = 700) -> list[Segment]:
-    """Text, two images and text beyond any window and any chunk."""
-    first, second = picture(case, 1), picture(case, 2)
-    return [tokens(case, 20, 1), first, tokens(case, 9, 2), second, tokens(case, length - 29 - 2 * IMAGE, 3)]
-
-
-def difference(actual: Sequence[Float], expected: Sequence[Float]) -> float:
-    """The largest of all rows, relative to a row's length."""
-    a, e = np.stack(list(actual)), np.stack(list(expected))
-    assert a.shape == e.shape
-    assert np.isfinite(a).all()
-    return float((np.linalg.norm(a - e, axis=1) / np.linalg.norm(e, axis=1)).max())
 
 
 def test_rows_are_float32_of_the_vocabulary(decoder_case: DecoderCase, decoder: Decoder) -> None:

@@ -22,7 +22,7 @@ from readers import READERS, shares
 
 from edgekit.errors import InputError
 
-INPUTS = 5_000
+INPUTS = 3_000
 MANY = 1_000_000
 
 

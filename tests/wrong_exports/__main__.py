@@ -28,7 +28,9 @@ from tqdm import tqdm  # noqa: E402
 
 from edgekit.artifacts.gates import judged  # noqa: E402
 from edgekit.artifacts.levels import LEVELS, limits_of  # noqa: E402
+from edgekit.artifacts.recipes import STAND_IN_KEY  # noqa: E402
 from edgekit.bench.environment import environment  # noqa: E402
+from edgekit.checkpoints.checkpoint import open_checkpoint  # noqa: E402
 from edgekit.errors import EdgekitError  # noqa: E402
 from edgekit.formats import FORMATS  # noqa: E402
 from wrong_exports import InapplicableError, WrongExport, every  # noqa: E402
@@ -83,7 +85,8 @@ def _begun(options: argparse.Namespace) -> dict[str, Any]:
     record["environment"] = {key: here[key] for key in ("cpu", "architecture", "cores", "versions")}
     commits = record.setdefault("commits", [])  # of all runs: what was found before is kept
     commits += [here["commit"]] if here["commit"] and here["commit"] not in commits else []
-    record |= {"command": _command(options), "model": options.recipe, "every": options.every}
+    said = open_checkpoint(options.checkpoint).config.get(STAND_IN_KEY) if options.checkpoint else None
+    record |= {"command": _command(options), "model": options.recipe, "stand_in": said, "every": options.every}
     return record
 
 
@@ -122,9 +125,11 @@ def _ask(
 ) -> None:
     """Fill the record: right parts first, without which a refusal says nothing."""
     jobs = [*_rights(models, levels, record), *_wrongs(models, wrongs, levels, record)]
+    record["left"] = sum(key not in place for place, key, _ in jobs)
     for place, key, answer in tqdm(jobs, unit=" proofs", disable=None):
         if key not in place:
             place[key] = answer()
+            record["left"] -= 1
             save()
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from proofs import Trial, prepared_for_proof
 from safetensors.numpy import load_file, save_file
 
-from edgekit.prove import publish
+from edgekit.families.source import open_source
+from edgekit.prove import FullPrecisionRuns, publish
 from wrong_exports.entry import FORMATS, WrongExport
 
 Edit = Callable[[Path], object]
@@ -40,6 +41,16 @@ def _exported(trial: Trial, edit: Edit) -> Iterator[Trial]:
             part=part,
             opening=prepared_for_proof(done.folder, done.manifest, part),
         )
+
+
+@contextmanager
+def _of_another(trial: Trial, edit: Edit) -> Iterator[Trial]:
+    """A right part that is said to be of a checkpoint which was changed after its export."""
+    with tempfile.TemporaryDirectory(prefix="wrong-export-") as scratch:
+        root = trial.runs.source.checkpoint.root
+        source = Path(shutil.copytree(root, Path(scratch) / "source", copy_function=_copied))
+        edit(source)
+        yield replace(trial, runs=FullPrecisionRuns(open_source(source), trial.runs.progress))
 
 
 def _copied(path: str, to: str) -> str:
@@ -105,6 +116,11 @@ def _text(**values: Any) -> Edit:
     return _json("config.json", lambda content: content.get("text_config", content).update(values))
 
 
+def _rare_stripped(content: dict[str, Any]) -> None:
+    """An added token takes the white space before it, which no GGUF file can say."""
+    content["added_tokens"][-1]["lstrip"] = True
+
+
 _WEIGHTS: tuple[tuple[str, Edit], ...] = (
     ("weights are another seed's", _weights(_another)),
     ("weights are another fine-tune's", _weights(_tuned)),
@@ -117,7 +133,7 @@ _DECODER: tuple[tuple[str, Edit], ...] = (
     ("config.json has another scale of attention", _text(query_pre_attn_scalar=128)),
 )
 
-CHECKPOINT: tuple[WrongExport, ...] = tuple(
+_EXPORTED = tuple(
     WrongExport(name, (role,), file_format, "checkpoint", functools.partial(_exported, edit=edit))
     for role, formats, edits in (
         ("decoder", FORMATS, (*_WEIGHTS, *_DECODER)),
@@ -127,4 +143,15 @@ CHECKPOINT: tuple[WrongExport, ...] = tuple(
     )
     for file_format in formats
     for name, edit in edits
+)
+
+CHECKPOINT: tuple[WrongExport, ...] = (
+    *_EXPORTED,
+    WrongExport(
+        "a space before a rare token is read otherwise",
+        ("decoder",),
+        "gguf",
+        "checkpoint",
+        functools.partial(_of_another, edit=_json("tokenizer.json", _rare_stripped)),
+    ),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,17 +35,21 @@ _OP, _LINEAR, _PARAMETER = Graph.op, Graph.linear, Graph.parameter
 
 
 @contextmanager
-def _in_graph(trial: Trial, stem: str, edit: EditGraph) -> Iterator[Trial]:
-    """An ONNX graph of the part edited for a while; its data file stays."""
+def _in_file(trial: Trial, stem: str, edit: Callable[[Trial, onnx.ModelProto], None]) -> Iterator[Trial]:
+    """An ONNX file of the part edited for a while; its data file stays."""
     path = trial.graph(stem)
     before = path.read_bytes()
     model = onnx.load_from_string(before)
-    edit(trial, model.graph)
+    edit(trial, model)
     path.write_bytes(model.SerializeToString())
     try:
         yield trial
     finally:
         path.write_bytes(before)
+
+
+def _in_graph(trial: Trial, stem: str, edit: EditGraph) -> AbstractContextManager[Trial]:
+    return _in_file(trial, stem, lambda trial, model: edit(trial, model.graph))
 
 
 def _constant(graph: onnx.GraphProto, name: str, values: Any, dtype: Any) -> str:
@@ -88,6 +92,41 @@ def _outputs_exchanged(one: str, other: str) -> EditGraph:
         graph.node.append(helper.make_node("Identity", ["wrong_other"], [one]))
 
     return edit
+
+
+# ---------------------------------------------------------------- what a file says beside its graph
+
+
+def _number_changed(trial: Trial, model: onnx.ModelProto) -> None:
+    """Of those that the checkpoint has as tensors, which programs may ask the file for."""
+    model.metadata_props[0].value = repr(2 * float(model.metadata_props[0].value))
+
+
+def _option_added(trial: Trial, model: onnx.ModelProto) -> None:
+    """What ONNX Runtime takes for options of whoever opens it, where it was told to."""
+    model.metadata_props.add(key="ort_config", value='{"session_options": {"session.disable_prepacking": "1"}}')
+
+
+def _licence_added(trial: Trial, model: onnx.ModelProto) -> None:
+    model.metadata_props.add(key="license", value="Apache-2.0")
+
+
+def _tensor_added(trial: Trial, model: onnx.ModelProto) -> None:
+    """Which no node reads."""
+    _constant(model.graph, "wrong", np.ones(4), np.float32)
+
+
+def _operators_newer(trial: Trial, model: onnx.ModelProto) -> None:
+    (standard,) = (one for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    standard.version += 1
+
+
+_BESIDE = (
+    ("the metadata state options of a runtime", _option_added),
+    ("the metadata state another licence", _licence_added),
+    ("no node reads one of the tensors", _tensor_added),
+    ("operators are of another version", _operators_newer),
+)
 
 
 # ---------------------------------------------------------------- a decoder's calls
@@ -500,4 +539,11 @@ GRAPH: tuple[WrongExport, ...] = (
     *_output("the embedding is not of length one", lambda embedding: _after(embedding, "Mul", (2.0, np.float32))),
     *_output("the hidden states are negated", lambda _: _after("last_hidden_state", "Mul", (-1.0, np.float32))),
     *_output("outputs are exchanged", lambda embedding: _outputs_exchanged(POOLED, embedding)),
+    WrongExport("the metadata state another number", (TEXT,), "onnx", "graph", functools.partial(
+        _in_file, stem=_TOWERS[TEXT][0], edit=_number_changed)),
+    *(
+        WrongExport(name, (role,), "onnx", "graph", functools.partial(_in_file, stem=stem, edit=edit))
+        for name, edit in _BESIDE
+        for role, stem in ((DECODER, _MERGED), *((role, stem) for role, (stem, _) in _TOWERS.items()))
+    ),
 )  # fmt: skip

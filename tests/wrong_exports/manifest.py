@@ -29,12 +29,15 @@ def _said(trial: Trial, values: Mapping[str, New]) -> Iterator[Trial]:
     yield described(trial, {key: new(right[key]) for key, new in values.items()})
 
 
+def _better(trial: Trial) -> str:
+    levels = [level for level, row in LEVELS.items() if row.format == trial.part.format]
+    return levels[levels.index(trial.part.level) - 1]
+
+
 @contextmanager
 def _relabelled(trial: Trial) -> Iterator[Trial]:
     """A part that says to be of the next better level, whose limits are tighter, and which users pay more for."""
-    levels = [level for level, row in LEVELS.items() if row.format == trial.part.format]
-    better = levels[levels.index(trial.part.level) - 1]
-    yield replace(trial, part=with_files(trial.part.model_copy(update={"level": better}), trial.part.files))
+    yield replace(trial, part=with_files(trial.part.model_copy(update={"level": _better(trial)}), trial.part.files))
 
 
 @contextmanager
@@ -44,6 +47,15 @@ def _tabulated(trial: Trial) -> Iterator[Trial]:
     with pytest.MonkeyPatch.context() as patch, _relabelled(trial) as wrong:
         patch.setitem(LEVELS, wrong.part.level, replace(row, name=wrong.part.level))
         yield wrong
+
+
+@contextmanager
+def _misnamed(trial: Trial) -> Iterator[Trial]:
+    """A variant has the part, and is called by the next better level."""
+    opening = copy.copy(trial.opening)
+    variants = {**opening.manifest.variants, _better(trial): {trial.part.role: trial.part.id}}
+    opening.manifest = opening.manifest.model_copy(update={"variants": variants})
+    yield replace(trial, opening=opening)
 
 
 @contextmanager
@@ -65,6 +77,12 @@ def _pieces_exchanged(content: dict[str, Any]) -> None:
     added = {token["content"] for token in content["added_tokens"]}
     last, before = sorted((name for name in vocabulary if name not in added), key=vocabulary.__getitem__)[:-3:-1]
     vocabulary[last], vocabulary[before] = vocabulary[before], vocabulary[last]
+
+
+def _rare_stripped(content: dict[str, Any]) -> None:
+    """The last of the added tokens that is none of control: no proof's text need have it beside white space."""
+    rare = [token for token in content["added_tokens"] if not token["special"]] or content["added_tokens"]
+    rare[-1]["lstrip"] = not rare[-1]["lstrip"]
 
 
 def _without(section: str) -> Callable[[dict[str, Any]], None]:
@@ -95,6 +113,7 @@ _PAIR: tuple[tuple[str, Mapping[str, New]], ...] = (
 _TOKENIZER = (
     ("two rare tokens are exchanged", _pieces_exchanged),
     ("texts are not normalized", _without("normalizer")),
+    ("a space before a rare token is read otherwise", _rare_stripped),
 )
 _CHAT_TOKENIZER = (
     ("answers are shown as pieces", _without("decoder")),
@@ -105,6 +124,7 @@ _LEVEL: tuple[tuple[str, Change], ...] = (
     ("the level is said to be a better one", _relabelled),
     ("the table of levels has a worse one in its place", _tabulated),
 )
+_MAIN = (("decoder", "gguf"), ("decoder", "onnx"), ("image_encoder", "onnx"))  # whose level a variant is called by
 # Part, format, and the codecs of levels above which stands one of other types.
 _BETTER = (
     (("decoder",), "gguf", ("F16", "Q8_0", "Q6_K", "Q5_0", "Q4_0", "Q3_K", "Q2_K")),
@@ -117,6 +137,12 @@ MANIFEST: tuple[WrongExport, ...] = (
         WrongExport(name, roles, file_format, "manifest", change, codecs=codecs)
         for name, change in _LEVEL
         for roles, file_format, codecs in _BETTER
+    ),
+    *(
+        WrongExport("a variant is called by a better level", (role,), file_format, "manifest", _misnamed, codecs=codecs)
+        for role, file_format in _MAIN
+        for roles, formatted, codecs in _BETTER
+        if role in roles and file_format == formatted
     ),
     *(
         WrongExport(name, (role,), file_format, "manifest", functools.partial(_tokenized, change=change))

@@ -78,13 +78,15 @@ def _made(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _of(record: Mapping[str, Any]) -> str:
+    if record.get("stand_in"):
+        return f" of a stand-in for {record['model']}"
     return f" of {record['model']}" if record["model"] else ""
 
 
 def _where(record: Mapping[str, Any]) -> str:
     here = record["environment"]
     model = (
-        f"a checkpoint by the recipe {record['model']}"
+        f"a checkpoint by the recipe {record['model']} ({record.get('stand_in') or 'no stand-in'})"
         if record["model"]
         else "the reference models, which are small stand-ins for MedGemma and MedSigLIP"
     )
@@ -98,6 +100,7 @@ def _where(record: Mapping[str, Any]) -> str:
 
 def _how(record: Mapping[str, Any], listed: Sequence[str]) -> str:
     levels, whole = ", ".join(listed), [level for level in WHOLE if level in listed]
+    others = ", ".join(level for level in listed if level not in WHOLE) or "none"
     cells = (
         "A cell says at how many of the levels where it was asked a comparison refuses the mistake by itself: all, "
         "none, or how many of how many. Under *wiring* count prompts, pixels and a runtime that refuses to open the "
@@ -109,12 +112,13 @@ def _how(record: Mapping[str, Any], listed: Sequence[str]) -> str:
     )
     if whole and record["model"] is None:
         asked = (
-            f"All comparisons are asked at {', '.join(whole)}; at the other levels ({levels}) one after another, "
+            f"All comparisons are asked at {', '.join(whole)}; at the other levels ({others}) one after another, "
             "until one refuses. *Exactness* is asked where the mistake is one of an exporter, which then writes its "
             "files, too."
         )
-    few = f"Of the mistakes of each kind in each part and format the first of every {record['every']} was made."
-    return _wrapped(" ".join([cells, asked, *([few] if record["every"] > 1 else [])]))
+    few = f"Of the mistakes of each kind, part and format at least the first of every {record['every']} was made."
+    left = f"**Unfinished: {record['left']} of these parts were not asked yet.**" if record.get("left") else ""
+    return _wrapped(" ".join([cells, asked, *([few] if record["every"] > 1 else []), *([left] if left else [])]))
 
 
 def _wrapped(text: str) -> str:

@@ -22,6 +22,7 @@ SCALES: Mapping[str, tuple[int, ...]] = {
     "Q8_0": (0,), "Q5_0": (0,), "Q5_1": (0, 1), "Q4_0": (0,), "IQ4_NL": (0,), "IQ4_XS": (0,),
     "Q4_K": (0, 1), "Q5_K": (0, 1), "Q6_K": (104,), "Q3_K": (54,), "Q2_K": (40, 41),
 }  # fmt: skip
+_ROWS = 1 << 14
 _NUMPY = {1: np.float32, 2: np.uint8, 3: np.int8, 10: np.float16}
 
 
@@ -72,6 +73,11 @@ class Stored:
         self.flush()
 
 
+def _in_slices(count: int) -> Iterator[slice]:
+    """Rows at a time: codecs take many times the memory of what they are given, and a table has 262,208."""
+    return (slice(first, first + _ROWS) for first in range(0, count, _ROWS))
+
+
 class GgufStored(Stored):
     """In a GGUF file."""
 
@@ -87,13 +93,16 @@ class GgufStored(Stored):
         return self._tensors[name].type
 
     def values(self, name: str) -> Values:
-        codec, shape = CODECS[self.codec(name)], self._shapes[name]
-        return np.array(codec.decode(self._bytes(name)).reshape(shape), np.float32)
+        codec, shape, data = CODECS[self.codec(name)], self._shapes[name], self._bytes(name)
+        decoded = [codec.decode(data[rows]) for rows in _in_slices(len(data))]
+        return np.concatenate(decoded).reshape(shape).astype(np.float32, copy=False)
 
     def store(self, name: str, values: Values) -> None:
         data = self._bytes(name)
         self.keep(name, data)
-        data[...] = CODECS[self.codec(name)].encode(values.reshape(len(data), -1))
+        numbers = values.reshape(len(data), -1)
+        for rows in _in_slices(len(data)):
+            data[rows] = CODECS[self.codec(name)].encode(numbers[rows])
 
     def raw(self, name: str) -> dict[str, NDArray[Any]]:
         data = self._bytes(name)
@@ -127,14 +136,18 @@ class OnnxStored(Stored):
         place, (stored, *scales) = self._layout[name], self._arrays(self._layout[name])
         stored = stored.T if place.transposed else stored
         if isinstance(place.codec, BlockCodec):
-            return place.codec.decode(stored, scales[0], place.planned.shape[-1])
+            width = place.planned.shape[-1]
+            parts = [place.codec.decode(stored[one], scales[0][one], width) for one in _in_slices(len(stored))]
+            return np.concatenate(parts)
         values = stored.astype(np.float32)
         return values * scales[0][:, None] if isinstance(place.codec, ChannelCodec) else values
 
     def store(self, name: str, values: Values) -> None:
         place, arrays = self._layout[name], self._arrays(self._layout[name])
         self.keep(name, *arrays)
-        encoded, scales = place.codec.encode(values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values[None])
+        rows = values.reshape(-1, values.shape[-1]) if values.ndim > 1 else values[None]
+        made = [place.codec.encode(rows[part]) for part in _in_slices(len(rows))]
+        encoded, scales = (np.concatenate(both) for both in zip(*made, strict=True))
         encoded = encoded.view(arrays[0].dtype)
         arrays[0][...] = encoded.T if place.transposed else encoded.reshape(arrays[0].shape)
         if len(arrays) > 1:

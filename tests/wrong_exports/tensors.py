@@ -195,6 +195,16 @@ def _adapter(values: Values) -> Values:
     return np.asarray(values + 0.5 * delta * np.linalg.norm(values) / np.linalg.norm(delta), np.float32)
 
 
+def _noise(share: float) -> Callable[[Values], Values]:
+    """Another fine-tune's, a little: no more of each row than this share of its size."""
+
+    def change(values: Values) -> Values:
+        noise = np.random.default_rng(5).standard_normal(values.shape, np.float32)
+        return np.asarray(values + share * np.sqrt(np.square(values).mean(-1, keepdims=True)) * noise, np.float32)
+
+    return change
+
+
 def _by_heads(heads: int, order: Callable[[int], Any]) -> Callable[[Values], Values]:
     """Rows within each head in another order."""
 
@@ -239,8 +249,9 @@ def _padding_filled(t: Stored, p: Place) -> None:
 
 def _layer_copied(t: Stored, p: Place) -> None:
     """A layer stands in another's place, norms and all."""
+    over = 2 if any(name.startswith(f"{p.layers}2.") for name in t.names) else 0
     for name in [name for name in t.names if name.startswith(f"{p.layers}1.")]:
-        t.store(name.replace(f"{p.layers}1.", f"{p.layers}2."), t.values(name))
+        t.store(name.replace(f"{p.layers}1.", f"{p.layers}{over}."), t.values(name))
 
 
 def _everything_zero(t: Stored, p: Place) -> None:
@@ -451,5 +462,7 @@ TENSORS: tuple[WrongExport, ...] = (
     ),
     *_each("halves of bytes are exchanged", ALL, _nibbles, codecs=_HALVES),
     *_each("scales of blocks are one off", ALL, _scales_shifted, codecs=(*_BLOCKS, "int8", "int4_32", "int4_128")),
+    *_each("a matrix has noise of a hundredth", ALL, matrix(_noise(0.01)), ("gguf",), codecs=("Q8_0",)),
+    *_each("a matrix has noise of three hundredths", ALL, matrix(_noise(0.03)), codecs=("Q8_0", "int8")),
     *_each("a zero point is one off", ALL, _zero_point, codecs=("Q8_0", "Q4_0", "int8", "int4_32", "int4_128")),
 )

@@ -19,6 +19,7 @@ from edgekit.errors import ArtifactError, EdgekitError, GateError
 from edgekit.families.source import Source
 from edgekit.formats.stored import StoredTensor
 from edgekit.prove import audit_parts, exactness, written_part
+from edgekit.prove.beside import check_beside
 from edgekit.prove.decoder import decoder_proof
 from edgekit.prove.encoder import encoder_proof
 from wrong_exports.entry import InapplicableError, WrongExport
@@ -128,7 +129,9 @@ def exact(model: Unproven, role: str, wrong: WrongExport) -> str | None:
 
 
 def _audit(trial: Trial) -> None:
+    """Of the part, and of what the manifest says of the whole, by whatever recipe."""
     audit_parts([trial.part], trial.opening, trial.runs)
+    check_beside(trial.opening.manifest, trial.runs.source, None, new=False)
 
 
 def _computed(model: Unproven, trial: Trial) -> Mapping[str, str | None]:

@@ -34,7 +34,7 @@ from edgekit.bench.report.figures import percent, small
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.passage import passage
 from edgekit.runtime.base import Embeddings, Model, Segment, Tokens
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 
 _PROMPT_TOKENS = 16  # of a question, behind its image
 _TEXT_GROUP = 64  # positions of running text that count as one group: neighbours are not independent
@@ -129,7 +129,9 @@ class DecoderFidelityTask(Task):
     def leaves_bytes(self, manifest: Manifest) -> int:
         """Logits in float32, one row a position: of the text, and after each image of the prompt and the answer."""
         shown = self.limit * (self.max_tokens + _PROMPT_TOKENS) if manifest.preprocessing else 0
-        return 4 * int(manifest.settings.get("vocabulary", 0)) * (self.text_positions + shown)
+        rows = manifest.settings.get("vocabulary")
+        # What is no number is refused where the level is opened, in one list with all else that is missing.
+        return 4 * (rows if isinstance(rows, int) else 0) * (self.text_positions + shown)
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """KL and agreement of the top token: over all positions, after images, in the text."""

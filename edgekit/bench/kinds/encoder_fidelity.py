@@ -25,7 +25,7 @@ from edgekit.bench.report.figures import cosine
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import class_prompts
 from edgekit.runtime.base import Model
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 
 _BATCH = 8
 
@@ -81,8 +81,10 @@ class EncoderFidelityTask(Task):
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
         """What the mean is over."""
-        vectors = first.metrics[cls.headline].n
-        return f"{first.task}: {first.title}; mean over {vectors} vectors of {first.counted} images."
+        counts = {name: figure.n for name, figure in first.metrics.items()}
+        texts = counts.get("cosine_text")
+        said = f" and {texts} of the labels' prompts, which are short and much alike" if texts else ""
+        return f"{first.task}: {first.title}; mean over {counts[cls.headline]} vectors of {first.counted} images{said}."
 
     def _embeddings(
         self, model: Model, items: Sequence[Item], dataset: Dataset

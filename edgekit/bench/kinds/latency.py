@@ -32,7 +32,7 @@ from edgekit.bench.report.figures import centre
 from edgekit.machine.memory import peak_memory_bytes
 from edgekit.metrics import Estimate
 from edgekit.runtime.base import Model
-from edgekit.runtime.compose import ChatModel
+from edgekit.runtime.chat_model import ChatModel
 
 
 def _column(figure: str, head: str, unit: float = 1, digits: int = 0) -> FigureColumn:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekit.artifacts.gates import Gates, Limits, judged, spelled
 from edgekit.artifacts.levels import limits_of
 from edgekit.artifacts.manifest import Manifest, Parity, Part
+from edgekit.commands.support import uses
 from edgekit.errors import UsageError
 from edgekit.export import llama_programs
 from edgekit.machine.cpu import cpu
@@ -33,10 +34,11 @@ def artifact_lines(folder: Path, manifest: Manifest, only: set[str] | None = Non
         lines.append(f"stand-in  {manifest.stand_in}")
     if manifest.provenance:
         lines.append(f"foreign   {manifest.provenance}")
-    lines += [
-        f"source    {manifest.source.revision or manifest.source.name}, SHA-256 {manifest.source.sha256[:16]}...",
-        f"licence   {manifest.license.splitlines()[0]}",
-    ]
+    source = manifest.source
+    named = f"{source.revision or source.name}, SHA-256 {source.sha256[:16]}..."
+    # Those of others are their own source, and have their hashes below.
+    lines.append(f"source    {', '.join(source.files) if manifest.foreign else named}")
+    lines.append(f"licence   {manifest.license.splitlines()[0]}")
     for name, parts in manifest.variants.items():
         mark = " (default)" if name == manifest.default else ""
         lines.append(
@@ -117,16 +119,27 @@ def _exactness_lines(exactness: Mapping[str, float] | None) -> list[str]:
 
 
 def usage_lines(folder: Path, manifest: Manifest) -> list[str]:
-    """The exact lines for users who run the files with llama.cpp's own server, or with Ollama.
+    """The exact lines that run the default level: with llama.cpp's own server and Ollama, or with edgekit alone.
 
-    Of the default variant, or of the smallest that these can run.
+    Where these cannot run the default, the smallest level that they can stands below it.
     """
-    name = llama_programs.runnable(manifest)
-    served = name and llama_programs.server_command(folder, manifest, name)
-    if not name or not served:
-        return []
-    lines = [f"run with  {shlex.join(served)}"]
-    modelfile = llama_programs.file_name(name)
+    served = llama_programs.runnable(manifest)
+    lines = _served_lines(folder, manifest, served) if served else []
+    if served == manifest.default:
+        return lines
+    own = uses.command(folder, manifest, manifest.default)
+    return [*([_level_line(manifest, manifest.default), f"with      {own}"] if own else []), *lines]
+
+
+def _served_lines(folder: Path, manifest: Manifest, level: str) -> list[str]:
+    command = llama_programs.server_command(folder, manifest, level)
+    assert command, "only a level that it can run is served"
+    lines = [_level_line(manifest, level), f"with      {shlex.join(command)}"]
+    modelfile = llama_programs.file_name(level)
     if modelfile in {file.path for file in manifest.support_files}:
         lines.append(f"or with   {shlex.join(['ollama', 'create', 'NAME', '-f', str(folder / modelfile)])}")
     return lines
+
+
+def _level_line(manifest: Manifest, level: str) -> str:
+    return f"run       {level}{' (default)' if level == manifest.default else ''}"

@@ -17,10 +17,11 @@ from edgekit.formats import FORMATS
 from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
+from edgekit.machine.vulkan import VulkanDevice, vulkan_devices
 from edgekit.machine.worker import probe
 from edgekit.runtime import tuning_results
 from edgekit.runtime.backends import BACKENDS, Backend, PartKind, backends_for
-from edgekit.runtime.llama import self_test
+from edgekit.runtime.llama import placing, self_test
 
 _EXPORT = 'pip install "edgekit[export]"'
 _PROOF = ("torch", "transformers")  # what full precision runs in, to calibrate and to prove
@@ -93,7 +94,9 @@ class Report:
     """All that `diagnose` found.
 
     Attributes:
+        vulkan: what Vulkan's loader finds, software included.
         llama_weights: which layouts of quantized weights llama.cpp may use here; None where it does not start.
+        llama_gpu: llama.cpp's build for a GPU, the GPU that it finds, and whether it may be used.
         choices: what `edgekit tune` measured with these libraries.
     """
 
@@ -103,8 +106,10 @@ class Report:
     memory: Memory
     disk_free_bytes: int
     gpus: tuple[Gpu, ...]
+    vulkan: tuple[VulkanDevice, ...]
     libraries: tuple[Library, ...]
     llama_weights: self_test.SelfTestResult | None
+    llama_gpu: str
     abilities: tuple[Ability, ...]
     choices: tuple[tuning_results.TuningResult, ...] = ()
 
@@ -128,10 +133,12 @@ class Report:
         ]
         lines += [f"GPU      {gpu.name}, {gpu.memory_mib} MiB, {gpu.free_mib} free" for gpu in self.gpus]
         lines += [] if self.gpus else ["GPU      none with an NVIDIA driver"]
+        lines += [f"         {device}" for device in self.vulkan]
         lines += ["", "libraries"] + [f"  {_library_line(library)}" for library in self.libraries]
         if self.llama_weights:
             lines.append(f"  llama.cpp with weights laid out for this CPU: {self.llama_weights}")
             lines += [f"  {warning}" for warning in [self.llama_weights.warning] if warning]
+            lines.append(f"  llama.cpp on a GPU: {self.llama_gpu}")
         lines += ["", "measured here"] if self.choices else []
         for measured in self.choices:
             lines += [f"  {measured.title}: {measured}{f' ({measured.doubt})' if measured.doubt else ''}"]
@@ -159,8 +166,10 @@ def diagnose() -> Report:
         memory=memory(),
         disk_free_bytes=shutil.disk_usage(Path.cwd()).free,
         gpus=find_gpus(),
+        vulkan=vulkan_devices(),
         libraries=looked_at,
         llama_weights=weights,
+        llama_gpu=placing.state() if weights else "",
         abilities=abilities,
         choices=tuple(tuning_results.load_all()),
     )

@@ -2,9 +2,36 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
 from typing import Literal
+
+from edgekit.artifacts.documents import is_file
+from edgekit.errors import UsageError
+
+
+def add_artifact(parser: ArgumentParser, *, several: bool = False) -> None:
+    """The artifact's folder, or several."""
+    if several:
+        parser.add_argument("folders", type=_artifact, nargs="+", metavar="DIR")
+    else:
+        parser.add_argument("folder", type=_artifact, metavar="DIR")
+
+
+def _artifact(text: str) -> Path:
+    """A folder, whatever is in it. Raises UsageError for a file, with what can be done with it."""
+    path = Path(text)
+    if not is_file(path):
+        return path
+    from edgekit.artifacts.manifest import FILE_NAME
+
+    remedy = None
+    if around := next((folder for folder in path.absolute().parents[:2] if is_file(folder / FILE_NAME)), None):
+        remedy = f"name the folder that it lies in: {around}"
+    elif path.suffix.lower() == ".gguf":
+        remedy = f"{shlex.join(['edgekit', 'adopt', text, '--to'])} DIR"
+    raise UsageError(f"{text}: is a file", allowed="an artifact's folder", remedy=remedy)
 
 
 def add_levels(parser: ArgumentParser, summary: str) -> None:
@@ -32,8 +59,9 @@ def add_opening(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--runtime",
         metavar="NAME",
-        help="of encoders in ONNX: onnxruntime, openvino or openvino-bf16; default: whatever was measured does not "
-        "count (without it: $EDGEKIT_RUNTIME, or the fastest here by edgekit tune)",
+        help="of encoders in ONNX: onnxruntime, openvino, openvino-bf16, and on a GPU onnxruntime-cuda (NVIDIA's) or "
+        "openvino-gpu (Intel's). `default`: ignore what edgekit tune "
+        "measured. Without the option: $EDGEKIT_RUNTIME, else the fastest here by edgekit tune",
     )
 
 

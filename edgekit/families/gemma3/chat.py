@@ -14,7 +14,7 @@ from itertools import zip_longest
 from tokenizers import Tokenizer
 
 from edgekit.errors import InputError
-from edgekit.families.composition import ChatSettings, Run
+from edgekit.families.composition import ChatSettings, Run, Thoughts
 from edgekit.inputs.message import Image, Message
 from edgekit.inputs.text import check_text, control_tokens
 
@@ -32,6 +32,9 @@ MARKERS = (
     "<end_of_image>",
     "<image_soft_token>",
 )
+# MedGemma 1.5 frames its thoughts so, and thinks where its system text begins so.
+_AROUND_THOUGHTS = ("<unused94>", "<unused95>")
+_THINK = "SYSTEM INSTRUCTION: think silently if needed."
 # What structures a conversation, whatever a tokenizer's file says of it. Unused tokens are no text, and where a model
 # gives one a meaning, as MedGemma 1.5 does to frame its thoughts, a user must not claim it.
 _MARKER = re.compile(rf"<(?:{_NAMED}|unused\d+)>|\[multimodal\]")
@@ -47,6 +50,12 @@ class GemmaChat:
 
     def __init__(self, tokenizer: Tokenizer, settings: ChatSettings) -> None:
         self.tokenizer, self.settings = tokenizer, settings
+
+    @cached_property
+    def thoughts(self) -> Thoughts | None:
+        """See `edgekit.families.composition.ChatFormat.thoughts`."""
+        begin, end = map(self.tokenizer.token_to_id, _AROUND_THOUGHTS)
+        return None if begin is None or end is None else Thoughts(begin, end, "thought\n", _THINK)
 
     @cached_property
     def named(self) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ def _compared(part: AuditedPart, form: GgufForm, header: GgufHeader, original: A
         markers = form.markers if ours else None
         kinds = partial(_kinds, added=added, unknown=unknown, unused=pieces.unused, markers=markers)
         stated = [*lost, *_flags(header, original, ours=ours), *_tokens(header, theirs, kinds)]
+        stated += _strict({index: added[index] for index in theirs if index in added})
         stated += _scores(header, pieces, len(theirs), [index for index in theirs if index in added], ours=ours)
         yield from stated
         if all(one.same or one.is_note for one in stated):  # else it is refused, and known why ids differ
@@ -168,10 +169,29 @@ def _tokens(
         text = theirs.get(i)
         allowed = (UNUSED,) if text is None else kinds(text, i)
         if kind not in allowed:
-            yield Compared("tokenizer", f"tokenizer.ggml.token_type: token {i}, {token!r:.60},", kind, allowed[0])
+            name = f"tokenizer.ggml.token_type: token {i}, {token!r:.60},"
+            yield Compared("tokenizer", name, _called(kind), _called(allowed[0]))
             return
         if text is not None and token not in (text, text.replace(_SPACE, " ")):
             yield Compared("tokenizer", f"tokenizer.ggml.tokens: token {i}", token, text)
+            return
+
+
+def _called(kind: int) -> str:
+    import gguf
+
+    names = {int(one): one.name for one in gguf.TokenType}
+    return f"{kind} ({names.get(kind, 'none of ggml')})"
+
+
+def _strict(added: Mapping[int, Any]) -> Iterator[Compared]:
+    """The first added token that takes the white space beside it, or stands for whole words alone: llama.cpp finds it
+    wherever it stands, and a rare one is in too few of the texts that are compared.
+    """
+    for index, token in added.items():
+        if flags := [name for name in ("lstrip", "rstrip", "single_word") if getattr(token, name)]:
+            name = f"tokenizer.ggml.tokens: token {index}, {token.content!r:.60},"
+            yield Compared("tokenizer", name, "one wherever it stands", f"one with {', '.join(flags)}")
             return
 
 

@@ -19,6 +19,7 @@ from edgekit.errors import ArtifactError
 
 _MAGIC = b"GGUF"
 _VERSIONS = (2, 3)  # 3 only added big-endian files
+_BLOCK_BYTES = 16 << 20  # of strings, read at once
 _MAX_HEADER_BYTES = 256 * 1024 * 1024  # Gemma 3's, with its vocabulary, has 6 million
 _MAX_FIELDS = 4096
 _MAX_TENSORS = 16_384  # llama.cpp's 512 layers have half as many
@@ -148,6 +149,8 @@ def read_header(path: Path) -> GgufHeader:
         ArtifactError: the file is no GGUF file, is cut off, or contradicts itself.
     """
     try:
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise ArtifactError(f"{path}: is no regular file", allowed="a .gguf file")
         with path.open("rb") as stream:
             return _Reader(path, stream).header()
     except OSError as error:
@@ -240,7 +243,27 @@ class _Reader:
         self._strings += count
         if self._strings > _MAX_STRINGS:
             raise self._wrong(f"{key} has {count} strings", f"at most {_MAX_STRINGS} in all")
-        return "array of string", [self._string(key) for _ in range(count)]
+        return "array of string", self._strings_of(count, key)
+
+    def _strings_of(self, count: int, key: str) -> list[str]:
+        """So many strings; as `_string` reads them, but a vocabulary in a tenth of a second."""
+        begin, found = self._at, []
+        block = self._stream.read(min(_BLOCK_BYTES, self._size - begin))
+        at, size, length_of = 0, len(block), struct.Struct("<Q").unpack_from
+        try:
+            for _ in range(count):
+                (length,) = length_of(block, at)
+                at += 8 + length
+                if at > size:
+                    break
+                found.append(block[at - length : at].decode())
+        except (struct.error, UnicodeDecodeError):
+            pass
+        if len(found) < count:  # the next one reaches beyond the block, or is wrong, which the slow way says
+            at = sum(8 + len(text.encode()) for text in found)
+        self._at = begin + at
+        self._stream.seek(self._at)
+        return [*found, *(self._string(key) for _ in range(count - len(found)))]
 
     def _numbers(self, kind: int, count: int, key: str) -> Any:
         if kind not in _NUMBERS:

@@ -14,6 +14,7 @@ from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
 from edgekit.machine.cpu import limit_openmp_spin
 
 _LOADING = threading.Lock()  # two threads may open a model each, and initializing is not for two
+_FOLDERS = ("LLAMA_CPP_LIB_PATH", "MTMD_CPP_LIB")  # where the bindings look for libraries that are not their own
 
 
 def library() -> Any:
@@ -34,6 +35,28 @@ def library() -> Any:
     return bindings
 
 
+def libraries_in(folder: Path) -> dict[str, str]:
+    """The variables by which a process loads llama.cpp's libraries from a folder, and not those installed here."""
+    return dict.fromkeys(_FOLDERS, str(folder))
+
+
+def load_from(folder: Path) -> bool:
+    """Have this process, and those that it starts, take llama.cpp's libraries from a folder; it can load but one build.
+
+    Returns:
+        Whether it does: not where it has loaded others, or the user's environment names others.
+    """
+    wanted = libraries_in(folder)
+    with _LOADING:
+        named = {name: os.environ[name] for name in _FOLDERS if name in os.environ}
+        if named == wanted:
+            return True
+        if named or _loaded.cache_info().currsize:
+            return False
+        os.environ.update(wanted)
+    return True
+
+
 @cache
 def _loaded() -> tuple[Any, int]:
     """The bindings, and the process that loaded them."""
@@ -42,6 +65,8 @@ def _loaded() -> tuple[Any, int]:
         import llama_cpp
         from llama_cpp import mtmd_cpp
     except (ImportError, OSError, RuntimeError) as error:  # the package raises RuntimeError for a missing library
+        if folder := os.environ.get(_FOLDERS[0]):  # `edgekit setup` mends what is installed, and nothing there
+            raise MissingDependencyError(f"llama.cpp cannot be loaded from {folder}: {error}") from error
         raise MissingDependencyError(f"llama.cpp cannot be loaded: {error}", remedy="edgekit setup") from error
     keep_log(llama_cpp)
     for setter in ("mtmd_log_set", "mtmd_helper_log_set"):

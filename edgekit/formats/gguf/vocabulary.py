@@ -70,11 +70,15 @@ def _rules(header: GgufHeader, tokens: int) -> dict[str, FieldRule]:
 
 def _check_tokens(header: GgufHeader, tokens: list[str]) -> None:
     """llama.cpp reads a token up to its first NUL, names empty ones by their ids, and ends where one stands twice."""
+    lengths = [len(token.encode()) for token in tokens]
+    if max(lengths, default=0) > _MAX_TOKEN_BYTES:
+        i = next(i for i, length in enumerate(lengths) if length > _MAX_TOKEN_BYTES)
+        raise ArtifactError(f"{header.path}: token {i} is too long", allowed=f"{_MAX_TOKEN_BYTES} bytes")
+    names = [token.partition("\0")[0] or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
+    if len(set(names)) == len(names):
+        return
     seen: dict[str, int] = {}
-    for i, token in enumerate(tokens):
-        if len(token.encode()) > _MAX_TOKEN_BYTES:
-            raise ArtifactError(f"{header.path}: token {i} is too long", allowed=f"{_MAX_TOKEN_BYTES} bytes")
-        read = token.partition("\0")[0] or f"[EMPTY_{i}]"
+    for i, read in enumerate(names):
         if (before := seen.setdefault(read, i)) != i:
             raise ArtifactError(f"{header.path}: the tokens {before} and {i} are both {read!r:.60}")
 

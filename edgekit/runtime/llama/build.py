@@ -33,12 +33,13 @@ from edgekit.runtime.llama import build_inputs
 from edgekit.runtime.llama.build_inputs import VERSION
 from edgekit.runtime.llama.build_process import run_build
 from edgekit.runtime.llama.compiler import find_compiler
+from edgekit.runtime.llama.gpu_kinds import GpuKind
 
 AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
 _CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
 _RECORD = "build.json"  # beside the wheel: what shaped it, its name and its hash
 
-# What a user may set to change the build (another compiler, CUDA, Vulkan): all of it belongs in the key.
+# What a user may set to change the build (another compiler, other options): all of it belongs in the key.
 _BUILD_VARIABLES = ("CMAKE_ARGS", "CFLAGS", "CXXFLAGS", "CC", "CXX")
 
 # Headers and second copies of the libraries that llama.cpp would drop into site-packages' own lib/ and include/.
@@ -50,11 +51,16 @@ _BYTES_PER_JOB = 700_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """One build: its CMake options and the key of everything that shapes the result."""
+    """One build: its CMake options and the key of everything that shapes the result.
+
+    Attributes:
+        again: the command that compiles it, whatever the cache holds.
+    """
 
     options: tuple[str, ...]
     key: str
     ingredients: dict[str, object]
+    again: str
 
 
 class _Wheel(BaseModel):
@@ -100,11 +106,7 @@ def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> Se
     """
     started = time.monotonic()
     plan = plan_build(amx=amx)
-    folder = private_folder(cache_folder() / "llama-cpp") / plan.key
-    wheel = None if force else cached_wheel(folder)
-    reused = wheel is not None
-    if wheel is None:
-        wheel = _build(plan, folder, progress=progress)
+    wheel, reused = wheel_of(plan, force=force, progress=progress)
     if force or installed_key() != plan.key:
         _install(wheel)
     alive, message = probe(start_llama)
@@ -113,15 +115,32 @@ def setup(*, force: bool = False, progress: bool = True, amx: bool = True) -> Se
     return SetupResult(VERSION, plan.key, wheel, reused, time.monotonic() - started, message)
 
 
-def plan_build(*, amx: bool = True) -> Plan:
+def wheel_of(plan: Plan, *, force: bool = False, progress: bool = True) -> tuple[Path, bool]:
+    """The wheel of a build, and whether it came from the cache, which `force` does not ask; raises as `setup` does."""
+    folder = build_folder(plan.key)
+    private_folder(folder.parent)
+    if not force and (wheel := cached_wheel(plan)):
+        return wheel, True
+    return _build(plan, folder, progress=progress), False
+
+
+def build_folder(key: str) -> Path:
+    """Where a build lies in the cache."""
+    return cache_folder() / "llama-cpp" / key
+
+
+def plan_build(*, amx: bool = True, gpu: GpuKind | None = None) -> Plan:
     """The options for this CPU and compiler, and their key.
+
+    Args:
+        gpu: that it is to run on, too.
 
     Raises:
         MissingDependencyError: there is no compiler.
     """
     compiler, processor = find_compiler(), cpu()
     tiles = "off" if not amx else "repair" if compiler.breaks_amx(processor) else "as-is"
-    options = ("GGML_NATIVE=ON", f"EDGEKIT_AMX={tiles}")
+    options = ("GGML_NATIVE=ON", f"EDGEKIT_AMX={tiles}", *(gpu.definitions if gpu else ()))
     ingredients: dict[str, object] = {
         "llama_cpp_python": VERSION,
         "source": build_inputs.SOURCE_SHA256,
@@ -133,7 +152,9 @@ def plan_build(*, amx: bool = True) -> Plan:
         "platform": [sysconfig.get_platform(), *platform.libc_ver()],
         "cpu": processor.flags or processor.name,
     }
-    return Plan(options, f"{VERSION}-{sysconfig.get_platform()}-{sha256_json(ingredients)[:16]}", ingredients)
+    names = (VERSION, sysconfig.get_platform(), *([gpu.name] if gpu else []), sha256_json(ingredients)[:16])
+    again = " ".join(["edgekit setup --force", *([f"--gpu {gpu.name}"] if gpu else [])])
+    return Plan(options, "-".join(names), ingredients, again)
 
 
 def installed_key() -> str | None:
@@ -161,24 +182,25 @@ def rebuild_command() -> str:
     return _remedy(amx=True)
 
 
-def cached_wheel(folder: Path) -> Path | None:
-    """The wheel that an earlier build left in its folder of the cache; None where there is none.
+def cached_wheel(plan: Plan) -> Path | None:
+    """The wheel that an earlier such build left in its folder of the cache; None where there is none.
 
     Raises:
         EdgekitError: others can write to the folder, or the wheel is not the one that was built.
     """
+    folder = build_folder(plan.key)
     record = folder / _RECORD
     if not record.is_file():  # not there, or an interrupted build
         return None
     private_folder(folder)
-    built = validated(_Built, record.read_bytes(), str(record), EdgekitError, remedy="edgekit setup --force").wheel
+    built = validated(_Built, record.read_bytes(), str(record), EdgekitError, remedy=plan.again).wheel
     wheel = folder / built.name
     if not wheel.is_file():
         return None
     if (found := sha256_file(wheel)) != built.sha256:
         raise EdgekitError(
             f"{wheel}: its SHA-256 is {found[:16]}..., the build's was {built.sha256[:16]}...: it was changed since",
-            remedy="find out who changed it; edgekit setup --force builds it again",
+            remedy=f"find out who changed it; {plan.again} builds it again",
         )
     return wheel
 

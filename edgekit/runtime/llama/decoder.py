@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import ArtifactError, InputError
-from edgekit.families.gemma3.layers import is_global
+from edgekit.errors import ArtifactError, InputError, SnapshotError, UsageError
 from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.formats.gguf.library import library, log_tail
+from edgekit.machine.memory import release_mapped
 from edgekit.runtime.base import (
     MOST_ROWS,
     Embeddings,
@@ -29,13 +29,23 @@ from edgekit.runtime.base import (
     Segment,
     check_cache,
 )
-from edgekit.runtime.owned_parts import OwnedDecoder, OwnedEncoder
+from edgekit.runtime.llama.cache_form import USUAL_CACHE, CacheForm, layer_cache_bytes
+from edgekit.runtime.llama.video import devices_for
+from edgekit.runtime.owned_parts import OwnedEncoder
+from edgekit.runtime.sequences import OwnedSequences, check_sequences
+from edgekit.runtime.snapshots import fingerprint
 
 _BATCH = 512
+_ROWS_TOGETHER = 4  # that kernels for laid-out weights work on
+_ROWS_A_PASS = 4  # that take as long as a pass over the weights for one
+Place = tuple[int, int, bool]  # of an item in a batch: its sequence and position, and whether its logits are wanted
 
 
-class LlamaDecoder(OwnedDecoder):
-    """A GGUF decoder with its cache: `edgekit.runtime.base.Decoder`."""
+class LlamaDecoder(OwnedSequences):
+    """A GGUF decoder with its cache: `edgekit.runtime.base.Decoder`, and all that `OwnedSequences` offers."""
+
+    batched = True
+    cache_types = ("f16", "q8_0")
 
     def __init__(
         self,
@@ -45,100 +55,196 @@ class LlamaDecoder(OwnedDecoder):
         threads: int,
         image_tokens: int,
         step_threads: int | None = None,
-        gpu: bool = False,
+        gpu_layers: int = 0,
         extra_buffers: bool = False,
-        exact: bool = False,
+        cache: CacheForm = USUAL_CACHE,
     ) -> None:
         """Load a file.
 
         Args:
-            context: tokens that the cache holds.
+            context: tokens that the cache holds, of each sequence.
             threads: for prompts and images.
             image_tokens: of one image; they must fit one micro-batch, or the library aborts the process.
             step_threads: for one token after the other; as many for None.
-            gpu: offload all layers where the library was built for one.
+            gpu_layers: so many run on a GPU, from the last one, with their keys and values; the output counts as one.
             extra_buffers: let llama.cpp lay out weights for this CPU, which only a self-test shows to be right.
-            exact: keep keys and values in single precision, and multiply by them so.
+            cache: how keys and values are held.
 
         Raises:
             ArtifactError: the file is damaged, or the library refuses it.
-            UsageError: memory cannot hold such a context.
+            UsageError: memory cannot hold such a context, or there is no such type.
         """
+        check_sequences(cache.sequences)
+        if cache.type not in self.cache_types:
+            raise UsageError(f"a cache of {cache.type!r:.40}", allowed=", ".join(self.cache_types))
         header = read_header(path)  # a damaged file must not reach the library
-        if not gpu:
-            check_cache(context, partial(_cache_bytes, header, max(_BATCH, image_tokens)))
+        self.sequences, self.cache_type, self.gpu_layers = cache.sequences, cache.held_as, gpu_layers
+        batch = batch_of(image_tokens)
+        check_cache(context, partial(cache_bytes, header, image_tokens, cache, gpu_layers), cache.sequences)
         self._lib = library()
-        self.context, self.threads = context, threads
+        self.context, self.threads, self._fingerprint = context, threads, fingerprint([path])
         model_params = self._lib.llama_model_default_params()
-        model_params.n_gpu_layers = 999 if gpu else 0
+        model_params.n_gpu_layers = gpu_layers
+        devices = devices_for(self._lib, on_gpu=gpu_layers > 0)
+        model_params.devices = ctypes.cast(devices, ctypes.c_void_p) if devices else None
         model_params.use_extra_bufts = extra_buffers
         self.model = self._lib.llama_model_load_from_file(os.fsencode(path), model_params)
         if not self.model:
             raise ArtifactError(f"{path}: llama.cpp cannot load it: {log_tail()}")
+        if extra_buffers:
+            release_mapped(path)  # most of it is laid out elsewhere now
         params = self._lib.llama_context_default_params()
-        params.n_ctx = context
-        params.n_batch = params.n_ubatch = max(_BATCH, image_tokens)
+        params.n_seq_max, params.n_ctx = self.sequences, context * self.sequences
+        params.kv_unified = False  # a step of one sequence need not look at the others' keys
+        params.n_batch = params.n_ubatch = batch
         params.n_threads, params.n_threads_batch = step_threads or threads, threads
-        if exact:  # flash attention rounds queries to half precision, even beside keys in single
-            params.type_k = params.type_v = self._lib.GGML_TYPE_F32
+        params.type_k = params.type_v = getattr(self._lib, f"GGML_TYPE_{self.cache_type.upper()}")
+        # Flash attention rounds queries to half precision, even beside keys in single; quantized values need it.
         self.flash_attention = (
-            self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if exact else self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
+            self._lib.LLAMA_FLASH_ATTN_TYPE_DISABLED if cache.exact else self._lib.LLAMA_FLASH_ATTN_TYPE_ENABLED
         )
         params.flash_attn_type = self.flash_attention
         params.swa_full = False
+        params.op_offload = False  # it copies weights to the GPU that were to stay where they are
         params.no_perf = True
         self._context = self._lib.llama_init_from_model(self.model, params)
         if not self._context:
             self._lib.llama_model_free(self.model)
-            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {context} tokens: {log_tail()}")
+            raise ArtifactError(f"{path}: llama.cpp cannot make a context of {params.n_ctx} tokens: {log_tail()}")
+        self._memory = self._lib.llama_get_memory(self._context)
+        self.window = int(self._lib.llama_model_n_swa(self.model))
         self.hidden = int(self._lib.llama_model_n_embd(self.model))
         self.vocabulary = int(self._lib.llama_vocab_n_tokens(self._lib.llama_model_get_vocab(self.model)))
 
-    def _clear(self) -> None:
-        self._lib.llama_memory_clear(self._lib.llama_get_memory(self._context), True)
+    def _clear(self, sequence: int) -> None:
+        if self.sequences == 1:
+            self._lib.llama_memory_clear(self._memory, True)
+        else:
+            self._lib.llama_memory_seq_rm(self._memory, sequence, -1, -1)
 
-    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int]) -> Iterator[Float]:
+    def _rows(self, segments: Sequence[Segment], wanted: Sequence[int], sequence: int) -> Iterator[Float]:
         for segment in segments:
             if isinstance(segment, Embeddings):
-                yield from self._decode(segment.array, wanted, causal=not segment.bidirectional)
+                yield from self._decode(segment.array, wanted, sequence, causal=not segment.bidirectional)
             else:
                 ids = np.asarray(segment.ids, np.int32)
-                for start, end in _chunks(self.position, len(ids), wanted):
-                    yield from self._decode(ids[start:end], wanted, causal=True)
+                for start, end in _chunks(self.length(sequence), len(ids), wanted):
+                    yield from self._decode(ids[start:end], wanted, sequence, causal=True)
 
-    def _step(self, ids: Sequence[int]) -> Float:
-        last = self.position + len(ids) - 1
-        (row,) = self._decode(np.asarray(ids, np.int32), [last], causal=True)
+    def _step(self, ids: Sequence[int], sequence: int) -> Float:
+        last = self.length(sequence) + len(ids) - 1
+        (row,) = self._decode(np.asarray(ids, np.int32), [last], sequence, causal=True)
         return row
 
-    def _decode(self, items: NDArray[Any], wanted: Sequence[int], *, causal: bool) -> list[Float]:
-        """Decode one batch of token ids [n] or embeddings [n, hidden]; logits rows of the wanted positions in it."""
+    def _decode_all(self, tokens: Mapping[int, Sequence[int]]) -> dict[int, Float]:
+        """In one pass over the weights: the library takes sequences together only where each stands behind the one
+        before it, so those between them that are idle are given a token, which is forgotten at once.
+        """
+        idle = self._beside(tokens)
+        added = {sequence: tokens.get(sequence, (0,)) for sequence in sorted({*tokens, *idle})}
+        held = {sequence: self.length(sequence) for sequence in idle}
+        items = np.concatenate([np.asarray(ids, np.int32) for ids in added.values()])
+        places = [
+            (sequence, self.length(sequence) + i, sequence in tokens)
+            for sequence, ids in added.items()
+            for i in range(len(ids))
+        ]
+        rows = iter(self._call(items, places, causal=True))
+        for sequence, length in held.items():
+            self._cut(length, sequence)
+            self._lengths[sequence] = length
+        return {sequence: np.stack([next(rows) for _ in ids]) for sequence, ids in added.items() if sequence in tokens}
+
+    def _beside(self, tokens: Mapping[int, Sequence[int]]) -> list[int]:
+        """The idle sequences that are to be computed with these.
+
+        Those between them, where that is less than the passes that it saves; and one more where it makes a third row a
+        fourth, since kernels for laid-out weights work on four at a time and take longer for three.
+        """
+        low, high = min(tokens), max(tokens)
+        idle = [number for number in range(low, high) if number not in tokens]
+        saved = sum(number + 1 not in tokens for number in tokens) - 1
+        if len(idle) >= _ROWS_A_PASS * saved > 0:
+            return []
+        if low < high and (sum(map(len, tokens.values())) + len(idle)) % _ROWS_TOGETHER == _ROWS_TOGETHER - 1:
+            idle += [number for number in (high + 1, low - 1) if number in range(self.sequences)][:1]
+        return idle if all(self.length(number) < self.context for number in idle) else []
+
+    def _decode(self, items: NDArray[Any], wanted: Sequence[int], sequence: int, *, causal: bool) -> list[Float]:
+        """Append token ids [n] or embeddings [n, hidden] to a sequence; logits rows of the wanted positions in it."""
+        start = self.length(sequence)
+        positions = range(start, start + len(items))
+        here = set(positions).intersection(wanted)
+        return self._call(items, [(sequence, position, position in here) for position in positions], causal=causal)
+
+    def _call(self, items: NDArray[Any], places: Sequence[Place], *, causal: bool) -> list[Float]:
+        """Decode one batch of token ids [n] or embeddings [n, hidden] in their places; the wanted ones' logits."""
         self.check_usable()
         count = len(items)
         embedded = items.ndim == 2
         batch = self._lib.llama_batch_init(count, self.hidden if embedded else 0, 1)
+        sequences, done = {place[0] for place in places}, False
         try:
             batch.n_tokens = count
             if embedded:
                 data = np.ascontiguousarray(items, np.float32)
                 ctypes.memmove(batch.embd, data.ctypes.data, data.nbytes)
-            positions = range(self.position, self.position + count)
-            here = set(positions).intersection(wanted)
-            for i, position in enumerate(positions):
+            for i, (sequence, position, wanted) in enumerate(places):
                 if not embedded:
                     batch.token[i] = int(items[i])
-                batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = position, 1, 0
-                batch.logits[i] = position in here
+                batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0] = position, 1, sequence
+                batch.logits[i] = wanted
             self._lib.llama_set_causal_attn(self._context, causal)
             status = self._lib.llama_decode(self._context, batch)
             if status != 0:
-                raise InputError(f"llama.cpp cannot decode at position {self.position} (status {status}): {log_tail()}")
-            rows = [self._logits(i) for i, position in enumerate(positions) if position in here]
+                raise InputError(
+                    f"llama.cpp cannot decode at position {places[0][1]} (status {status}): {log_tail()}"
+                )
+            rows = [self._logits(i) for i, place in enumerate(places) if place[2]]
+            for sequence, position, _ in places:
+                self._lengths[sequence] = position + 1
+            done = True
         finally:
             self._lib.llama_set_causal_attn(self._context, True)
             self._lib.llama_batch_free(batch)
-        self.position += count
+            # A batch may be computed in parts, and Ctrl-C may come at any point: nobody knows what it left.
+            for sequence in () if done else sequences:
+                self._empty(sequence)
         return rows
+
+    def _first(self, sequence: int) -> int:
+        # Of the windowed cache, whose room is used again. What the library answers to a cut says nothing of it.
+        return int(self._lib.llama_memory_seq_pos_min(self._memory, sequence))
+
+    def _cut(self, length: int, sequence: int) -> None:
+        self._lib.llama_memory_seq_rm(self._memory, sequence, length, -1)
+
+    def _described(self) -> Mapping[str, object]:
+        lib = self._lib
+        return {
+            "llama.cpp": f"state {lib.LLAMA_STATE_SEQ_VERSION}",
+            "sequences": self.sequences,  # the library wants as many
+            "layers": lib.llama_model_n_layer(self.model),
+            "flash attention": self.flash_attention,
+            "file": self._fingerprint,
+        }
+
+    def _save(self, sequence: int) -> bytes:
+        size = self._lib.llama_state_seq_get_size(self._context, sequence)
+        state = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data(self._context, state, size, sequence)
+        if written != size:
+            raise SnapshotError(f"llama.cpp gives {written} of {size} bytes: {log_tail()}")
+        return bytes(state)
+
+    def _load(self, state: memoryview, length: int, sequence: int) -> None:
+        size = len(state)
+        read = self._lib.llama_state_seq_set_data(
+            self._context, (ctypes.c_uint8 * size).from_buffer_copy(state), size, sequence
+        )
+        held = self._lib.llama_memory_seq_pos_max(self._memory, sequence) + 1
+        if (read, held) != (size, length):
+            raise SnapshotError(f"llama.cpp reads {read} of {size} bytes, {held} of {length} tokens: {log_tail()}")
 
     def _logits(self, index: int) -> Float:
         pointer = self._lib.llama_get_logits_ith(self._context, index)
@@ -160,19 +266,24 @@ class LlamaDecoder(OwnedDecoder):
         if self._context:
             self._lib.llama_free(self._context)
             self._lib.llama_model_free(self.model)
-            self._context = self.model = None
+            self._context = self._memory = self.model = None
 
 
-def _cache_bytes(header: GgufHeader, batch: int, context: int) -> int:
-    """What keys and values of a context take, in half precision; 0 where the header does not say."""
-    prefix = header.text("general.architecture", "")
-    window = header.integer(f"{prefix}.attention.sliding_window", 0)
-    local = min(context, window + batch) if window else context
-    heads, *widths = (
-        header.integer(f"{prefix}.attention.{name}", 0) for name in ("head_count_kv", "key_length", "value_length")
-    )
-    layers = range(min(header.integer(f"{prefix}.block_count", 0), 1024))  # what else it says is found out later
-    return sum(2 * heads * sum(widths) * (context if is_global(layer) else local) for layer in layers)
+def batch_of(image_tokens: int) -> int:
+    """Positions that are computed at once; an image's all together."""
+    return max(_BATCH, image_tokens)
+
+
+def cache_bytes(header: GgufHeader, image_tokens: int, cache: CacheForm, gpu_layers: int, context: int) -> int:
+    """What keys and values of a decoder's sequences take in main memory; 0 where the file does not say.
+
+    Args:
+        image_tokens: of one image.
+        gpu_layers: see `LlamaDecoder`; theirs lie in video memory.
+        context: tokens that each sequence holds.
+    """
+    each = layer_cache_bytes(header, batch_of(image_tokens), context, cache)
+    return sum(each[: max(len(each) + 1 - gpu_layers, 0)])
 
 
 def _chunks(position: int, length: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:

@@ -64,12 +64,14 @@ def tiny_decoder() -> bytes:
     return _gguf(tensors)
 
 
-def logits(path: Path, *, extra_buffers: bool) -> NDArray[np.float32]:
+def logits(path: Path, *, extra_buffers: bool, gpu_layers: int = 0) -> NDArray[np.float32]:
     """Logits [prompt + 1, tokens] of a prompt at once and of one more token, which takes other code."""
     from edgekit.runtime.base import Tokens
     from edgekit.runtime.llama.decoder import LlamaDecoder
 
-    decoder = LlamaDecoder(path, context=256, threads=2, image_tokens=1, extra_buffers=extra_buffers)
+    decoder = LlamaDecoder(
+        path, context=256, threads=2, image_tokens=1, extra_buffers=extra_buffers, gpu_layers=gpu_layers
+    )
     ids = tuple(int(token) for token in np.random.default_rng(1).integers(0, TOKENS, _PROMPT + 1))
     rows = [*decoder.prefill([Tokens(ids[:-1])], range(_PROMPT)), decoder.step(ids[-1:])]
     decoder.close()

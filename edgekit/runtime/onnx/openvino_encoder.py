@@ -22,17 +22,19 @@ INSTALL = 'pip install "edgekit[openvino]"'
 # What a broken installation raises: files that lack, or that another version left.
 _BROKEN = (ImportError, OSError, AttributeError, RuntimeError)
 
-Precision = Literal["f32", "bf16"]
+Precision = Literal["f32", "bf16", "f16"]
 
 
 class OpenVinoEncoder(OwnedEncoder):
     """An ONNX encoder: `edgekit.runtime.base.Encoder`."""
 
-    def __init__(self, file: EncoderFile, *, threads: int, precision: Precision) -> None:
+    def __init__(self, file: EncoderFile, *, threads: int, precision: Precision, gpu: bool = False) -> None:
         """Load a file.
 
         Args:
+            threads: of the CPU.
             precision: of the arithmetic where the file holds floats; results are float32 either way.
+            gpu: on the first GPU that it has a driver for.
 
         Raises:
             ArtifactError: the file is broken or no such encoder, or OpenVINO refuses it.
@@ -42,20 +44,16 @@ class OpenVinoEncoder(OwnedEncoder):
         library()
         from openvino.frontend import FrontEndManager
 
-        settings = {
-            "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": precision,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
+        settings = {"INFERENCE_PRECISION_HINT": precision, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
+        if not gpu:
             # A pinned thread waits for its core, which another program may be using.
-            "ENABLE_CPU_PINNING": False,
-        }
+            settings |= {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
         try:
             # By name: asked to find out what a file is, the library tries every parser that it has. Weights are mapped.
             frontend = FrontEndManager().load_by_framework("onnx")
             with in_utf8(file.path) as name:
                 model = frontend.convert(frontend.load(name, True))
-                compiled = core().compile_model(model, "CPU", settings)
+                compiled = core().compile_model(model, "GPU" if gpu else "CPU", settings)
             self._output: Any = compiled.output(file.output)
         except _failures() as error:
             raise _refused(file.path, error, "load") from error
@@ -100,6 +98,19 @@ def precisions() -> tuple[Precision, ...]:
     except _BROKEN as error:
         raise MissingDependencyError(f"OpenVINO does not work: {error}", remedy=INSTALL) from error
     return ("f32", "bf16") if "BF16" in capabilities else ("f32",)
+
+
+def devices() -> tuple[str, ...]:
+    """What OpenVINO can compute on here, by its names: CPU, GPU, GPU.1.
+
+    Raises:
+        MissingDependencyError: it is not installed, or does not work here.
+    """
+    library()
+    try:
+        return tuple(core().available_devices)
+    except _BROKEN as error:
+        raise MissingDependencyError(f"OpenVINO does not work: {error}", remedy=INSTALL) from error
 
 
 @cache

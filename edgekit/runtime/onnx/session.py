@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.errors import ArtifactError
 from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.cpu import cpu
@@ -20,21 +21,29 @@ from edgekit.runtime.onnx.names import in_utf8
 from edgekit.runtime.owned_parts import OwnedEncoder
 from edgekit.runtime.parts import EncoderFile
 
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+# Products of single precision are rounded to 19 bits by default where a GPU has units for that.
+_OF_PROVIDERS: Mapping[str, Mapping[str, str]] = {CUDA: {"use_tf32": "0"}}
+
 
 class OrtEncoder(OwnedEncoder):
     """An ONNX encoder: `edgekit.runtime.base.Encoder`, and `SupportsOutputs`."""
 
-    def __init__(self, file: EncoderFile, *, threads: int) -> None:
+    def __init__(self, file: EncoderFile, *, threads: int, provider: str = CPU) -> None:
         """Load a file.
 
+        Args:
+            provider: what computes, by ONNX Runtime's names; the CPU computes what it does not.
+
         Raises:
-            ArtifactError: the file is broken or no such encoder, or ONNX Runtime lacks what it needs or refuses it.
+            ArtifactError: the file is broken or no such encoder, or ONNX Runtime lacks what it needs or refuses it, or
+                does not use the provider.
             MissingDependencyError: ONNX Runtime is not installed.
         """
         header = read_checked(file.path, file.listed)
         self._input = encoder_input(header, file.spec, file.output)
         self.output_names = tuple(value.name for value in header.outputs)
-        self._session: Any = session(header, threads=threads)
+        self._session: Any = session(header, threads=threads, provider=provider)
         self.spec, self._file = file.spec, file
 
     def _encode(self, batch: NDArray[Any]) -> Float:
@@ -53,10 +62,18 @@ class OrtEncoder(OwnedEncoder):
         self._session = None
 
 
-def session(header: OnnxHeader, *, threads: int, settings: Mapping[str, str] | None = None, arena: bool = True) -> Any:
+def session(
+    header: OnnxHeader,
+    *,
+    threads: int,
+    settings: Mapping[str, str] | None = None,
+    arena: bool = True,
+    provider: str = CPU,
+) -> Any:
     """ONNX Runtime's session of a file that `edgekit.formats.onnx.header.read` checked.
 
     Args:
+        provider: see `OrtEncoder`.
         settings: of the session, by ONNX Runtime's names.
         arena: keep memory that was needed once, which saves time where calls need much and alike.
 
@@ -75,9 +92,13 @@ def session(header: OnnxHeader, *, threads: int, settings: Mapping[str, str] | N
         options.add_session_config_entry(name, value)
     try:
         with in_utf8(header.path) as name:
-            return onnxruntime.InferenceSession(name, options, providers=["CPUExecutionProvider"])
+            wanted = [(one, dict(_OF_PROVIDERS.get(one, {}))) for one in dict.fromkeys((provider, CPU))]
+            made = onnxruntime.InferenceSession(name, options, providers=wanted)
     except _failures() as error:
         raise ort_support.refused(header.path, error) from error
+    if (used := made.get_providers()[0]) != provider:  # where one does not start, the library says nothing and goes on
+        raise ArtifactError(f"{header.path}: ONNX Runtime cannot start {provider}, and would use {used}")
+    return made
 
 
 @contextmanager

@@ -1,0 +1,9 @@
+"""The server: an OpenAI-compatible HTTP API, and a page, over engines that each run in a process of their own.
+
+    http/       the front door: the socket's protocol and its limits, who may come in, errors as answers
+    api/        one file a group of routes: what clients say becomes a `Job`, what an engine answers their format
+    engines/    the processes: started, fed, watched, restarted, unloaded
+    page/       static files
+
+Imports run downwards: http assembles api, api asks engines, engines know jobs alone.
+"""

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.errors import ArtifactError, InputError, UsageError
+from edgekit.errors import ArtifactError, InputError, TooLongError, UsageError
 from edgekit.families.composition import ChatFormat
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message, read_all, with_pictures
@@ -147,13 +147,14 @@ class ChatModel(Model):
         return segments
 
     def _check_length(self, tokens: int) -> None:
-        """Raise InputError where a prompt does not fit: before its images are encoded, which takes longest."""
+        """Raise TooLongError where a prompt does not fit: before its images are encoded, which takes longest."""
         context, limit = self.decoder.context, self.settings.context
         if tokens > context:
             wider = f"--context {tokens} or more, in Python context=, and leave room for an answer"
             remedy = wider if context < tokens < limit else "a shorter prompt"
             allowed = f"1 to {context}, the context it was opened with; the model was made for {limit}"
-            raise InputError(f"a prompt of {tokens} tokens", allowed=allowed, remedy=remedy)
+            said = f"a prompt of {tokens} tokens, {tokens - context} too many"
+            raise TooLongError(said, allowed=allowed, remedy=remedy)
 
     def _answering(self, answers: Callable[[], Iterator[Piece | Generation]]) -> Iterator[Piece | Generation]:
         return Stream(_from_first(answers), "an answer", self)

@@ -15,7 +15,8 @@ from edgekit.errors import EdgekitError
 
 # chat        {"messages": [{"role": "user", "parts": [{"text": "..."} or {"image": 0}]}], "options": {...}}: the fields
 #             of GenerationOptions that are not its defaults, the constraint as {"json_schema": {...}}, {"lark": "..."},
-#             {"choice": [...]} or {"regex": "..."}. Events: `piece`s and, behind each answer's last, its `answer`.
+#             {"choice": [...]}, {"regex": "..."} or {"calls": {"functions": [{"name": "...", "parameters": {...}}],
+#             "required": false, "most": 1}}. Events: `piece`s and, behind each answer's last, its `answer`.
 # complete    {"prompt": "...", "options": {...}}: the text continued as it is, without a chat template. As chat.
 # prepare     {"messages": [...]} whose last turn may still lack its question. `result` {"tokens": n}.
 # score       {"messages": [...], "answers": ["...", ...]}. `result`, data float32 [answers].

@@ -24,7 +24,7 @@ from edgekit.runtime.embedding_model import ContrastiveModel
 from edgekit.runtime.generation.answer import Piece
 from edgekit.runtime.generation.options import GenerationOptions
 from edgekit.runtime.generation.sampling import Chosen
-from edgekit.runtime.grammar.constraints import Choice, Constraint, JsonSchema, Lark, Regex
+from edgekit.runtime.grammar.constraints import Calls, Choice, Constraint, Function, JsonSchema, Lark, Regex
 from edgekit.runtime.model import Generation, Model
 from edgekit.serve.image_formats import check_format
 from edgekit.serve.jobs import Event, Job, JobKind
@@ -34,6 +34,7 @@ _CONSTRAINTS: Mapping[str, Callable[[Any], Constraint]] = {
     "lark": Lark,
     "regex": Regex,
     "choice": lambda texts: Choice(*_list(texts, "choice", str)),
+    "calls": lambda asked: _calls(asked),
 }
 _OPTIONS = frozenset(field.name for field in fields(GenerationOptions)) - {"cancelled"}
 _TOLD: ContextVar[list[str] | None] = ContextVar("told", default=None)
@@ -193,6 +194,14 @@ def _options(body: Mapping[str, Any], cancelled: Flag) -> GenerationOptions:
         if not isinstance(said.get(name, False), bool):
             raise InputError(f"{name} of {said[name]!r:.40}", allowed="true or false")
     return GenerationOptions(**said, cancelled=cancelled)
+
+
+def _calls(asked: Any) -> Calls:
+    if not isinstance(asked, Mapping):
+        raise InputError("calls of another type", allowed="functions, required and most")
+    functions = _list(asked.get("functions"), "functions", Mapping)
+    made = (Function(_text(one, "name"), JsonSchema(one.get("parameters"))) for one in functions)
+    return Calls(tuple(made), asked.get("required") is True, asked.get("most", 1))
 
 
 def _biases(given: Any) -> dict[int, float]:

@@ -24,9 +24,10 @@ from edgekit.serve.api.conversation import ChatMessage, of_messages
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, read
 from edgekit.serve.api.sampling import Sampling, one_of
-from edgekit.serve.api.serving import Serving, fingerprint
+from edgekit.serve.api.serving import Serving, fingerprint, told
 from edgekit.serve.api.streaming import DONE, Frames, finished, frame, stream, unless_left
 from edgekit.serve.api.tools import CallReader, ChatTool, Tools, chosen
+from edgekit.serve.engines.served import Served
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
 
@@ -113,7 +114,11 @@ class _Choice:
         """All of it."""
         assert self.answer is not None, "asked when it is finished"
         text = "".join(self.content)
-        message: dict[str, Any] = {"role": "assistant", "content": text if text or not self.calls else None, "refusal": None}
+        message: dict[str, Any] = {
+            "role": "assistant",
+            "content": text if text or not self.calls else None,
+            "refusal": None,
+        }
         message |= {"tool_calls": self.calls} if self.calls else {}
         return {**message, "reasoning_content": self.answer["thoughts"]} if self.answer["thoughts"] else message
 
@@ -121,13 +126,13 @@ class _Choice:
 class _Chat:
     """One request under way."""
 
-    def __init__(self, model: str, made_by: str, tools: Tools | None, request: ChatRequest) -> None:
-        self._request, self._tools = request, tools
+    def __init__(self, served: Served, tools: Tools | None, request: ChatRequest) -> None:
+        self._request, self._served = request, served
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": made_by,
+            "model": served.id,
+            "system_fingerprint": fingerprint(served),
         }
         self._choices = [_Choice(CallReader() if tools else None) for _ in range(max(request.n or 1, 1))]
 
@@ -160,7 +165,7 @@ class _Chat:
             for number, choice in enumerate(self._choices)
         ]
         more = {"usage": report.usage(self._answers), "timings": report.timings(self._answers)}
-        said = report.warnings(self._answers)
+        said = told(self._served, report.warnings(self._answers))
         return {**self._head, "object": "chat.completion", "choices": choices, **more, "warnings": said}
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
@@ -195,7 +200,7 @@ class _Chat:
 
     def _last_chunk(self, number: int, answer: Mapping[str, Any]) -> dict[str, Any]:
         reason = report.finish_reason(answer, len(self._choices[number].calls))
-        said = {"timings": report.timings([answer]), "warnings": report.warnings([answer])}
+        said = {"timings": report.timings([answer]), "warnings": told(self._served, report.warnings([answer]))}
         return {**self._choice_chunk(number, {}, reason), **said}
 
 
@@ -213,7 +218,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(ChatRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
-    chat = _Chat(served.id, fingerprint(served), tools, request)
+    chat = _Chat(served, tools, request)
     events = serving.engines.ask(served, job(request, serving, served.context, tools))
     if request.stream:
         return await stream(chat.frames(events))

@@ -21,8 +21,7 @@ from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, Request, read
-from edgekit.serve.api.sampling import one_of
-from edgekit.serve.api.serving import Serving
+from edgekit.serve.api.serving import Serving, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Job
@@ -56,7 +55,7 @@ class ClassifyRequest(Request):
         if self.image is not None and self.images is not None:
             raise ParameterError("image", "beside images", allowed="one of them")
         name = "image" if self.images is None else "images"
-        given = one_of(self, name)
+        given = self.image if self.images is None else self.images
         for place, image in enumerate(given if isinstance(given, list) else [given]):
             if collected.image(image, f"{name}.{place}") != place:
                 raise ParameterError(f"{name}.{place}", "an image that is there twice", allowed="images that differ")
@@ -86,6 +85,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             for place, row in enumerate(rows)
         ]
         kind = request.scores or ("softmax" if "generate" in served.abilities else "sigmoid")
-        return JSONResponse({"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": warnings})
+        return JSONResponse(
+            {"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": told(served, warnings)}
+        )
 
     return await unless_left(http, whole())

@@ -18,8 +18,9 @@ from edgekit.serve.api import report
 from edgekit.serve.api.chat import held
 from edgekit.serve.api.reading import ParameterError, read
 from edgekit.serve.api.sampling import Sampling
-from edgekit.serve.api.serving import Serving, fingerprint
+from edgekit.serve.api.serving import Serving, fingerprint, told
 from edgekit.serve.api.streaming import DONE, Frames, finished, frame, stream, unless_left
+from edgekit.serve.engines.served import Served
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
 
@@ -58,14 +59,14 @@ def _tokens(prompt: Any) -> bool:
 class _Completion:
     """One request under way."""
 
-    def __init__(self, model: str, made_by: str, request: CompletionRequest) -> None:
-        self._request = request
+    def __init__(self, served: Served, request: CompletionRequest) -> None:
+        self._request, self._served = request, served
         self._head = {
             "id": f"cmpl-{secrets.token_hex(12)}",
             "object": "text_completion",
             "created": int(time.time()),
-            "model": model,
-            "system_fingerprint": made_by,
+            "model": served.id,
+            "system_fingerprint": fingerprint(served),
         }
         self._answers: dict[int, Mapping[str, Any]] = {}
         self._offsets = [0] * (request.n or 1)
@@ -79,7 +80,7 @@ class _Completion:
             return None
         self._answers[number] = body
         last = self._choice(number, "", [], report.finish_reason(body, 0))
-        return self._said([last], timings=report.timings([body]), warnings=report.warnings([body]))
+        return self._said([last], timings=report.timings([body]), warnings=told(self._served, report.warnings([body])))
 
     def whole(self) -> dict[str, Any]:
         """The answer of a request that does not stream."""
@@ -90,7 +91,7 @@ class _Completion:
             for number, answer in enumerate(answers)
         ]
         more = {"usage": report.usage(answers), "timings": report.timings(answers)}
-        return self._said(choices, **more, warnings=report.warnings(answers))
+        return self._said(choices, **more, warnings=told(self._served, report.warnings(answers)))
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
         """The answer as a stream."""
@@ -127,7 +128,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     """The answer to a request, streamed or whole."""
     request = read(CompletionRequest, await read_json(http))
     served = serving.model(request.model, "generate")
-    completion = _Completion(served.id, fingerprint(served), request)
+    completion = _Completion(served, request)
     events = serving.engines.ask(served, request.job())
     if request.stream:
         return await stream(completion.frames(events))

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import HANDED_OVER, from_base64, from_url
 from edgekit.serve.api.reading import Request, read
-from edgekit.serve.api.serving import Serving
+from edgekit.serve.api.serving import Serving, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.image_formats import check_format
@@ -45,7 +45,12 @@ async def hand_over(serving: Serving, http: HttpRequest) -> Response:
             tokens = event.body["tokens"]
         held = serving.images.put(data)
         said = {"id": held.id, "url": f"{HANDED_OVER}{held.id}", "object": "image", "model": served.id}
-        more = {"bytes": len(data), "tokens": tokens, "expires_at": int(held.expires_at), "warnings": warnings}
+        more = {
+            "bytes": len(data),
+            "tokens": tokens,
+            "expires_at": int(held.expires_at),
+            "warnings": told(served, warnings),
+        }
         return JSONResponse({**said, **more})
 
     return await unless_left(http, whole())

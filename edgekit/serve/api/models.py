@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
-from edgekit.serve.api.serving import Serving
+from edgekit.serve.api.serving import Serving, told
 from edgekit.serve.engines.served import Served
 
 
@@ -46,7 +46,7 @@ def described(serving: Serving, served: Served) -> dict[str, Any]:
         "digest": served.digest,
         "parity": dict(served.parity),
         "stand_in": served.stand_in,
-        "warnings": list(served.warnings),
+        "warnings": told(served, served.warnings),
         "license": served.license,
     }
 

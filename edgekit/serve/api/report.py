@@ -50,8 +50,8 @@ def timings(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def warnings(answers: Iterable[Answer]) -> list[str]:
-    """What the user must know, each once."""
-    return list(dict.fromkeys(text for answer in answers for text in answer["warnings"]))
+    """What the user must know."""
+    return [text for answer in answers for text in answer["warnings"]]
 
 
 def logprobs(tokens: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgekit.serve.api import report
+from edgekit.serve.api.serving import told
 from edgekit.serve.api.streaming import frame
 from edgekit.serve.api.tools import CallReader, Said
+from edgekit.serve.engines.served import Served
 from edgekit.serve.jobs import Event
 
 Document = dict[str, Any]
@@ -24,16 +26,17 @@ _PARTS = {
 class Responded:
     """One response, as its answer comes."""
 
-    def __init__(self, model: str, echoed: Mapping[str, Any], *, calls: bool) -> None:
+    def __init__(self, served: Served, echoed: Mapping[str, Any], *, calls: bool) -> None:
         """Args:
         echoed: what it repeats of its request.
         calls: whether the answer may be calls of functions.
         """
+        self._served = served
         self._head = {
             "id": f"resp_{secrets.token_hex(16)}",
             "object": "response",
             "created_at": int(time.time()),
-            "model": model,
+            "model": served.id,
             "error": None,
             "previous_response_id": None,
             "store": False,
@@ -87,7 +90,10 @@ class Responded:
             "output_tokens_details": counted["completion_tokens_details"],
             "total_tokens": counted["total_tokens"],
         }
-        more = {"timings": report.timings([self._answer]), "warnings": report.warnings([self._answer])}
+        more = {
+            "timings": report.timings([self._answer]),
+            "warnings": told(self._served, report.warnings([self._answer])),
+        }
         return {**said, "usage": usage, **more}
 
     @property

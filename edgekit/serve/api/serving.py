@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,11 @@ class Serving:
             names = ", ".join(one.id for one in self.engines.served)
             raise ParameterError("model", "none is named, and one is not clear", allowed=names)
         return able[0]
+
+
+def told(served: Served, warnings: Iterable[str]) -> list[str]:
+    """Warnings, each once, for clients, who are not to learn where on this machine a model lies."""
+    return list(dict.fromkeys(text.replace(str(served.folder), served.folder.name) for text in warnings))
 
 
 def fingerprint(served: Served) -> str:

@@ -58,7 +58,7 @@ class Engine:
         self._retiring = False
         self._idle, self._done = asyncio.Event(), asyncio.Event()
         self._settle()
-        self._ready_at, self._typical_s = 0.0, 1.0
+        self._ready_at, self._typical_s, self._answered = 0.0, 1.0, False
         self._failed: tuple[float, EngineFailed] | None = None
         self._fault = ""  # what the process said of its own end
 
@@ -206,6 +206,7 @@ class Engine:
         assert request.began is not None, "it ran"
         if not request.cancelled:
             self._suspects.went_well(request)
+            self._answered = True
             self._typical_s += 0.2 * (self.used - request.began - self._typical_s)
         self._settle()
 
@@ -225,7 +226,7 @@ class Engine:
             self._said.put_nowait(None)
             return
         self._restarts += 1
-        self.delay.died(_now() - self._ready_at)
+        self.delay.died(_now() - self._ready_at, answered=self._answered)
         self._state = "restarting"
         lost = list(self._running.values())
         self._suspects.crashed(lost)
@@ -267,12 +268,12 @@ class Engine:
             child.send({"slots": self._slots})
             await self._next("ready")
         except Died:
-            self.delay.died(_now() - started)
+            self.delay.died(_now() - started, answered=False)
             raise
         except BaseException:
             await self._end_process()
             raise
-        self._state, self._ready_at, self._failed = "ready", _now(), None
+        self._state, self._ready_at, self._answered, self._failed = "ready", _now(), False, None
         self._loads += 1
         self.pump()
 

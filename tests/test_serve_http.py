@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import h11
 import pytest
 from doors import MUCH, QUICK, Door, Engines, answer, door
 from hypothesis import given
@@ -233,6 +234,14 @@ def test_requests_one_behind_the_other_are_answered_in_turn(server: Door) -> Non
     assert received.index(b"[1]") < received.index(b"[2]") < received.index(b"bad_request")
 
 
+@pytest.mark.parametrize("more", [{}, {"connection": "close"}])
+def test_who_is_refused_in_the_midst_of_an_upload_reads_why(server: Door, more: dict[str, str]) -> None:
+    """Bytes that are not read when a socket is closed would reset it, and the answer would be lost."""
+    for _ in range(5):
+        status, _, body = server.request("POST /v1/echo", bytes(20 << 20), content_type="text/plain", **more)
+        assert (status, json.loads(body)["error"]["code"]) == (415, "unsupported_media_type")
+
+
 def test_a_connection_serves_many_requests(server: Door) -> None:
     with server.connect() as client:
         for number in range(50):
@@ -261,6 +270,38 @@ def test_how_bytes_are_cut_decides_nothing(name: str, cuts: list[int]) -> None:
     passed, other_end = fed(raw, cuts)
     assert end == other_end
     assert passed == whole if end in ("idle", "head", "body") else whole.startswith(passed) or passed.startswith(whole)
+
+
+@given(
+    st.sampled_from([name for name, (status, raw) in RAW.items() if len(raw) < 3000]),
+    st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=3)), max_size=3),
+)
+def test_what_is_passed_on_is_what_h11_reads(name: str, changes: list[tuple[int, bytes]]) -> None:
+    """Two readers of the same bytes agree where a request ends: nobody hides one in another's body."""
+    raw = bytearray(RAW[name][1] + post(body=b"[0]"))
+    for place, new in changes:
+        place %= len(raw)
+        raw[place : place + len(new)] = new
+    wire = Wire(Limits())
+    passed, _ = wire.feed(bytes(raw))
+    if passed and (read := h11_reads(passed)):
+        assert read == (wire.requests, wire.phase == "body")
+
+
+def h11_reads(raw: bytes) -> tuple[int, bool] | None:
+    """How many requests, and whether the last one's body is incomplete; None where one is a connection's last."""
+    reader, requests = h11.Connection(h11.SERVER), 0
+    reader.receive_data(raw)
+    while (event := reader.next_event()) is not h11.NEED_DATA:
+        if event is h11.PAUSED:
+            reader.start_next_cycle()
+        elif isinstance(event, h11.Request):
+            requests += 1
+            reader.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+            reader.send(h11.EndOfMessage())
+            if reader.our_state is not h11.DONE:
+                return None
+    return requests, reader.their_state is h11.SEND_BODY
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))

@@ -98,6 +98,7 @@ async def _served(
     from edgekit.serve.http.limits import Limits
     from edgekit.serve.http.metrics import MeasuredEngines
     from edgekit.serve.http.server import Plan, Server
+    from edgekit.serve.page import files
 
     names = ("slots", "queue", "context", "device", "runtime", "cache_type")
     engines = MeasuredEngines(models, EngineOptions(**{name: getattr(options, name) for name in names}))
@@ -105,7 +106,7 @@ async def _served(
     life = Life()
     house = House(engines, engines.metrics, life, Limits(), keys is not None, agreement)
     door = app.Door(guard.allowed_hosts(options.host, port, options.allow_host), keys)
-    whole = app.application(api.routes(Serving(engines)), [], house, door)
+    whole = app.application(api.routes(Serving(engines)), files.routes(), house, door)
     first = [one for one in models if one.default][: {"first": 1, "all": None, "none": 0}[options.preload]]
     plan = Plan(lambda: _loaded(engines, first), options.drain_s, house.limits)
     server = Server(whole, life, engines, plan)

@@ -53,13 +53,14 @@ class Engines:
     served: tuple[Model, ...] = (Model(),)
     pause_s: float = 0.02
     left: int = 0
+    state: str = "ready"
     drained: bool = field(default=False)
 
     def find(self, name: str) -> Model:
         return self.served[0]
 
     def status(self, served: Model) -> State:
-        return State()
+        return State(self.state)
 
     async def ask(self, served: Model, job: Job) -> AsyncGenerator[Event, None]:
         try:

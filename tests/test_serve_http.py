@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -397,6 +398,20 @@ def test_who_never_reads_holds_little(server: Door) -> None:
         assert len(MUCH) * (64 << 10) < 16 << 20
 
 
+def test_who_asks_on_and_on_and_never_reads_holds_little(server: Door) -> None:
+    """A million requests one behind the other, none of whose answers is read."""
+    import psutil
+
+    process, raw = psutil.Process(), server.raw("GET /terms") * 1000
+    before = process.memory_info().rss
+    with server.connect(timeout=1) as client, contextlib.suppress(TimeoutError, ConnectionError):
+        for _ in range(1000):
+            client.sendall(raw)
+    assert process.memory_info().rss - before < 64 << 20
+    wait_until(lambda: server.app.running == 0)
+    assert server.request("GET /health")[0] == 200
+
+
 def test_an_answer_outlives_the_times_for_requests() -> None:
     with door(engines=Engines(pause_s=0.2)) as slow:
         status, _, body = slow.request("POST /v1/stream", b"{}")
@@ -701,7 +716,30 @@ def test_props_say_how_much_may_be_sent(server: Door) -> None:
     assert props["models"][0]["slots"] == 2
 
 
+@pytest.mark.parametrize(("state", "status"), [("ready", 200), ("unloaded", 200), ("restarting", 200), ("failed", 503)])
+def test_health_says_when_nothing_can_answer(state: str, status: int) -> None:
+    with door(engines=Engines(state=state)) as server:
+        assert server.request("GET /health")[0] == status
+
+
 # ---------------------------------------------------------------- the end
+
+
+def test_an_upload_into_a_server_that_ends_is_told_to_come_again() -> None:
+    with door(engines=Engines(pause_s=0.2)) as server, server.connect() as client:
+        client.sendall(server.raw("POST /v1/stream", b"{}"))
+        wait_until(lambda: server.app.running == 1)
+        server.server.end()
+        wait_until(lambda: server.house.life.is_draining)
+        assert server.request("POST /v1/echo", b" " * (20 << 20) + b"[1]")[0] == 503
+
+
+def test_a_request_that_had_begun_to_come_is_told_that_the_server_ends() -> None:
+    with door() as server, server.connect() as client:
+        client.sendall(b"POST /v1/echo HTTP/1.1\r\n")
+        time.sleep(0.2)
+        server.server.end()
+        assert answer(client)[0] == 503
 
 
 def test_a_server_that_ends_finishes_what_runs_and_takes_nothing_more() -> None:

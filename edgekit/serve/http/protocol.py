@@ -127,8 +127,9 @@ class FrontDoor(H11Protocol):
         if self._wire.phase != self._phase:
             self._phase, self._phase_s, self._since = self._wire.phase, 0.0, self.loop.time()
         if passed:
-            self._hold(len(passed))
             super().data_received(passed)
+            if not self.waits:  # else it is thrown away: the answer did not need it
+                self._hold(len(passed))
         if refusal:
             self._refuse(refusal)
         elif self._phase == "body" and self._held.body_bytes > self._limits.bodies_bytes:

@@ -185,6 +185,14 @@ def test_a_signal_lets_what_runs_finish(medgemma_artifact: Path, number: int) ->
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX")
+def test_a_signal_ends_a_server_that_still_loads(medgemma_artifact: Path) -> None:
+    with serving(medgemma_artifact, "--preload", "all") as (process, url):
+        assert ask(url, "/health") == (503, {"status": "loading"})
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX")
 def test_a_second_signal_ends_at_once(medgemma_artifact: Path) -> None:
     with serving(medgemma_artifact, "--preload", "none", "--drain-s", "600") as (process, url):
         host, port = url.removeprefix("http://").split(":")

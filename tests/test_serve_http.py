@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +24,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Route
 
-from edgekit.errors import UsageError
+from edgekit.errors import ArtifactError, EdgekitError, InputError, SnapshotError, UsageError
+from edgekit.serve.api.reading import ParameterError
+from edgekit.serve.engines import errors as engines
 from edgekit.serve.http import answers, errors, guard, logs
 from edgekit.serve.http.errors import BadJson
 from edgekit.serve.http.json_body import parsed
@@ -493,9 +497,31 @@ def test_only_its_own_names_reach_it(server: Door, host: str, status: int) -> No
     assert server.request("GET /props", host=host.format(port=server.port))[0] == status
 
 
-def test_a_server_of_all_addresses_answers_to_the_one_that_was_reached() -> None:
-    assert guard.allowed_hosts("0.0.0.0", 80) >= {"localhost", "localhost:80"}
-    assert "evil.example" not in guard.allowed_hosts("0.0.0.0", 80)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.2", 200), ("127.0.0.3", 403), ("127.0.0.1", 200), ("0.0.0.0", 403), ("evil.example", 403)],
+)
+def test_a_server_of_all_addresses_answers_to_the_one_that_was_reached(host: str, status: int) -> None:
+    with door(host="0.0.0.0") as server, socket.create_connection(("127.0.0.2", server.port), timeout=20) as client:
+        client.sendall(server.raw("GET /props", host=f"{host}:{server.port}"))
+        assert answer(client)[0] == status
+
+
+def test_the_port_of_the_web_may_be_left_out() -> None:
+    assert guard.allowed_hosts("10.0.0.1", 80) >= {"localhost", "localhost:80", "10.0.0.1", "10.0.0.1:80"}
+    assert not guard.allowed_hosts("10.0.0.1", 8080) & {"localhost", "10.0.0.1"}
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_a_server_on_ipv6() -> None:
+    try:
+        listen("::1", 0).close()
+    except UsageError:
+        pytest.skip("no IPv6 here")
+    with door(host="::1") as server, socket.create_connection(("::1", server.port), timeout=20) as client:
+        client.sendall(server.raw("GET /health", host=f"[::1]:{server.port}"))
+        assert answer(client)[0] == 200
 
 
 def test_every_route_but_health_needs_the_key(keyed: Door) -> None:
@@ -632,6 +658,38 @@ def test_a_large_body_arrives(server: Door) -> None:
 
 
 # ---------------------------------------------------------------- errors, logs
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (engines.UnknownModel("none"), 404, "model_not_found"),
+        (engines.Poisoned("twice"), 422, "request_ends_engines"),
+        (engines.Busy("full", retry_after_s=1.2), 429, "queue_full"),
+        (engines.EngineDied("it died", retry_after_s=0.1), 503, "engine_died"),
+        (engines.TooLarge("no room"), 503, "model_too_large"),
+        (engines.EngineFailed("no file"), 503, "engine_failed"),
+        (engines.Draining("the end", retry_after_s=3), 503, "server_draining"),
+        (SnapshotError("of another"), 400, "invalid_input"),
+        (InputError("no image"), 400, "invalid_input"),
+        (ParameterError("n", "too many"), 400, "invalid_input"),
+        (UsageError("no such"), 400, "invalid_value"),
+        (ArtifactError("damaged"), 503, "artifact_unusable"),
+        (EdgekitError("something"), 500, "internal_error"),
+    ],
+)
+def test_each_error_has_its_one_answer(error: EdgekitError, status: int, code: str) -> None:
+    response = answers.response(error)
+    said = json.loads(response.body)["error"]
+    assert (response.status_code, said["code"]) == (status, code)
+    assert said["param"] == getattr(error, "param", None)
+    seconds = getattr(error, "retry_after_s", None)
+    assert response.headers.get("retry-after") == (str(math.ceil(seconds)) if seconds else None)
+
+
+def test_an_error_says_what_is_allowed_and_what_to_do() -> None:
+    error = InputError("what", allowed="that", remedy="this", items=["one", "two"])
+    assert answers.body(error)["error"]["message"] == "what; - one; - two; allowed: that; try: this"
 
 
 @pytest.fixture

@@ -53,7 +53,8 @@ def allowed_hosts(host: str, port: int, names: Iterable[str] = ()) -> frozenset[
     Args:
         names: with a port of their own, as behind a proxy, or without: then this server's, or none.
     """
-    bare = [*LOOPBACK, f"[{host}]" if ":" in host else host]
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104 - no name of anything, and browsers let pages reach it
+    bare = [*LOOPBACK, *([] if everywhere else [f"[{host}]" if ":" in host else host])]
     allowed = {f"{name.lower()}:{port}" for name in bare}
     allowed |= {name.lower() for name in bare} if port == _HTTP else set()
     for name in names:

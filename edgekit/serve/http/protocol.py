@@ -55,6 +55,7 @@ class FrontDoor(H11Protocol):
         self._wire = Wire(limits)
         self._look: asyncio.TimerHandle | None = None
         self._phase_s = self._quiet_s = self._unread_s = 0.0
+        self._since = self.loop.time()
         self._phase = self._wire.phase
         self._mine = 0  # of the bytes held
         self._answered = 0  # requests
@@ -69,8 +70,8 @@ class FrontDoor(H11Protocol):
 
     @property
     def waited_s(self) -> float:
-        """For how long it has sent no whole request."""
-        return self._phase_s
+        """For how long it has been between requests, or in the midst of one's head."""
+        return self.loop.time() - self._since
 
     # Of asyncio
 
@@ -100,7 +101,7 @@ class FrontDoor(H11Protocol):
         self._unset_keepalive_if_required()
         passed, refusal = self._wire.feed(data)
         if self._wire.phase != self._phase:
-            self._phase, self._phase_s = self._wire.phase, 0.0
+            self._phase, self._phase_s, self._since = self._wire.phase, 0.0, self.loop.time()
         if passed:
             self._hold(len(passed))
             super().data_received(passed)
@@ -153,6 +154,7 @@ class FrontDoor(H11Protocol):
             self.flow.pause_reading()
             return
         self._ended = True
+        self._release()
         begun = of_this and self.cycle is not None and self.cycle.response_started
         if not self.waits:
             self.cycle.disconnected = True  # to the application it is a client that left

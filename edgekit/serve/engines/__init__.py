@@ -1,0 +1,14 @@
+"""The engines: each model in a process of its own, started, fed, watched, restarted and unloaded by the server.
+
+    served      which artifacts and levels are served, and what their manifests say of them
+    pool        `Engines`, all that the routes ask: which engine is loaded, which makes room
+    engine      one model: its queue, its slots, its restarts
+    requests    one job on its way: what came of it, and what crashed an engine before
+    child       the server's end of a process: threads that read and write its pipes
+    channel     frames on a pipe
+    process     the other end: the process itself
+    room        memory: what a model needs, and what is free
+    errors      what a request is told when its engine cannot answer
+
+Whoever imports these loads no library that runs models: that happens in the processes.
+"""

@@ -1,0 +1,19 @@
+"""The server's log on standard error: of a level, with times, and nothing that a client sent."""
+
+from __future__ import annotations
+
+import logging
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def begin(level: str) -> None:
+    """Log what the server says from this level on, and silence the libraries, whose messages quote requests."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    ours = logging.getLogger("edgekit.serve")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(level.upper())
+    for name in ("uvicorn", "asyncio", "multipart", "starlette"):
+        library = logging.getLogger(name)
+        library.handlers, library.propagate = [logging.NullHandler()], False

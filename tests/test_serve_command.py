@@ -131,6 +131,11 @@ def test_a_network_without_the_terms(
         ("--host", "clinic.local"),
         ("--host", "192.0.2.1"),
         ("--log-level", "all"),
+        ("--allow-host", "http://clinic.local"),
+        ("--allow-host", "clinic.local/"),
+        ("--allow-host", ""),
+        ("--device", "abacus"),
+        ("--runtime", "abacus"),
         ("--preload", "some"),
         ("--terms", "nowhere"),
         ("--api-key-file", "nowhere"),
@@ -206,3 +211,24 @@ def test_a_second_signal_ends_at_once(medgemma_artifact: Path) -> None:
                 process.wait(timeout=2)
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=10) == 128 + signal.SIGTERM
+
+
+LIGHT = """
+import sys
+from edgekit.cli import main
+
+try:
+    main(["serve", sys.argv[1], "--host", "192.0.2.1", "--api-key-file", sys.argv[2]])
+finally:
+    from edgekit.serve import api
+    from edgekit.serve.http import app, metrics, server
+
+    print(sorted({name.split(".")[0] for name in sys.modules} & {"llama_cpp", "onnxruntime", "openvino", "torch"}))
+"""
+
+
+def test_the_server_itself_loads_nothing_that_runs_models(medgemma_artifact: Path, keys: Path) -> None:
+    command = [sys.executable, "-c", LIGHT, str(medgemma_artifact), str(keys)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert "cannot listen" in done.stderr

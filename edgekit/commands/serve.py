@@ -55,16 +55,19 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Check everything, listen, serve until told to end."""
+    from edgekit.runtime import tuning_results
     from edgekit.serve.engines.served import served
-    from edgekit.serve.http import logs
+    from edgekit.serve.http import guard, logs
     from edgekit.serve.http.keys import read_keys
     from edgekit.serve.http.server import listen
     from edgekit.serve.http.terms import read_agreement
 
     models = served(options.folders, options.level, context=options.context, device=options.device)
+    tuning_results.named(options.runtime)
     keys = read_keys(options.api_key_file) if options.api_key_file else None
     agreement = read_agreement(options.terms) if options.terms else None
     _check_network(options.host, keys, agreement, models)
+    guard.allowed_hosts(options.host, options.port, options.allow_host)
     with listen(options.host, options.port) as listening:
         logs.begin(options.log_level)
         return asyncio.run(_served(options, models, keys, agreement, listening))

@@ -244,6 +244,7 @@ def test_a_prompt_that_is_too_long_says_by_how_much(server: Server) -> None:
     found = re.search(r"a prompt of (\d+) tokens, (\d+) too many", error["message"])
     assert found
     assert int(found[1]) - int(found[2]) == 4096
+    assert error["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -491,7 +491,7 @@ def test_a_client_that_leaves_frees_its_slot(server: Server, stream: bool) -> No
 
 def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PING_S", 0.05)
-    monkeypatch.setattr(streaming, "_FIRST_S", 0.05)
+    monkeypatch.setattr(streaming, "FIRST_S", 0.05)
     chat(server, user("Hi"))
     with begun(server), begun(server, seed=2):
         until(lambda: server.running() == 2, 20)
@@ -519,6 +519,40 @@ def test_an_error_inside_a_stream_is_its_last_event(server: Server) -> None:
     assert text_of(chat(server, user("Hi")))
 
 
+def test_thoughts_are_no_part_of_the_answer(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    with api_server([medgemma_artifact], perform="api_jobs:think") as server:
+        message = chat(server, user("Hi"), reasoning_effort="low")["choices"][0]["message"]
+        assert (message["content"], message["reasoning_content"]) == ("Yes.", "True 512")
+        chunks = streamed(server, messages=user("Hi"), reasoning_effort="none")
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "None None"
+        assert "".join(delta.get("content", "") for delta in deltas) == "Yes."
+        answer = asked(server, "/v1/responses", input="Hi", reasoning={"effort": "high"})
+        assert [item["type"] for item in answer["output"]] == ["reasoning", "message"]
+        assert answer["output"][0]["content"][0]["text"] == "True 2048"
+        assert answer["usage"]["output_tokens_details"] == {"reasoning_tokens": 5}
+        assert answer["warnings"] == ["a warning"]
+
+
+def test_a_model_that_cannot_think_says_so(server: Server) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("Hi"), reasoning_effort="high")
+    assert "cannot think" in error["message"]
+
+
+def test_a_call_that_is_cut_is_not_taken_for_a_whole_one(server: Server) -> None:
+    question = {"messages": user("Hi"), "tools": TOOLS, "tool_choice": "required", "max_tokens": 400}
+    for cut in ({"max_tokens": 14}, {"stop": "city"}, {"stop": "parameters"}):
+        choice = asked(server, "/v1/chat/completions", **{**question, **cut})["choices"][0]
+        assert choice["finish_reason"] == "length"
+    items = [{"type": "function", **TOOLS[0]["function"]}]  # type: ignore[dict-item]
+    most = asked(server, "/tokenize", content='{"name": "get_weather", "parameters": {"ci')["count"]
+    answer = asked(server, "/v1/responses", input="Hi", tools=items, tool_choice="required", max_output_tokens=most)
+    assert answer["status"] == "incomplete"
+    assert answer["output"][-1]["status"] == "incomplete"
+
+
 @given(
     st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6), max_size=3), min_size=1, max_size=4), st.data()
 )
@@ -533,6 +567,7 @@ def test_calls_are_found_however_their_text_is_cut(arguments: list[dict[str, str
             one[0] += said.name
             one[1] += said.arguments
         text = text[cut:]
+    assert reader.is_whole
     assert [(name, json.loads(given)) for name, given in found.values()] == [
         (f"f{n}", given) for n, given in enumerate(arguments)
     ]

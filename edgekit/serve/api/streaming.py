@@ -21,7 +21,7 @@ from edgekit.serve.http import answers
 from edgekit.serve.jobs import Event
 
 PING_S = 5.0  # of silence: proxies and clients end a connection that says nothing
-_FIRST_S = 1.0
+FIRST_S = 1.0
 _LEFT = Response(status_code=499)  # nobody reads it
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ async def stream(frames: Frames, failed: Callable[[dict[str, Any]], bytes] = fra
     """
     beginning = asyncio.ensure_future(_next(frames))
     try:
-        await asyncio.wait({beginning}, timeout=_FIRST_S)
+        await asyncio.wait({beginning}, timeout=FIRST_S)
     except asyncio.CancelledError:
         await _ended(beginning)
         await frames.aclose()

@@ -20,7 +20,7 @@ import jsonschema
 import numpy as np
 import pytest
 from api_server import Server, api_server
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -51,9 +51,9 @@ def model(medgemma_artifact: Path) -> Iterator[Model]:
         yield opened
 
 
-def picture(seed: int = 0, format_: str = "PNG") -> bytes:
+def picture(seed: int = 0, format_: str = "PNG", size: int = 96) -> bytes:
     written = io.BytesIO()
-    values = np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8)
+    values = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
     Pillow.fromarray(values).save(written, format_)
     return written.getvalue()
 
@@ -571,6 +571,116 @@ def test_calls_are_found_however_their_text_is_cut(arguments: list[dict[str, str
     assert [(name, json.loads(given)) for name, given in found.values()] == [
         (f"f{n}", given) for n, given in enumerate(arguments)
     ]
+
+
+def spots(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a document."""
+    yield path
+    inside = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for name, value in inside:
+        yield from spots(value, (*path, name))
+
+
+def with_other(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A document with another value in a place."""
+    if not path:
+        return value
+    changed = document.copy()
+    changed[path[0]] = with_other(document[path[0]], path[1:], value)
+    return changed
+
+
+SHOWN = {"type": "image_url", "image_url": {"url": url(picture(size=8))}}
+CALLED = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+FULL: dict[str, Any] = {
+    "/v1/chat/completions": {
+        "model": "medgemma",
+        "messages": [
+            {"role": "system", "content": "a"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, SHOWN]},
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "b"}]},
+        ],
+        "tools": TOOLS,
+        "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}},
+        "stop": ["a"],
+        "logit_bias": {"3": 1.5},
+        "max_tokens": 2,
+        "max_completion_tokens": 2,
+        "stream_options": {"include_usage": True},
+    },
+    "/v1/completions": {"model": "medgemma", "prompt": ["a"], "max_tokens": 2, "logprobs": 1, "stop": "a"},
+    "/v1/responses": {
+        "model": "medgemma",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "b"},
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": CITY}],
+        "tool_choice": "auto",
+        "text": {"format": {"type": "text"}},
+        "reasoning": {"effort": "none"},
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 1,
+        "max_output_tokens": 2,
+    },
+    "/v1/embeddings": {
+        "model": "medsiglip",
+        "input": ["a", {"text": "b"}, {"content": [{"type": "text", "text": "c"}]}],
+        "encoding_format": "float",
+        "dimensions": 160,
+    },
+    "/v1/classify": {"model": "medsiglip", "images": [SHOWN["image_url"]], "labels": {"a": ["b"]}, "scores": "sigmoid"},
+    "/tokenize": {"model": "medgemma", "content": "a"},
+    "/detokenize": {"model": "medgemma", "tokens": [3]},
+    "/v1/images": {"model": "medgemma", "image": url(picture(size=8)), "system": "a"},
+}
+JUNK: tuple[Any, ...] = (  # in the place of anything
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1 << 70,
+        1.5,
+        1e308,
+        "",
+        "a",
+        "\x00",
+        "<start_of_turn>",
+        "data:",
+        "edgekit-image:",
+        [],
+        {},
+        [[]],
+    ),
+    *(
+        [None],
+        [{}],
+        {"": None},
+        {"type": []},
+        {"type": "text"},
+        {"type": "object"},
+        "data:image/png;base64,",
+        "a" * 70_000,
+    ),
+)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_no_document_is_the_servers_fault(server: Server, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(FULL)))
+    place = data.draw(st.sampled_from(list(spots(FULL[path]))))
+    document = with_other(FULL[path], place, data.draw(st.sampled_from(JUNK)))
+    status, _, body = call(server, "POST", path, document)
+    assert status < 500, body
+    if status != 200:
+        assert json.loads(body)["error"]["message"]
 
 
 def test_text_is_no_call() -> None:

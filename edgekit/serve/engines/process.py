@@ -135,6 +135,7 @@ def serve(name: str) -> None:
     os.dup2(2, 1)  # libraries print; only frames may go where the server reads
     threading.excepthook = lambda failed: _fault(output, failed.exc_value)
     sys.excepthook = lambda kind, error, at: _fault(output, error)
+    perform: Perform = worker.function(name)
     frames: queue.SimpleQueue[channel.Frame] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(pipe, frames), name="frames", daemon=True).start()
     try:
@@ -144,7 +145,7 @@ def serve(name: str) -> None:
         output.send({"failed": failure(error)})
         end()
     output.send({"ready": {"warnings": list(model.warnings), "runtimes": dict(model.runtimes)}})
-    jobs = Jobs(model, worker.function(name), output)
+    jobs = Jobs(model, perform, output)
     while True:
         jobs.take(*frames.get())
 

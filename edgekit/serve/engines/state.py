@@ -60,12 +60,16 @@ class Status:
 
 
 class Delay:
-    """What a restart waits, so that what dies at once does not keep the machine busy: longer each time."""
+    """What a restart waits, so that what dies at once does not keep the machine busy: longer each time.
+
+    Attributes:
+        seconds: to wait now.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def died(self, lived_s: float) -> None:
-        """The process ended after so long a life; a good minute makes up for all that was before."""
-        grown = min(2 * self.seconds, _LONGEST_DELAY_S)
-        self.seconds = _FIRST_DELAY_S if lived_s >= _GOOD_S else max(grown, _FIRST_DELAY_S)
+    def died(self, lived_s: float, *, answered: bool) -> None:
+        """The process ended after so long a life; an answer, or a good minute, makes up for all that was before."""
+        grown = max(min(2 * self.seconds, _LONGEST_DELAY_S), _FIRST_DELAY_S)
+        self.seconds = _FIRST_DELAY_S if answered or lived_s >= _GOOD_S else grown

@@ -33,6 +33,19 @@ SECURITY_HEADERS = {
 _MOST_THROWN_AWAY = 8 << 20  # bytes of a refused client
 
 
+class _Lingering:
+    """A transport as uvicorn sees it: it closes as `FrontDoor` does."""
+
+    def __init__(self, transport: asyncio.Transport, door: FrontDoor) -> None:
+        self._transport, self._door = transport, door
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        self._door.close_gently()
+
+
 @dataclass
 class Held:
     """What all connections of one server hold together: bytes of bodies whose requests have no whole answer yet."""
@@ -77,7 +90,7 @@ class FrontDoor(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or end the one that has waited longest for its client, where there are too many."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Lingering(transport, self)))
         self._look = self.loop.call_later(self._limits.tick_s, self._look_at)
         if len(self.connections) > self._limits.connections:
             others = [one for one in self.connections if isinstance(one, FrontDoor) and one.waits and one is not self]
@@ -135,6 +148,14 @@ class FrontDoor(H11Protocol):
             super().shutdown()
 
     # Of its own
+
+    def close_gently(self) -> None:
+        """Close after an answer: at once, or where its request still comes, when the client has read the answer."""
+        if self._phase == "body" and not self._ended:
+            self._ended = True
+            self._linger()
+        elif not self._ended:
+            self._end()
 
     def _hold(self, size: int) -> None:
         self._mine += size
@@ -208,7 +229,7 @@ class FrontDoor(H11Protocol):
 
     def _end(self) -> None:
         self._ended = True
-        self.transport.close()
+        self._transport.close()
 
 
 def _written(refusal: Refusal) -> bytes:

@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import ipaddress
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -53,7 +54,8 @@ def listen(host: str, port: int) -> socket.socket:
     # asyncio sends small answers at once, without waiting for more, on sockets that say that they are TCP's.
     made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would let two servers have one port
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address, port))
         made.listen(_BACKLOG)
     except OSError as problem:

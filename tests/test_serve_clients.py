@@ -17,7 +17,7 @@ import openai
 import pytest
 from api_server import Server, api_server
 from pydantic import BaseModel
-from test_serve_api import picture, url
+from test_serve_api import LONG, picture, url
 
 import edgekit
 from edgekit import Image, Message
@@ -173,6 +173,16 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
     assert caught.value.param == "prediction"
     with pytest.raises(openai.NotFoundError):
         client.chat.completions.create(model="nobody", messages=question)
+
+
+def test_an_answer_that_a_client_does_not_wait_for_is_not_computed_again(server: Server) -> None:
+    question: Any = [{"role": "user", "content": "Tell me a story."}]
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2)
+    client.chat.completions.create(model="medgemma", messages=question, max_tokens=1)  # it is loaded
+    with pytest.raises(openai.BadRequestError, match="time-out"):
+        client.chat.completions.create(model="medgemma", messages=question, extra_body=LONG, timeout=0.7)
+    assert server.running() == 0
+    client.chat.completions.create(model="medgemma", messages=question, max_tokens=2)
 
 
 def test_a_legacy_completion(client: openai.OpenAI) -> None:

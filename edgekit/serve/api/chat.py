@@ -227,4 +227,4 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         await finished(events, chat.take)
         return JSONResponse(chat.whole())
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

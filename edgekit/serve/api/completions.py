@@ -137,4 +137,4 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         await finished(events, completion.take)
         return JSONResponse(completion.whole())
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

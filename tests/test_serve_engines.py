@@ -14,13 +14,17 @@ import tempfile
 import threading
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import psutil
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from material import LEVELS, Copy, one_bit_changed, photo
 from pictures import png
 
@@ -29,6 +33,7 @@ from edgekit import ArtifactError, Image, InputError, Message, UsageError
 from edgekit.artifacts import manifest
 from edgekit.runtime.opening import prepare
 from edgekit.runtime.use import Use
+from edgekit.serve.engines import channel
 from edgekit.serve.engines.channel import WINDOW
 from edgekit.serve.engines.errors import Busy, Draining, EngineDied, EngineFailed, Poisoned, TooLarge, UnknownModel
 from edgekit.serve.engines.pool import Engines
@@ -166,7 +171,7 @@ print(*({"llama_cpp", "onnxruntime", "openvino", "torch", "transformers", "edgek
 
 
 def test_embeddings_are_those_of_an_open_model(medsiglip_artifact: Path) -> None:
-    picture = png(photo(64, 48))
+    picture = png(photo(448, 448))
 
     async def embedded() -> bytes:
         async with engines(medsiglip_artifact, perform=EngineOptions.perform) as made:
@@ -491,6 +496,39 @@ def test_rubbish_ends_the_engine(medgemma_artifact: Path, sent: bytes) -> None:
     run(flooded())
 
 
+DOCUMENTS = st.dictionaries(st.text(max_size=9), st.integers() | st.text() | st.lists(st.floats(allow_nan=False)))
+FRAMES = st.lists(st.tuples(DOCUMENTS, st.binary(max_size=300)), max_size=6)
+
+
+@given(frames=FRAMES, cuts=st.lists(st.integers(0, 5000)))
+def test_frames_are_the_same_however_they_arrive(frames: list[tuple[dict[str, Any], bytes]], cuts: list[int]) -> None:
+    sent = b"".join(channel.head(document, len(data)) + data for document, data in frames)
+    reader, came = channel.Frames(), []
+    edges = sorted({0, len(sent), *(cut for cut in cuts if cut < len(sent))})
+    for begin, end in pairwise(edges):
+        came += reader.fed(sent[begin:end])
+    pipe = BytesIO(sent)
+    assert came == frames == [channel.read(pipe) for _ in frames]
+    assert channel.read(pipe) is None
+
+
+@given(st.binary(max_size=4000))
+def test_bytes_that_are_no_frames_are_waited_for_or_refused(sent: bytes) -> None:
+    for read in (channel.Frames().fed, lambda sent: channel.read(BytesIO(sent))):
+        with suppress(channel.Rubbish):
+            assert read(sent) in ([], None)
+
+
+@given(st.integers(0, 1 << 32), st.integers(0, 1 << 32))
+def test_no_memory_is_taken_for_a_frame_that_is_too_large(document: int, data: int) -> None:
+    sent = struct.pack(">II", min(document, 2**32 - 1), min(data, 2**32 - 1))
+    if document > channel.MOST_DOCUMENT or data > channel.MOST_DATA:
+        with pytest.raises(channel.Rubbish):
+            channel.Frames().fed(sent)
+    elif document or data:
+        assert channel.Frames().fed(sent) == []
+
+
 def test_half_a_frame_is_none(medgemma_artifact: Path) -> None:
     async def half() -> None:
         async with engines(medgemma_artifact) as made:
@@ -522,7 +560,9 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
         async with engines(folder) as made:
             name = made.served[0].id
             tasks = [all_of(made.ask(name, does("echo"))) for _ in range(3)]
-            for error in await asyncio.gather(*tasks, return_exceptions=True):
+            errors = await asyncio.gather(*tasks, return_exceptions=True)
+            assert len(set(map(id, errors))) == 3  # one each: whoever raises it adds a trace
+            for error in errors:
                 assert isinstance(error, EngineFailed)
                 assert f"{name} cannot be loaded: " in error.message
                 assert "SHA-256" in error.message
@@ -540,7 +580,9 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
 def test_a_process_that_never_loads_is_given_up(medgemma_artifact: Path) -> None:
     async def asked() -> None:
         async with engines(medgemma_artifact, perform="engine_jobs:nothing") as made:
-            with pytest.raises(EngineFailed, match="its process died 3 times"):
+            with pytest.raises(
+                EngineFailed, match=r"its process died 3 times, at last of this: AttributeError at worker\.py:\d+"
+            ):
                 await all_of(made.ask("medgemma", does("echo")))
 
     run(asked())

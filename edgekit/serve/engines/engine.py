@@ -51,7 +51,7 @@ class Engine:
         self._numbers = itertools.count(1)
         self._child: Child | None = None
         self._said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()  # of the process, before it is ready
-        self._fault = ""  # what the process said of its own end
+        self._fault = ""  # what ended the last process
         self._retiring = False
         self._ready_at, self._answered_before = 0.0, 0
         self._failed: tuple[float, EngineFailed] | None = None
@@ -61,6 +61,8 @@ class Engine:
         """How it is now."""
         counts = (len(self.line), len(self.line.running), self._restarts, self._loads, self._unloads)
         problem = self._failed[1].message if self._failed else None
+        if self._state == "restarting":
+            problem = f"its process died: {self._fault}"
         return Status(self._state, self.line.slots, *counts, problem, self._child.pid if self._child else None)
 
     @property
@@ -176,19 +178,20 @@ class Engine:
         if child is not self._child:  # it was closed
             return
         self._child, self.need = None, None
+        self._fault = self._fault or how
         if self._state != "ready":
             self._said.put_nowait(None)
             return
         self._state = "restarting"
         self._restarts += 1
         self.delay.died(_now() - self._ready_at, answered=self.line.answered > self._answered_before)
-        self.line.lose(lambda: self._death(self._fault or how))
+        self.line.lose(self._death)
         if not self.draining or len(self.line):
             self._wanted(self)
 
-    def _death(self, how: str) -> EngineDied:
+    def _death(self) -> EngineDied:
         return EngineDied(
-            f"the engine of {self.served.id} died at this request, or at one beside it: {how}",
+            f"the engine of {self.served.id} died at this request, or at one beside it: {self._fault}",
             remedy="ask again: a request that it dies of once more is refused from then on",
             retry_after_s=max(1, math.ceil(self.delay.seconds)),
         )
@@ -207,9 +210,10 @@ class Engine:
             Died: the process died; `delay` has grown.
         """
         self._state = "restarting" if self._state == "restarting" else "loading"
-        self._said, self._fault, started = asyncio.Queue(), "", _now()
+        self._said, started = asyncio.Queue(), _now()
         try:
             child = self._child = Child(self._options.perform, self._arrived, self._died)
+            self._fault = ""
             child.send(self._wishes)
             self.need = _need(await self._next("weights"))
             self.line.slots = await room(self.need)
@@ -246,7 +250,7 @@ class Engine:
         """What the process says next, which is what is wanted, or why it is not."""
         document = await self._said.get()
         if document is None or self._child is None:
-            raise Died
+            raise Died(self._fault)
         if "failed" in document:
             raise raised(document["failed"])
         if wanted not in document:

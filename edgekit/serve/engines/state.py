@@ -44,7 +44,7 @@ class Status:
         queued, running: requests that wait, and that the process works on.
         restarts: processes that died and had to be replaced.
         loads, unloads: how often the model was loaded, and unloaded to make room.
-        problem: why it cannot be loaded, where it failed.
+        problem: why it cannot be loaded, or what its process died of.
         pid: of its process, None while there is none.
     """
 

@@ -98,8 +98,10 @@ class Browser:
             return ""
 
     def click(self, selector: str) -> None:
-        """As a mouse does: not where something lies above it."""
-        self.find(selector).click()
+        """As a mouse does, after scrolling to it: not where something lies above it."""
+        found = self.find(selector)
+        self.js("arguments[0].scrollIntoView({block: 'nearest'})", found)
+        found.click()
 
     def keys(self, *keys: str) -> None:
         """Typed to whatever has the focus."""
@@ -129,7 +131,7 @@ class Browser:
 
     def awaited(self, script: str, *arguments: Any) -> Any:
         """What an async function's body in the page returns; `given` is what it was given."""
-        call = f"const [...given] = arguments; const done = given.pop(); (async () => {{ {script} }})().then(done, done)"
+        call = f"const [...given] = arguments; const done = given.pop(); (async () => {{ {script} }})().then(done, (e) => done(String(e)))"
         return self.driver.execute_async_script(call, *arguments)
 
     def messages(self) -> list[str]:

@@ -29,7 +29,7 @@ from edgekit import Image, Message
 from edgekit.errors import InputError
 from edgekit.runtime.model import Model
 from edgekit.serve.api import streaming
-from edgekit.serve.api.handed_over import HandedOver
+from edgekit.serve.api.handed_over import HandedOver, UnknownImage
 from edgekit.serve.api.reading import UNSUPPORTED
 from edgekit.serve.api.tools import CallReader
 
@@ -449,15 +449,15 @@ def test_what_is_held_is_bounded() -> None:
     assert first.id != second.id
     third = held.put(b"3" * 4)
     assert held.get(second.id) + held.get(third.id) == b"22223333"
-    with pytest.raises(InputError, match="no image of this id"):
+    with pytest.raises(UnknownImage):
         held.get(first.id)
     large = held.put(b"4" * 8)
-    with pytest.raises(InputError, match="no image of this id"):
+    with pytest.raises(UnknownImage):
         held.get(third.id)
     with pytest.raises(InputError, match="11 bytes"):
         held.put(b"5" * 11)
     now[0] = 60
-    with pytest.raises(InputError, match="no image of this id"):
+    with pytest.raises(UnknownImage):
         held.get(large.id)
 
 

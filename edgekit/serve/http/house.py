@@ -12,9 +12,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edgekit.artifacts.version import __version__
+from edgekit.serve.engines.pool import Engines
 from edgekit.serve.http import answers, terms
 from edgekit.serve.http.limits import Limits
-from edgekit.serve.http.metrics import Engines, Metrics
+from edgekit.serve.http.metrics import Metrics
 
 
 @dataclass

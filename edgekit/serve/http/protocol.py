@@ -33,6 +33,19 @@ SECURITY_HEADERS = {
 _MOST_THROWN_AWAY = 8 << 20  # bytes of a refused client
 
 
+class _Lingering:
+    """A transport as uvicorn sees it: it closes as `FrontDoor` does."""
+
+    def __init__(self, transport: asyncio.Transport, door: FrontDoor) -> None:
+        self._transport, self._door = transport, door
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def close(self) -> None:
+        self._door.close_gently()
+
+
 @dataclass
 class Held:
     """What all connections of one server hold together: bytes of bodies whose requests have no whole answer yet."""
@@ -55,6 +68,7 @@ class FrontDoor(H11Protocol):
         self._wire = Wire(limits)
         self._look: asyncio.TimerHandle | None = None
         self._phase_s = self._quiet_s = self._unread_s = 0.0
+        self._since = self.loop.time()
         self._phase = self._wire.phase
         self._mine = 0  # of the bytes held
         self._answered = 0  # requests
@@ -69,14 +83,14 @@ class FrontDoor(H11Protocol):
 
     @property
     def waited_s(self) -> float:
-        """For how long it has sent no whole request."""
-        return self._phase_s
+        """For how long it has been between requests, or in the midst of one's head."""
+        return self.loop.time() - self._since
 
     # Of asyncio
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or end the one that has waited longest for its client, where there are too many."""
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, _Lingering(transport, self)))
         self._look = self.loop.call_later(self._limits.tick_s, self._look_at)
         if len(self.connections) > self._limits.connections:
             others = [one for one in self.connections if isinstance(one, FrontDoor) and one.waits and one is not self]
@@ -100,7 +114,7 @@ class FrontDoor(H11Protocol):
         self._unset_keepalive_if_required()
         passed, refusal = self._wire.feed(data)
         if self._wire.phase != self._phase:
-            self._phase, self._phase_s = self._wire.phase, 0.0
+            self._phase, self._phase_s, self._since = self._wire.phase, 0.0, self.loop.time()
         if passed:
             self._hold(len(passed))
             super().data_received(passed)
@@ -135,6 +149,14 @@ class FrontDoor(H11Protocol):
 
     # Of its own
 
+    def close_gently(self) -> None:
+        """Close after an answer: at once, or where its request still comes, when the client has read the answer."""
+        if self._phase == "body" and not self._ended:
+            self._ended = True
+            self._linger()
+        elif not self._ended:
+            self._end()
+
     def _hold(self, size: int) -> None:
         self._mine += size
         self._held.body_bytes += size
@@ -153,6 +175,7 @@ class FrontDoor(H11Protocol):
             self.flow.pause_reading()
             return
         self._ended = True
+        self._release()
         begun = of_this and self.cycle is not None and self.cycle.response_started
         if not self.waits:
             self.cycle.disconnected = True  # to the application it is a client that left
@@ -206,7 +229,7 @@ class FrontDoor(H11Protocol):
 
     def _end(self) -> None:
         self._ended = True
-        self.transport.close()
+        self._transport.close()
 
 
 def _written(refusal: Refusal) -> bytes:

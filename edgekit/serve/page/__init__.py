@@ -6,3 +6,7 @@
 Nothing is built and nothing is fetched from elsewhere. A new part of the page is a module in parts/, its element in
 index.html, and a line in app.js.
 """
+
+from edgekit.serve.page.files import routes
+
+__all__ = ["routes"]

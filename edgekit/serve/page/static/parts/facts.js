@@ -9,6 +9,10 @@ const FACTS = {
 };
 
 export function start(place, session) {
+  // What is scrolled to, or has the focus, must not lie beneath these facts.
+  new ResizeObserver(() => {
+    document.documentElement.style.scrollPaddingTop = `${place.offsetHeight + 8}px`;
+  }).observe(place);
   session.addEventListener("model", () => {
     for (const fact of place.querySelectorAll("[data-fact]")) {
       const said = session.model && FACTS[fact.dataset.fact](session.model);

@@ -342,7 +342,11 @@ def test_what_came_before_a_crash_is_read_first(medgemma_artifact: Path) -> None
     run(crashed())
 
 
-def test_a_mistake_of_ours_is_told_without_what_was_said(medgemma_artifact: Path) -> None:
+def test_a_mistake_of_ours_is_told_without_what_was_said(
+    medgemma_artifact: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "edgekit.serve")
+
     async def failed() -> str:
         async with engines(medgemma_artifact) as made:
             with pytest.raises(EngineDied) as raised:
@@ -351,7 +355,8 @@ def test_a_mistake_of_ours_is_told_without_what_was_said(medgemma_artifact: Path
 
     said = run(failed())
     assert "ValueError at engine_jobs.py:" in said
-    assert "Erika" not in said
+    assert "ValueError at engine_jobs.py:" in caplog.text
+    assert "Erika" not in said + caplog.text
 
 
 def test_what_crashed_an_engine_twice_is_refused(medgemma_artifact: Path) -> None:

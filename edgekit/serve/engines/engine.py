@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from edgekit.serve.engines.served import Served
 from edgekit.serve.engines.state import Delay, EngineOptions, State, Status
 from edgekit.serve.jobs import Event, EventKind, Job, raised
 
+_LOG = logging.getLogger("edgekit.serve")  # of engines, never of what they are asked
 _KINDS = frozenset(get_args(EventKind))
 _FAILED_S = 5.0  # for so long everybody is told that the model cannot be loaded; who asks then has it tried again
 
@@ -185,6 +187,10 @@ class Engine:
         self._state = "restarting"
         self._restarts += 1
         self.delay.died(_now() - self._ready_at, answered=self.line.answered > self._answered_before)
+        lost, delay = len(self.line.running), self.delay.seconds
+        _LOG.warning(
+            "%s: the engine died, with %d in flight: %s; next in %.1f s", self.served.id, lost, self._fault, delay
+        )
         self.line.lose(self._death)
         if not self.draining or len(self.line):
             self._wanted(self)
@@ -230,6 +236,7 @@ class Engine:
         self._state, self._failed = "ready", None
         self._ready_at, self._answered_before = _now(), self.line.answered
         self._loads += 1
+        _LOG.info("%s: loaded in %.1f s, %d at once", self.served.id, _now() - started, self.line.slots)
         self.pump()
 
     @property
@@ -261,6 +268,7 @@ class Engine:
         """It cannot be loaded: everybody who waits is told so."""
         failed = error if isinstance(error, EngineFailed) else _failure(error, self.served.id)
         self._state, self._failed = "failed", (_now(), failed)
+        _LOG.error("%s", failed.message)
         self.line.refuse(lambda: again(failed))
 
     async def unload(self) -> None:
@@ -274,6 +282,7 @@ class Engine:
                 await self._end_process()
                 self._state = "unloaded"
                 self._unloads += 1
+                _LOG.info("%s: unloaded, to make room", self.served.id)
         finally:
             self._retiring = False
         self.pump()

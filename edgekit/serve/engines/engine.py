@@ -55,7 +55,7 @@ class Engine:
         self._said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()  # of the process, before it is ready
         self._fault = ""  # what ended the last process
         self._retiring = False
-        self._ready_at, self._answered_before = 0.0, 0
+        self._ready_at, self._worked = 0.0, False
         self._failed: tuple[float, EngineFailed] | None = None
 
     @property
@@ -171,6 +171,7 @@ class Engine:
             if document["event"] not in _KINDS or not isinstance(document["body"], dict):
                 raise Rubbish("no event")
             request.add(Event(document["event"], document["body"], data))
+            self._worked = True
         else:
             request.end(raised(document["error"]) if "error" in document else None)
             self.line.ended(request)
@@ -186,7 +187,7 @@ class Engine:
             return
         self._state = "restarting"
         self._restarts += 1
-        self.delay.died(_now() - self._ready_at, answered=self.line.answered > self._answered_before)
+        self.delay.died(_now() - self._ready_at, worked=self._worked)
         lost, delay = len(self.line.running), self.delay.seconds
         _LOG.warning(
             "%s: the engine died, with %d in flight: %s; next in %.1f s", self.served.id, lost, self._fault, delay
@@ -226,7 +227,7 @@ class Engine:
             child.send({"slots": self.line.slots})
             await self._next("ready")
         except Died:
-            self.delay.died(_now() - started, answered=False)
+            self.delay.died(_now() - started, worked=False)
             raise
         except OSError as error:
             raise EngineFailed(f"no process can be started: {error.strerror}") from error
@@ -234,7 +235,7 @@ class Engine:
             await self._end_process()
             raise
         self._state, self._failed = "ready", None
-        self._ready_at, self._answered_before = _now(), self.line.answered
+        self._ready_at, self._worked = _now(), False
         self._loads += 1
         _LOG.info("%s: loaded in %.1f s, %d at once", self.served.id, _now() - started, self.line.slots)
         self.pump()

@@ -119,6 +119,8 @@ class Engines:
             engine.fail(EngineFailed(f"{engine.served.id} cannot be loaded: {why}"))
         except EdgekitError as error:
             engine.fail(error)
+        except asyncio.CancelledError:  # the server ends, and says so itself
+            raise
         except BaseException:  # nobody may wait for ever, whatever was done wrong
             engine.fail(EngineFailed(f"{engine.served.id} was not loaded"))
             raise

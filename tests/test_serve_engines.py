@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from io import BytesIO
@@ -37,7 +38,7 @@ from edgekit.serve.engines import channel
 from edgekit.serve.engines.channel import WINDOW
 from edgekit.serve.engines.errors import Busy, Draining, EngineDied, EngineFailed, Poisoned, TooLarge, UnknownModel
 from edgekit.serve.engines.pool import Engines
-from edgekit.serve.engines.room import Need
+from edgekit.serve.engines.room import Need, free_bytes
 from edgekit.serve.engines.served import served
 from edgekit.serve.engines.state import Delay, EngineOptions
 from edgekit.serve.jobs import Event, Job
@@ -244,6 +245,30 @@ def test_a_full_queue_says_when_to_come_again(medgemma_artifact: Path) -> None:
             assert len(await all_of(made.ask("medgemma", does("echo")))) == 1
 
     run(asked())
+
+
+def test_each_of_many_is_answered_or_told_that_all_is_full(medgemma_artifact: Path) -> None:
+    async def asked() -> Counter[str]:
+        async with engines(medgemma_artifact, slots=2, queue=8) as made:
+            counts: Counter[str] = Counter()
+
+            async def client(number: int) -> None:
+                for turn in range(20):
+                    data = bytes([number]) * (1000 * turn + 1)
+                    try:
+                        (event,) = await all_of(made.ask("medgemma", does("echo", (data,))))
+                        counts["answered" if event.data == data else "another's"] += 1
+                    except Busy:
+                        counts["full"] += 1
+                        await asyncio.sleep(0.002)
+
+            await asyncio.gather(*map(client, range(32)))
+            assert (made.status("medgemma").queued, made.status("medgemma").running) == (0, 0)
+        return counts
+
+    counts = run(asked())
+    assert counts["answered"] + counts["full"] == 32 * 20
+    assert min(counts["answered"], counts["full"]) > 0
 
 
 def test_light_jobs_need_no_slot(medgemma_artifact: Path) -> None:
@@ -709,6 +734,27 @@ def test_as_many_slots_as_find_room(medgemma_artifact: Path, slots: int) -> None
             return made.status("medgemma").slots
 
     assert run(asked()) == slots
+
+
+def test_files_that_an_engine_has_mapped_are_not_free(tmp_path: Path) -> None:
+    """The system counts them as available: it could read them again."""
+    (tmp_path / "weights").write_bytes(bytes(300_000_000))
+    program = """
+import mmap, sys
+with open(sys.argv[1], "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+    print(sum(mapped[at] for at in range(0, len(mapped), 4096)), flush=True)
+    sys.stdin.read()
+"""
+    command = [sys.executable, "-c", program, tmp_path / "weights"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        shared = psutil.Process(process.pid).memory_info().shared
+        assert shared > 300_000_000
+        gone = max(psutil.pids()) + 1
+        least = min(free_bytes([]) - free_bytes([process.pid, gone]) for _ in range(5))
+        process.communicate()
+    assert least > 100_000_000  # others use memory meanwhile
 
 
 def test_a_model_without_slots_does_one_thing_at_a_time(medsiglip_artifact: Path) -> None:

@@ -102,6 +102,10 @@ class InputError(EdgekitError):
     """An image or a prompt cannot be used."""
 
 
+class TooLongError(InputError):
+    """A prompt has more tokens than the context."""
+
+
 class SnapshotError(InputError):
     """What a decoder's sequence held cannot be restored from these bytes, or not here."""
 

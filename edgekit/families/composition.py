@@ -157,6 +157,14 @@ class ChatFormat(Protocol):
         """
         ...
 
+    def continued(self, text: str) -> tuple[int, ...]:
+        """Ids of a text that is no conversation, for the model to go on with.
+
+        Raises:
+            InputError: it claims to be more than text.
+        """
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text as it stands within an answer."""
         ...

@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from types import FrameType
 
 from edgekit.machine import temporary, worker
@@ -36,21 +36,28 @@ class Interrupted(KeyboardInterrupt):
         self.exit_code = 128 + number
 
 
-_instead: list[Callable[[], None]] = []
+_instead: list[tuple[Collection[int], Callable[[int], None]]] = []
 
 
 @contextmanager
-def ctrl_c_calls(handler: Callable[[], None]) -> Iterator[None]:
-    """For a while Ctrl-C ends something within the command, and not the command."""
-    _instead.append(handler)
+def signals_call(handler: Callable[[int], None], numbers: Collection[int] = _SIGNALS) -> Iterator[None]:
+    """For a while these signals are a handler's, which is called with their number, and do not end the command."""
+    entry = (numbers, handler)
+    _instead.append(entry)
     try:
         yield
     finally:
-        _instead.remove(handler)
+        _instead.remove(entry)
 
 
-def _goes_elsewhere(number: int) -> bool:
-    return number == signal.SIGINT and bool(_instead)
+def ctrl_c_calls(handler: Callable[[], None]) -> AbstractContextManager[None]:
+    """For a while Ctrl-C ends something within the command, and not the command."""
+    return signals_call(lambda number: handler(), (signal.SIGINT,))
+
+
+def _elsewhere(number: int) -> Callable[[int], None] | None:
+    """Whose a signal is at the moment, where it is not the command's."""
+    return next((handler for numbers, handler in reversed(_instead) if number in numbers), None)
 
 
 @contextmanager
@@ -70,8 +77,8 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
     received: list[int] = []
 
     def first(number: int, frame: FrameType | None) -> None:
-        if _goes_elsewhere(number):
-            _instead[-1]()
+        if handler := _elsewhere(number):
+            handler(number)
             return
         received.append(number)
         if len(received) == 1:
@@ -108,7 +115,7 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
 def _watch(bell: socket.socket, wanted: list[int], last_words: Callable[[], str]) -> None:
     """Wait for a signal's number, then for a second one or the end of the command, but not for long."""
     while number := bell.recv(1):
-        if number[0] in wanted and not _goes_elsewhere(number[0]):
+        if number[0] in wanted and not _elsewhere(number[0]):
             ready, _, _ = select.select([bell], [], [], GRACE_S)
             if ready and not bell.recv(1):
                 return

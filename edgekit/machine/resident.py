@@ -255,7 +255,7 @@ def serve(name: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     jobs, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # libraries print; only answers may go where the parent reads
-    _keep_no_core()
+    keep_no_core()
     work: Serve = worker.function(name)
     answers.write(_READY)
     answers.flush()
@@ -277,7 +277,7 @@ def serve(name: str) -> int:
             os.lseek(2, 0, os.SEEK_SET)
 
 
-def _keep_no_core() -> None:
+def keep_no_core() -> None:
     """A crash must not leave a patient's picture on the disk."""
     if sys.platform != "win32":
         import resource

@@ -241,7 +241,7 @@ def death(exit_code: int) -> str | None:
 
 
 def start(
-    program: str, work: Callable[..., Any], environment: Mapping[str, str], **streams: Any
+    program: str, work: Callable[..., Any] | str, environment: Mapping[str, str], **streams: Any
 ) -> subprocess.Popen[Any]:
     """Start `python -P -m PROGRAM MODULE:FUNCTION`; the one place where a process of edgekit's own begins.
 
@@ -249,14 +249,16 @@ def start(
 
     Args:
         program: the module that serves, this one or `edgekit.machine.resident`.
-        work: what it serves, a function that can be imported by its name.
+        work: what it serves, a function that can be imported by its name, or that name where this process must not
+            import it.
         environment: variables on top of this process's own.
         streams: subprocess.Popen's.
 
     Raises:
         OSError: no process can be started.
     """
-    command = [sys.executable, "-P", "-m", program, f"{work.__module__}:{work.__qualname__}"]
+    name = work if isinstance(work, str) else f"{work.__module__}:{work.__qualname__}"
+    command = [sys.executable, "-P", "-m", program, name]
     return subprocess.Popen(command, env={**_environment(), **environment}, **streams)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.errors import ArtifactError, InputError, UsageError
+from edgekit.errors import ArtifactError, InputError, TooLongError, UsageError
 from edgekit.families.composition import ChatFormat
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message, read_all, with_pictures
@@ -26,11 +26,13 @@ from edgekit.runtime.generation.held import HeldSequence, ahead_of, common_lengt
 from edgekit.runtime.generation.options import GenerationOptions
 from edgekit.runtime.generation.saved import restore, saved
 from edgekit.runtime.generation.sharing import Member, Shared
-from edgekit.runtime.grammar.guidance import GrammarTokenizer
+from edgekit.runtime.grammar.guidance import GrammarTokenizer, piece_bytes
 from edgekit.runtime.labels import check_labels
-from edgekit.runtime.model import Generation, Model
+from edgekit.runtime.model import Generation, Model, Scores
 from edgekit.runtime.owned_parts import join
 from edgekit.runtime.ownership import Stream
+
+_Prompt = tuple[list[Segment], tuple[str, ...]]  # and what to know about its images
 
 
 class ChatModel(Model):
@@ -74,6 +76,23 @@ class ChatModel(Model):
         """Ids of a plain text, without <bos>. An answer under way does not mind."""
         self.check_usable()
         return self.format.encode(text)
+
+    def detokenize(self, ids: Sequence[int]) -> str:
+        """The text of ids, as it would stand in an answer: control tokens say nothing.
+
+        Raises:
+            InputError: an id is no token.
+        """
+        self.check_usable()
+        known = range(self.decoder.vocabulary)
+        if wrong := [token for token in ids if token not in known or self.tokenizer.id_to_token(token) is None]:
+            raise InputError(f"{wrong[0]} is no token", allowed=f"0 to {self.tokenizer.get_vocab_size() - 1}")
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def pieces(self, ids: Sequence[int]) -> list[bytes]:
+        """The UTF-8 of each token by itself, of which some are parts of a character; empty for what is no token."""
+        self.check_usable()
+        return [piece_bytes(self.tokenizer.id_to_token(token) or "") for token in ids]
 
     def encode_images(self, images: Sequence[images_.ImageLike]) -> Float:
         """float32 [n, image tokens, hidden]; the same picture is encoded once as long as it is remembered."""
@@ -128,13 +147,14 @@ class ChatModel(Model):
         return segments
 
     def _check_length(self, tokens: int) -> None:
-        """Raise InputError where a prompt does not fit: before its images are encoded, which takes longest."""
+        """Raise TooLongError where a prompt does not fit: before its images are encoded, which takes longest."""
         context, limit = self.decoder.context, self.settings.context
         if tokens > context:
             wider = f"--context {tokens} or more, in Python context=, and leave room for an answer"
             remedy = wider if context < tokens < limit else "a shorter prompt"
             allowed = f"1 to {context}, the context it was opened with; the model was made for {limit}"
-            raise InputError(f"a prompt of {tokens} tokens", allowed=allowed, remedy=remedy)
+            said = f"a prompt of {tokens} tokens, {tokens - context} too many"
+            raise TooLongError(said, allowed=allowed, remedy=remedy)
 
     def _answering(self, answers: Callable[[], Iterator[Piece | Generation]]) -> Iterator[Piece | Generation]:
         return Stream(_from_first(answers), "an answer", self)
@@ -142,14 +162,32 @@ class ChatModel(Model):
     def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> Iterator[Piece | Generation]:
         if messages and not messages[-1].images and not messages[-1].text.strip():
             raise InputError("an empty question", allowed="a text, an image, or both")
+
+        def prompt() -> _Prompt:
+            pictured, known = with_pictures(self._asked_to_think(messages) if options.thinking else messages)
+            return self._segments(pictured), known
+
+        return self._answers(prompt, options)
+
+    def _complete(self, text: str, options: GenerationOptions) -> Iterator[Piece | Generation]:
+        if options.thinking:
+            raise InputError("thoughts before a text that is continued", allowed="thinking in a conversation")
+
+        def prompt() -> _Prompt:
+            ids = self.format.continued(text)
+            self._check_length(len(ids))
+            return [Tokens(ids)], ()
+
+        return self._answers(prompt, options)
+
+    def _answers(self, prompt: Callable[[], _Prompt], options: GenerationOptions) -> Iterator[Piece | Generation]:
         began = time.perf_counter()
         if options.constraint:
             self._grammar.prepare()  # while the prompt is read
         member = self._shared.enter("an answer")
         try:
             with self._shared.turn(member):
-                messages, known = with_pictures(self._asked_to_think(messages) if options.thinking else messages)
-                segments = self._segments(messages)
+                segments, known = prompt()
             seed = secrets.randbits(32) if options.seed is None else options.seed
             for number in range(options.n):
                 answer = Answer(
@@ -321,10 +359,12 @@ class ChatModel(Model):
             scores.append(sum(float(log_softmax(row)[token]) for row, token in zip(rows, ids, strict=True)))
         return np.asarray(scores, np.float32)
 
-    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]]) -> Float:
+    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
         """Probability of each label as the answer to a question that lists them, normalized over the labels."""
         if self.vision is None:
             raise self._lacks("classify")
+        if scores == "sigmoid":
+            raise UsageError("sigmoid scores of a model that chats, whose labels compete", allowed="softmax")
         names = [label[0] for label in labels if label]
         read = [[tuple(self.format.encode(text.strip())) for text in label[:1]] for label in labels]
         check_labels([label[:1] for label in labels], read, (), "the first text of each")

@@ -13,6 +13,7 @@ from edgekit.families.composition import (
     Chat,
     ChatSettings,
     Composition,
+    Contrastive,
     ContrastiveSettings,
     Embedding,
     EmbeddingSettings,
@@ -76,3 +77,10 @@ def compose(
             model = ContrastiveModel(image, text, reader, preprocessing, settings)
         undo.pop_all()
     return model
+
+
+def abilities_of(composition: Composition) -> frozenset[str]:
+    """What the model that a composition makes can do, before it is made."""
+    if isinstance(composition, Chat):
+        return ChatModel.abilities_of(sees=composition.vision is not None)
+    return (ContrastiveModel if isinstance(composition, Contrastive) else EmbeddingModel).abilities

@@ -15,9 +15,10 @@ from edgekit.errors import EdgekitWarning, UsageError
 from edgekit.families.composition import ContrastiveSettings, Ids
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import read_all
+from edgekit.metrics import log_softmax
 from edgekit.runtime.base import Encoder, Float
 from edgekit.runtime.labels import check_labels
-from edgekit.runtime.model import Model
+from edgekit.runtime.model import Model, Scores
 from edgekit.runtime.owned_parts import join
 from edgekit.runtime.remembered import Remembered
 
@@ -62,7 +63,7 @@ class EmbeddingModel(Model):
     def _no_vectors(self) -> Float:
         return np.zeros((0, self.width), np.float32)
 
-    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]]) -> Float:
+    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
         raise UsageError(
             f"{self.title or 'this model'} cannot classify: it has no encoder of texts for the labels",
             allowed=", ".join(sorted(self.abilities)),
@@ -105,14 +106,18 @@ class ContrastiveModel(EmbeddingModel):
                 warnings.warn(f"{told}: {text!r:.60}", EdgekitWarning, stacklevel=2)
         return self.reader.ids(texts)
 
-    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]]) -> Float:
-        """SigLIP's score of each label, a sigmoid: labels do not compete. Texts of one label are averaged."""
+    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
+        """SigLIP's score of each label, a sigmoid: labels do not compete, unless they are asked to. Texts of one label
+        are averaged.
+        """
         ids, (nothing,) = [self._ids(label) for label in labels], self.reader.ids([""])
         read = [[row.tobytes() for row in rows] for rows in ids]
         reads = f"its first {self.settings.text_length} tokens, as the model's tokenizer has them"
         check_labels(labels, read, nothing.tobytes(), reads)
         texts = unit(np.stack([np.mean([self._label_vector(row) for row in rows], axis=0) for rows in ids]))
         logits = self._embed_image(images) @ texts.T * np.exp(self.settings.logit_scale) + self.settings.logit_bias
+        if scores == "softmax":
+            return np.asarray(np.exp(log_softmax(logits)), np.float32)
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
 
     def _label_vector(self, ids: Ids) -> Float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self, cast, get_args
 
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import InputError, UsageError
@@ -13,6 +13,8 @@ from edgekit.runtime.generation.answer import Piece, Stop
 from edgekit.runtime.generation.options import GenerationOptions
 from edgekit.runtime.generation.sampling import Chosen
 from edgekit.runtime.ownership import Owned
+
+Scores = Literal["sigmoid", "softmax"]
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,17 @@ class Model(Owned):
         chosen = options or (GenerationOptions() if max_tokens is None else GenerationOptions(max_tokens=max_tokens))
         return self._answering(lambda: self._generate(_conversation(messages), chosen))
 
+    def complete(self, text: str, options: GenerationOptions | None = None) -> Iterator[Piece | Generation]:
+        """Go on with a text as it is, without the format of a conversation; otherwise as `generate`.
+
+        Raises:
+            InputError: the text does not fit the context or holds control tokens, or an option that the model cannot
+                have; said when the first piece is asked for.
+            UsageError: the model cannot generate, is closed, or another answer is under way.
+        """
+        chosen = options or GenerationOptions()
+        return self._answering(lambda: self._complete(_texts([text], "text")[0], chosen))
+
     def prepare(self, messages: Sequence[Message]) -> int:
         """Do what can be done before the question is there: encode the images of its turn, and decode up to the last.
 
@@ -187,12 +200,16 @@ class Model(Owned):
         with self._using("embeddings of texts"):
             return self._embed_text(_texts(texts, "texts"))
 
-    def classify(self, images: Sequence[Any], labels: Sequence[str | Sequence[str]]) -> Float:
+    def classify(
+        self, images: Sequence[Any], labels: Sequence[str | Sequence[str]], scores: Scores | None = None
+    ) -> Float:
         """Score of each label for each image, [len(images), len(labels)] float32.
 
         Args:
             labels: a text each, or several whose meaning is averaged. A text that is cut to the model's length is said
                 as a warning.
+            scores: `sigmoid`, each label by itself, or `softmax`, which add up to one over the labels; None for what
+                the model was trained on. A model that chats has softmax alone.
 
         Raises:
             InputError: something is no image.
@@ -200,7 +217,7 @@ class Model(Owned):
                 classify, is closed, or another call is under way.
         """
         with self._using("scores of labels"):
-            return self._classify(_several(images, "images"), _labels(labels))
+            return self._classify(_several(images, "images"), _labels(labels), _scores(scores))
 
     def __enter__(self) -> Self:
         return self
@@ -223,6 +240,9 @@ class Model(Owned):
     def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> Iterator[Piece | Generation]:
         raise self._lacks("generate")
 
+    def _complete(self, text: str, options: GenerationOptions) -> Iterator[Piece | Generation]:
+        raise self._lacks("generate")
+
     def _prepare(self, messages: Sequence[Message]) -> int:
         raise self._lacks("generate")
 
@@ -235,7 +255,7 @@ class Model(Owned):
     def _embed_text(self, texts: Sequence[str]) -> Float:
         raise self._lacks("embed_text")
 
-    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]]) -> Float:
+    def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
         raise self._lacks("classify")
 
     def _lacks(self, ability: str) -> UsageError:
@@ -261,6 +281,12 @@ def _labels(given: Any) -> Sequence[Sequence[str]]:
     if not labels:
         raise UsageError("no labels", allowed="one or more")
     return [[label] if isinstance(label, str) else _texts(label, "labels") for label in labels]
+
+
+def _scores(given: Any) -> Scores | None:
+    if given is not None and given not in get_args(Scores):
+        raise UsageError(f"scores of {given!r:.40}", allowed=", ".join(get_args(Scores)))
+    return cast("Scores | None", given)
 
 
 def _conversation(given: Any) -> Sequence[Message]:

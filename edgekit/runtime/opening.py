@@ -32,7 +32,7 @@ from edgekit.runtime.use import Use
 from edgekit.runtime.variant import Variant
 from edgekit.runtime.verified import verify_once
 
-_DEFAULT_CONTEXT = 4096
+DEFAULT_CONTEXT = 4096
 
 
 def open_model(
@@ -66,6 +66,11 @@ def open_model(
     opening = prepare(folder, level, device, runtime=runtime, progress=progress)
     if context is not None:
         opening.context = manifest_checks.checked_context(context, opening.settings, opening.manifest.title)
+    return opened(opening, use)
+
+
+def opened(opening: Opening, use: Use) -> Model:
+    """The model that `prepare` looked at, with its libraries loaded. Raises as `open_model`."""
     preprocessing = opening.manifest.preprocessing
     composition, opening.use = opening.composition, use
     if use.sees == "never" and isinstance(composition, Chat):
@@ -108,7 +113,7 @@ def prepare(
     if profile:
         manifest_checks.check_memory(manifest, name, parts, profile)
     threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
-    context = context or (profile.context if profile else _DEFAULT_CONTEXT)
+    context = context or (profile.context if profile else DEFAULT_CONTEXT)
     video = video_memory(profile.gpu_memory_gb if profile else None, ignored=named == tuning_results.DEFAULT)
     opening = Opening(folder, manifest, name, parts, context, device, threads, video, named, progress or Progress())
     if profile and (warning := missing_here(profile)):
@@ -219,13 +224,26 @@ class Opening(Variant):
         backend, options = self._decoder_choice(role)
         if backend.cache_bytes is None:
             return
-        file = self.decoder_file(role)
-        self.held_bytes = backend.cache_bytes(file, replace(options, gpu_layers=0))
-        in_video_memory = self.held_bytes - backend.cache_bytes(file, options) if options.gpu_layers else 0
-        if self.context > _DEFAULT_CONTEXT or self.use.slots > 1:
+        self.held_bytes = self.contexts_bytes(self.use)
+        on_cpu = backend.cache_bytes(self.decoder_file(role), options) if options.gpu_layers else self.held_bytes
+        in_video_memory = self.held_bytes - on_cpu
+        if self.context > DEFAULT_CONTEXT or self.use.slots > 1:
             size = f"{self.held_bytes / 1e9:.2g} GB of memory"
             of_it = f", {in_video_memory / 1e9:.2g} GB of it the GPU's" if in_video_memory else ""
             self.progress.note(f"{contexts(self.use.slots, self.context)} {size}{of_it}")
+
+    def contexts_bytes(self, use: Use) -> int:
+        """What a use's contexts would take in memory, were all of it the CPU's; 0 where nobody knows.
+
+        Raises:
+            ArtifactError: the decoder's file is damaged.
+        """
+        role = next((role for role in self.parts if self.kind(role) == "decoder"), None)
+        backend = self._named_backend(role) if role else None
+        if role is None or backend is None or backend.cache_bytes is None:
+            return 0
+        options = RunOptions(self.threads, sequences=use.slots, cache_type=use.cache_type)
+        return backend.cache_bytes(self.decoder_file(role), options)
 
     def _try(self, role: str) -> None:
         """Have all parts opened in a process of its own first, those that were never opened here; see `trial`."""

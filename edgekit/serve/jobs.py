@@ -15,21 +15,23 @@ from edgekit.errors import EdgekitError
 
 # chat        {"messages": [{"role": "user", "parts": [{"text": "..."} or {"image": 0}]}], "options": {...}}: the fields
 #             of GenerationOptions that are not its defaults, the constraint as {"json_schema": {...}}, {"lark": "..."},
-#             {"choice": [...]} or {"regex": "..."}. Events: `piece`s and, behind each answer's last, its `answer`.
+#             {"choice": [...]}, {"regex": "..."} or {"calls": {"functions": [{"name": "...", "parameters": {...}}],
+#             "required": false, "most": 1}}. Events: `piece`s and, behind each answer's last, its `answer`.
 # complete    {"prompt": "...", "options": {...}}: the text continued as it is, without a chat template. As chat.
 # prepare     {"messages": [...]} whose last turn may still lack its question. `result` {"tokens": n}.
 # score       {"messages": [...], "answers": ["...", ...]}. `result`, data float32 [answers].
 # embed       {"inputs": [{"text": "..."} or {"image": 0}, ...]}. `result` {"tokens": n}, data float32 [inputs, width].
-# classify    {"labels": [["...", ...], ...], "scores": "sigmoid" or "softmax"}, of all images.
+# classify    {"labels": [["...", ...], ...], "scores": "sigmoid", "softmax" or null}, of all images.
 #             `result`, data float32 [images, labels].
 # tokenize    {"text": "..."}. `result` {"tokens": [id, ...], "pieces": ["...", ...]}.
 # detokenize  {"tokens": [id, ...]}. `result` {"text": "..."}.
 JobKind = Literal["chat", "complete", "prepare", "score", "embed", "classify", "tokenize", "detokenize"]
 
 # piece       {"text": "...", "number": 0, "thinking": false, "tokens": [...]}: tokens where logprobs were asked for,
-#             each {"token": id, "text": "...", "logprob": -0.1, "top": [{"token", "text", "logprob"}, ...]}
+#             each {"token": id, "text": "...", "logprob": -0.1, "top": [{"token", "text", "logprob"}, ...]}, with
+#             "bytes": [...] where it is a part of a character
 # answer      the fields of a finished Generation
-# result      the one answer of a job that does not stream
+# result      the one answer of a job that does not stream; with data, "shape": [rows, ...]
 # warning     {"text": "..."}: what the user must know, before the rest
 EventKind = Literal["piece", "answer", "result", "warning"]
 

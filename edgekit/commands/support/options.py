@@ -45,9 +45,14 @@ def add_proof_inputs(parser: ArgumentParser, purpose: str) -> None:
     parser.add_argument("--text", type=Path, metavar="FILE", help=f"text to {purpose} with; a shipped one without it")
 
 
-def add_opening(parser: ArgumentParser) -> None:
-    """`--level`, `--device`, `--context` and `--runtime`: what one model is opened as."""
-    parser.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
+def add_opening(parser: ArgumentParser, *, level: bool = True) -> None:
+    """`--level`, `--device`, `--context` and `--runtime`: what one model is opened as.
+
+    Args:
+        level: whether there is a `--level`, one.
+    """
+    if level:
+        parser.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
     parser.add_argument("--device", metavar="NAME", help="obey a device profile's cores, context and memory")
     parser.add_argument(
         "--context",

@@ -9,8 +9,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.manifest import Manifest
 from edgekit.errors import ArtifactError, InputError, UsageError
 from edgekit.families.composition import Chat, Composition, Contrastive
-from edgekit.runtime.chat_model import ChatModel
-from edgekit.runtime.embedding_model import ContrastiveModel, EmbeddingModel
+from edgekit.runtime.compose import abilities_of
 from edgekit.runtime.manifest_checks import composition_of
 
 
@@ -48,7 +47,7 @@ def check_ability(folder: Path, level: str | None, ability: str, *, shown: bool)
         made = _made(folder, manifest, level)
     except ArtifactError:
         return
-    abilities = _abilities(made)
+    abilities = abilities_of(made)
     if ability not in abilities:
         remedy = command(folder, manifest, level) or "export the whole model, both encoders: it scores labels"
         raise UsageError(f"{manifest.title} cannot {ability}", allowed=", ".join(sorted(abilities)), remedy=remedy)
@@ -58,9 +57,3 @@ def check_ability(folder: Path, level: str | None, ability: str, *, shown: bool)
 
 def _made(folder: Path, manifest: Manifest, level: str) -> Composition:
     return composition_of(manifest, manifest.variant(level)[1], folder / manifests.FILE_NAME)[1]
-
-
-def _abilities(made: Composition) -> frozenset[str]:
-    if isinstance(made, Chat):
-        return ChatModel.abilities_of(sees=made.vision is not None)
-    return (ContrastiveModel if isinstance(made, Contrastive) else EmbeddingModel).abilities

@@ -81,6 +81,12 @@ class GemmaChat:
             ids = [*ids, *self.encode(answer)]
         return split_at_images(ids, self.settings.image_token_id)
 
+    def continued(self, text: str) -> tuple[int, ...]:
+        """See `edgekit.families.composition.ChatFormat.continued`."""
+        ids, around = (self._ids(plain_text([Message("user", one)], self.named)) for one in (text, ""))
+        self._check_control(ids, around)
+        return tuple(ids)
+
     def encode(self, text: str) -> list[int]:
         """See `edgekit.families.composition.ChatFormat.encode`."""
         check_turn(text, self.named)

@@ -28,14 +28,17 @@ class Piece(str):
     Attributes:
         number: of the answer, where several were asked for.
         thinking: whether it is a piece of the model's thoughts, which are no part of the answer.
+        tokens: those of the answer that came since its last piece, with log probabilities where these were asked for;
+            the text of a token may come with a later piece. The last piece may be tokens alone.
     """
 
     number: int
     thinking: bool
+    tokens: tuple[Chosen, ...]
 
-    def __new__(cls, text: str, number: int = 0, *, thinking: bool = False) -> Piece:
+    def __new__(cls, text: str, number: int = 0, *, thinking: bool = False, tokens: tuple[Chosen, ...] = ()) -> Piece:
         made = super().__new__(cls, text)
-        made.number, made.thinking = number, thinking
+        made.number, made.thinking, made.tokens = number, thinking, tokens
         return made
 
 
@@ -56,10 +59,11 @@ class Limits:
 
 @dataclass
 class _Text:
-    """What the tokens of the thoughts, or of the answer, say."""
+    """What the tokens of the thoughts, or of the answer, say, and how many of them have been told with a piece."""
 
     stream: TextStream
     tokens: list[Chosen] = field(default_factory=list)
+    told: int = 0
 
 
 class Answer:
@@ -256,8 +260,12 @@ class Answer:
         if thinking and self._heading:
             met = self._heading[: len(text)]
             text, self._heading = (text[len(met) :], self._heading[len(met) :]) if text.startswith(met) else (text, "")
-        if text:
-            pieces.append(Piece(text, self.number, thinking=thinking))
+        said = self._said[False]
+        measured = self.options.top_logprobs is not None and not thinking
+        tokens = tuple(said.tokens[said.told :]) if measured else ()
+        if text or (tokens and self.stopped):
+            said.told += len(tokens)
+            pieces.append(Piece(text, self.number, thinking=thinking, tokens=tokens))
 
     def _check_limits(self, token: int) -> None:
         if self._repetition.add(token):

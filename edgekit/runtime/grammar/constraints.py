@@ -7,6 +7,7 @@ under it (see `edgekit.runtime.grammar.guidance`) satisfies it, once it has ende
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -19,6 +20,7 @@ from edgekit.runtime.grammar.schema_checks import MOST_REGEX, checked_schema, is
 MOST_TEXT = 256_000  # characters of a schema or of all choices
 MOST_RULES = 64_000  # of a Lark grammar
 MOST_CHOICES = 2_000
+MOST_FUNCTIONS = 64
 
 # White space between two tokens of JSON: without a bound, a model may write it until its budget is gone.
 _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,8}"
@@ -26,6 +28,8 @@ _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,8}"
 _ESCAPES = '"\\bfnrt'
 # The library asks itself what must come, and never stops where that has no end.
 _UNFORCED = '%llguidance {"no_forcing": true}'
+_FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PLAIN = r"TEXT: /[^{\[`\s](.|\n)*/"  # no beginning of a call, nor of what often stands around one
 _LEXER_STATES = 50_000  # about 100 MB at most
 
 
@@ -67,13 +71,21 @@ class JsonSchema:
 
         Where a schema holds itself and every way out turns out to be closed, what must come has no end.
         """
+        if self.recursive:
+            return _lark(f"start: %json {_dumped(self.asked())}\n{_UNFORCED}")
+        return _dumped({"grammars": [{"json_schema": self.asked()}]})
+
+    def asked(self) -> dict[str, Any]:
+        """The schema with what llguidance is told beside it."""
         assert isinstance(self.schema, str)
-        schema = json.loads(self.schema)
         options = {"whitespace_pattern": _WHITE_SPACE, "json_allowed_escapes": _ESCAPES}
-        asked = {**schema, "x-guidance": options}
-        if is_recursive(schema):
-            return _lark(f"start: %json {_dumped(asked)}\n{_UNFORCED}")
-        return _dumped({"grammars": [{"json_schema": asked}]})
+        return {**json.loads(self.schema), "x-guidance": options}
+
+    @property
+    def recursive(self) -> bool:
+        """Whether the schema may hold itself."""
+        assert isinstance(self.schema, str)
+        return is_recursive(json.loads(self.schema))
 
 
 @dataclass(frozen=True, init=False)
@@ -171,9 +183,71 @@ class Lark:
         return _lark(f"{self.rules}\n{_UNFORCED}")
 
 
-Constraint = JsonSchema | Choice | Regex | Lark
+@dataclass(frozen=True)
+class Function:
+    """One that a model may ask its caller to call.
+
+    Attributes:
+        parameters: a JSON schema of an object.
+
+    Raises:
+        InputError: it has no such name, or its schema is none that can be held.
+    """
+
+    name: str
+    parameters: JsonSchema
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not _FUNCTION.fullmatch(self.name):
+            raise InputError(f"a function named {self.name!r:.80}", allowed="1 to 64 letters, digits, _ and -")
+        assert isinstance(self.parameters.schema, str)
+        if json.loads(self.parameters.schema).get("type") != "object":
+            raise InputError(f"the parameters of {self.name} are no object", allowed='a schema of "type": "object"')
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Calls of functions, a line each: `{"name": "NAME", "parameters": {...}}`, white space exactly so between these.
+
+    Attributes:
+        functions: which there are.
+        required: whether the answer must be calls; else it may be a text, which begins with none of `{`, `[`, a
+            backtick or white space, so that it is never taken for a call.
+        most: so many calls at once.
+
+    Raises:
+        InputError: no function, too many, two of one name, or together they are too large.
+    """
+
+    functions: tuple[Function, ...]
+    required: bool = False
+    most: int = 1
+
+    def __post_init__(self) -> None:
+        names = [function.name for function in self.functions]
+        if not 0 < len(names) <= MOST_FUNCTIONS or len(set(names)) < len(names):
+            raise InputError(f"{len(names)} functions", allowed=f"1 to {MOST_FUNCTIONS}, each with a name of its own")
+        if not isinstance(self.most, int) or not 0 < self.most <= MOST_FUNCTIONS:
+            raise InputError(f"{self.most!r:.40} calls at once", allowed=f"1 to {MOST_FUNCTIONS}")
+        _check_grammar(self)
+
+    def grammar(self) -> str:
+        """As llguidance reads it."""
+        rules = [f"start: calls{'' if self.required else ' | TEXT'}"]
+        rules += [f'calls: call ("\\n" call){{0,{self.most - 1}}}' if self.most > 1 else "calls: call"]
+        rules += ["call: " + " | ".join(f"call_{i}" for i in range(len(self.functions)))]
+        for i, function in enumerate(self.functions):
+            head = json.dumps(f'{{"name": "{function.name}", "parameters": ')
+            rules += [f'call_{i}: {head} given_{i} "}}"', f"given_{i}: %json {_dumped(function.parameters.asked())}"]
+        rules += [] if self.required else [_PLAIN]
+        rules += [_UNFORCED] if any(function.parameters.recursive for function in self.functions) else []
+        return _lark("\n".join(rules))
+
+
+Constraint = JsonSchema | Choice | Regex | Lark | Calls
 
 _WHAT = {
+    Calls: "the functions",
     JsonSchema: "the JSON schema",
     Choice: "the choices",
     Regex: "the regular expression",

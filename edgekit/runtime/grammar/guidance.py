@@ -27,6 +27,12 @@ _BYTE = re.compile("<0x([0-9A-Fa-f]{2})>")
 _TRIAL = " a  b\n\n\t<b>é 😀\x01 "
 
 
+def piece_bytes(piece: str) -> bytes:
+    """The UTF-8 that one of SentencePiece's pieces stands for."""
+    byte = _BYTE.fullmatch(piece)
+    return bytes.fromhex(byte[1]) if byte else piece.replace(_SPACE, " ").encode()
+
+
 class GrammarTokenizer:
     """A model's tokens as llguidance wants them: by their bytes, in a tree.
 
@@ -110,11 +116,9 @@ class _Pieces:
         for piece, index in tokenizer.get_vocab(with_added_tokens=True).items():
             if index >= vocabulary:
                 continue
-            if byte := _BYTE.fullmatch(piece):
-                self._byte_ids[int(byte[1], 16)] = index
-                self.tokens[index] = bytes.fromhex(byte[1])
-            else:
-                self.tokens[index] = piece.replace(_SPACE, " ").encode()
+            self.tokens[index] = piece_bytes(piece)
+            if _BYTE.fullmatch(piece):
+                self._byte_ids[self.tokens[index][0]] = index
         if len(self._byte_ids) < 256 or not self._written(_TRIAL):
             raise UsageError("constraints need a tokenizer with SentencePiece's pieces and byte fallback")
 

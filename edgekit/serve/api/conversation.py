@@ -1,0 +1,129 @@
+"""A client's messages as a `Job` has them: one system text, then turns of the user and the model that alternate.
+
+Gemma knows no more. System and developer messages become one text, wherever they stand; messages of one speaker behind
+one another become one turn, with an empty line between their texts; what a function gave is the user's turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from edgekit.serve.api.parts import Collected, Part
+from edgekit.serve.api.reading import ParameterError
+from edgekit.serve.api.tools import written_call
+
+_GAP = "\n\n"
+
+
+class Called(BaseModel):
+    """The function of a call, its arguments as JSON."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    name: str
+    arguments: str = "{}"
+
+
+class ToolCall(BaseModel):
+    """A call that the model made."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    id: str
+    type: Literal["function"] = "function"
+    function: Called
+
+
+class ChatMessage(BaseModel):
+    """A message as OpenAI's chat has it."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Any = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+
+
+class Conversation:
+    """Turns as they are collected.
+
+    Attributes:
+        collected: the images among them.
+    """
+
+    def __init__(self, collected: Collected) -> None:
+        self.collected = collected
+        self._system: list[str] = []
+        self._turns: list[tuple[str, list[Part]]] = []
+        self._called: dict[str, str] = {}
+
+    def add(self, message: ChatMessage, where: str) -> None:
+        """The next message.
+
+        Raises:
+            ParameterError: its content is none, or it answers a call that nobody made.
+        """
+        parts = self.collected.parts(message.content, f"{where}.content")
+        if message.role in ("system", "developer"):
+            self._add_system(parts, where)
+        elif message.role == "tool":
+            self._add_result(message.tool_call_id, parts, where)
+        else:
+            for call in message.tool_calls or ():
+                self._called[call.id] = call.function.name
+                written = written_call(call.function.name, call.function.arguments, f"{where}.tool_calls")
+                parts = joined(parts, [{"text": written}], "\n")
+            self._add_turn(message.role, parts)
+
+    def instruct(self, text: str) -> None:
+        """One more system text."""
+        self._system.append(text)
+
+    def messages(self, where: str) -> list[dict[str, Any]]:
+        """All of it.
+
+        Raises:
+            ParameterError: the user's turn is not the last.
+        """
+        if not self._turns or self._turns[-1][0] != "user":
+            raise ParameterError(
+                where, "the last message must be the user's, or a function's result", remedy="ask something"
+            )
+        said = [{"role": speaker, "parts": parts} for speaker, parts in self._turns]
+        system = _GAP.join(text for text in self._system if text.strip())
+        return [{"role": "system", "parts": [{"text": system}]}, *said] if system else said
+
+    def _add_system(self, parts: Sequence[Part], where: str) -> None:
+        if any("image" in part for part in parts):
+            raise ParameterError(f"{where}.content", "an image in a system message", allowed="images in a user's")
+        self._system.append("".join(part["text"] for part in parts))
+
+    def _add_result(self, id_: str | None, parts: list[Part], where: str) -> None:
+        if id_ not in self._called:
+            raise ParameterError(f"{where}.tool_call_id", "answers no call of this conversation", allowed="a call's id")
+        self._add_turn("user", joined([{"text": f"{self._called[id_]} returned:"}], parts, "\n"))
+
+    def _add_turn(self, speaker: str, parts: list[Part]) -> None:
+        if self._turns and self._turns[-1][0] == speaker:
+            self._turns[-1] = (speaker, joined(self._turns[-1][1], parts, _GAP))
+        else:
+            self._turns.append((speaker, parts))
+
+
+def joined(first: list[Part], second: list[Part], gap: str) -> list[Part]:
+    """Parts behind one another. A gap between texts stands inside of one: the format drops it at a part's ends."""
+    if first and second and "text" in first[-1] and "text" in second[0]:
+        return [*first[:-1], {"text": f"{first[-1]['text']}{gap}{second[0]['text']}"}, *second[1:]]
+    return [*first, *second]
+
+
+def of_messages(messages: Sequence[ChatMessage], collected: Collected) -> Conversation:
+    """A conversation of messages."""
+    conversation = Conversation(collected)
+    for place, message in enumerate(messages):
+        conversation.add(message, f"messages.{place}")
+    return conversation

@@ -1,0 +1,119 @@
+"""What a message's content is made of, whatever a client calls its parts: texts and images.
+
+An image is a `data:` URL, as an object or bare, or `edgekit-image:ID`, one that was handed over before. Nothing is
+fetched: a server that follows a client's links reaches where that client may not.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+from edgekit.serve.api.handed_over import HandedOver, UnknownImage
+from edgekit.serve.api.reading import ParameterError
+from edgekit.serve.image_formats import check_format
+
+HANDED_OVER = "edgekit-image:"
+MOST_IMAGES = 32
+_ALLOWED = f"a data: URL in base64, or {HANDED_OVER}ID of an image that was handed over"
+_TEXTS = ("text", "input_text", "output_text")
+_IMAGES = ("image_url", "input_image")
+_DETAIL = ("auto", "low", "high", "original")
+
+Part = dict[str, Any]  # {"text": "..."} or {"image": place}, as a `Job` has it
+
+
+class Collected:
+    """The images of one request.
+
+    Attributes:
+        images: in the order in which they came; the same one twice is kept once.
+    """
+
+    def __init__(self, handed_over: HandedOver) -> None:
+        self.images: list[bytes] = []
+        self._handed_over = handed_over
+
+    def parts(self, content: Any, where: str) -> list[Part]:
+        """A content's parts.
+
+        Args:
+            content: a text, or a list of parts; None for nothing.
+            where: its parameter, for messages.
+
+        Raises:
+            ParameterError: it is neither, or a part is of another kind.
+        """
+        if content is None:
+            return []
+        if isinstance(content, str):
+            return [{"text": content}]
+        if not isinstance(content, list):
+            raise ParameterError(where, f"a {type(content).__name__}", allowed="a text, or a list of parts")
+        return [self._part(part, f"{where}.{place}") for place, part in enumerate(content)]
+
+    def image(self, given: Any, where: str) -> int:
+        """The place of an image among `images`.
+
+        Raises:
+            ParameterError: it is none, or there are too many.
+        """
+        url = given.get("url") if isinstance(given, Mapping) else given
+        if not isinstance(url, str):
+            raise ParameterError(where, f"an image that is a {type(url).__name__}", allowed=_ALLOWED)
+        data = self._held(url, where) if url.startswith(HANDED_OVER) else from_url(url, where)
+        if data in self.images:
+            return self.images.index(data)
+        if len(self.images) == MOST_IMAGES:
+            raise ParameterError(where, f"more than {MOST_IMAGES} images", allowed=f"up to {MOST_IMAGES}")
+        check_format(data, len(self.images))
+        self.images.append(data)
+        return len(self.images) - 1
+
+    def _held(self, url: str, where: str) -> bytes:
+        try:
+            return self._handed_over.get(url.removeprefix(HANDED_OVER))
+        except UnknownImage as error:
+            raise ParameterError(where, error.message, remedy=error.remedy) from error
+
+    def _part(self, part: Any, where: str) -> Part:
+        if isinstance(part, str):
+            return {"text": part}
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind in _TEXTS and isinstance(part.get("text"), str):
+            return {"text": part["text"]}
+        if kind == "refusal" and isinstance(part.get("refusal"), str):
+            return {"text": part["refusal"]}
+        if kind in _IMAGES and part.get("file_id") is None:
+            return {"image": self.image(part.get("image_url"), f"{where}.image_url")}
+        raise ParameterError(where, f"a part of type {kind!r:.40}", allowed="text, image_url")
+
+
+def from_url(url: str, where: str) -> bytes:
+    """The bytes of a `data:` URL.
+
+    Raises:
+        ParameterError: it is another URL, or no base64.
+    """
+    if url[:5].lower() != "data:":
+        kind = "a link" if "://" in url[:40] else "no URL of a kind that is read"
+        raise ParameterError(where, f"{kind}: this server fetches nothing", allowed=_ALLOWED,
+                             remedy="read the file, and send data:image/png;base64,...")  # fmt: skip
+    head, comma, data = url.partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise ParameterError(where, "a data: URL that is not in base64", allowed=_ALLOWED)
+    return from_base64(data, where)
+
+
+def from_base64(text: str, where: str) -> bytes:
+    """Bytes, with or without the filling at the end.
+
+    Raises:
+        ParameterError: it is no base64.
+    """
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ParameterError(where, "no base64", allowed=_ALLOWED) from error

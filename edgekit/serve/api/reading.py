@@ -1,0 +1,122 @@
+"""Requests as strict schemas: what is not there is ignored, unless it would change the answer.
+
+Clients send parameters that only other servers know. One that would change what is answered is refused by its name;
+whoever asked for it would not see that nothing came of it. The rest changes nothing here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgekit.errors import InputError
+from edgekit.terminal import shortened
+
+_UNION = ("str", "int", "bool", "list[", "dict[", "function-", "literal[", "tagged-union")
+_REMEDY = "leave it out"
+
+# Names that OpenAI's, vLLM's and llama.cpp's servers know, and the values by which they change nothing.
+UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "allowed_token_ids": ([],),
+    "audio": (),
+    "bad_words": ([],),
+    "best_of": (1,),
+    "chat_template": (),
+    "chat_template_kwargs": ({},),
+    "continue_final_message": (False,),
+    "documents": ([],),
+    "dry_multiplier": (0,),
+    "dynatemp_range": (0,),
+    "early_stopping": (False,),
+    "function_call": ("none",),
+    "functions": ([],),
+    "grammar": ("",),
+    "guided_choice": (),
+    "guided_grammar": (),
+    "guided_json": (),
+    "guided_regex": (),
+    "ignore_eos": (False,),
+    "json_schema": (),
+    "length_penalty": (1,),
+    "logits_processors": ([],),
+    "lora": ([],),
+    "min_tokens": (0,),
+    "mirostat": (0,),
+    "mm_processor_kwargs": ({},),
+    "modalities": (["text"],),
+    "prediction": (),
+    "prompt_logprobs": (0,),
+    "samplers": (),
+    "stop_token_ids": ([],),
+    "structured_outputs": (),
+    "suffix": ("",),
+    "tfs_z": (1,),
+    "truncate_prompt_tokens": (),
+    "typical_p": (1,),
+    "use_beam_search": (False,),
+    "verbosity": ("medium",),
+    "web_search_options": (),
+    "xtc_probability": (0,),
+}
+
+
+class ParameterError(InputError):
+    """A parameter of a request is not what it must be.
+
+    Args:
+        param: its name, with a path to the place inside.
+    """
+
+    def __init__(self, param: str, message: str, *, allowed: str | None = None, remedy: str | None = None) -> None:
+        self.param = shortened(param, 200)
+        super().__init__(f"{self.param}: {message}", allowed=allowed, remedy=remedy)
+
+
+class Request(BaseModel):
+    """A request's body.
+
+    Attributes:
+        refused: names that this route refuses beyond `UNSUPPORTED`, and the values by which they change nothing.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+
+    model: str | None = None
+
+
+RequestT = TypeVar("RequestT", bound=BaseModel)
+
+
+def read(schema: type[RequestT], document: Any) -> RequestT:
+    """A request as its schema has it.
+
+    Raises:
+        ParameterError: a field is missing or wrong, or would change the answer elsewhere and does not here.
+    """
+    if not isinstance(document, Mapping):
+        raise InputError(f"a request that is a {type(document).__name__}", allowed="a JSON object")
+    known = UNSUPPORTED if not issubclass(schema, Request) else {**UNSUPPORTED, **schema.refused}
+    for name in document.keys() & known.keys() - schema.model_fields.keys():
+        value = document[name]
+        if value is not None and not any(value == one and _alike(value, one) for one in known[name]):
+            said = "this server does not support it, and it would change the answer"
+            raise ParameterError(name, said, remedy=_REMEDY)
+    try:
+        return schema.model_validate(document)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
+        place = [str(part) for part in first["loc"] if not str(part).startswith(_UNION)]
+        raise ParameterError(".".join(place) or "body", _lower(first["msg"])) from problem
+
+
+def _alike(value: Any, other: Any) -> bool:
+    """Python has 1 == True, JSON has not."""
+    return isinstance(value, bool) == isinstance(other, bool)
+
+
+def _lower(text: str) -> str:
+    return text[:1].lower() + text[1:]

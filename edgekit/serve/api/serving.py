@@ -1,0 +1,62 @@
+"""What every route has at hand, and what it says of the model that answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from edgekit.errors import UsageError
+from edgekit.serve.api.handed_over import HandedOver
+from edgekit.serve.api.reading import ParameterError
+
+if TYPE_CHECKING:
+    from edgekit.serve.engines.pool import Engines
+    from edgekit.serve.engines.served import Served
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served.
+
+    Attributes:
+        engines: who answers.
+        images: that were handed over.
+    """
+
+    engines: Engines
+    images: HandedOver = field(default_factory=HandedOver)
+
+    def model(self, name: str | None, ability: str | None = None) -> Served:
+        """The model that a request names; what it does not name has to be clear.
+
+        Args:
+            ability: that the route needs; None for any model.
+
+        Raises:
+            UnknownModel: nothing of that name is served.
+            ParameterError: no name, and several models that could be meant.
+            UsageError: the model cannot do it.
+        """
+        served = self.engines.find(name) if name else self._only(ability)
+        if ability and ability not in served.abilities:
+            able = [other.id for other in self.engines.served if ability in other.abilities]
+            raise UsageError(f"{served.id} cannot {ability}", allowed=", ".join(able) or "no model that is served here")
+        return served
+
+    def _only(self, ability: str | None) -> Served:
+        able = [one for one in self.engines.served if one.default and (not ability or ability in one.abilities)]
+        if len(able) != 1:
+            names = ", ".join(one.id for one in self.engines.served)
+            raise ParameterError("model", "none is named, and one is not clear", allowed=names)
+        return able[0]
+
+
+def told(served: Served, warnings: Iterable[str]) -> list[str]:
+    """Warnings, each once, for clients, who are not to learn where on this machine a model lies."""
+    return list(dict.fromkeys(text.replace(str(served.folder), served.folder.name) for text in warnings))
+
+
+def fingerprint(served: Served) -> str:
+    """What OpenAI's `system_fingerprint` is for: equal where the same files answer."""
+    return f"fp_{served.digest[:12]}"

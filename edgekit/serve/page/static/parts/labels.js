@@ -1,0 +1,98 @@
+// Labels compared with the image, as bars.
+
+import { element, tell } from "../dom.js";
+import { holding } from "../picture.js";
+
+export function start(place, session) {
+  const form = place.querySelector("form");
+  const box = place.querySelector("textarea");
+  const compare = place.querySelector("button");
+  const trouble = place.querySelector(".trouble");
+  const notes = place.querySelector(".notes");
+  const bars = place.querySelector(".bars");
+  const spoken = place.querySelector("[role=status]");
+  let leaving = new AbortController();
+
+  async function show() {
+    const labels = box.value.split("\n").map((line) => line.trim()).filter(Boolean);
+    if (!session.picture) return tell(trouble, "There is no image yet: choose one first.");
+    if (labels.length === 0) return tell(trouble, "There are no labels yet: write one a line.");
+    forget();
+    compare.disabled = true;
+    spoken.textContent = "Comparing.";
+    const { signal } = leaving;
+    try {
+      draw(await scored(session.picture, session.model, labels, signal));
+    } catch (error) {
+      if (!signal.aborted) {
+        spoken.textContent = "";
+        tell(trouble, error.message);
+      }
+    } finally {
+      able();
+    }
+  }
+
+  function scored(picture, model, labels, signal) {
+    const scores = new FormData(form).get("scores");
+    return holding([picture], async () => {
+      const { url } = await picture.handOver(session.api, model);
+      signal.throwIfAborted();
+      return session.api.classify({ model: model.id, image: url, labels, scores }, signal);
+    });
+  }
+
+  function draw(found) {
+    const sorted = found.data[0].scores.toSorted((one, other) => other.score - one.score);
+    bars.replaceChildren(...sorted.map(bar));
+    notes.replaceChildren(...found.warnings.map((text) => element("li", {}, text)));
+    spoken.textContent = `Highest: ${sorted[0].label}, ${percent(sorted[0].score)}.`;
+  }
+
+  /** Scores of another image or model must not stand beside this one. */
+  function forget() {
+    leaving.abort();
+    leaving = new AbortController();
+    tell(trouble, null);
+    bars.replaceChildren();
+    notes.replaceChildren();
+    spoken.textContent = "";
+  }
+
+  function able() {
+    const { model } = session;
+    const [sigmoid, softmax] = form.elements.scores;
+    compare.disabled = !model?.capabilities.includes("classify");
+    // The labels of a model that chats compete: it has no score of one by itself.
+    sigmoid.disabled = Boolean(model?.capabilities.includes("generate"));
+    if (sigmoid.disabled) softmax.checked = true;
+  }
+
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!compare.disabled) show();
+  });
+  session.addEventListener("over", () => {
+    box.value = "";
+  });
+  session.watch(["model", "picture"], () => {
+    forget();
+    able();
+  });
+}
+
+function bar({ label, score }) {
+  const filled = element("span", { className: "filled" });
+  filled.style.setProperty("--share", score);
+  return element(
+    "li",
+    {},
+    element("span", { className: "name" }, label),
+    element("span", { className: "score" }, percent(score)),
+    element("span", { className: "track", ariaHidden: "true" }, filled),
+  );
+}
+
+function percent(score) {
+  return `${(100 * score).toFixed(score > 0 && score < 0.0995 ? 2 : 1)} %`;
+}

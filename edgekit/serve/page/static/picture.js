@@ -1,0 +1,71 @@
+// An image of the user's, and what was handed over of it.
+
+const EXTENSIONS = { png: "png", jpg: "jpeg", jpeg: "jpeg", webp: "webp", tif: "tiff", tiff: "tiff", bmp: "bmp" };
+
+const FORGOTTEN = "image_not_found";
+
+/** Do something with pictures that the server holds; it does so for an hour, and only so many: then hand them over again. */
+export async function holding(pictures, work) {
+  try {
+    return await work();
+  } catch (error) {
+    if (error.code !== FORGOTTEN) throw error;
+    for (const picture of pictures) picture.forget();
+    return work();
+  }
+}
+
+export class Picture {
+  asked = false; // whether it is part of the conversation
+  #handed = new Map(); // model's id -> what the server says of the image, as a promise
+  #left = new AbortController();
+  #api = null;
+
+  constructor(file) {
+    const type = file.type || `image/${EXTENSIONS[file.name.split(".").pop().toLowerCase()] ?? "unknown"}`;
+    this.blob = file.slice(0, file.size, type);
+    this.name = file.name;
+    this.url = URL.createObjectURL(this.blob);
+  }
+
+  /**
+   * Have a model encode it, once; what the server says of it: the `url` that stands for it, `warnings`.
+   * `sent` hears how much of it has been sent, from 0 to 1.
+   */
+  handOver(api, model, sent = () => {}) {
+    if (!this.#handed.has(model.id)) {
+      this.#api = api;
+      const handing = this.#send(api, model, sent);
+      this.#handed.set(model.id, handing);
+      handing.catch(() => this.#handed.delete(model.id)); // so that it can be tried again
+    }
+    return this.#handed.get(model.id);
+  }
+
+  async #send(api, model, sent) {
+    const image = await this.dataUrl();
+    return api.handOver({ model: model.id, image }, this.#left.signal, sent);
+  }
+
+  /** The server holds it no more: the next who needs it hands it over again. */
+  forget() {
+    this.#handed.clear();
+  }
+
+  dataUrl() {
+    return new Promise((resolve, reject) => {
+      const reader = new FileReader();
+      reader.addEventListener("load", () => resolve(reader.result));
+      reader.addEventListener("error", () => reject(new Error("The browser cannot read this file.")));
+      reader.readAsDataURL(this.blob);
+    });
+  }
+
+  /** Stop whatever is under way with it, and let server and browser forget it. */
+  release() {
+    this.#left.abort();
+    for (const handing of this.#handed.values()) handing.then(({ id }) => this.#api.remove(id), () => {});
+    this.#handed.clear();
+    URL.revokeObjectURL(this.url);
+  }
+}

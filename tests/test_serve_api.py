@@ -1,0 +1,544 @@
+"""The API's routes on a real socket: answers are the model's own, in every form that clients ask in; else one error."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import io
+import json
+import os
+import re
+import signal
+import socket
+import struct
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from api_server import Server, api_server
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image as Pillow
+
+import edgekit
+from edgekit import Image, Message
+from edgekit.errors import InputError
+from edgekit.runtime.model import Model
+from edgekit.serve.api import streaming
+from edgekit.serve.api.handed_over import HandedOver, UnknownImage
+from edgekit.serve.api.reading import UNSUPPORTED
+from edgekit.serve.api.tools import CallReader
+
+CITY = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
+TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "of a city", "parameters": CITY}}]
+# Random words without an end, which no rule against repetition stops.
+LONG = {"temperature": 3.0, "seed": 1, "logit_bias": {"1": -100, "106": -100}, "max_tokens": 3500}
+
+
+@pytest.fixture(scope="module")
+def server(medgemma_artifact: Path, medsiglip_artifact: Path) -> Iterator[Server]:
+    with api_server([medgemma_artifact, medsiglip_artifact]) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def model(medgemma_artifact: Path) -> Iterator[Model]:
+    with edgekit.open(medgemma_artifact, context=4096) as opened:
+        yield opened
+
+
+def picture(seed: int = 0, format_: str = "PNG") -> bytes:
+    written = io.BytesIO()
+    values = np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8)
+    Pillow.fromarray(values).save(written, format_)
+    return written.getvalue()
+
+
+def url(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+
+
+def call(server: Server, method: str, path: str, document: Any = None) -> tuple[int, str, bytes]:
+    """Status, content type and body."""
+    connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=120)
+    body = None if document is None else json.dumps(document)
+    connection.request(method, path, body, {"content-type": "application/json"})
+    answer = connection.getresponse()
+    said = answer.status, answer.headers["content-type"] or "", answer.read()
+    connection.close()
+    return said
+
+
+def asked(server: Server, path: str, **document: Any) -> Any:
+    status, _, body = call(server, "POST", path, {"model": "medgemma", **document})
+    assert status == 200, body
+    return json.loads(body)
+
+
+def refused(server: Server, path: str, **document: Any) -> dict[str, Any]:
+    """The error of a request that must be refused as the client's mistake."""
+    status, _, body = call(server, "POST", path, {"model": "medgemma", **document})
+    error = json.loads(body)["error"]
+    assert 400 <= status < 500, body
+    assert error.keys() == {"message", "type", "param", "code"}
+    return {**error, "status": status}
+
+
+def events(body: bytes) -> list[Any]:
+    """The documents of a stream, which must end as streams end."""
+    *said, done, nothing = body.decode().split("\n\n")
+    assert (done, nothing) == ("data: [DONE]", "")
+    return [json.loads(one.removeprefix("data: ")) for one in said if one != ": ping"]
+
+
+def streamed(server: Server, path: str = "/v1/chat/completions", **document: Any) -> list[Any]:
+    status, kind, body = call(server, "POST", path, {"model": "medgemma", "stream": True, **document})
+    assert status == 200, body
+    assert kind.startswith("text/event-stream")
+    return events(body)
+
+
+def user(*parts: Any) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": parts[0] if parts == (parts[0],) and isinstance(parts[0], str) else [*parts]}]
+
+
+def chat(server: Server, messages: Any, **more: Any) -> Any:
+    return asked(server, "/v1/chat/completions", messages=messages, **{"max_tokens": 12, **more})
+
+
+def text_of(answer: Any) -> str:
+    return str(answer["choices"][0]["message"]["content"])
+
+
+def own(model: Model, *messages: Message, max_tokens: int = 12) -> Any:
+    *_, answer = model.generate(messages, max_tokens=max_tokens)
+    return answer
+
+
+def test_an_answer_about_an_image_is_the_models_own(server: Server, model: Model) -> None:
+    data = picture()
+    expected = own(model, Message("user", "What is it?", Image(data)))
+    for shown in ({"url": url(data), "detail": "high"}, url(data)):
+        answer = chat(server, user({"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": shown}))
+        assert text_of(answer) == expected.text
+        assert answer["usage"]["prompt_tokens"] == expected.prompt_tokens
+        assert answer["choices"][0]["finish_reason"] == ("length" if expected.truncated else "stop")
+        assert answer["timings"]["predicted_n"] == expected.output_tokens
+        assert any("stand-in" in text for text in answer["warnings"])
+
+
+def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:
+    asked_ = {"messages": user("Describe a cough."), "max_tokens": 20, "logprobs": True, "top_logprobs": 2}
+    whole = asked(server, "/v1/chat/completions", **asked_)
+    chunks = streamed(server, **asked_)
+    assert all(len(chunk["choices"]) == 1 and "usage" not in chunk for chunk in chunks)
+    assert chunks[0]["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert text == text_of(whole)
+    last = chunks[-1]
+    assert last["choices"][0]["finish_reason"] == whole["choices"][0]["finish_reason"]
+    assert last["timings"]["predicted_n"] == whole["usage"]["completion_tokens"]
+    likely = [one for chunk in chunks for one in (chunk["choices"][0]["logprobs"] or {"content": []})["content"]]
+    assert [one["token"] for one in likely] == [one["token"] for one in whole["choices"][0]["logprobs"]["content"]]
+    assert all(len(one["top_logprobs"]) == 2 for one in likely)
+    assert b"".join(bytes(one["bytes"]) for one in likely).decode().strip() == text.strip()
+
+
+def test_usage_comes_once_and_only_when_asked(server: Server) -> None:
+    chunks = streamed(server, messages=user("Hi"), max_tokens=3, stream_options={"include_usage": True})
+    *said, last = chunks
+    assert last["choices"] == []
+    assert last["usage"]["total_tokens"] == last["usage"]["prompt_tokens"] + last["usage"]["completion_tokens"]
+    assert not any("usage" in chunk for chunk in said)
+
+
+def test_system_texts_become_one_and_turns_of_one_speaker_too(server: Server, model: Model) -> None:
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "a"},
+        {"role": "user", "content": [{"type": "text", "text": "b"}]},
+        {"role": "assistant", "content": "c"},
+        {"role": "developer", "content": "In English."},
+        {"role": "user", "content": "d"},
+    ]
+    turns = [Message("user", "a\n\nb"), Message("assistant", "c"), Message("user", "d")]
+    expected = own(model, Message("system", "Be brief.\n\nIn English."), *turns)
+    answer = chat(server, messages)
+    assert (text_of(answer), answer["usage"]["prompt_tokens"]) == (expected.text, expected.prompt_tokens)
+
+
+@pytest.mark.parametrize(
+    ("messages", "param"),
+    [
+        ([], "messages"),
+        ("Hi", "messages"),
+        ([{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}], "messages"),
+        ([{"role": "narrator", "content": "a"}], "messages.0.role"),
+        ([{"content": "a"}], "messages.0.role"),
+        ([{"role": "user", "content": 3}], "messages.0.content"),
+        ([{"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]}], "messages.0.content.0"),
+        (user({"type": "image_url", "image_url": "https://a.example/b.png"}), "messages.0.content.0.image_url"),
+        (user({"type": "image_url", "image_url": "file:///etc/passwd"}), "messages.0.content.0.image_url"),
+        (user({"type": "image_url", "image_url": {"url": 3}}), "messages.0.content.0.image_url"),
+        (user({"type": "image_url", "image_url": "data:image/png;base64,?"}), "messages.0.content.0.image_url"),
+        (user({"type": "image_url", "image_url": "data:image/png,a"}), "messages.0.content.0.image_url"),
+        ([{"role": "tool", "tool_call_id": "a", "content": "b"}], "messages.0.tool_call_id"),
+    ],
+)
+def test_messages_that_are_none_are_refused_by_their_place(server: Server, messages: Any, param: str) -> None:
+    assert refused(server, "/v1/chat/completions", messages=messages)["param"] == param
+
+
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
+def test_what_would_change_the_answer_and_does_not_is_refused(server: Server, name: str) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("Hi"), max_tokens=1, **{name: {"a": 1}})
+    assert error["param"] == name
+    assert "would change the answer" in error["message"]
+    for neutral in (None, *UNSUPPORTED[name]):
+        chat(server, user("Hi"), max_tokens=1, **{name: neutral})
+
+
+def test_what_changes_nothing_is_ignored(server: Server) -> None:
+    chat(server, user("Hi"), max_tokens=1, user="a", store=True, metadata={"a": "b"}, service_tier="auto", x=[1])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("temperature", "1"),
+        ("temperature", -1),
+        ("top_p", 0),
+        ("max_tokens", 0),
+        ("max_tokens", True),
+        ("n", 0),
+        ("n", 100000000),
+        ("stop", [1]),
+        ("stop", ["a"] * 20),
+        ("logit_bias", {"a": 1}),
+        ("logit_bias", {"1": 1000}),
+        ("top_logprobs", 2),
+        ("seed", -1),
+        ("stream", "yes"),
+        ("response_format", {"type": "xml"}),
+        ("response_format", {"type": "json_schema", "json_schema": {"name": "a"}}),
+        ("response_format", {"type": "json_schema", "json_schema": {"schema": {"type": "text"}}}),
+        ("tools", [{"type": "code"}]),
+        ("tools", [{"type": "function", "function": {"name": "no name", "parameters": CITY}}]),
+        ("tools", [{"type": "function", "function": {"name": "a", "parameters": {"type": "array"}}}]),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function", "function": {"name": "a"}}),
+        ("reasoning_effort", "extreme"),
+    ],
+)
+def test_wrong_values_are_refused(server: Server, name: str, value: Any) -> None:
+    said = refused(server, "/v1/chat/completions", messages=user("Hi"), **{"max_tokens": 2, name: value})
+    assert said["status"] == 400
+
+
+def test_a_prompt_that_is_too_long_says_by_how_much(server: Server) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("word " * 5000))
+    found = re.search(r"a prompt of (\d+) tokens, (\d+) too many", error["message"])
+    assert found
+    assert int(found[1]) - int(found[2]) == 4096
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_required_call_satisfies_its_schema(server: Server, stream: bool) -> None:
+    question = {"messages": user("How is the weather?"), "tools": TOOLS, "tool_choice": "required", "max_tokens": 400}
+    if stream:
+        calls: dict[int, dict[str, str]] = {}
+        *chunks, last = streamed(server, **question)
+        for chunk in chunks:
+            for delta in chunk["choices"][0]["delta"].get("tool_calls", []):
+                one = calls.setdefault(delta["index"], {"id": delta.get("id", ""), "name": "", "arguments": ""})
+                one["name"] += delta["function"].get("name", "")
+                one["arguments"] += delta["function"]["arguments"]
+        assert last["choices"][0]["finish_reason"] == "tool_calls"
+        found = [calls[place] for place in sorted(calls)]
+    else:
+        choice = asked(server, "/v1/chat/completions", **question)["choices"][0]
+        assert choice["finish_reason"] == "tool_calls"
+        assert choice["message"]["content"] is None
+        found = [{"id": one["id"], **one["function"]} for one in choice["message"]["tool_calls"]]
+    assert found
+    for one in found:
+        assert one["name"] == "get_weather"
+        assert one["id"].startswith("call_")
+        jsonschema.validate(json.loads(one["arguments"]), {**CITY, "additionalProperties": False})
+
+
+def test_what_a_function_returned_goes_on_with_the_conversation(server: Server, model: Model) -> None:
+    function = {"name": "get_weather", "arguments": '{"city":"Rome"}'}
+    messages = [
+        {"role": "user", "content": "How is it?"},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c1", "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": "c1", "content": "sunny"},
+        {"role": "user", "content": "So?"},
+    ]
+    expected = own(
+        model,
+        Message("user", "How is it?"),
+        Message("assistant", '{"name": "get_weather", "parameters": {"city": "Rome"}}'),
+        Message("user", "get_weather returned:\nsunny\n\nSo?"),
+    )
+    answer = chat(server, messages)
+    assert (text_of(answer), answer["usage"]["prompt_tokens"]) == (expected.text, expected.prompt_tokens)
+
+
+def test_functions_may_be_left_alone(server: Server) -> None:
+    answer = chat(server, user("Hi"), tools=TOOLS, max_tokens=30)["choices"][0]
+    assert answer["message"].get("tool_calls") or answer["message"]["content"][0] not in '{["`'
+    without = chat(server, user("Hi"), tools=TOOLS, tool_choice="none")
+    assert without["usage"]["prompt_tokens"] == chat(server, user("Hi"))["usage"]["prompt_tokens"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY, "strict": True}},
+        {"type": "json_schema", "schema": CITY},
+        {"type": "json_object", "schema": CITY},
+    ],
+)
+def test_an_answer_has_the_form_that_was_asked_for(server: Server, form: dict[str, Any]) -> None:
+    closed = json.loads(json.dumps(form).replace('"required"', '"additionalProperties": false, "required"'))
+    answer = chat(server, user("Which city?"), response_format=closed, max_tokens=200)
+    assert json.loads(text_of(answer))["city"] in ("Paris", "Rome")
+
+
+def test_text_is_text(server: Server) -> None:
+    form = {"type": "text"}
+    assert text_of(chat(server, user("Hi"), response_format=form)) == text_of(chat(server, user("Hi")))
+
+
+def test_several_answers_and_stops(server: Server) -> None:
+    drawn = {"messages": user("Name a sign."), "n": 2, "temperature": 1.0, "seed": 5, "max_tokens": 8}
+    whole = asked(server, "/v1/chat/completions", **drawn)
+    chunks = streamed(server, **drawn)
+    for choice in whole["choices"]:
+        mine = [chunk["choices"][0] for chunk in chunks if chunk["choices"][0]["index"] == choice["index"]]
+        assert "".join(one["delta"].get("content", "") for one in mine) == choice["message"]["content"]
+    assert [choice["index"] for choice in whole["choices"]] == [0, 1]
+    text = text_of(chat(server, user("Describe a cough."), max_tokens=20))
+    stop = text.split()[1]
+    answer = chat(server, user("Describe a cough."), max_tokens=20, stop=stop)
+    assert text_of(answer) == text[: text.index(stop)]
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_text_is_completed(server: Server, model: Model) -> None:
+    *_, expected = model.complete("The lungs are", edgekit.GenerationOptions(max_tokens=9, top_logprobs=1))
+    asked_ = {"prompt": "The lungs are", "max_tokens": 9, "logprobs": 1}
+    answer = asked(server, "/v1/completions", **asked_)
+    assert answer["object"] == "text_completion"
+    assert answer["choices"][0]["text"] == expected.text  # type: ignore[union-attr]
+    chunks = streamed(server, "/v1/completions", **asked_, stream_options={"include_usage": True})
+    assert "".join(chunk["choices"][0]["text"] for chunk in chunks[:-1]) == expected.text  # type: ignore[union-attr]
+    assert chunks[-1]["usage"] == {
+        **answer["usage"],
+        "prompt_tokens_details": chunks[-1]["usage"]["prompt_tokens_details"],
+    }
+    for wrong in ([1, 2], [[1, 2]], ["a", "b"], None, 3):
+        assert refused(server, "/v1/completions", prompt=wrong)["param"] == "prompt"
+    for name, value in {"echo": True, "suffix": "a", "best_of": 2}.items():
+        assert refused(server, "/v1/completions", prompt="a", **{name: value})["param"] == name
+
+
+def test_responses_are_chats_without_a_state(server: Server) -> None:
+    expected = chat(server, [{"role": "system", "content": "Be brief."}, *user("What is it?")])
+    answer = asked(server, "/v1/responses", input="What is it?", instructions="Be brief.", max_output_tokens=12)
+    assert answer["output"][0]["content"][0]["text"] == text_of(expected)
+    assert answer["usage"]["input_tokens"] == expected["usage"]["prompt_tokens"]
+    for name, value in {"previous_response_id": "resp_1", "background": True, "truncation": "auto"}.items():
+        assert refused(server, "/v1/responses", input="a", **{name: value})["param"] == name
+    items = [{"type": "item_reference", "id": "a"}]
+    assert refused(server, "/v1/responses", input=items)["param"] == "input.0.type"
+
+
+def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) -> None:
+    data = picture()
+    inputs = ["nodule", {"text": "effusion"}, {"image": url(data)}, {"content": [{"type": "text", "text": "nodule"}]}]
+    numbers = asked(server, "/v1/embeddings", model="medsiglip", input=inputs)
+    coded = asked(server, "/v1/embeddings", model="medsiglip", input=inputs, encoding_format="base64")
+    with edgekit.open(medsiglip_artifact) as model:
+        texts, images = model.embed_text(["nodule", "effusion"]), model.embed_image([data])
+    for place, row in enumerate([texts[0], texts[1], images[0], texts[0]]):
+        assert numbers["data"][place]["embedding"] == pytest.approx(row, abs=1e-6)
+        raw = base64.b64decode(coded["data"][place]["embedding"])
+        assert struct.unpack(f"<{len(row)}f", raw) == pytest.approx(row, abs=1e-6)
+    assert numbers["usage"]["prompt_tokens"] > 0
+    width = len(texts[0])
+    asked(server, "/v1/embeddings", model="medsiglip", input="a", dimensions=width)
+    assert refused(server, "/v1/embeddings", model="medsiglip", input="a", dimensions=7)["param"] == "dimensions"
+    for wrong in ([1, 2], [[1, 2]], [], None, [None], [{"content": []}], [["a", "b"]], {"type": "video"}):
+        assert refused(server, "/v1/embeddings", model="medsiglip", input=wrong)["param"].startswith("input")
+    assert "check_embedding_ctx_length" in refused(server, "/v1/embeddings", model="medsiglip", input=[[1]])["message"]
+    assert "cannot embed_text" in refused(server, "/v1/embeddings", input="a")["message"]
+
+
+def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_artifact: Path) -> None:
+    data = [picture(1), picture(2, "WEBP")]
+    labels = {"nodule": ["a nodule", "nodules"], "clear": "a clear chest"}
+    asked_ = {"model": "medsiglip", "images": [url(one) for one in data], "labels": labels}
+    found = asked(server, "/v1/classify", **asked_)
+    with edgekit.open(medsiglip_artifact) as model:
+        expected = model.classify(data, [["a nodule", "nodules"], "a clear chest"])
+    assert found["scores"] == "sigmoid"
+    rows = [[one["score"] for one in row["scores"]] for row in found["data"]]
+    assert np.asarray(rows) == pytest.approx(expected, abs=1e-6)
+    assert [one["label"] for one in found["data"][0]["scores"]] == ["nodule", "clear"]
+    shares = asked(server, "/v1/classify", **asked_, scores="softmax")
+    assert sum(one["score"] for one in shares["data"][1]["scores"]) == pytest.approx(1)
+    by_chat = asked(server, "/v1/classify", image=url(data[0]), labels=["a", "b"])
+    assert by_chat["scores"] == "softmax"
+    for wrong in ({"labels": []}, {"labels": ["a", "a"]}, {"labels": {"a": []}}, {"images": []}, {"scores": "best"}):
+        refused(server, "/v1/classify", **{**asked_, **wrong})
+
+
+def test_models_say_what_they_are(server: Server) -> None:
+    _, _, body = call(server, "GET", "/v1/models")
+    listed = {one["id"]: one for one in json.loads(body)["data"]}
+    assert {"medgemma:Q4_0", "medsiglip:fp32"} <= listed.keys()
+    _, _, body = call(server, "GET", "/v1/models/medsiglip")
+    one = json.loads(body)
+    assert one["id"] == "medsiglip:fp32"
+    assert one["architecture"]["input_modalities"] == ["text", "image"]
+    assert one["capabilities"] == ["classify", "embed_image", "embed_text"]
+    assert one["stand_in"]
+    assert str(Path.cwd().anchor) + "tmp" not in json.dumps(listed)
+    status, _, _ = call(server, "GET", "/v1/models/nobody")
+    assert status == 404
+    assert refused(server, "/v1/chat/completions", model="nobody", messages=user("Hi"))["status"] == 404
+
+
+def test_tokens_there_and_back(server: Server) -> None:
+    made = asked(server, "/tokenize", content="No effusion.")
+    assert made["count"] == len(made["tokens"]) == len(made["pieces"])
+    assert made["tokens"] == asked(server, "/tokenize", prompt="No effusion.")["tokens"]
+    assert asked(server, "/detokenize", tokens=made["tokens"])["content"] == "No effusion."
+    assert refused(server, "/detokenize", tokens=["a"])["param"] == "tokens.0"
+    assert refused(server, "/tokenize")["param"] == "content"
+
+
+def test_an_image_is_handed_over_before_its_question(server: Server, model: Model) -> None:
+    data = picture(9)
+    held = asked(server, "/v1/images", image=url(data))
+    assert held["tokens"] > 4
+    assert held["expires_at"] > time.time()
+    shown = {"type": "image_url", "image_url": {"url": held["url"]}}
+    answer = chat(server, user(shown, {"type": "text", "text": "What is it?"}))
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] >= held["tokens"]
+    assert text_of(answer) == own(model, Message("user", Image(data), "What is it?")).text
+    again = asked(server, "/v1/images", image=base64.b64encode(data).decode())
+    assert again["id"] != held["id"]
+    assert call(server, "DELETE", f"/v1/images/{held['id']}")[0] == 200
+    assert call(server, "DELETE", f"/v1/images/{held['id']}")[0] == 404
+    assert "hand it over again" in refused(server, "/v1/chat/completions", messages=user(shown))["message"]
+    gif = picture(1, "GIF")
+    assert "no format" in refused(server, "/v1/images", image=url(gif))["message"]
+
+
+def test_what_is_held_is_bounded() -> None:
+    now = [0.0]
+    held = HandedOver(most_images=2, most_bytes=10, seconds=60, clock=lambda: now[0])
+    first, second = held.put(b"1" * 4), held.put(b"2" * 4)
+    assert first.id != second.id
+    third = held.put(b"3" * 4)
+    assert held.get(second.id) + held.get(third.id) == b"22223333"
+    with pytest.raises(UnknownImage):
+        held.get(first.id)
+    large = held.put(b"4" * 8)
+    with pytest.raises(UnknownImage):
+        held.get(third.id)
+    with pytest.raises(InputError, match="11 bytes"):
+        held.put(b"5" * 11)
+    now[0] = 60
+    with pytest.raises(UnknownImage):
+        held.get(large.id)
+
+
+def until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "not in time"
+        time.sleep(0.01)
+
+
+def begun(server: Server, **document: Any) -> socket.socket:
+    """A request for a long answer, whose client can leave."""
+    host, port = server.url.removeprefix("http://").split(":")
+    body = json.dumps({"model": "medgemma", "messages": user("Tell me a story."), **LONG, **document}).encode()
+    client = socket.create_connection((host, int(port)), timeout=60)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+    return client
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slot(server: Server, stream: bool) -> None:
+    chat(server, user("Hi"))  # it is loaded
+    with begun(server, stream=stream) as client:
+        until(lambda: server.running() == 1, 20)
+        if stream:
+            assert client.recv(1 << 16)
+    until(lambda: server.running() == 0, 5)
+
+
+def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "PING_S", 0.05)
+    monkeypatch.setattr(streaming, "_FIRST_S", 0.05)
+    chat(server, user("Hi"))
+    with begun(server), begun(server, seed=2):
+        until(lambda: server.running() == 2, 20)
+        with begun(server, stream=True, max_tokens=1) as waiting:
+            said = b""
+            while b": ping\n\n" not in said:
+                said += waiting.recv(1 << 16)
+            assert said.startswith(b"HTTP/1.1 200")
+    until(lambda: server.running() == 0, 5)
+
+
+def test_an_error_inside_a_stream_is_its_last_event(server: Server) -> None:
+    chat(server, user("Hi"))
+    with begun(server, stream=True) as client:
+        said = client.recv(1 << 16)
+        pid = server.serving.engines.status("medgemma").pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        while more := client.recv(1 << 16):
+            said += more
+            if said.endswith(b"0\r\n\r\n"):
+                break
+    last = [line for line in said.decode().split("\n") if line.startswith("data: ")][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
+    assert text_of(chat(server, user("Hi")))
+
+
+@given(
+    st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6), max_size=3), min_size=1, max_size=4), st.data()
+)
+def test_calls_are_found_however_their_text_is_cut(arguments: list[dict[str, str]], data: st.DataObject) -> None:
+    lines = [f'{{"name": "f{n}", "parameters": {json.dumps(given)}}}' for n, given in enumerate(arguments)]
+    text, reader, found = "\n".join(lines), CallReader(), dict[int, list[str]]()
+    while text:
+        cut = data.draw(st.integers(1, len(text)))
+        for said in reader.add(text[:cut]):
+            assert said.call is not None
+            one = found.setdefault(said.call, ["", ""])
+            one[0] += said.name
+            one[1] += said.arguments
+        text = text[cut:]
+    assert [(name, json.loads(given)) for name, given in found.values()] == [
+        (f"f{n}", given) for n, given in enumerate(arguments)
+    ]
+
+
+def test_text_is_no_call() -> None:
+    reader = CallReader()
+    said = [one for piece in ("No", ' {"name": "f", "parameters": {}}') for one in reader.add(piece)]
+    assert "".join(one.text for one in said) == 'No {"name": "f", "parameters": {}}'
+    assert reader.calls == 0

@@ -7,9 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
@@ -20,7 +19,7 @@ from edgekit.serve.http.house import House, Life
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.http.keys import Keys
 from edgekit.serve.http.limits import Limits
-from edgekit.serve.http.metrics import Measured, Metrics
+from edgekit.serve.http.metrics import Metrics, measured
 from edgekit.serve.http.server import Plan, Server, listen
 from edgekit.serve.jobs import Event, Job
 
@@ -54,13 +53,14 @@ class Engines:
     served: tuple[Model, ...] = (Model(),)
     pause_s: float = 0.02
     left: int = 0
+    state: str = "ready"
     drained: bool = field(default=False)
 
     def find(self, name: str) -> Model:
         return self.served[0]
 
     def status(self, served: Model) -> State:
-        return State()
+        return State(self.state)
 
     async def ask(self, served: Model, job: Job) -> AsyncGenerator[Event, None]:
         try:
@@ -68,7 +68,7 @@ class Engines:
                 await asyncio.sleep(self.pause_s)
                 yield Event("piece", {"text": f"piece {number} ", "number": 0})
             yield Event("answer", {"output_tokens": 10, "decode_s": 0.5})
-        except GeneratorExit:
+        except (GeneratorExit, asyncio.CancelledError):
             self.left += 1
             raise
 
@@ -80,7 +80,7 @@ class Engines:
         pass
 
 
-def routes(engines: Any) -> list[Route]:
+def routes(engines: Engines, metrics: Metrics) -> list[Route]:
     """What a client may do: say JSON, get an answer in pieces, make a mistake happen, get much."""
 
     async def echo(request: Request) -> Response:
@@ -88,7 +88,7 @@ def routes(engines: Any) -> list[Route]:
 
     async def stream(request: Request) -> Response:
         async def pieces() -> AsyncGenerator[bytes, None]:
-            async for event in engines.ask(engines.served[0], Job("chat", {})):
+            async for event in measured(engines.ask(engines.served[0], Job("chat", {})), engines.served[0].id, metrics):
                 yield answers.encoded(dict(event.body)) + b"\n"
 
         return StreamingResponse(pieces())
@@ -141,10 +141,8 @@ class Door:
     def send(self, raw: bytes) -> tuple[int, dict[str, str], bytes]:
         """What comes back for these bytes, to the end of the connection or of the first answer."""
         with self.connect() as client:
-            try:
+            with suppress(BrokenPipeError, ConnectionResetError):  # refused before all was sent: the answer is there
                 client.sendall(raw)
-            except (BrokenPipeError, ConnectionResetError):
-                pass  # refused before all of it was sent: the answer is there
             return answer(client)
 
     def request(self, line: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, str], bytes]:
@@ -182,17 +180,21 @@ def answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 @contextmanager
 def door(
-    limits: Limits = QUICK, keys: Keys | None = None, engines: Engines | None = None, drain_s: float = 5
+    limits: Limits = QUICK,
+    keys: Keys | None = None,
+    engines: Engines | None = None,
+    drain_s: float = 5,
+    host: str = "127.0.0.1",
 ) -> Iterator[Door]:
     """A server that is ready."""
     engines = engines or Engines()
     life = Life()
     metrics = Metrics(engines)
     house = House(engines, metrics, life, limits, keys is not None, "the agreement")
-    with listen("127.0.0.1", 0) as listening:
+    with listen(host, 0) as listening:
         port = listening.getsockname()[1]
-        *api, page = routes(Measured(engines, metrics))
-        rules = app.Door(guard.allowed_hosts("127.0.0.1", port, ["clinic.local"]), keys)
+        *api, page = routes(engines, metrics)
+        rules = app.Door(guard.allowed_hosts(host, port, ["clinic.local"]), keys)
         whole = app.application(api, [page], house, rules)
         server = Server(whole, life, engines, Plan(lambda: asyncio.sleep(0), drain_s, limits))
         thread = threading.Thread(target=lambda: asyncio.run(server.run_on(listening)))

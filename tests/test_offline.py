@@ -20,6 +20,8 @@ from edgekit.commands import verbs
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, and `export --download`,
 # which test_hub.py tests, a model.
 EXCEPT = {"setup"}
+# Ends when it is told to, so a program starts it: SERVED.
+TOLD_TO_END = {"serve"}
 # Its parts are the other commands; by itself it takes minutes.
 LONG = {"demo"}
 
@@ -123,7 +125,7 @@ decode_tokens = 2
 
 
 def test_every_command_is_watched() -> None:
-    assert set(COMMANDS) | EXCEPT == set(verbs())
+    assert set(COMMANDS) | EXCEPT | TOLD_TO_END == set(verbs())
 
 
 @watched
@@ -140,6 +142,44 @@ def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, f
         filled = [word.format(**folders, decoder=decoder) for word in line]
         seen = desk.run("-m", "edgekit", command, *filled, EDGEKIT_HOME=str(tasks.parent))
         desk.check(seen, *folders.values())
+
+
+SERVED = """
+import base64, json, signal, subprocess, sys, urllib.request
+from pathlib import Path
+
+folders, picture = sys.argv[1:-1], Path(sys.argv[-1])
+server = subprocess.Popen(
+    [sys.executable, "-m", "edgekit", "serve", *folders, "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
+)
+url = json.loads(server.stdout.readline())["url"]
+
+
+def asked(path, **body):
+    said = {"content-type": "application/json"}
+    request = urllib.request.Request(url + path, json.dumps(body).encode() if body else None, said)
+    with urllib.request.urlopen(request) as answer:
+        return answer.read()
+
+
+data = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+content = [{"type": "image_url", "image_url": {"url": data}}, {"type": "text", "text": "What is it?"}]
+for model in map(lambda folder: Path(folder).name, folders[:-1]):
+    asked("/v1/chat/completions", model=model, max_tokens=3, messages=[{"role": "user", "content": content}])
+asked("/v1/embeddings", model=Path(folders[-1]).name, input=["a"])
+for path in ("/health", "/metrics", "/props", "/terms", "/v1/models"):
+    asked(path)
+server.send_signal(signal.SIGTERM)
+sys.exit(server.wait())
+"""
+
+
+@watched
+def test_a_server_reaches_nobody_and_leaves_nothing(desk: Desk, folders: Mapping[str, Path]) -> None:
+    picture = desk.work / "chest.png"
+    Image.fromarray(photo(90, 70)).save(picture)
+    seen = desk.run("-c", SERVED, folders["gguf"], folders["siglip"], picture)
+    desk.check(seen)
 
 
 def test_the_home_folder_stays_as_it_was(desk: Desk, medsiglip_artifact: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_artifact, add_levels, add_opening
 from edgekit.errors import UsageError
+from edgekit.serve.http.logs import LEVELS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,21 +50,24 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="S",
         help="how long running answers may go on after Ctrl-C or SIGTERM, whose second ends them (default: 30)",
     )
-    add("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(default: info)")
+    add("--log-level", choices=LEVELS, default="info", help="(default: info)")
 
 
 def run(options: Namespace) -> int:
     """Check everything, listen, serve until told to end."""
+    from edgekit.runtime import tuning_results
     from edgekit.serve.engines.served import served
-    from edgekit.serve.http import logs
+    from edgekit.serve.http import guard, logs
     from edgekit.serve.http.keys import read_keys
     from edgekit.serve.http.server import listen
     from edgekit.serve.http.terms import read_agreement
 
     models = served(options.folders, options.level, context=options.context, device=options.device)
+    tuning_results.named(options.runtime)
     keys = read_keys(options.api_key_file) if options.api_key_file else None
     agreement = read_agreement(options.terms) if options.terms else None
     _check_network(options.host, keys, agreement, models)
+    guard.allowed_hosts(options.host, options.port, options.allow_host)
     with listen(options.host, options.port) as listening:
         logs.begin(options.log_level)
         return asyncio.run(_served(options, models, keys, agreement, listening))
@@ -89,22 +93,23 @@ async def _served(
     options: Namespace, models: Sequence[Served], keys: Keys | None, agreement: str | None, listening: Any
 ) -> int:
     from edgekit.machine.interrupts import signals_call
-    from edgekit.serve import api, page
-    from edgekit.serve.engines.pool import Engines
+    from edgekit.serve import api
+    from edgekit.serve.api.serving import Serving
     from edgekit.serve.engines.state import EngineOptions
     from edgekit.serve.http import app, guard
     from edgekit.serve.http.house import House, Life
     from edgekit.serve.http.limits import Limits
-    from edgekit.serve.http.metrics import Measured, Metrics
+    from edgekit.serve.http.metrics import MeasuredEngines
     from edgekit.serve.http.server import Plan, Server
+    from edgekit.serve.page import files
 
     names = ("slots", "queue", "context", "device", "runtime", "cache_type")
-    engines = Engines(models, EngineOptions(**{name: getattr(options, name) for name in names}))
+    engines = MeasuredEngines(models, EngineOptions(**{name: getattr(options, name) for name in names}))
     port = listening.getsockname()[1]
-    metrics, life = Metrics(engines), Life()
-    house = House(engines, metrics, life, Limits(), keys is not None, agreement)
+    life = Life()
+    house = House(engines, engines.metrics, life, Limits(), keys is not None, agreement)
     door = app.Door(guard.allowed_hosts(options.host, port, options.allow_host), keys)
-    whole = app.application(api.routes(Measured(engines, metrics)), page.routes(), house, door)
+    whole = app.application(api.routes(Serving(engines)), files.routes(), house, door)
     first = [one for one in models if one.default][: {"first": 1, "all": None, "none": 0}[options.preload]]
     plan = Plan(lambda: _loaded(engines, first), options.drain_s, house.limits)
     server = Server(whole, life, engines, plan)

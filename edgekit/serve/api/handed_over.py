@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgekit.errors import InputError
+from edgekit.serve.http.errors import NoRoute
 
 MOST_IMAGES, MOST_BYTES, SECONDS = 64, 256 << 20, 3600.0
 
 
-class UnknownImage(InputError):  # noqa: N818 - named for what it says
+class UnknownImage(NoRoute):
     """No image of this id is held: it never was, was removed, is too old, or had to make room."""
 
 

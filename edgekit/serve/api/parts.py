@@ -11,7 +11,7 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
-from edgekit.serve.api.handed_over import HandedOver
+from edgekit.serve.api.handed_over import HandedOver, UnknownImage
 from edgekit.serve.api.reading import ParameterError
 from edgekit.serve.image_formats import check_format
 
@@ -63,8 +63,7 @@ class Collected:
         url = given.get("url") if isinstance(given, Mapping) else given
         if not isinstance(url, str):
             raise ParameterError(where, f"an image that is a {type(url).__name__}", allowed=_ALLOWED)
-        data = self._handed_over.get(url.removeprefix(HANDED_OVER)) if url.startswith(HANDED_OVER) else None
-        data = from_url(url, where) if data is None else data
+        data = self._held(url, where) if url.startswith(HANDED_OVER) else from_url(url, where)
         if data in self.images:
             return self.images.index(data)
         if len(self.images) == MOST_IMAGES:
@@ -72,6 +71,12 @@ class Collected:
         check_format(data, len(self.images))
         self.images.append(data)
         return len(self.images) - 1
+
+    def _held(self, url: str, where: str) -> bytes:
+        try:
+            return self._handed_over.get(url.removeprefix(HANDED_OVER))
+        except UnknownImage as error:
+            raise ParameterError(where, error.message, remedy=error.remedy) from error
 
     def _part(self, part: Any, where: str) -> Part:
         if isinstance(part, str):

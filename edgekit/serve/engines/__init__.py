@@ -2,8 +2,11 @@
 
     served      which artifacts and levels are served, and what their manifests say of them
     pool        `Engines`, all that the routes ask: which engine is loaded, which makes room
-    engine      one model: its queue, its slots, its restarts
-    requests    one job on its way: what came of it, and what crashed an engine before
+    engine      one model: its process, and what that is told and says
+    line        its requests: who waits, and who may begin
+    requests    one job on its way, and what came of it
+    suspects    which jobs crashed an engine
+    state       how engines are run, and how one is
     child       the server's end of a process: threads that read and write its pipes
     channel     frames on a pipe
     process     the other end: the process itself

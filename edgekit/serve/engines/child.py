@@ -32,13 +32,13 @@ class Child:
     Args:
         perform: MODULE:FUNCTION.
         arrived: called in the loop with the frames of one read. Raising Rubbish ends the process.
-        ended: called in the loop once, when the process is gone, with what ended it.
+        ended: called in the loop once, when the process is gone, with this and what ended it.
 
     Raises:
         OSError: no process can be started.
     """
 
-    def __init__(self, perform: str, arrived: Arrived, ended: Callable[[str], None]) -> None:
+    def __init__(self, perform: str, arrived: Arrived, ended: Callable[[Child, str], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._arrived, self._ended = arrived, ended
         self._process = worker.start(
@@ -128,4 +128,4 @@ class Child:
 
     def _leave(self, code: int) -> None:
         self._gone.set()
-        self._ended(self._rubbish or worker.death(code) or f"exit code {code}")
+        self._ended(self, self._rubbish or worker.death(code) or f"exit code {code}")

@@ -36,6 +36,11 @@ class EngineError(EdgekitError):
         self.retry_after_s = retry_after_s
 
 
+def again(error: EngineError) -> EngineError:
+    """The same error for another who is told it: whoever raises one adds a trace to it."""
+    return type(error)(error.message, allowed=error.allowed, remedy=error.remedy, retry_after_s=error.retry_after_s)
+
+
 class UnknownModel(EngineError):  # noqa: N818 - named for what it says, as all of these
     """Nothing of that name is served."""
 

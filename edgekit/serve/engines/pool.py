@@ -85,12 +85,14 @@ class Engines:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 for engine in self._engines.values():
-                    await engine.done()
+                    await engine.line.done.wait()
                 return True
         return False
 
     async def close(self) -> None:
         """End all processes; what is under way is told `Draining`. Nothing of them is left then."""
+        for engine in self._engines.values():
+            engine.draining = True
         loading = list(self._loading.values())
         for task in loading:
             task.cancel()
@@ -107,14 +109,21 @@ class Engines:
 
     async def _load(self, engine: Engine) -> None:
         try:
-            for _ in range(_DEATHS):
+            for death in range(1, _DEATHS + 1):
                 await asyncio.sleep(engine.delay.seconds)
                 async with self._turn:
-                    with suppress(Died):
+                    try:
                         return await engine.open(partial(self._room, engine))
-            engine.fail(EngineFailed(f"{engine.served.id} cannot be loaded: its process died {_DEATHS} times"))
+                    except Died as died:
+                        why = f"its process died {death} times, at last of this: {died}"
+            engine.fail(EngineFailed(f"{engine.served.id} cannot be loaded: {why}"))
         except EdgekitError as error:
             engine.fail(error)
+        except asyncio.CancelledError:  # the server ends, and says so itself
+            raise
+        except BaseException:  # nobody may wait for ever, whatever was done wrong
+            engine.fail(EngineFailed(f"{engine.served.id} was not loaded"))
+            raise
         finally:
             del self._loading[engine]
 
@@ -133,7 +142,7 @@ class Engines:
             could_be = free + sum(other.held_bytes for other in others)
             if not others or not self._fitting(need, could_be, 0):
                 raise _too_large(engine.served.id, need.with_slots(self._least(need)), could_be)
-            await min(others, key=lambda other: (not other.is_idle, other.used)).unload()
+            await min(others, key=lambda other: (bool(other.line.running), other.line.used)).unload()
 
     def _fitting(self, need: Need, free: int, beside: int) -> int | None:
         """How many slots find room beside so many bytes of weights; None where not even the least do."""

@@ -21,6 +21,7 @@ from starlette.responses import Response
 
 from edgekit import errors as base
 from edgekit.errors import EdgekitError
+from edgekit.serve.engines import errors as engines
 from edgekit.serve.http import errors
 
 _LOG = logging.getLogger("edgekit.serve")
@@ -60,6 +61,15 @@ ROWS: Mapping[type[BaseException], Row] = {
     errors.Full: Row(503, _SERVER, "server_full"),
     errors.Draining: Row(503, _SERVER, "server_draining"),
     errors.WrongVersion: Row(505, _INVALID, "http_version_not_supported"),
+    engines.UnknownModel: Row(404, _INVALID, "model_not_found"),
+    engines.Poisoned: Row(422, _INVALID, "request_ends_engines"),
+    engines.Busy: Row(429, "rate_limit_error", "queue_full"),
+    engines.Draining: Row(503, _SERVER, "server_draining"),
+    engines.EngineDied: Row(503, _SERVER, "engine_died"),
+    engines.TooLarge: Row(503, _SERVER, "model_too_large"),
+    engines.EngineFailed: Row(503, _SERVER, "engine_failed"),
+    engines.EngineError: Row(503, _SERVER, "engine_unavailable"),
+    base.TooLongError: Row(400, _INVALID, "context_length_exceeded"),
     base.InputError: Row(400, _INVALID, "invalid_input"),
     base.UsageError: Row(400, _INVALID, "invalid_value"),
     base.WorkerError: Row(503, _SERVER, "engine_unavailable"),

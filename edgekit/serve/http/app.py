@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -17,7 +17,7 @@ from edgekit.serve.http.errors import BadRequest, NoRoute, Refusal, WrongMethod
 from edgekit.serve.http.guard import Guard, Rules
 from edgekit.serve.http.house import House
 from edgekit.serve.http.keys import Keys
-from edgekit.serve.http.traffic import Traffic
+from edgekit.serve.http.traffic import CLIENT_LEFT, Traffic
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ def application(api: Sequence[BaseRoute], page: Iterable[BaseRoute], house: Hous
     page = list(page)
     app = Starlette(
         routes=[*house.routes(), *api, *page],
-        exception_handlers={EdgekitError: _refused, HTTPException: _not_routed, Exception: _unforeseen},
+        exception_handlers={
+            EdgekitError: _refused,
+            HTTPException: _not_routed,
+            ClientDisconnect: _left,
+            Exception: _unforeseen,
+        },
     )
     app.router.redirect_slashes = False  # an answer that sends a client elsewhere, by the host that it named
     opened = frozenset(str(getattr(route, "path", "")) for route in page)
@@ -64,6 +69,10 @@ async def _not_routed(request: Request, error: Exception) -> Response:
         405: WrongMethod("this path has no such method", allowed=(error.headers or {}).get("Allow", "another")),
     }
     return answers.response(kinds.get(error.status_code, BadRequest("the request cannot be read")), error.headers)
+
+
+async def _left(request: Request, error: Exception) -> Response:
+    return Response(status_code=CLIENT_LEFT)  # nobody reads it
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

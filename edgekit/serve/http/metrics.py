@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -14,44 +13,15 @@ from prometheus_client.registry import Collector
 
 from edgekit.artifacts.version import __version__
 from edgekit.errors import EdgekitError
+from edgekit.serve.engines.pool import Engines
+from edgekit.serve.engines.served import Served
+from edgekit.serve.engines.state import EngineOptions
 from edgekit.serve.http.traffic import Answered
 from edgekit.serve.jobs import Event, Job
 
 # From a token of the reference model to a prompt of many images on two cores.
 _SECONDS = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 80, 160, 320)
 _PER_SECOND = (0.5, 1, 2, 4, 6, 8, 12, 16, 24, 32, 64, 128, 256)
-
-
-class Model(Protocol):
-    """What is known here of a model: `edgekit.serve.engines.served.Served`."""
-
-    @property
-    def id(self) -> str: ...
-
-
-class Status(Protocol):
-    """How an engine is: `edgekit.serve.engines.engine.Status`."""
-
-    @property
-    def state(self) -> str: ...
-    @property
-    def slots(self) -> int: ...
-    @property
-    def queued(self) -> int: ...
-    @property
-    def running(self) -> int: ...
-    @property
-    def restarts(self) -> int: ...
-
-
-class Engines(Protocol):
-    """What is asked here of `edgekit.serve.engines.pool.Engines`."""
-
-    @property
-    def served(self) -> Sequence[Any]: ...
-    def find(self, name: str) -> Any: ...
-    def status(self, served: Any) -> Status: ...
-    def ask(self, served: Any, job: Job) -> AsyncGenerator[Event, None]: ...
 
 
 class Metrics:
@@ -120,36 +90,38 @@ class _States(Collector):
         return [*gauges.values(), restarts, states]
 
 
-class Measured:
-    """Engines, for the routes: whatever is asked of them is counted and timed."""
+class MeasuredEngines(Engines):
+    """Engines whose answers are counted and timed.
 
-    def __init__(self, engines: Engines, metrics: Metrics) -> None:
-        self._engines, self._metrics = engines, metrics
+    Attributes:
+        metrics: the figures.
+    """
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._engines, name)
+    def __init__(self, served: Sequence[Served], options: EngineOptions) -> None:
+        super().__init__(served, options)
+        self.metrics = Metrics(self)
 
-    async def ask(self, served: Any, job: Job) -> AsyncGenerator[Event, None]:
+    def ask(self, served: Served | str, job: Job) -> AsyncGenerator[Event, None]:
         """As `Engines.ask`."""
-        model = served if isinstance(served, str) else served.id
-        began, outcome, first = time.perf_counter(), "cancelled", True
-        try:
-            if isinstance(served, str):
-                model = self._engines.find(served).id  # an alias, or nothing that is served
-            async with aclosing(self._engines.ask(served, job)) as events:
-                async for event in events:
-                    if first and event.kind == "piece":
-                        self._metrics.first_token(model, time.perf_counter() - began)
-                        first = False
-                    self._note_speed(model, event)
-                    yield event
-            outcome = "answered"
-        except EdgekitError as error:
-            outcome = type(error).__name__
-            raise
-        finally:
-            self._metrics.answer(model, outcome)
+        model = self.find(served) if isinstance(served, str) else served
+        return measured(super().ask(model, job), model.id, self.metrics)
 
-    def _note_speed(self, model: str, event: Event) -> None:
-        if event.kind == "answer" and event.body.get("decode_s"):
-            self._metrics.speed(model, (event.body["output_tokens"] - 1) / event.body["decode_s"])
+
+async def measured(events: AsyncGenerator[Event, None], model: str, metrics: Metrics) -> AsyncGenerator[Event, None]:
+    """What comes of a job of a model, counted and timed on its way."""
+    began, outcome, first = time.perf_counter(), "cancelled", True
+    try:
+        async with aclosing(events):
+            async for event in events:
+                if first and event.kind == "piece":
+                    metrics.first_token(model, time.perf_counter() - began)
+                    first = False
+                if event.kind == "answer" and event.body.get("decode_s"):
+                    metrics.speed(model, (event.body["output_tokens"] - 1) / event.body["decode_s"])
+                yield event
+        outcome = "answered"
+    except EdgekitError as error:
+        outcome = type(error).__name__
+        raise
+    finally:
+        metrics.answer(model, outcome)

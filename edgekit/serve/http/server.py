@@ -7,14 +7,17 @@ import contextlib
 import errno
 import functools
 import ipaddress
+import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import uvicorn
 
 from edgekit.errors import UsageError
+from edgekit.serve.engines.pool import Engines
+from edgekit.serve.http import answers
 from edgekit.serve.http.house import Life
 from edgekit.serve.http.limits import Limits
 from edgekit.serve.http.protocol import FrontDoor, Held
@@ -23,16 +26,6 @@ from edgekit.serve.http.traffic import Traffic
 _BACKLOG = 1024
 _GRACE_S = 2.0  # for answers that end because the time to drain is over
 _FILES_KEPT = 128  # of those a process may have open, for everything but connections
-
-
-class Living(Protocol):
-    """What begins and ends with a server: `edgekit.serve.engines.pool.Engines`."""
-
-    async def drain(self, seconds: float) -> bool:
-        """Take nothing more, and let what runs finish for so long."""
-
-    async def close(self) -> None:
-        """End every process, and what still runs in them."""
 
 
 def is_loopback(host: str) -> bool:
@@ -57,9 +50,12 @@ def listen(host: str, port: int) -> socket.socket:
         UsageError: the port is in use or not allowed, or the address is none of this machine's.
     """
     address = "127.0.0.1" if host == "localhost" else host
-    made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    # asyncio sends small answers at once, without waiting for more, on sockets that say that they are TCP's.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # elsewhere it would let two servers have one port
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((address, port))
         made.listen(_BACKLOG)
     except OSError as problem:
@@ -97,7 +93,7 @@ class Server(uvicorn.Server):
         engines: drained with it.
     """
 
-    def __init__(self, app: Traffic, life: Life, engines: Living, plan: Plan) -> None:
+    def __init__(self, app: Traffic, life: Life, engines: Engines, plan: Plan) -> None:
         protocol: Any = functools.partial(FrontDoor, limits=within_open_files(plan.limits), held=Held())
         super().__init__(
             uvicorn.Config(
@@ -131,6 +127,7 @@ class Server(uvicorn.Server):
 
     async def run_on(self, listening: socket.socket) -> None:
         """Serve until `end`, and close the engines."""
+        asyncio.get_running_loop().set_exception_handler(_unforeseen)
         loading = asyncio.create_task(self._load())
         try:
             await self.serve(sockets=[listening])
@@ -166,6 +163,12 @@ class Server(uvicorn.Server):
     async def _drain(self) -> None:
         await self._engines.drain(self._plan.drain_s)
         await self._engines.close()  # while there is still a socket to tell those that ran for longer
+
+
+def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What no task of the application caught; asyncio's own words would quote its arguments."""
+    if error := context.get("exception"):
+        answers.internal(error)
 
 
 def within_open_files(limits: Limits) -> Limits:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from edgekit.artifacts.documents import read_bounded
 from edgekit.errors import UsageError
+from edgekit.serve.engines.served import Served
 
 NOT_CLEARED = "edgekit is not cleared for any clinical use; what a model says may be wrong"
 _HEALTH_AI = "Health AI Developer Foundations"
@@ -25,20 +26,7 @@ _HEALTH_AI_RESTRICTIONS = (
 _MOST_BYTES = 1 << 20
 
 
-class Licensed(Protocol):
-    """What is known here of a model: `edgekit.serve.engines.served.Served`."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def license(self) -> str: ...
-    @property
-    def stand_in(self) -> str | None: ...
-
-
-def document(models: Iterable[Licensed], agreement: str | None) -> dict[str, Any]:
+def document(models: Iterable[Served], agreement: str | None) -> dict[str, Any]:
     """All of it, for /terms.
 
     Args:
@@ -51,11 +39,11 @@ def document(models: Iterable[Licensed], agreement: str | None) -> dict[str, Any
     return {"models": told, "agreement": agreement, "clinical_use": NOT_CLEARED}
 
 
-def _restricted(model: Licensed) -> dict[str, str | None]:
+def _restricted(model: Served) -> dict[str, str | None]:
     return {"restrictions": _HEALTH_AI_RESTRICTIONS if need_agreement([model]) else None}
 
 
-def need_agreement(models: Iterable[Licensed]) -> bool:
+def need_agreement(models: Iterable[Served]) -> bool:
     """Whether a model is among them that others may only be offered together with its agreement."""
     return any(_HEALTH_AI in one.license for one in models)
 

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LOG = logging.getLogger("edgekit.serve")
@@ -57,8 +56,6 @@ class Traffic:
         self.running += 1
         try:
             await self._app(scope, receive, noted)
-        except ClientDisconnect:
-            whole = False
         finally:
             self.running -= 1
             seconds = time.perf_counter() - began

@@ -24,6 +24,9 @@ from edgekit.serve.http.errors import (
 from edgekit.serve.http.limits import Limits
 
 Phase = Literal["idle", "head", "body"]
+# What comes next in a chunked body: a chunk's size, its data, the line end behind that, or behind the last chunk, which
+# is empty; nothing of it in any other body.
+Next = Literal["", "size", "data", "end", "last"]
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _BEGINNING = re.compile(_TOKEN + rb"{1,32}(?: |\Z)")
@@ -51,8 +54,8 @@ class Wire:
         self._limits = limits
         self._kept = bytearray()  # of a head, or of a chunk's line
         self._seen = 0  # bytes of it that were searched for its end
-        self._left = 0  # of a body whose length is known, or of a chunk and its line's end
-        self._chunks: Literal["", "line", "data", "end"] = ""  # what comes next in a chunked body
+        self._left = 0  # bytes of a body whose length is known, or of a chunk's data
+        self._next: Next = ""
         self._overhead = 0
 
     def feed(self, data: bytes) -> tuple[bytes, Refusal | None]:
@@ -82,24 +85,24 @@ class Wire:
             if len(kept) > limits.head_bytes:
                 raise HeadTooLarge("the request's headers are too large", allowed=f"at most {limits.head_bytes} bytes")
             return rest[len(kept) - before :]
-        self._left, self._chunks = _framing(bytes(head[:end]), limits)
+        self._left, self._next = _framing(bytes(head[:end]), limits)
         passed += head
         self._kept, self._seen = bytearray(), 0
         self.requests += 1
         self.body_received = self._overhead = 0
-        self.phase = "body" if self._left or self._chunks else "idle"
+        self.phase = "body" if self._left or self._next else "idle"
         return rest[len(head) - before :]
 
     def _body(self, rest: memoryview, passed: bytearray) -> memoryview:
-        if self._chunks in ("line", "end"):
+        if self._next in ("size", "end", "last"):
             return self._chunk_line(rest, passed)
         taken = rest[: self._left]
         passed += taken
         self._left -= len(taken)
         self.body_received += len(taken)
         if not self._left:
-            if self._chunks:
-                self._chunks, self._left = "end", 0
+            if self._next:
+                self._next = "end"
             else:
                 self.phase = "idle"
         return rest[len(taken) :]
@@ -111,8 +114,8 @@ class Wire:
         kept += rest[: self._limits.chunk_line_bytes + 2 - before]
         end = kept.find(b"\n")
         line = kept if end < 0 else kept[: end + 1]
-        if self._chunks == "end" and not b"\r\n".startswith(line):
-            raise BadRequest("a chunk longer than it says" if self._left == 0 else "headers behind the body")
+        if self._next != "size" and not b"\r\n".startswith(line):
+            raise BadRequest("a chunk longer than it says" if self._next == "end" else "headers behind the body")
         if end < 0:
             if len(kept) > self._limits.chunk_line_bytes:
                 raise BadRequest(
@@ -122,25 +125,24 @@ class Wire:
         if not line.endswith(b"\r\n"):
             raise BadRequest("a line that ends with a bare line feed", allowed="CR LF behind every line")
         self._count_overhead(len(line))
-        self._next_chunk(bytes(line[:-2]))
+        self._take_line(bytes(line[:-2]))
         passed += line
         self._kept = bytearray()
         return rest[len(line) - before :]
 
-    def _next_chunk(self, line: bytes) -> None:
-        if self._chunks == "end":  # of a chunk's data, or of the whole body
-            self._chunks = "line" if self._left == 0 else ""
-            self.phase = "idle" if self._left else "body"
-            self._left = 0
-            return
-        sized = _CHUNK.fullmatch(line)
-        if not sized:
-            raise BadRequest("a chunk of the body that does not begin with its size")
-        size = int(sized[1], 16)
-        if self.body_received + size > self._limits.body_bytes:
-            raise _too_large(self._limits)
-        # The last chunk is empty; the line behind it is, too, for trailers are refused by what `end` allows.
-        self._chunks, self._left = ("data", size) if size else ("end", -1)
+    def _take_line(self, line: bytes) -> None:
+        if self._next == "last":
+            self._next, self.phase = "", "idle"
+        elif self._next == "end":
+            self._next = "size"
+        else:
+            sized = _CHUNK.fullmatch(line)
+            if not sized:
+                raise BadRequest("a chunk of the body that does not begin with its size")
+            self._left = int(sized[1], 16)
+            if self.body_received + self._left > self._limits.body_bytes:
+                raise _too_large(self._limits)
+            self._next = "data" if self._left else "last"
 
     def _count_overhead(self, size: int) -> None:
         self._overhead += size
@@ -161,7 +163,7 @@ def _check_beginning(head: bytearray, limits: Limits) -> None:
         raise TargetTooLong("the request's path is too long", allowed=f"at most {limits.target_bytes} bytes")
 
 
-def _framing(head: bytes, limits: Limits) -> tuple[int, Literal["", "line"]]:
+def _framing(head: bytes, limits: Limits) -> tuple[int, Next]:
     """The length of the body that a whole head announces, and whether it comes in chunks."""
     first, *lines = head.split(b"\r\n")
     version = _check_request_line(first, limits)
@@ -181,7 +183,7 @@ def _framing(head: bytes, limits: Limits) -> tuple[int, Literal["", "line"]]:
         )
     if codings:
         _check_coding(codings[0], version)
-        return 0, "line"
+        return 0, "size"
     return _length(lengths[0], limits) if lengths else 0, ""
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
+import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,6 +69,41 @@ def test_a_towers_arithmetic(peers: Any) -> None:
     flop = peers("encoder_sections").flop(tower)
     assert flop["attention"] / 1e12 == pytest.approx(2.09, abs=0.01)
     assert sum(flop.values()) / 1e12 == pytest.approx(5.5, abs=0.05)
+
+
+def test_no_request_is_called_answered_that_was_not(peers: Any) -> None:
+    client = peers("http_client")
+    whole, broken = ({"status": 200, "ended": ended} for ended in (True, False))
+    assert client.outcome(client.Answered(**whole)) == "answered"
+    assert client.outcome(client.Answered(**whole, events=[{"error": {"code": "engine_died"}}])) == "503"
+    assert client.outcome(client.Answered(**broken), leaves=True) == "cancelled"
+    assert client.outcome(client.Answered(**broken)).startswith("lost")
+    assert client.outcome(client.Answered(status=500, ended=True)).startswith("lost")
+    assert client.outcome(client.Answered(status=429, ended=True)) == "429"
+    assert client.outcome(client.Answered()).startswith("lost")
+
+
+def test_a_name_is_found_in_whatever_form(peers: Any) -> None:
+    job = peers("http_canaries_job")
+    every = list(itertools.islice(job.names(), 10_000))
+    assert len({name.split()[1] for name in every}) == 10_000, "each is known by its second word alone"
+    hidden = f"GET /{every[7].upper().replace(' ', '%20')} 404".encode()
+    assert job.names_in(hidden, every, "a log") == [f"a log: {every[7]}"]
+    assert job.names_in(b"GET /v1/models 200", every, "a log") == []
+
+
+@pytest.mark.slow
+def test_the_servers_benchmark_runs(medgemma_artifact: Path, tmp_path: Path) -> None:
+    """All of it, with the least of everything: each question has an answer, and no name is written anywhere."""
+    record = tmp_path / "server.json"
+    small = ["--share", "0.002", "--life-s", "2", "--rounds", "1", "--json", str(record)]
+    command = [sys.executable, str(PEERS / "server.py"), str(medgemma_artifact), "--level", "Q4_0", *small]
+    environment = {**os.environ, "PYTHONPATH": str(PEERS.parent.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    samples = json.loads(record.read_text())["samples"]["reference model"]
+    assert not [name for (one,) in samples.values() for name in one.get("outcomes", {}) if name.startswith("lost")]
+    assert samples["edgekit: canaries"][0]["found"] == []
 
 
 @pytest.mark.parametrize("path", sorted(PEERS.glob("*.py")), ids=lambda path: path.stem)

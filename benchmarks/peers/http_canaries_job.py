@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +22,15 @@ import psutil
 from http_client import CHAT, asked, message
 from http_servers import Running, sent_to, serving
 
+_SYLLABLES = ("zor", "quev", "thal", "mirx", "bund", "jask", "plof", "wext", "grin", "voz")
+_WORD = re.compile(f"(?=((?:{'|'.join(_SYLLABLES)}){{4}}))".encode())
 
 def canaries(job: dict[str, Any]) -> dict[str, Any]:
     """`count` made-up names of patients, through every route and every way to be refused: in which files they are.
 
     Those are all that the server could write: its log, its cache, its temporary files, its home, and the artifact's.
     """
-    names = list(itertools.islice(_names(), job["count"]))
+    every = list(itertools.islice(names(), job["count"]))
     statuses: Counter[int] = Counter()
 
     async def run(server: Running) -> None:
@@ -38,13 +41,13 @@ def canaries(job: dict[str, Any]) -> dict[str, Any]:
                 answer = await asked(server.port, _canary(server, number, name), 5)
                 statuses[answer.status] += 1
 
-        await asyncio.gather(*(one(number, name) for number, name in enumerate(names)))
+        await asyncio.gather(*(one(number, name) for number, name in enumerate(every)))
 
     with serving(job, slots=2, queue=64) as server:
         asyncio.run(run(server))
         metrics = asyncio.run(_metrics(server))
         largest = max(server.process.children(recursive=True), key=lambda one: one.memory_info().rss)
-        dying = message(CHAT, server.chat(names[0], 500))
+        dying = message(CHAT, server.chat(every[0], 500))
         made = sent_to(server, dying)
         time.sleep(0.5)
         largest.kill()
@@ -56,9 +59,9 @@ def canaries(job: dict[str, Any]) -> dict[str, Any]:
         for path in [*server.wrote.rglob("*"), *Path(job["folder"]).rglob("*")]:
             if path.is_file():
                 files += 1
-                found += _names_in(path.read_bytes(), names, str(path.name))
-        found += _names_in(metrics, names, "/metrics")
-    return {"names": len(names), "statuses": dict(statuses), "files": files, "found": found[:20]}
+                found += names_in(path.read_bytes(), every, str(path.name))
+        found += names_in(metrics, every, "/metrics")
+    return {"names": len(every), "statuses": dict(statuses), "files": files, "found": found[:20]}
 
 
 async def _metrics(server: Running) -> bytes:
@@ -105,17 +108,16 @@ def _canary(server: Running, number: int, name: str) -> bytes:
     return every[number % len(every)]()
 
 
-def _names() -> Iterator[str]:
-    """Names that no text has by chance, none of them anybody's: syllables, a different row of them each."""
-    syllables = ("zor", "quev", "thal", "mirx", "bund", "jask", "plof", "wext", "grin", "voz")
-    for parts in itertools.product(syllables, repeat=6):
-        yield f"{''.join(parts[:3]).capitalize()} {''.join(parts[3:]).capitalize()}"
+def names() -> Iterator[str]:
+    """Ten thousand names that no text has by chance, none of them anybody's; the second word is nobody else's here."""
+    for parts in itertools.product(_SYLLABLES, repeat=4):
+        yield f"{''.join(parts[2::-1]).capitalize()} {''.join(parts).capitalize()}"
 
 
-def _names_in(data: bytes, names: list[str], where: str) -> list[str]:
-    """Either half of a name counts: an address may have had it in another form."""
-    text = data.lower()
-    return [f"{where}: {name}" for name in names if name.split()[1].lower().encode() in text]
+def names_in(data: bytes, every: Iterable[str], where: str) -> list[str]:
+    """The second word is looked for, whatever its case: an address has the space between both in another form."""
+    found = {word.decode() for word in re.findall(_WORD, data.lower())}
+    return [f"{where}: {name}" for name in every if name.split()[1].lower() in found]
 
 
 if __name__ == "__main__":

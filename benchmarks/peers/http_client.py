@@ -135,6 +135,9 @@ async def _plain(reader: asyncio.StreamReader) -> Any:
 
 
 async def _chunks(reader: asyncio.StreamReader) -> Any:
-    while size := int((await reader.readline()).split(b";")[0], 16):
+    while line := await reader.readline():
+        if not (size := int(line.split(b";")[0], 16)):
+            await reader.readline()
+            return
         yield (await reader.readexactly(size + 2))[:-2]
-    await reader.readline()
+    raise ConnectionResetError("the body was cut")

@@ -65,7 +65,7 @@ def hostile(job: dict[str, Any]) -> dict[str, Any]:
         times: list[float] = []
 
         async def one(client: int) -> None:
-            for number in range(job["requests"] // job["clients"]):
+            for number in range(max(1, job["requests"] // job["clients"])):
                 sent = message(CHAT, server.chat(f"{client} {number}", job["tokens"]))
                 answer = await ask(server.port, sent)
                 if answer.status != 200:

@@ -42,6 +42,7 @@ JOBS: Mapping[str, tuple[Path, Mapping[str, Any]]] = {
 }
 PEERS = ("cost", "load", "hostile")  # what other servers are asked, too
 _SHARED = ("count", "requests", "sockets")
+_LEAST = 8
 _ONCE = ("kills", "canaries")
 Row = tuple[str, str]
 
@@ -102,7 +103,7 @@ def _peers(options: argparse.Namespace) -> list[str]:
 
 def _job(options: argparse.Namespace, kind: str, server: str) -> dict[str, Any]:
     sizes = dict(JOBS[kind][1])
-    sizes |= {name: max(2, round(options.share * sizes[name])) for name in _SHARED if name in sizes}
+    sizes |= {name: max(_LEAST, round(options.share * sizes[name])) for name in _SHARED if name in sizes}
     if options.life_s and "life_s" in sizes:
         sizes["life_s"] = options.life_s
     files = {name: str(getattr(options, name)) for name in ("llama_server", "llama_cpp_python")}

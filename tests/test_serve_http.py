@@ -741,6 +741,17 @@ def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Calla
 # ---------------------------------------------------------------- the house
 
 
+def test_metrics_tell_who_left_from_who_was_answered() -> None:
+    with door(engines=Engines(pause_s=0.3)) as server:
+        with server.connect() as client:
+            client.sendall(server.raw("POST /v1/stream", b"{}"))
+            wait_until(lambda: server.app.running == 1)
+        wait_until(lambda: server.app.running == 0)
+        text = server.request("GET /metrics")[2].decode()
+        assert 'edgekit_answers_total{model="medgemma:Q4_0",outcome="cancelled"} 1.0' in text
+        assert 'route="/v1/stream",status="499"' in text
+
+
 def test_metrics_count_routes_and_answers(server: Door) -> None:
     server.request("POST /v1/stream", b"{}")
     server.request("GET /nowhere")
@@ -854,6 +865,12 @@ def test_a_second_word_ends_at_once() -> None:
 
 
 # ---------------------------------------------------------------- where it listens
+
+
+def test_small_answers_leave_at_once() -> None:
+    """asyncio looks at the protocol that a socket names before it lets small packets go without waiting for more."""
+    with listen("127.0.0.1", 0) as made:
+        assert made.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_in_use_is_said() -> None:

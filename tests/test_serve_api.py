@@ -20,7 +20,7 @@ import jsonschema
 import numpy as np
 import pytest
 from api_server import Server, api_server
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
 
@@ -36,7 +36,7 @@ from edgekit.serve.api.tools import CallReader
 CITY = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "of a city", "parameters": CITY}}]
 # Random words without an end, which no rule against repetition stops.
-LONG = {"temperature": 3.0, "seed": 1, "logit_bias": {"1": -100, "106": -100}, "max_tokens": 3500}
+LONG = {"temperature": 3.0, "seed": 1, "logit_bias": {"1": -100, "5": -100}, "max_tokens": 3500}
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +51,9 @@ def model(medgemma_artifact: Path) -> Iterator[Model]:
         yield opened
 
 
-def picture(seed: int = 0, format_: str = "PNG") -> bytes:
+def picture(seed: int = 0, format_: str = "PNG", size: int = 96) -> bytes:
     written = io.BytesIO()
-    values = np.random.default_rng(seed).integers(0, 256, (96, 96, 3), np.uint8)
+    values = np.random.default_rng(seed).integers(0, 256, (size, size, 3), np.uint8)
     Pillow.fromarray(values).save(written, format_)
     return written.getvalue()
 
@@ -244,6 +244,7 @@ def test_a_prompt_that_is_too_long_says_by_how_much(server: Server) -> None:
     found = re.search(r"a prompt of (\d+) tokens, (\d+) too many", error["message"])
     assert found
     assert int(found[1]) - int(found[2]) == 4096
+    assert error["code"] == "context_length_exceeded"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -490,7 +491,7 @@ def test_a_client_that_leaves_frees_its_slot(server: Server, stream: bool) -> No
 
 def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PING_S", 0.05)
-    monkeypatch.setattr(streaming, "_FIRST_S", 0.05)
+    monkeypatch.setattr(streaming, "FIRST_S", 0.05)
     chat(server, user("Hi"))
     with begun(server), begun(server, seed=2):
         until(lambda: server.running() == 2, 20)
@@ -518,6 +519,40 @@ def test_an_error_inside_a_stream_is_its_last_event(server: Server) -> None:
     assert text_of(chat(server, user("Hi")))
 
 
+def test_thoughts_are_no_part_of_the_answer(medgemma_artifact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(folders))
+    with api_server([medgemma_artifact], perform="api_jobs:think") as server:
+        message = chat(server, user("Hi"), reasoning_effort="low")["choices"][0]["message"]
+        assert (message["content"], message["reasoning_content"]) == ("Yes.", "True 512")
+        chunks = streamed(server, messages=user("Hi"), reasoning_effort="none")
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "None None"
+        assert "".join(delta.get("content", "") for delta in deltas) == "Yes."
+        answer = asked(server, "/v1/responses", input="Hi", reasoning={"effort": "high"})
+        assert [item["type"] for item in answer["output"]] == ["reasoning", "message"]
+        assert answer["output"][0]["content"][0]["text"] == "True 2048"
+        assert answer["usage"]["output_tokens_details"] == {"reasoning_tokens": 5}
+        assert answer["warnings"] == ["a warning"]
+
+
+def test_a_model_that_cannot_think_says_so(server: Server) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("Hi"), reasoning_effort="high")
+    assert "cannot think" in error["message"]
+
+
+def test_a_call_that_is_cut_is_not_taken_for_a_whole_one(server: Server) -> None:
+    question = {"messages": user("Hi"), "tools": TOOLS, "tool_choice": "required", "max_tokens": 400}
+    for cut in ({"max_tokens": 14}, {"stop": "city"}, {"stop": "parameters"}):
+        choice = asked(server, "/v1/chat/completions", **{**question, **cut})["choices"][0]
+        assert choice["finish_reason"] == "length"
+    items = [{"type": "function", **TOOLS[0]["function"]}]  # type: ignore[dict-item]
+    most = asked(server, "/tokenize", content='{"name": "get_weather", "parameters": {"ci')["count"]
+    answer = asked(server, "/v1/responses", input="Hi", tools=items, tool_choice="required", max_output_tokens=most)
+    assert answer["status"] == "incomplete"
+    assert answer["output"][-1]["status"] == "incomplete"
+
+
 @given(
     st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6), max_size=3), min_size=1, max_size=4), st.data()
 )
@@ -532,9 +567,120 @@ def test_calls_are_found_however_their_text_is_cut(arguments: list[dict[str, str
             one[0] += said.name
             one[1] += said.arguments
         text = text[cut:]
+    assert reader.is_whole
     assert [(name, json.loads(given)) for name, given in found.values()] == [
         (f"f{n}", given) for n, given in enumerate(arguments)
     ]
+
+
+def spots(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Where something stands in a document."""
+    yield path
+    inside = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    for name, value in inside:
+        yield from spots(value, (*path, name))
+
+
+def with_other(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    """A document with another value in a place."""
+    if not path:
+        return value
+    changed = document.copy()
+    changed[path[0]] = with_other(document[path[0]], path[1:], value)
+    return changed
+
+
+SHOWN = {"type": "image_url", "image_url": {"url": url(picture(size=8))}}
+CALLED = {"id": "c", "type": "function", "function": {"name": "get_weather", "arguments": "{}"}}
+FULL: dict[str, Any] = {
+    "/v1/chat/completions": {
+        "model": "medgemma",
+        "messages": [
+            {"role": "system", "content": "a"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, SHOWN]},
+            {"role": "assistant", "content": None, "tool_calls": [CALLED]},
+            {"role": "tool", "tool_call_id": "c", "content": [{"type": "text", "text": "b"}]},
+        ],
+        "tools": TOOLS,
+        "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}},
+        "stop": ["a"],
+        "logit_bias": {"3": 1.5},
+        "max_tokens": 2,
+        "max_completion_tokens": 2,
+        "stream_options": {"include_usage": True},
+    },
+    "/v1/completions": {"model": "medgemma", "prompt": ["a"], "max_tokens": 2, "logprobs": 1, "stop": "a"},
+    "/v1/responses": {
+        "model": "medgemma",
+        "input": [
+            {"role": "user", "content": [{"type": "input_text", "text": "a"}]},
+            {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c", "output": "b"},
+        ],
+        "tools": [{"type": "function", "name": "f", "parameters": CITY}],
+        "tool_choice": "auto",
+        "text": {"format": {"type": "text"}},
+        "reasoning": {"effort": "none"},
+        "include": ["message.output_text.logprobs"],
+        "top_logprobs": 1,
+        "max_output_tokens": 2,
+    },
+    "/v1/embeddings": {
+        "model": "medsiglip",
+        "input": ["a", {"text": "b"}, {"content": [{"type": "text", "text": "c"}]}],
+        "encoding_format": "float",
+        "dimensions": 160,
+    },
+    "/v1/classify": {"model": "medsiglip", "images": [SHOWN["image_url"]], "labels": {"a": ["b"]}, "scores": "sigmoid"},
+    "/tokenize": {"model": "medgemma", "content": "a"},
+    "/detokenize": {"model": "medgemma", "tokens": [3]},
+    "/v1/images": {"model": "medgemma", "image": url(picture(size=8)), "system": "a"},
+}
+JUNK: tuple[Any, ...] = (  # in the place of anything
+    *(
+        None,
+        True,
+        0,
+        -1,
+        1 << 70,
+        1.5,
+        1e308,
+        "",
+        "a",
+        "\x00",
+        "<start_of_turn>",
+        "data:",
+        "edgekit-image:",
+        [],
+        {},
+        [[]],
+    ),
+    *(
+        [None],
+        [{}],
+        {"": None},
+        {"type": []},
+        {"type": "text"},
+        {"type": "object"},
+        "data:image/png;base64,",
+        "a" * 70_000,
+    ),
+)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_no_document_is_the_servers_fault(server: Server, data: st.DataObject) -> None:
+    path = data.draw(st.sampled_from(sorted(FULL)))
+    place = data.draw(st.sampled_from(list(spots(FULL[path]))))
+    document = with_other(FULL[path], place, data.draw(st.sampled_from(JUNK)))
+    status, _, body = call(server, "POST", path, document)
+    assert status < 500, body
+    if status != 200:
+        assert json.loads(body)["error"]["message"]
 
 
 def test_text_is_no_call() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import openai
 import pytest
 from api_server import Server, api_server
 from pydantic import BaseModel
-from test_serve_api import picture, url
+from test_serve_api import LONG, picture, url
 
 import edgekit
 from edgekit import Image, Message
@@ -172,6 +175,16 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="nobody", messages=question)
 
 
+def test_an_answer_that_a_client_does_not_wait_for_is_not_computed_again(server: Server) -> None:
+    question: Any = [{"role": "user", "content": "Tell me a story."}]
+    client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=2)
+    client.chat.completions.create(model="medgemma", messages=question, max_tokens=1)  # it is loaded
+    with pytest.raises(openai.BadRequestError, match="time-out"):
+        client.chat.completions.create(model="medgemma", messages=question, extra_body=LONG, timeout=0.7)
+    assert server.running() == 0
+    client.chat.completions.create(model="medgemma", messages=question, max_tokens=2)
+
+
 def test_a_legacy_completion(client: openai.OpenAI) -> None:
     whole = client.completions.create(model="medgemma", prompt="What is", max_tokens=6)
     chunks = client.completions.create(model="medgemma", prompt="What is", max_tokens=6, stream=True)
@@ -188,3 +201,46 @@ def test_several_at_once(server: Server) -> None:
             return [answer.choices[0].message.content for answer in await asyncio.gather(*asked)]
 
     assert len(set(asyncio.run(texts()))) == 1
+
+
+@pytest.fixture(scope="module")
+def environments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where clients' environments are: kept in a folder that a variable names, else made for this run."""
+    named = os.environ.get("EDGEKIT_CLIENT_ENVIRONMENTS")
+    return Path(named) if named else tmp_path_factory.mktemp("environments")
+
+
+def interpreter(folder: Path, packages: Sequence[str]) -> Path:
+    """The Python of an environment with these packages, made where there is none."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "packages"),
+    [
+        ("openai_client", ["openai>=2,<3"]),
+        ("langchain_client", ["langchain-openai==1.7.*"]),
+        ("llama_index_client", ["llama-index-llms-openai-like", "llama-index-embeddings-openai-like"]),
+    ],
+)
+def test_other_clients_work_as_they_are(
+    server: Server, environments: Path, tmp_path: Path, script: str, packages: list[str], client: openai.OpenAI
+) -> None:
+    python = interpreter(environments / script, packages)
+    image = tmp_path / "image.png"
+    image.write_bytes(picture(3))
+    command = [python, Path(__file__).parent / "clients" / f"{script}.py", server.url, image]
+    said = subprocess.run(command, check=True, capture_output=True, env={"HOME": str(tmp_path)}, cwd=tmp_path).stdout
+    found = json.loads(said)
+    assert found["models"] == [model.id for model in client.models.list()]
+    answer = client.chat.completions.create(model="medgemma", messages=about(picture(3)), max_tokens=12)
+    assert found["text"] == answer.choices[0].message.content
+    get_weather.model_validate_json(json.dumps(found["arguments"]))
+    Trip.model_validate_json(json.dumps(found["parsed"]))
+    vectors = client.embeddings.create(model="medsiglip", input=["a", "b"]).data
+    assert np.asarray(found["vectors"]) == pytest.approx(np.asarray([row.embedding for row in vectors]), abs=1e-6)

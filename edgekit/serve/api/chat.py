@@ -38,7 +38,7 @@ THOUGHT_TOKENS: Mapping[str, int] = {"low": 512, "medium": 1024, "high": 2048, "
 class ChatRequest(Sampling):
     """What a client asks."""
 
-    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "prompt": ()}
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "input": (), "instructions": (), "prompt": ()}
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = None
@@ -160,7 +160,7 @@ class _Chat:
                 "index": number,
                 "message": choice.message(),
                 "logprobs": self._all_logprobs(choice),
-                "finish_reason": report.finish_reason(choice.answer or {}, len(choice.calls)),
+                "finish_reason": report.finish_reason(choice.answer or {}, choice.reader),
             }
             for number, choice in enumerate(self._choices)
         ]
@@ -199,7 +199,7 @@ class _Chat:
         return self._chunk([{"index": number, "delta": delta, "logprobs": None, "finish_reason": reason}])
 
     def _last_chunk(self, number: int, answer: Mapping[str, Any]) -> dict[str, Any]:
-        reason = report.finish_reason(answer, len(self._choices[number].calls))
+        reason = report.finish_reason(answer, self._choices[number].reader)
         said = {"timings": report.timings([answer]), "warnings": told(self._served, report.warnings([answer]))}
         return {**self._choice_chunk(number, {}, reason), **said}
 
@@ -227,4 +227,4 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         await finished(events, chat.take)
         return JSONResponse(chat.whole())
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

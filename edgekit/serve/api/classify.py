@@ -89,4 +89,4 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             {"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": told(served, warnings)}
         )
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

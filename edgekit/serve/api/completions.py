@@ -79,7 +79,7 @@ class _Completion:
         if event.kind != "answer":
             return None
         self._answers[number] = body
-        last = self._choice(number, "", [], report.finish_reason(body, 0))
+        last = self._choice(number, "", [], report.finish_reason(body))
         return self._said([last], timings=report.timings([body]), warnings=told(self._served, report.warnings([body])))
 
     def whole(self) -> dict[str, Any]:
@@ -87,7 +87,7 @@ class _Completion:
         answers = [self._answers[number] for number in sorted(self._answers)]
         self._offsets = [0] * len(answers)
         choices = [
-            self._choice(number, answer["text"], answer["tokens"], report.finish_reason(answer, 0))
+            self._choice(number, answer["text"], answer["tokens"], report.finish_reason(answer))
             for number, answer in enumerate(answers)
         ]
         more = {"usage": report.usage(answers), "timings": report.timings(answers)}
@@ -137,4 +137,4 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         await finished(events, completion.take)
         return JSONResponse(completion.whole())
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

@@ -83,7 +83,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         said = {"object": "list", "data": data, "model": served.id, "usage": usage, "warnings": told(served, warnings)}
         return JSONResponse(said)
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)
 
 
 def _rows(event: Event, width: int, *, in_base64: bool) -> Iterator[str | list[float]]:

@@ -53,7 +53,7 @@ async def hand_over(serving: Serving, http: HttpRequest) -> Response:
         }
         return JSONResponse({**said, **more})
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)
 
 
 async def remove(serving: Serving, http: HttpRequest) -> Response:

@@ -17,7 +17,7 @@ from edgekit.terminal import shortened
 _UNION = ("str", "int", "bool", "list[", "dict[", "function-", "literal[", "tagged-union")
 _REMEDY = "leave it out"
 
-# Names that OpenAI's, vLLM's and llama.cpp's servers know, and the values by which they change nothing.
+# Names that OpenAI's, vLLM's, llama.cpp's and Ollama's servers know, and the values by which they change nothing.
 UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "add_generation_prompt": (True,),
     "allowed_token_ids": ([],),
@@ -32,6 +32,8 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "dynatemp_range": (0,),
     "early_stopping": (False,),
     "function_call": ("none",),
+    "enable_thinking": (False,),
+    "format": ("",),
     "functions": ([],),
     "grammar": ("",),
     "guided_choice": (),
@@ -43,17 +45,28 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "length_penalty": (1,),
     "logits_processors": ([],),
     "lora": ([],),
+    "max_new_tokens": (),
     "min_tokens": (0,),
     "mirostat": (0,),
     "mm_processor_kwargs": ({},),
     "modalities": (["text"],),
+    "n_predict": (-1,),
+    "num_ctx": (),
+    "num_predict": (-1,),
+    "options": ({},),
     "prediction": (),
     "prompt_logprobs": (0,),
+    "reasoning": (),
+    "repeat_last_n": (-1,),
     "samplers": (),
     "stop_token_ids": ([],),
     "structured_outputs": (),
     "suffix": ("",),
+    "t_max_predict_ms": (0,),
     "tfs_z": (1,),
+    "think": (False,),
+    "thinking": (),
+    "top_a": (0,),
     "truncate_prompt_tokens": (),
     "typical_p": (1,),
     "use_beam_search": (False,),

@@ -5,16 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edgekit.serve.api.tools import CallReader
+
 # What a finished generation `stopped` at, in OpenAI's words. Whatever cut the answer is a length: it is not whole.
 _REASONS = {"end": "stop", "stop": "stop"}
 
 Answer = Mapping[str, Any]  # the body of an `answer` event
 
 
-def finish_reason(answer: Answer, calls: int) -> str:
-    """Why it ended: `stop`, `length`, or `tool_calls` where it called functions and was not cut."""
+def finish_reason(answer: Answer, reader: CallReader | None = None) -> str:
+    """Why it ended: `stop`, `length`, or `tool_calls` where it called functions and none of the calls was cut.
+
+    Args:
+        reader: what has read the answer, where functions could be called.
+    """
     reason = _REASONS.get(answer["stopped"], "length")
-    return "tool_calls" if calls and reason == "stop" else reason
+    if reader is None or reader.is_plain:
+        return reason
+    return "tool_calls" if reader.is_whole and reason == "stop" else "length"
 
 
 def usage(answers: Sequence[Answer]) -> dict[str, Any]:

@@ -100,7 +100,7 @@ class Responded:
     def _status(self) -> str:
         if self._answer is None:
             return "in_progress"
-        return "completed" if report.finish_reason(self._answer, 0) == "stop" else "incomplete"
+        return "completed" if report.finish_reason(self._answer, self._reader) != "length" else "incomplete"
 
     def _event(self, type_: str, **fields: Any) -> Document:
         self._number += 1

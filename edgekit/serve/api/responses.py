@@ -163,4 +163,4 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         responded.end()
         return JSONResponse(responded.document())
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

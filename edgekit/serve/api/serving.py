@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgekit.errors import UsageError
+from edgekit.serve.api.given_up import GivenUp
 from edgekit.serve.api.handed_over import HandedOver
 from edgekit.serve.api.reading import ParameterError
 
@@ -22,10 +23,12 @@ class Serving:
     Attributes:
         engines: who answers.
         images: that were handed over.
+        given_up: requests whose clients did not wait.
     """
 
     engines: Engines
     images: HandedOver = field(default_factory=HandedOver)
+    given_up: GivenUp = field(default_factory=GivenUp)
 
     def model(self, name: str | None, ability: str | None = None) -> Served:
         """The model that a request names; what it does not name has to be clear.

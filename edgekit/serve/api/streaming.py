@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -17,11 +18,12 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from edgekit.errors import EdgekitError
+from edgekit.serve.api.given_up import GivenUp
 from edgekit.serve.http import answers
 from edgekit.serve.jobs import Event
 
 PING_S = 5.0  # of silence: proxies and clients end a connection that says nothing
-_FIRST_S = 1.0
+FIRST_S = 1.0
 _LEFT = Response(status_code=499)  # nobody reads it
 
 T = TypeVar("T")
@@ -37,13 +39,20 @@ def frame(document: Any, event: str | None = None) -> bytes:
 DONE, PING = b"data: [DONE]\n\n", b": ping\n\n"
 
 
-async def unless_left(request: Request, work: Coroutine[Any, Any, Response]) -> Response:
-    """What the work gives; it is cancelled when the client leaves."""
-    working = asyncio.ensure_future(work)
+async def unless_left(
+    given_up: GivenUp, request: Request, work: Callable[[], Coroutine[Any, Any, Response]]
+) -> Response:
+    """What the work gives; it is cancelled when the client leaves, and not begun where that would happen again."""
+    await given_up.check(request)
+    began = time.monotonic()
+    working = asyncio.ensure_future(work())
     leaving = asyncio.ensure_future(_left(request.receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        return working.result() if working.done() else _LEFT
+        if working.done():
+            return working.result()
+        await given_up.note(request, time.monotonic() - began)
+        return _LEFT
     finally:
         await _ended(leaving)
         await _ended(working)
@@ -58,7 +67,7 @@ async def stream(frames: Frames, failed: Callable[[dict[str, Any]], bytes] = fra
     """
     beginning = asyncio.ensure_future(_next(frames))
     try:
-        await asyncio.wait({beginning}, timeout=_FIRST_S)
+        await asyncio.wait({beginning}, timeout=FIRST_S)
     except asyncio.CancelledError:
         await _ended(beginning)
         await frames.aclose()

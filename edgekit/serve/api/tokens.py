@@ -55,7 +55,7 @@ async def tokenize(serving: Serving, http: HttpRequest) -> Response:
         more = {"count": len(tokens), "max_model_len": served.context, "model": served.id}
         return JSONResponse({"tokens": tokens, "pieces": event.body["pieces"], **more})
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)
 
 
 async def detokenize(serving: Serving, http: HttpRequest) -> Response:
@@ -67,4 +67,4 @@ async def detokenize(serving: Serving, http: HttpRequest) -> Response:
         event, _ = await result(serving.engines.ask(served, Job("detokenize", {"tokens": request.tokens})))
         return JSONResponse({"content": event.body["text"], "prompt": event.body["text"], "model": served.id})
 
-    return await unless_left(http, whole())
+    return await unless_left(serving.given_up, http, whole)

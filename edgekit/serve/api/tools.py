@@ -166,6 +166,16 @@ class CallReader:
         """How many have begun."""
         return self._call + 1
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the answer is a text, or nothing yet."""
+        return self._plain is not False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether there are calls, and what is there of the last is all of it."""
+        return self._call >= 0 and not self._inside and self._held.strip() == "}"
+
     def add(self, text: str) -> Iterator[Said]:
         """What a piece of the answer says."""
         if self._plain is None and text:

@@ -69,6 +69,7 @@ ROWS: Mapping[type[BaseException], Row] = {
     engines.TooLarge: Row(503, _SERVER, "model_too_large"),
     engines.EngineFailed: Row(503, _SERVER, "engine_failed"),
     engines.EngineError: Row(503, _SERVER, "engine_unavailable"),
+    base.TooLongError: Row(400, _INVALID, "context_length_exceeded"),
     base.InputError: Row(400, _INVALID, "invalid_input"),
     base.UsageError: Row(400, _INVALID, "invalid_value"),
     base.WorkerError: Row(503, _SERVER, "engine_unavailable"),

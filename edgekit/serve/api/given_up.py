@@ -1,0 +1,63 @@
+"""Requests that their client gave up: OpenAI's clients ask again by themselves when their time-out is over.
+
+The second answer would take as long as the first, so it would be given up as well, and the third: each is computed for
+nobody, while others wait. So what a client asks again after its own time-out is refused, with what to do about it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from starlette.requests import Request
+
+from edgekit.errors import UsageError
+
+_MOST, _SECONDS = 1000, 600.0
+_NEARLY = 0.9  # of a time-out, which a client counts from earlier on
+_AGAIN, _TIME_OUT = "x-stainless-retry-count", "x-stainless-read-timeout"
+
+
+class GivenUp:
+    """Which requests were given up lately, by their digest.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._when: OrderedDict[bytes, float] = OrderedDict()
+
+    async def check(self, request: Request) -> None:
+        """Raise UsageError where a request repeats one whose time was over."""
+        if request.headers.get(_AGAIN, "0") == "0":
+            return
+        given_up = self._when.get(await _digest(request))
+        if given_up is not None and self._clock() - given_up < _SECONDS:
+            raise UsageError(
+                "the client's time-out ended this request before its answer was finished, and so it would again",
+                remedy="stream the answer, ask for fewer tokens, or have the client wait longer: timeout=3600",
+            )
+
+    async def note(self, request: Request, seconds: float) -> None:
+        """A client left after so long: was that its time-out?"""
+        limit = _number(request.headers.get(_TIME_OUT, ""))
+        if limit is None or seconds < _NEARLY * limit:
+            return
+        self._when[await _digest(request)] = self._clock()
+        while len(self._when) > _MOST:
+            self._when.popitem(last=False)
+
+
+async def _digest(request: Request) -> bytes:
+    return hashlib.sha256(await request.body()).digest()
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

@@ -131,7 +131,8 @@ class Browser:
 
     def awaited(self, script: str, *arguments: Any) -> Any:
         """What an async function's body in the page returns; `given` is what it was given."""
-        call = f"const [...given] = arguments; const done = given.pop(); (async () => {{ {script} }})().then(done, (e) => done(String(e)))"
+        call = "const given = [...arguments]; const done = given.pop();"
+        call += f"(async () => {{ {script} }})().then(done, (error) => done(String(error)))"
         return self.driver.execute_async_script(call, *arguments)
 
     def messages(self) -> list[str]:
@@ -139,7 +140,7 @@ class Browser:
         return [str(entry["message"]) for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[dict[str, Any]]:
-        """Every request since this was last asked, as the browser's own tools list them: `method`, `url`, `postData`."""
+        """Every request since this was last asked: its `method`, `url` and `postData`."""
         events = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [event["params"]["request"] for event in events if event["method"] == "Network.requestWillBeSent"]
 
@@ -148,4 +149,6 @@ class Browser:
         self.js(axe_source() + "\nreturn 0")
         found = self.driver.execute_async_script("axe.run(document).then(arguments[arguments.length - 1])")
         grave = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
-        return [f"{one['id']}: {node['html'][:120]}: {node['failureSummary']}" for one in grave for node in one["nodes"]]
+        return [
+            f"{one['id']}: {node['html'][:120]}: {node['failureSummary']}" for one in grave for node in one["nodes"]
+        ]

@@ -53,13 +53,14 @@ class Engines:
     served: tuple[Model, ...] = (Model(),)
     pause_s: float = 0.02
     left: int = 0
+    state: str = "ready"
     drained: bool = field(default=False)
 
     def find(self, name: str) -> Model:
         return self.served[0]
 
     def status(self, served: Model) -> State:
-        return State()
+        return State(self.state)
 
     async def ask(self, served: Model, job: Job) -> AsyncGenerator[Event, None]:
         try:
@@ -179,17 +180,21 @@ def answer(client: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 @contextmanager
 def door(
-    limits: Limits = QUICK, keys: Keys | None = None, engines: Engines | None = None, drain_s: float = 5
+    limits: Limits = QUICK,
+    keys: Keys | None = None,
+    engines: Engines | None = None,
+    drain_s: float = 5,
+    host: str = "127.0.0.1",
 ) -> Iterator[Door]:
     """A server that is ready."""
     engines = engines or Engines()
     life = Life()
     metrics = Metrics(engines)
     house = House(engines, metrics, life, limits, keys is not None, "the agreement")
-    with listen("127.0.0.1", 0) as listening:
+    with listen(host, 0) as listening:
         port = listening.getsockname()[1]
         *api, page = routes(engines, metrics)
-        rules = app.Door(guard.allowed_hosts("127.0.0.1", port, ["clinic.local"]), keys)
+        rules = app.Door(guard.allowed_hosts(host, port, ["clinic.local"]), keys)
         whole = app.application(api, [page], house, rules)
         server = Server(whole, life, engines, Plan(lambda: asyncio.sleep(0), drain_s, limits))
         thread = threading.Thread(target=lambda: asyncio.run(server.run_on(listening)))

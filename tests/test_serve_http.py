@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import os
 import select
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,13 +17,16 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
+import h11
 import pytest
 from doors import MUCH, QUICK, Door, Engines, answer, door
 from hypothesis import given
 from hypothesis import strategies as st
 from starlette.routing import Route
 
-from edgekit.errors import UsageError
+from edgekit.errors import ArtifactError, EdgekitError, InputError, SnapshotError, UsageError
+from edgekit.serve.api.reading import ParameterError
+from edgekit.serve.engines import errors as engines
 from edgekit.serve.http import answers, errors, guard, logs
 from edgekit.serve.http.errors import BadJson
 from edgekit.serve.http.json_body import parsed
@@ -233,6 +239,14 @@ def test_requests_one_behind_the_other_are_answered_in_turn(server: Door) -> Non
     assert received.index(b"[1]") < received.index(b"[2]") < received.index(b"bad_request")
 
 
+@pytest.mark.parametrize("more", [{}, {"connection": "close"}])
+def test_who_is_refused_in_the_midst_of_an_upload_reads_why(server: Door, more: dict[str, str]) -> None:
+    """Bytes that are not read when a socket is closed would reset it, and the answer would be lost."""
+    for _ in range(5):
+        status, _, body = server.request("POST /v1/echo", bytes(20 << 20), content_type="text/plain", **more)
+        assert (status, json.loads(body)["error"]["code"]) == (415, "unsupported_media_type")
+
+
 def test_a_connection_serves_many_requests(server: Door) -> None:
     with server.connect() as client:
         for number in range(50):
@@ -261,6 +275,38 @@ def test_how_bytes_are_cut_decides_nothing(name: str, cuts: list[int]) -> None:
     passed, other_end = fed(raw, cuts)
     assert end == other_end
     assert passed == whole if end in ("idle", "head", "body") else whole.startswith(passed) or passed.startswith(whole)
+
+
+@given(
+    st.sampled_from([name for name, (status, raw) in RAW.items() if len(raw) < 3000]),
+    st.lists(st.tuples(st.integers(0, 3000), st.binary(max_size=3)), max_size=3),
+)
+def test_what_is_passed_on_is_what_h11_reads(name: str, changes: list[tuple[int, bytes]]) -> None:
+    """Two readers of the same bytes agree where a request ends: nobody hides one in another's body."""
+    raw = bytearray(RAW[name][1] + post(body=b"[0]"))
+    for place, new in changes:
+        place %= len(raw)
+        raw[place : place + len(new)] = new
+    wire = Wire(Limits())
+    passed, _ = wire.feed(bytes(raw))
+    if passed and (read := h11_reads(passed)):
+        assert read == (wire.requests, wire.phase == "body")
+
+
+def h11_reads(raw: bytes) -> tuple[int, bool] | None:
+    """How many requests, and whether the last one's body is incomplete; None where one is a connection's last."""
+    reader, requests = h11.Connection(h11.SERVER), 0
+    reader.receive_data(raw)
+    while (event := reader.next_event()) is not h11.NEED_DATA:
+        if event is h11.PAUSED:
+            reader.start_next_cycle()
+        elif isinstance(event, h11.Request):
+            requests += 1
+            reader.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
+            reader.send(h11.EndOfMessage())
+            if reader.our_state is not h11.DONE:
+                return None
+    return requests, reader.their_state is h11.SEND_BODY
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
@@ -356,6 +402,20 @@ def test_who_never_reads_holds_little(server: Door) -> None:
         assert len(MUCH) * (64 << 10) < 16 << 20
 
 
+def test_who_asks_on_and_on_and_never_reads_holds_little(server: Door) -> None:
+    """A million requests one behind the other, none of whose answers is read."""
+    import psutil
+
+    process, raw = psutil.Process(), server.raw("GET /terms") * 1000
+    before = process.memory_info().rss
+    with server.connect(timeout=1) as client, contextlib.suppress(TimeoutError, ConnectionError):
+        for _ in range(1000):
+            client.sendall(raw)
+    assert process.memory_info().rss - before < 64 << 20
+    wait_until(lambda: server.app.running == 0)
+    assert server.request("GET /health")[0] == 200
+
+
 def test_an_answer_outlives_the_times_for_requests() -> None:
     with door(engines=Engines(pause_s=0.2)) as slow:
         status, _, body = slow.request("POST /v1/stream", b"{}")
@@ -437,9 +497,31 @@ def test_only_its_own_names_reach_it(server: Door, host: str, status: int) -> No
     assert server.request("GET /props", host=host.format(port=server.port))[0] == status
 
 
-def test_a_server_of_all_addresses_answers_to_the_one_that_was_reached() -> None:
-    assert guard.allowed_hosts("0.0.0.0", 80) >= {"localhost", "localhost:80"}
-    assert "evil.example" not in guard.allowed_hosts("0.0.0.0", 80)
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("127.0.0.2", 200), ("127.0.0.3", 403), ("127.0.0.1", 200), ("0.0.0.0", 403), ("evil.example", 403)],
+)
+def test_a_server_of_all_addresses_answers_to_the_one_that_was_reached(host: str, status: int) -> None:
+    with door(host="0.0.0.0") as server, socket.create_connection(("127.0.0.2", server.port), timeout=20) as client:
+        client.sendall(server.raw("GET /props", host=f"{host}:{server.port}"))
+        assert answer(client)[0] == status
+
+
+def test_the_port_of_the_web_may_be_left_out() -> None:
+    assert guard.allowed_hosts("10.0.0.1", 80) >= {"localhost", "localhost:80", "10.0.0.1", "10.0.0.1:80"}
+    assert not guard.allowed_hosts("10.0.0.1", 8080) & {"localhost", "10.0.0.1"}
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="no IPv6")
+def test_a_server_on_ipv6() -> None:
+    try:
+        listen("::1", 0).close()
+    except UsageError:
+        pytest.skip("no IPv6 here")
+    with door(host="::1") as server, socket.create_connection(("::1", server.port), timeout=20) as client:
+        client.sendall(server.raw("GET /health", host=f"[::1]:{server.port}"))
+        assert answer(client)[0] == 200
 
 
 def test_every_route_but_health_needs_the_key(keyed: Door) -> None:
@@ -578,6 +660,38 @@ def test_a_large_body_arrives(server: Door) -> None:
 # ---------------------------------------------------------------- errors, logs
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (engines.UnknownModel("none"), 404, "model_not_found"),
+        (engines.Poisoned("twice"), 422, "request_ends_engines"),
+        (engines.Busy("full", retry_after_s=1.2), 429, "queue_full"),
+        (engines.EngineDied("it died", retry_after_s=0.1), 503, "engine_died"),
+        (engines.TooLarge("no room"), 503, "model_too_large"),
+        (engines.EngineFailed("no file"), 503, "engine_failed"),
+        (engines.Draining("the end", retry_after_s=3), 503, "server_draining"),
+        (SnapshotError("of another"), 400, "invalid_input"),
+        (InputError("no image"), 400, "invalid_input"),
+        (ParameterError("n", "too many"), 400, "invalid_input"),
+        (UsageError("no such"), 400, "invalid_value"),
+        (ArtifactError("damaged"), 503, "artifact_unusable"),
+        (EdgekitError("something"), 500, "internal_error"),
+    ],
+)
+def test_each_error_has_its_one_answer(error: EdgekitError, status: int, code: str) -> None:
+    response = answers.response(error)
+    said = json.loads(response.body)["error"]
+    assert (response.status_code, said["code"]) == (status, code)
+    assert said["param"] == getattr(error, "param", None)
+    seconds = getattr(error, "retry_after_s", None)
+    assert response.headers.get("retry-after") == (str(math.ceil(seconds)) if seconds else None)
+
+
+def test_an_error_says_what_is_allowed_and_what_to_do() -> None:
+    error = InputError("what", allowed="that", remedy="this", items=["one", "two"])
+    assert answers.body(error)["error"]["message"] == "what; - one; - two; allowed: that; try: this"
+
+
 @pytest.fixture
 def logged(capfd: pytest.CaptureFixture[str]) -> Iterator[Callable[[], str]]:
     """What the server logs, at the level at which it says most."""
@@ -660,7 +774,30 @@ def test_props_say_how_much_may_be_sent(server: Door) -> None:
     assert props["models"][0]["slots"] == 2
 
 
+@pytest.mark.parametrize(("state", "status"), [("ready", 200), ("unloaded", 200), ("restarting", 200), ("failed", 503)])
+def test_health_says_when_nothing_can_answer(state: str, status: int) -> None:
+    with door(engines=Engines(state=state)) as server:
+        assert server.request("GET /health")[0] == status
+
+
 # ---------------------------------------------------------------- the end
+
+
+def test_an_upload_into_a_server_that_ends_is_told_to_come_again() -> None:
+    with door(engines=Engines(pause_s=0.2)) as server, server.connect() as client:
+        client.sendall(server.raw("POST /v1/stream", b"{}"))
+        wait_until(lambda: server.app.running == 1)
+        server.server.end()
+        wait_until(lambda: server.house.life.is_draining)
+        assert server.request("POST /v1/echo", b" " * (20 << 20) + b"[1]")[0] == 503
+
+
+def test_a_request_that_had_begun_to_come_is_told_that_the_server_ends() -> None:
+    with door() as server, server.connect() as client:
+        client.sendall(b"POST /v1/echo HTTP/1.1\r\n")
+        time.sleep(0.2)
+        server.server.end()
+        assert answer(client)[0] == 503
 
 
 def test_a_server_that_ends_finishes_what_runs_and_takes_nothing_more() -> None:

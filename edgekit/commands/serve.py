@@ -55,16 +55,19 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Check everything, listen, serve until told to end."""
+    from edgekit.runtime import tuning_results
     from edgekit.serve.engines.served import served
-    from edgekit.serve.http import logs
+    from edgekit.serve.http import guard, logs
     from edgekit.serve.http.keys import read_keys
     from edgekit.serve.http.server import listen
     from edgekit.serve.http.terms import read_agreement
 
     models = served(options.folders, options.level, context=options.context, device=options.device)
+    tuning_results.named(options.runtime)
     keys = read_keys(options.api_key_file) if options.api_key_file else None
     agreement = read_agreement(options.terms) if options.terms else None
     _check_network(options.host, keys, agreement, models)
+    guard.allowed_hosts(options.host, options.port, options.allow_host)
     with listen(options.host, options.port) as listening:
         logs.begin(options.log_level)
         return asyncio.run(_served(options, models, keys, agreement, listening))
@@ -98,6 +101,7 @@ async def _served(
     from edgekit.serve.http.limits import Limits
     from edgekit.serve.http.metrics import MeasuredEngines
     from edgekit.serve.http.server import Plan, Server
+    from edgekit.serve.page import files
 
     names = ("slots", "queue", "context", "device", "runtime", "cache_type")
     engines = MeasuredEngines(models, EngineOptions(**{name: getattr(options, name) for name in names}))
@@ -105,7 +109,7 @@ async def _served(
     life = Life()
     house = House(engines, engines.metrics, life, Limits(), keys is not None, agreement)
     door = app.Door(guard.allowed_hosts(options.host, port, options.allow_host), keys)
-    whole = app.application(api.routes(Serving(engines)), [], house, door)
+    whole = app.application(api.routes(Serving(engines)), files.routes(), house, door)
     first = [one for one in models if one.default][: {"first": 1, "all": None, "none": 0}[options.preload]]
     plan = Plan(lambda: _loaded(engines, first), options.drain_s, house.limits)
     server = Server(whole, life, engines, plan)

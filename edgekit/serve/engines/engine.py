@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from edgekit.serve.engines.served import Served
 from edgekit.serve.engines.state import Delay, EngineOptions, State, Status
 from edgekit.serve.jobs import Event, EventKind, Job, raised
 
+_LOG = logging.getLogger("edgekit.serve")  # of engines, never of what they are asked
 _KINDS = frozenset(get_args(EventKind))
 _FAILED_S = 5.0  # for so long everybody is told that the model cannot be loaded; who asks then has it tried again
 
@@ -51,9 +53,9 @@ class Engine:
         self._numbers = itertools.count(1)
         self._child: Child | None = None
         self._said: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()  # of the process, before it is ready
-        self._fault = ""  # what the process said of its own end
+        self._fault = ""  # what ended the last process
         self._retiring = False
-        self._ready_at, self._answered_before = 0.0, 0
+        self._ready_at, self._worked = 0.0, False
         self._failed: tuple[float, EngineFailed] | None = None
 
     @property
@@ -61,6 +63,8 @@ class Engine:
         """How it is now."""
         counts = (len(self.line), len(self.line.running), self._restarts, self._loads, self._unloads)
         problem = self._failed[1].message if self._failed else None
+        if self._state == "restarting":
+            problem = f"its process died: {self._fault}"
         return Status(self._state, self.line.slots, *counts, problem, self._child.pid if self._child else None)
 
     @property
@@ -167,6 +171,7 @@ class Engine:
             if document["event"] not in _KINDS or not isinstance(document["body"], dict):
                 raise Rubbish("no event")
             request.add(Event(document["event"], document["body"], data))
+            self._worked = True
         else:
             request.end(raised(document["error"]) if "error" in document else None)
             self.line.ended(request)
@@ -176,19 +181,24 @@ class Engine:
         if child is not self._child:  # it was closed
             return
         self._child, self.need = None, None
+        self._fault = self._fault or how
         if self._state != "ready":
             self._said.put_nowait(None)
             return
         self._state = "restarting"
         self._restarts += 1
-        self.delay.died(_now() - self._ready_at, answered=self.line.answered > self._answered_before)
-        self.line.lose(lambda: self._death(self._fault or how))
+        self.delay.died(_now() - self._ready_at, worked=self._worked)
+        lost, delay = len(self.line.running), self.delay.seconds
+        _LOG.warning(
+            "%s: the engine died, with %d in flight: %s; next in %.1f s", self.served.id, lost, self._fault, delay
+        )
+        self.line.lose(self._death)
         if not self.draining or len(self.line):
             self._wanted(self)
 
-    def _death(self, how: str) -> EngineDied:
+    def _death(self) -> EngineDied:
         return EngineDied(
-            f"the engine of {self.served.id} died at this request, or at one beside it: {how}",
+            f"the engine of {self.served.id} died at this request, or at one beside it: {self._fault}",
             remedy="ask again: a request that it dies of once more is refused from then on",
             retry_after_s=max(1, math.ceil(self.delay.seconds)),
         )
@@ -207,16 +217,17 @@ class Engine:
             Died: the process died; `delay` has grown.
         """
         self._state = "restarting" if self._state == "restarting" else "loading"
-        self._said, self._fault, started = asyncio.Queue(), "", _now()
+        self._said, started = asyncio.Queue(), _now()
         try:
             child = self._child = Child(self._options.perform, self._arrived, self._died)
+            self._fault = ""
             child.send(self._wishes)
             self.need = _need(await self._next("weights"))
             self.line.slots = await room(self.need)
             child.send({"slots": self.line.slots})
             await self._next("ready")
         except Died:
-            self.delay.died(_now() - started, answered=False)
+            self.delay.died(_now() - started, worked=False)
             raise
         except OSError as error:
             raise EngineFailed(f"no process can be started: {error.strerror}") from error
@@ -224,8 +235,9 @@ class Engine:
             await self._end_process()
             raise
         self._state, self._failed = "ready", None
-        self._ready_at, self._answered_before = _now(), self.line.answered
+        self._ready_at, self._worked = _now(), False
         self._loads += 1
+        _LOG.info("%s: loaded in %.1f s, %d at once", self.served.id, _now() - started, self.line.slots)
         self.pump()
 
     @property
@@ -246,7 +258,7 @@ class Engine:
         """What the process says next, which is what is wanted, or why it is not."""
         document = await self._said.get()
         if document is None or self._child is None:
-            raise Died
+            raise Died(self._fault)
         if "failed" in document:
             raise raised(document["failed"])
         if wanted not in document:
@@ -257,6 +269,7 @@ class Engine:
         """It cannot be loaded: everybody who waits is told so."""
         failed = error if isinstance(error, EngineFailed) else _failure(error, self.served.id)
         self._state, self._failed = "failed", (_now(), failed)
+        _LOG.error("%s", failed.message)
         self.line.refuse(lambda: again(failed))
 
     async def unload(self) -> None:
@@ -270,6 +283,7 @@ class Engine:
                 await self._end_process()
                 self._state = "unloaded"
                 self._unloads += 1
+                _LOG.info("%s: unloaded, to make room", self.served.id)
         finally:
             self._retiring = False
         self.pump()

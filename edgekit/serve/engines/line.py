@@ -23,11 +23,10 @@ class Line:
         suspects: what crashed the engine.
         running: number -> request that the engine works on.
         used: the loop's time at which one last began or ended.
-        answered: how many came to their end, not those that were given up.
     """
 
     def __init__(self) -> None:
-        self.slots, self.used, self.answered = 0, 0.0, 0
+        self.slots, self.used = 0, 0.0
         self.suspects = Suspects()
         self.running: dict[int, Request] = {}
         self._waiting: deque[Request] = deque()
@@ -88,7 +87,6 @@ class Line:
         if not request.cancelled:
             assert request.began is not None, "it ran"
             self.suspects.went_well(request)
-            self.answered += 1
             self._typical_s += _SMOOTHED * (self.used - request.began - self._typical_s)
         self._settle()
 

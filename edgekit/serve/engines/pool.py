@@ -109,14 +109,18 @@ class Engines:
 
     async def _load(self, engine: Engine) -> None:
         try:
-            for _ in range(_DEATHS):
+            for death in range(1, _DEATHS + 1):
                 await asyncio.sleep(engine.delay.seconds)
                 async with self._turn:
-                    with suppress(Died):
+                    try:
                         return await engine.open(partial(self._room, engine))
-            engine.fail(EngineFailed(f"{engine.served.id} cannot be loaded: its process died {_DEATHS} times"))
+                    except Died as died:
+                        why = f"its process died {death} times, at last of this: {died}"
+            engine.fail(EngineFailed(f"{engine.served.id} cannot be loaded: {why}"))
         except EdgekitError as error:
             engine.fail(error)
+        except asyncio.CancelledError:  # the server ends, and says so itself
+            raise
         except BaseException:  # nobody may wait for ever, whatever was done wrong
             engine.fail(EngineFailed(f"{engine.served.id} was not loaded"))
             raise

@@ -44,7 +44,7 @@ class Status:
         queued, running: requests that wait, and that the process works on.
         restarts: processes that died and had to be replaced.
         loads, unloads: how often the model was loaded, and unloaded to make room.
-        problem: why it cannot be loaded, where it failed.
+        problem: why it cannot be loaded, or what its process died of.
         pid: of its process, None while there is none.
     """
 
@@ -69,7 +69,7 @@ class Delay:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def died(self, lived_s: float, *, answered: bool) -> None:
-        """The process ended after so long a life; an answer, or a good minute, makes up for all that was before."""
+    def died(self, lived_s: float, *, worked: bool) -> None:
+        """The process ended after so long a life; any token, or a good minute, makes up for all that was before."""
         grown = max(min(2 * self.seconds, _LONGEST_DELAY_S), _FIRST_DELAY_S)
-        self.seconds = _FIRST_DELAY_S if answered or lived_s >= _GOOD_S else grown
+        self.seconds = _FIRST_DELAY_S if worked or lived_s >= _GOOD_S else grown

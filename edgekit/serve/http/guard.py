@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgekit.errors import UsageError
 from edgekit.serve.http import answers
 from edgekit.serve.http.errors import BadRequest, Draining, NoKey, Refusal, WrongHost, WrongOrigin, WrongType
 from edgekit.serve.http.keys import Keys
@@ -27,6 +28,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HTTP = 80
 _JSON = re.compile(rb"application/json[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ufffd]")
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?")
 _SENT = ("POST", "PUT", "PATCH")
 
 
@@ -52,11 +54,17 @@ def allowed_hosts(host: str, port: int, names: Iterable[str] = ()) -> frozenset[
 
     Args:
         names: with a port of their own, as behind a proxy, or without: then this server's, or none.
+
+    Raises:
+        UsageError: one is no name of a host.
     """
-    bare = [*LOOPBACK, f"[{host}]" if ":" in host else host]
+    everywhere = host in ("0.0.0.0", "::")  # noqa: S104 - no name of anything, and browsers let pages reach it
+    bare = [*LOOPBACK, *([] if everywhere else [f"[{host}]" if ":" in host else host])]
     allowed = {f"{name.lower()}:{port}" for name in bare}
     allowed |= {name.lower() for name in bare} if port == _HTTP else set()
     for name in names:
+        if not _NAME.fullmatch(name):
+            raise UsageError(f"{name!r:.80} is no host's name", allowed="as clinic.local or 10.0.0.5, without http://")
         with_port = re.search(r":\d+\Z", name)
         allowed |= {name.lower()} if with_port else {name.lower(), f"{name.lower()}:{port}"}
     return frozenset(allowed)

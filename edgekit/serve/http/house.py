@@ -17,6 +17,8 @@ from edgekit.serve.http import answers, terms
 from edgekit.serve.http.limits import Limits
 from edgekit.serve.http.metrics import Metrics
 
+_SOON = {"retry-after": "5"}
+
 
 @dataclass
 class Life:
@@ -61,9 +63,11 @@ class House:
         return [Route(path, answer, methods=["GET"]) for path, answer in given.items()]
 
     async def _health(self, request: Request) -> Response:
-        state = self.life.state
-        headers = None if state == "ready" else {"retry-after": "5"}
-        return _json({"status": "ok" if state == "ready" else state}, 200 if state == "ready" else 503, headers)
+        state: str = self.life.state
+        if state == "ready":
+            states = {self.engines.status(model).state for model in self.engines.served}
+            state = "failed" if "failed" in states and states <= {"failed", "unloaded"} else "ok"
+        return _json({"status": state}, 200, None) if state == "ok" else _json({"status": state}, 503, _SOON)
 
     async def _metrics(self, request: Request) -> Response:
         return Response(self.metrics.text(), headers={"content-type": CONTENT_TYPE_LATEST})

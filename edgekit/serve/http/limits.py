@@ -31,7 +31,7 @@ class Limits:
     headers: int = 100
     target_bytes: int = 8 << 10
     body_bytes: int = 64 << 20
-    bodies_bytes: int = 256 << 20
+    bodies_bytes: int = 128 << 20
     overhead_bytes: int = 64 << 10
     chunk_line_bytes: int = 1 << 10
     head_s: float = 10.0

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -43,7 +43,12 @@ class _Lingering:
         return getattr(self._transport, name)
 
     def close(self) -> None:
+        """End the connection, when the client has read what it was sent."""
         self._door.close_gently()
+
+    def is_closing(self) -> bool:
+        """Whether it has begun to."""
+        return self._door.has_ended or self._transport.is_closing()
 
 
 @dataclass
@@ -82,6 +87,11 @@ class FrontDoor(H11Protocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing that it still sends is read."""
+        return self._ended
+
+    @property
     def waited_s(self) -> float:
         """For how long it has been between requests, or in the midst of one's head."""
         return self.loop.time() - self._since
@@ -90,6 +100,7 @@ class FrontDoor(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take a connection, or end the one that has waited longest for its client, where there are too many."""
+        self._socket = transport
         super().connection_made(cast(asyncio.Transport, _Lingering(transport, self)))
         self._look = self.loop.call_later(self._limits.tick_s, self._look_at)
         if len(self.connections) > self._limits.connections:
@@ -116,8 +127,9 @@ class FrontDoor(H11Protocol):
         if self._wire.phase != self._phase:
             self._phase, self._phase_s, self._since = self._wire.phase, 0.0, self.loop.time()
         if passed:
-            self._hold(len(passed))
             super().data_received(passed)
+            if not self.waits:  # else it is thrown away: the answer did not need it
+                self._hold(len(passed))
         if refusal:
             self._refuse(refusal)
         elif self._phase == "body" and self._held.body_bytes > self._limits.bodies_bytes:
@@ -150,12 +162,14 @@ class FrontDoor(H11Protocol):
     # Of its own
 
     def close_gently(self) -> None:
-        """Close after an answer: at once, or where its request still comes, when the client has read the answer."""
-        if self._phase == "body" and not self._ended:
-            self._ended = True
+        """Close at once, or where a request still comes, when its client has had the time to read the answer."""
+        if self._ended:
+            return
+        self._ended = True
+        if self._phase == "body":
             self._linger()
-        elif not self._ended:
-            self._end()
+        else:
+            self._socket.close()
 
     def _hold(self, size: int) -> None:
         self._mine += size
@@ -167,7 +181,7 @@ class FrontDoor(H11Protocol):
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer with an error, and end the connection: what comes behind a bad request has no certain beginning."""
-        if self._ended or self.transport.is_closing():
+        if self._ended or self._socket.is_closing():
             return
         of_this = self._phase == "body" and self._wire.requests <= self._answered + 1
         if not self.waits and not of_this:
@@ -181,33 +195,33 @@ class FrontDoor(H11Protocol):
             self.cycle.disconnected = True  # to the application it is a client that left
             self.cycle.message_event.set()
             if begun:
-                self.transport.abort()
+                self._socket.abort()
                 return
         if not begun:
-            self.transport.write(_written(refusal))
+            self._socket.write(_written(refusal))
         self._linger()
 
     def _linger(self) -> None:
         """Say that nothing more comes, and throw away for a moment what the client still sends."""
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
+        if self._socket.can_write_eof():
+            self._socket.write_eof()
         self.flow.resume_reading()
-        self.loop.call_later(self._limits.linger_s, self.transport.abort)
+        self.loop.call_later(self._limits.linger_s, self._socket.abort)
 
     def _throw_away(self, size: int) -> None:
         self._thrown_away += size
         if self._thrown_away > _MOST_THROWN_AWAY:
-            self.transport.abort()
+            self._socket.abort()
 
     def _look_at(self) -> None:
         """Once a tick: end what takes too long."""
         limits = self._limits
         self._look = self.loop.call_later(limits.tick_s, self._look_at)
         # Bytes that the client has not read: of an answer that stalls, or of one that is whole, on a closing socket.
-        stalled = self.flow.write_paused or self.transport.is_closing()
+        stalled = self.flow.write_paused or self._socket.is_closing()
         self._unread_s = self._unread_s + limits.tick_s if stalled else 0.0
         if self._unread_s >= limits.write_s:
-            self.transport.abort()
+            self._socket.abort()
         elif not self._ended and not self.flow.read_paused:  # else it is the application that does not read
             self._phase_s += limits.tick_s
             self._quiet_s += limits.tick_s
@@ -217,7 +231,7 @@ class FrontDoor(H11Protocol):
         limits = self._limits
         if self._phase == "idle":
             if self.cycle is None and self._phase_s >= limits.head_s:
-                self._end()
+                self.close_gently()
         elif self._phase == "head":
             if self.waits and self._phase_s >= limits.head_s:
                 self._refuse(TooSlow("the request's headers came too slowly", allowed=f"{limits.head_s:g} s"))
@@ -226,10 +240,6 @@ class FrontDoor(H11Protocol):
         elif self._phase_s >= limits.body_s and self._wire.body_received < limits.body_rate * self._phase_s:
             allowed = f"{limits.body_rate} bytes a second"
             self._refuse(TooSlow("the request's body came too slowly", allowed=allowed))
-
-    def _end(self) -> None:
-        self._ended = True
-        self._transport.close()
 
 
 def _written(refusal: Refusal) -> bytes:

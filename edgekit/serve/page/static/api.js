@@ -4,12 +4,12 @@ import { events } from "./sse.js";
 
 const UNREACHABLE = "The server cannot be reached: is edgekit serve still running?";
 
-/** What the server refused, as one sentence for people. */
+/** What the server refused, as one sentence for people; `param` is the part of the request that it was about. */
 export class ApiError extends Error {
-  constructor(status, message, code = null) {
+  constructor(status, message, param = null) {
     super(message);
     this.status = status;
-    this.code = code;
+    this.param = param;
   }
 }
 
@@ -46,7 +46,7 @@ export class Api extends EventTarget {
       for await (const data of events(response.body)) {
         if (data === "[DONE]") return;
         const document = JSON.parse(data);
-        if (document.error) throw new ApiError(response.status, sentence(document), document.error.code);
+        if (document.error) throw new ApiError(response.status, sentence(document), document.error.param);
         yield document;
       }
     } catch (error) {
@@ -105,7 +105,7 @@ export class Api extends EventTarget {
   #refused(status, document, retryAfter) {
     if (status === 401) this.dispatchEvent(new Event("locked"));
     const wait = retryAfter ? ` Try again in ${retryAfter} s.` : "";
-    return new ApiError(status, sentence(document, status) + wait, document?.error?.code);
+    return new ApiError(status, sentence(document, status) + wait, document?.error?.param);
   }
 }
 

@@ -2,14 +2,15 @@
 
 const EXTENSIONS = { png: "png", jpg: "jpeg", jpeg: "jpeg", webp: "webp", tif: "tiff", tiff: "tiff", bmp: "bmp" };
 
-const FORGOTTEN = "image_not_found";
-
-/** Do something with pictures that the server holds; it does so for an hour, and only so many: then hand them over again. */
+/**
+ * Do something with pictures that the server holds. It holds them for an hour, and only so many: if it refuses one,
+ * they are handed over again, once.
+ */
 export async function holding(pictures, work) {
   try {
     return await work();
   } catch (error) {
-    if (error.code !== FORGOTTEN) throw error;
+    if (!error.param?.includes("image")) throw error;
     for (const picture of pictures) picture.forget();
     return work();
   }

@@ -13,6 +13,7 @@ export function start(place, session) {
   const empty = place.querySelector(".empty");
   const scroller = place.querySelector(".turns");
   const spoken = place.querySelector("[role=status]");
+  const told = new Set(); // warnings that stand under an answer already
   let turns = []; // that were answered
   let current = null; // the one under way
   let leaving = new AbortController(); // ends it
@@ -20,7 +21,7 @@ export function start(place, session) {
   async function answer() {
     const picture = session.picture?.asked === false ? session.picture : null;
     const turn = new Turn(session.model, box.value.trim(), picture);
-    const view = new TurnView(turn);
+    const view = new TurnView(turn, told);
     begin(turn, view);
     try {
       await stream(turn, view, leaving.signal);
@@ -87,6 +88,7 @@ export function start(place, session) {
     for (const turn of [...turns, current]) turn?.picture?.release();
     turns = [];
     current = null;
+    told.clear();
     list.replaceChildren();
     box.value = "";
     empty.hidden = false;

@@ -10,8 +10,10 @@ const ENDS = {
 };
 
 export class TurnView {
-  constructor(turn) {
+  /** `told` holds what was said under earlier answers, and above them: nobody reads a warning that always stands there. */
+  constructor(turn, told) {
     this.turn = turn;
+    this.told = told;
     this.answer = element("p", { className: "answer" });
     this.thoughts = element("p");
     this.thinking = element("details", { hidden: true }, element("summary", {}, "Thoughts"), this.thoughts);
@@ -42,9 +44,11 @@ export class TurnView {
     this.grow();
     this.waiting.hidden = true;
     this.element.setAttribute("aria-busy", "false");
-    const standIn = turn.model.stand_in; // said above all answers
     const nothing = turn.ended === "stop" && !turn.answer ? "The model said nothing." : null;
-    const said = [ENDS[turn.ended], nothing, ...new Set(turn.warnings)].filter((text) => text && text !== standIn);
+    const known = new Set([turn.model.stand_in, ...turn.model.warnings, ...this.told]);
+    const news = turn.warnings.filter((text) => !known.has(text));
+    for (const text of news) this.told.add(text);
+    const said = [ENDS[turn.ended], nothing, ...new Set(news)].filter(Boolean);
     this.notes.replaceChildren(...said.map((text) => element("li", {}, text)));
     this.meta.textContent = [turn.model.level, ...speed(turn.timings)].join(" · ");
   }

@@ -242,6 +242,18 @@ def test_an_answer_can_be_stopped_and_the_next_question_asked(page: Browser) -> 
     assert sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"].strip() == stopped
 
 
+def test_an_image_that_the_server_no_longer_holds_is_handed_over_again(page: Browser, picture: Path) -> None:
+    give(page, picture)
+    page.until(lambda: encoded(page))
+    first = ask(page, QUESTION)
+    (image, _) = sent(page, "/v1/chat/completions")[0]["messages"][0]["content"]
+    held = image["image_url"]["url"].removeprefix("edgekit-image:")
+    assert page.awaited("return (await fetch(`v1/images/${given[0]}`, {method: 'DELETE'})).status", held) == 200
+    assert ask(page, QUESTION) == first
+    assert not page.find("#ask li:last-child").find_elements("css selector", ".trouble")
+    assert [row[0] for row in compare(page, "a nodule")] == ["a nodule"]
+
+
 def test_another_level_answers_in_the_same_conversation(page: Browser, picture: Path) -> None:
     give(page, picture)
     page.until(lambda: encoded(page))

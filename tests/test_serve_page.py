@@ -86,7 +86,7 @@ def compare(page: Browser, labels: str) -> list[tuple[str, float, float]]:
     return [
         tuple(row)
         for row in page.js("""return [...document.querySelectorAll('.bars li')].map((bar) => [
-        bar.querySelector('.name').textContent, parseFloat(bar.querySelector('.score').textContent) / 100,
+        bar.querySelector('.name').textContent, parseFloat(bar.querySelector('.score').textContent.replace(/[<>]/, '')) / 100,
         bar.querySelector('.filled').offsetWidth / bar.querySelector('.track').offsetWidth])""")
     ]
 
@@ -180,7 +180,7 @@ def test_an_image_is_encoded_before_there_is_a_question(page: Browser, picture: 
     assert [body["model"] for body in sent(page, "/v1/images")] == [f"medgemma:{DEFAULT}"]
     sending, encoding, done = dict.fromkeys(filter(None, page.js("return window.seen")))
     assert (sending, encoding) == ("Sending…", "Encoding…")
-    assert re.fullmatch(r"Encoded in [\d.]+ s: ask about it\.", done)
+    assert re.fullmatch(r"Encoded in [\d.]+ m?s: ask about it\.", done)
     assert ask(page, QUESTION) == "pneumothorax"
     assert page.find("#ask li img").get_attribute("src").startswith("blob:")
 

@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 import edgekit
 from edgekit.errors import InputError, UsageError
 from edgekit.runtime.grammar import constraints
-from edgekit.runtime.grammar.constraints import Choice, Constraint, JsonSchema, Lark, Regex
+from edgekit.runtime.grammar.constraints import Calls, Choice, Constraint, Function, JsonSchema, Lark, Regex
 from edgekit.runtime.grammar.guidance import GrammarTokenizer, Matcher
 
 REFERENCE = Path(edgekit.__file__).parent / "reference_models" / "medgemma-reference"
@@ -730,3 +730,65 @@ def test_a_choice_that_begins_another_may_end_or_go_on() -> None:
     following = follow(Choice("no", "no finding"), ids("no finding"))
     assert following.may_end
     assert np.flatnonzero(following.mask()).tolist() == sorted(ENDS)
+
+
+CITY = {"type": "object", "properties": {"city": {"enum": ["Rome", "Oslo"]}}, "required": ["city"]}
+WEATHER = Function("weather", JsonSchema({**CITY, "additionalProperties": False}))
+TREE = {"type": "object", "properties": {"inner": {"$ref": "#"}}, "additionalProperties": False}
+GROW = Function("grow", JsonSchema(TREE))
+ROME = '{"name": "weather", "parameters": {"city": "Rome"}}'
+LEAF = '{"name": "grow", "parameters": {"inner": {}}}'
+
+
+def test_calls_are_lines_and_a_text_is_none() -> None:
+    free, bound = Calls((WEATHER, GROW), most=2), Calls((WEATHER, GROW), required=True)
+    for text in (ROME, LEAF):
+        assert takes(free, text)
+        assert takes(bound, text)
+    assert takes(free, f"{ROME}\n{LEAF}")
+    assert not takes(free, f"{ROME}\n{LEAF}\n{ROME}")
+    assert not takes(bound, f"{ROME}\n{LEAF}")
+    assert takes(free, f"It is {ROME}")
+    assert not takes(bound, "It is")
+    for text in (ROME.replace("Rome", "Paris"), ROME.replace("weather", "storm"), '{"name": 1}', "[1]", "```", " a"):
+        assert not takes(free, text)
+
+
+@sampled
+@given(st.integers(0, 1 << 32), st.booleans())
+def test_sampled_calls_satisfy_their_schemas(seed: int, required: bool) -> None:
+    text, ended = sample(Calls((WEATHER, GROW), required, 2), seed, budget=300)
+    if not ended or not text.startswith("{"):
+        assert not (ended and required)
+        return
+    calls, place = 0, 0
+    while place < len(text):
+        call, place = json.JSONDecoder().raw_decode(text, place)
+        jsonschema.validate(call["parameters"], {"weather": CITY, "grow": TREE}[call["name"]])
+        calls, place = calls + 1, place + 1  # behind the line break
+    assert 1 <= calls <= 2
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: Function("two words", WEATHER.parameters),
+        lambda: Function("", WEATHER.parameters),
+        lambda: Function("f" * 65, WEATHER.parameters),
+        lambda: Function("f", JsonSchema({"type": "array"})),
+        lambda: Function("f", JsonSchema({"anyOf": [CITY]})),
+        lambda: Calls(()),
+        lambda: Calls((WEATHER, WEATHER)),
+        lambda: Calls((WEATHER,), most=0),
+        lambda: Calls(tuple(Function(f"f{n}", WEATHER.parameters) for n in range(65))),
+        lambda: Calls(tuple(Function(f"f{n}", long_schema()) for n in range(3))),
+    ],
+)
+def test_functions_that_are_none_are_refused(made: Callable[[], Any]) -> None:
+    with pytest.raises(InputError):
+        made()
+
+
+def long_schema() -> JsonSchema:
+    names = [f"a rather long name {n}" for n in range(4000)]
+    return JsonSchema({"type": "object", "properties": {"one": {"enum": names}}, "additionalProperties": False})

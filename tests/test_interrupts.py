@@ -57,7 +57,9 @@ class Started:
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so, or the command has ended."""
+        deadline = time.monotonic() + 300
         while self.process.poll() is None and not condition():
+            assert time.monotonic() < deadline, "it hangs"
             time.sleep(0.02)
 
     def end(self, *numbers: signal.Signals) -> Ended:

@@ -107,7 +107,8 @@ def ending_promptly(last_words: Callable[[], str]) -> Iterator[None]:
             signal.signal(number, handler)
         sys.unraisablehook = heard_before
         signal.set_wakeup_fd(woken)
-        systems.close()  # ends the watcher
+        systems.shutdown(socket.SHUT_WR)  # ends the watcher, though a fork may hold a copy of this end
+        systems.close()
         watcher.join()
         ours.close()
 

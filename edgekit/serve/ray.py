@@ -30,7 +30,6 @@ from edgekit.errors import UsageError
 from edgekit.serve import api, page
 from edgekit.serve.api.serving import Serving
 from edgekit.serve.engines.errors import EngineDied, EngineFailed
-from edgekit.serve.engines.pool import Engines
 from edgekit.serve.engines.served import served
 from edgekit.serve.engines.state import EngineOptions
 from edgekit.serve.http import answers
@@ -40,7 +39,7 @@ from edgekit.serve.http.guard import allowed_hosts
 from edgekit.serve.http.house import House, Life
 from edgekit.serve.http.keys import read_keys
 from edgekit.serve.http.limits import Limits
-from edgekit.serve.http.metrics import Measured, Metrics
+from edgekit.serve.http.metrics import MeasuredEngines
 from edgekit.serve.http.terms import need_agreement, read_agreement
 
 _AT_ONCE = 1000  # requests that a replica takes: it refuses by itself what its models' queues have no place for
@@ -113,12 +112,11 @@ class Replica:
         if need_agreement(models) and not agreement:
             raise UsageError("a cluster offers a model to others, who must get its terms of use", remedy="terms=FILE")
         names = ("slots", "queue", "context", "runtime")
-        self._engines = Engines(models, EngineOptions(**{name: getattr(settings, name) for name in names}))
+        self._engines = MeasuredEngines(models, EngineOptions(**{name: getattr(settings, name) for name in names}))
         self._drain_s, limits = settings.drain_s, Limits()
-        metrics, life = Metrics(self._engines), Life("ready")
-        house = House(self._engines, metrics, life, limits, needs_key=True, agreement=agreement)
+        house = House(self._engines, self._engines.metrics, Life("ready"), limits, needs_key=True, agreement=agreement)
         door = Door(allowed_hosts("127.0.0.1", settings.port, settings.hosts), keys)
-        routes = api.routes(Serving(Measured(self._engines, metrics)))
+        routes = api.routes(Serving(self._engines))
         self._whole = Bounded(application(routes, page.routes(), house, door), limits.body_bytes)
         self._first = next(one for one in models if one.default)
 

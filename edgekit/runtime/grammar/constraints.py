@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from edgekit.errors import InputError
+from edgekit.runtime.grammar.compiled import UNFORCED, check_grammar, check_text, dumped, lark
 from edgekit.runtime.grammar.lark_checks import check_lark
 from edgekit.runtime.grammar.schema_checks import MOST_REGEX, checked_schema, is_recursive
 
@@ -26,11 +26,8 @@ MOST_FUNCTIONS = 64
 _WHITE_SPACE = r"[\x20\x0A\x0D\x09]{1,8}"
 # One way to write each character, or a name could be written again in another way, which JSON's readers take for it.
 _ESCAPES = '"\\bfnrt'
-# The library asks itself what must come, and never stops where that has no end.
-_UNFORCED = '%llguidance {"no_forcing": true}'
 _FUNCTION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PLAIN = r"TEXT: /[^{\[`\s](.|\n)*/"  # no beginning of a call, nor of what often stands around one
-_LEXER_STATES = 50_000  # about 100 MB at most
 
 
 @dataclass(frozen=True)
@@ -59,12 +56,12 @@ class JsonSchema:
     schema: Mapping[str, Any] | str
 
     def __post_init__(self) -> None:
-        text = self.schema if isinstance(self.schema, str) else _dumped(self.schema)
-        _check_text(text, "the JSON schema", MOST_TEXT)
-        read = _dumped(checked_schema(text))
-        _check_text(read, "the JSON schema", MOST_TEXT)  # again, for what escapes may hide
+        text = self.schema if isinstance(self.schema, str) else dumped(self.schema)
+        check_text(text, "the JSON schema", MOST_TEXT)
+        read = dumped(checked_schema(text))
+        check_text(read, "the JSON schema", MOST_TEXT)  # again, for what escapes may hide
         object.__setattr__(self, "schema", read)
-        _check_grammar(self)
+        check_grammar(self.grammar(), "the JSON schema")
 
     def grammar(self) -> str:
         """As llguidance reads it.
@@ -72,8 +69,8 @@ class JsonSchema:
         Where a schema holds itself and every way out turns out to be closed, what must come has no end.
         """
         if self.recursive:
-            return _lark(f"start: %json {_dumped(self.asked())}\n{_UNFORCED}")
-        return _dumped({"grammars": [{"json_schema": self.asked()}]})
+            return lark(f"start: %json {dumped(self.asked())}\n{UNFORCED}")
+        return dumped({"grammars": [{"json_schema": self.asked()}]})
 
     def asked(self) -> dict[str, Any]:
         """The schema with what llguidance is told beside it."""
@@ -107,17 +104,17 @@ class Choice:
         if not 0 < len(texts) <= MOST_CHOICES:
             raise InputError(f"{len(texts)} choices", allowed=f"1 to {MOST_CHOICES}")
         for number, text in enumerate(texts, 1):
-            _check_text(text, f"choice {number}", MOST_TEXT)
+            check_text(text, f"choice {number}", MOST_TEXT)
         if (total := sum(map(len, texts))) > MOST_TEXT:
             raise InputError(f"choices of {total} characters", allowed=f"at most {MOST_TEXT} together")
         if len(set(texts)) < len(texts):
             twice = next(text for text in texts if texts.count(text) > 1)
             raise InputError(f"the choice {twice!r:.80} is given twice", allowed="texts that differ")
-        _check_grammar(self)
+        check_grammar(self.grammar(), "the choices")
 
     def grammar(self) -> str:
         """As llguidance reads it: one terminal, whose cost does not grow with their number as that of rules would."""
-        return _lark("start: TEXT\nTEXT: " + " | ".join(map(json.dumps, self.texts)))
+        return lark("start: TEXT\nTEXT: " + " | ".join(map(json.dumps, self.texts)))
 
 
 @dataclass(frozen=True)
@@ -141,8 +138,8 @@ class Regex:
     pattern: str
 
     def __post_init__(self) -> None:
-        _check_text(self.pattern, "the regular expression", MOST_REGEX)
-        _check_grammar(self)
+        check_text(self.pattern, "the regular expression", MOST_REGEX)
+        check_grammar(self.grammar(), "the regular expression")
 
     def grammar(self) -> str:
         """As llguidance reads it."""
@@ -171,16 +168,16 @@ class Lark:
     rules: str
 
     def __post_init__(self) -> None:
-        _check_text(self.rules, "the Lark grammar", MOST_RULES)
+        check_text(self.rules, "the Lark grammar", MOST_RULES)
         check_lark(self.rules)
-        _check_grammar(self)
+        check_grammar(self.grammar(), "the Lark grammar")
 
     def grammar(self) -> str:
         """As llguidance reads it.
 
         Terminals are greedy, so after `/xa+/ "a"` has begun, what must come has no end.
         """
-        return _lark(f"{self.rules}\n{_UNFORCED}")
+        return lark(f"{self.rules}\n{UNFORCED}")
 
 
 @dataclass(frozen=True)
@@ -229,7 +226,9 @@ class Calls:
             raise InputError(f"{len(names)} functions", allowed=f"1 to {MOST_FUNCTIONS}, each with a name of its own")
         if not isinstance(self.most, int) or not 0 < self.most <= MOST_FUNCTIONS:
             raise InputError(f"{self.most!r:.40} calls at once", allowed=f"1 to {MOST_FUNCTIONS}")
-        _check_grammar(self)
+        if (total := sum(len(str(function.parameters.schema)) for function in self.functions)) > MOST_TEXT:
+            raise InputError(f"functions of {total} characters", allowed=f"at most {MOST_TEXT} together")
+        check_grammar(self.grammar(), "the functions")
 
     def grammar(self) -> str:
         """As llguidance reads it."""
@@ -238,77 +237,10 @@ class Calls:
         rules += ["call: " + " | ".join(f"call_{i}" for i in range(len(self.functions)))]
         for i, function in enumerate(self.functions):
             head = json.dumps(f'{{"name": "{function.name}", "parameters": ')
-            rules += [f'call_{i}: {head} given_{i} "}}"', f"given_{i}: %json {_dumped(function.parameters.asked())}"]
+            rules += [f'call_{i}: {head} given_{i} "}}"', f"given_{i}: %json {dumped(function.parameters.asked())}"]
         rules += [] if self.required else [_PLAIN]
-        rules += [_UNFORCED] if any(function.parameters.recursive for function in self.functions) else []
-        return _lark("\n".join(rules))
+        rules += [UNFORCED] if any(function.parameters.recursive for function in self.functions) else []
+        return lark("\n".join(rules))
 
 
 Constraint = JsonSchema | Choice | Regex | Lark | Calls
-
-_WHAT = {
-    Calls: "the functions",
-    JsonSchema: "the JSON schema",
-    Choice: "the choices",
-    Regex: "the regular expression",
-    Lark: "the Lark grammar",
-}
-
-
-def limits() -> Any:
-    """What a grammar may take: it ends in an error within a second or two, not in a full memory."""
-    from llguidance import LLParserLimits
-
-    return LLParserLimits(max_lexer_states=_LEXER_STATES, verbose_errors=False)
-
-
-def complaint(text: str) -> str:
-    """The line that says what is wrong, of one of llguidance's messages: it quotes the grammar around it."""
-    lines = text.splitlines() or ["nothing satisfies it"]
-    said = next((line.removeprefix("error: ") for line in lines if line.startswith("error: ")), lines[0])
-    return "llguidance fails on it" if said.startswith("panic") else said.split("compile JSON schema: ")[-1]
-
-
-def _lark(rules: str) -> str:
-    return _dumped({"grammars": [{"lark_grammar": rules}]})
-
-
-def _dumped(value: Any) -> str:
-    try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:  # no JSON, NaN, or a value that holds itself
-        raise InputError(f"the JSON schema is no JSON: {error}") from error
-
-
-def _check_text(text: object, what: str, most: int) -> None:
-    if not isinstance(text, str):
-        raise InputError(f"{what} is a {type(text).__name__}", allowed="text")
-    if not 0 < len(text) <= most:
-        raise InputError(f"{what} has {len(text)} characters", allowed=f"1 to {most}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{what} is not valid Unicode at character {error.start}", allowed="UTF-8") from error
-
-
-@cache
-def _bytes() -> Any:
-    """A tokenizer of single bytes: enough to see that a grammar can begin, whatever the model."""
-    from llguidance import LLTokenizer
-
-    return LLTokenizer("byte")
-
-
-def _check_grammar(constraint: Constraint) -> None:
-    from llguidance import LLMatcher
-
-    matcher = LLMatcher(_bytes(), constraint.grammar(), log_level=0, limits=limits())
-    first = 0
-    if not matcher.is_error():
-        first = int.from_bytes(matcher.compute_bitmask(), "little") & ~(1 << _bytes().eos_token)
-    if matcher.is_error():
-        said = complaint(matcher.get_error())
-        said = "nothing satisfies it" if said.startswith("NoExtension") else said
-        raise InputError(f"{_WHAT[type(constraint)]} cannot be used: {said}")
-    if not first:
-        raise InputError(f"{_WHAT[type(constraint)]} cannot be used: nothing but the empty text satisfies it")

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitError, InputError, UsageError
-from edgekit.runtime.grammar.constraints import Constraint, complaint, limits
+from edgekit.runtime.grammar.compiled import complaint, limits
+from edgekit.runtime.grammar.constraints import Constraint
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -86,7 +86,7 @@ def compare(page: Browser, labels: str) -> list[tuple[str, float, float]]:
     return [
         tuple(row)
         for row in page.js("""return [...document.querySelectorAll('.bars li')].map((bar) => [
-        bar.querySelector('.name').textContent, parseFloat(bar.querySelector('.score').textContent) / 100,
+        bar.querySelector('.name').textContent, parseFloat(bar.querySelector('.score').textContent.replace(/[<>]/, '')) / 100,
         bar.querySelector('.filled').offsetWidth / bar.querySelector('.track').offsetWidth])""")
     ]
 
@@ -180,7 +180,7 @@ def test_an_image_is_encoded_before_there_is_a_question(page: Browser, picture: 
     assert [body["model"] for body in sent(page, "/v1/images")] == [f"medgemma:{DEFAULT}"]
     sending, encoding, done = dict.fromkeys(filter(None, page.js("return window.seen")))
     assert (sending, encoding) == ("Sending…", "Encoding…")
-    assert re.fullmatch(r"Encoded in [\d.]+ s: ask about it\.", done)
+    assert re.fullmatch(r"Encoded in [\d.]+ m?s: ask about it\.", done)
     assert ask(page, QUESTION) == "pneumothorax"
     assert page.find("#ask li img").get_attribute("src").startswith("blob:")
 
@@ -240,6 +240,18 @@ def test_an_answer_can_be_stopped_and_the_next_question_asked(page: Browser) -> 
         assert page.js("return document.activeElement.id") == "question"
     ask(page, "What is a cough?")
     assert sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"].strip() == stopped
+
+
+def test_an_image_that_the_server_no_longer_holds_is_handed_over_again(page: Browser, picture: Path) -> None:
+    give(page, picture)
+    page.until(lambda: encoded(page))
+    first = ask(page, QUESTION)
+    (image, _) = sent(page, "/v1/chat/completions")[0]["messages"][0]["content"]
+    held = image["image_url"]["url"].removeprefix("edgekit-image:")
+    assert page.awaited("return (await fetch(`v1/images/${given[0]}`, {method: 'DELETE'})).status", held) == 200
+    assert ask(page, QUESTION) == first
+    assert not page.find("#ask li:last-child").find_elements("css selector", ".trouble")
+    assert [row[0] for row in compare(page, "a nodule")] == ["a nodule"]
 
 
 def test_another_level_answers_in_the_same_conversation(page: Browser, picture: Path) -> None:

@@ -31,6 +31,7 @@ from edgekit.errors import (
     MissingDependencyError,
     NoSpaceError,
     SnapshotError,
+    TooLongError,
     UsageError,
     WorkerError,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "NoSpaceError",
     "Regex",
     "SnapshotError",
+    "TooLongError",
     "UsageError",
     "WorkerError",
     "__version__",

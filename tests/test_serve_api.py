@@ -489,6 +489,17 @@ def test_a_client_that_leaves_frees_its_slot(server: Server, stream: bool) -> No
     until(lambda: server.running() == 0, 5)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_the_queue_is_not_waited_for(server: Server, stream: bool) -> None:
+    chat(server, user("Hi"))
+    with begun(server), begun(server, seed=2):
+        until(lambda: server.running() == 2, 20)
+        with begun(server, stream=stream):
+            until(lambda: server.running() == 3, 20)
+        until(lambda: server.running() == 2, 0.9)  # before a stream would have begun
+    until(lambda: server.running() == 0, 5)
+
+
 def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming, "PING_S", 0.05)
     monkeypatch.setattr(streaming, "FIRST_S", 0.05)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
+from edgekit.artifacts import find
+from edgekit.artifacts.recipes import recipe
 from edgekit.cli import main
 from edgekit.serve import api
 from edgekit.serve.api.serving import Serving
@@ -120,6 +123,14 @@ def test_a_network_without_the_terms(
     assert "3.2" in document(served([folder]), "all of it")["models"][0]["restrictions"]
 
 
+@pytest.mark.parametrize("name", sorted(find.names("exports")))
+def test_what_each_recipe_binds_users_to_is_known(name: str, medgemma_artifact: Path) -> None:
+    """A notice that names terms of use has restrictions that users are told; ours has none."""
+    (one, *_) = served([medgemma_artifact])
+    of_recipe = dataclasses.replace(one, license=recipe(name).license)
+    assert need_agreement([of_recipe]) == ("Terms of Use" in of_recipe.license)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -146,7 +157,19 @@ def test_a_wrong_option(medgemma_artifact: Path, wrong: tuple[str, str], capsys:
     assert refused([medgemma_artifact, *wrong], capsys)
 
 
-# ---------------------------------------------------------------- all routes
+# ---------------------------------------------------------------- once it has started
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_it_says_where_what_for_whom_and_under_which_terms(medgemma_artifact: Path, keys: Path, host: str) -> None:
+    options = (medgemma_artifact, "--preload", "none", "--host", host, "--api-key-file", keys)
+    with serving(*options) as (process, url):
+        assert ask(url, "/terms", authorization=f"Bearer {KEY}")[0] == 200
+        process.terminate()
+        said = process.communicate(timeout=60)[1]
+    for part in (url, "with a key", "licence: ", "stand-in", "not cleared for any clinical use"):
+        assert part in said.splitlines()[0]
+    assert KEY not in said
 
 
 def test_every_route_but_health_and_the_page_is_behind_the_key(medgemma_artifact: Path, keys: Path) -> None:

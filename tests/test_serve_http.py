@@ -243,7 +243,9 @@ def test_requests_one_behind_the_other_are_answered_in_turn(server: Door) -> Non
 def test_who_is_refused_in_the_midst_of_an_upload_reads_why(server: Door, more: dict[str, str]) -> None:
     """Bytes that are not read when a socket is closed would reset it, and the answer would be lost."""
     for _ in range(5):
-        status, _, body = server.request("POST /v1/echo", bytes(20 << 20), content_type="text/plain", **more)
+        with server.connect() as client:
+            client.sendall(server.raw("POST /v1/echo", bytes(12 << 20), content_type="text/plain", **more))
+            status, _, body = answer(client)
         assert (status, json.loads(body)["error"]["code"]) == (415, "unsupported_media_type")
 
 
@@ -721,6 +723,28 @@ def test_an_error_that_nobody_foresaw_says_a_number_and_the_log_where(server: Do
     assert CANARY not in said + body.decode()
 
 
+def test_who_leaves_in_the_midst_of_an_upload_is_no_error_of_the_server(
+    server: Door, logged: Callable[[], str]
+) -> None:
+    with server.connect() as client:
+        client.sendall(server.raw("POST /v1/echo", b"[1]", content_length="100"))
+        wait_until(lambda: server.app.running == 1)
+    wait_until(lambda: server.app.running == 0)
+    said = logged()
+    assert "POST /v1/echo 499" in said
+    assert "internal error" not in said
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(KEY)
+    path.chmod(0o600)
+    os.chown(path, 12345, -1)
+    with pytest.raises(UsageError, match="another user"):
+        read_keys(path)
+
+
 def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Callable[[], str]) -> None:
     authorized = {"authorization": f"Bearer {KEY}"}
     keyed.request(f"GET /v1/much/{CANARY}", host=CANARY, **authorized)
@@ -733,6 +757,7 @@ def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Calla
     said = logged()
     metrics = keyed.request("GET /metrics", **authorized)[2].decode()
     assert "POST /v1/echo 400" in said
+    assert "INFO - - 400" in said
     assert "POST /v1/echo 200" in said
     assert CANARY not in said + metrics
     assert KEY not in said + metrics
@@ -741,14 +766,27 @@ def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Calla
 # ---------------------------------------------------------------- the house
 
 
+def test_metrics_tell_who_left_from_who_was_answered() -> None:
+    with door(engines=Engines(pause_s=0.3)) as server:
+        with server.connect() as client:
+            client.sendall(server.raw("POST /v1/stream", b"{}"))
+            wait_until(lambda: server.app.running == 1)
+        wait_until(lambda: server.app.running == 0)
+        text = server.request("GET /metrics")[2].decode()
+        assert 'edgekit_answers_total{model="medgemma:Q4_0",outcome="cancelled"} 1.0' in text
+        assert 'route="/v1/stream",status="499"' in text
+
+
 def test_metrics_count_routes_and_answers(server: Door) -> None:
     server.request("POST /v1/stream", b"{}")
     server.request("GET /nowhere")
+    server.send(b"rubbish\r\n\r\n")
     time.sleep(0.1)
     text = server.request("GET /metrics")[2].decode()
     for line in (
         'edgekit_requests_total{method="POST",route="/v1/stream",status="200"}',
         'edgekit_requests_total{method="GET",route="-",status="404"}',
+        'edgekit_requests_total{method="-",route="-",status="400"}',
         'edgekit_answers_total{model="medgemma:Q4_0",outcome="answered"}',
         'edgekit_first_token_seconds_bucket{le="+Inf",model="medgemma:Q4_0"}',
         'edgekit_tokens_per_second_count{model="medgemma:Q4_0"}',
@@ -854,6 +892,12 @@ def test_a_second_word_ends_at_once() -> None:
 
 
 # ---------------------------------------------------------------- where it listens
+
+
+def test_small_answers_leave_at_once() -> None:
+    """asyncio looks at the protocol that a socket names before it lets small packets go without waiting for more."""
+    with listen("127.0.0.1", 0) as made:
+        assert made.proto == socket.IPPROTO_TCP
 
 
 def test_a_port_in_use_is_said() -> None:

@@ -140,10 +140,12 @@ async def _loaded(engines: Engines, models: Sequence[Served]) -> None:
 def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, port: int) -> None:
     """Say where, what, for whom and under which terms; with --json as one line on standard output."""
     from edgekit.commands.support.printing import print_json
+    from edgekit.serve.http.guard import EVERYWHERE
     from edgekit.serve.http.terms import NOT_CLEARED
     from edgekit.terminal import say
 
-    url = f"http://{f'[{options.host}]' if ':' in options.host else options.host}:{port}"
+    host = "localhost" if options.host in EVERYWHERE else options.host
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if options.json:
         rows = [{"id": one.id, "aliases": list(one.aliases), "stand_in": one.stand_in} for one in models]
         print_json({"url": url, "models": rows, "needs_key": needs_key}, indent=None)
@@ -151,8 +153,8 @@ def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, por
     licences = dict.fromkeys(one.license.splitlines()[0] for one in models)
     stand_ins = dict.fromkeys(one.stand_in for one in models if one.stand_in)
     key = "with a key" if needs_key else "without a key, on this machine alone"
-    said = [f"serving {names} on {url}/v1 {key}; licence: {', '.join(licences)}", *stand_ins, NOT_CLEARED]
-    say("; ".join(filter(None, said)))
+    serving = f"serving {names} on {url} (for programs {url}/v1) {key}"
+    say("; ".join([serving, f"licence: {', '.join(licences)}", *filter(None, stand_ins), NOT_CLEARED]))
 
 
 def _count(least: int, most: int) -> Any:

@@ -221,7 +221,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     chat = _Chat(served, tools, request)
     events = serving.engines.ask(served, job(request, serving, served.context, tools))
     if request.stream:
-        return await stream(chat.frames(events))
+        return await stream(http, chat.frames(events))
 
     async def whole() -> Response:
         await finished(events, chat.take)

@@ -131,7 +131,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     completion = _Completion(served, request)
     events = serving.engines.ask(served, request.job())
     if request.stream:
-        return await stream(completion.frames(events))
+        return await stream(http, completion.frames(events))
 
     async def whole() -> Response:
         await finished(events, completion.take)

@@ -156,7 +156,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     events = serving.engines.ask(served, Job("chat", body, tuple(conversation.collected.images)))
     responded = Responded(served, request.echoed(), calls=tools is not None)
     if request.stream:
-        return await stream(_frames(responded, events), responded.failed)
+        return await stream(http, _frames(responded, events), responded.failed)
 
     async def whole() -> Response:
         await finished(events, responded.take)

@@ -58,23 +58,28 @@ async def unless_left(
         await _ended(working)
 
 
-async def stream(frames: Frames, failed: Callable[[dict[str, Any]], bytes] = frame) -> Response:
+async def stream(request: Request, frames: Frames, failed: Callable[[dict[str, Any]], bytes] = frame) -> Response:
     """A response of frames that has begun, or its first error, raised.
 
     Args:
-        frames: of a stream; None is never among them.
+        frames: of a stream.
         failed: the frame of an error's body.
     """
     beginning = asyncio.ensure_future(_next(frames))
+    leaving = asyncio.ensure_future(_left(request.receive))
+    begun = False
     try:
-        await asyncio.wait({beginning}, timeout=FIRST_S)
-    except asyncio.CancelledError:
-        await _ended(beginning)
-        await frames.aclose()
-        raise
-    if beginning.done() and (error := beginning.exception()):
-        raise error
-    return _EventStream(frames, beginning, failed)
+        await asyncio.wait({beginning, leaving}, timeout=FIRST_S, return_when=asyncio.FIRST_COMPLETED)
+        if leaving.done():
+            return _LEFT
+        if beginning.done():
+            beginning.result()  # or its error, while there is a status to say it by
+        begun = True
+        return _EventStream(frames, beginning, failed)
+    finally:
+        await _ended(leaving)
+        if not begun:
+            await _closed(frames, beginning)
 
 
 class _EventStream(Response):
@@ -99,8 +104,7 @@ class _EventStream(Response):
         finally:
             await _ended(leaving)
             await _ended(sending)
-            await _ended(self._pending)
-            await self._frames.aclose()
+            await _closed(self._frames, self._pending)
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
@@ -147,6 +151,12 @@ async def result(events: AsyncGenerator[Event, None]) -> tuple[Event, list[str]]
 
 async def _next(frames: Frames) -> bytes | None:
     return await anext(frames, None)
+
+
+async def _closed(frames: Frames, pending: asyncio.Future[Any]) -> None:
+    """What was to come is not computed."""
+    await _ended(pending)
+    await frames.aclose()
 
 
 async def _left(receive: Receive) -> None:

@@ -24,6 +24,7 @@ from edgekit.serve.http.errors import BadRequest, Draining, NoKey, Refusal, Wron
 from edgekit.serve.http.keys import Keys
 from edgekit.serve.http.protocol import SECURITY_HEADERS
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 - listened on, but nobody's address, and pages reach it past some browsers
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _HTTP = 80
 _JSON = re.compile(rb"application/json[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?", re.IGNORECASE)
@@ -58,8 +59,7 @@ def allowed_hosts(host: str, port: int, names: Iterable[str] = ()) -> frozenset[
     Raises:
         UsageError: one is no name of a host.
     """
-    everywhere = host in ("0.0.0.0", "::")  # noqa: S104 - no name of anything, and browsers let pages reach it
-    bare = [*LOOPBACK, *([] if everywhere else [f"[{host}]" if ":" in host else host])]
+    bare = [*LOOPBACK, *([] if host in EVERYWHERE else [f"[{host}]" if ":" in host else host])]
     allowed = {f"{name.lower()}:{port}" for name in bare}
     allowed |= {name.lower() for name in bare} if port == _HTTP else set()
     for name in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import platform
 import time
 from collections.abc import AsyncGenerator, Iterable, Sequence
@@ -46,7 +47,7 @@ class Metrics:
         self._requests.labels(answered.method, answered.route, str(answered.status)).inc()
 
     def answer(self, model: str, outcome: str) -> None:
-        """Count a question to a model that has ended: `answered`, `cancelled`, or the type of its error."""
+        """Count a question to a model that ended: `answered`, `cancelled`, `failed`, or its EdgekitError's type."""
         self._answers.labels(model, outcome).inc()
 
     def first_token(self, model: str, seconds: float) -> None:
@@ -109,7 +110,7 @@ class MeasuredEngines(Engines):
 
 async def measured(events: AsyncGenerator[Event, None], model: str, metrics: Metrics) -> AsyncGenerator[Event, None]:
     """What comes of a job of a model, counted and timed on its way."""
-    began, outcome, first = time.perf_counter(), "cancelled", True
+    began, outcome, first = time.perf_counter(), "failed", True
     try:
         async with aclosing(events):
             async for event in events:
@@ -120,6 +121,9 @@ async def measured(events: AsyncGenerator[Event, None], model: str, metrics: Met
                     metrics.speed(model, (event.body["output_tokens"] - 1) / event.body["decode_s"])
                 yield event
         outcome = "answered"
+    except (GeneratorExit, asyncio.CancelledError):
+        outcome = "cancelled"
+        raise
     except EdgekitError as error:
         outcome = type(error).__name__
         raise

@@ -9,6 +9,7 @@ and takes the answer with it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
@@ -30,7 +31,6 @@ SECURITY_HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
-_MOST_THROWN_AWAY = 8 << 20  # bytes of a refused client
 
 
 class _Lingering:
@@ -52,9 +52,15 @@ class _Lingering:
 
 
 @dataclass
-class Held:
-    """What all connections of one server hold together: bytes of bodies whose requests have no whole answer yet."""
+class Shared:
+    """What all connections of one server have in common.
 
+    Attributes:
+        on_refused: told the status of what is refused before the application sees it, or all of it.
+        body_bytes: of requests that have no whole answer yet.
+    """
+
+    on_refused: Callable[[int], None]
     body_bytes: int = 0
 
 
@@ -63,13 +69,13 @@ class FrontDoor(H11Protocol):
 
     Args:
         limits: its bounds.
-        held: shared by all connections.
+        shared: with all other connections.
     """
 
-    def __init__(self, *, limits: Limits, held: Held, **uvicorns: Any) -> None:
+    def __init__(self, *, limits: Limits, shared: Shared, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
         self.timeout_keep_alive = limits.keep_alive_s  # type: ignore[assignment]  # uvicorn hands it to call_later
-        self._limits, self._held = limits, held
+        self._limits, self._shared = limits, shared
         self._wire = Wire(limits)
         self._look: asyncio.TimerHandle | None = None
         self._phase_s = self._quiet_s = self._unread_s = 0.0
@@ -132,7 +138,7 @@ class FrontDoor(H11Protocol):
                 self._hold(len(passed))
         if refusal:
             self._refuse(refusal)
-        elif self._phase == "body" and self._held.body_bytes > self._limits.bodies_bytes:
+        elif self._phase == "body" and self._shared.body_bytes > self._limits.bodies_bytes:
             self._refuse(Full("the server has as much to read as it can hold"))
 
     # Of uvicorn
@@ -173,10 +179,10 @@ class FrontDoor(H11Protocol):
 
     def _hold(self, size: int) -> None:
         self._mine += size
-        self._held.body_bytes += size
+        self._shared.body_bytes += size
 
     def _release(self) -> None:
-        self._held.body_bytes -= self._mine
+        self._shared.body_bytes -= self._mine
         self._mine = 0
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -199,6 +205,7 @@ class FrontDoor(H11Protocol):
                 return
         if not begun:
             self._socket.write(_written(refusal))
+            self._shared.on_refused(answers.status(refusal))
         self._linger()
 
     def _linger(self) -> None:
@@ -210,7 +217,7 @@ class FrontDoor(H11Protocol):
 
     def _throw_away(self, size: int) -> None:
         self._thrown_away += size
-        if self._thrown_away > _MOST_THROWN_AWAY:
+        if self._thrown_away > self._limits.body_bytes:
             self._socket.abort()
 
     def _look_at(self) -> None:

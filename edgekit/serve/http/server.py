@@ -20,7 +20,7 @@ from edgekit.serve.engines.pool import Engines
 from edgekit.serve.http import answers
 from edgekit.serve.http.house import Life
 from edgekit.serve.http.limits import Limits
-from edgekit.serve.http.protocol import FrontDoor, Held
+from edgekit.serve.http.protocol import FrontDoor, Shared
 from edgekit.serve.http.traffic import Traffic
 
 _BACKLOG = 1024
@@ -94,7 +94,7 @@ class Server(uvicorn.Server):
     """
 
     def __init__(self, app: Traffic, life: Life, engines: Engines, plan: Plan) -> None:
-        protocol: Any = functools.partial(FrontDoor, limits=within_open_files(plan.limits), held=Held())
+        protocol: Any = functools.partial(FrontDoor, limits=within_open_files(plan.limits), shared=Shared(app.refused))
         super().__init__(
             uvicorn.Config(
                 app,

@@ -16,13 +16,16 @@ from edgekit.errors import UsageError
 from edgekit.serve.engines.served import Served
 
 NOT_CLEARED = "edgekit is not cleared for any clinical use; what a model says may be wrong"
-_HEALTH_AI = "Health AI Developer Foundations"
-_HEALTH_AI_RESTRICTIONS = (
-    "Whoever uses this model, through this server too, is bound by section 3.2 of the agreement: no use that Google's "
-    "prohibited use policy restricts (https://developers.google.com/health-ai-developer-foundations/"
-    "prohibited-use-policy), none that could make an authority take Google for the manufacturer of a medical device, "
-    "and none against the law. Clinical use needs whatever authorization the law asks for."
-)
+_BOUND = "Whoever uses this model, through this server too, is bound by section 3.2 of the agreement: no use that "
+# What a notice names -> which uses that agreement forbids. Others may only be offered such a model with its agreement.
+_RESTRICTIONS = {
+    "Health AI Developer Foundations": f"{_BOUND}Google's prohibited use policy restricts "
+    "(https://developers.google.com/health-ai-developer-foundations/prohibited-use-policy), none that could make an "
+    "authority take Google for the manufacturer of a medical device, and none against the law. Clinical use needs "
+    "whatever authorization the law asks for.",
+    "Gemma Terms of Use": f"{_BOUND}Google's prohibited use policy restricts "
+    "(https://ai.google.dev/gemma/prohibited_use_policy), and none against the law.",
+}
 _MOST_BYTES = 1 << 20
 
 
@@ -33,19 +36,26 @@ def document(models: Iterable[Served], agreement: str | None) -> dict[str, Any]:
         agreement: the text of the terms of use, where the server was given it.
     """
     told = [
-        {"id": one.id, "title": one.title, "license": one.license, "stand_in": one.stand_in, **_restricted(one)}
+        {
+            "id": one.id,
+            "title": one.title,
+            "license": one.license,
+            "stand_in": one.stand_in,
+            "restrictions": _known(one),
+        }
         for one in models
     ]
     return {"models": told, "agreement": agreement, "clinical_use": NOT_CLEARED}
 
 
-def _restricted(model: Served) -> dict[str, str | None]:
-    return {"restrictions": _HEALTH_AI_RESTRICTIONS if need_agreement([model]) else None}
+def _known(model: Served) -> str | None:
+    """The restrictions of the agreement that a model's notice names."""
+    return next((said for named, said in _RESTRICTIONS.items() if named in model.license), None)
 
 
 def need_agreement(models: Iterable[Served]) -> bool:
     """Whether a model is among them that others may only be offered together with its agreement."""
-    return any(_HEALTH_AI in one.license for one in models)
+    return any(map(_known, models))
 
 
 def read_agreement(path: Path) -> str:

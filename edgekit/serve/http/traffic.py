@@ -60,9 +60,15 @@ class Traffic:
             self.running -= 1
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            done = Answered(method, route_of(scope), status if whole else CLIENT_LEFT, seconds)
-            self._on_answered(done)
-            _LOG.info("%s %s %d %.1f ms", done.method, done.route, done.status, 1000 * done.seconds)
+            self._note(Answered(method, route_of(scope), status if whole else CLIENT_LEFT, seconds))
+
+    def refused(self, status: int) -> None:
+        """Note a request that was refused before it came here, as far as it was one."""
+        self._note(Answered("-", "-", status, 0.0))
+
+    def _note(self, done: Answered) -> None:
+        self._on_answered(done)
+        _LOG.info("%s %s %d %.1f ms", done.method, done.route, done.status, 1000 * done.seconds)
 
 
 def route_of(scope: Scope) -> str:

@@ -13,7 +13,7 @@ export function tell(place, sentence) {
   place.hidden = !sentence;
 }
 
-/** Seconds as people read them. */
-export function seconds(ms) {
-  return `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
+/** A time as people read one. */
+export function duration(ms) {
+  return ms < 950 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
 }

@@ -1,6 +1,6 @@
 // The image: chosen, dropped or pasted; encoded by the chosen model at once, before there is a question.
 
-import { element, seconds, tell } from "../dom.js";
+import { duration, element, tell } from "../dom.js";
 import { Picture } from "../picture.js";
 
 const IN_CONVERSATION = "In the conversation. Another image joins it; for another patient, start over.";
@@ -97,7 +97,7 @@ export function start(place, session) {
 
 function ready(model, ms) {
   return model.capabilities.includes("generate")
-    ? `Encoded in ${seconds(ms)}: ask about it.`
+    ? `Encoded in ${duration(ms)}: ask about it.`
     : "With the server: compare labels with it.";
 }
 

@@ -93,6 +93,9 @@ function bar({ label, score }) {
   );
 }
 
+/** Rounded, but never to none or all. */
 function percent(score) {
-  return `${(100 * score).toFixed(score > 0 && score < 0.0995 ? 2 : 1)} %`;
+  if (score < 0.00005) return "< 0.01 %";
+  if (score > 0.9995) return "> 99.9 %";
+  return `${(100 * score).toFixed(score < 0.0995 ? 2 : 1)} %`;
 }

@@ -1,6 +1,6 @@
 // How one question and its answer look. The answer grows by text nodes.
 
-import { element, seconds } from "../dom.js";
+import { duration, element } from "../dom.js";
 
 const ENDS = {
   length: "Cut off. What stands here is not complete.",
@@ -73,7 +73,7 @@ function thumbnail(picture) {
 
 function speed(timings) {
   if (!timings) return [];
-  const said = [`first word after ${seconds(timings.prompt_ms)}`];
+  const said = [`first word after ${duration(timings.prompt_ms)}`];
   if (timings.predicted_per_second) said.push(`${timings.predicted_per_second.toFixed(1)} tokens/s`);
   return said;
 }

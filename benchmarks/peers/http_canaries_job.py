@@ -2,7 +2,8 @@
 
     python http_canaries_job.py JOB ANSWER
 
-`folder` and `level` are an artifact's; `count` names are made up.
+`folder` and `level` are an artifact's, `beside` and `beside_level` perhaps one's that embeds; `count` names are made
+up.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from http_client import CHAT, asked, message
 from http_servers import Running, sent_to, serving
 
 _SYLLABLES = ("zor", "quev", "thal", "mirx", "bund", "jask", "plof", "wext", "grin", "voz")
+_PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+)
 _WORD = re.compile(f"(?=((?:{'|'.join(_SYLLABLES)}){{4}}))".encode())
 
 def canaries(job: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +42,7 @@ def canaries(job: dict[str, Any]) -> dict[str, Any]:
 
         async def one(number: int, name: str) -> None:
             async with turn:
-                answer = await asked(server.port, _canary(server, number, name), 5)
+                answer = await asked(server.port, _canary(server, number, name), 30)
                 statuses[answer.status] += 1
 
         await asyncio.gather(*(one(number, name) for number, name in enumerate(every)))
@@ -75,8 +79,9 @@ async def _metrics(server: Running) -> bytes:
 def _canary(server: Running, number: int, name: str) -> bytes:
     """A request that holds a name somewhere: in a question, a field, a path, a header, or in what cannot be read."""
     chat = server.chat(name, 1)
-    model = {"model": server.model}
+    model, beside = {"model": server.model}, {"model": server.beside}
     image = {"type": "image_url", "image_url": {"url": f"data:image/png;name={name};base64,AAAA"}}
+    pixel, text = {"type": "image_url", "image_url": {"url": _PIXEL}}, {"type": "text", "text": name}
     tool = {"type": "function", "function": {"name": name.replace("'", "_")[:60], "description": name}}
     every: tuple[Callable[[], bytes], ...] = (
         lambda: message(CHAT, chat),
@@ -88,12 +93,13 @@ def _canary(server: Running, number: int, name: str) -> bytes:
         lambda: message(CHAT, {**chat, name: name}),
         lambda: message(CHAT, {**chat, "messages": [{"role": name, "content": name}]}),
         lambda: message(CHAT, {**chat, "messages": [{"role": "user", "content": [image]}]}),
+        lambda: message(CHAT, {**chat, "messages": [{"role": "user", "content": [pixel, text]}]}),
         lambda: message(CHAT, {**chat, "messages": [{"role": "user", "content": f"{name} " * 4000}]}),
         lambda: message(CHAT, f'{{"messages": "{name}'.encode()),
         lambda: message("/v1/completions", {**model, "prompt": name, "max_tokens": 1}),
         lambda: message("/v1/responses", {**model, "input": name, "max_output_tokens": 1}),
-        lambda: message("/v1/embeddings", {**model, "input": name}),
-        lambda: message("/v1/classify", {**model, "labels": [name], "images": [name]}),
+        lambda: message("/v1/embeddings", {**beside, "input": name}),
+        lambda: message("/v1/classify", {**beside, "labels": [name, "lungs"], "images": [_PIXEL]}),
         lambda: message("/v1/images", {**model, "image": name}),
         lambda: message("/tokenize", {**model, "content": name}),
         lambda: message("/detokenize", {**model, "tokens": [name]}),

@@ -28,7 +28,8 @@ from http_servers import Running, sent_to, serving, settled, until
 def load(job: dict[str, Any]) -> dict[str, Any]:
     """`clients` at once send `requests` in all; one in eight leaves in the middle. How each ended, and what is held.
 
-    Memory is looked at after the first tenth, which warms up, and at each further one.
+    They begin within the first `pause_s`, and who is refused comes again within that time. Memory is looked at after
+    the first tenth, which warms up, and at each further one.
     """
     draw = np.random.default_rng(0)
     outcomes: Counter[str] = Counter()
@@ -37,6 +38,7 @@ def load(job: dict[str, Any]) -> dict[str, Any]:
     numbers = itertools.count()
 
     async def client(server: Running) -> None:
+        await asyncio.sleep(draw.uniform(0, job["pause_s"]))
         while (number := next(numbers)) < job["requests"]:
             stream, leaves = number % 2 == 0, number % 8 == 7
             sent = message(CHAT, server.chat(f"{number}: what is a cough?", job["tokens"], stream=stream))

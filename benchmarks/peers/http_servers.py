@@ -30,6 +30,7 @@ class Running:
 
     Attributes:
         model: the name that it has for its model.
+        beside: that of the model served beside it, or the same.
         extra: fields of a request that keep an answer from ending before its budget.
         wrote: the folder that is its home, its place for temporary files and its working folder, its log among it.
         started_s: from its start to its first answer.
@@ -39,6 +40,7 @@ class Running:
     port: int
     process: psutil.Process
     model: str
+    beside: str
     extra: dict[str, Any]
     wrote: Path
     started_s: float
@@ -79,8 +81,8 @@ def serving(job: dict[str, Any], **options: Any) -> Iterator[Running]:
     """Start a server in a folder of its own, and end it.
 
     Args:
-        job: `server`, one of `KINDS`; `folder` and `level` for edgekit, `decoder` for the others, `threads`,
-            `llama_server`, `llama_cpp_python`.
+        job: `server`, one of `KINDS`; `folder` and `level` for edgekit, perhaps `beside` and `beside_level`;
+            `decoder` for the others, `threads`, `llama_server`, `llama_cpp_python`.
         options: `slots`, `queue`, `context`.
     """
     with tempfile.TemporaryDirectory(prefix="served-") as folder, _started(job, Path(folder), options) as running:
@@ -129,10 +131,11 @@ def _started(job: dict[str, Any], folder: Path, options: dict[str, Any]) -> Iter
             _command(kind, job, port, options), stdout=log, stderr=log, env=environment, cwd=folder
         )
     try:
-        model = f"{Path(job['folder']).resolve().name}:{job['level']}"
+        model = f"{Path(job['folder']).name}:{job['level']}"
+        beside = f"{Path(job['beside']).name}:{job['beside_level']}" if "beside" in job else model
         _wait(port, process, "/health" if kind != "llama-cpp-python" else "/v1/models", folder / "server.log")
         started = time.perf_counter() - began
-        yield Running(kind, port, psutil.Process(process.pid), model, _extra(kind, job), folder, started)
+        yield Running(kind, port, psutil.Process(process.pid), model, beside, _extra(kind, job), folder, started)
     finally:
         process.terminate()
         with suppress(subprocess.TimeoutExpired):
@@ -145,7 +148,8 @@ def _command(kind: str, job: dict[str, Any], port: int, options: dict[str, Any])
     slots, context = options.get("slots", 1), options.get("context", 2048)
     if kind == "edgekit":
         given = {"--level": job["level"], "--slots": slots, "--queue": options.get("queue", 64), "--context": context}
-        command = [sys.executable, "-m", "edgekit", "serve", job["folder"], "--port", port]
+        beside = [job["beside"], "--level", job["beside_level"]] if "beside" in job else []
+        command = [sys.executable, "-m", "edgekit", "serve", job["folder"], *beside, "--port", port]
         return [str(word) for word in (*command, *(word for pair in given.items() for word in pair))]
     if kind == "llama-server":
         given = {"-m": job["decoder"], "-c": context * slots, "-np": slots, "-t": job["threads"], "--port": port}

@@ -1,7 +1,8 @@
 """What a server costs beside its engine alone, and how it behaves under load, ill will, departures and crashes.
 
     edgekit export medgemma-reference --to ./small --level Q4_0 --no-prove
-    python benchmarks/peers/server.py ./small --level Q4_0 --json FILE --markdown FILE
+    edgekit export medsiglip-reference --to ./embeds --level fp32 --no-prove
+    python benchmarks/peers/server.py ./small --level Q4_0 --beside ./embeds --beside-level fp32 --json FILE ...
 
     edgekit synthesize medgemma-4b ./stand-in
     edgekit export ./stand-in --recipe medgemma-4b --to ./made --level Q4_0 --no-prove
@@ -34,7 +35,7 @@ from edgekit.machine.cpu import cpu
 COST, LOAD, CANARIES = (Path(__file__).with_name(f"http_{name}_job.py") for name in ("cost", "load", "canaries"))
 JOBS: Mapping[str, tuple[Path, Mapping[str, Any]]] = {
     "cost": (COST, {"count": 24, "prompt": 60, "tokens": 48}),
-    "load": (LOAD, {"clients": 256, "requests": 10_000, "tokens": 8, "slots": 4, "queue": 64, "pause_s": 1.0}),
+    "load": (LOAD, {"clients": 256, "requests": 10_000, "tokens": 8, "slots": 4, "queue": 64, "pause_s": 2.0}),
     "hostile": (LOAD, {"clients": 4, "requests": 1000, "tokens": 8, "sockets": 500}),
     "disconnects": (LOAD, {"count": 500}),
     "kills": (LOAD, {"count": 60, "clients": 8, "slots": 4, "tokens": 32, "life_s": 62.0}),
@@ -84,6 +85,8 @@ def _options() -> argparse.Namespace:
     add("--only", action="append", choices=JOBS, metavar="KIND", help=", ".join(JOBS))
     add("--share", type=float, default=1.0, metavar="X", help="of the requests, to try it")
     add("--life-s", type=float, metavar="S", help="of an engine before it is killed")
+    add("--beside", type=Path, metavar="DIR", help="an artifact that embeds, which names are told, too")
+    add("--beside-level", metavar="NAME")
     add("--rounds", type=int, default=2, metavar="N")
     add("--decoder", type=Path, metavar="FILE", help="what other servers are given")
     add("--llama-server", type=Path, metavar="FILE")
@@ -93,6 +96,8 @@ def _options() -> argparse.Namespace:
     options = parser.parse_args()
     if _peers(options) and not options.decoder:
         parser.error("other servers need --decoder FILE")
+    if options.beside and not options.beside_level:
+        parser.error("--beside DIR needs --beside-level NAME")
     return options
 
 
@@ -109,6 +114,8 @@ def _job(options: argparse.Namespace, kind: str, server: str) -> dict[str, Any]:
     files = {name: str(getattr(options, name)) for name in ("llama_server", "llama_cpp_python")}
     decoder = str(options.decoder.resolve()) if options.decoder else ""
     given = {"kind": kind, "server": server, "folder": str(options.folder.resolve()), "level": options.level}
+    if options.beside and kind == "canaries":
+        given |= {"beside": str(options.beside.resolve()), "beside_level": options.beside_level}
     return {**given, **sizes, **files, "decoder": decoder, "threads": cpu().usable_cores}
 
 

@@ -4,6 +4,7 @@
     api/        one file a group of routes: what clients say becomes a `Job`, what an engine answers their format
     engines/    the processes: started, fed, watched, restarted, unloaded
     page/       static files
+    ray.py      all of it as a deployment of Ray Serve, on several machines
 
 Imports run downwards: http assembles api, api asks engines, engines know jobs alone.
 """

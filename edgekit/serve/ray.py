@@ -167,7 +167,7 @@ class Bounded:
         await self._app(scope, bounded, send)
 
 
-class LeastBusy(RequestRouter):  # type: ignore[misc, unused-ignore]  # ray may not be installed
+class LeastBusy(RequestRouter):
     """Of all replicas the one that works on the fewest requests: an answer takes far longer than the way to it.
 
     A session's requests go to one replica while it takes any: it holds the images and the conversations so far.

@@ -2,6 +2,7 @@
 
     pip install 'edgekit[ray]'                               # on every node, with the same artifacts at the same paths
     export RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH=edgekit.serve.ray:middlewares RAY_AUTH_MODE=token
+    ray get-auth-token --generate                            # once: every node needs the same ~/.ray/auth_token
     ray start --head                                         # and on the others: ray start --address HEAD:6379
     serve start --http-host 0.0.0.0
     serve run edgekit.serve.ray:app artifacts=/data/medgemma replicas=2 api_key_file=/etc/edgekit/keys
@@ -9,7 +10,8 @@
 Each replica takes a node for itself. Clients speak to Serve's proxies, whose address a replica cannot know, so that a
 key is always needed, and the models' terms where they have any. A proxy holds no time limits against slow senders:
 place one that does between it and an untrusted network. Images that were handed over are held by one replica: clients
-that name their ids send the same `x-session-id` with each request. A cluster trusts whoever reaches its other ports.
+that name their ids send the same `x-session-id` with each request. /metrics and /props are of the replica that answers.
+Whoever has the cluster's token may run anything on it: its other ports are nobody else's to reach.
 """
 
 # Annotations stay objects here: Serve looks for the model of `app`'s argument.

@@ -372,6 +372,7 @@ def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) ->
         raw = base64.b64decode(coded["data"][place]["embedding"])
         assert struct.unpack(f"<{len(row)}f", raw) == pytest.approx(row, abs=1e-6)
     assert numbers["usage"]["prompt_tokens"] > 0
+    assert any("stand-in" in text for text in numbers["warnings"])
     width = len(texts[0])
     asked(server, "/v1/embeddings", model="medsiglip", input="a", dimensions=width)
     assert refused(server, "/v1/embeddings", model="medsiglip", input="a", dimensions=7)["param"] == "dimensions"
@@ -395,6 +396,8 @@ def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_ar
     shares = asked(server, "/v1/classify", **asked_, scores="softmax")
     assert sum(one["score"] for one in shares["data"][1]["scores"]) == pytest.approx(1)
     by_chat = asked(server, "/v1/classify", image=url(data[0]), labels=["a", "b"])
+    for answer in (found, shares, by_chat):
+        assert any("stand-in" in text for text in answer["warnings"])
     assert by_chat["scores"] == "softmax"
     for wrong in ({"labels": []}, {"labels": ["a", "a"]}, {"labels": {"a": []}}, {"images": []}, {"scores": "best"}):
         refused(server, "/v1/classify", **{**asked_, **wrong})
@@ -439,6 +442,9 @@ def test_an_image_is_handed_over_before_its_question(server: Server, model: Mode
     assert call(server, "DELETE", f"/v1/images/{held['id']}")[0] == 200
     assert call(server, "DELETE", f"/v1/images/{held['id']}")[0] == 404
     assert "hand it over again" in refused(server, "/v1/chat/completions", messages=user(shown))["message"]
+    for name in ("medgemma", "medsiglip"):
+        assert any("stand-in" in text for text in asked(server, "/v1/images", image=url(data), model=name)["warnings"])
+        assert "truncated" in refused(server, "/v1/images", image=url(data[:-500]), model=name)["message"]
     gif = picture(1, "GIF")
     assert "no format" in refused(server, "/v1/images", image=url(gif))["message"]
 

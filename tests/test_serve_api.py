@@ -26,12 +26,15 @@ from PIL import Image as Pillow
 
 import edgekit
 from edgekit import Image, Message
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 from edgekit.runtime.model import Model
 from edgekit.serve.api import streaming
 from edgekit.serve.api.handed_over import HandedOver, UnknownImage
-from edgekit.serve.api.reading import UNSUPPORTED
+from edgekit.serve.api.reading import UNSUPPORTED, ParameterError
+from edgekit.serve.api.serving import Serving
 from edgekit.serve.api.tools import CallReader
+from edgekit.serve.engines.pool import Engines
+from edgekit.serve.engines.served import served
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "of a city", "parameters": CITY}}]
@@ -379,7 +382,7 @@ def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) ->
     for wrong in ([1, 2], [[1, 2]], [], None, [None], [{"content": []}], [["a", "b"]], {"type": "video"}):
         assert refused(server, "/v1/embeddings", model="medsiglip", input=wrong)["param"].startswith("input")
     assert "check_embedding_ctx_length" in refused(server, "/v1/embeddings", model="medsiglip", input=[[1]])["message"]
-    assert "cannot embed_text" in refused(server, "/v1/embeddings", input="a")["message"]
+    assert "cannot embed text" in refused(server, "/v1/embeddings", input="a")["message"]
 
 
 def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_artifact: Path) -> None:
@@ -401,6 +404,19 @@ def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_ar
     assert by_chat["scores"] == "softmax"
     for wrong in ({"labels": []}, {"labels": ["a", "a"]}, {"labels": {"a": []}}, {"images": []}, {"scores": "best"}):
         refused(server, "/v1/classify", **{**asked_, **wrong})
+
+
+def test_a_model_that_is_not_named_has_to_be_clear(medgemma_artifact: Path, medsiglip_artifact: Path) -> None:
+    both = Serving(Engines(served([medgemma_artifact, medsiglip_artifact])))
+    one = Serving(Engines(served([medsiglip_artifact])))
+    assert both.model(None, "generate").id.startswith("medgemma:")
+    assert one.model(None).id.startswith("medsiglip:")
+    with pytest.raises(ParameterError, match="several could be meant") as raised:
+        both.model(None, "classify")
+    assert "medgemma:" in str(raised.value.allowed)
+    assert "medsiglip:" in str(raised.value.allowed)
+    with pytest.raises(UsageError, match="no model here can generate"):
+        one.model(None, "generate")
 
 
 def test_models_say_what_they_are(server: Server) -> None:

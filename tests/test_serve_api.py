@@ -26,12 +26,15 @@ from PIL import Image as Pillow
 
 import edgekit
 from edgekit import Image, Message
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 from edgekit.runtime.model import Model
 from edgekit.serve.api import streaming
 from edgekit.serve.api.handed_over import HandedOver, UnknownImage
-from edgekit.serve.api.reading import UNSUPPORTED
+from edgekit.serve.api.reading import UNSUPPORTED, ParameterError
+from edgekit.serve.api.serving import Serving
 from edgekit.serve.api.tools import CallReader
+from edgekit.serve.engines.pool import Engines
+from edgekit.serve.engines.served import served
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "enum": ["Paris", "Rome"]}}, "required": ["city"]}
 TOOLS = [{"type": "function", "function": {"name": "get_weather", "description": "of a city", "parameters": CITY}}]
@@ -372,13 +375,14 @@ def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) ->
         raw = base64.b64decode(coded["data"][place]["embedding"])
         assert struct.unpack(f"<{len(row)}f", raw) == pytest.approx(row, abs=1e-6)
     assert numbers["usage"]["prompt_tokens"] > 0
+    assert any("stand-in" in text for text in numbers["warnings"])
     width = len(texts[0])
     asked(server, "/v1/embeddings", model="medsiglip", input="a", dimensions=width)
     assert refused(server, "/v1/embeddings", model="medsiglip", input="a", dimensions=7)["param"] == "dimensions"
     for wrong in ([1, 2], [[1, 2]], [], None, [None], [{"content": []}], [["a", "b"]], {"type": "video"}):
         assert refused(server, "/v1/embeddings", model="medsiglip", input=wrong)["param"].startswith("input")
     assert "check_embedding_ctx_length" in refused(server, "/v1/embeddings", model="medsiglip", input=[[1]])["message"]
-    assert "cannot embed_text" in refused(server, "/v1/embeddings", input="a")["message"]
+    assert "cannot embed text" in refused(server, "/v1/embeddings", input="a")["message"]
 
 
 def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_artifact: Path) -> None:
@@ -395,9 +399,24 @@ def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_ar
     shares = asked(server, "/v1/classify", **asked_, scores="softmax")
     assert sum(one["score"] for one in shares["data"][1]["scores"]) == pytest.approx(1)
     by_chat = asked(server, "/v1/classify", image=url(data[0]), labels=["a", "b"])
+    for answer in (found, shares, by_chat):
+        assert any("stand-in" in text for text in answer["warnings"])
     assert by_chat["scores"] == "softmax"
     for wrong in ({"labels": []}, {"labels": ["a", "a"]}, {"labels": {"a": []}}, {"images": []}, {"scores": "best"}):
         refused(server, "/v1/classify", **{**asked_, **wrong})
+
+
+def test_a_model_that_is_not_named_has_to_be_clear(medgemma_artifact: Path, medsiglip_artifact: Path) -> None:
+    both = Serving(Engines(served([medgemma_artifact, medsiglip_artifact])))
+    one = Serving(Engines(served([medsiglip_artifact])))
+    assert both.model(None, "generate").id.startswith("medgemma:")
+    assert one.model(None).id.startswith("medsiglip:")
+    with pytest.raises(ParameterError, match="several could be meant") as raised:
+        both.model(None, "classify")
+    assert "medgemma:" in str(raised.value.allowed)
+    assert "medsiglip:" in str(raised.value.allowed)
+    with pytest.raises(UsageError, match="no model here can generate"):
+        one.model(None, "generate")
 
 
 def test_models_say_what_they_are(server: Server) -> None:
@@ -439,6 +458,9 @@ def test_an_image_is_handed_over_before_its_question(server: Server, model: Mode
     assert call(server, "DELETE", f"/v1/images/{held['id']}")[0] == 200
     assert call(server, "DELETE", f"/v1/images/{held['id']}")[0] == 404
     assert "hand it over again" in refused(server, "/v1/chat/completions", messages=user(shown))["message"]
+    for name in ("medgemma", "medsiglip"):
+        assert any("stand-in" in text for text in asked(server, "/v1/images", image=url(data), model=name)["warnings"])
+        assert "truncated" in refused(server, "/v1/images", image=url(data[:-500]), model=name)["message"]
     gif = picture(1, "GIF")
     assert "no format" in refused(server, "/v1/images", image=url(gif))["message"]
 

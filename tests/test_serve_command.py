@@ -167,7 +167,8 @@ def test_it_says_where_what_for_whom_and_under_which_terms(medgemma_artifact: Pa
         assert ask(url, "/terms", authorization=f"Bearer {KEY}")[0] == 200
         process.terminate()
         said = process.communicate(timeout=60)[1]
-    for part in (url, "with a key", "licence: ", "stand-in", "not cleared for any clinical use"):
+    reach = "on this machine alone" if host == "127.0.0.1" else "unencrypted"
+    for part in (url, "with a key", reach, "licence: ", "stand-in", "not cleared for any clinical use"):
         assert part in said.splitlines()[0]
     assert KEY not in said
 
@@ -210,6 +211,7 @@ def test_a_signal_lets_what_runs_finish(medgemma_artifact: Path, number: int) ->
         assert set(statuses) <= {200, 503}
         assert 200 in statuses
         assert "Traceback" not in said
+        assert "a second signal ends them" in said
 
 
 @pytest.mark.skipif(os.name != "posix", reason="POSIX")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -890,6 +891,14 @@ def test_chosen_levels_are_served(medgemma_artifact: Path) -> None:
         ("medgemma:Q8_0", ("medgemma",), 99),
         ("medgemma:Q4_0", (), 99),
     ]
+
+
+def test_the_default_level_is_listed_first(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    written = json.loads((folder / manifest.FILE_NAME).read_text())
+    (folder / manifest.FILE_NAME).write_text(json.dumps({**written, "default": "Q4_0"}))
+    levels = [one.level for one in served([folder])]
+    assert levels == ["Q4_0", *(level for level in LEVELS if level != "Q4_0")]
 
 
 @pytest.mark.parametrize("name", ["medgemma:Q5", "MEDGEMMA", "", "gpt-4o", "medgemma:"])

@@ -88,7 +88,7 @@ def test_a_prepared_image_need_not_be_computed_again(model: ChatModel) -> None:
 
 
 def test_scores_and_labels_are_numbers(model: ChatModel) -> None:
-    (scores,) = done(model, "score", {"messages": question("Is it?"), "answers": ["yes", "no"]})
+    *_, scores = done(model, "score", {"messages": question("Is it?"), "answers": ["yes", "no"]})
     assert np.frombuffer(scores.data, "<f4") == pytest.approx(
         model.score([Message("user", "Is it?")], ["yes", "no"]), rel=1e-5
     )
@@ -110,8 +110,8 @@ def test_embeddings_keep_the_order_of_their_inputs(medsiglip_artifact: Path) -> 
         assert found.body["tokens"] > 2
 
         *told, cut = done(model, "embed", {"inputs": [{"text": "word " * 500}]})
-        assert [event.kind for event in told] == ["warning"]
-        assert "is cut to" in told[0].body["text"]
+        assert {event.kind for event in told} == {"warning"}
+        assert "is cut to" in told[-1].body["text"]
         assert cut.body["shape"][0] == 1
 
         *_, each = done(model, "classify", {"labels": [["nodule", "a nodule"], ["effusion"]]}, image)
@@ -122,6 +122,32 @@ def test_embeddings_keep_the_order_of_their_inputs(medsiglip_artifact: Path) -> 
         assert np.frombuffer(shares.data, "<f4").sum() == pytest.approx(1)
         with pytest.raises(UsageError, match="gives no tokens"):
             done(model, "tokenize", {"text": "nodule"})
+
+
+def test_vectors_and_scores_say_of_which_model_they_are(model: ChatModel, medsiglip_artifact: Path) -> None:
+    with edgekit.open(medsiglip_artifact) as encoders:
+        assert any("stand-in" in text for text in encoders.warnings)
+        asked = {"embed": {"inputs": [{"text": "nodule"}]}, "classify": {"labels": [["nodule"], ["effusion"]]}}
+        for kind, body in asked.items():
+            *told, _ = done(encoders, kind, body, picture(size=448))
+            assert [event.body["text"] for event in told] == list(encoders.warnings)
+    model.warnings = ("a stand-in",)
+    scored: dict[str, Any] = {"messages": question("a"), "answers": ["b"]}
+    for kind, body in (("score", scored), ("prepare", {"messages": question("a")})):
+        assert [event.kind for event in done(model, kind, body)] == ["warning", "result"]
+    assert [event.kind for event in done(model, "tokenize", {"text": "a"})] == ["result"]
+
+
+def test_an_image_is_looked_at_before_it_is_compared_with_labels(medsiglip_artifact: Path) -> None:
+    blank = io.BytesIO()
+    Pillow.new("L", (64, 64)).save(blank, "PNG")
+    shown = {"messages": question({"image": 0})}
+    with edgekit.open(medsiglip_artifact) as model:
+        *told, result = done(model, "prepare", shown, blank.getvalue())
+        assert "nearly constant" in told[-1].body["text"]
+        assert result.body == {"tokens": 0}
+        with pytest.raises(InputError, match="truncated"):
+            done(model, "prepare", shown, picture()[:-500])
 
 
 def test_tokens_there_and_back(model: ChatModel) -> None:

@@ -141,6 +141,7 @@ def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, por
     """Say where, what, for whom and under which terms; with --json as one line on standard output."""
     from edgekit.commands.support.printing import print_json
     from edgekit.serve.http.guard import EVERYWHERE
+    from edgekit.serve.http.server import is_loopback
     from edgekit.serve.http.terms import NOT_CLEARED
     from edgekit.terminal import say
 
@@ -152,8 +153,10 @@ def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, por
     names = ", ".join(alias for one in models for alias in one.aliases)
     licences = dict.fromkeys(one.license.splitlines()[0] for one in models)
     stand_ins = dict.fromkeys(one.stand_in for one in models if one.stand_in)
-    key = "with a key" if needs_key else "without a key, on this machine alone"
-    serving = f"serving {names} on {url} (for programs {url}/v1) {key}"
+    key = "with a key" if needs_key else "without a key"
+    everywhere = " and every address of this machine" if options.host in EVERYWHERE else ""
+    reach = "on this machine alone" if is_loopback(options.host) else "unencrypted: on a network that you trust alone"
+    serving = f"serving {names} on {url} (for programs {url}/v1){everywhere} {key}, {reach}"
     say("; ".join([serving, f"licence: {', '.join(licences)}", *filter(None, stand_ins), NOT_CLEARED]))
 
 

@@ -18,7 +18,8 @@ from edgekit.errors import EdgekitError
 #             {"choice": [...]}, {"regex": "..."} or {"calls": {"functions": [{"name": "...", "parameters": {...}}],
 #             "required": false, "most": 1}}. Events: `piece`s and, behind each answer's last, its `answer`.
 # complete    {"prompt": "...", "options": {...}}: the text continued as it is, without a chat template. As chat.
-# prepare     {"messages": [...]} whose last turn may still lack its question. `result` {"tokens": n}.
+# prepare     {"messages": [...]} whose last turn may still lack its question. `result` {"tokens": n}; 0 where the model
+#             does not chat, and only looks at the images.
 # score       {"messages": [...], "answers": ["...", ...]}. `result`, data float32 [answers].
 # embed       {"inputs": [{"text": "..."} or {"image": 0}, ...]}. `result` {"tokens": n}, data float32 [inputs, width].
 # classify    {"labels": [["...", ...], ...], "scores": "sigmoid", "softmax" or null}, of all images.

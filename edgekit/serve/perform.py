@@ -18,7 +18,8 @@ import numpy as np
 
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitWarning, InputError, UsageError
-from edgekit.inputs.message import Image, Message
+from edgekit.inputs.image import say
+from edgekit.inputs.message import Image, Message, with_pictures
 from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.embedding_model import ContrastiveModel
 from edgekit.runtime.generation.answer import Piece
@@ -37,6 +38,7 @@ _CONSTRAINTS: Mapping[str, Callable[[Any], Constraint]] = {
     "calls": lambda asked: _calls(asked),
 }
 _OPTIONS = frozenset(field.name for field in fields(GenerationOptions)) - {"cancelled"}
+_WITHOUT_ANSWER: frozenset[JobKind] = frozenset({"tokenize", "detokenize"})
 _TOLD: ContextVar[list[str] | None] = ContextVar("told", default=None)
 
 
@@ -61,7 +63,9 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
         raise InputError(f"a job of kind {job.kind!r:.40}", allowed=", ".join((*_STREAMS, *_SINGLE)))
     with _listening() as told:
         result = _SINGLE[job.kind](model, job)
-    yield from (Event("warning", {"text": text}) for text in told)
+    # An answer brings what is to be known of its model; vectors and scores would say nothing of a stand-in.
+    known = () if job.kind in _WITHOUT_ANSWER else model.warnings
+    yield from (Event("warning", {"text": text}) for text in (*known, *told))
     yield result
 
 
@@ -99,7 +103,12 @@ def _tokens(model: Model, tokens: Sequence[Chosen]) -> list[dict[str, Any]]:
 
 
 def _prepare(model: Model, job: Job) -> Event:
-    return Event("result", {"tokens": model.prepare(_messages(job))})
+    """What a model that does not chat can do before a question is there is to look at the images."""
+    messages = _messages(job)
+    if "generate" in model.abilities:
+        return Event("result", {"tokens": model.prepare(messages)})
+    say(with_pictures(messages)[1])
+    return Event("result", {"tokens": 0})
 
 
 def _score(model: Model, job: Job) -> Event:

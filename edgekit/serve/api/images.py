@@ -2,9 +2,9 @@
 
     {"image": "data:image/png;base64,..." or base64 alone, "model": "...", "system": "..."}
 
-It is encoded and read at once, behind the system text with which it will be asked about, where there is one. The
-answer comes when that is done; `edgekit-image:ID` stands for the image wherever a `data:` URL could, until it expires.
-It is held in memory alone.
+It is encoded and read at once, behind the system text with which it will be asked about, where there is one; a model
+that does not chat looks only whether it can be read, and what is odd about it. The answer comes when that is done;
+`edgekit-image:ID` stands for the image wherever a `data:` URL could, until it expires. It is held in memory alone.
 """
 
 from __future__ import annotations
@@ -37,12 +37,10 @@ async def hand_over(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model)
 
     async def whole() -> Response:
-        tokens, warnings = 0, list[str]()
-        if "generate" in served.abilities:
-            system = [{"role": "system", "parts": [{"text": request.system}]}] if request.system else []
-            messages = [*system, {"role": "user", "parts": [{"image": 0}]}]
-            event, warnings = await result(serving.engines.ask(served, Job("prepare", {"messages": messages}, (data,))))
-            tokens = event.body["tokens"]
+        system = [{"role": "system", "parts": [{"text": request.system}]}] if request.system else []
+        messages = [*system, {"role": "user", "parts": [{"image": 0}]}]
+        event, warnings = await result(serving.engines.ask(served, Job("prepare", {"messages": messages}, (data,))))
+        tokens = event.body["tokens"]
         held = serving.images.put(data)
         said = {"id": held.id, "url": f"{HANDED_OVER}{held.id}", "object": "image", "model": served.id}
         more = {

@@ -43,16 +43,28 @@ class Serving:
         """
         served = self.engines.find(name) if name else self._only(ability)
         if ability and ability not in served.abilities:
-            able = [other.id for other in self.engines.served if ability in other.abilities]
-            raise UsageError(f"{served.id} cannot {ability}", allowed=", ".join(able) or "no model that is served here")
+            raise UsageError(f"{served.id} cannot {_said(ability)}", allowed=_names(self._able(ability)))
         return served
 
     def _only(self, ability: str | None) -> Served:
-        able = [one for one in self.engines.served if one.default and (not ability or ability in one.abilities)]
-        if len(able) != 1:
-            names = ", ".join(one.id for one in self.engines.served)
-            raise ParameterError("model", "none is named, and one is not clear", allowed=names)
-        return able[0]
+        able = self._able(ability)
+        if ability and not able:
+            raise UsageError(f"no model here can {_said(ability)}", allowed="what GET /v1/models lists as capabilities")
+        default = [one for one in able if one.default]
+        if len(default) != 1:
+            raise ParameterError("model", "none is named, and several could be meant", allowed=_names(able))
+        return default[0]
+
+    def _able(self, ability: str | None) -> list[Served]:
+        return [one for one in self.engines.served if not ability or ability in one.abilities]
+
+
+def _said(ability: str) -> str:
+    return ability.replace("_", " ")
+
+
+def _names(models: Iterable[Served]) -> str:
+    return ", ".join(one.id for one in models) or "no model that is served here"
 
 
 def told(served: Served, warnings: Iterable[str]) -> list[str]:

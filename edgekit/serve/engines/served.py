@@ -99,10 +99,9 @@ def served(
     if missing := sorted(set(levels) - known):
         raise UsageError(f"no artifact here has the level {missing[0]!r:.80}", allowed=", ".join(sorted(known)))
     found = [
-        _described(name, named[name], manifest, level, levels, wanted)
+        _described(name, named[name], manifest, level, place == 0, wanted)
         for name, manifest in manifests_.items()
-        for level in manifest.variants
-        if not levels or level in levels
+        for place, level in enumerate(_levels(manifest, levels))
     ]
     longest = max(one.context_limit for one in found)
     if context is not None and not 1 <= context <= longest:
@@ -120,7 +119,7 @@ def _name(folder: Path) -> str:
 
 
 def _described(
-    name: str, folder: Path, manifest: Manifest, level: str, levels: Collection[str], context: int | None
+    name: str, folder: Path, manifest: Manifest, level: str, default: bool, context: int | None
 ) -> Served:
     path = folder / manifests.FILE_NAME
     _, parts = manifest.variant(level)
@@ -129,10 +128,9 @@ def _described(
     _, composition = manifest_checks.composition_of(manifest, parts, path)
     settings = manifest_checks.settings_of(manifest, composition, path)
     limit = settings.context if isinstance(settings, ChatSettings) else 0
-    default = manifest.default if not levels or manifest.default in levels else _first(manifest, levels)
     return Served(
         id=f"{name}:{level}",
-        aliases=(name,) if level == default else (),
+        aliases=(name,) if default else (),
         title=manifest.title,
         folder=folder.resolve(),
         level=level,
@@ -146,13 +144,15 @@ def _described(
         stand_in=manifest.stand_in,
         license=manifest.license,
         created=int(path.stat().st_mtime),
-        default=level == default,
+        default=default,
         bytes=manifest.bytes_of(level),
     )
 
 
-def _first(manifest: Manifest, levels: Collection[str]) -> str:
-    return next(level for level in manifest.variants if level in levels)
+def _levels(manifest: Manifest, wanted: Collection[str]) -> list[str]:
+    """Those of an artifact that are served, first the one that its name stands for: many clients take the first."""
+    found = [level for level in manifest.variants if not wanted or level in wanted]
+    return sorted(found, key=lambda level: level != manifest.default)
 
 
 def _warnings(manifest: Manifest, parts: Mapping[str, Part], folder: Path) -> list[str]:

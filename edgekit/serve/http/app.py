@@ -64,8 +64,9 @@ async def _refused(request: Request, error: Exception) -> Response:
 async def _not_routed(request: Request, error: Exception) -> Response:
     """What the router raises, in our words; what it says of methods stays."""
     assert isinstance(error, HTTPException)
+    base = "POST /v1/chat/completions, or GET /v1/models: the base URL of clients ends in /v1"
     kinds: dict[int, Refusal] = {
-        404: NoRoute("there is nothing at this path", remedy="/v1/models lists what is served"),
+        404: NoRoute("there is nothing at this path", remedy=base),
         405: WrongMethod("this path has no such method", allowed=(error.headers or {}).get("Allow", "another")),
     }
     return answers.response(kinds.get(error.status_code, BadRequest("the request cannot be read")), error.headers)

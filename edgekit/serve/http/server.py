@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import ipaddress
+import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Iterator
@@ -23,6 +24,7 @@ from edgekit.serve.http.limits import Limits
 from edgekit.serve.http.protocol import FrontDoor, Shared
 from edgekit.serve.http.traffic import Traffic
 
+_LOG = logging.getLogger("edgekit.serve")
 _BACKLOG = 1024
 _GRACE_S = 2.0  # for answers that end because the time to drain is over
 _FILES_KEPT = 128  # of those a process may have open, for everything but connections
@@ -158,6 +160,11 @@ class Server(uvicorn.Server):
             self._life.state = "draining"
             self._draining = asyncio.create_task(self._drain())
             self._until = now + self._plan.drain_s + _GRACE_S
+            _LOG.info(
+                "ending; %d requests may go on for up to %g s, a second signal ends them",
+                self._app.running,
+                self._plan.drain_s,
+            )
         return now >= self._until or (self._draining.done() and not self._app.running)
 
     async def _drain(self) -> None:

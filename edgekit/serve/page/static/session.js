@@ -35,3 +35,9 @@ export class Session extends EventTarget {
     this.change("picture", null);
   }
 }
+
+/** Warnings beside those that the facts show all the time. */
+export function besides(model, warnings) {
+  const known = new Set([model.stand_in, ...model.warnings]);
+  return warnings.filter((text) => !known.has(text));
+}

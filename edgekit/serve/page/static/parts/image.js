@@ -2,6 +2,7 @@
 
 import { duration, element, tell } from "../dom.js";
 import { Picture } from "../picture.js";
+import { besides } from "../session.js";
 
 const IN_CONVERSATION = "In the conversation. Another image joins it; for another patient, start over.";
 
@@ -56,7 +57,7 @@ export function start(place, session) {
       if (!current()) return;
       bar.hidden = true;
       state.textContent = picture.asked ? IN_CONVERSATION : ready(model, performance.now() - begun);
-      notes.replaceChildren(...held.warnings.map((text) => element("li", {}, text)));
+      notes.replaceChildren(...besides(model, held.warnings).map((text) => element("li", {}, text)));
     } catch (error) {
       if (!current() || error.name === "AbortError") return;
       bar.hidden = true;

@@ -2,6 +2,7 @@
 
 import { element, tell } from "../dom.js";
 import { holding } from "../picture.js";
+import { besides } from "../session.js";
 
 export function start(place, session) {
   const form = place.querySelector("form");
@@ -12,6 +13,7 @@ export function start(place, session) {
   const bars = place.querySelector(".bars");
   const spoken = place.querySelector("[role=status]");
   let leaving = new AbortController();
+  let chosen = "sigmoid"; // where there is a choice
 
   async function show() {
     const labels = box.value.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -22,7 +24,8 @@ export function start(place, session) {
     spoken.textContent = "Comparing.";
     const { signal } = leaving;
     try {
-      draw(await scored(session.picture, session.model, labels, signal));
+      const { model } = session;
+      draw(model, await scored(session.picture, model, labels, signal));
     } catch (error) {
       if (!signal.aborted) {
         spoken.textContent = "";
@@ -42,10 +45,10 @@ export function start(place, session) {
     });
   }
 
-  function draw(found) {
+  function draw(model, found) {
     const sorted = found.data[0].scores.toSorted((one, other) => other.score - one.score);
     bars.replaceChildren(...sorted.map(bar));
-    notes.replaceChildren(...found.warnings.map((text) => element("li", {}, text)));
+    notes.replaceChildren(...besides(model, found.warnings).map((text) => element("li", {}, text)));
     spoken.textContent = `Highest: ${sorted[0].label}, ${percent(sorted[0].score)}.`;
   }
 
@@ -61,13 +64,16 @@ export function start(place, session) {
 
   function able() {
     const { model } = session;
-    const [sigmoid, softmax] = form.elements.scores;
+    const [sigmoid] = form.elements.scores;
     compare.disabled = !model?.capabilities.includes("classify");
     // The labels of a model that chats compete: it has no score of one by itself.
     sigmoid.disabled = Boolean(model?.capabilities.includes("generate"));
-    if (sigmoid.disabled) softmax.checked = true;
+    form.elements.scores.value = sigmoid.disabled ? "softmax" : chosen;
   }
 
+  form.addEventListener("change", (event) => {
+    if (event.target.name === "scores") chosen = event.target.value;
+  });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!compare.disabled) show();

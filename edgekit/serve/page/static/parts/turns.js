@@ -1,6 +1,7 @@
 // How one question and its answer look. The answer grows by text nodes.
 
 import { duration, element } from "../dom.js";
+import { besides } from "../session.js";
 
 const ENDS = {
   length: "Cut off. What stands here is not complete.",
@@ -45,8 +46,7 @@ export class TurnView {
     this.waiting.hidden = true;
     this.element.setAttribute("aria-busy", "false");
     const nothing = turn.ended === "stop" && !turn.answer ? "The model said nothing." : null;
-    const known = new Set([turn.model.stand_in, ...turn.model.warnings, ...this.told]);
-    const news = turn.warnings.filter((text) => !known.has(text));
+    const news = besides(turn.model, turn.warnings).filter((text) => !this.told.has(text));
     for (const text of news) this.told.add(text);
     const said = [ENDS[turn.ended], nothing, ...new Set(news)].filter(Boolean);
     this.notes.replaceChildren(...said.map((text) => element("li", {}, text)));

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import random
 import shutil
@@ -605,6 +606,28 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
 
     with one_bit_changed(next(folder.glob("medgemma-*-BF16.gguf"))):
         run(asked())
+
+
+def test_a_level_that_was_exchanged_is_not_taken_for_what_was_served(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    path = folder / "edgekit.json"
+
+    async def asked() -> None:
+        async with engines(folder) as made:
+            name = made.served[0].id
+            await all_of(made.ask(name, does("echo")))
+            manifest = json.loads(path.read_text())
+            one, other, *_ = manifest["variants"].values()
+            one["decoder"], other["decoder"] = other["decoder"], one["decoder"]
+            path.write_text(json.dumps(manifest))
+            pid = made.status(name).pid
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: made.status(name).pid != pid)
+            with pytest.raises(EngineFailed, match="other files than when the server started"):
+                await all_of(made.ask(name, does("echo")))
+
+    run(asked())
 
 
 def test_a_process_that_never_loads_is_given_up(medgemma_artifact: Path) -> None:

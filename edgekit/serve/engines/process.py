@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from edgekit.artifacts.disk_errors import file_errors
-from edgekit.errors import EdgekitError
+from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.families.composition import Chat
 from edgekit.machine import resident, temporary, worker
 from edgekit.runtime import manifest_checks, opening
@@ -31,6 +31,7 @@ from edgekit.runtime.model import Model
 from edgekit.runtime.opening import Opening
 from edgekit.runtime.use import Use
 from edgekit.serve.engines import channel
+from edgekit.serve.engines.served import digest_of
 from edgekit.serve.jobs import Event, Job, failure
 
 Perform = Callable[[Model, Job, threading.Event], Generator[Event, None, None]]
@@ -168,6 +169,9 @@ def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> Model:
     """Say what a model needs, hear how many slots it may have, and load it."""
     wanted, _ = frames.get()
     prepared = opening.prepare(Path(wanted["folder"]), wanted["level"], wanted["device"], runtime=wanted["runtime"])
+    if digest_of(prepared.parts) != wanted["digest"]:  # what clients are told of the model is of other files
+        problem = f"the level {wanted['level']} has other files than when the server started"
+        raise ArtifactError(problem, remedy="start the server again, which reads what it serves anew")
     if wanted["context"] is not None:
         title = prepared.manifest.title
         prepared.context = manifest_checks.checked_context(wanted["context"], prepared.settings, title)

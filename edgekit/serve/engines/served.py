@@ -140,7 +140,7 @@ def _described(
         sees=not isinstance(composition, Chat) or composition.vision is not None,
         context=min(context or DEFAULT_CONTEXT, limit),
         context_limit=limit,
-        digest=sha256_json({role: part.id for role, part in parts.items()}),
+        digest=digest_of(parts),
         parity={role: part.parity.model_dump(mode="json") if part.parity else None for role, part in parts.items()},
         warnings=tuple(_warnings(manifest, parts, folder)),
         stand_in=manifest.stand_in,
@@ -149,6 +149,11 @@ def _described(
         default=level == default,
         bytes=manifest.bytes_of(level),
     )
+
+
+def digest_of(parts: Mapping[str, Part]) -> str:
+    """SHA-256 over the ids of a level's parts: the same where the same files answer."""
+    return sha256_json({role: part.id for role, part in parts.items()})
 
 
 def _first(manifest: Manifest, levels: Collection[str]) -> str:

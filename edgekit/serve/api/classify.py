@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -31,6 +31,19 @@ MOST_LABELS, MOST_TEXTS = 1000, 100
 
 class ClassifyRequest(Request):
     """What a client asks."""
+
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "activation": (),
+        "candidate_labels": ([],),
+        "hypothesis_template": (),
+        "input": (),
+        "multi_label": (),
+        "score": (),
+        "softmax": (),
+        "text": (),
+        "top_k": (),
+        "use_activation": (),
+    }
 
     image: Any = None
     images: Any = None

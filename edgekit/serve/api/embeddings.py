@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
@@ -26,6 +26,13 @@ _ALLOWED = 'texts, {"text": ...}, {"image": ...} or {"content": [one part]}'
 
 class EmbeddingRequest(Request):
     """What a client asks."""
+
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "embd_normalize": (2,),
+        "messages": ([],),
+        "normalize": (True,),
+        "pooling": (),
+    }
 
     input: Any = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -49,6 +56,8 @@ def _ids(given: Any) -> bool:
 def _input(given: Any, collected: Collected, where: str) -> Part:
     content = given
     if isinstance(given, Mapping):
+        if len(said := [name for name in ("text", "image", "content") if given.get(name) is not None]) > 1:
+            raise ParameterError(where, " and ".join(said), allowed="one of them", remedy="an input for each")
         if isinstance(given.get("text"), str) and "type" not in given:
             return {"text": given["text"]}
         if "image" in given:

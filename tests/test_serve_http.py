@@ -723,6 +723,28 @@ def test_an_error_that_nobody_foresaw_says_a_number_and_the_log_where(server: Do
     assert CANARY not in said + body.decode()
 
 
+def test_who_leaves_in_the_midst_of_an_upload_is_no_error_of_the_server(
+    server: Door, logged: Callable[[], str]
+) -> None:
+    with server.connect() as client:
+        client.sendall(server.raw("POST /v1/echo", b"[1]", content_length="100"))
+        wait_until(lambda: server.app.running == 1)
+    wait_until(lambda: server.app.running == 0)
+    said = logged()
+    assert "POST /v1/echo 499" in said
+    assert "internal error" not in said
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can give a file away")
+def test_a_key_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(KEY)
+    path.chmod(0o600)
+    os.chown(path, 12345, -1)
+    with pytest.raises(UsageError, match="another user"):
+        read_keys(path)
+
+
 def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Callable[[], str]) -> None:
     authorized = {"authorization": f"Bearer {KEY}"}
     keyed.request(f"GET /v1/much/{CANARY}", host=CANARY, **authorized)

@@ -19,6 +19,7 @@ export async function holding(pictures, work) {
 export class Picture {
   asked = false; // whether it is part of the conversation
   #handed = new Map(); // model's id -> what the server says of the image, as a promise
+  #held = new Set(); // ids, as far as they are known
   #left = new AbortController();
   #api = null;
 
@@ -45,7 +46,9 @@ export class Picture {
 
   async #send(api, model, sent) {
     const image = await this.dataUrl();
-    return api.handOver({ model: model.id, image }, this.#left.signal, sent);
+    const held = await api.handOver({ model: model.id, image }, this.#left.signal, sent);
+    this.#held.add(held.id);
+    return held;
   }
 
   /** The server holds it no more: the next who needs it hands it over again. */
@@ -65,7 +68,8 @@ export class Picture {
   /** Stop whatever is under way with it, and let server and browser forget it. */
   release() {
     this.#left.abort();
-    for (const handing of this.#handed.values()) handing.then(({ id }) => this.#api.remove(id), () => {});
+    for (const id of this.#held) this.#api.remove(id); // now: a page that is being left does nothing later
+    this.#held.clear();
     this.#handed.clear();
     URL.revokeObjectURL(this.url);
   }

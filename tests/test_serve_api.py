@@ -449,6 +449,21 @@ def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) ->
     assert "cannot embed_text" in refused(server, "/v1/embeddings", input="a")["message"]
 
 
+def test_what_is_said_of_an_image_says_of_which(server: Server) -> None:
+    deep = [io.BytesIO(), io.BytesIO()]
+    for number, file in enumerate(deep):
+        Pillow.fromarray(np.arange(9216, dtype=np.uint16).reshape(96, 96) // (number + 1)).save(file, "PNG")
+    plain, *dark = picture(), *(file.getvalue() for file in deep)
+    parts = [{"type": "image_url", "image_url": url(one)} for one in (plain, *dark)]
+    chatted = chat(server, user(*parts, {"type": "text", "text": "Well?"}), max_tokens=1)["warnings"]
+    classify = {"images": [url(one) for one in (plain, *dark)], "labels": ["a", "b"]}
+    by_chat = asked(server, "/v1/classify", **classify)["warnings"]
+    embedded = asked(server, "/v1/classify", model="medsiglip", **classify)["warnings"]
+    for said in (chatted, by_chat, embedded):
+        found = [text[:12] for text in said if "WRONG CONTRAST" in text]
+        assert found == ["image 2 of 3", "image 3 of 3"]
+
+
 def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_artifact: Path) -> None:
     data = [picture(1), picture(2, "WEBP")]
     labels = {"nodule": ["a nodule", "nodules"], "clear": "a clear chest"}
@@ -457,11 +472,14 @@ def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_ar
     with edgekit.open(medsiglip_artifact) as model:
         expected = model.classify(data, [["a nodule", "nodules"], "a clear chest"])
     assert found["scores"] == "sigmoid"
+    assert any("stand-in" in text for text in found["warnings"])
     rows = [[one["score"] for one in row["scores"]] for row in found["data"]]
     assert np.asarray(rows) == pytest.approx(expected, abs=1e-6)
     assert [one["label"] for one in found["data"][0]["scores"]] == ["nodule", "clear"]
     shares = asked(server, "/v1/classify", **asked_, scores="softmax")
     assert sum(one["score"] for one in shares["data"][1]["scores"]) == pytest.approx(1)
+    error = refused(server, "/v1/classify", **{**asked_, "model": "medgemma"})
+    assert error["param"] == "labels"  # a model that chats averages nothing
     by_chat = asked(server, "/v1/classify", image=url(data[0]), labels=["a", "b"])
     assert by_chat["scores"] == "softmax"
     for wrong in ({"labels": []}, {"labels": ["a", "a"]}, {"labels": {"a": []}}, {"images": []}, {"scores": "best"}):

@@ -15,7 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import Collected, Part
 from edgekit.serve.api.reading import ParameterError, Request, read
-from edgekit.serve.api.serving import Serving, told
+from edgekit.serve.api.serving import Serving, known, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
@@ -89,8 +89,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(rows)]
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        said = {"object": "list", "data": data, "model": served.id, "usage": usage, "warnings": told(served, warnings)}
-        return JSONResponse(said)
+        said = {"object": "list", "data": data, "model": served.id, "usage": usage}
+        return JSONResponse({**said, "warnings": told(served, [*known(served), *warnings])})
 
     return await unless_left(serving.given_up, http, whole)
 

@@ -45,7 +45,9 @@ export function start(place, session) {
   function draw(found) {
     const sorted = found.data[0].scores.toSorted((one, other) => other.score - one.score);
     bars.replaceChildren(...sorted.map(bar));
-    notes.replaceChildren(...found.warnings.map((text) => element("li", {}, text)));
+    const { stand_in, warnings } = session.model; // these stand above all the time
+    const news = found.warnings.filter((text) => text !== stand_in && !warnings.includes(text));
+    notes.replaceChildren(...news.map((text) => element("li", {}, text)));
     spoken.textContent = `Highest: ${sorted[0].label}, ${percent(sorted[0].score)}.`;
   }
 
@@ -71,6 +73,9 @@ export function start(place, session) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     if (!compare.disabled) show();
+  });
+  form.addEventListener("change", ({ target }) => {
+    if (target.name === "scores") forget(); // of one kind must not stand beneath the other
   });
   session.addEventListener("over", () => {
     box.value = "";

@@ -630,6 +630,31 @@ def test_a_level_that_was_exchanged_is_not_taken_for_what_was_served(medgemma_ar
     run(asked())
 
 
+def test_a_model_whose_file_is_written_into_answers_no_more(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+
+    async def asked() -> None:
+        async with engines(folder) as made:
+            name = made.served[0].id
+            await all_of(made.ask(name, does("echo")))
+            decoder = next(folder.glob("medgemma-*-BF16.gguf"))
+            other = decoder.with_suffix(".new")
+            shutil.copy(decoder, other)
+            other.replace(decoder)  # what is mapped stays as it was
+            await all_of(made.ask(name, does("echo")))
+
+    async def damaged() -> None:
+        async with engines(folder) as made:
+            name = made.served[0].id
+            await all_of(made.ask(name, does("echo")))
+            refused = pytest.raises(ArtifactError, match="written into while the model was loaded")
+            with one_bit_changed(next(folder.glob("medgemma-*-BF16.gguf"))), refused:
+                await all_of(made.ask(name, does("echo")))
+
+    run(asked())
+    run(damaged())
+
+
 def test_a_process_that_never_loads_is_given_up(medgemma_artifact: Path) -> None:
     async def asked() -> None:
         async with engines(medgemma_artifact, perform="engine_jobs:nothing") as made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
@@ -23,6 +24,7 @@ from api_server import Server, api_server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
+from starlette.requests import Request as HttpRequest
 
 import edgekit
 from edgekit import Image, Message
@@ -117,6 +119,14 @@ def text_of(answer: Any) -> str:
     return str(answer["choices"][0]["message"]["content"])
 
 
+def calls(*ids: str) -> list[dict[str, Any]]:
+    """Of one function, with an argument that tells them apart."""
+    return [
+        {"id": id_, "type": "function", "function": {"name": "dose", "arguments": json.dumps({"number": place})}}
+        for place, id_ in enumerate(ids)
+    ]
+
+
 def own(model: Model, *messages: Message, max_tokens: int = 12) -> Any:
     *_, answer = model.generate(messages, max_tokens=max_tokens)
     return answer
@@ -190,6 +200,17 @@ def test_system_texts_become_one_and_turns_of_one_speaker_too(server: Server, mo
         (user({"type": "image_url", "image_url": "data:image/png;base64,?"}), "messages.0.content.0.image_url"),
         (user({"type": "image_url", "image_url": "data:image/png,a"}), "messages.0.content.0.image_url"),
         ([{"role": "tool", "tool_call_id": "a", "content": "b"}], "messages.0.tool_call_id"),
+        # An image, a question or a turn that is passed over in silence is answered about all the same.
+        ([{"role": "user", "content": "Well?", "images": ["iVBORw0KGgo="]}], "messages.0.images"),
+        (user({"type": "text", "text": "Well", "image_url": url(picture())}), "messages.0.content.0.image_url"),
+        (user({"type": "image_url", "image_url": url(picture()), "text": "Well?"}), "messages.0.content.0.text"),
+        (
+            [{"role": "assistant", "content": None, "function_call": {"name": "a", "arguments": "{}"}}],
+            "messages.0.function_call",
+        ),
+        ([{"role": "assistant", "content": None, "refusal": "No."}], "messages.0.refusal"),
+        ([{"role": "user", "content": "a", "tool_calls": calls("a")}], "messages.0.tool_calls"),
+        ([{"role": "assistant", "content": None, "tool_calls": calls("a", "a")}], "messages.0.tool_calls"),
     ],
 )
 def test_messages_that_are_none_are_refused_by_their_place(server: Server, messages: Any, param: str) -> None:
@@ -293,6 +314,24 @@ def test_what_a_function_returned_goes_on_with_the_conversation(server: Server, 
     assert (text_of(answer), answer["usage"]["prompt_tokens"]) == (expected.text, expected.prompt_tokens)
 
 
+def test_results_of_one_function_are_told_apart_whatever_their_order(server: Server, model: Model) -> None:
+    messages = [
+        {"role": "user", "content": "Which doses?"},
+        {"role": "assistant", "content": None, "tool_calls": calls("a", "b")},
+        {"role": "tool", "tool_call_id": "b", "content": "10 mg"},
+        {"role": "tool", "tool_call_id": "a", "content": "5 mg"},
+    ]
+    first, second = (f'{{"name": "dose", "parameters": {{"number": {number}}}}}' for number in range(2))
+    expected = own(
+        model,
+        Message("user", "Which doses?"),
+        Message("assistant", f"{first}\n{second}"),
+        Message("user", f"{second} returned:\n10 mg\n\n{first} returned:\n5 mg"),
+    )
+    answer = chat(server, messages)
+    assert (text_of(answer), answer["usage"]["prompt_tokens"]) == (expected.text, expected.prompt_tokens)
+
+
 def test_functions_may_be_left_alone(server: Server) -> None:
     answer = chat(server, user("Hi"), tools=TOOLS, max_tokens=30)["choices"][0]
     assert answer["message"].get("tool_calls") or answer["message"]["content"][0] not in '{["`'
@@ -363,6 +402,35 @@ def test_responses_are_chats_without_a_state(server: Server) -> None:
     assert refused(server, "/v1/responses", input=items)["param"] == "input.0.type"
 
 
+@pytest.mark.parametrize(
+    ("path", "name", "value"),
+    [
+        ("/v1/responses", "stop", ["a"]),
+        ("/v1/responses", "seed", 1),
+        ("/v1/responses", "n", 2),
+        ("/v1/responses", "top_k", 4),
+        ("/v1/responses", "max_tokens", 3),
+        ("/v1/responses", "max_output_tokens", 0),
+        ("/v1/responses", "response_format", {"type": "json_object"}),
+        ("/v1/completions", "max_completion_tokens", 3),
+        ("/v1/completions", "images", [url(picture())]),
+        ("/v1/classify", "multi_label", False),
+        ("/v1/classify", "template", "an X-ray of {}"),
+        ("/v1/embeddings", "image", url(picture())),
+        ("/v1/embeddings", "input", {"text": "a", "image": url(picture())}),
+    ],
+)
+def test_what_a_route_does_not_read_is_refused_there(server: Server, path: str, name: str, value: Any) -> None:
+    asks: dict[str, dict[str, Any]] = {
+        "/v1/responses": {"model": "medgemma", "input": "Hi", "max_output_tokens": 1},
+        "/v1/completions": {"model": "medgemma", "prompt": "Hi", "max_tokens": 1},
+        "/v1/classify": {"model": "medsiglip", "image": url(picture()), "labels": ["a", "b"]},
+        "/v1/embeddings": {"model": "medsiglip", "input": "a"},
+    }
+    asked(server, path, **asks[path])
+    assert refused(server, path, **{**asks[path], name: value})["status"] == 400
+
+
 def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) -> None:
     data = picture()
     inputs = ["nodule", {"text": "effusion"}, {"image": url(data)}, {"content": [{"type": "text", "text": "nodule"}]}]
@@ -385,6 +453,21 @@ def test_vectors_are_the_models_own(server: Server, medsiglip_artifact: Path) ->
     assert "cannot embed text" in refused(server, "/v1/embeddings", input="a")["message"]
 
 
+def test_what_is_said_of_an_image_says_of_which(server: Server) -> None:
+    deep = [io.BytesIO(), io.BytesIO()]
+    for number, file in enumerate(deep):
+        Pillow.fromarray(np.arange(9216, dtype=np.uint16).reshape(96, 96) // (number + 1)).save(file, "PNG")
+    plain, *dark = picture(), *(file.getvalue() for file in deep)
+    parts = [{"type": "image_url", "image_url": url(one)} for one in (plain, *dark)]
+    chatted = chat(server, user(*parts, {"type": "text", "text": "Well?"}), max_tokens=1)["warnings"]
+    classify = {"images": [url(one) for one in (plain, *dark)], "labels": ["a", "b"]}
+    by_chat = asked(server, "/v1/classify", **classify)["warnings"]
+    embedded = asked(server, "/v1/classify", model="medsiglip", **classify)["warnings"]
+    for said in (chatted, by_chat, embedded):
+        found = [text[:12] for text in said if "WRONG CONTRAST" in text]
+        assert found == ["image 2 of 3", "image 3 of 3"]
+
+
 def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_artifact: Path) -> None:
     data = [picture(1), picture(2, "WEBP")]
     labels = {"nodule": ["a nodule", "nodules"], "clear": "a clear chest"}
@@ -393,11 +476,14 @@ def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_ar
     with edgekit.open(medsiglip_artifact) as model:
         expected = model.classify(data, [["a nodule", "nodules"], "a clear chest"])
     assert found["scores"] == "sigmoid"
+    assert any("stand-in" in text for text in found["warnings"])
     rows = [[one["score"] for one in row["scores"]] for row in found["data"]]
     assert np.asarray(rows) == pytest.approx(expected, abs=1e-6)
     assert [one["label"] for one in found["data"][0]["scores"]] == ["nodule", "clear"]
     shares = asked(server, "/v1/classify", **asked_, scores="softmax")
     assert sum(one["score"] for one in shares["data"][1]["scores"]) == pytest.approx(1)
+    error = refused(server, "/v1/classify", **{**asked_, "model": "medgemma"})
+    assert error["param"] == "labels"  # a model that chats averages nothing
     by_chat = asked(server, "/v1/classify", image=url(data[0]), labels=["a", "b"])
     for answer in (found, shares, by_chat):
         assert any("stand-in" in text for text in answer["warnings"])
@@ -520,6 +606,38 @@ def test_a_client_that_leaves_the_queue_is_not_waited_for(server: Server, stream
             until(lambda: server.running() == 3, 20)
         until(lambda: server.running() == 2, 0.9)  # before a stream would have begun
     until(lambda: server.running() == 0, 5)
+
+
+def test_only_who_waits_no_longer_is_refused_what_was_given_up(server: Server) -> None:
+    document = {"model": "medgemma", "messages": user("Hi"), "max_tokens": 1}
+
+    def again(seconds: str | None, count: int = 1) -> int:
+        limit = {} if seconds is None else {"x-stainless-read-timeout": seconds}
+        headers = {"content-type": "application/json", "x-stainless-retry-count": str(count), **limit}
+        connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
+        connection.request("POST", "/v1/chat/completions", json.dumps(document), headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
+
+    given_up = server.serving.given_up
+
+    async def left(seconds: float) -> None:
+        body = json.dumps(document).encode()
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        headers = [(b"x-stainless-read-timeout", b"2")]
+        scope = {"type": "http", "path": "/v1/chat/completions", "headers": headers, "query_string": b"",
+                 "server": ("a", 80), "scheme": "http"}  # fmt: skip
+        await given_up.note(HttpRequest(scope, receive), seconds)
+
+    asyncio.run(left(2))
+    assert (again("2"), again("1"), again("600"), again(None)) == (400, 400, 200, 200)
+    assert again("2") == 200  # it was answered meanwhile
+    asyncio.run(left(1))  # for another reason than its time-out
+    assert again("2") == 200
 
 
 def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

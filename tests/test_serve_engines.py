@@ -608,6 +608,53 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
         run(asked())
 
 
+def test_a_level_that_was_exchanged_is_not_taken_for_what_was_served(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+    path = folder / "edgekit.json"
+
+    async def asked() -> None:
+        async with engines(folder) as made:
+            name = made.served[0].id
+            await all_of(made.ask(name, does("echo")))
+            manifest = json.loads(path.read_text())
+            one, other, *_ = manifest["variants"].values()
+            one["decoder"], other["decoder"] = other["decoder"], one["decoder"]
+            path.write_text(json.dumps(manifest))
+            pid = made.status(name).pid
+            assert pid
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: made.status(name).pid != pid)
+            with pytest.raises(EngineFailed, match="other files than when the server started"):
+                await all_of(made.ask(name, does("echo")))
+
+    run(asked())
+
+
+def test_a_model_whose_file_is_written_into_answers_no_more(medgemma_artifact: Path, copied: Copy) -> None:
+    folder = copied(medgemma_artifact)
+
+    async def asked() -> None:
+        async with engines(folder) as made:
+            name = made.served[0].id
+            await all_of(made.ask(name, does("echo")))
+            decoder = next(folder.glob("medgemma-*-BF16.gguf"))
+            other = decoder.with_suffix(".new")
+            shutil.copy(decoder, other)
+            other.replace(decoder)  # what is mapped stays as it was
+            await all_of(made.ask(name, does("echo")))
+
+    async def damaged() -> None:
+        async with engines(folder) as made:
+            name = made.served[0].id
+            await all_of(made.ask(name, does("echo")))
+            refused = pytest.raises(ArtifactError, match="written into while the model was loaded")
+            with one_bit_changed(next(folder.glob("medgemma-*-BF16.gguf"))), refused:
+                await all_of(made.ask(name, does("echo")))
+
+    run(asked())
+    run(damaged())
+
+
 def test_a_process_that_never_loads_is_given_up(medgemma_artifact: Path) -> None:
     async def asked() -> None:
         async with engines(medgemma_artifact, perform="engine_jobs:nothing") as made:

@@ -197,7 +197,7 @@ def test_an_answer_is_seen_as_it_is_made(page: Browser) -> None:
     assert len(grown) > 10
     assert all(later.startswith(earlier) for earlier, later in pairwise(grown))
     assert grown[-1].strip() == answer
-    assert page.text("#ask .meta").startswith(f"{DEFAULT} · first word after ")
+    assert page.text("#ask .meta").startswith(f"medgemma:{DEFAULT} · first word after ")
 
 
 def test_the_conversation_goes_on(page: Browser, picture: Path) -> None:
@@ -266,7 +266,9 @@ def test_another_level_answers_in_the_same_conversation(page: Browser, picture: 
     page.until(lambda: page.text("[data-fact=level]") == OTHER)
     page.until(lambda: page.text("[data-part=image] .state").startswith("In the conversation"))
     ask(page, QUESTION)
-    assert [meta.text.split(" · ")[0] for meta in page.all("#ask .meta")] == [DEFAULT, OTHER]
+    assert [meta.text.split(" · ")[0] for meta in page.all("#ask .meta")] == [
+        f"medgemma:{level}" for level in (DEFAULT, OTHER)
+    ]
     assert [body["model"] for body in sent(page, "/v1/images")] == [f"medgemma:{DEFAULT}", f"medgemma:{OTHER}"]
 
 
@@ -297,6 +299,8 @@ def test_a_model_that_only_classifies(page: Browser, picture: Path) -> None:
     assert page.find("[name=scores][value=sigmoid]").is_selected()  # what it was trained on, whoever was chosen before
     assert compare(page, "a nodule\nno finding")
     assert sent(page, "/v1/classify")[0]["scores"] == "sigmoid"
+    page.find("[name=scores][value=softmax]").click()
+    assert not page.all(".bars li")  # scores of one kind must not stand beneath the other
 
 
 # What can go wrong

@@ -45,6 +45,7 @@ __all__ = [
     "to_pixels",
 ]
 
+NAMELESS = "the image"  # in messages, where it is no file
 MAX_MEGAPIXELS = 40.0  # a mammogram has 13, a camera's photograph up to 24
 MAX_PIXELS = int(MAX_MEGAPIXELS * 1e6)
 _LIMIT_S = 30.0  # for a picture of the default budget, in proportion for a larger one
@@ -113,7 +114,7 @@ def read(
     if isinstance(source, Picture):
         return source
     shown, pixels = checked_range(range), _budget(max_megapixels)
-    name = str(source) if isinstance(source, str | Path) else "the image"
+    name = str(source) if isinstance(source, str | Path) else NAMELESS
     try:
         if isinstance(source, str | Path):
             source = _content(source, _SPARE_BYTES + _BYTES_PER_PIXEL * pixels)

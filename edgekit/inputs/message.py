@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image as Pillow
 
 from edgekit.errors import InputError
-from edgekit.inputs.image import MAX_MEGAPIXELS, ImageLike, Picture, Range, read
+from edgekit.inputs.image import MAX_MEGAPIXELS, NAMELESS, ImageLike, Picture, Range, read
 
 Speaker = Literal["system", "user", "assistant"]
 
@@ -92,21 +92,38 @@ class Message:
         return tuple(part.source for part in self.parts if isinstance(part, Image))
 
 
-def read_all(images: Sequence[ImageLike | Image]) -> tuple[list[Picture], tuple[str, ...]]:
-    """Images on their own, read, and what to know about them."""
+def read_all(
+    images: Sequence[ImageLike | Image], before: int = 0, of: int | None = None
+) -> tuple[list[Picture], tuple[str, ...]]:
+    """Images on their own, read, and what to know about them.
+
+    Args:
+        before, of: where they are a few of many: how many went before, and how many there are.
+    """
     read_ = [image.read() if isinstance(image, Image) else read(image) for image in images]
-    return [Picture(one.image) for one in read_], tuple(text for one in read_ for text in one.warnings)
+    return [Picture(one.image) for one in read_], _known(read_, before, of)
 
 
 def with_pictures(messages: Sequence[Message]) -> tuple[list[Message], tuple[str, ...]]:
     """The messages with every image read, and what to know about the images, which is no part of them any more."""
-    warnings: list[str] = []
+    pictures: list[Picture] = []
 
     def part(given: str | Image) -> str | Image:
         if isinstance(given, str):
             return given
-        picture = given.read()
-        warnings.extend(picture.warnings)
-        return Image(Picture(picture.image))
+        pictures.append(given.read())
+        return Image(Picture(pictures[-1].image))
 
-    return [Message(message.role, *map(part, message.parts)) for message in messages], tuple(warnings)
+    return [Message(message.role, *map(part, message.parts)) for message in messages], _known(pictures)
+
+
+def _known(pictures: Sequence[Picture], before: int = 0, of: int | None = None) -> tuple[str, ...]:
+    """What to know about pictures; of several, also of which, where it has no name of its own."""
+    count = len(pictures) if of is None else of
+    if count == 1:
+        return pictures[0].warnings
+    return tuple(
+        f"image {number} of {count}{text.removeprefix(NAMELESS)}" if text.startswith(f"{NAMELESS}: ") else text
+        for number, picture in enumerate(pictures, before + 1)
+        for text in picture.warnings
+    )

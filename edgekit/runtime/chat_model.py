@@ -369,8 +369,11 @@ class ChatModel(Model):
         read = [[tuple(self.format.encode(text.strip())) for text in label[:1]] for label in labels]
         check_labels([label[:1] for label in labels], read, (), "the first text of each")
         question = f"Which of these does the image show: {', '.join(names)}?"
-        shown = [image if isinstance(image, Image) else Image(image) for image in images]
-        rows = [self._score([Message("user", image, question)], names) for image in shown]
+        rows = []
+        for place, image in enumerate(images):
+            (picture,), known = read_all([image], place, len(images))
+            images_.say(known)
+            rows.append(self._score([Message("user", Image(picture), question)], names))
         return np.reshape([np.exp(log_softmax(row)) for row in rows], (len(rows), len(names))).astype(np.float32)
 
     def _free(self) -> None:

@@ -50,12 +50,12 @@ class EmbeddingModel(Model):
 
     def _embed_image(self, images: Sequence[Any]) -> Float:
         # A few at a time: one layer's attention over one 448 px image takes 67 MB.
-        groups = [images[i : i + _TOGETHER] for i in range(0, len(images), _TOGETHER)]
-        rows = [self.image_encoder.encode(self._pixels(group)) for group in groups]
+        groups = [(images[i : i + _TOGETHER], i, len(images)) for i in range(0, len(images), _TOGETHER)]
+        rows = [self.image_encoder.encode(self._pixels(*group)) for group in groups]
         return unit(np.concatenate(rows)) if rows else self._no_vectors
 
-    def _pixels(self, images: Sequence[Any]) -> NDArray[np.uint8]:
-        pictures, known = read_all(images)
+    def _pixels(self, images: Sequence[Any], before: int, of: int) -> NDArray[np.uint8]:
+        pictures, known = read_all(images, before, of)
         images_.say(known)
         return images_.to_pixels(pictures, self.preprocessing)
 

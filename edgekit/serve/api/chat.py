@@ -38,7 +38,8 @@ THOUGHT_TOKENS: Mapping[str, int] = {"low": 512, "medium": 1024, "high": 2048, "
 class ChatRequest(Sampling):
     """What a client asks."""
 
-    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "input": (), "instructions": (), "prompt": ()}
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "input": (), "instructions": (), "prompt": (),
+                                                          "text": ()}  # fmt: skip
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = None

@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, Request, read
-from edgekit.serve.api.serving import Serving, told
+from edgekit.serve.api.serving import Serving, known, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Job
@@ -31,6 +31,19 @@ MOST_LABELS, MOST_TEXTS = 1000, 100
 
 class ClassifyRequest(Request):
     """What a client asks."""
+
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "activation": (),
+        "candidate_labels": ([],),
+        "hypothesis_template": (),
+        "input": (),
+        "multi_label": (),
+        "score": (),
+        "softmax": (),
+        "text": (),
+        "top_k": (),
+        "use_activation": (),
+    }
 
     image: Any = None
     images: Any = None
@@ -70,7 +83,11 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(ClassifyRequest, await read_json(http))
     served = serving.model(request.model, "classify")
     job = request.job(Collected(serving.images))
-    labels = list(request.prompts())
+    prompts = request.prompts()
+    labels = list(prompts)
+    if "generate" in served.abilities and any(len(texts) > 1 for texts in prompts.values()):
+        said = f"several texts of a label, of which {served.id} would read the first alone"
+        raise ParameterError("labels", said, allowed="one text each, or a model that embeds")
 
     async def whole() -> Response:
         event, warnings = await result(serving.engines.ask(served, job))
@@ -85,8 +102,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             for place, row in enumerate(rows)
         ]
         kind = request.scores or ("softmax" if "generate" in served.abilities else "sigmoid")
-        return JSONResponse(
-            {"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": told(served, warnings)}
-        )
+        said = told(served, [*known(served), *warnings])
+        return JSONResponse({"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": said})
 
     return await unless_left(serving.given_up, http, whole)

@@ -30,7 +30,17 @@ _MOST = 16
 class CompletionRequest(Sampling):
     """What a client asks."""
 
-    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {"echo": (False,), "tools": ([],), "messages": ()}
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "echo": (False,),
+        "input": (),
+        "instructions": (),
+        "max_completion_tokens": (),
+        "messages": (),
+        "reasoning_effort": ("none",),
+        "tool_choice": ("none", "auto"),
+        "tools": ([],),
+        "top_logprobs": (),
+    }
 
     prompt: Any = None
     logprobs: int | None = None

@@ -16,6 +16,9 @@ from edgekit.serve.api.reading import ParameterError
 from edgekit.serve.api.tools import written_call
 
 _GAP = "\n\n"
+# What other servers read in a message beside its content. An image that is not seen is answered about all the same.
+_NOT_READ = ("attachments", "audio", "files", "function_call", "image", "image_url", "images", "partial", "parts",
+             "prefix", "refusal")  # fmt: skip
 
 
 class Called(BaseModel):
@@ -40,7 +43,7 @@ class ToolCall(BaseModel):
 class ChatMessage(BaseModel):
     """A message as OpenAI's chat has it."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Any = None
@@ -59,14 +62,15 @@ class Conversation:
         self.collected = collected
         self._system: list[str] = []
         self._turns: list[tuple[str, list[Part]]] = []
-        self._called: dict[str, str] = {}
+        self._called: dict[str, tuple[str, str]] = {}  # id of a call -> its function, and the whole call
 
     def add(self, message: ChatMessage, where: str) -> None:
         """The next message.
 
         Raises:
-            ParameterError: its content is none, or it answers a call that nobody made.
+            ParameterError: its content is none, it has what is not read, or it answers a call that nobody made.
         """
+        _check(message, where)
         parts = self.collected.parts(message.content, f"{where}.content")
         if message.role in ("system", "developer"):
             self._add_system(parts, where)
@@ -74,8 +78,8 @@ class Conversation:
             self._add_result(message.tool_call_id, parts, where)
         else:
             for call in message.tool_calls or ():
-                self._called[call.id] = call.function.name
                 written = written_call(call.function.name, call.function.arguments, f"{where}.tool_calls")
+                self._called[call.id] = call.function.name, written
                 parts = joined(parts, [{"text": written}], "\n")
             self._add_turn(message.role, parts)
 
@@ -105,13 +109,30 @@ class Conversation:
     def _add_result(self, id_: str | None, parts: list[Part], where: str) -> None:
         if id_ not in self._called:
             raise ParameterError(f"{where}.tool_call_id", "answers no call of this conversation", allowed="a call's id")
-        self._add_turn("user", joined([{"text": f"{self._called[id_]} returned:"}], parts, "\n"))
+        name, written = self._called[id_]
+        alike = [other for other, _ in self._called.values() if other == name]
+        # Results may come in any order: of several calls of one function, its name does not tell whose this is.
+        said = name if len(alike) == 1 else written
+        self._add_turn("user", joined([{"text": f"{said} returned:"}], parts, "\n"))
 
     def _add_turn(self, speaker: str, parts: list[Part]) -> None:
         if self._turns and self._turns[-1][0] == speaker:
             self._turns[-1] = (speaker, joined(self._turns[-1][1], parts, _GAP))
         else:
             self._turns.append((speaker, parts))
+
+
+def _check(message: ChatMessage, where: str) -> None:
+    """Raise ParameterError where a message holds what would change the answer and is not read."""
+    for name in _NOT_READ:
+        if (message.model_extra or {}).get(name):
+            allowed = "texts and images as parts of content"
+            raise ParameterError(f"{where}.{name}", "is not read here, and it would change the answer", allowed=allowed)
+    if message.tool_calls and message.role != "assistant":
+        raise ParameterError(f"{where}.tool_calls", f"calls by {message.role}", allowed="those of the assistant")
+    ids = [call.id for call in message.tool_calls or ()]
+    if len(set(ids)) < len(ids):
+        raise ParameterError(f"{where}.tool_calls", "two calls of one id", allowed="ids that differ")
 
 
 def joined(first: list[Part], second: list[Part], gap: str) -> list[Part]:

@@ -8,14 +8,14 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import Collected, Part
 from edgekit.serve.api.reading import ParameterError, Request, read
-from edgekit.serve.api.serving import Serving, told
+from edgekit.serve.api.serving import Serving, known, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
@@ -26,6 +26,13 @@ _ALLOWED = 'texts, {"text": ...}, {"image": ...} or {"content": [one part]}'
 
 class EmbeddingRequest(Request):
     """What a client asks."""
+
+    refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        "embd_normalize": (2,),
+        "messages": ([],),
+        "normalize": (True,),
+        "pooling": (),
+    }
 
     input: Any = None
     encoding_format: Literal["float", "base64"] | None = None
@@ -49,6 +56,8 @@ def _ids(given: Any) -> bool:
 def _input(given: Any, collected: Collected, where: str) -> Part:
     content = given
     if isinstance(given, Mapping):
+        if len(said := [name for name in ("text", "image", "content") if given.get(name) is not None]) > 1:
+            raise ParameterError(where, " and ".join(said), allowed="one of them", remedy="an input for each")
         if isinstance(given.get("text"), str) and "type" not in given:
             return {"text": given["text"]}
         if "image" in given:
@@ -80,8 +89,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         data = [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(rows)]
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-        said = {"object": "list", "data": data, "model": served.id, "usage": usage, "warnings": told(served, warnings)}
-        return JSONResponse(said)
+        said = {"object": "list", "data": data, "model": served.id, "usage": usage}
+        return JSONResponse({**said, "warnings": told(served, [*known(served), *warnings])})
 
     return await unless_left(serving.given_up, http, whole)
 

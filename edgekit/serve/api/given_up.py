@@ -1,7 +1,9 @@
 """Requests that their client gave up: OpenAI's clients ask again by themselves when their time-out is over.
 
 The second answer would take as long as the first, so it would be given up as well, and the third: each is computed for
-nobody, while others wait. So what a client asks again after its own time-out is refused, with what to do about it.
+nobody, while others wait. So what is asked again is refused, with what to do about it, where the same request was given
+up lately and whoever repeats it waits no longer than that. Who waits longer, or asked and was told to come again, is
+answered.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _AGAIN, _TIME_OUT = "x-stainless-retry-count", "x-stainless-read-timeout"
 
 
 class GivenUp:
-    """Which requests were given up lately, by their digest.
+    """Which requests were given up lately, by their digest, and after how long.
 
     Args:
         clock: seconds.
@@ -29,14 +31,15 @@ class GivenUp:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._when: OrderedDict[bytes, float] = OrderedDict()
+        self._given_up: OrderedDict[bytes, tuple[float, float]] = OrderedDict()  # when, and the time-out
 
     async def check(self, request: Request) -> None:
         """Raise UsageError where a request repeats one whose time was over."""
         if request.headers.get(_AGAIN, "0") == "0":
             return
-        given_up = self._when.get(await _digest(request))
-        if given_up is not None and self._clock() - given_up < _SECONDS:
+        limit = _number(request.headers.get(_TIME_OUT, ""))
+        when, waited = self._given_up.get(await _digest(request), (-_SECONDS, 0.0))
+        if limit is not None and limit <= waited and self._clock() - when < _SECONDS:
             raise UsageError(
                 "the client's time-out ended this request before its answer was finished, and so it would again",
                 remedy="stream the answer, ask for fewer tokens, or have the client wait longer: timeout=3600",
@@ -47,13 +50,18 @@ class GivenUp:
         limit = _number(request.headers.get(_TIME_OUT, ""))
         if limit is None or seconds < _NEARLY * limit:
             return
-        self._when[await _digest(request)] = self._clock()
-        while len(self._when) > _MOST:
-            self._when.popitem(last=False)
+        self._given_up[await _digest(request)] = self._clock(), limit
+        while len(self._given_up) > _MOST:
+            self._given_up.popitem(last=False)
+
+    async def answered(self, request: Request) -> None:
+        """It was answered in time, so it would be again."""
+        if self._given_up:
+            self._given_up.pop(await _digest(request), None)
 
 
 async def _digest(request: Request) -> bytes:
-    return hashlib.sha256(await request.body()).digest()
+    return hashlib.sha256(request.url.path.encode() + b"\0" + await request.body()).digest()
 
 
 def _number(text: str) -> float | None:

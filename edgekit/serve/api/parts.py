@@ -20,6 +20,7 @@ MOST_IMAGES = 32
 _ALLOWED = f"a data: URL in base64, or {HANDED_OVER}ID of an image that was handed over"
 _TEXTS = ("text", "input_text", "output_text")
 _IMAGES = ("image_url", "input_image")
+_CONTENTS = ("text", "image_url", "image", "images", "input_audio", "file", "file_data", "refusal")
 _DETAIL = ("auto", "low", "high", "original")
 
 Part = dict[str, Any]  # {"text": "..."} or {"image": place}, as a `Job` has it
@@ -82,6 +83,10 @@ class Collected:
         if isinstance(part, str):
             return {"text": part}
         kind = part.get("type") if isinstance(part, Mapping) else None
+        own = "image_url" if kind in _IMAGES else "refusal" if kind == "refusal" else "text"
+        if isinstance(part, Mapping) and (more := [name for name in _CONTENTS if name != own and part.get(name)]):
+            remedy = "a part of its own for each text and each image"
+            raise ParameterError(f"{where}.{more[0]}", f"in a part of type {kind!r:.40}", allowed=own, remedy=remedy)
         if kind in _TEXTS and isinstance(part.get("text"), str):
             return {"text": part["text"]}
         if kind == "refusal" and isinstance(part.get("refusal"), str):

@@ -18,6 +18,7 @@ from edgekit.serve.api.conversation import Called, ChatMessage, Conversation, To
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, Request, read
 from edgekit.serve.api.responded import Responded
+from edgekit.serve.api.sampling import SAMPLED
 from edgekit.serve.api.serving import Serving
 from edgekit.serve.api.streaming import Frames, finished, frame, stream, unless_left
 from edgekit.serve.api.tools import FunctionTool, Tools, chosen
@@ -46,12 +47,17 @@ class ResponsesRequest(Request):
     """What a client asks."""
 
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
+        **SAMPLED,
         "background": (False,),
         "conversation": (),
+        "logprobs": (False,),
+        "max_completion_tokens": (),
         "max_tool_calls": (),
         "messages": (),
         "previous_response_id": (),
         "prompt": (),
+        "reasoning_effort": ("none",),
+        "response_format": ({"type": "text"},),
         "truncation": ("disabled",),
     }
 
@@ -76,7 +82,9 @@ class ResponsesRequest(Request):
 
     def options(self, tools: Tools | None, context: int) -> dict[str, Any]:
         """How it is decoded, as a `Job` has it. Raises ParameterError."""
-        options: dict[str, Any] = {"max_tokens": self.max_output_tokens or context}
+        options: dict[str, Any] = {
+            "max_tokens": context if self.max_output_tokens is None else self.max_output_tokens
+        }
         for name in ("temperature", "top_p"):
             options |= {} if getattr(self, name) is None else {name: getattr(self, name)}
         if _LOGPROBS in (self.include or ()):

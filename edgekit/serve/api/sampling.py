@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -9,6 +10,21 @@ from pydantic import Field
 from edgekit.serve.api.reading import ParameterError, Request
 
 Biases = dict[str, float]
+
+# Its names, for a route that does not decode by them, with the values by which they change nothing.
+SAMPLED: Mapping[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "logit_bias": ({},),
+    "max_tokens": (),
+    "min_p": (0,),
+    "n": (1,),
+    "presence_penalty": (0,),
+    "repeat_penalty": (1,),
+    "repetition_penalty": (1,),
+    "seed": (),
+    "stop": ([],),
+    "top_k": (-1, 0),
+}
 
 
 class Sampling(Request):

@@ -72,6 +72,11 @@ def told(served: Served, warnings: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(text.replace(str(served.folder), served.folder.name) for text in warnings))
 
 
+def known(served: Served) -> list[str]:
+    """What the user of any of its answers must know: that it is a stand-in, which proof fails."""
+    return [*([served.stand_in] if served.stand_in else []), *served.warnings]
+
+
 def fingerprint(served: Served) -> str:
     """What OpenAI's `system_fingerprint` is for: equal where the same files answer."""
     return f"fp_{served.digest[:12]}"

@@ -50,7 +50,9 @@ async def unless_left(
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
-            return working.result()
+            answer = working.result()
+            await given_up.answered(request)
+            return answer
         await given_up.note(request, time.monotonic() - began)
         return _LEFT
     finally:

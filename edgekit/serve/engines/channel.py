@@ -5,7 +5,7 @@ rubbish costs its reader one error and no memory.
 
 To the process, first how to open a model and, once it said what that takes, with how many slots:
 
-    {"folder", "level", "context", "device", "runtime", "cache_type", "keep", "most_slots"}
+    {"folder", "level", "digest", "context", "device", "runtime", "cache_type", "keep", "most_slots"}
     {"slots": n}
     {"job": number, "kind": "chat", "body": {...}, "images": [length, ...]} and the images' bytes, one behind the other
     {"job": number, "took": n}       events that were taken, so that as many more may come

@@ -246,6 +246,7 @@ class Engine:
         return {
             "folder": str(self.served.folder),
             "level": self.served.level,
+            "digest": self.served.digest,
             "context": self.served.context or None,
             "device": options.device,
             "runtime": options.runtime,

@@ -16,14 +16,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from edgekit.artifacts.disk_errors import file_errors
-from edgekit.errors import EdgekitError
+from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.families.composition import Chat
 from edgekit.machine import resident, temporary, worker
 from edgekit.runtime import manifest_checks, opening
@@ -31,6 +31,7 @@ from edgekit.runtime.model import Model
 from edgekit.runtime.opening import Opening
 from edgekit.runtime.use import Use
 from edgekit.serve.engines import channel
+from edgekit.serve.engines.served import digest_of
 from edgekit.serve.jobs import Event, Job, failure
 
 Perform = Callable[[Model, Job, threading.Event], Generator[Event, None, None]]
@@ -57,11 +58,37 @@ class Output:
                 end()
 
 
+class Files:
+    """What the model was loaded from. It may be mapped, so that what is written into a file becomes the model.
+
+    A file that takes another's place does no harm: the old one lives as long as it is mapped.
+    """
+
+    def __init__(self, paths: Collection[Path]) -> None:
+        self._seen = {path: _stamp(path) for path in paths}
+
+    def check(self) -> None:
+        """Raise ArtifactError where one was written into since."""
+        for path, seen in self._seen.items():
+            now = _stamp(path)
+            if seen and now and now[0] == seen[0] and now != seen:
+                problem = f"{path.name} was written into while the model was loaded: its answers cannot be trusted"
+                raise ArtifactError(problem, remedy="start the server again, which checks what it loads")
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
 class Running:
     """A job under way, in a thread of its own."""
 
-    def __init__(self, number: int, job: Job, output: Output) -> None:
-        self.number, self._job, self._output = number, job, output
+    def __init__(self, number: int, job: Job, output: Output, files: Files) -> None:
+        self.number, self._job, self._output, self._files = number, job, output, files
         self.cancelled = threading.Event()
         self._room = threading.Semaphore(channel.WINDOW)
 
@@ -79,7 +106,9 @@ class Running:
         last: dict[str, Any] = {"job": self.number, "end": True}
         try:
             with file_errors(temporary.system_folder()):
+                self._files.check()
                 self._send(perform(model, self._job, self.cancelled))
+                self._files.check()
         except EdgekitError as error:
             last = {"job": self.number, "error": failure(error)}
         done(self)
@@ -98,8 +127,8 @@ class Running:
 class Jobs:
     """Those under way, by number."""
 
-    def __init__(self, model: Model, perform: Perform, output: Output) -> None:
-        self._model, self._perform, self._output = model, perform, output
+    def __init__(self, model: Model, perform: Perform, output: Output, files: Files) -> None:
+        self._model, self._perform, self._output, self._files = model, perform, output, files
         self._running: dict[int, Running] = {}
 
     def take(self, document: Mapping[str, Any], data: bytes) -> None:
@@ -107,7 +136,7 @@ class Jobs:
         number = document["job"]
         if "kind" in document:
             images = channel.split(data, document["images"])
-            running = Running(number, Job(document["kind"], document["body"], images), self._output)
+            running = Running(number, Job(document["kind"], document["body"], images), self._output, self._files)
             self._running[number] = running
             work = (self._model, self._perform, self._done)
             threading.Thread(target=running.run, args=work, name=f"job-{number}", daemon=True).start()
@@ -140,12 +169,12 @@ def serve(name: str) -> None:
     threading.Thread(target=_read, args=(pipe, frames), name="frames", daemon=True).start()
     try:
         with file_errors(temporary.system_folder()):
-            model = _opened(frames, output)
+            model, files = _opened(frames, output)
     except EdgekitError as error:
         output.send({"failed": failure(error)})
         end()
     output.send({"ready": {"warnings": list(model.warnings), "runtimes": dict(model.runtimes)}})
-    jobs = Jobs(model, perform, output)
+    jobs = Jobs(model, perform, output, files)
     while True:
         jobs.take(*frames.get())
 
@@ -164,10 +193,13 @@ def _read(pipe: IO[bytes], frames: queue.SimpleQueue[channel.Frame]) -> None:
     end()
 
 
-def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> Model:
+def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> tuple[Model, Files]:
     """Say what a model needs, hear how many slots it may have, and load it."""
     wanted, _ = frames.get()
     prepared = opening.prepare(Path(wanted["folder"]), wanted["level"], wanted["device"], runtime=wanted["runtime"])
+    if digest_of(prepared.parts) != wanted["digest"]:  # what clients are told of the model is of other files
+        problem = f"the level {wanted['level']} has other files than when the server started"
+        raise ArtifactError(problem, remedy="start the server again, which reads what it serves anew")
     if wanted["context"] is not None:
         title = prepared.manifest.title
         prepared.context = manifest_checks.checked_context(wanted["context"], prepared.settings, title)
@@ -176,9 +208,10 @@ def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> Model:
     contexts = [prepared.contexts_bytes(replace(use, slots=slots)) for slots in range(1, several + 1)]
     output.send({"weights": _weights(prepared), "contexts": contexts})
     given, _ = frames.get()
+    files = Files([prepared.folder / file.path for part in prepared.parts.values() for file in part.files])
     model = opening.opened(prepared, replace(use, slots=given["slots"]))
     model.wait_s = _WAIT_S
-    return model
+    return model, files
 
 
 def _weights(prepared: Opening) -> int:

@@ -138,7 +138,7 @@ def _described(
         sees=not isinstance(composition, Chat) or composition.vision is not None,
         context=min(context or DEFAULT_CONTEXT, limit),
         context_limit=limit,
-        digest=sha256_json({role: part.id for role, part in parts.items()}),
+        digest=digest_of(parts),
         parity={role: part.parity.model_dump(mode="json") if part.parity else None for role, part in parts.items()},
         warnings=tuple(_warnings(manifest, parts, folder)),
         stand_in=manifest.stand_in,
@@ -153,6 +153,11 @@ def _levels(manifest: Manifest, wanted: Collection[str]) -> list[str]:
     """Those of an artifact that are served, first the one that its name stands for: many clients take the first."""
     found = [level for level in manifest.variants if not wanted or level in wanted]
     return sorted(found, key=lambda level: level != manifest.default)
+
+
+def digest_of(parts: Mapping[str, Part]) -> str:
+    """SHA-256 over the ids of a level's parts: the same where the same files answer."""
+    return sha256_json({role: part.id for role, part in parts.items()})
 
 
 def _warnings(manifest: Manifest, parts: Mapping[str, Part], folder: Path) -> list[str]:

@@ -78,6 +78,9 @@ export function start(place, session) {
     event.preventDefault();
     if (!compare.disabled) show();
   });
+  form.addEventListener("change", ({ target }) => {
+    if (target.name === "scores") forget(); // of one kind must not stand beneath the other
+  });
   session.addEventListener("over", () => {
     box.value = "";
   });

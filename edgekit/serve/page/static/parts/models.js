@@ -44,7 +44,8 @@ export function start(place, session) {
     if (state.textContent !== said) state.textContent = said; // a live region speaks whenever it is written to
     const before = session.model;
     session.model = chosen;
-    if (before?.id !== chosen?.id) session.change("model", chosen);
+    // A server that was started again may serve other files under this name.
+    if (before?.id !== chosen?.id || before?.digest !== chosen?.digest) session.change("model", chosen);
   }
 
   model.addEventListener("change", () => choose(preferred(session.models, model.value)));

@@ -50,7 +50,7 @@ export class TurnView {
     for (const text of news) this.told.add(text);
     const said = [ENDS[turn.ended], nothing, ...new Set(news)].filter(Boolean);
     this.notes.replaceChildren(...said.map((text) => element("li", {}, text)));
-    this.meta.textContent = [turn.model.level, ...speed(turn.timings)].join(" · ");
+    this.meta.textContent = [turn.model.id, ...speed(turn.timings)].join(" · ");
   }
 
   /** Why there is no answer. */

@@ -19,6 +19,7 @@ import numpy as np
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitWarning, InputError, UsageError
 from edgekit.inputs.message import Image, Message
+from edgekit.runtime import wanted
 from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.embedding_model import ContrastiveModel
 from edgekit.runtime.generation.answer import Piece
@@ -44,7 +45,7 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
     """Do a job.
 
     Args:
-        cancelled: once it is set, an answer ends as it is at its next token.
+        cancelled: once it is set, an answer ends as it is at its next token, and all else at its next step.
 
     Yields:
         what `edgekit.serve.jobs` says of the job's kind, warnings first.
@@ -59,7 +60,7 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
         return
     if job.kind not in _SINGLE:
         raise InputError(f"a job of kind {job.kind!r:.40}", allowed=", ".join((*_STREAMS, *_SINGLE)))
-    with _listening() as told:
+    with _listening() as told, wanted.unless(cancelled):
         result = _SINGLE[job.kind](model, job)
     yield from (Event("warning", {"text": text}) for text in told)
     yield result

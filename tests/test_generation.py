@@ -127,6 +127,16 @@ def test_log_probabilities_are_the_models_own_whatever_was_asked() -> None:
     assert (alone.top, alone.logprob) == ((), pytest.approx(expected[1]))
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e-310, 5e-324])
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+@pytest.mark.parametrize("size", [5, 20_000])
+def test_a_temperature_near_nothing_is_greedy(temperature: float, top_p: float, size: int) -> None:
+    logits = np.linspace(-3, 30, size, dtype=np.float32)
+    options = GenerationOptions(temperature=temperature, top_p=top_p)
+    assert candidates(logits, options)[0].tolist() == [size - 1]
+    assert Sampler(options, [], size, 0).choose(logits).token == size - 1
+
+
 def test_a_large_vocabulary_draws_from_the_same_nucleus_as_a_whole_sort() -> None:
     random = np.random.default_rng(0)
     for scale in (0.2, 3.0):  # flat, where the nucleus is larger than what is looked at first, and steep
@@ -148,7 +158,7 @@ WRONG = {
     "min_p": (-0.1, 1.1),
     "presence_penalty": (-2.1, 3),
     "frequency_penalty": (2.1,),
-    "repetition_penalty": (0, -1, 11),
+    "repetition_penalty": (0, -1, 11, 1e-320),
     "logit_bias": ({-1: 1.0}, {1: 101.0}, {"a": 1.0}, {1: float("nan")}, dict.fromkeys(range(2000), 1.0)),
     "seed": (-1, 1.5, 1 << 64),
     "stop": ("text", ("",), (1,), ("x" * 2000,), tuple(map(str, range(20)))),

@@ -193,6 +193,15 @@ def test_every_route_but_health_and_the_page_is_behind_the_key(medgemma_artifact
         assert ask(url, "/v1/models", authorization=f"Bearer {KEY}")[0] == 200
 
 
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+def test_a_crash_of_the_server_leaves_no_core_with_what_was_asked(medgemma_artifact: Path) -> None:
+    with serving(medgemma_artifact, "--preload", "none") as (process, url):
+        assert ask(url, "/props")[0] == 200
+        limits = Path(f"/proc/{process.pid}/limits").read_text()
+        (core,) = (line.split() for line in limits.splitlines() if line.startswith("Max core file size"))
+        assert core[4] == "0"
+
+
 # ---------------------------------------------------------------- the end
 
 

@@ -597,6 +597,8 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
                 assert isinstance(error, EngineFailed)
                 assert f"{name} cannot be loaded: " in error.message
                 assert "SHA-256" in error.message
+                assert f"{folder.name}/" in error.message
+                assert str(folder.parent) not in str(error), "clients are not to learn where a model lies"
             status = made.status(name)
             assert (status.state, status.queued, status.pid) == ("failed", 0, None)
             assert "SHA-256" in str(status.problem)

@@ -157,6 +157,8 @@ RAW: dict[str, tuple[int, bytes]] = {
     "identity": (501, post("Transfer-Encoding: identity", length=-1)),
     "chunked twice": (400, post("Transfer-Encoding: chunked", "Transfer-Encoding: chunked", length=-1)),
     "chunks in HTTP/1.0": (400, post("Transfer-Encoding: chunked", length=-1, line="POST /v1/echo HTTP/1.0")),
+    "space behind a chunk size": (200, chunked(b"2 \t\r\n{}\r\n0\r\n\r\n")),
+    "space before a chunk extension": (400, chunked(b"2 ;x=1\r\n{}\r\n0\r\n\r\n")),
     "no chunk size": (400, chunked(b"\r\n{}\r\n0\r\n\r\n")),
     "chunk size of no digits": (400, chunked(b"xyz\r\n{}\r\n0\r\n\r\n")),
     "negative chunk size": (400, chunked(b"-2\r\n{}\r\n0\r\n\r\n")),

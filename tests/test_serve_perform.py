@@ -218,3 +218,49 @@ def test_constraints_hold(model: ChatModel) -> None:
     for constraint, allowed in (({"choice": ["yes", "no"]}, ("yes", "no")), ({"regex": "[ab]c"}, ("ac", "bc"))):
         body = {"messages": question("a"), "options": {"constraint": constraint}}
         assert done(model, "chat", body)[-1].body["text"] in allowed
+
+
+class Cancelling:
+    """A part of a model, whose third call is the one during which its client leaves."""
+
+    def __init__(self, part: Any, cancelled: Flag) -> None:
+        self.part, self.cancelled, self.calls, self.most = part, cancelled, 0, 0
+
+    def encode(self, given: Any) -> Any:
+        self.calls, self.most = self.calls + 1, max(self.most, len(given))
+        if self.calls == 3:
+            self.cancelled.set()
+        return self.part.encode(given)
+
+    def close(self) -> None:
+        self.part.close()
+
+
+MANY = [f"finding {number}" for number in range(500)]
+
+
+@pytest.mark.parametrize("part", ["text_encoder", "image_encoder"])
+@pytest.mark.parametrize("kind", ["classify", "embed"])
+def test_what_nobody_waits_for_ends_at_its_next_step(medsiglip_artifact: Path, kind: Any, part: str) -> None:
+    images = tuple(picture(size=size) for size in range(20, 36))
+    inputs = [{"text": text} for text in MANY] if part == "text_encoder" else [{"image": i} for i in range(16)]
+    labels = [[text] for text in (MANY if part == "text_encoder" else MANY[:2])]
+    body = {"inputs": inputs} if kind == "embed" else {"labels": labels, "scores": None}
+    cancelled = Flag()
+    with edgekit.open(medsiglip_artifact) as model:
+        watched = Cancelling(getattr(model, part), cancelled)
+        setattr(model, part, watched)
+        with pytest.raises(UsageError, match="cancelled"):
+            list(perform(model, Job(kind, body, images), cancelled))
+        assert watched.calls == 3
+        assert watched.most <= 32, "a request of 2,048 texts must not take the memory of all at once"
+        assert list(perform(model, Job("embed", {"inputs": [{"text": "a cough"}]}), Flag())), "the next one is done"
+
+
+def test_scores_of_a_chat_that_nobody_waits_for_end(model: ChatModel) -> None:
+    cancelled = Flag()
+    cancelled.set()
+    body = {"messages": question("See"), "answers": ["yes", "no"]}
+    with pytest.raises(UsageError, match="cancelled"):
+        list(perform(model, Job("score", body), cancelled))
+    assert list(perform(model, Job("score", body), Flag()))

@@ -55,6 +55,7 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Check everything, listen, serve until told to end."""
+    from edgekit.machine.resident import keep_no_core
     from edgekit.runtime import tuning_results
     from edgekit.serve.engines.served import served
     from edgekit.serve.http import guard, logs
@@ -68,6 +69,7 @@ def run(options: Namespace) -> int:
     agreement = read_agreement(options.terms) if options.terms else None
     _check_network(options.host, keys, agreement, models)
     guard.allowed_hosts(options.host, options.port, options.allow_host)
+    keep_no_core()  # of this process, which holds what is asked; engines see to it themselves
     with listen(options.host, options.port) as listening:
         logs.begin(options.log_level)
         return asyncio.run(_served(options, models, keys, agreement, listening))

@@ -18,6 +18,7 @@ from edgekit.inputs import image as images_
 from edgekit.inputs.message import Image, Message, read_all, with_pictures
 from edgekit.machine.kept import Kept
 from edgekit.metrics import log_softmax
+from edgekit.runtime import wanted
 from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Segment, SupportsSnapshot, Tokens
 from edgekit.runtime.embedded import EmbeddedImages
 from edgekit.runtime.generation.answer import Answer, Limits, Piece
@@ -350,6 +351,7 @@ class ChatModel(Model):
         images_.say(known)
         scores = []
         for option in options:
+            wanted.check()
             segments = self._segments(messages, answer=option)
             total = sum(map(len, segments))
             ids = self.format.encode(option)

@@ -16,6 +16,7 @@ from edgekit.families.composition import ContrastiveSettings, Ids
 from edgekit.inputs import image as images_
 from edgekit.inputs.message import read_all
 from edgekit.metrics import log_softmax
+from edgekit.runtime import wanted
 from edgekit.runtime.base import Encoder, Float
 from edgekit.runtime.labels import check_labels
 from edgekit.runtime.model import Model, Scores
@@ -23,7 +24,8 @@ from edgekit.runtime.owned_parts import join
 from edgekit.runtime.remembered import Remembered
 
 _LABEL_BYTES = 16 << 20  # 3,640 labels of MedSigLIP's width
-_TOGETHER = 4
+# At a time: one layer's attention over one 448 px image takes 67 MB, and what a runtime once took it keeps.
+_IMAGES, _TEXTS = 4, 32
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,12 @@ class EmbeddingModel(Model):
         self.ownership = join(image_encoder, None)
 
     def _embed_image(self, images: Sequence[Any]) -> Float:
-        # A few at a time: one layer's attention over one 448 px image takes 67 MB.
-        groups = [(images[i : i + _TOGETHER], i, len(images)) for i in range(0, len(images), _TOGETHER)]
-        rows = [self.image_encoder.encode(self._pixels(*group)) for group in groups]
+        groups = _groups(range(len(images)), _IMAGES)
+        rows = [self.image_encoder.encode(self._pixels([images[i] for i in at], at[0], len(images))) for at in groups]
         return unit(np.concatenate(rows)) if rows else self._no_vectors
 
     def _pixels(self, images: Sequence[Any], before: int, of: int) -> NDArray[np.uint8]:
+        wanted.check()
         pictures, known = read_all(images, before, of)
         images_.say(known)
         return images_.to_pixels(pictures, self.preprocessing)
@@ -97,9 +99,11 @@ class ContrastiveModel(EmbeddingModel):
         self.label_vectors = Remembered(_LABEL_BYTES)
 
     def _embed_text(self, texts: Sequence[str]) -> Float:
-        return unit(self.text_encoder.encode(self._ids(texts))) if texts else self._no_vectors
+        rows = [self.text_encoder.encode(self._ids(group)) for group in _groups(texts, _TEXTS)]
+        return unit(np.concatenate(rows)) if rows else self._no_vectors
 
     def _ids(self, texts: Sequence[str]) -> Ids:
+        wanted.check()
         for text, length in zip(texts, self.reader.lengths(texts), strict=True):
             if length > self.settings.text_length:
                 told = f"a text of {length} tokens is cut to the {self.settings.text_length} that the model reads"
@@ -122,12 +126,17 @@ class ContrastiveModel(EmbeddingModel):
 
     def _label_vector(self, ids: Ids) -> Float:
         """A text's vector, which does not depend on what else is asked: each is encoded by itself."""
+        wanted.check()
         compute = lambda: unit(self.text_encoder.encode(ids[None]))[0]  # noqa: E731
         return self.label_vectors.of(images_.content_hash(ids), compute)
 
     def _free(self) -> None:
         self.image_encoder.close()
         self.text_encoder.close()
+
+
+def _groups(items: Sequence[Any], size: int) -> list[Sequence[Any]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def unit(rows: NDArray[Any]) -> Float:

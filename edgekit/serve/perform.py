@@ -20,6 +20,7 @@ from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitWarning, InputError, UsageError
 from edgekit.inputs.image import say
 from edgekit.inputs.message import Image, Message, with_pictures
+from edgekit.runtime import wanted
 from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.embedding_model import ContrastiveModel
 from edgekit.runtime.generation.answer import Piece
@@ -46,7 +47,7 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
     """Do a job.
 
     Args:
-        cancelled: once it is set, an answer ends as it is at its next token.
+        cancelled: once it is set, an answer ends as it is at its next token, and all else at its next step.
 
     Yields:
         what `edgekit.serve.jobs` says of the job's kind, warnings first.
@@ -61,7 +62,7 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
         return
     if job.kind not in _SINGLE:
         raise InputError(f"a job of kind {job.kind!r:.40}", allowed=", ".join((*_STREAMS, *_SINGLE)))
-    with _listening() as told:
+    with _listening() as told, wanted.unless(cancelled):
         result = _SINGLE[job.kind](model, job)
     # An answer brings what is to be known of its model; vectors and scores would say nothing of a stand-in.
     known = () if job.kind in _WITHOUT_ANSWER else model.warnings

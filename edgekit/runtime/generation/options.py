@@ -13,6 +13,7 @@ from edgekit.runtime.grammar.constraints import Constraint
 
 MOST_STOPS, LONGEST_STOP = 16, 1000
 MOST_ANSWERS, MOST_LOGPROBS, MOST_BIASES = 64, 20, 1024
+_LEAST_PENALTY = 0.01  # by far less, logits become infinite
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ class GenerationOptions:
                 raise _refused(name, value, f"{'a whole number, ' if kind is _whole else ''}{low:g} to {high:g}")
         if not (_finite(self.top_p) and 0 < self.top_p <= 1):
             raise _refused("top_p", self.top_p, "above 0, up to 1")
-        if not (_finite(self.repetition_penalty) and 0 < self.repetition_penalty <= 10):
-            raise _refused("repetition_penalty", self.repetition_penalty, "above 0, up to 10; 1 for none")
+        if not (_finite(self.repetition_penalty) and _LEAST_PENALTY <= self.repetition_penalty <= 10):
+            allowed = f"{_LEAST_PENALTY} to 10; 1 for none"
+            raise _refused("repetition_penalty", self.repetition_penalty, allowed)
         if self.constraint is not None and not isinstance(self.constraint, Constraint):
             raise _refused("constraint", self.constraint, "JsonSchema, Choice, Regex or Lark")
         self._check_stops()

@@ -118,8 +118,7 @@ class Sampler:
 def candidates(logits: Float, options: GenerationOptions) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """What is drawn from: token ids, the likeliest first, and their probabilities, which need not add up to one."""
     tokens = _likeliest(logits, options)
-    scaled = logits[tokens].astype(np.float64) / options.temperature
-    probabilities = np.exp(scaled - scaled[0])  # of the likeliest: 1
+    probabilities = _weights(logits[tokens], logits[tokens[0]], options)
     if options.top_p < 1:
         before = np.cumsum(probabilities) - probabilities
         kept = before < options.top_p * _total(logits, tokens, probabilities, options)
@@ -139,8 +138,8 @@ def _likeliest(logits: Float, options: GenerationOptions) -> NDArray[np.int64]:
         return _first(logits, options.top_k)
     if options.top_p < 1 and count > _NUCLEUS:
         few = _first(logits, _NUCLEUS)
-        scaled = (logits.astype(np.float64) - logits[few[0]]) / options.temperature
-        if np.exp(scaled[few]).sum() >= options.top_p * np.exp(scaled).sum():
+        weights = _weights(logits, logits[few[0]], options)
+        if weights[few].sum() >= options.top_p * weights.sum():
             return few
     return _first(logits, count)
 
@@ -157,4 +156,10 @@ def _total(
     """Of what remains after top k, or of all where there is none."""
     if 0 < options.top_k < len(logits) or len(tokens) == len(logits):
         return float(probabilities.sum())
-    return float(np.exp((logits.astype(np.float64) - logits[tokens[0]]) / options.temperature).sum())
+    return float(_weights(logits, logits[tokens[0]], options).sum())
+
+
+def _weights(logits: Float, highest: np.float32, options: GenerationOptions) -> NDArray[np.float64]:
+    """Probabilities beside that of the likeliest, which is 1 at any temperature: no quotient is beyond all numbers."""
+    with np.errstate(over="ignore"):  # to minus infinity, of which the exponential is the 0 that it should be
+        return np.asarray(np.exp((logits.astype(np.float64) - highest) / options.temperature))

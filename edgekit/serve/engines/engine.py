@@ -268,9 +268,9 @@ class Engine:
 
     def fail(self, error: EdgekitError) -> None:
         """It cannot be loaded: everybody who waits is told so."""
-        failed = error if isinstance(error, EngineFailed) else _failure(error, self.served.id)
+        failed = error if isinstance(error, EngineFailed) else _failure(error, self.served)
         self._state, self._failed = "failed", (_now(), failed)
-        _LOG.error("%s", failed.message)
+        _LOG.error("%s: %s", self.served.id, error.message)
         self.line.refuse(lambda: again(failed))
 
     async def unload(self) -> None:
@@ -320,6 +320,11 @@ def _poisoned() -> Poisoned:
     return Poisoned(message, remedy="ask otherwise, or with another image; report the request to who made edgekit")
 
 
-def _failure(error: EdgekitError, name: str) -> EngineFailed:
-    message = f"{name} cannot be loaded: {error.message}"
-    return EngineFailed(message, allowed=error.allowed, remedy=error.remedy, retry_after_s=_FAILED_S)
+def _failure(error: EdgekitError, served: Served) -> EngineFailed:
+    """As clients are told, who are not to learn where on this machine a model lies; the log says that."""
+
+    def told(text: str | None) -> str | None:
+        return text and text.replace(str(served.folder), served.folder.name)
+
+    message = f"{served.id} cannot be loaded: {told(error.message)}"
+    return EngineFailed(message, allowed=told(error.allowed), remedy=told(error.remedy), retry_after_s=_FAILED_S)

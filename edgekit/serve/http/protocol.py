@@ -147,8 +147,8 @@ class FrontDoor(H11Protocol):
         return False  # a client that offers another protocol is answered in this one
 
     def send_400_response(self, msg: str) -> None:
-        """What h11 refuses on top of what `Wire` does."""
-        self._refuse(BadRequest("this is no HTTP request"))
+        """What h11 refuses on top of what `Wire` does: where it is a body's framing, nobody may wait for the rest."""
+        self._refuse(BadRequest("this is no HTTP request"), of_body=not self.waits and self.cycle.more_body)
 
     def on_response_complete(self) -> None:
         """Go on to the next request, or say why not."""
@@ -185,11 +185,15 @@ class FrontDoor(H11Protocol):
         self._shared.body_bytes -= self._mine
         self._mine = 0
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer with an error, and end the connection: what comes behind a bad request has no certain beginning."""
+    def _refuse(self, refusal: Refusal, *, of_body: bool = False) -> None:
+        """Answer with an error, and end the connection: what comes behind a bad request has no certain beginning.
+
+        Args:
+            of_body: whether it is about the body of the request that is being answered, whatever comes on the wire.
+        """
         if self._ended or self._socket.is_closing():
             return
-        of_this = self._phase == "body" and self._wire.requests <= self._answered + 1
+        of_this = of_body or (self._phase == "body" and self._wire.requests <= self._answered + 1)
         if not self.waits and not of_this:
             self._refusal = refusal  # the request before it is still being answered
             self.flow.pause_reading()

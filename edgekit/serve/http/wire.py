@@ -33,7 +33,8 @@ _BEGINNING = re.compile(_TOKEN + rb"{1,32}(?: |\Z)")
 _REQUEST_LINE = re.compile(rb"(%b{1,32}) ([\x21-\x7e]+) HTTP/(\d\.\d)" % _TOKEN)
 _HEADER = re.compile(rb"(%b+):[ \t]*([\t\x20-\x7e\x80-\xff]*)" % _TOKEN)
 _LENGTH = re.compile(rb"[0-9]{1,15}")
-_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
+# As h11 reads it, which takes no space before an extension.
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*|[ \t]*)")
 _BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
 _END = b"\r\n\r\n"
 

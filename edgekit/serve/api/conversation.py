@@ -6,7 +6,7 @@ one another become one turn, with an empty line between their texts; what a func
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -58,7 +58,7 @@ class Conversation:
     def __init__(self, collected: Collected) -> None:
         self.collected = collected
         self._system: list[str] = []
-        self._turns: list[tuple[str, list[Part]]] = []
+        self._turns: list[tuple[str, list[list[Part]]]] = []  # with the messages of each
         self._called: dict[str, str] = {}
 
     def add(self, message: ChatMessage, where: str) -> None:
@@ -73,11 +73,12 @@ class Conversation:
         elif message.role == "tool":
             self._add_result(message.tool_call_id, parts, where)
         else:
+            calls: list[list[Part]] = []
             for call in message.tool_calls or ():
                 self._called[call.id] = call.function.name
                 written = written_call(call.function.name, call.function.arguments, f"{where}.tool_calls")
-                parts = joined(parts, [{"text": written}], "\n")
-            self._add_turn(message.role, parts)
+                calls.append([{"text": written}])
+            self._add_turn(message.role, joined([parts, *calls], "\n"))
 
     def instruct(self, text: str) -> None:
         """One more system text."""
@@ -93,7 +94,7 @@ class Conversation:
             raise ParameterError(
                 where, "the last message must be the user's, or a function's result", remedy="ask something"
             )
-        said = [{"role": speaker, "parts": parts} for speaker, parts in self._turns]
+        said = [{"role": speaker, "parts": joined(messages, _GAP)} for speaker, messages in self._turns]
         system = _GAP.join(text for text in self._system if text.strip())
         return [{"role": "system", "parts": [{"text": system}]}, *said] if system else said
 
@@ -105,20 +106,28 @@ class Conversation:
     def _add_result(self, id_: str | None, parts: list[Part], where: str) -> None:
         if id_ not in self._called:
             raise ParameterError(f"{where}.tool_call_id", "answers no call of this conversation", allowed="a call's id")
-        self._add_turn("user", joined([{"text": f"{self._called[id_]} returned:"}], parts, "\n"))
+        self._add_turn("user", joined([[{"text": f"{self._called[id_]} returned:"}], parts], "\n"))
 
     def _add_turn(self, speaker: str, parts: list[Part]) -> None:
         if self._turns and self._turns[-1][0] == speaker:
-            self._turns[-1] = (speaker, joined(self._turns[-1][1], parts, _GAP))
+            self._turns[-1][1].append(parts)
         else:
-            self._turns.append((speaker, parts))
+            self._turns.append((speaker, [parts]))
 
 
-def joined(first: list[Part], second: list[Part], gap: str) -> list[Part]:
-    """Parts behind one another. A gap between texts stands inside of one: the format drops it at a part's ends."""
-    if first and second and "text" in first[-1] and "text" in second[0]:
-        return [*first[:-1], {"text": f"{first[-1]['text']}{gap}{second[0]['text']}"}, *second[1:]]
-    return [*first, *second]
+def joined(messages: Iterable[list[Part]], gap: str) -> list[Part]:
+    """Parts behind one another. A gap between texts stands inside of one: the format drops it at a part's ends.
+
+    In a time that grows with their length alone: a request may have many thousand messages, and all others wait.
+    """
+    runs: list[list[Part]] = []  # each becomes one part
+    for first, *rest in filter(None, messages):
+        if runs and "text" in runs[-1][-1] and "text" in first:
+            runs[-1].append(first)
+        else:
+            runs.append([first])
+        runs += ([part] for part in rest)
+    return [run[0] if len(run) == 1 else {"text": gap.join(part["text"] for part in run)} for run in runs]
 
 
 def of_messages(messages: Sequence[ChatMessage], collected: Collected) -> Conversation:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -165,9 +165,9 @@ class _Chat:
             }
             for number, choice in enumerate(self._choices)
         ]
-        more = {"usage": report.usage(self._answers), "timings": report.timings(self._answers)}
-        said = told(self._served, report.warnings(self._answers))
-        return {**self._head, "object": "chat.completion", "choices": choices, **more, "warnings": said}
+        more: dict[str, Any] = {"usage": report.usage(self._answers), "timings": report.timings(self._answers)}
+        more["warnings"] = self._warnings(self._answers)
+        return {**self._head, "object": "chat.completion", "choices": choices, **more}
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
         """The answer as a stream."""
@@ -201,8 +201,11 @@ class _Chat:
 
     def _last_chunk(self, number: int, answer: Mapping[str, Any]) -> dict[str, Any]:
         reason = report.finish_reason(answer, self._choices[number].reader)
-        said = {"timings": report.timings([answer]), "warnings": told(self._served, report.warnings([answer]))}
+        said = {"timings": report.timings([answer]), "warnings": self._warnings([answer])}
         return {**self._choice_chunk(number, {}, reason), **said}
+
+    def _warnings(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
+        return told(self._served, [*self._request.notes, *report.warnings(answers)])
 
 
 def job(request: ChatRequest, serving: Serving, context: int, tools: Tools | None) -> Job:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar
 
@@ -90,7 +90,7 @@ class _Completion:
             return None
         self._answers[number] = body
         last = self._choice(number, "", [], report.finish_reason(body))
-        return self._said([last], timings=report.timings([body]), warnings=told(self._served, report.warnings([body])))
+        return self._said([last], timings=report.timings([body]), warnings=self._warnings([body]))
 
     def whole(self) -> dict[str, Any]:
         """The answer of a request that does not stream."""
@@ -101,7 +101,7 @@ class _Completion:
             for number, answer in enumerate(answers)
         ]
         more = {"usage": report.usage(answers), "timings": report.timings(answers)}
-        return self._said(choices, **more, warnings=told(self._served, report.warnings(answers)))
+        return self._said(choices, **more, warnings=self._warnings(answers))
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
         """The answer as a stream."""
@@ -112,6 +112,9 @@ class _Completion:
         if self._request.wants_usage:
             yield frame(self._said([], usage=report.usage(list(self._answers.values()))))
         yield DONE
+
+    def _warnings(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
+        return told(self._served, [*self._request.notes, *report.warnings(answers)])
 
     def _said(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {**self._head, "choices": choices, **more}

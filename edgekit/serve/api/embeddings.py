@@ -1,6 +1,7 @@
 """POST /v1/embeddings: texts and images to unit vectors of one space.
 
-An input is a text, `{"text": "..."}`, `{"image": "data:..."}`, a part as chat has it, or `{"content": [part]}`.
+An input is a text, `{"text": "..."}`, `{"image": "data:...", "range": ...}`, a part as chat has it, or
+`{"content": [part]}`.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def _input(given: Any, collected: Collected, where: str) -> Part:
         if isinstance(given.get("text"), str) and "type" not in given:
             return {"text": given["text"]}
         if "image" in given:
-            return {"image": collected.image(given["image"], where)}
+            return collected.image(given["image"], where, given.get("range"))
         content = given.get("content", [given])
     if content is None:
         raise ParameterError(where, "nothing", allowed=_ALLOWED)
@@ -90,7 +91,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         said = {"object": "list", "data": data, "model": served.id, "usage": usage}
-        return JSONResponse({**said, "warnings": told(served, [*known(served), *warnings])})
+        return JSONResponse({**said, "warnings": told(served, [*known(served), *request.notes, *warnings])})
 
     return await unless_left(serving.given_up, http, whole)
 

@@ -33,6 +33,7 @@ from edgekit.runtime.model import Model
 from edgekit.serve.api import streaming
 from edgekit.serve.api.handed_over import HandedOver, UnknownImage
 from edgekit.serve.api.reading import UNSUPPORTED, ParameterError
+from edgekit.serve.api.sampling import Sampling
 from edgekit.serve.api.serving import Serving
 from edgekit.serve.api.tools import CallReader
 from edgekit.serve.engines.pool import Engines
@@ -317,6 +318,59 @@ def test_a_prompt_that_is_too_long_says_by_how_much(server: Server) -> None:
     assert found
     assert int(found[1]) - int(found[2]) == 4096
     assert error["code"] == "context_length_exceeded"
+    assert error["param"] == "messages"
+    nearly = refused(server, "/v1/chat/completions", messages=user("word " * 3000))
+    assert re.search(r"--context \d+ or more where it is opened or served", nearly["message"])
+    assert refused(server, "/v1/completions", prompt="word " * 5000)["param"] == "prompt"
+    assert refused(server, "/v1/responses", input="word " * 5000)["param"] == "input"
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "param"),
+    [
+        ("/v1/chat/completions", {"temperature": -1}, "temperature"),
+        ("/v1/chat/completions", {"max_completion_tokens": 0}, "max_completion_tokens"),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 30}, "top_logprobs"),
+        ("/v1/chat/completions", {"n": 2}, "n"),
+        ("/v1/chat/completions", {"logit_bias": {"1": 1000}}, "logit_bias"),
+        (
+            "/v1/chat/completions",
+            {"response_format": {"type": "json_object", "schema": {"type": "x"}}},
+            "response_format",
+        ),
+        ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+        ("/v1/chat/completions", {"messages": user({"type": "image_url", "image_url": "data:;base64,R0lGODlh"})},
+         "messages.0.content.0.image_url"),
+        ("/v1/completions", {"logprobs": 30}, "logprobs"),
+        ("/v1/responses", {"max_output_tokens": 0}, "max_output_tokens"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_engine_names_the_routes_own_parameter(
+    server: Server, path: str, wrong: dict[str, Any], param: str
+) -> None:
+    question = {"/v1/completions": {"prompt": "Hi"}, "/v1/responses": {"input": "Hi"}}
+    said = refused(server, path, **{**question.get(path, {"messages": user("Hi")}), **wrong})
+    assert said["param"] == param
+
+
+def test_who_cannot_think_is_told_by_the_parameters_name(server: Server) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("Hi"), reasoning_effort="high")
+    assert error["param"] == "reasoning_effort"
+    assert "cannot think" in error["message"]
+    assert "leave it out" in error["message"]
+    error = refused(server, "/v1/responses", input="Hi", reasoning={"effort": "high"})
+    assert error["param"] == "reasoning.effort"
+
+
+def test_a_budget_of_minus_one_is_no_limit(server: Server) -> None:
+    question = {"messages": user("Describe a cough."), "seed": 1}
+    without = asked(server, "/v1/chat/completions", **question)
+    for name in ("max_tokens", "max_completion_tokens"):
+        assert text_of(asked(server, "/v1/chat/completions", **question, **{name: -1})) == text_of(without)
+    asked(server, "/v1/completions", prompt="A cough is", max_tokens=-1)
+    assert [Sampling(max_tokens=most).options(16, 4096)["max_tokens"] for most in (None, 5, -1)] == [16, 5, 4096]
+    asked(server, "/v1/responses", input="Hi", max_output_tokens=-1)
+    assert refused(server, "/v1/chat/completions", messages=user("Hi"), max_tokens=-2)["param"] == "max_tokens"
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -77,6 +77,7 @@ def failure(error: EdgekitError) -> dict[str, Any]:
         "allowed": error.allowed,
         "remedy": error.remedy,
         "items": list(error.items),
+        "param": error.param,
     }
 
 
@@ -86,4 +87,5 @@ def raised(document: Mapping[str, Any]) -> EdgekitError:
     made: EdgekitError = (kind if isinstance(kind, type) and issubclass(kind, EdgekitError) else EdgekitError)(
         document["message"], allowed=document["allowed"], remedy=document["remedy"], items=document["items"]
     )
+    made.param = document["param"]
     return made

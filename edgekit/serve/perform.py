@@ -200,7 +200,11 @@ def _options(body: Mapping[str, Any], cancelled: Flag) -> GenerationOptions:
         if not isinstance(constraint, Mapping) or len(constraint) != 1 or constraint.keys() - _CONSTRAINTS.keys():
             raise InputError("a constraint of no known kind", allowed=f"one of {', '.join(_CONSTRAINTS)}")
         ((kind, value),) = constraint.items()
-        said["constraint"] = _CONSTRAINTS[kind](value)
+        try:
+            said["constraint"] = _CONSTRAINTS[kind](value)
+        except InputError as error:
+            error.param = "tools" if kind == "calls" else "constraint"
+            raise
     if "stop" in said:
         said["stop"] = tuple(_list(said["stop"], "stop", str))
     if "logit_bias" in said:  # JSON's names are texts

@@ -23,7 +23,7 @@ from edgekit.serve.api import formats, report
 from edgekit.serve.api.conversation import ChatMessage, of_messages
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, read
-from edgekit.serve.api.sampling import Sampling, one_of
+from edgekit.serve.api.sampling import Sampling, budget, one_of
 from edgekit.serve.api.serving import Serving, fingerprint, told
 from edgekit.serve.api.streaming import DONE, Frames, finished, frame, stream, unless_left
 from edgekit.serve.api.tools import CallReader, ChatTool, Tools, chosen
@@ -56,10 +56,17 @@ class ChatRequest(Sampling):
         functions = [tool.function for tool in self.tools or ()]
         return chosen(functions, self.tool_choice, parallel=self.parallel_tool_calls is not False)
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What errors of the engine call otherwise."""
+        most = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        thinking = {"thinking": "reasoning_effort", "thinking_tokens": "reasoning_effort"}
+        return {"prompt": "messages", "constraint": "response_format", "max_tokens": most, **thinking}
+
     def all_options(self, tools: Tools | None, context: int) -> dict[str, Any]:
         """How it is decoded, as a `Job` has it. Raises ParameterError."""
         most = one_of(self, "max_completion_tokens", "max_tokens")
-        options = {**self.options(context), **({} if most is None else {"max_tokens": most})}
+        options = {**self.options(context, context), "max_tokens": budget(most, context, context)}
         if self.top_logprobs is not None and not self.logprobs:
             raise ParameterError("top_logprobs", "without logprobs", remedy="logprobs: true")
         if self.logprobs:
@@ -223,7 +230,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
     chat = _Chat(served, tools, request)
-    events = serving.engines.ask(served, job(request, serving, served.context, tools))
+    events = serving.ask(served, job(request, serving, served.context, tools), request.names)
     if request.stream:
         return await stream(http, chat.frames(events))
 

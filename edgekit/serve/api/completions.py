@@ -25,6 +25,7 @@ from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
 
 _MOST = 16
+_NAMES = {"constraint": "response_format", "top_logprobs": "logprobs"}  # what errors of the engine call otherwise
 
 
 class CompletionRequest(Sampling):
@@ -55,9 +56,9 @@ class CompletionRequest(Sampling):
         remedy = "send the text itself: token ids are a model's own" if _tokens(one) else "one request for each text"
         raise ParameterError("prompt", "not one text", allowed="a text", remedy=remedy)
 
-    def job(self) -> Job:
+    def job(self, context: int) -> Job:
         """What the engine does. Raises ParameterError."""
-        options = {**self.options(_MOST), **held(None, self.response_format, "response_format")}
+        options = {**self.options(_MOST, context), **held(None, self.response_format, "response_format")}
         options |= {} if self.logprobs is None else {"top_logprobs": self.logprobs}
         return Job("complete", {"prompt": self.text, "options": options})
 
@@ -142,7 +143,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(CompletionRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     completion = _Completion(served, request)
-    events = serving.engines.ask(served, request.job())
+    events = serving.ask(served, request.job(served.context), _NAMES)
     if request.stream:
         return await stream(http, completion.frames(events))
 

@@ -92,7 +92,10 @@ class Collected:
             return self.images.index(data)
         if len(self.images) == MOST_IMAGES:
             raise ParameterError(where, f"more than {MOST_IMAGES} images", allowed=f"up to {MOST_IMAGES}")
-        check_format(data, len(self.images))
+        try:
+            check_format(data, len(self.images))
+        except InputError as error:
+            raise ParameterError(where, error.message, allowed=error.allowed, remedy=error.remedy) from error
         self.images.append(data)
         return len(self.images) - 1
 

@@ -106,8 +106,8 @@ class ParameterError(InputError):
     """
 
     def __init__(self, param: str, message: str, *, allowed: str | None = None, remedy: str | None = None) -> None:
-        self.param = shortened(param, 200)
-        super().__init__(f"{self.param}: {message}", allowed=allowed, remedy=remedy)
+        place = shortened(param, 200)
+        super().__init__(f"{place}: {message}", allowed=allowed, remedy=remedy, param=place)
 
 
 class Request(BaseModel):

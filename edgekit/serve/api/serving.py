@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgekit.errors import UsageError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.serve.api.given_up import GivenUp
 from edgekit.serve.api.handed_over import HandedOver
 from edgekit.serve.api.reading import ParameterError
+from edgekit.serve.jobs import Event, Job
 
 if TYPE_CHECKING:
     from edgekit.serve.engines.pool import Engines
@@ -45,6 +47,20 @@ class Serving:
         if ability and ability not in served.abilities:
             raise UsageError(f"{served.id} cannot {_said(ability)}", allowed=_names(self._able(ability)))
         return served
+
+    async def ask(self, served: Served, job: Job, names: Mapping[str, str]) -> AsyncGenerator[Event, None]:
+        """What an engine answers; its errors name parameters as the route does.
+
+        Args:
+            names: option or input as Python has it -> as the route has it, where that is another.
+        """
+        async with aclosing(self.engines.ask(served, job)) as events:
+            try:
+                async for event in events:
+                    yield event
+            except EdgekitError as error:
+                error.param = names.get(error.param or "", error.param)
+                raise
 
     def _only(self, ability: str | None) -> Served:
         able = self._able(ability)

@@ -97,8 +97,7 @@ def body(error: EdgekitError) -> dict[str, Any]:
     said = [error.message, *(f"- {item}" for item in error.items)]
     said += [f"allowed: {error.allowed}"] if error.allowed else []
     said += [f"try: {error.remedy}"] if error.remedy else []
-    parameter = getattr(error, "param", None)
-    return {"error": {"message": "; ".join(said), "type": found.type, "param": parameter, "code": found.code}}
+    return {"error": {"message": "; ".join(said), "type": found.type, "param": error.param, "code": found.code}}
 
 
 def headers(error: BaseException) -> dict[str, str]:

@@ -140,7 +140,7 @@ async def _loaded(engines: Engines, models: Sequence[Served]) -> None:
 
 
 def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, port: int) -> None:
-    """Say where, what, for whom and under which terms; with --json as one line on standard output."""
+    """Say where, for whom, what and under which terms, a line each; with --json as one line on standard output."""
     from edgekit.commands.support.printing import print_json
     from edgekit.serve.http.guard import EVERYWHERE
     from edgekit.serve.http.server import is_loopback
@@ -156,10 +156,13 @@ def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, por
     licences = dict.fromkeys(one.license.splitlines()[0] for one in models)
     stand_ins = dict.fromkeys(one.stand_in for one in models if one.stand_in)
     key = "with a key" if needs_key else "without a key"
-    everywhere = " and every address of this machine" if options.host in EVERYWHERE else ""
+    everywhere = ", on every address of this machine" if options.host in EVERYWHERE else ""
     reach = "on this machine alone" if is_loopback(options.host) else "unencrypted: on a network that you trust alone"
-    serving = f"serving {names} on {url} (for programs {url}/v1){everywhere} {key}, {reach}"
-    say("; ".join([serving, f"licence: {', '.join(licences)}", *filter(None, stand_ins), NOT_CLEARED]))
+    say(f"the page: {url}; for programs: {url}/v1")
+    say(f"{key}{everywhere}, {reach}")
+    say(f"models: {names}")
+    for line in (*filter(None, stand_ins), f"licence: {', '.join(licences)}", NOT_CLEARED):
+        say(line)
 
 
 def _count(least: int, most: int) -> Any:

@@ -7,6 +7,7 @@ import json
 import logging
 import math
 import os
+import re
 import select
 import socket
 import sys
@@ -758,11 +759,41 @@ def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Calla
     keyed.send(f"GET /{CANARY}\r\n\r\n".encode())
     said = logged()
     metrics = keyed.request("GET /metrics", **authorized)[2].decode()
-    assert "POST /v1/echo 400" in said
-    assert "INFO - - 400" in said
+    assert "POST /v1/echo 400 bad_json" in said
+    assert "INFO - - 400 bad_request" in said
     assert "POST /v1/echo 200" in said
     assert CANARY not in said + metrics
     assert KEY not in said + metrics
+
+
+def test_the_log_says_why_a_request_was_refused(keyed: Door, logged: Callable[[], str]) -> None:
+    authorized = {"authorization": f"Bearer {KEY}"}
+    keyed.request("GET /props")
+    keyed.request("GET /v1/nothing", **authorized)
+    keyed.request("GET /health", host=CANARY)
+    keyed.request("POST /v1/broken", b"1", **authorized)
+    keyed.request("GET /props", **authorized)
+    said = logged()
+    for line in (
+        "GET - 401 invalid_api_key ",
+        "GET - 404 not_found ",
+        "GET - 403 host_not_allowed ",
+        "POST /v1/broken 500 internal_error ",
+    ):
+        assert f"INFO {line}" in said
+    assert re.search(r"INFO GET /props 200 [\d.]+ ms", said)
+
+
+def test_what_programs_look_at_all_the_time_fills_no_log(keyed: Door, logged: Callable[[], str]) -> None:
+    authorized = {"authorization": f"Bearer {KEY}"}
+    for path in ("/health", "/metrics"):
+        assert keyed.request(f"GET {path}", **authorized)[0] == 200
+    keyed.request("GET /metrics")
+    said = logged()
+    assert "DEBUG GET /health 200 " in said
+    assert "DEBUG GET /metrics 200 " in said
+    assert "INFO GET - 401 invalid_api_key " in said
+    assert "INFO GET /" not in said
 
 
 # ---------------------------------------------------------------- the house

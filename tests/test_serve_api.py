@@ -162,6 +162,13 @@ def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:
     assert b"".join(bytes(one["bytes"]) for one in likely).decode().strip() == text.strip()
 
 
+def test_a_speed_that_nobody_measured_is_none(server: Server) -> None:
+    one = chat(server, user("Hi"), max_tokens=1)["timings"]
+    assert one["predicted_n"] == 1
+    assert one["predicted_per_second"] is None, "of no token behind the first"
+    assert chat(server, user("Describe a cough."), max_tokens=5)["timings"]["predicted_per_second"] > 0
+
+
 def test_usage_comes_once_and_only_when_asked(server: Server) -> None:
     chunks = streamed(server, messages=user("Hi"), max_tokens=3, stream_options={"include_usage": True})
     *said, last = chunks

@@ -180,6 +180,8 @@ def test_every_route_but_health_and_the_page_is_behind_the_key(medgemma_artifact
     engines = MeasuredEngines(served([medgemma_artifact]), EngineOptions())
     routes = [route for route in api.routes(Serving(engines)) if isinstance(route, Route)]
     assert len(routes) >= 10
+    methods = {method for route in routes for method in route.methods or ()}
+    assert methods <= {"GET", "HEAD", "POST", "DELETE"}, "of what reads a body, the guard must ask for JSON"
     with serving(medgemma_artifact, "--api-key-file", keys, "--preload", "none") as (_, url):
         for route in routes:
             for method in sorted((route.methods or set()) - {"HEAD"}):

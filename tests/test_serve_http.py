@@ -9,7 +9,9 @@ import math
 import os
 import re
 import select
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -564,6 +566,7 @@ def test_only_a_key_of_the_file_opens(keyed: Door, given: str, status: int) -> N
     got, headers, body = keyed.request("GET /props", authorization=given)
     assert got == status
     assert ("www-authenticate" in headers) == (status == 401)
+    assert (b"does not begin with Bearer" in body) == (status == 401 and given.partition(" ")[0].lower() != "bearer")
     assert KEY.encode() not in body
 
 
@@ -598,6 +601,29 @@ def test_a_bad_key_file_is_refused_and_never_quoted(tmp_path: Path, content: str
     with pytest.raises(UsageError, match=said) as caught:
         read_keys(path)
     assert not any(line.strip() and line in str(caught.value) for line in content.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None or os.name != "posix", reason="needs openssl and a shell")
+def test_who_has_no_key_file_is_told_how_to_make_one(tmp_path: Path) -> None:
+    path = tmp_path / "the keys"
+    with pytest.raises(UsageError) as caught:
+        read_keys(path)
+    assert caught.value.remedy
+    subprocess.run(caught.value.remedy, shell=True, check=True)  # as its user would paste it
+    assert read_keys(path).digests
+
+
+@pytest.mark.parametrize("type_", ["image/png", "multipart/form-data; boundary=a", "application/octet-stream"])
+def test_who_sends_a_file_is_told_how_images_are_sent(server: Door, type_: str) -> None:
+    status, _, body = server.request("POST /v1/images", b"\x89PNG", content_type=type_)
+    assert status == 415
+    assert '{"image": "data:image/png;base64,..."}' in json.loads(body)["error"]["message"]
+
+
+def test_a_wrong_method_is_said_before_a_wrong_type(server: Door) -> None:
+    for method in ("PUT", "PATCH", "DELETE"):
+        status, headers, _ = server.request(f"{method} /v1/echo", content_type="text/plain")
+        assert (status, headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])

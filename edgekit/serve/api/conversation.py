@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgekit.inputs.text import MAX_TEXT
 from edgekit.serve.api.parts import Collected, Part
 from edgekit.serve.api.reading import ParameterError
 from edgekit.serve.api.tools import written_call
@@ -92,7 +93,7 @@ class Conversation:
         """All of it.
 
         Raises:
-            ParameterError: the user's turn is not the last.
+            ParameterError: the user's turn is not the last, or it is longer than any context.
         """
         if not self._turns or self._turns[-1][0] != "user":
             raise ParameterError(
@@ -100,6 +101,9 @@ class Conversation:
             )
         said = [{"role": speaker, "parts": joined(messages, _GAP)} for speaker, messages in self._turns]
         system = _GAP.join(text for text in self._system if text.strip())
+        length = len(system) + sum(len(part.get("text", "")) for turn in said for part in turn["parts"])
+        if length > MAX_TEXT:  # which takes long to read, to say only then that no context holds it
+            raise ParameterError(where, f"{length} characters in all", allowed=f"at most {MAX_TEXT}")
         return [{"role": "system", "parts": [{"text": system}]}, *said] if system else said
 
     def _add_system(self, parts: Sequence[Part], where: str) -> None:

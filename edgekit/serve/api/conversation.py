@@ -99,12 +99,14 @@ class Conversation:
             raise ParameterError(
                 where, "the last message must be the user's, or a function's result", remedy="ask something"
             )
-        said = [{"role": speaker, "parts": joined(messages, _GAP)} for speaker, messages in self._turns]
+        turns = [(speaker, joined(messages, _GAP)) for speaker, messages in self._turns]
         system = _GAP.join(text for text in self._system if text.strip())
-        length = len(system) + sum(len(part.get("text", "")) for turn in said for part in turn["parts"])
+        length = len(system) + sum(len(part.get("text", "")) for _, parts in turns for part in parts)
         if length > MAX_TEXT:  # which takes long to read, to say only then that no context holds it
             raise ParameterError(where, f"{length} characters in all", allowed=f"at most {MAX_TEXT}")
-        return [{"role": "system", "parts": [{"text": system}]}, *said] if system else said
+        if system:
+            turns.insert(0, ("system", [{"text": system}]))
+        return [{"role": speaker, "parts": parts} for speaker, parts in turns]
 
     def _add_system(self, parts: Sequence[Part], where: str) -> None:
         if any("image" in part for part in parts):

@@ -6,12 +6,14 @@ import time
 from functools import reduce
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgekit.serve.api.conversation import ChatMessage, joined, of_messages
 from edgekit.serve.api.handed_over import HandedOver
 from edgekit.serve.api.parts import Collected
+from edgekit.serve.api.reading import ParameterError
 
 PARTS = st.lists(st.one_of(st.builds(lambda text: {"text": text}, st.text(max_size=3)), st.just({"image": 0})))
 
@@ -36,8 +38,15 @@ def test_a_gap_stands_between_texts_of_one_speaker() -> None:
 
 def test_many_messages_of_one_speaker_take_no_time_to_speak_of() -> None:
     """Each was once copied for every one behind it: 25 MB of them stopped the whole server for a minute."""
-    messages = [ChatMessage(role="user", content="x" * 300) for _ in range(80_000)]
+    messages = [ChatMessage(role="user", content="x" * 20) for _ in range(80_000)]
     began = time.process_time()
     (turn,) = of_messages(messages, Collected(HandedOver())).messages("messages")
     assert time.process_time() - began < 5
-    assert len(turn["parts"][0]["text"]) == 80_000 * 302 - 2
+    assert len(turn["parts"][0]["text"]) == 80_000 * 22 - 2
+
+
+@pytest.mark.parametrize("roles", [("user",), ("user", "assistant"), ("system", "user")])
+def test_all_of_it_together_is_no_longer_than_any_context(roles: tuple[str, ...]) -> None:
+    messages = [ChatMessage(role=roles[i % len(roles)], content="x" * 300) for i in range(8001)]
+    with pytest.raises(ParameterError, match="characters in all"):
+        of_messages([*messages, ChatMessage(role="user", content="?")], Collected(HandedOver())).messages("messages")

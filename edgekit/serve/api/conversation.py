@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgekit.inputs.text import MAX_TEXT
 from edgekit.serve.api.parts import Collected, Part
 from edgekit.serve.api.reading import ParameterError
 from edgekit.serve.api.tools import written_call
@@ -92,15 +93,20 @@ class Conversation:
         """All of it.
 
         Raises:
-            ParameterError: the user's turn is not the last.
+            ParameterError: the user's turn is not the last, or it is longer than any context.
         """
         if not self._turns or self._turns[-1][0] != "user":
             raise ParameterError(
                 where, "the last message must be the user's, or a function's result", remedy="ask something"
             )
-        said = [{"role": speaker, "parts": joined(messages, _GAP)} for speaker, messages in self._turns]
+        turns = [(speaker, joined(messages, _GAP)) for speaker, messages in self._turns]
         system = _GAP.join(text for text in self._system if text.strip())
-        return [{"role": "system", "parts": [{"text": system}]}, *said] if system else said
+        length = len(system) + sum(len(part.get("text", "")) for _, parts in turns for part in parts)
+        if length > MAX_TEXT:  # which takes long to read, to say only then that no context holds it
+            raise ParameterError(where, f"{length} characters in all", allowed=f"at most {MAX_TEXT}")
+        if system:
+            turns.insert(0, ("system", [{"text": system}]))
+        return [{"role": speaker, "parts": parts} for speaker, parts in turns]
 
     def _add_system(self, parts: Sequence[Part], where: str) -> None:
         if any("image" in part for part in parts):

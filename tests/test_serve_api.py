@@ -271,6 +271,14 @@ def test_a_choice_is_refused_with_what_to_use_instead(server: Server, name: str)
     assert json.loads(text_of(chat(server, user("Hi"), response_format=form))) in ("yes", "no")
 
 
+def test_what_to_use_instead_is_of_the_route_that_was_asked(server: Server) -> None:
+    for name, instead in (("max_tokens", "max_output_tokens"), ("response_format", "text: {"), ("choice", "text: {")):
+        error = refused(server, "/v1/responses", input="Hi", **{name: 5})
+        assert (error["param"], f"try: {instead}" in error["message"]) == (name, True)
+    error = refused(server, "/v1/embeddings", model="medsiglip", input="Hi", image="data:")
+    assert 'try: input: [{"image"' in error["message"]
+
+
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [

@@ -35,6 +35,8 @@ class EmbeddingRequest(Request):
         "pooling": (),
     }
 
+    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("image", "images"), 'input: [{"image": "data:..."}, ...]')
+
     input: Any = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None

@@ -51,7 +51,7 @@ _BUDGET = "max_tokens"
 _THOUGHT = "reasoning_effort"
 _SHOWN = "images as parts of a message's content"
 
-# A name that others know, or edgekit in Python -> how the same is asked for here.
+# A name that others know, or edgekit in Python -> how the same is asked of an answer here.
 INSTEAD: Mapping[str, str] = {
     "choice": _CHOICE,
     "constraint": _FORM,

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgekit.errors import InputError
-from edgekit.serve.api.known_names import INSTEAD, ignored
+from edgekit.serve.api.known_names import ignored
 from edgekit.serve.api.misfits import first_misfit
 from edgekit.terminal import shortened
 
@@ -115,10 +115,12 @@ class Request(BaseModel):
 
     Attributes:
         refused: names that this route refuses beyond `UNSUPPORTED`, and the values by which they change nothing.
+        instead: how what a name asks elsewhere is asked of this route.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    instead: ClassVar[Mapping[str, str]] = {}
 
     model: str | None = None
 
@@ -140,12 +142,14 @@ def read(schema: type[RequestT], document: Any) -> RequestT:
     """
     if not isinstance(document, Mapping):
         raise InputError(f"a request that is a {type(document).__name__}", allowed="a JSON object")
-    known = UNSUPPORTED if not issubclass(schema, Request) else {**UNSUPPORTED, **schema.refused}
+    known, instead = UNSUPPORTED, Request.instead
+    if issubclass(schema, Request):
+        known, instead = {**UNSUPPORTED, **schema.refused}, schema.instead
     for name in document.keys() & known.keys() - schema.model_fields.keys():
         value = document[name]
         if value is not None and not any(value == one and _alike(value, one) for one in known[name]):
             said = "this server does not support it, and it would change the answer"
-            raise ParameterError(name, said, remedy=INSTEAD.get(name, _REMEDY))
+            raise ParameterError(name, said, remedy=instead.get(name, _REMEDY))
     try:
         return schema.model_validate(document)
     except ValidationError as problem:

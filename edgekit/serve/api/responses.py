@@ -33,6 +33,7 @@ _NAMES = {  # what errors of the engine call otherwise
     "thinking": "reasoning.effort",
     "thinking_tokens": "reasoning.effort",
 }
+_FORM = 'text: {"format": {"type": "json_schema", "name": ..., "schema": {...}}}'
 _PASSED_OVER = ("reasoning",)
 
 
@@ -66,6 +67,16 @@ class ResponsesRequest(Request):
         "reasoning_effort": ("none",),
         "response_format": ({"type": "text"},),
         "truncation": ("disabled",),
+    }
+
+    instead: ClassVar[Mapping[str, str]] = {
+        "max_completion_tokens": "max_output_tokens",
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "reasoning_effort": 'reasoning: {"effort": ...}',
+        "response_format": _FORM,
+        "choice": f'{_FORM} and the schema {{"enum": [...]}}',
+        "json_schema": _FORM,
     }
 
     input: str | list[dict[str, Any]]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from edgekit.serve.api.known_names import INSTEAD
 from edgekit.serve.api.reading import ParameterError, Request
 
 Biases = dict[str, float]
@@ -32,6 +33,8 @@ class Sampling(Request):
 
     A client that names no temperature gets the greedy answer, the same every time.
     """
+
+    instead: ClassVar[Mapping[str, str]] = INSTEAD
 
     max_tokens: int | None = None
     temperature: float | None = None

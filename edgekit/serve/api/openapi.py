@@ -99,6 +99,12 @@ READ_BY_HAND: Mapping[str, Shape] = {
             {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1},
         ]
     },
+    "range": {
+        "anyOf": [
+            {"enum": ["auto", None]},
+            {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2},
+        ]
+    },
     "response_format": {
         "type": ["object", "null"],
         "properties": {"type": {"enum": ["text", "json_object", "json_schema"]}},

@@ -1,7 +1,9 @@
-"""What schemathesis is given beside the OpenAPI document: names and images that exist, and what every error must be.
+"""What schemathesis is given beside the OpenAPI document: names and images that exist, and what every answer must be.
 
 Texts that the document allows are exchanged for others that it allows, so that what was good stays good, and what was
-wrong stays wrong. Each case is noted in the file that `EDGEKIT_CASES` names: `METHOD path status`, a line each.
+wrong stays wrong. Every other good body is made one that fits: values in the ranges that only an engine knows, and
+nothing that contradicts the rest of it. Each case is noted in the file that `EDGEKIT_CASES` names, a line each:
+`METHOD path status`.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import io
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +23,25 @@ from PIL import Image
 _written = io.BytesIO()
 Image.linear_gradient("L").resize((64, 48)).save(_written, "PNG")
 _PICTURE = f"data:image/png;base64,{base64.b64encode(_written.getvalue()).decode()}"
-_MODELS = {"/v1/classify": "medsiglip", "/v1/embeddings": "medsiglip"}  # path -> who answers there, else:
-_CHATS = "medgemma"
-_BUDGETS = {"/v1/chat/completions": "max_tokens", "/v1/completions": "max_tokens", "/v1/responses": "max_output_tokens"}
-_count = itertools.count()
-_SIZED: dict[str, Any] = {
-    "content": "a text",
+
+# Path -> what a body that fits must have.
+_NEEDED: Mapping[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"model": "medgemma", "temperature": 0.7, "max_tokens": 3},
+    "/v1/completions": {"model": "medgemma", "temperature": 0.7, "max_tokens": 3, "prompt": "a text", "logprobs": 1},
+    "/v1/responses": {"model": "medgemma", "max_output_tokens": 3, "input": "What?"},
+    "/v1/embeddings": {"model": "medsiglip", "input": ["a text", {"image": _PICTURE}, {"content": ["another"]}]},
+    "/v1/classify": {"model": "medsiglip", "image": _PICTURE},
+    "/v1/images": {"model": "medgemma", "image": _PICTURE},
+    "/tokenize": {"model": "medgemma", "content": "a text"},
+    "/detokenize": {"model": "medgemma"},
+}
+# Field -> its value there, where a body has it.
+_FITTING: Mapping[str, Any] = {
     "dimensions": 160,
     "frequency_penalty": 0.5,
-    "image": _PICTURE,
     "labels": {"bright": ["a bright image", "much light"], "dark": "a dark image"},
     "logit_bias": {"7": -1.0},
-    "logprobs": 1,
     "max_completion_tokens": 3,
-    "max_output_tokens": 3,
-    "max_tokens": 3,
     "min_p": 0.1,
     "n": 2,
     "presence_penalty": 0.5,
@@ -45,12 +52,17 @@ _SIZED: dict[str, Any] = {
     "seed": 7,
     "stop": ["."],
     "temperature": 0.7,
+    "text": {"format": {"type": "json_object"}},
     "tokens": [7, 8],
     "top_k": 5,
-    "top_logprobs": 2,
     "top_p": 0.9,
 }
-_LEFT_OUT = ("images", "reasoning", "reasoning_effort", "tools", "tool_choice")
+_LEFT_OUT = ("images", "range", "reasoning", "reasoning_effort", "tools", "tool_choice", "top_logprobs")
+_BUDGETS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_WORDS_OF_OURS = ("Traceback", 'File "', "pydantic", "Errno", "/tmp/")
+
+_count = itertools.count()
+_fit: set[str] = set()  # cases
 
 
 def _with_pictures(value: Any) -> Any:
@@ -59,46 +71,39 @@ def _with_pictures(value: Any) -> Any:
         return {name: _with_pictures(one) for name, one in value.items()}
     if isinstance(value, list):
         return [_with_pictures(one) for one in value]
-    is_url = isinstance(value, str) and value[:5].lower() == "data:"
+    is_url = isinstance(value, str) and (value[:5].lower() == "data:" or value.startswith("edgekit-image:"))
     return _PICTURE if is_url else value
 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Any) -> None:
-    """A model that is served, images that can be read, short answers; every other good body is also one that fits."""
-    if not isinstance(case.body, dict):
+    """Exchange what may be."""
+    if not isinstance(case.body, dict) or case.operation.path not in _NEEDED:
         return
-    path, made = case.operation.path, _with_pictures(case.body)
-    if isinstance(made.get("model"), str):
-        made["model"] = _MODELS.get(path, _CHATS)
-    if path == "/v1/images" and isinstance(made.get("image"), str):
-        made["image"] = _PICTURE
+    needed, made = _NEEDED[case.operation.path], _with_pictures(case.body)
+    made |= {name: needed[name] for name in ("model",) if isinstance(made.get(name), str)}
     if case.meta.generation.mode.is_positive:
-        budget = _BUDGETS.get(path)
-        if budget and all(made.get(name) is None for name in (budget, "max_completion_tokens")):
-            made[budget] = _SIZED[budget]
+        if all(made.get(name) is None for name in _BUDGETS):
+            made |= {name: needed[name] for name in _BUDGETS if name in needed}
         if next(_count) % 2:
-            made = {"model": _MODELS.get(path, _CHATS), **_sized(path, made)}
+            made = _fitted(made) | needed
+            _fit.add(case.id)
     case.body = made
 
 
-def _sized(path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A good body with values in the ranges that only an engine knows, and without what contradicts the rest of it."""
+def _fitted(body: dict[str, Any]) -> dict[str, Any]:
     made = {
-        name: _SIZED.get(name, value) for name, value in body.items() if value is not None and name not in _LEFT_OUT
+        name: _FITTING.get(name, value) for name, value in body.items() if value is not None and name not in _LEFT_OUT
     }
     if "messages" in made:
-        kept = [one for one in made["messages"] if one["role"] in ("system", "developer", "user")]
-        texts = [{"role": one["role"], "content": "a text"} for one in kept]
-        made["messages"] = [*texts, {"role": "user", "content": ["What?", *_parts(made["messages"][-1])]}]
-    if isinstance(made.get("input"), list) and path == "/v1/responses":
-        made["input"] = "What?"
+        *earlier, last = made["messages"]
+        roles = [one["role"] for one in earlier if one["role"] in ("system", "developer", "user")]
+        parts = last.get("content") if isinstance(last.get("content"), list) else []
+        made["messages"] = [
+            *({"role": role, "content": "a text"} for role in roles),
+            {"role": "user", "content": ["What?", *parts]},
+        ]
     return made
-
-
-def _parts(message: dict[str, Any]) -> list[Any]:
-    content = message.get("content")
-    return content if isinstance(content, list) else []
 
 
 @schemathesis.hook
@@ -109,6 +114,17 @@ def after_call(context: Any, case: Any, response: Any) -> None:
 
 
 @schemathesis.check
+def what_fits_is_answered(ctx: Any, response: Any, case: Any) -> None:
+    """A stream where one was asked for, without an error in it."""
+    if case.id not in _fit:
+        return
+    assert response.status_code == 200, response.content
+    kind = "text/event-stream" if case.body.get("stream") else "application/json"
+    assert response.headers["content-type"][0].startswith(kind)
+    assert b'"error":{' not in response.content
+
+
+@schemathesis.check
 def every_error_is_said_in_one_way(ctx: Any, response: Any, case: Any) -> None:
     """Of any status from 400 on, whatever was asked: JSON of four fields; a short text that quotes no code of ours."""
     if response.status_code < 400 or case.operation.path == "/health":
@@ -116,4 +132,4 @@ def every_error_is_said_in_one_way(ctx: Any, response: Any, case: Any) -> None:
     error = json.loads(response.content)["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert 0 < len(error["message"]) < 2000
-    assert not [word for word in ("Traceback", 'File "', "pydantic", "Errno", "/tmp/") if word in error["message"]]
+    assert not [word for word in _WORDS_OF_OURS if word in error["message"]]

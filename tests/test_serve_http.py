@@ -178,6 +178,17 @@ RAW: dict[str, tuple[int, bytes]] = {
     "3 MB of one-byte chunks": (400, chunked(*[b"1\r\n \r\n"] * (3 << 20))),
     "trailers": (400, chunked(b"2\r\n{}\r\n0\r\nX: y\r\n\r\n")),
     "no content type": (415, b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 2\r\n\r\n{}"),
+    "no body, and no type of one": (400, b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+    "an empty body, and no type of one": (400, b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n"),
+    "an empty body of text": (
+        415,
+        b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nContent-Type: text/plain\r\n\r\n",
+    ),
+    "chunks of no type": (
+        415,
+        b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ),
+    "another method without a body": (405, b"PUT /health HTTP/1.1\r\nHost: HOST\r\n\r\n"),
     "a form": (415, post().replace(b"application/json", b"application/x-www-form-urlencoded")),
     "plain text": (415, post().replace(b"application/json", b"text/plain")),
     "two content types": (415, post("Content-Type: application/json")),

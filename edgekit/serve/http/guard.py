@@ -115,7 +115,7 @@ class Guard:
             self._check_key(headers)
         if self._rules.is_draining() and not is_health:
             raise Draining("the server is ending, and takes no more requests")
-        if scope["method"] in _SENT:
+        if scope["method"] in _SENT and _sends(headers):
             _check_type(headers)
 
     def _check_key(self, headers: dict[bytes, list[bytes]]) -> None:
@@ -156,6 +156,12 @@ def _check_origin(headers: dict[bytes, list[bytes]], host: str, method: str) -> 
     foreign |= any(origin != host for origin in origins)
     if foreign:
         raise WrongOrigin("another site's page sent the request", remedy="use the server's own page, or a program")
+
+
+def _sends(headers: dict[bytes, list[bytes]]) -> bool:
+    """Whether a request has a body, or says what it would be: one without has no type that could be wrong."""
+    lengths = headers.get(b"content-length", [b"0"])
+    return lengths != [b"0"] or b"transfer-encoding" in headers or b"content-type" in headers
 
 
 def _check_type(headers: dict[bytes, list[bytes]]) -> None:

@@ -13,7 +13,8 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -577,12 +578,13 @@ def until(true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.01)
 
 
-def begun(server: Server, **document: Any) -> socket.socket:
+def begun(server: Server, headers: Mapping[str, str] | None = None, **document: Any) -> socket.socket:
     """A request for a long answer, whose client can leave."""
     host, port = server.url.removeprefix("http://").split(":")
     body = json.dumps({"model": "medgemma", "messages": user("Tell me a story."), **LONG, **document}).encode()
     client = socket.create_connection((host, int(port)), timeout=60)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     return client
 
@@ -631,13 +633,31 @@ def test_only_who_waits_no_longer_is_refused_what_was_given_up(server: Server) -
         headers = [(b"x-stainless-read-timeout", b"2")]
         scope = {"type": "http", "path": "/v1/chat/completions", "headers": headers, "query_string": b"",
                  "server": ("a", 80), "scheme": "http"}  # fmt: skip
-        await given_up.note(HttpRequest(scope, receive), seconds)
+        request = HttpRequest(scope, receive)
+        request.state.began = time.monotonic() - seconds
+        await given_up.note(request)
 
     asyncio.run(left(2))
     assert (again("2"), again("1"), again("600"), again(None)) == (400, 400, 200, 200)
     assert again("2") == 200  # it was answered meanwhile
     asyncio.run(left(1))  # for another reason than its time-out
     assert again("2") == 200
+
+
+@pytest.mark.parametrize(("waits", "status"), [(True, 200), (False, 400)])
+def test_what_went_by_in_the_queue_is_not_held_against_a_request(server: Server, waits: bool, status: int) -> None:
+    document = {"max_tokens": 1} if waits else {"seed": 3}
+    chat(server, user("Hi"))
+    with begun(server), begun(server, seed=2) if waits else nullcontext():
+        until(lambda: server.running() == 1 + waits, 20)
+        with begun(server, {"x-stainless-read-timeout": "0.5"}, **document):
+            until(lambda: server.running() == 2 + waits, 20)
+            time.sleep(0.6)
+        until(lambda: server.running() == 1 + waits, 5)
+    until(lambda: server.running() == 0, 5)
+    again = {"x-stainless-read-timeout": "0.5", "x-stainless-retry-count": "1"}
+    with begun(server, again, **document) as client:
+        assert client.recv(1 << 16).startswith(f"HTTP/1.1 {status}".encode())
 
 
 def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
     chat = _Chat(served, tools, request)
-    events = serving.engines.ask(served, job(request, serving, served.context, tools))
+    events = serving.ask(http, served, job(request, serving, served.context, tools))
     if request.stream:
         return await stream(http, chat.frames(events))
 

@@ -90,7 +90,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         raise ParameterError("labels", said, allowed="one text each, or a model that embeds")
 
     async def whole() -> Response:
-        event, warnings = await result(serving.engines.ask(served, job))
+        event, warnings = await result(serving.ask(http, served, job))
         numbers = struct.unpack(f"<{len(event.data) // 4}f", event.data)
         rows = [numbers[start : start + len(labels)] for start in range(0, len(numbers), len(labels))]
         data = [

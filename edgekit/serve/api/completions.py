@@ -139,7 +139,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(CompletionRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     completion = _Completion(served, request)
-    events = serving.engines.ask(served, request.job())
+    events = serving.ask(http, served, request.job())
     if request.stream:
         return await stream(http, completion.frames(events))
 

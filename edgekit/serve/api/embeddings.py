@@ -81,7 +81,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     job = Job("embed", {"inputs": inputs}, tuple(collected.images))
 
     async def whole() -> Response:
-        event, warnings = await result(serving.engines.ask(served, job))
+        event, warnings = await result(serving.ask(http, served, job))
         width = event.body["shape"][1]
         if request.dimensions not in (None, width):
             raise ParameterError("dimensions", f"{request.dimensions}", allowed=f"{width}, the model's own")

@@ -39,7 +39,7 @@ async def hand_over(serving: Serving, http: HttpRequest) -> Response:
     async def whole() -> Response:
         system = [{"role": "system", "parts": [{"text": request.system}]}] if request.system else []
         messages = [*system, {"role": "user", "parts": [{"image": 0}]}]
-        event, warnings = await result(serving.engines.ask(served, Job("prepare", {"messages": messages}, (data,))))
+        event, warnings = await result(serving.ask(http, served, Job("prepare", {"messages": messages}, (data,))))
         tokens = event.body["tokens"]
         held = serving.images.put(data)
         said = {"id": held.id, "url": f"{HANDED_OVER}{held.id}", "object": "image", "model": served.id}

@@ -161,7 +161,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     if tools:
         conversation.instruct(tools.instruction)
     body = {"messages": conversation.messages("input"), "options": request.options(tools, served.context)}
-    events = serving.engines.ask(served, Job("chat", body, tuple(conversation.collected.images)))
+    events = serving.ask(http, served, Job("chat", body, tuple(conversation.collected.images)))
     responded = Responded(served, request.echoed(), calls=tools is not None)
     if request.stream:
         return await stream(http, _frames(responded, events), responded.failed)

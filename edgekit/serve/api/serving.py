@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from starlette.requests import Request
 
 from edgekit.errors import UsageError
 from edgekit.serve.api.given_up import GivenUp
@@ -14,6 +16,7 @@ from edgekit.serve.api.reading import ParameterError
 if TYPE_CHECKING:
     from edgekit.serve.engines.pool import Engines
     from edgekit.serve.engines.served import Served
+    from edgekit.serve.jobs import Event, Job
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,10 @@ class Serving:
         if ability and ability not in served.abilities:
             raise UsageError(f"{served.id} cannot {_said(ability)}", allowed=_names(self._able(ability)))
         return served
+
+    def ask(self, http: Request, served: Served, job: Job) -> AsyncGenerator[Event, None]:
+        """What comes of a job, as `Engines.ask` has it; `given_up` learns when the engine begins it."""
+        return self.engines.ask(served, job, lambda: self.given_up.begins(http))
 
     def _only(self, ability: str | None) -> Served:
         able = self._able(ability)

@@ -14,7 +14,7 @@ from edgekit.serve.engines.channel import MOST_DATA, MOST_DOCUMENT, Frame, Rubbi
 from edgekit.serve.engines.child import Child
 from edgekit.serve.engines.errors import Busy, Draining, EngineDied, EngineFailed, Poisoned, again
 from edgekit.serve.engines.line import Line
-from edgekit.serve.engines.requests import Request
+from edgekit.serve.engines.requests import Begins, Request
 from edgekit.serve.engines.room import MOST_SLOTS, Need
 from edgekit.serve.engines.served import Served
 from edgekit.serve.engines.state import Delay, EngineOptions, State, Status
@@ -72,14 +72,17 @@ class Engine:
         """Memory that its process may take, as it was counted; 0 where there is none."""
         return self.need.with_slots(max(self.line.slots, 1)) if self.need else 0
 
-    async def ask(self, job: Job) -> AsyncGenerator[Event, None]:
+    async def ask(self, job: Job, begins: Begins) -> AsyncGenerator[Event, None]:
         """What comes of a job, as it comes. Closing this gives the job up, which frees its slot.
+
+        Args:
+            begins: called when the process is given it.
 
         Raises:
             EngineError: it was not done, see `edgekit.serve.engines.errors`.
             EdgekitError: what the engine raised.
         """
-        request = Request(next(self._numbers), job)
+        request = Request(next(self._numbers), job, begins)
         self._check(request)
         self._enter(request)
         try:

@@ -78,6 +78,7 @@ class Line:
         """The engine works on it."""
         self.used = request.began = _now()
         self.running[request.number] = request
+        request.begins()
         self._settle()
 
     def ended(self, request: Request) -> None:

@@ -29,6 +29,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edgekit.errors import UsageError
+from edgekit.machine.resident import keep_no_core
 from edgekit.serve import api, page
 from edgekit.serve.api.serving import Serving
 from edgekit.serve.engines.errors import EngineDied, EngineFailed
@@ -108,6 +109,7 @@ class Replica:
     """
 
     def __init__(self, settings: Settings) -> None:
+        keep_no_core()  # of this process, which holds what is asked
         models = served(settings.artifacts, settings.levels, context=settings.context)
         keys = read_keys(settings.api_key_file)
         agreement = read_agreement(settings.terms) if settings.terms else None

@@ -6,11 +6,12 @@ one another become one turn, with an empty line between their texts; what a func
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgekit.inputs.text import MAX_TEXT
 from edgekit.serve.api.parts import Collected, Part
 from edgekit.serve.api.reading import ParameterError
 from edgekit.serve.api.tools import written_call
@@ -61,7 +62,7 @@ class Conversation:
     def __init__(self, collected: Collected) -> None:
         self.collected = collected
         self._system: list[str] = []
-        self._turns: list[tuple[str, list[Part]]] = []
+        self._turns: list[tuple[str, list[list[Part]]]] = []  # with the messages of each
         self._called: dict[str, tuple[str, str]] = {}  # id of a call -> its function, and the whole call
 
     def add(self, message: ChatMessage, where: str) -> None:
@@ -77,11 +78,12 @@ class Conversation:
         elif message.role == "tool":
             self._add_result(message.tool_call_id, parts, where)
         else:
+            calls: list[list[Part]] = []
             for call in message.tool_calls or ():
                 written = written_call(call.function.name, call.function.arguments, f"{where}.tool_calls")
                 self._called[call.id] = call.function.name, written
-                parts = joined(parts, [{"text": written}], "\n")
-            self._add_turn(message.role, parts)
+                calls.append([{"text": written}])
+            self._add_turn(message.role, joined([parts, *calls], "\n"))
 
     def instruct(self, text: str) -> None:
         """One more system text."""
@@ -91,15 +93,20 @@ class Conversation:
         """All of it.
 
         Raises:
-            ParameterError: the user's turn is not the last.
+            ParameterError: the user's turn is not the last, or it is longer than any context.
         """
         if not self._turns or self._turns[-1][0] != "user":
             raise ParameterError(
                 where, "the last message must be the user's, or a function's result", remedy="ask something"
             )
-        said = [{"role": speaker, "parts": parts} for speaker, parts in self._turns]
+        turns = [(speaker, joined(messages, _GAP)) for speaker, messages in self._turns]
         system = _GAP.join(text for text in self._system if text.strip())
-        return [{"role": "system", "parts": [{"text": system}]}, *said] if system else said
+        length = len(system) + sum(len(part.get("text", "")) for _, parts in turns for part in parts)
+        if length > MAX_TEXT:  # which takes long to read, to say only then that no context holds it
+            raise ParameterError(where, f"{length} characters in all", allowed=f"at most {MAX_TEXT}")
+        if system:
+            turns.insert(0, ("system", [{"text": system}]))
+        return [{"role": speaker, "parts": parts} for speaker, parts in turns]
 
     def _add_system(self, parts: Sequence[Part], where: str) -> None:
         if any("image" in part for part in parts):
@@ -113,13 +120,13 @@ class Conversation:
         alike = [other for other, _ in self._called.values() if other == name]
         # Results may come in any order: of several calls of one function, its name does not tell whose this is.
         said = name if len(alike) == 1 else written
-        self._add_turn("user", joined([{"text": f"{said} returned:"}], parts, "\n"))
+        self._add_turn("user", joined([[{"text": f"{said} returned:"}], parts], "\n"))
 
     def _add_turn(self, speaker: str, parts: list[Part]) -> None:
         if self._turns and self._turns[-1][0] == speaker:
-            self._turns[-1] = (speaker, joined(self._turns[-1][1], parts, _GAP))
+            self._turns[-1][1].append(parts)
         else:
-            self._turns.append((speaker, parts))
+            self._turns.append((speaker, [parts]))
 
 
 def _check(message: ChatMessage, where: str) -> None:
@@ -135,11 +142,19 @@ def _check(message: ChatMessage, where: str) -> None:
         raise ParameterError(f"{where}.tool_calls", "two calls of one id", allowed="ids that differ")
 
 
-def joined(first: list[Part], second: list[Part], gap: str) -> list[Part]:
-    """Parts behind one another. A gap between texts stands inside of one: the format drops it at a part's ends."""
-    if first and second and "text" in first[-1] and "text" in second[0]:
-        return [*first[:-1], {"text": f"{first[-1]['text']}{gap}{second[0]['text']}"}, *second[1:]]
-    return [*first, *second]
+def joined(messages: Iterable[list[Part]], gap: str) -> list[Part]:
+    """Parts behind one another. A gap between texts stands inside of one: the format drops it at a part's ends.
+
+    In a time that grows with their length alone: a request may have many thousand messages, and all others wait.
+    """
+    runs: list[list[Part]] = []  # each becomes one part
+    for first, *rest in filter(None, messages):
+        if runs and "text" in runs[-1][-1] and "text" in first:
+            runs[-1].append(first)
+        else:
+            runs.append([first])
+        runs += ([part] for part in rest)
+    return [run[0] if len(run) == 1 else {"text": gap.join(part["text"] for part in run)} for run in runs]
 
 
 def of_messages(messages: Sequence[ChatMessage], collected: Collected) -> Conversation:

@@ -114,9 +114,17 @@ def answered_by(page: Browser, status: int, body: str, kind: str = "text/event-s
     )
 
 
-def streamed(*deltas: str, end: str = "data: [DONE]\n\n") -> str:
-    documents = [{"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]} for text in deltas]
-    return "".join(f"data: {json.dumps(document)}\n\n" for document in documents) + end
+def streamed(*deltas: str, end: str | None = None) -> str:
+    return "".join(chunk({"content": text}) for text in deltas) + (ended("stop") if end is None else end)
+
+
+def chunk(delta: dict[str, str], reason: str | None = None) -> str:
+    document = {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+    return f"data: {json.dumps(document)}\n\n"
+
+
+def ended(reason: str | None) -> str:
+    return chunk({}, reason) + "data: [DONE]\n\n"
 
 
 # The files
@@ -243,7 +251,32 @@ def test_an_answer_can_be_stopped_and_the_next_question_asked(page: Browser) -> 
         assert page.find("[data-does=ask]").is_displayed()
         assert page.js("return document.activeElement.id") == "question"
     ask(page, "What is a cough?")
-    assert sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"].strip() == stopped
+    told = sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"]
+    assert re.split(r"\s*\[This answer was cut off here", told)[0] == stopped
+
+
+@pytest.mark.parametrize("end", [ended("length"), ended(None), 'data: {"error": {"message": "it died"}}\n\n', ""])
+def test_an_answer_that_is_not_complete_is_not_taken_for_one(page: Browser, end: str) -> None:
+    answered_by(page, 200, streamed("No nodule, ", "but", end=end))
+    assert ask(page, "What is it?") == "No nodule, but"
+    notes = page.text("#ask li:last-child .notes")
+    assert "What stands here is not complete." in notes
+    assert "The model is told so with the next question." in notes
+    assert page.text("#ask [role=status]").startswith("Incomplete answer: ")
+    page.js("window.fetch = async (path, options) => { if (options.body) window.asked = options.body; throw new TypeError(); }")
+    ask(page, "And now?")
+    told = json.loads(page.js("return window.asked"))["messages"]
+    assert told[1]["content"] == "No nodule, but\n\n[This answer was cut off here: it is not complete.]"
+
+
+def test_a_complete_answer_goes_back_as_it_is(page: Browser) -> None:
+    answered_by(page, 200, streamed("No nodule."))
+    ask(page, "What is it?")
+    assert "not complete" not in page.text("#ask li:last-child")
+    assert page.text("#ask [role=status]") == "Answer: No nodule."
+    page.js("window.fetch = async (path, options) => { if (options.body) window.asked = options.body; throw new TypeError(); }")
+    ask(page, "And now?")
+    assert json.loads(page.js("return window.asked"))["messages"][1]["content"] == "No nodule."
 
 
 def test_an_image_that_the_server_no_longer_holds_is_handed_over_again(page: Browser, picture: Path) -> None:

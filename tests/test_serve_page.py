@@ -31,6 +31,10 @@ DEFAULT, OTHER = "BF16", "Q4_0"
 KEY = "kKmXrR2v8tqLwZ0n5bQyH3cJ7dFsA9eG"
 ENDED = '#ask li:last-child[aria-busy="false"]'
 ANSWER = "#ask li:last-child .answer"
+ASKED = """window.fetch = async (path, {body}) => {  // from now on nobody answers
+    if (body) window.asked = body;
+    throw new TypeError();
+}"""
 HOSTILE = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 
 
@@ -263,7 +267,7 @@ def test_an_answer_that_is_not_complete_is_not_taken_for_one(page: Browser, end:
     assert "What stands here is not complete." in notes
     assert "The model is told so with the next question." in notes
     assert page.text("#ask [role=status]").startswith("Incomplete answer: ")
-    page.js("window.fetch = async (path, options) => { if (options.body) window.asked = options.body; throw new TypeError(); }")
+    page.js(ASKED)
     ask(page, "And now?")
     told = json.loads(page.js("return window.asked"))["messages"]
     assert told[1]["content"] == "No nodule, but\n\n[This answer was cut off here: it is not complete.]"
@@ -274,7 +278,7 @@ def test_a_complete_answer_goes_back_as_it_is(page: Browser) -> None:
     ask(page, "What is it?")
     assert "not complete" not in page.text("#ask li:last-child")
     assert page.text("#ask [role=status]") == "Answer: No nodule."
-    page.js("window.fetch = async (path, options) => { if (options.body) window.asked = options.body; throw new TypeError(); }")
+    page.js(ASKED)
     ask(page, "And now?")
     assert json.loads(page.js("return window.asked"))["messages"][1]["content"] == "No nodule."
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -64,7 +64,8 @@ class ChatRequest(Sampling):
             raise ParameterError("top_logprobs", "without logprobs", remedy="logprobs: true")
         if self.logprobs:
             options["top_logprobs"] = self.top_logprobs or 0
-        return {**options, **thinking(self.reasoning_effort), **held(tools, self.response_format, "response_format")}
+        constraint = held(tools, self.response_format, "response_format", self.stop)
+        return {**options, **thinking(self.reasoning_effort), **constraint}
 
 
 def thinking(effort: str | None) -> dict[str, Any]:
@@ -73,11 +74,14 @@ def thinking(effort: str | None) -> dict[str, Any]:
     return {"thinking": True, "thinking_tokens": budget} if budget else {}
 
 
-def held(tools: Tools | None, format_: Any, where: str) -> dict[str, Any]:
-    """The constraint of an answer. Raises ParameterError where two would hold it."""
+def held(tools: Tools | None, format_: Any, where: str, stop: str | list[str] | None = None) -> dict[str, Any]:
+    """The constraint of an answer. Raises ParameterError where two would hold it, or a stop could cut its JSON."""
     form = formats.constraint(format_, where)
-    if tools and form and not tools.required:
+    if tools and form:
         raise ParameterError(where, "beside functions that may be called", allowed="one of them, or tool_choice none")
+    if form and stop:
+        said = f"beside a {where} of JSON, which it could cut in the midst"
+        raise ParameterError("stop", said, remedy="leave it out: JSON ends by itself")
     found = tools.constraint if tools else form
     return {"constraint": found} if found else {}
 
@@ -127,8 +131,8 @@ class _Choice:
 class _Chat:
     """One request under way."""
 
-    def __init__(self, served: Served, tools: Tools | None, request: ChatRequest) -> None:
-        self._request, self._served = request, served
+    def __init__(self, served: Served, tools: Tools | None, request: ChatRequest, said: Sequence[str]) -> None:
+        self._request, self._served, self._said = request, served, said
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -166,7 +170,7 @@ class _Chat:
             for number, choice in enumerate(self._choices)
         ]
         more = {"usage": report.usage(self._answers), "timings": report.timings(self._answers)}
-        said = told(self._served, report.warnings(self._answers))
+        said = self._warnings(self._answers)
         return {**self._head, "object": "chat.completion", "choices": choices, **more, "warnings": said}
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
@@ -188,6 +192,9 @@ class _Chat:
     def _answers(self) -> list[Mapping[str, Any]]:
         return [choice.answer for choice in self._choices if choice.answer is not None]
 
+    def _warnings(self, answers: list[Mapping[str, Any]]) -> list[str]:
+        return told(self._served, [*self._said, *report.warnings(answers)])
+
     def _all_logprobs(self, choice: _Choice) -> dict[str, Any] | None:
         if not self._request.logprobs or choice.calls:
             return None
@@ -201,17 +208,17 @@ class _Chat:
 
     def _last_chunk(self, number: int, answer: Mapping[str, Any]) -> dict[str, Any]:
         reason = report.finish_reason(answer, self._choices[number].reader)
-        said = {"timings": report.timings([answer]), "warnings": told(self._served, report.warnings([answer]))}
+        said = {"timings": report.timings([answer]), "warnings": self._warnings([answer])}
         return {**self._choice_chunk(number, {}, reason), **said}
 
 
-def job(request: ChatRequest, serving: Serving, context: int, tools: Tools | None) -> Job:
+def job(request: ChatRequest, collected: Collected, context: int, tools: Tools | None) -> Job:
     """What the engine does for a request. Raises ParameterError."""
-    conversation = of_messages(request.messages, Collected(serving.images))
+    conversation = of_messages(request.messages, collected)
     if tools:
         conversation.instruct(tools.instruction)
     body = {"messages": conversation.messages("messages"), "options": request.all_options(tools, context)}
-    return Job("chat", body, tuple(conversation.collected.images))
+    return Job("chat", body, tuple(collected.images))
 
 
 async def respond(serving: Serving, http: HttpRequest) -> Response:
@@ -219,8 +226,9 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(ChatRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
-    chat = _Chat(served, tools, request)
-    events = serving.ask(http, served, job(request, serving, served.context, tools))
+    collected = Collected(serving.images)
+    events = serving.ask(http, served, job(request, collected, served.context, tools))
+    chat = _Chat(served, tools, request, collected.warnings)
     if request.stream:
         return await stream(http, chat.frames(events))
 

@@ -82,7 +82,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     """The scores of a request's labels."""
     request = read(ClassifyRequest, await read_json(http))
     served = serving.model(request.model, "classify")
-    job = request.job(Collected(serving.images))
+    collected = Collected(serving.images)
+    job = request.job(collected)
     prompts = request.prompts()
     labels = list(prompts)
     if "generate" in served.abilities and any(len(texts) > 1 for texts in prompts.values()):
@@ -102,7 +103,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             for place, row in enumerate(rows)
         ]
         kind = request.scores or ("softmax" if "generate" in served.abilities else "sigmoid")
-        said = told(served, [*known(served), *warnings])
+        said = told(served, [*known(served), *collected.warnings, *warnings])
         return JSONResponse({"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": said})
 
     return await unless_left(serving.given_up, http, whole)

@@ -57,7 +57,7 @@ class CompletionRequest(Sampling):
 
     def job(self) -> Job:
         """What the engine does. Raises ParameterError."""
-        options = {**self.options(_MOST), **held(None, self.response_format, "response_format")}
+        options = {**self.options(_MOST), **held(None, self.response_format, "response_format", self.stop)}
         options |= {} if self.logprobs is None else {"top_logprobs": self.logprobs}
         return Job("complete", {"prompt": self.text, "options": options})
 

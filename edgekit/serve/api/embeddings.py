@@ -90,7 +90,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         said = {"object": "list", "data": data, "model": served.id, "usage": usage}
-        return JSONResponse({**said, "warnings": told(served, [*known(served), *warnings])})
+        return JSONResponse({**said, "warnings": told(served, [*known(served), *collected.warnings, *warnings])})
 
     return await unless_left(serving.given_up, http, whole)
 

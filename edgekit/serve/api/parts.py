@@ -21,7 +21,8 @@ _ALLOWED = f"a data: URL in base64, or {HANDED_OVER}ID of an image that was hand
 _TEXTS = ("text", "input_text", "output_text")
 _IMAGES = ("image_url", "input_image")
 _CONTENTS = ("text", "image_url", "image", "images", "input_audio", "file", "file_data", "refusal")
-_DETAIL = ("auto", "low", "high", "original")
+_DETAILS = ("auto", "low", "high")
+_NO_DETAIL = "the detail of an image has no effect: this model sees each image at its one size"
 
 Part = dict[str, Any]  # {"text": "..."} or {"image": place}, as a `Job` has it
 
@@ -31,10 +32,12 @@ class Collected:
 
     Attributes:
         images: in the order in which they came; the same one twice is kept once.
+        warnings: what the user must know of how they were asked for.
     """
 
     def __init__(self, handed_over: HandedOver) -> None:
         self.images: list[bytes] = []
+        self.warnings: list[str] = []
         self._handed_over = handed_over
 
     def parts(self, content: Any, where: str) -> list[Part]:
@@ -62,6 +65,8 @@ class Collected:
             ParameterError: it is none, or there are too many.
         """
         url = given.get("url") if isinstance(given, Mapping) else given
+        if isinstance(given, Mapping):
+            self._check_detail(given.get("detail"), f"{where}.detail")
         if not isinstance(url, str):
             raise ParameterError(where, f"an image that is a {type(url).__name__}", allowed=_ALLOWED)
         data = self._held(url, where) if url.startswith(HANDED_OVER) else from_url(url, where)
@@ -72,6 +77,12 @@ class Collected:
         check_format(data, len(self.images))
         self.images.append(data)
         return len(self.images) - 1
+
+    def _check_detail(self, detail: Any, where: str) -> None:
+        if detail is not None and detail not in _DETAILS:
+            raise ParameterError(where, "no detail of an image", allowed=", ".join(_DETAILS))
+        if detail in ("low", "high") and _NO_DETAIL not in self.warnings:
+            self.warnings.append(_NO_DETAIL)
 
     def _held(self, url: str, where: str) -> bytes:
         try:
@@ -92,6 +103,7 @@ class Collected:
         if kind == "refusal" and isinstance(part.get("refusal"), str):
             return {"text": part["refusal"]}
         if kind in _IMAGES and part.get("file_id") is None:
+            self._check_detail(part.get("detail"), f"{where}.detail")  # where responses have it
             return {"image": self.image(part.get("image_url"), f"{where}.image_url")}
         raise ParameterError(where, f"a part of type {kind!r:.40}", allowed="text, image_url")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgekit.serve.api import report
@@ -26,12 +26,13 @@ _PARTS = {
 class Responded:
     """One response, as its answer comes."""
 
-    def __init__(self, served: Served, echoed: Mapping[str, Any], *, calls: bool) -> None:
+    def __init__(self, served: Served, echoed: Mapping[str, Any], said: Sequence[str], *, calls: bool) -> None:
         """Args:
         echoed: what it repeats of its request.
+        said: warnings about the request.
         calls: whether the answer may be calls of functions.
         """
-        self._served = served
+        self._served, self._said = served, said
         self._head = {
             "id": f"resp_{secrets.token_hex(16)}",
             "object": "response",
@@ -92,7 +93,7 @@ class Responded:
         }
         more = {
             "timings": report.timings([self._answer]),
-            "warnings": told(self._served, report.warnings([self._answer])),
+            "warnings": told(self._served, [*self._said, *report.warnings([self._answer])]),
         }
         return {**said, "usage": usage, **more}
 

@@ -162,7 +162,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         conversation.instruct(tools.instruction)
     body = {"messages": conversation.messages("input"), "options": request.options(tools, served.context)}
     events = serving.ask(http, served, Job("chat", body, tuple(conversation.collected.images)))
-    responded = Responded(served, request.echoed(), calls=tools is not None)
+    responded = Responded(served, request.echoed(), conversation.collected.warnings, calls=tools is not None)
     if request.stream:
         return await stream(http, _frames(responded, events), responded.failed)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -400,6 +401,29 @@ def test_what_crashed_an_engine_twice_is_refused(medgemma_artifact: Path) -> Non
     run(poisoned())
 
 
+def test_what_crashed_an_engine_is_forgotten_in_time(medgemma_artifact: Path) -> None:
+    """What killed it may have been something else."""
+    job = does("wait", seconds=0.5)
+
+    async def killed(made: Engines) -> None:
+        async with begun(made, job) as events:
+            os.kill(made.status("medgemma").pid or 0, signal.SIGKILL)
+            with pytest.raises(EngineDied):
+                await all_of(events)
+
+    async def asked() -> None:
+        async with engines(medgemma_artifact, forget_s=3.0) as made:
+            for _ in range(2):
+                await killed(made)
+            with pytest.raises(Poisoned, match=r"the same in [123] s") as refused:
+                await all_of(made.ask("medgemma", job))
+            assert refused.value.retry_after_s
+            await asyncio.sleep(refused.value.retry_after_s)
+            await all_of(made.ask("medgemma", job))
+
+    run(asked())
+
+
 def test_a_poisoned_request_that_waited_is_refused_too(medgemma_artifact: Path) -> None:
     async def poisoned() -> list[Any]:
         async with engines(medgemma_artifact, slots=1) as made:
@@ -610,23 +634,51 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
         run(asked())
 
 
-def test_a_level_that_was_exchanged_is_not_taken_for_what_was_served(medgemma_artifact: Path, copied: Copy) -> None:
+def exchange_parts(folder: Path, manifest: dict[str, Any]) -> None:
+    one, other, *_ = manifest["variants"].values()
+    one["decoder"], other["decoder"] = other["decoder"], one["decoder"]
+
+
+def exchange_the_tokenizer(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / manifest["tokenizer"]["path"]
+    data = path.read_bytes() + b"\n"
+    path.unlink()  # it may be another artifact's, too
+    path.write_bytes(data)
+    for entry in (manifest["tokenizer"], *manifest["support_files"]):
+        if entry["path"] == path.name:
+            entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def change_the_settings(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest["settings"] |= {"stop_token_ids": [1], "stop_tokens": ["<eos>"]}
+
+
+def change_the_preprocessing(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest["preprocessing"]["resample"] = "bicubic"
+
+
+@pytest.mark.parametrize(
+    "exchange", [exchange_parts, exchange_the_tokenizer, change_the_settings, change_the_preprocessing]
+)
+def test_what_was_exchanged_is_not_taken_for_what_was_served(
+    medgemma_artifact: Path, copied: Copy, exchange: Callable[[Path, dict[str, Any]], None]
+) -> None:
     folder = copied(medgemma_artifact)
     path = folder / "edgekit.json"
+    manifest = json.loads(path.read_text()) | {"foreign": True}  # whose settings are compared with no other file
+    path.write_text(json.dumps(manifest))
 
     async def asked() -> None:
         async with engines(folder) as made:
             name = made.served[0].id
             await all_of(made.ask(name, does("echo")))
-            manifest = json.loads(path.read_text())
-            one, other, *_ = manifest["variants"].values()
-            one["decoder"], other["decoder"] = other["decoder"], one["decoder"]
+            exchange(folder, manifest)
             path.write_text(json.dumps(manifest))
             pid = made.status(name).pid
             assert pid
             os.kill(pid, signal.SIGKILL)
             await until(lambda: made.status(name).pid != pid)
-            with pytest.raises(EngineFailed, match="other files than when the server started"):
+            with pytest.raises(EngineFailed, match="other files or settings than when the server started"):
                 await all_of(made.ask(name, does("echo")))
 
     run(asked())

@@ -45,7 +45,7 @@ class Engine:
 
     def __init__(self, served: Served, options: EngineOptions, wanted: Callable[[Engine], None]) -> None:
         self.served, self._options, self._wanted = served, options, wanted
-        self.line, self.delay = Line(), Delay()
+        self.line, self.delay = Line(options.forget_s), Delay()
         self.need: Need | None = None
         self.draining = False
         self._state: State = "unloaded"
@@ -107,7 +107,7 @@ class Engine:
         if self.draining:
             raise Draining("the server is about to end and takes no more requests", remedy="ask again in a minute")
         if self.line.suspects.is_poisoned(request):
-            raise _poisoned()
+            raise self._poisoned(request)
         if self._failed and _now() < self._failed[0] + _FAILED_S:
             raise again(self._failed[1])
 
@@ -133,7 +133,7 @@ class Engine:
             self._wanted(self)
         while self._takes and (request := self.line.next()):
             if self.line.suspects.is_poisoned(request):  # by another that asked the same
-                request.end(_poisoned())
+                request.end(self._poisoned(request))
             else:
                 self._begin(request)
 
@@ -202,9 +202,15 @@ class Engine:
     def _death(self) -> EngineDied:
         return EngineDied(
             f"the engine of {self.served.id} died at this request, or at one beside it: {self._fault}",
-            remedy="ask again: a request that it dies of once more is refused from then on",
+            remedy="ask again: a request that it dies at once more is refused for some minutes",
             retry_after_s=max(1, math.ceil(self.delay.seconds)),
         )
+
+    def _poisoned(self, request: Request) -> Poisoned:
+        after = max(1, math.ceil(self.line.suspects.forgotten_in_s(request)))
+        message = "the engine died at this very request before, twice: it is not tried again for now"
+        remedy = f"ask otherwise, or with another image, or the same in {after} s; if it dies then, report the request"
+        return Poisoned(message, remedy=remedy, retry_after_s=after)
 
     # ------------------------------------------------------------ load and unload
 
@@ -316,11 +322,6 @@ def _need(said: Mapping[str, Any]) -> Need:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _poisoned() -> Poisoned:
-    message = "the engine died of this very request before, twice: it is not tried again"
-    return Poisoned(message, remedy="ask otherwise, or with another image; report the request to who made edgekit")
 
 
 def _failure(error: EdgekitError, served: Served) -> EngineFailed:

@@ -197,8 +197,9 @@ def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> tuple[M
     """Say what a model needs, hear how many slots it may have, and load it."""
     wanted, _ = frames.get()
     prepared = opening.prepare(Path(wanted["folder"]), wanted["level"], wanted["device"], runtime=wanted["runtime"])
-    if digest_of(prepared.parts) != wanted["digest"]:  # what clients are told of the model is of other files
-        problem = f"the level {wanted['level']} has other files than when the server started"
+    # What clients are told of the model would be of another.
+    if digest_of(prepared.manifest, prepared.parts) != wanted["digest"]:
+        problem = f"the level {wanted['level']} has other files or settings than when the server started"
         raise ArtifactError(problem, remedy="start the server again, which reads what it serves anew")
     if wanted["context"] is not None:
         title = prepared.manifest.title

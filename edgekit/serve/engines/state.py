@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.runtime.parts import CacheType, RunOptions
+from edgekit.serve.engines.suspects import FORGET_S
 
 State = Literal["unloaded", "loading", "ready", "restarting", "failed"]
 
@@ -22,6 +23,7 @@ class EngineOptions:
         queue: requests of one model that may wait.
         context, device, runtime: as in `edgekit.runtime.opening.open_model`.
         cache_type, keep: as in `edgekit.runtime.use.Use`.
+        forget_s: seconds after which it is forgotten that a request crashed an engine.
         perform: MODULE:FUNCTION of what does the jobs, see `edgekit.serve.engines.process`.
     """
 
@@ -32,6 +34,7 @@ class EngineOptions:
     runtime: str | None = None
     cache_type: CacheType = RunOptions.cache_type
     keep: bool = False
+    forget_s: float = FORGET_S
     perform: str = "edgekit.serve.perform:perform"
 
 

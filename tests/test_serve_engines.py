@@ -386,6 +386,59 @@ def test_a_mistake_of_ours_is_told_without_what_was_said(
     assert "Erika" not in said + caplog.text
 
 
+def test_an_engine_that_hangs_is_killed_and_its_requests_told(medgemma_artifact: Path) -> None:
+    async def hangs() -> None:
+        async with engines(medgemma_artifact, silent_s=3.0, slots=1) as made, begun(made, does("wait")) as events:
+            await asyncio.sleep(4)  # busy for longer than it may be silent
+            status = made.status("medgemma")
+            assert (status.state, status.running, status.problem) == ("ready", 1, None)
+            os.kill(status.pid or 0, signal.SIGSTOP)
+            waiting = asyncio.create_task(all_of(made.ask("medgemma", does("echo"))))
+            await until(lambda: made.status("medgemma").state == "hanging", 3)
+            assert "no sign of life" in (made.status("medgemma").problem or "")
+            with pytest.raises(EngineDied, match="it gave no sign of life for 3 s"):
+                await all_of(events)
+            assert (await waiting)[0].kind == "result"
+            status = made.status("medgemma")
+            assert (status.state, status.restarts, status.problem) == ("ready", 1, None)
+
+    run(hangs())
+
+
+@pytest.mark.parametrize("hold", ["weights", "ready"])
+def test_an_engine_that_hangs_while_it_loads_holds_nobody_up(
+    medgemma_artifact: Path, medsiglip_artifact: Path, hold: str
+) -> None:
+    """It has the turn of all that are loaded."""
+
+    async def hangs() -> None:
+        async with engines(medgemma_artifact, medsiglip_artifact, silent_s=3.0) as made:
+            waiting = asyncio.create_task(all_of(made.ask("medgemma", does("echo"))))
+            await until(lambda: bool(made.status("medgemma").pid))
+            if hold == "ready":
+                await until(lambda: made.status("medgemma").slots > 0)
+            else:
+                await asyncio.sleep(1)
+            os.kill(made.status("medgemma").pid or 0, signal.SIGSTOP)
+            assert (await all_of(made.ask("medsiglip", does("echo"))))[0].kind == "result"
+            assert (await waiting)[0].kind == "result"
+
+    run(hangs())
+
+
+def test_what_hangs_makes_room(medgemma_artifact: Path, medsiglip_artifact: Path) -> None:
+    async def hangs() -> None:
+        folders, room = (medgemma_artifact, medsiglip_artifact), Room(900_000_000, 700_000_000)
+        async with engines(*folders, free=room, silent_s=3.0) as made, begun(made, does("wait")) as events:
+            os.kill(made.status("medgemma").pid or 0, signal.SIGSTOP)
+            assert (await all_of(made.ask("medsiglip", does("echo"))))[0].kind == "result"
+            assert made.status("medgemma").restarts == 1
+            with pytest.raises(EngineDied):
+                await all_of(events)
+
+    run(hangs())
+
+
 def test_what_crashed_an_engine_twice_is_refused(medgemma_artifact: Path) -> None:
     async def poisoned() -> None:
         async with engines(medgemma_artifact) as made:

@@ -65,7 +65,11 @@ class Engine:
         problem = self._failed[1].message if self._failed else None
         if self._state == "restarting":
             problem = f"its process died: {self._fault}"
-        return Status(self._state, self.line.slots, *counts, problem, self._child.pid if self._child else None)
+        state: State = self._state
+        if self._child and self._child.hangs:
+            state = "hanging" if state == "ready" else state
+            problem = f"its process gives no sign of life; {self._options.silent_s:g} s of that end it"
+        return Status(state, self.line.slots, *counts, problem, self._child.pid if self._child else None)
 
     @property
     def held_bytes(self) -> int:
@@ -228,7 +232,7 @@ class Engine:
         self._state = "restarting" if self._state == "restarting" else "loading"
         self._said, started = asyncio.Queue(), _now()
         try:
-            child = self._child = Child(self._options.perform, self._arrived, self._died)
+            child = self._child = Child(self._options.perform, self._arrived, self._died, self._options.silent_s)
             self._fault = ""
             child.send(self._wishes)
             self.need = _need(await self._next("weights"))

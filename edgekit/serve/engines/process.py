@@ -166,7 +166,7 @@ def serve(name: str) -> None:
     sys.excepthook = lambda kind, error, at: _fault(output, error)
     perform: Perform = worker.function(name)
     frames: queue.SimpleQueue[channel.Frame] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(pipe, frames), name="frames", daemon=True).start()
+    threading.Thread(target=_read, args=(pipe, frames, output), name="frames", daemon=True).start()
     try:
         with file_errors(temporary.system_folder()):
             model, files = _opened(frames, output)
@@ -186,10 +186,13 @@ def end(code: int = 0) -> NoReturn:
     os._exit(code)
 
 
-def _read(pipe: IO[bytes], frames: queue.SimpleQueue[channel.Frame]) -> None:
-    """In a thread, so that the server's end is noticed in the midst of anything."""
+def _read(pipe: IO[bytes], frames: queue.SimpleQueue[channel.Frame], output: Output) -> None:
+    """In a thread, so that the server's end is noticed in the midst of anything, and the server that we live."""
     while frame := channel.read(pipe):
-        frames.put(frame)
+        if "ping" in frame[0]:
+            output.send({"pong": True})
+        else:
+            frames.put(frame)
     end()
 
 

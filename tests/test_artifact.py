@@ -316,6 +316,7 @@ class Notes(Progress):
         self.said.append(text)
 
 
+@pytest.mark.slow
 def test_what_memory_has_no_room_for_is_published_unproven(
     medsiglip_source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

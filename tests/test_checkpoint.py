@@ -706,7 +706,10 @@ except EdgekitError as error:
 """
 
 
-@pytest.mark.parametrize(("source", "level"), [("medgemma_source", "Q8_0"), ("medsiglip_source", "fp32")])
+@pytest.mark.parametrize(
+    ("source", "level"),
+    [("medsiglip_source", "fp32"), pytest.param("medgemma_source", "Q8_0", marks=pytest.mark.slow)],
+)
 def test_code_that_a_checkpoint_names_is_never_run(
     source: str, level: str, request: pytest.FixtureRequest, copied: Copy, tmp_path: Path
 ) -> None:

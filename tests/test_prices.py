@@ -92,6 +92,7 @@ def test_a_level_of_known_types_is_one_row(house: House) -> None:
     assert house.changed() == {LEVELS}
 
 
+@pytest.mark.slow
 def test_a_type_of_ggml_is_two_rows(house: House) -> None:
     name = "MXFP4"
     codecs = "edgekit/formats/gguf/codecs.py"
@@ -128,6 +129,7 @@ class NarrowCodec(ChannelCodec):
 '''
 
 
+@pytest.mark.slow
 def test_a_type_of_onnx_is_a_class_and_a_row(house: House, picture: Path) -> None:
     """Operators are the codec's: blocks, whose activations stay floats here, and channels."""
     codecs = "edgekit/formats/onnx/codecs.py"
@@ -249,6 +251,7 @@ def toml(config: Mapping[str, Any], table: str) -> str:
     return f"[{table}]\n{plain}\n{inner}"
 
 
+@pytest.mark.slow
 def test_an_architecture_is_a_folder(house: House, medsiglip_source: Path, picture: Path) -> None:
     """A copy of SigLIP that calls itself something else, beside the original."""
     checkpoint = Path(shutil.copytree(medsiglip_source, house.work / "checkpoint"))

@@ -56,6 +56,7 @@ def test_the_list_is_long_and_every_entry_has_a_name_of_its_own() -> None:
     assert not [key for key, count in counts.items() if count > 1]
 
 
+@pytest.mark.slow
 def test_what_a_wrong_export_changed_is_right_again(medgemma_levels: Unproven, medsiglip_levels: Unproven) -> None:
     """Each really changes the file that it is made in; and leaves it as it was, else a later test would refuse that."""
     for wrong in (wrong for wrong in WRONG_EXPORTS if wrong.kind in KINDS_IN_FILES):

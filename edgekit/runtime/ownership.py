@@ -63,13 +63,16 @@ class Ownership:
     Attributes:
         wait_s: seconds that another thread waits for its turn.
         ended: whether it was closed as a whole.
+        lock: of all that is known of uses. There is no second one beside it: garbage is collected at any point, and
+            what leaves then would take the two in the other order.
     """
 
     def __init__(self, wait_s: float = WAIT_S) -> None:
         self.wait_s, self.ended = wait_s, False
         self._process = os.getpid()
         # Reentrant: an answer that is garbage may be collected, and leave, while its thread is in here.
-        self._changed = threading.Condition(threading.RLock())
+        self.lock = threading.RLock()
+        self._changed = threading.Condition(self.lock)
         self._claim: Claim | None = None
         self._afterwards: list[Check] = []
         _ALIVE.add(self)

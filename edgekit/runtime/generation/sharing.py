@@ -43,7 +43,7 @@ class Shared:
 
     def __init__(self, owned: Owned, most: int) -> None:
         self._owned, self._most = owned, most
-        self._changed = threading.Condition(threading.RLock())
+        self._changed = threading.Condition(owned.ownership.lock)
         self._turn = threading.RLock()
         self._inside: threading.Thread | None = None
         self._members: list[Member] = []

@@ -405,6 +405,16 @@ def test_an_engine_that_hangs_is_killed_and_its_requests_told(medgemma_artifact:
     run(hangs())
 
 
+def test_a_library_that_lets_no_thread_run_hangs_too(medgemma_artifact: Path) -> None:
+    async def held() -> None:
+        async with engines(medgemma_artifact, silent_s=3.0) as made:
+            assert len(await all_of(made.ask("medgemma", does("hold", seconds=1)))) == 2
+            with pytest.raises(EngineDied, match="no sign of life"):
+                await all_of(made.ask("medgemma", does("hold", seconds=60)))
+
+    run(held(), 30)
+
+
 @pytest.mark.parametrize("hold", ["weights", "ready"])
 def test_an_engine_that_hangs_while_it_loads_holds_nobody_up(
     medgemma_artifact: Path, medsiglip_artifact: Path, hold: str

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -62,7 +62,10 @@ class Engines:
     def status(self, served: Model) -> State:
         return State(self.state)
 
-    async def ask(self, served: Model, job: Job) -> AsyncGenerator[Event, None]:
+    async def ask(
+        self, served: Model, job: Job, begins: Callable[[], None] = lambda: None
+    ) -> AsyncGenerator[Event, None]:
+        begins()
         try:
             for number in range(10):
                 await asyncio.sleep(self.pause_s)

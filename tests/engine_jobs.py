@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import struct
@@ -76,6 +77,13 @@ def ignore(job: Job, cancelled: threading.Event) -> Events:
     yield Event("result", {})
 
 
+def hold(job: Job, cancelled: threading.Event) -> Events:
+    """A library that neither returns nor lets other threads run."""
+    yield Event("piece", {"text": "holds"})
+    ctypes.PyDLL(None).sleep(job.body["seconds"])
+    yield Event("result", {})
+
+
 def count(job: Job, cancelled: threading.Event) -> Events:
     """More than anybody reads; how far it came stands in a file."""
     for number in range(job.body["events"]):
@@ -118,6 +126,7 @@ DOES = {
     "mistake": mistake,
     "wait": wait,
     "ignore": ignore,
+    "hold": hold,
     "count": count,
     "rubbish": rubbish,
     "half a frame": half_a_frame,

@@ -109,6 +109,13 @@ def test_a_chat_model_does_not_choose_between_equals(chat: ChatModel, labels: li
     assert chat.classify([], ["a nodule", "an effusion"]).shape == (0, 2)
 
 
+def test_a_chat_model_reads_no_label_in_part(chat: ChatModel) -> None:
+    with pytest.raises(UsageError, match="a label of 2 texts"):
+        chat.classify([photo(40, 40)], [["a nodule", "a mass"], "an effusion"])
+    one = chat.classify([photo(40, 40)], [["a nodule"], "an effusion"])
+    assert np.array_equal(one, chat.classify([photo(40, 40)], ["a nodule", "an effusion"]))
+
+
 @given(
     st.lists(
         st.text(alphabet="ab c.AB-\u00e9", max_size=6) | st.integers(0, 2).map(lambda n: LONG + " end" * n),

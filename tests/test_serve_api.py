@@ -13,7 +13,8 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,15 @@ def calls(*ids: str) -> list[dict[str, Any]]:
     ]
 
 
+def called(id_: str, arguments: str = "{}", *, answered: bool = True) -> list[dict[str, Any]]:
+    call_ = {"id": id_, "type": "function", "function": {"name": "dose", "arguments": arguments}}
+    result = {"role": "tool", "tool_call_id": id_, "content": "5 mg"}
+    return [{"role": "assistant", "content": None, "tool_calls": [call_]}, *([result] if answered else [])]
+
+
+NO_ARGUMENTS = ('{"a": NaN}', '{"a": -Infinity}', '{"a": 1e999}', '{"a": 1, "a": 2}', "[]", "{")
+
+
 def own(model: Model, *messages: Message, max_tokens: int = 12) -> Any:
     *_, answer = model.generate(messages, max_tokens=max_tokens)
     return answer
@@ -219,10 +229,38 @@ def test_system_texts_become_one_and_turns_of_one_speaker_too(server: Server, mo
         ([{"role": "assistant", "content": None, "refusal": "No."}], "messages.0.refusal"),
         ([{"role": "user", "content": "a", "tool_calls": calls("a")}], "messages.0.tool_calls"),
         ([{"role": "assistant", "content": None, "tool_calls": calls("a", "a")}], "messages.0.tool_calls"),
+        ([{"role": "assistant", "content": None, "tool_calls": calls("a")}, *user("So?")], "messages.0.tool_calls"),
+        ([*called("a"), *called("b", answered=False), *user("So?")], "messages.2.tool_calls"),
+        ([*called("a", answered=False), *called("a")], "messages.1.tool_calls"),
+        ([*called("a"), {"role": "tool", "tool_call_id": "a", "content": "5 mg"}], "messages.2.tool_call_id"),
+        *[(called("a", arguments=wrong), "messages.0.tool_calls") for wrong in NO_ARGUMENTS],
+        (user({"type": "image_url", "image_url": {"url": url(picture()), "detail": "original"}}),
+         "messages.0.content.0.image_url.detail"),
     ],
 )
 def test_messages_that_are_none_are_refused_by_their_place(server: Server, messages: Any, param: str) -> None:
     assert refused(server, "/v1/chat/completions", messages=messages)["param"] == param
+
+
+@pytest.mark.parametrize(("detail", "said"), [(None, 0), ("auto", 0), ("low", 1), ("high", 1)])
+def test_a_detail_that_has_no_effect_is_said(server: Server, detail: str | None, said: int) -> None:
+    image = {"url": url(picture()), **({"detail": detail} if detail else {})}
+    messages = user({"type": "image_url", "image_url": image}, {"type": "text", "text": "Well?"})
+    last = streamed(server, messages=messages, max_tokens=1)[-1]
+    flat = {"type": "input_image", "image_url": image["url"], "detail": detail}
+    answers = [
+        chat(server, messages, max_tokens=1),
+        last,
+        asked(server, "/v1/responses", input=user(flat, {"type": "input_text", "text": "?"}), max_output_tokens=1),
+        asked(server, "/v1/classify", model="medsiglip", image=image, labels=["a", "b"]),
+        asked(server, "/v1/embeddings", model="medsiglip", input=[{"image": image}]),
+    ]
+    for answer in answers:
+        assert sum("the detail of an image has no effect" in text for text in answer["warnings"]) == said
+
+
+def test_one_id_may_name_two_calls_one_after_the_other(server: Server) -> None:
+    chat(server, [*user("Which dose?"), *called("a"), *called("a")])
 
 
 @pytest.mark.parametrize("name", sorted(UNSUPPORTED))
@@ -320,6 +358,7 @@ def test_a_value_of_another_type_is_said_in_our_words(server: Server, wrong: Any
         ("tool_choice", "required"),
         ("tool_choice", {"type": "function", "function": {"name": "a"}}),
         ("reasoning_effort", "extreme"),
+        ("tools", [*TOOLS, *TOOLS]),
     ],
 )
 def test_wrong_values_are_refused(server: Server, name: str, value: Any) -> None:
@@ -754,12 +793,13 @@ def until(true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.01)
 
 
-def begun(server: Server, **document: Any) -> socket.socket:
+def begun(server: Server, headers: Mapping[str, str] | None = None, **document: Any) -> socket.socket:
     """A request for a long answer, whose client can leave."""
     host, port = server.url.removeprefix("http://").split(":")
     body = json.dumps({"model": "medgemma", "messages": user("Tell me a story."), **LONG, **document}).encode()
     client = socket.create_connection((host, int(port)), timeout=60)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
     client.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
     return client
 
@@ -808,13 +848,31 @@ def test_only_who_waits_no_longer_is_refused_what_was_given_up(server: Server) -
         headers = [(b"x-stainless-read-timeout", b"2")]
         scope = {"type": "http", "path": "/v1/chat/completions", "headers": headers, "query_string": b"",
                  "server": ("a", 80), "scheme": "http"}  # fmt: skip
-        await given_up.note(HttpRequest(scope, receive), seconds)
+        request = HttpRequest(scope, receive)
+        request.state.began = time.monotonic() - seconds
+        await given_up.note(request)
 
     asyncio.run(left(2))
     assert (again("2"), again("1"), again("600"), again(None)) == (400, 400, 200, 200)
     assert again("2") == 200  # it was answered meanwhile
     asyncio.run(left(1))  # for another reason than its time-out
     assert again("2") == 200
+
+
+@pytest.mark.parametrize(("waits", "status"), [(True, 200), (False, 400)])
+def test_what_went_by_in_the_queue_is_not_held_against_a_request(server: Server, waits: bool, status: int) -> None:
+    document = {"max_tokens": 1} if waits else {"seed": 3}
+    chat(server, user("Hi"))
+    with begun(server), begun(server, seed=2) if waits else nullcontext():
+        until(lambda: server.running() == 1 + waits, 20)
+        with begun(server, {"x-stainless-read-timeout": "0.5"}, **document):
+            until(lambda: server.running() == 2 + waits, 20)
+            time.sleep(0.6)
+        until(lambda: server.running() == 1 + waits, 5)
+    until(lambda: server.running() == 0, 5)
+    again = {"x-stainless-read-timeout": "0.5", "x-stainless-retry-count": "1"}
+    with begun(server, again, **document) as client:
+        assert client.recv(1 << 16).startswith(f"HTTP/1.1 {status}".encode())
 
 
 def test_silence_is_filled_with_comments(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -881,6 +939,24 @@ def test_a_call_that_is_cut_is_not_taken_for_a_whole_one(server: Server) -> None
     assert answer["output"][-1]["status"] == "incomplete"
 
 
+@pytest.mark.parametrize("route", ["/v1/chat/completions", "/v1/completions"])
+@pytest.mark.parametrize(
+    "form", [{"type": "json_object"}, {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}}]
+)
+def test_json_cannot_be_cut_by_a_stop(server: Server, route: str, form: Any) -> None:
+    question: dict[str, Any] = {"messages": user("Hi")} if "chat" in route else {"prompt": "Hi"}
+    assert refused(server, route, **question, response_format=form, stop="city")["param"] == "stop"
+    asked(server, route, **question, response_format=form, stop=[], max_tokens=1)
+    asked(server, route, **question, response_format={"type": "text"}, stop="city", max_tokens=1)
+
+
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "get_weather"}}])
+def test_an_answer_is_a_call_or_json(server: Server, choice: Any) -> None:
+    question = {"messages": user("Hi"), "tools": TOOLS, "response_format": {"type": "json_object"}, "max_tokens": 1}
+    assert refused(server, "/v1/chat/completions", **question, tool_choice=choice)["param"] == "response_format"
+    asked(server, "/v1/chat/completions", **question, tool_choice="none")
+
+
 @given(
     st.lists(st.dictionaries(st.text(max_size=4), st.text(max_size=6), max_size=3), min_size=1, max_size=4), st.data()
 )
@@ -933,14 +1009,19 @@ FULL: dict[str, Any] = {
         ],
         "tools": TOOLS,
         "tool_choice": {"type": "function", "function": {"name": "get_weather"}},
-        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}},
         "stop": ["a"],
         "logit_bias": {"3": 1.5},
         "max_tokens": 2,
         "max_completion_tokens": 2,
         "stream_options": {"include_usage": True},
     },
-    "/v1/completions": {"model": "medgemma", "prompt": ["a"], "max_tokens": 2, "logprobs": 1, "stop": "a"},
+    "/v1/completions": {
+        "model": "medgemma",
+        "prompt": ["a"],
+        "max_tokens": 2,
+        "logprobs": 1,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": CITY}},
+    },
     "/v1/responses": {
         "model": "medgemma",
         "input": [

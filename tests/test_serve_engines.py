@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
 import random
@@ -403,6 +404,69 @@ def test_a_mistake_of_ours_is_told_without_what_was_said(
     assert "Erika" not in said + caplog.text
 
 
+def test_an_engine_that_hangs_is_killed_and_its_requests_told(medgemma_artifact: Path) -> None:
+    async def hangs() -> None:
+        async with engines(medgemma_artifact, silent_s=3.0, slots=1) as made, begun(made, does("wait")) as events:
+            await asyncio.sleep(4)  # busy for longer than it may be silent
+            status = made.status("medgemma")
+            assert (status.state, status.running, status.problem) == ("ready", 1, None)
+            os.kill(status.pid or 0, signal.SIGSTOP)
+            waiting = asyncio.create_task(all_of(made.ask("medgemma", does("echo"))))
+            await until(lambda: made.status("medgemma").state == "hanging", 3)
+            assert "no sign of life" in (made.status("medgemma").problem or "")
+            with pytest.raises(EngineDied, match="it gave no sign of life for 3 s"):
+                await all_of(events)
+            assert (await waiting)[0].kind == "result"
+            status = made.status("medgemma")
+            assert (status.state, status.restarts, status.problem) == ("ready", 1, None)
+
+    run(hangs())
+
+
+def test_a_library_that_lets_no_thread_run_hangs_too(medgemma_artifact: Path) -> None:
+    async def held() -> None:
+        async with engines(medgemma_artifact, silent_s=3.0) as made:
+            assert len(await all_of(made.ask("medgemma", does("hold", seconds=1)))) == 2
+            with pytest.raises(EngineDied, match="no sign of life"):
+                await all_of(made.ask("medgemma", does("hold", seconds=60)))
+
+    run(held(), 30)
+
+
+@pytest.mark.parametrize("hold", ["weights", "ready"])
+def test_an_engine_that_hangs_while_it_loads_holds_nobody_up(
+    medgemma_artifact: Path, medsiglip_artifact: Path, hold: str
+) -> None:
+    """It has the turn of all that are loaded."""
+
+    async def hangs() -> None:
+        async with engines(medgemma_artifact, medsiglip_artifact, silent_s=3.0) as made:
+            waiting = asyncio.create_task(all_of(made.ask("medgemma", does("echo"))))
+            await until(lambda: bool(made.status("medgemma").pid))
+            if hold == "ready":
+                await until(lambda: made.status("medgemma").slots > 0)
+            else:
+                await asyncio.sleep(1)
+            os.kill(made.status("medgemma").pid or 0, signal.SIGSTOP)
+            assert (await all_of(made.ask("medsiglip", does("echo"))))[0].kind == "result"
+            assert (await waiting)[0].kind == "result"
+
+    run(hangs())
+
+
+def test_what_hangs_makes_room(medgemma_artifact: Path, medsiglip_artifact: Path) -> None:
+    async def hangs() -> None:
+        folders, room = (medgemma_artifact, medsiglip_artifact), Room(900_000_000, 700_000_000)
+        async with engines(*folders, free=room, silent_s=3.0) as made, begun(made, does("wait")) as events:
+            os.kill(made.status("medgemma").pid or 0, signal.SIGSTOP)
+            assert (await all_of(made.ask("medsiglip", does("echo"))))[0].kind == "result"
+            assert made.status("medgemma").restarts == 1
+            with pytest.raises(EngineDied):
+                await all_of(events)
+
+    run(hangs())
+
+
 def test_what_crashed_an_engine_twice_is_refused(medgemma_artifact: Path) -> None:
     async def poisoned() -> None:
         async with engines(medgemma_artifact) as made:
@@ -416,6 +480,29 @@ def test_what_crashed_an_engine_twice_is_refused(medgemma_artifact: Path) -> Non
             assert made.status("medgemma").restarts == 2
 
     run(poisoned())
+
+
+def test_what_crashed_an_engine_is_forgotten_in_time(medgemma_artifact: Path) -> None:
+    """What killed it may have been something else."""
+    job = does("wait", seconds=0.5)
+
+    async def killed(made: Engines) -> None:
+        async with begun(made, job) as events:
+            os.kill(made.status("medgemma").pid or 0, signal.SIGKILL)
+            with pytest.raises(EngineDied):
+                await all_of(events)
+
+    async def asked() -> None:
+        async with engines(medgemma_artifact, forget_s=3.0) as made:
+            for _ in range(2):
+                await killed(made)
+            with pytest.raises(Poisoned, match=r"the same in [123] s") as refused:
+                await all_of(made.ask("medgemma", job))
+            assert refused.value.retry_after_s
+            await asyncio.sleep(refused.value.retry_after_s)
+            await all_of(made.ask("medgemma", job))
+
+    run(asked())
 
 
 def test_a_poisoned_request_that_waited_is_refused_too(medgemma_artifact: Path) -> None:
@@ -628,23 +715,51 @@ def test_what_cannot_be_loaded_is_said_to_all_who_wait(medgemma_artifact: Path, 
         run(asked())
 
 
-def test_a_level_that_was_exchanged_is_not_taken_for_what_was_served(medgemma_artifact: Path, copied: Copy) -> None:
+def exchange_parts(folder: Path, manifest: dict[str, Any]) -> None:
+    one, other, *_ = manifest["variants"].values()
+    one["decoder"], other["decoder"] = other["decoder"], one["decoder"]
+
+
+def exchange_the_tokenizer(folder: Path, manifest: dict[str, Any]) -> None:
+    path = folder / manifest["tokenizer"]["path"]
+    data = path.read_bytes() + b"\n"
+    path.unlink()  # it may be another artifact's, too
+    path.write_bytes(data)
+    for entry in (manifest["tokenizer"], *manifest["support_files"]):
+        if entry["path"] == path.name:
+            entry |= {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+
+
+def change_the_settings(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest["settings"] |= {"stop_token_ids": [1], "stop_tokens": ["<eos>"]}
+
+
+def change_the_preprocessing(folder: Path, manifest: dict[str, Any]) -> None:
+    manifest["preprocessing"]["resample"] = "bicubic"
+
+
+@pytest.mark.parametrize(
+    "exchange", [exchange_parts, exchange_the_tokenizer, change_the_settings, change_the_preprocessing]
+)
+def test_what_was_exchanged_is_not_taken_for_what_was_served(
+    medgemma_artifact: Path, copied: Copy, exchange: Callable[[Path, dict[str, Any]], None]
+) -> None:
     folder = copied(medgemma_artifact)
     path = folder / "edgekit.json"
+    manifest = json.loads(path.read_text()) | {"foreign": True}  # whose settings are compared with no other file
+    path.write_text(json.dumps(manifest))
 
     async def asked() -> None:
         async with engines(folder) as made:
             name = made.served[0].id
             await all_of(made.ask(name, does("echo")))
-            manifest = json.loads(path.read_text())
-            one, other, *_ = manifest["variants"].values()
-            one["decoder"], other["decoder"] = other["decoder"], one["decoder"]
+            exchange(folder, manifest)
             path.write_text(json.dumps(manifest))
             pid = made.status(name).pid
             assert pid
             os.kill(pid, signal.SIGKILL)
             await until(lambda: made.status(name).pid != pid)
-            with pytest.raises(EngineFailed, match="other files than when the server started"):
+            with pytest.raises(EngineFailed, match="other files or settings than when the server started"):
                 await all_of(made.ask(name, does("echo")))
 
     run(asked())

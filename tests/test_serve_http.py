@@ -882,7 +882,10 @@ def test_props_say_how_much_may_be_sent(server: Door) -> None:
     assert props["models"][0]["slots"] == 2
 
 
-@pytest.mark.parametrize(("state", "status"), [("ready", 200), ("unloaded", 200), ("restarting", 200), ("failed", 503)])
+@pytest.mark.parametrize(
+    ("state", "status"),
+    [("ready", 200), ("unloaded", 200), ("restarting", 200), ("failed", 503), ("hanging", 503)],
+)
 def test_health_says_when_nothing_can_answer(state: str, status: int) -> None:
     with door(engines=Engines(state=state)) as server:
         assert server.request("GET /health")[0] == status

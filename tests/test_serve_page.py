@@ -32,6 +32,10 @@ DEFAULT, OTHER = "BF16", "Q4_0"
 KEY = "kKmXrR2v8tqLwZ0n5bQyH3cJ7dFsA9eG"
 ENDED = '#ask li:last-child[aria-busy="false"]'
 ANSWER = "#ask li:last-child .answer"
+ASKED = """window.fetch = async (path, {body}) => {  // from now on nobody answers
+    if (body) window.asked = body;
+    throw new TypeError();
+}"""
 HOSTILE = "<img src=x onerror=\"document.title='run'\"><script>document.title='run'</script>"
 
 
@@ -137,9 +141,17 @@ def halted(page: Browser, chunks: int) -> None:
     )
 
 
-def streamed(*deltas: str, end: str = "data: [DONE]\n\n") -> str:
-    documents = [{"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}]} for text in deltas]
-    return "".join(f"data: {json.dumps(document)}\n\n" for document in documents) + end
+def streamed(*deltas: str, end: str | None = None) -> str:
+    return "".join(chunk({"content": text}) for text in deltas) + (ended("stop") if end is None else end)
+
+
+def chunk(delta: dict[str, str], reason: str | None = None) -> str:
+    document = {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
+    return f"data: {json.dumps(document)}\n\n"
+
+
+def ended(reason: str | None) -> str:
+    return chunk({}, reason) + "data: [DONE]\n\n"
 
 
 # The files
@@ -268,7 +280,32 @@ def test_an_answer_can_be_stopped_and_the_next_question_asked(page: Browser) -> 
         assert page.js("return document.activeElement.id") == "question"
     page.js("window.fetch = window.unhalted")
     ask(page, "What is a cough?")
-    assert sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"].strip() == stopped
+    told = sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"]
+    assert re.split(r"\s*\[This answer was cut off here", told)[0] == stopped
+
+
+@pytest.mark.parametrize("end", [ended("length"), ended(None), 'data: {"error": {"message": "it died"}}\n\n', ""])
+def test_an_answer_that_is_not_complete_is_not_taken_for_one(page: Browser, end: str) -> None:
+    answered_by(page, 200, streamed("No nodule, ", "but", end=end))
+    assert ask(page, "What is it?") == "No nodule, but"
+    notes = page.text("#ask li:last-child .notes")
+    assert "What stands here is not complete." in notes
+    assert "The model is told so with the next question." in notes
+    assert page.text("#ask [role=status]").startswith("Incomplete answer: ")
+    page.js(ASKED)
+    ask(page, "And now?")
+    told = json.loads(page.js("return window.asked"))["messages"]
+    assert told[1]["content"] == "No nodule, but\n\n[This answer was cut off here: it is not complete.]"
+
+
+def test_a_complete_answer_goes_back_as_it_is(page: Browser) -> None:
+    answered_by(page, 200, streamed("No nodule."))
+    ask(page, "What is it?")
+    assert "not complete" not in page.text("#ask li:last-child")
+    assert page.text("#ask [role=status]") == "Answer: No nodule."
+    page.js(ASKED)
+    ask(page, "And now?")
+    assert json.loads(page.js("return window.asked"))["messages"][1]["content"] == "No nodule."
 
 
 def test_an_image_of_wrong_contrast_can_be_stretched(page: Browser, picture: Path, tmp_path: Path) -> None:

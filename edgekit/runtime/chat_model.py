@@ -369,9 +369,12 @@ class ChatModel(Model):
             raise self._lacks("classify")
         if scores == "sigmoid":
             raise UsageError("sigmoid scores of a model that chats, whose labels compete", allowed="softmax")
+        if several := next((label for label in labels if len(label) > 1), None):
+            said = f"a label of {len(several)} texts, of a model that chats: it chooses between texts, not sets of them"
+            raise UsageError(said, allowed="one text for each label, or a model that embeds")
         names = [label[0] for label in labels if label]
-        read = [[tuple(self.format.encode(text.strip())) for text in label[:1]] for label in labels]
-        check_labels([label[:1] for label in labels], read, (), "the first text of each")
+        read = [[tuple(self.format.encode(text.strip())) for text in label] for label in labels]
+        check_labels(labels, read, (), "the first text of each")
         question = f"Which of these does the image show: {', '.join(names)}?"
         rows = []
         for place, image in enumerate(images):

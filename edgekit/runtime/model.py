@@ -208,8 +208,8 @@ class Model(Owned):
         """Score of each label for each image, [len(images), len(labels)] float32.
 
         Args:
-            labels: a text each, or several whose meaning is averaged. A text that is cut to the model's length is said
-                as a warning.
+            labels: a text each, or several whose meaning is averaged; of a model that chats one text each. A text that
+                is cut to the model's length is said as a warning.
             scores: `sigmoid`, each label by itself, or `softmax`, which add up to one over the labels; None for what
                 the model was trained on. A model that chats has softmax alone.
 

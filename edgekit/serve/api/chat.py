@@ -71,7 +71,8 @@ class ChatRequest(Sampling):
             raise ParameterError("top_logprobs", "without logprobs", remedy="logprobs: true")
         if self.logprobs:
             options["top_logprobs"] = self.top_logprobs or 0
-        return {**options, **thinking(self.reasoning_effort), **held(tools, self.response_format, "response_format")}
+        constraint = held(tools, self.response_format, "response_format", self.stop)
+        return {**options, **thinking(self.reasoning_effort), **constraint}
 
 
 def thinking(effort: str | None) -> dict[str, Any]:
@@ -80,11 +81,14 @@ def thinking(effort: str | None) -> dict[str, Any]:
     return {"thinking": True, "thinking_tokens": budget} if budget else {}
 
 
-def held(tools: Tools | None, format_: Any, where: str) -> dict[str, Any]:
-    """The constraint of an answer. Raises ParameterError where two would hold it."""
+def held(tools: Tools | None, format_: Any, where: str, stop: str | list[str] | None = None) -> dict[str, Any]:
+    """The constraint of an answer. Raises ParameterError where two would hold it, or a stop could cut its JSON."""
     form = formats.constraint(format_, where)
-    if tools and form and not tools.required:
+    if tools and form:
         raise ParameterError(where, "beside functions that may be called", allowed="one of them, or tool_choice none")
+    if form and stop:
+        said = f"beside a {where} of JSON, which it could cut in the midst"
+        raise ParameterError("stop", said, remedy="leave it out: JSON ends by itself")
     found = tools.constraint if tools else form
     return {"constraint": found} if found else {}
 
@@ -134,8 +138,8 @@ class _Choice:
 class _Chat:
     """One request under way."""
 
-    def __init__(self, served: Served, tools: Tools | None, request: ChatRequest) -> None:
-        self._request, self._served = request, served
+    def __init__(self, served: Served, tools: Tools | None, request: ChatRequest, said: Sequence[str]) -> None:
+        self._request, self._served, self._said = request, served, said
         self._head = {
             "id": f"chatcmpl-{secrets.token_hex(12)}",
             "created": int(time.time()),
@@ -212,16 +216,16 @@ class _Chat:
         return {**self._choice_chunk(number, {}, reason), **said}
 
     def _warnings(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
-        return told(self._served, [*self._request.notes, *report.warnings(answers)])
+        return told(self._served, [*self._request.notes, *self._said, *report.warnings(answers)])
 
 
-def job(request: ChatRequest, serving: Serving, context: int, tools: Tools | None) -> Job:
+def job(request: ChatRequest, collected: Collected, context: int, tools: Tools | None) -> Job:
     """What the engine does for a request. Raises ParameterError."""
-    conversation = of_messages(request.messages, Collected(serving.images))
+    conversation = of_messages(request.messages, collected)
     if tools:
         conversation.instruct(tools.instruction)
     body = {"messages": conversation.messages("messages"), "options": request.all_options(tools, context)}
-    return Job("chat", body, tuple(conversation.collected.images))
+    return Job("chat", body, tuple(collected.images))
 
 
 async def respond(serving: Serving, http: HttpRequest) -> Response:
@@ -229,8 +233,9 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(ChatRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
-    chat = _Chat(served, tools, request)
-    events = serving.ask(served, job(request, serving, served.context, tools), request.names)
+    collected = Collected(serving.images)
+    events = serving.ask(http, served, job(request, collected, served.context, tools), request.names)
+    chat = _Chat(served, tools, request, collected.warnings)
     if request.stream:
         return await stream(http, chat.frames(events))
 

@@ -88,7 +88,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     """The scores of a request's labels."""
     request = read(ClassifyRequest, await read_json(http))
     served = serving.model(request.model, "classify")
-    job = request.job(Collected(serving.images))
+    collected = Collected(serving.images)
+    job = request.job(collected)
     prompts = request.prompts()
     labels = list(prompts)
     if "generate" in served.abilities and any(len(texts) > 1 for texts in prompts.values()):
@@ -96,7 +97,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         raise ParameterError("labels", said, allowed="one text each, or a model that embeds")
 
     async def whole() -> Response:
-        event, warnings = await result(serving.engines.ask(served, job))
+        event, warnings = await result(serving.ask(http, served, job, {}))
         numbers = struct.unpack(f"<{len(event.data) // 4}f", event.data)
         rows = [numbers[start : start + len(labels)] for start in range(0, len(numbers), len(labels))]
         data = [
@@ -108,7 +109,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             for place, row in enumerate(rows)
         ]
         kind = request.scores or ("softmax" if "generate" in served.abilities else "sigmoid")
-        said = told(served, [*known(served), *request.notes, *warnings])
+        said = told(served, [*known(served), *request.notes, *collected.warnings, *warnings])
         return JSONResponse({"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": said})
 
     return await unless_left(serving.given_up, http, whole)

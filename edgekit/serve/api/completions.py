@@ -58,7 +58,8 @@ class CompletionRequest(Sampling):
 
     def job(self, context: int) -> Job:
         """What the engine does. Raises ParameterError."""
-        options = {**self.options(_MOST, context), **held(None, self.response_format, "response_format")}
+        form = held(None, self.response_format, "response_format", self.stop)
+        options = {**self.options(_MOST, context), **form}
         options |= {} if self.logprobs is None else {"top_logprobs": self.logprobs}
         return Job("complete", {"prompt": self.text, "options": options})
 
@@ -143,7 +144,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(CompletionRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     completion = _Completion(served, request)
-    events = serving.ask(served, request.job(served.context), _NAMES)
+    events = serving.ask(http, served, request.job(served.context), _NAMES)
     if request.stream:
         return await stream(http, completion.frames(events))
 

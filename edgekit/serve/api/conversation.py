@@ -64,12 +64,14 @@ class Conversation:
         self._system: list[str] = []
         self._turns: list[tuple[str, list[list[Part]]]] = []  # with the messages of each
         self._called: dict[str, tuple[str, str]] = {}  # id of a call -> its function, and the whole call
+        self._open: dict[str, str] = {}  # id of a call without a result -> where it stands
 
     def add(self, message: ChatMessage, where: str) -> None:
         """The next message.
 
         Raises:
-            ParameterError: its content is none, it has what is not read, or it answers a call that nobody made.
+            ParameterError: its content is none, it has what is not read, two open calls have one id, or it answers a
+                call that nobody made.
         """
         _check(message, where)
         parts = self.collected.parts(message.content, f"{where}.content")
@@ -81,6 +83,9 @@ class Conversation:
             calls: list[list[Part]] = []
             for call in message.tool_calls or ():
                 written = written_call(call.function.name, call.function.arguments, f"{where}.tool_calls")
+                if call.id in self._open:
+                    raise ParameterError(f"{where}.tool_calls", "two calls of one id", allowed="ids that differ")
+                self._open[call.id] = f"{where}.tool_calls"
                 self._called[call.id] = call.function.name, written
                 calls.append([{"text": written}])
             self._add_turn(message.role, joined([parts, *calls], "\n"))
@@ -93,8 +98,11 @@ class Conversation:
         """All of it.
 
         Raises:
-            ParameterError: the user's turn is not the last, or it is longer than any context.
+            ParameterError: a call has no result, the user's turn is not the last, or it is longer than any context.
         """
+        if self._open:
+            place = next(iter(self._open.values()))
+            raise ParameterError(place, "a call without a result", remedy="give the result of every call")
         if not self._turns or self._turns[-1][0] != "user":
             raise ParameterError(
                 where, "the last message must be the user's, or a function's result", remedy="ask something"
@@ -114,8 +122,10 @@ class Conversation:
         self._system.append("".join(part["text"] for part in parts))
 
     def _add_result(self, id_: str | None, parts: list[Part], where: str) -> None:
-        if id_ not in self._called:
-            raise ParameterError(f"{where}.tool_call_id", "answers no call of this conversation", allowed="a call's id")
+        if id_ not in self._open:
+            said = "answers no call of this conversation, or one that has its result"
+            raise ParameterError(f"{where}.tool_call_id", said, allowed="the id of a call without a result")
+        del self._open[id_]
         name, written = self._called[id_]
         alike = [other for other, _ in self._called.values() if other == name]
         # Results may come in any order: of several calls of one function, its name does not tell whose this is.
@@ -137,9 +147,6 @@ def _check(message: ChatMessage, where: str) -> None:
             raise ParameterError(f"{where}.{name}", "is not read here, and it would change the answer", allowed=allowed)
     if message.tool_calls and message.role != "assistant":
         raise ParameterError(f"{where}.tool_calls", f"calls by {message.role}", allowed="those of the assistant")
-    ids = [call.id for call in message.tool_calls or ()]
-    if len(set(ids)) < len(ids):
-        raise ParameterError(f"{where}.tool_calls", "two calls of one id", allowed="ids that differ")
 
 
 def joined(messages: Iterable[list[Part]], gap: str) -> list[Part]:

@@ -3,7 +3,7 @@
 The second answer would take as long as the first, so it would be given up as well, and the third: each is computed for
 nobody, while others wait. So what is asked again is refused, with what to do about it, where the same request was given
 up lately and whoever repeats it waits no longer than that. Who waits longer, or asked and was told to come again, is
-answered.
+answered. So is whose time went by in the queue, or while the model was loaded: the next time may be theirs.
 """
 
 from __future__ import annotations
@@ -45,10 +45,16 @@ class GivenUp:
                 remedy="stream the answer, ask for fewer tokens, or have the client wait longer: timeout=3600",
             )
 
-    async def note(self, request: Request, seconds: float) -> None:
-        """A client left after so long: was that its time-out?"""
+    def begins(self, request: Request) -> None:
+        """An engine begins to compute a request's answer; what waited until then was not the answer's fault."""
+        if not hasattr(request.state, "began"):
+            request.state.began = self._clock()
+
+    async def note(self, request: Request) -> None:
+        """A client left: was the answer computed for as long as it waits?"""
         limit = _number(request.headers.get(_TIME_OUT, ""))
-        if limit is None or seconds < _NEARLY * limit:
+        computed = self._clock() - getattr(request.state, "began", self._clock())
+        if limit is None or computed < _NEARLY * limit:
             return
         self._given_up[await _digest(request)] = self._clock(), limit
         while len(self._given_up) > _MOST:

@@ -29,7 +29,8 @@ _RANGES = "[LOW, HIGH], two finite numbers, or auto"
 _TEXTS = ("text", "input_text", "output_text")
 _IMAGES = ("image_url", "input_image")
 _CONTENTS = ("text", "image_url", "image", "images", "input_audio", "file", "file_data", "refusal")
-_DETAIL = ("auto", "low", "high", "original")
+_DETAILS = ("auto", "low", "high")
+_NO_DETAIL = "the detail of an image has no effect: this model sees each image at its one size"
 
 Part = dict[str, Any]  # {"text": "..."} or {"image": place, "range": [low, high]}, as a `Job` has it
 Range = list[float] | str
@@ -40,10 +41,12 @@ class Collected:
 
     Attributes:
         images: in the order in which they came; the same one twice is kept once.
+        warnings: what the user must know of how they were asked for.
     """
 
     def __init__(self, handed_over: HandedOver) -> None:
         self.images: list[bytes] = []
+        self.warnings: list[str] = []
         self._handed_over = handed_over
 
     def parts(self, content: Any, where: str) -> list[Part]:
@@ -74,6 +77,8 @@ class Collected:
             ParameterError: it is none, its range is none, or there are too many.
         """
         url, named = (given.get("url"), given.get("range")) if isinstance(given, Mapping) else (given, None)
+        if isinstance(given, Mapping):
+            self._check_detail(given.get("detail"), f"{where}.detail")
         if named is not None and range_ is not None:
             raise ParameterError(f"{where}.range", "two ranges of one image", allowed="one of them")
         if not isinstance(url, str):
@@ -99,6 +104,12 @@ class Collected:
         self.images.append(data)
         return len(self.images) - 1
 
+    def _check_detail(self, detail: Any, where: str) -> None:
+        if detail is not None and detail not in _DETAILS:
+            raise ParameterError(where, "no detail of an image", allowed=", ".join(_DETAILS))
+        if detail in ("low", "high") and _NO_DETAIL not in self.warnings:
+            self.warnings.append(_NO_DETAIL)
+
     def _held(self, url: str, where: str) -> tuple[bytes, Range | None]:
         try:
             held = self._handed_over.get(url.removeprefix(HANDED_OVER))
@@ -119,6 +130,7 @@ class Collected:
         if kind == "refusal" and isinstance(part.get("refusal"), str):
             return {"text": part["refusal"]}
         if kind in _IMAGES and part.get("file_id") is None:
+            self._check_detail(part.get("detail"), f"{where}.detail")  # where responses have it
             return self.image(part.get("image_url"), f"{where}.image_url", part.get("range"))
         raise ParameterError(where, f"a part of type {kind!r:.40}", allowed="text, image_url")
 

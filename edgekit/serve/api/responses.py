@@ -177,8 +177,9 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     if tools:
         conversation.instruct(tools.instruction)
     body = {"messages": conversation.messages("input"), "options": request.options(tools, served.context)}
-    events = serving.ask(served, Job("chat", body, tuple(conversation.collected.images)), _NAMES)
-    responded = Responded(served, request.echoed(), request.notes, calls=tools is not None)
+    events = serving.ask(http, served, Job("chat", body, tuple(conversation.collected.images)), _NAMES)
+    notes = [*request.notes, *conversation.collected.warnings]
+    responded = Responded(served, request.echoed(), notes, calls=tools is not None)
     if request.stream:
         return await stream(http, _frames(responded, events), responded.failed)
 

@@ -7,6 +7,8 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from starlette.requests import Request
+
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.serve.api.given_up import GivenUp
 from edgekit.serve.api.handed_over import HandedOver
@@ -16,6 +18,7 @@ from edgekit.serve.jobs import Event, Job
 if TYPE_CHECKING:
     from edgekit.serve.engines.pool import Engines
     from edgekit.serve.engines.served import Served
+    from edgekit.serve.jobs import Event, Job
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,15 @@ class Serving:
             raise UsageError(f"{served.id} cannot {_said(ability)}", allowed=_names(self._able(ability)))
         return served
 
-    async def ask(self, served: Served, job: Job, names: Mapping[str, str]) -> AsyncGenerator[Event, None]:
-        """What an engine answers; its errors name parameters as the route does.
+    async def ask(
+        self, http: Request, served: Served, job: Job, names: Mapping[str, str]
+    ) -> AsyncGenerator[Event, None]:
+        """What comes of a job, as `Engines.ask` has it; `given_up` learns when the engine begins it.
 
         Args:
-            names: option or input as Python has it -> as the route has it, where that is another.
+            names: option or input as Python has it -> as the route has it, where that is another, for errors.
         """
-        async with aclosing(self.engines.ask(served, job)) as events:
+        async with aclosing(self.engines.ask(served, job, lambda: self.given_up.begins(http))) as events:
             try:
                 async for event in events:
                     yield event

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -44,7 +43,6 @@ async def unless_left(
 ) -> Response:
     """What the work gives; it is cancelled when the client leaves, and not begun where that would happen again."""
     await given_up.check(request)
-    began = time.monotonic()
     working = asyncio.ensure_future(work())
     leaving = asyncio.ensure_future(_left(request.receive))
     try:
@@ -53,7 +51,7 @@ async def unless_left(
             answer = working.result()
             await given_up.answered(request)
             return answer
-        await given_up.note(request, time.monotonic() - began)
+        await given_up.note(request)
         return _LEFT
     finally:
         await _ended(leaving)

@@ -50,7 +50,7 @@ async def tokenize(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model, "generate")
 
     async def whole() -> Response:
-        event, _ = await result(serving.engines.ask(served, Job("tokenize", {"text": text})))
+        event, _ = await result(serving.ask(http, served, Job("tokenize", {"text": text}), {}))
         tokens = event.body["tokens"]
         more = {"count": len(tokens), "max_model_len": served.context, "model": served.id}
         return JSONResponse({"tokens": tokens, "pieces": event.body["pieces"], **more})
@@ -64,7 +64,7 @@ async def detokenize(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model, "generate")
 
     async def whole() -> Response:
-        event, _ = await result(serving.engines.ask(served, Job("detokenize", {"tokens": request.tokens})))
+        event, _ = await result(serving.ask(http, served, Job("detokenize", {"tokens": request.tokens}), {}))
         return JSONResponse({"content": event.body["text"], "prompt": event.body["text"], "model": served.id})
 
     return await unless_left(serving.given_up, http, whole)

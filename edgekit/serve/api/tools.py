@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from edgekit.artifacts.documents import json_value
+from edgekit.errors import InputError
 from edgekit.serve.api.reading import ParameterError
 
 MOST_AT_ONCE = 8
@@ -95,8 +97,11 @@ def chosen(functions: Sequence[FunctionTool], choice: Any, *, parallel: bool) ->
         parallel: whether an answer may have several calls.
 
     Raises:
-        ParameterError: the choice is none of these, or names no function.
+        ParameterError: two functions have one name, or the choice is none of these, or names no function.
     """
+    names = [function.name for function in functions]
+    if len(set(names)) < len(names):
+        raise ParameterError("tools", "two functions of one name", allowed="names that differ")
     if choice == "none" or (not functions and choice in (None, "auto")):
         return None
     if choice in (None, "auto", "required"):
@@ -122,12 +127,12 @@ def written_call(name: str, arguments: str, where: str) -> str:
     """A call as the model would have written it.
 
     Raises:
-        ParameterError: its arguments are no JSON object.
+        ParameterError: its arguments are no JSON object with one meaning.
     """
     try:
-        given = json.loads(arguments or "{}")
-    except (ValueError, RecursionError) as error:
-        raise ParameterError(where, "arguments that are no JSON", allowed="a JSON object as text") from error
+        given = json_value((arguments or "{}").encode("utf-8", "surrogatepass"), "arguments", InputError)
+    except InputError as error:
+        raise ParameterError(where, error.message, allowed="a JSON object as text") from error
     if not isinstance(given, dict):
         raise ParameterError(where, "arguments that are no object", allowed="a JSON object as text")
     return f'{{"name": {json.dumps(name)}, "parameters": {json.dumps(given, ensure_ascii=False)}}}'

@@ -10,12 +10,14 @@ To the process, first how to open a model and, once it said what that takes, wit
     {"job": number, "kind": "chat", "body": {...}, "images": [length, ...]} and the images' bytes, one behind the other
     {"job": number, "took": n}       events that were taken, so that as many more may come
     {"job": number, "cancel": true}
+    {"ping": true}                   at any time
 
 From it:
 
     {"weights": bytes, "contexts": [bytes of 1 slot, of 2, ...]}
     {"ready": {"hints": ["...", ...]}} or {"failed": {...}}
     {"job": number, "event": "piece", "body": {...}} and the event's data
+    {"pong": true}                   at once, whatever it is at
     {"job": number, "end": true} or {"job": number, "error": {...}}: its slot is free
 """
 

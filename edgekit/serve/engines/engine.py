@@ -14,7 +14,7 @@ from edgekit.serve.engines.channel import MOST_DATA, MOST_DOCUMENT, Frame, Rubbi
 from edgekit.serve.engines.child import Child
 from edgekit.serve.engines.errors import Busy, Draining, EngineDied, EngineFailed, Poisoned, again
 from edgekit.serve.engines.line import Line
-from edgekit.serve.engines.requests import Request
+from edgekit.serve.engines.requests import Begins, Request
 from edgekit.serve.engines.room import MOST_SLOTS, Need
 from edgekit.serve.engines.served import Served
 from edgekit.serve.engines.state import Delay, EngineOptions, State, Status
@@ -45,7 +45,7 @@ class Engine:
 
     def __init__(self, served: Served, options: EngineOptions, wanted: Callable[[Engine], None]) -> None:
         self.served, self._options, self._wanted = served, options, wanted
-        self.line, self.delay = Line(), Delay()
+        self.line, self.delay = Line(options.forget_s), Delay()
         self.need: Need | None = None
         self.draining = False
         self._state: State = "unloaded"
@@ -65,21 +65,28 @@ class Engine:
         problem = self._failed[1].message if self._failed else None
         if self._state == "restarting":
             problem = f"its process died: {self._fault}"
-        return Status(self._state, self.line.slots, *counts, problem, self._child.pid if self._child else None)
+        state: State = self._state
+        if self._child and self._child.hangs:
+            state = "hanging" if state == "ready" else state
+            problem = f"its process gives no sign of life; {self._options.silent_s:g} s of that end it"
+        return Status(state, self.line.slots, *counts, problem, self._child.pid if self._child else None)
 
     @property
     def held_bytes(self) -> int:
         """Memory that its process may take, as it was counted; 0 where there is none."""
         return self.need.with_slots(max(self.line.slots, 1)) if self.need else 0
 
-    async def ask(self, job: Job) -> AsyncGenerator[Event, None]:
+    async def ask(self, job: Job, begins: Begins) -> AsyncGenerator[Event, None]:
         """What comes of a job, as it comes. Closing this gives the job up, which frees its slot.
+
+        Args:
+            begins: called when the process is given it.
 
         Raises:
             EngineError: it was not done, see `edgekit.serve.engines.errors`.
             EdgekitError: what the engine raised.
         """
-        request = Request(next(self._numbers), job)
+        request = Request(next(self._numbers), job, begins)
         self._check(request)
         self._enter(request)
         try:
@@ -104,7 +111,7 @@ class Engine:
         if self.draining:
             raise Draining("the server is about to end and takes no more requests", remedy="ask again in a minute")
         if self.line.suspects.is_poisoned(request):
-            raise _poisoned()
+            raise self._poisoned(request)
         if self._failed and _now() < self._failed[0] + _FAILED_S:
             raise again(self._failed[1])
 
@@ -130,7 +137,7 @@ class Engine:
             self._wanted(self)
         while self._takes and (request := self.line.next()):
             if self.line.suspects.is_poisoned(request):  # by another that asked the same
-                request.end(_poisoned())
+                request.end(self._poisoned(request))
             else:
                 self._begin(request)
 
@@ -199,9 +206,15 @@ class Engine:
     def _death(self) -> EngineDied:
         return EngineDied(
             f"the engine of {self.served.id} died at this request, or at one beside it: {self._fault}",
-            remedy="ask again: a request that it dies of once more is refused from then on",
+            remedy="ask again: a request that it dies at once more is refused for some minutes",
             retry_after_s=max(1, math.ceil(self.delay.seconds)),
         )
+
+    def _poisoned(self, request: Request) -> Poisoned:
+        after = max(1, math.ceil(self.line.suspects.forgotten_in_s(request)))
+        message = "the engine died at this very request before, twice: it is not tried again for now"
+        remedy = f"ask otherwise, or with another image, or the same in {after} s; if it dies then, report the request"
+        return Poisoned(message, remedy=remedy, retry_after_s=after)
 
     # ------------------------------------------------------------ load and unload
 
@@ -219,7 +232,7 @@ class Engine:
         self._state = "restarting" if self._state == "restarting" else "loading"
         self._said, started = asyncio.Queue(), _now()
         try:
-            child = self._child = Child(self._options.perform, self._arrived, self._died)
+            child = self._child = Child(self._options.perform, self._arrived, self._died, self._options.silent_s)
             self._fault = ""
             child.send(self._wishes)
             self.need = _need(await self._next("weights"))
@@ -321,11 +334,6 @@ def _hints(ready: Any) -> list[str]:
 
 def _now() -> float:
     return asyncio.get_running_loop().time()
-
-
-def _poisoned() -> Poisoned:
-    message = "the engine died of this very request before, twice: it is not tried again"
-    return Poisoned(message, remedy="ask otherwise, or with another image; report the request to who made edgekit")
 
 
 def _failure(error: EdgekitError, served: Served) -> EngineFailed:

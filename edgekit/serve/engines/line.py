@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from edgekit.errors import EdgekitError
 from edgekit.serve.engines.requests import Request
-from edgekit.serve.engines.suspects import Suspects
+from edgekit.serve.engines.suspects import FORGET_S, Suspects
 
 _LIGHT_AT_ONCE = 4
 _SMOOTHED = 0.2  # of each new duration in the typical one
@@ -18,6 +18,9 @@ _SMOOTHED = 0.2  # of each new duration in the typical one
 class Line:
     """First come, first served, as many at once as there are slots; what is suspected of a crash alone.
 
+    Args:
+        forget_s: as `Suspects` has it.
+
     Attributes:
         slots: that the engine has; 0 before it is known.
         suspects: what crashed the engine.
@@ -25,9 +28,9 @@ class Line:
         used: the loop's time at which one last began or ended.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, forget_s: float = FORGET_S) -> None:
         self.slots, self.used = 0, 0.0
-        self.suspects = Suspects()
+        self.suspects = Suspects(forget_s)
         self.running: dict[int, Request] = {}
         self._waiting: deque[Request] = deque()
         self._typical_s = 1.0
@@ -78,6 +81,7 @@ class Line:
         """The engine works on it."""
         self.used = request.began = _now()
         self.running[request.number] = request
+        request.begins()
         self._settle()
 
     def ended(self, request: Request) -> None:

@@ -11,6 +11,7 @@ from edgekit.errors import EdgekitError, unknown
 from edgekit.machine.devices import device as load_device
 from edgekit.serve.engines.engine import Died, Engine
 from edgekit.serve.engines.errors import EngineFailed, TooLarge, UnknownModel
+from edgekit.serve.engines.requests import Begins, begins_unheard
 from edgekit.serve.engines.room import Need, free_bytes
 from edgekit.serve.engines.served import Served
 from edgekit.serve.engines.state import EngineOptions, Status
@@ -53,17 +54,22 @@ class Engines:
             raise UnknownModel(wrong.message, allowed=wrong.allowed, remedy="GET /v1/models lists them")
         return self._names[name]
 
-    def ask(self, served: Served | str, job: Job) -> AsyncGenerator[Event, None]:
+    def ask(
+        self, served: Served | str, job: Job, begins: Begins = begins_unheard
+    ) -> AsyncGenerator[Event, None]:
         """What comes of a job, as it comes; the model is loaded first where it is not.
 
         Closing the generator gives the job up: its slot is free as soon as the engine's next step ends.
+
+        Args:
+            begins: called when the engine is given the job, which may have waited long.
 
         Raises:
             UnknownModel: nothing of that name is served; at once, and all the rest while iterating:
             EngineError: it was not done, see `edgekit.serve.engines.errors`.
             EdgekitError: what the engine raised.
         """
-        return self._engine(served).ask(job)
+        return self._engine(served).ask(job, begins)
 
     def status(self, served: Served | str) -> Status:
         """How a model's engine is. Raises UnknownModel."""

@@ -166,7 +166,7 @@ def serve(name: str) -> None:
     sys.excepthook = lambda kind, error, at: _fault(output, error)
     perform: Perform = worker.function(name)
     frames: queue.SimpleQueue[channel.Frame] = queue.SimpleQueue()
-    threading.Thread(target=_read, args=(pipe, frames), name="frames", daemon=True).start()
+    threading.Thread(target=_read, args=(pipe, frames, output), name="frames", daemon=True).start()
     try:
         with file_errors(temporary.system_folder()):
             model, files = _opened(frames, output)
@@ -187,10 +187,13 @@ def end(code: int = 0) -> NoReturn:
     os._exit(code)
 
 
-def _read(pipe: IO[bytes], frames: queue.SimpleQueue[channel.Frame]) -> None:
-    """In a thread, so that the server's end is noticed in the midst of anything."""
+def _read(pipe: IO[bytes], frames: queue.SimpleQueue[channel.Frame], output: Output) -> None:
+    """In a thread, so that the server's end is noticed in the midst of anything, and the server that we live."""
     while frame := channel.read(pipe):
-        frames.put(frame)
+        if "ping" in frame[0]:
+            output.send({"pong": True})
+        else:
+            frames.put(frame)
     end()
 
 
@@ -198,8 +201,9 @@ def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> tuple[M
     """Say what a model needs, hear how many slots it may have, and load it."""
     wanted, _ = frames.get()
     prepared = opening.prepare(Path(wanted["folder"]), wanted["level"], wanted["device"], runtime=wanted["runtime"])
-    if digest_of(prepared.parts) != wanted["digest"]:  # what clients are told of the model is of other files
-        problem = f"the level {wanted['level']} has other files than when the server started"
+    # What clients are told of the model would be of another.
+    if digest_of(prepared.manifest, prepared.parts) != wanted["digest"]:
+        problem = f"the level {wanted['level']} has other files or settings than when the server started"
         raise ArtifactError(problem, remedy="start the server again, which reads what it serves anew")
     if wanted["context"] is not None:
         title = prepared.manifest.title

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections import deque
+from collections.abc import Callable
 from functools import cached_property
 
 from edgekit.errors import EdgekitError
@@ -15,18 +16,25 @@ from edgekit.serve.jobs import Event, Job
 # What needs no sequence of the decoder, and is done while all slots are taken.
 LIGHT = frozenset({"tokenize", "detokenize"})
 
+Begins = Callable[[], None]
+
+
+def begins_unheard() -> None:
+    """For who need not know when a job begins."""
+
 
 class Request:
     """One job, from its queue to its end.
 
     Attributes:
         number: names it in frames.
+        begins: to be called when the engine is given it.
         cancelled: whoever asked has left.
         began: the loop's time at which the engine was given it; None while it waits.
     """
 
-    def __init__(self, number: int, job: Job) -> None:
-        self.number, self.job = number, job
+    def __init__(self, number: int, job: Job, begins: Begins) -> None:
+        self.number, self.job, self.begins = number, job, begins
         self.cancelled = False
         self.began: float | None = None
         self._events: deque[Event] = deque()

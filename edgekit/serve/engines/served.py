@@ -34,7 +34,7 @@ class Served:
         sees: whether it takes images.
         context: tokens that a conversation may have here; 0 for a model that has none.
         context_limit: tokens that the model was made for; 0 likewise.
-        digest: SHA-256 over the ids of its parts, which are hashes of their files.
+        digest: SHA-256 over all that its answers depend on, see `digest_of`.
         parity: role -> what a proof found, None for a part that nobody proved.
         warnings: what users must know: whose files they are, which proof fails its gates.
         stand_in: why this is not the real model; None where it is.
@@ -138,7 +138,7 @@ def _described(
         sees=not isinstance(composition, Chat) or composition.vision is not None,
         context=min(context or DEFAULT_CONTEXT, limit),
         context_limit=limit,
-        digest=digest_of(parts),
+        digest=digest_of(manifest, parts),
         parity={role: part.parity.model_dump(mode="json") if part.parity else None for role, part in parts.items()},
         warnings=tuple(_warnings(manifest, parts, folder)),
         stand_in=manifest.stand_in,
@@ -155,9 +155,18 @@ def _levels(manifest: Manifest, wanted: Collection[str]) -> list[str]:
     return sorted(found, key=lambda level: level != manifest.default)
 
 
-def digest_of(parts: Mapping[str, Part]) -> str:
-    """SHA-256 over the ids of a level's parts: the same where the same files answer."""
-    return sha256_json({role: part.id for role, part in parts.items()})
+def digest_of(manifest: Manifest, parts: Mapping[str, Part]) -> str:
+    """SHA-256 over the ids of a level's parts, the tokenizer's file, and how prompts and pixels are made: the same
+    where the same answers.
+    """
+    return sha256_json(
+        {
+            "parts": {role: part.id for role, part in parts.items()},
+            "family": manifest.family,
+            "tokenizer": manifest.tokenizer.sha256 if manifest.tokenizer else None,
+            **manifest.model_dump(mode="json", include={"preprocessing", "settings"}),
+        }
+    )
 
 
 def _warnings(manifest: Manifest, parts: Mapping[str, Part], folder: Path) -> list[str]:

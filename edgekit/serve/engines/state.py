@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.runtime.parts import CacheType, RunOptions
+from edgekit.serve.engines.child import SILENT_S
+from edgekit.serve.engines.suspects import FORGET_S
 
-State = Literal["unloaded", "loading", "ready", "restarting", "failed"]
+State = Literal["unloaded", "loading", "ready", "hanging", "restarting", "failed"]
 
 _FIRST_DELAY_S, _LONGEST_DELAY_S, _GOOD_S = 0.1, 30.0, 60.0
 
@@ -22,6 +24,8 @@ class EngineOptions:
         queue: requests of one model that may wait.
         context, device, runtime: as in `edgekit.runtime.opening.open_model`.
         cache_type, keep: as in `edgekit.runtime.use.Use`.
+        forget_s: seconds after which it is forgotten that a request crashed an engine.
+        silent_s: seconds without a sign of life after which an engine's process is killed.
         perform: MODULE:FUNCTION of what does the jobs, see `edgekit.serve.engines.process`.
     """
 
@@ -32,6 +36,8 @@ class EngineOptions:
     runtime: str | None = None
     cache_type: CacheType = RunOptions.cache_type
     keep: bool = False
+    forget_s: float = FORGET_S
+    silent_s: float = SILENT_S
     perform: str = "edgekit.serve.perform:perform"
 
 
@@ -44,7 +50,7 @@ class Status:
         queued, running: requests that wait, and that the process works on.
         restarts: processes that died and had to be replaced.
         loads, unloads: how often the model was loaded, and unloaded to make room.
-        problem: why it cannot be loaded, or what its process died of.
+        problem: why it cannot be loaded, what its process died of, or that it hangs.
         pid: of its process, None while there is none.
     """
 

@@ -66,7 +66,8 @@ class House:
         state: str = self.life.state
         if state == "ready":
             states = {self.engines.status(model).state for model in self.engines.served}
-            state = "failed" if "failed" in states and states <= {"failed", "unloaded"} else "ok"
+            wrong = states - {"unloaded"}
+            state = min(wrong) if wrong and wrong <= {"failed", "hanging"} else "ok"
         return _json({"status": state}, 200, None) if state == "ok" else _json({"status": state}, 503, _SOON)
 
     async def _metrics(self, request: Request) -> Response:

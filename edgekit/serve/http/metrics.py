@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from edgekit.artifacts.version import __version__
 from edgekit.errors import EdgekitError
 from edgekit.serve.engines.pool import Engines
+from edgekit.serve.engines.requests import Begins, begins_unheard
 from edgekit.serve.engines.served import Served
 from edgekit.serve.engines.state import EngineOptions
 from edgekit.serve.http.traffic import Answered
@@ -102,10 +103,12 @@ class MeasuredEngines(Engines):
         super().__init__(served, options)
         self.metrics = Metrics(self)
 
-    def ask(self, served: Served | str, job: Job) -> AsyncGenerator[Event, None]:
+    def ask(
+        self, served: Served | str, job: Job, begins: Begins = begins_unheard
+    ) -> AsyncGenerator[Event, None]:
         """As `Engines.ask`."""
         model = self.find(served) if isinstance(served, str) else served
-        return measured(super().ask(model, job), model.id, self.metrics)
+        return measured(super().ask(model, job, begins), model.id, self.metrics)
 
 
 async def measured(events: AsyncGenerator[Event, None], model: str, metrics: Metrics) -> AsyncGenerator[Event, None]:

@@ -1,5 +1,7 @@
 // What was asked and answered, and how it is put to the server again with each question: it remembers nothing.
 
+const CUT = "\n\n[This answer was cut off here: it is not complete.]";
+
 /** One question and its answer. */
 export class Turn {
   answer = "";
@@ -12,6 +14,11 @@ export class Turn {
     this.model = model;
     this.question = question;
     this.picture = picture;
+  }
+
+  /** Whether the model ended its answer itself, and all of it came. */
+  get whole() {
+    return this.ended === "stop";
   }
 
   /** Take what a streamed document adds; says whether anything came. */
@@ -38,6 +45,7 @@ async function question(turn, api, model) {
   return { role: "user", content: [image, { type: "text", text: turn.question }] };
 }
 
+/** What is not complete says so to the model as well, which would take it for all there is to say. */
 function reply(turn) {
-  return { role: "assistant", content: turn.answer };
+  return { role: "assistant", content: turn.whole ? turn.answer : turn.answer + CUT };
 }

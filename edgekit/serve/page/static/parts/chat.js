@@ -25,6 +25,7 @@ export function start(place, session) {
     begin(turn, view);
     try {
       await stream(turn, view, leaving.signal);
+      turn.ended ??= "failed"; // nobody said that this was all
       follow(scroller, () => view.end());
     } catch (error) {
       follow(scroller, () => failed(turn, view, error));
@@ -72,7 +73,7 @@ export function start(place, session) {
     if (turn.answer) turns.push(turn);
     else takeBack(turn);
     session.change("answering", false);
-    spoken.textContent = turn.answer ? `Answer: ${turn.answer}` : "No answer.";
+    spoken.textContent = turn.answer ? `${turn.whole ? "Answer" : "Incomplete answer"}: ${turn.answer}` : "No answer.";
   }
 
   function takeBack(turn) {

@@ -2,12 +2,13 @@
 
 import { element, tell } from "../dom.js";
 
-const UNSETTLED = new Set(["loading", "restarting"]);
+const UNSETTLED = new Set(["loading", "hanging", "restarting"]);
 const POLL_MS = 1500;
 const STATES = {
   unloaded: "Loaded when it is first asked.",
   loading: "Loading…",
   ready: "Ready.",
+  hanging: "Its engine does not answer. If that goes on, it is started again.",
   restarting: "Its engine restarts…",
   failed: "It could not be loaded.",
 };

@@ -5,10 +5,11 @@ import { besides } from "../session.js";
 
 const ENDS = {
   length: "Cut off. What stands here is not complete.",
-  content_filter: "Ended by a filter.",
   stopped: "Stopped. What stands here is not complete.",
+  content_filter: "Ended by a filter.",
   failed: "Broken off. What stands here is not complete.",
 };
+const TOLD = "The model is told so with the next question.";
 
 export class TurnView {
   /** `told` holds what was said under earlier answers, and above them: nobody reads a warning that always stands there. */
@@ -48,7 +49,7 @@ export class TurnView {
     const nothing = turn.ended === "stop" && !turn.answer ? "The model said nothing." : null;
     const news = besides(turn.model, turn.warnings).filter((text) => !this.told.has(text));
     for (const text of news) this.told.add(text);
-    const said = [ENDS[turn.ended], nothing, ...new Set(news)].filter(Boolean);
+    const said = [ENDS[turn.ended], turn.answer && !turn.whole && TOLD, nothing, ...new Set(news)].filter(Boolean);
     this.notes.replaceChildren(...said.map((text) => element("li", {}, text)));
     this.meta.textContent = [turn.model.id, ...speed(turn.timings)].join(" · ");
   }

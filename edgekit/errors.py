@@ -32,14 +32,21 @@ class EdgekitError(Exception):
         allowed: what would have been accepted.
         remedy: what the user can do next, a command where there is one.
         items: what else the message is about, a line each.
+        param: which option or input it is about, by its name in Python, where it is one.
     """
 
     exit_code = 1
 
     def __init__(
-        self, message: str, *, allowed: str | None = None, remedy: str | None = None, items: Sequence[str] = ()
+        self,
+        message: str,
+        *,
+        allowed: str | None = None,
+        remedy: str | None = None,
+        items: Sequence[str] = (),
+        param: str | None = None,
     ) -> None:
-        self.message = _line(message)
+        self.message, self.param = _line(message), param
         self.items = tuple(map(_line, items[:MOST_ITEMS]))
         self.allowed = allowed and _line(allowed)
         self.remedy = remedy and _line(remedy)

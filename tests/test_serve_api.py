@@ -34,6 +34,7 @@ from edgekit.runtime.model import Model
 from edgekit.serve.api import streaming
 from edgekit.serve.api.handed_over import HandedOver, UnknownImage
 from edgekit.serve.api.reading import UNSUPPORTED, ParameterError
+from edgekit.serve.api.sampling import Sampling
 from edgekit.serve.api.serving import Serving
 from edgekit.serve.api.tools import CallReader
 from edgekit.serve.engines.pool import Engines
@@ -171,6 +172,13 @@ def test_a_stream_says_the_same_piece_by_piece(server: Server) -> None:
     assert b"".join(bytes(one["bytes"]) for one in likely).decode().strip() == text.strip()
 
 
+def test_a_speed_that_nobody_measured_is_none(server: Server) -> None:
+    one = chat(server, user("Hi"), max_tokens=1)["timings"]
+    assert one["predicted_n"] == 1
+    assert one["predicted_per_second"] is None, "of no token behind the first"
+    assert chat(server, user("Describe a cough."), max_tokens=5)["timings"]["predicted_per_second"] > 0
+
+
 def test_usage_comes_once_and_only_when_asked(server: Server) -> None:
     chunks = streamed(server, messages=user("Hi"), max_tokens=3, stream_options={"include_usage": True})
     *said, last = chunks
@@ -265,7 +273,63 @@ def test_what_would_change_the_answer_and_does_not_is_refused(server: Server, na
 
 
 def test_what_changes_nothing_is_ignored(server: Server) -> None:
-    chat(server, user("Hi"), max_tokens=1, user="a", store=True, metadata={"a": "b"}, service_tier="auto", x=[1])
+    ignored = {"user": "a", "store": True, "metadata": {"a": "b"}, "service_tier": "auto", "x": None}
+    said = chat(server, user("Hi"), max_tokens=1, chat_template_kwargs={"enable_thinking": False}, **ignored)
+    assert not any("ignored" in text for text in said["warnings"])
+
+
+def test_a_misspelled_parameter_is_named_beside_the_answer(server: Server) -> None:
+    misspelled = {"temprature": 1, "max_token": 5, "x" * 5000: 1, "\n\x1b[2J": 1, "a": 1, "b": 1, "c": 1}
+    question = {"messages": user("Hi"), "max_tokens": 1}
+    pixel = url(picture())
+    whole = [
+        asked(server, "/v1/chat/completions", **question, **misspelled),
+        streamed(server, **question, **misspelled)[-1],
+        asked(server, "/v1/completions", prompt="Hi", max_tokens=1, **misspelled),
+        asked(server, "/v1/responses", input="Hi", max_output_tokens=16, **misspelled),
+        asked(server, "/v1/embeddings", model="medsiglip", input="Hi", **misspelled),
+        asked(server, "/v1/classify", model="medsiglip", image=pixel, labels=["a"], **misspelled),
+        asked(server, "/v1/images", image=pixel, **misspelled),
+    ]
+    for answer in whole:
+        (said,) = [text for text in answer["warnings"] if "ignored" in text]
+        assert said.isprintable()
+        assert len(said) < 300
+        assert said.endswith("and 2 more")
+    said = chat(server, user("Hi"), max_tokens=1, temprature=1)["warnings"]
+    assert "ignored, as parameters that are not known here: temprature" in said
+
+
+@pytest.mark.parametrize("name", ["choice", "guided_choice"])
+def test_a_choice_is_refused_with_what_to_use_instead(server: Server, name: str) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("Hi"), **{name: ["yes", "no"]})
+    assert error["param"] == name
+    assert '"enum"' in error["message"]
+    form = {"type": "json_schema", "json_schema": {"name": "choice", "schema": {"enum": ["yes", "no"]}}}
+    assert json.loads(text_of(chat(server, user("Hi"), response_format=form))) in ("yes", "no")
+
+
+def test_what_to_use_instead_is_of_the_route_that_was_asked(server: Server) -> None:
+    for name, instead in (("max_tokens", "max_output_tokens"), ("response_format", "text: {"), ("choice", "text: {")):
+        error = refused(server, "/v1/responses", input="Hi", **{name: 5})
+        assert (error["param"], f"try: {instead}" in error["message"]) == (name, True)
+    error = refused(server, "/v1/embeddings", model="medsiglip", input="Hi", image="data:")
+    assert 'try: input: [{"image"' in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"messages": []}, "messages: empty; allowed: one or more"),
+        ({"max_tokens": "5"}, "max_tokens: no whole number; allowed: a whole number"),
+        ({"stop": 5}, "stop: of another type; allowed: a text, or a list"),
+        ({"n": 65}, "n: too large; allowed: 64 or less"),
+        ({"stream": "yes"}, "stream: no truth value; allowed: true or false"),
+        ({"messages": [{"content": "a"}]}, "messages.0.role: missing; allowed: a value, which is needed here"),
+    ],
+)
+def test_a_value_of_another_type_is_said_in_our_words(server: Server, wrong: Any, said: str) -> None:
+    assert refused(server, "/v1/chat/completions", **{"messages": user("Hi"), **wrong})["message"] == said
 
 
 @pytest.mark.parametrize(
@@ -308,6 +372,59 @@ def test_a_prompt_that_is_too_long_says_by_how_much(server: Server) -> None:
     assert found
     assert int(found[1]) - int(found[2]) == 4096
     assert error["code"] == "context_length_exceeded"
+    assert error["param"] == "messages"
+    nearly = refused(server, "/v1/chat/completions", messages=user("word " * 3000))
+    assert re.search(r"--context \d+ or more where it is opened or served", nearly["message"])
+    assert refused(server, "/v1/completions", prompt="word " * 5000)["param"] == "prompt"
+    assert refused(server, "/v1/responses", input="word " * 5000)["param"] == "input"
+
+
+@pytest.mark.parametrize(
+    ("path", "wrong", "param"),
+    [
+        ("/v1/chat/completions", {"temperature": -1}, "temperature"),
+        ("/v1/chat/completions", {"max_completion_tokens": 0}, "max_completion_tokens"),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 30}, "top_logprobs"),
+        ("/v1/chat/completions", {"n": 2}, "n"),
+        ("/v1/chat/completions", {"logit_bias": {"1": 1000}}, "logit_bias"),
+        (
+            "/v1/chat/completions",
+            {"response_format": {"type": "json_object", "schema": {"type": "x"}}},
+            "response_format",
+        ),
+        ("/v1/chat/completions", {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools"),
+        ("/v1/chat/completions", {"messages": user({"type": "image_url", "image_url": "data:;base64,R0lGODlh"})},
+         "messages.0.content.0.image_url"),
+        ("/v1/completions", {"logprobs": 30}, "logprobs"),
+        ("/v1/responses", {"max_output_tokens": 0}, "max_output_tokens"),
+    ],
+)  # fmt: skip
+def test_an_error_of_the_engine_names_the_routes_own_parameter(
+    server: Server, path: str, wrong: dict[str, Any], param: str
+) -> None:
+    question = {"/v1/completions": {"prompt": "Hi"}, "/v1/responses": {"input": "Hi"}}
+    said = refused(server, path, **{**question.get(path, {"messages": user("Hi")}), **wrong})
+    assert said["param"] == param
+
+
+def test_who_cannot_think_is_told_by_the_parameters_name(server: Server) -> None:
+    error = refused(server, "/v1/chat/completions", messages=user("Hi"), reasoning_effort="high")
+    assert error["param"] == "reasoning_effort"
+    assert "cannot think" in error["message"]
+    assert "leave it out" in error["message"]
+    error = refused(server, "/v1/responses", input="Hi", reasoning={"effort": "high"})
+    assert error["param"] == "reasoning.effort"
+
+
+def test_a_budget_of_minus_one_is_no_limit(server: Server) -> None:
+    question = {"messages": user("Describe a cough."), "seed": 1}
+    without = asked(server, "/v1/chat/completions", **question)
+    for name in ("max_tokens", "max_completion_tokens"):
+        assert text_of(asked(server, "/v1/chat/completions", **question, **{name: -1})) == text_of(without)
+    asked(server, "/v1/completions", prompt="A cough is", max_tokens=-1)
+    assert [Sampling(max_tokens=most).options(16, 4096)["max_tokens"] for most in (None, 5, -1)] == [16, 5, 4096]
+    asked(server, "/v1/responses", input="Hi", max_output_tokens=-1)
+    assert refused(server, "/v1/chat/completions", messages=user("Hi"), max_tokens=-2)["param"] == "max_tokens"
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -507,6 +624,66 @@ def test_what_is_said_of_an_image_says_of_which(server: Server) -> None:
         assert found == ["image 2 of 3", "image 3 of 3"]
 
 
+def deep_picture() -> bytes:
+    """Of 16 bits a pixel, and dark in them: values from 0 to 9215."""
+    file = io.BytesIO()
+    Pillow.fromarray(np.arange(9216, dtype=np.uint16).reshape(96, 96)).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("range_", [[0, 9215], "auto", [2000.5, 4000]])
+def test_a_range_beside_an_image_is_the_models_own(server: Server, model: Model, range_: Any) -> None:
+    data = deep_picture()
+    shown = Image(data, range="auto" if range_ == "auto" else tuple(range_))
+    expected = own(model, Message("user", shown, "Well?"))
+    held = asked(server, "/v1/images", image=url(data), range=range_)
+    assert not any("WRONG CONTRAST" in text for text in held["warnings"])
+    for part in (
+        {"type": "image_url", "image_url": {"url": url(data), "range": range_}},
+        {"type": "image_url", "image_url": {"url": held["url"]}},
+        {"type": "input_image", "image_url": url(data), "range": range_},
+    ):
+        answer = chat(server, user(part, {"type": "text", "text": "Well?"}))
+        assert text_of(answer) == expected.text
+        assert not any("WRONG CONTRAST" in text for text in answer["warnings"])
+
+
+def test_a_range_is_taken_by_labels_and_vectors_as_well(server: Server, medsiglip_artifact: Path) -> None:
+    data = deep_picture()
+    shown = Image(data, range=(0, 5000))
+    with edgekit.open(medsiglip_artifact) as siglip:
+        scores, vector = siglip.classify([shown], ["a", "b"])[0], siglip.embed_image([shown])[0]
+        assert not np.allclose(vector, siglip.embed_image([data])[0])
+    for shown_by in ({"image": url(data), "range": [0, 5000]}, {"images": [{"url": url(data), "range": [0, 5000]}]}):
+        found = asked(server, "/v1/classify", model="medsiglip", labels=["a", "b"], **shown_by)
+        assert [one["score"] for one in found["data"][0]["scores"]] == pytest.approx(scores, abs=1e-6)
+    one = {"image": url(data), "range": [0, 5000]}
+    found = asked(server, "/v1/embeddings", model="medsiglip", input=one)
+    assert found["data"][0]["embedding"] == pytest.approx(vector, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [[1], [2, 1], [1, 1], ["1", "2"], [True, 2], "1:2", 3, {"a": 1}, []])
+def test_a_range_that_is_none_is_refused_by_its_place(server: Server, wrong: Any) -> None:
+    shown = {"url": url(deep_picture()), "range": wrong}
+    error = refused(server, "/v1/chat/completions", messages=user({"type": "image_url", "image_url": shown}))
+    assert error["param"] == "messages.0.content.0.image_url.range"
+    assert "[LOW, HIGH]" in error["message"]
+    assert refused(server, "/v1/images", image=url(deep_picture()), range=wrong)["param"] == "range"
+    one = {"image": url(deep_picture()), "range": wrong}
+    assert refused(server, "/v1/classify", labels=["a"], **one)["param"] == "image.0.range"
+    assert refused(server, "/v1/embeddings", model="medsiglip", input=one)["param"] == "input.0.range"
+
+
+def test_a_warning_of_contrast_says_what_a_client_can_do(server: Server) -> None:
+    (said,) = [
+        text for text in asked(server, "/v1/images", image=url(deep_picture()))["warnings"] if "CONTRAST" in text
+    ]
+    found = re.search(r'over HTTP: "range": (\[\d+, \d+\]) or "auto"', said)
+    assert found
+    again = asked(server, "/v1/images", image=url(deep_picture()), range=json.loads(found[1]))
+    assert not any("CONTRAST" in text for text in again["warnings"])
+
+
 def test_labels_are_scored_as_the_model_scores_them(server: Server, medsiglip_artifact: Path) -> None:
     data = [picture(1), picture(2, "WEBP")]
     labels = {"nodule": ["a nodule", "nodules"], "clear": "a clear chest"}
@@ -596,7 +773,7 @@ def test_what_is_held_is_bounded() -> None:
     first, second = held.put(b"1" * 4), held.put(b"2" * 4)
     assert first.id != second.id
     third = held.put(b"3" * 4)
-    assert held.get(second.id) + held.get(third.id) == b"22223333"
+    assert held.get(second.id).data + held.get(third.id).data == b"22223333"
     with pytest.raises(UnknownImage):
         held.get(first.id)
     large = held.put(b"4" * 8)

@@ -168,8 +168,11 @@ def test_it_says_where_what_for_whom_and_under_which_terms(medgemma_artifact: Pa
         process.terminate()
         said = process.communicate(timeout=60)[1]
     reach = "on this machine alone" if host == "127.0.0.1" else "unencrypted"
-    for part in (url, "with a key", reach, "licence: ", "stand-in", "not cleared for any clinical use"):
-        assert part in said.splitlines()[0]
+    lines = said.splitlines()
+    parts = (url, reach, "models: medgemma", "stand-in", "licence: ", "not cleared")
+    assert all(part in line for line, part in zip(lines[:6], parts, strict=True))
+    assert "with a key" in lines[1]
+    assert all(len(line) < 240 for line in lines[:6])
     assert KEY not in said
 
 
@@ -177,6 +180,8 @@ def test_every_route_but_health_and_the_page_is_behind_the_key(medgemma_artifact
     engines = MeasuredEngines(served([medgemma_artifact]), EngineOptions())
     routes = [route for route in api.routes(Serving(engines)) if isinstance(route, Route)]
     assert len(routes) >= 10
+    methods = {method for route in routes for method in route.methods or ()}
+    assert methods <= {"GET", "HEAD", "POST", "DELETE"}, "of what reads a body, the guard must ask for JSON"
     with serving(medgemma_artifact, "--api-key-file", keys, "--preload", "none") as (_, url):
         for route in routes:
             for method in sorted((route.methods or set()) - {"HEAD"}):

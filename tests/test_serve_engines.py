@@ -119,6 +119,24 @@ def left_overs() -> tuple[int, int, set[int], set[Path]]:
 # ---------------------------------------------------------------- answers
 
 
+def test_what_only_who_runs_the_machine_can_do_is_logged_and_in_no_answer(
+    medsiglip_artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))  # where nothing was measured
+    caplog.set_level("INFO", "edgekit.serve")
+    with edgekit.open(medsiglip_artifact, level="fp32") as model:
+        assert any("edgekit tune" in text for text in model.warnings)
+
+    async def embedded() -> list[Event]:
+        async with engines(medsiglip_artifact, levels=["fp32"], perform="edgekit.serve.perform:perform") as made:
+            return await all_of(made.ask("medsiglip:fp32", Job("embed", {"inputs": [{"text": "Hi"}]})))
+
+    said = [event.body["text"] for event in run(embedded()) if event.kind == "warning"]
+    assert any("stand-in" in text for text in said)
+    assert not any("edgekit tune" in text for text in said)
+    assert "medsiglip:fp32: which runtime is the fastest here was not measured (edgekit tune" in caplog.text
+
+
 def test_two_chats_at_once_are_those_of_an_open_model(medgemma_artifact: Path) -> None:
     picture = png(photo(64, 48))
     asked = [("What is a cough?", None), ("Which kind of image is this?", picture)]

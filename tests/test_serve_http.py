@@ -7,8 +7,11 @@ import json
 import logging
 import math
 import os
+import re
 import select
+import shutil
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -175,6 +178,17 @@ RAW: dict[str, tuple[int, bytes]] = {
     "3 MB of one-byte chunks": (400, chunked(*[b"1\r\n \r\n"] * (3 << 20))),
     "trailers": (400, chunked(b"2\r\n{}\r\n0\r\nX: y\r\n\r\n")),
     "no content type": (415, b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 2\r\n\r\n{}"),
+    "no body, and no type of one": (400, b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\n\r\n"),
+    "an empty body, and no type of one": (400, b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\n\r\n"),
+    "an empty body of text": (
+        415,
+        b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nContent-Length: 0\r\nContent-Type: text/plain\r\n\r\n",
+    ),
+    "chunks of no type": (
+        415,
+        b"POST /v1/echo HTTP/1.1\r\nHost: HOST\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ),
+    "another method without a body": (405, b"PUT /health HTTP/1.1\r\nHost: HOST\r\n\r\n"),
     "a form": (415, post().replace(b"application/json", b"application/x-www-form-urlencoded")),
     "plain text": (415, post().replace(b"application/json", b"text/plain")),
     "two content types": (415, post("Content-Type: application/json")),
@@ -563,6 +577,7 @@ def test_only_a_key_of_the_file_opens(keyed: Door, given: str, status: int) -> N
     got, headers, body = keyed.request("GET /props", authorization=given)
     assert got == status
     assert ("www-authenticate" in headers) == (status == 401)
+    assert (b"does not begin with Bearer" in body) == (status == 401 and given.partition(" ")[0].lower() != "bearer")
     assert KEY.encode() not in body
 
 
@@ -597,6 +612,29 @@ def test_a_bad_key_file_is_refused_and_never_quoted(tmp_path: Path, content: str
     with pytest.raises(UsageError, match=said) as caught:
         read_keys(path)
     assert not any(line.strip() and line in str(caught.value) for line in content.splitlines())
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None or os.name != "posix", reason="needs openssl and a shell")
+def test_who_has_no_key_file_is_told_how_to_make_one(tmp_path: Path) -> None:
+    path = tmp_path / "the keys"
+    with pytest.raises(UsageError) as caught:
+        read_keys(path)
+    assert caught.value.remedy
+    subprocess.run(caught.value.remedy, shell=True, check=True)  # as its user would paste it
+    assert read_keys(path).digests
+
+
+@pytest.mark.parametrize("type_", ["image/png", "multipart/form-data; boundary=a", "application/octet-stream"])
+def test_who_sends_a_file_is_told_how_images_are_sent(server: Door, type_: str) -> None:
+    status, _, body = server.request("POST /v1/images", b"\x89PNG", content_type=type_)
+    assert status == 415
+    assert '{"image": "data:image/png;base64,..."}' in json.loads(body)["error"]["message"]
+
+
+def test_a_wrong_method_is_said_before_a_wrong_type(server: Door) -> None:
+    for method in ("PUT", "PATCH", "DELETE"):
+        status, headers, _ = server.request(f"{method} /v1/echo", content_type="text/plain")
+        assert (status, headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder"])
@@ -758,11 +796,41 @@ def test_the_log_has_routes_and_nothing_that_was_sent(keyed: Door, logged: Calla
     keyed.send(f"GET /{CANARY}\r\n\r\n".encode())
     said = logged()
     metrics = keyed.request("GET /metrics", **authorized)[2].decode()
-    assert "POST /v1/echo 400" in said
-    assert "INFO - - 400" in said
+    assert "POST /v1/echo 400 bad_json" in said
+    assert "INFO - - 400 bad_request" in said
     assert "POST /v1/echo 200" in said
     assert CANARY not in said + metrics
     assert KEY not in said + metrics
+
+
+def test_the_log_says_why_a_request_was_refused(keyed: Door, logged: Callable[[], str]) -> None:
+    authorized = {"authorization": f"Bearer {KEY}"}
+    keyed.request("GET /props")
+    keyed.request("GET /v1/nothing", **authorized)
+    keyed.request("GET /health", host=CANARY)
+    keyed.request("POST /v1/broken", b"1", **authorized)
+    keyed.request("GET /props", **authorized)
+    said = logged()
+    for line in (
+        "GET - 401 invalid_api_key ",
+        "GET - 404 not_found ",
+        "GET - 403 host_not_allowed ",
+        "POST /v1/broken 500 internal_error ",
+    ):
+        assert f"INFO {line}" in said
+    assert re.search(r"INFO GET /props 200 [\d.]+ ms", said)
+
+
+def test_what_programs_look_at_all_the_time_fills_no_log(keyed: Door, logged: Callable[[], str]) -> None:
+    authorized = {"authorization": f"Bearer {KEY}"}
+    for path in ("/health", "/metrics"):
+        assert keyed.request(f"GET {path}", **authorized)[0] == 200
+    keyed.request("GET /metrics")
+    said = logged()
+    assert "DEBUG GET /health 200 " in said
+    assert "DEBUG GET /metrics 200 " in said
+    assert "INFO GET - 401 invalid_api_key " in said
+    assert "INFO GET /" not in said
 
 
 # ---------------------------------------------------------------- the house

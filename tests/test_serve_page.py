@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Browser, opened
 from page_server import served
@@ -115,6 +116,28 @@ def answered_by(page: Browser, status: int, body: str, kind: str = "text/event-s
         status,
         body,
         kind,
+    )
+
+
+def halted(page: Browser, chunks: int) -> None:
+    """From now on no more of a stream arrives than this, until it is stopped: else a slow browser may stop it after its
+    end.
+    """
+    page.js(
+        """const [most] = arguments;
+        window.unhalted = window.fetch;
+        window.fetch = async (path, options) => {
+            const response = await window.unhalted(path, options);
+            let count = 0;
+            const stopped = new Promise((resolve) => options.signal?.addEventListener('abort', resolve));
+            const halt = {transform: async (chunk, controller) => {
+                controller.enqueue(chunk);
+                count += 1;
+                if (count === most) await stopped;
+            }};
+            return new Response(response.body.pipeThrough(new TransformStream(halt)), response);
+        }""",
+        chunks,
     )
 
 
@@ -245,15 +268,17 @@ def test_what_matters_is_always_seen(page: Browser, picture: Path) -> None:
 
 
 def test_an_answer_can_be_stopped_and_the_next_question_asked(page: Browser) -> None:
-    for stop in (lambda: page.click("[data-does=stop]"), lambda: page.keys(Keys.ESCAPE)):
+    halted(page, chunks=20)
+    for number, stop in enumerate((lambda: page.click("[data-does=stop]"), lambda: page.keys(Keys.ESCAPE)), 1):
         page.find("#question").send_keys(LONG, Keys.ENTER)
-        page.until(lambda: len(page.text(ANSWER)) > 20)
+        page.until(lambda: len(page.all("#ask ol > li")) == number and len(page.text(ANSWER)) > 20)  # noqa: B023
         stop()
         page.until(lambda: page.all(ENDED))
         assert "Stopped. What stands here is not complete." in page.text("#ask li:last-child .notes")
         stopped = page.text(ANSWER).strip()
         assert page.find("[data-does=ask]").is_displayed()
         assert page.js("return document.activeElement.id") == "question"
+    page.js("window.fetch = window.unhalted")
     ask(page, "What is a cough?")
     told = sent(page, "/v1/chat/completions")[-1]["messages"][-2]["content"]
     assert re.split(r"\s*\[This answer was cut off here", told)[0] == stopped
@@ -281,6 +306,28 @@ def test_a_complete_answer_goes_back_as_it_is(page: Browser) -> None:
     page.js(ASKED)
     ask(page, "And now?")
     assert json.loads(page.js("return window.asked"))["messages"][1]["content"] == "No nodule."
+
+
+def test_an_image_of_wrong_contrast_can_be_stretched(page: Browser, picture: Path, tmp_path: Path) -> None:
+    stretch = "[data-does=stretch]"
+    give(page, picture)
+    page.until(lambda: encoded(page))
+    assert not page.find(stretch).is_displayed()
+    dark = tmp_path / "dark.png"
+    Image.fromarray(np.arange(9216, dtype=np.uint16).reshape(96, 96)).save(dark)
+    give(page, dark)
+    page.until(lambda: page.find(stretch).is_displayed())
+    assert "WRONG CONTRAST" in page.text("[data-part=image] .notes")
+    page.click(stretch)
+    page.until(lambda: "were stretched" in page.text("[data-part=image] .notes"))
+    assert encoded(page)
+    assert "WRONG CONTRAST" not in page.text("[data-part=image] .notes")
+    assert not page.find(stretch).is_displayed()
+    assert [body["range"] for body in sent(page, "/v1/images")] == [None, None, "auto"]
+    ask(page, QUESTION)
+    assert "WRONG CONTRAST" not in page.text("#ask li:last-child .notes")
+    assert compare(page, "a nodule")
+    assert "WRONG CONTRAST" not in page.text("#labels .notes")
 
 
 def test_an_image_that_the_server_no_longer_holds_is_handed_over_again(page: Browser, picture: Path) -> None:
@@ -662,6 +709,7 @@ def test_axe_finds_nothing_serious(page: Browser, picture: Path, scheme: str, wi
     page.go(page.driver.current_url)
     page.until(lambda: page.text("[data-fact=level]") == DEFAULT)
     give(page, picture)
+    page.until(lambda: encoded(page))  # what it says until then moves what is to be clicked
     compare(page, "a nodule\nno finding")
     assert page.faults() == []
     for dialog in ("keys", "details"):

@@ -34,7 +34,8 @@ def add_options(parser: ArgumentParser) -> None:
     add("--terms", type=Path, metavar="FILE", help="the models' whole terms of use, which /terms hands to each user")
     add_levels(parser, "serve this level; all that are there without it")
     add_opening(parser, level=False)
-    add("--cache-type", choices=("f16", "q8_0"), default="f16", help="as of `edgekit ask`")
+    cache = "what each conversation's keys and values are rounded to: q8_0 takes half the memory (default: f16)"
+    add("--cache-type", choices=("f16", "q8_0"), default="f16", help=cache)
     add("--slots", type=_count(1, _MOST_SLOTS), metavar="N", help="answers of one model at once (default: by memory)")
     add("--queue", type=_count(0, _MOST_QUEUE), default=64, metavar="N", help="requests that may wait (default: 64)")
     add(
@@ -140,7 +141,7 @@ async def _loaded(engines: Engines, models: Sequence[Served]) -> None:
 
 
 def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, port: int) -> None:
-    """Say where, what, for whom and under which terms; with --json as one line on standard output."""
+    """Say where, for whom, what and under which terms, a line each; with --json as one line on standard output."""
     from edgekit.commands.support.printing import print_json
     from edgekit.serve.http.guard import EVERYWHERE
     from edgekit.serve.http.server import is_loopback
@@ -156,10 +157,13 @@ def _announce(options: Namespace, models: Sequence[Served], needs_key: bool, por
     licences = dict.fromkeys(one.license.splitlines()[0] for one in models)
     stand_ins = dict.fromkeys(one.stand_in for one in models if one.stand_in)
     key = "with a key" if needs_key else "without a key"
-    everywhere = " and every address of this machine" if options.host in EVERYWHERE else ""
+    everywhere = ", on every address of this machine" if options.host in EVERYWHERE else ""
     reach = "on this machine alone" if is_loopback(options.host) else "unencrypted: on a network that you trust alone"
-    serving = f"serving {names} on {url} (for programs {url}/v1){everywhere} {key}, {reach}"
-    say("; ".join([serving, f"licence: {', '.join(licences)}", *filter(None, stand_ins), NOT_CLEARED]))
+    say(f"the page: {url}; for programs: {url}/v1")
+    say(f"{key}{everywhere}, {reach}")
+    say(f"models: {names}")
+    for line in (*filter(None, stand_ins), f"licence: {', '.join(licences)}", NOT_CLEARED):
+        say(line)
 
 
 def _count(least: int, most: int) -> Any:

@@ -134,7 +134,8 @@ def to_8_bits(values: Values, shown: Range | None) -> tuple[NDArray[np.uint8], l
         least, greatest, missing = _extremes(values)
         if shown is None:
             low_text, high_text = _number(least), _number(greatest)
-            remedy = f"--range={low_text}:{high_text}, its own, or what is black and white in it (in Python: range=)"
+            own = f"--range={low_text}:{high_text}, its own, or what is black and white in it"
+            remedy = f"{own} ({_elsewhere(low_text, high_text)})"
             raise InputError(f"{values.kind}, from {low_text} to {high_text}", allowed=ALLOWED, remedy=remedy)
         low, high = (least, greatest) if shown == "auto" else shown
         if not low < high:
@@ -158,6 +159,11 @@ def _extremes(values: Values) -> tuple[float, float, int]:
         if not array.size:
             raise InputError(f"{values.kind}, and no number among them", allowed=ALLOWED)
     return float(array.min()), float(array.max()), missing
+
+
+def _elsewhere(low: float | str, high: float | str) -> str:
+    """How a range is given where it is no command's option: to a server, beside the image."""
+    return f'in Python: range=, over HTTP: "range": [{low}, {high}]'
 
 
 def _number(value: float) -> str:
@@ -205,8 +211,9 @@ def narrow(counts: NDArray[Any], whole: int, kind: str) -> list[str]:
         return []  # `image_notes` says that there is little to see
     marks = 1 - picture.sum() / counts.sum()
     where = f"{least} to {greatest}" + (f" but for marks ({100 * marks:.2g} % of them)" if marks else "")
-    auto = "" if marks else " or --range=auto"  # which would begin or end at the marks
-    remedy = f"stretch it with --range={least}:{greatest}{auto} (in Python: range=)"
+    # The least and the greatest value of all would be the marks'.
+    auto, auto_there = ("", "") if marks else (" or --range=auto", ' or "auto"')
+    remedy = f"stretch it with --range={least}:{greatest}{auto} ({_elsewhere(least, greatest)}{auto_there})"
     if high - low < NARROW * whole:
         shades = max(round((high - low) * 255 / whole), 1)
         return [

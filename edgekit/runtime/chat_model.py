@@ -104,7 +104,7 @@ class ChatModel(Model):
 
     def _pixels(self, images: Sequence[images_.ImageLike]) -> NDArray[np.uint8]:
         if self.preprocessing is None or self.vision is None:
-            raise InputError(f"{self.title or 'this model'} cannot see images", allowed="text alone")
+            raise InputError(f"{self.title or 'this model'} cannot see images", allowed="text alone", param="prompt")
         return images_.to_pixels(images, self.preprocessing)
 
     def _encode_pixels(self, pixels: NDArray[np.uint8]) -> Float:
@@ -151,18 +151,19 @@ class ChatModel(Model):
         """Raise TooLongError where a prompt does not fit: before its images are encoded, which takes longest."""
         context, limit = self.decoder.context, self.settings.context
         if tokens > context:
-            wider = f"--context {tokens} or more, in Python context=, and leave room for an answer"
+            opened = f"--context {tokens} or more where it is opened or served, in Python context="
+            wider = f"{opened}, and leave room for an answer"
             remedy = wider if context < tokens < limit else "a shorter prompt"
             allowed = f"1 to {context}, the context it was opened with; the model was made for {limit}"
             said = f"a prompt of {tokens} tokens, {tokens - context} too many"
-            raise TooLongError(said, allowed=allowed, remedy=remedy)
+            raise TooLongError(said, allowed=allowed, remedy=remedy, param="prompt")
 
     def _answering(self, answers: Callable[[], Iterator[Piece | Generation]]) -> Iterator[Piece | Generation]:
         return Stream(_from_first(answers), "an answer", self)
 
     def _generate(self, messages: Sequence[Message], options: GenerationOptions) -> Iterator[Piece | Generation]:
         if messages and not messages[-1].images and not messages[-1].text.strip():
-            raise InputError("an empty question", allowed="a text, an image, or both")
+            raise InputError("an empty question", allowed="a text, an image, or both", param="prompt")
 
         def prompt() -> _Prompt:
             pictured, known = with_pictures(self._asked_to_think(messages) if options.thinking else messages)
@@ -297,7 +298,8 @@ class ChatModel(Model):
     def _asked_to_think(self, messages: Sequence[Message]) -> list[Message]:
         """With the system text that asks for thoughts, before what it says else."""
         if self.format.thoughts is None:
-            raise InputError(f"{self.title or 'this model'} cannot think: its vocabulary has no tokens for it")
+            said = f"{self.title or 'this model'} cannot think: its vocabulary has no tokens for it"
+            raise InputError(said, remedy="ask without it: leave it out", param="thinking")
         instruction = self.format.thoughts.instruction
         if messages and messages[0].role == "system":
             return [Message("system", f"{instruction} {messages[0].text}"), *messages[1:]]

@@ -80,6 +80,7 @@ class Model(Owned):
 
     Attributes:
         warnings: what the user must know.
+        hints: those of them that are for whoever runs this machine, and are about no answer.
         runtimes: role -> the library that runs it, with its version and options: part of what a figure depends on.
         parts: role -> the id of the part in it, a hash of its files.
 
@@ -96,6 +97,7 @@ class Model(Owned):
     abilities: frozenset[str] = frozenset()
     title: str = ""
     warnings: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     runtimes: Mapping[str, str] = {}
     parts: Mapping[str, str] = {}
 

@@ -84,7 +84,8 @@ def opened(opening: Opening, use: Use) -> Model:
         model.cache_bytes = opening.held_bytes
     model.title, model.runtimes = opening.manifest.title, opening.runtimes
     model.parts = {role: part.id for role, part in opening.parts.items()}
-    model.warnings = (*opening.warnings, *model.warnings)
+    model.hints = tuple(opening.hints)
+    model.warnings = (*opening.warnings, *opening.hints, *model.warnings)
     return model
 
 
@@ -133,6 +134,7 @@ class Opening(Variant):
         use: what the model is to be used for.
         held_bytes: what the decoder's contexts take in memory, once they are taken.
         progress: told where trying a part takes long.
+        hints: what whoever runs this machine could do for speed; they grow while parts are loaded.
     """
 
     device: str | None
@@ -141,6 +143,7 @@ class Opening(Variant):
     runtime: str | None
     progress: Progress
     runtimes: dict[str, str] = field(default_factory=dict, init=False)
+    hints: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -180,7 +183,7 @@ class Opening(Variant):
             return BACKENDS[result.fastest]
         if sum(version is not None for version in backends.libraries(part.format).values()) > 1:
             hint = f"which runtime is the fastest here was not measured ({self._tune_command})"
-            self.warnings += [] if hint in self.warnings else [hint]
+            self.hints += [] if hint in self.hints else [hint]
         return rows[0]
 
     @property

@@ -13,7 +13,8 @@ from typing import Any, Literal
 from edgekit import errors
 from edgekit.errors import EdgekitError
 
-# chat        {"messages": [{"role": "user", "parts": [{"text": "..."} or {"image": 0}]}], "options": {...}}: the fields
+# An image is {"image": 0, "range": [low, high], "auto" or null}, by its place among the job's; without a range too.
+# chat        {"messages": [{"role": "user", "parts": [{"text": "..."} or an image]}], "options": {...}}: the fields
 #             of GenerationOptions that are not its defaults, the constraint as {"json_schema": {...}}, {"lark": "..."},
 #             {"choice": [...]}, {"regex": "..."} or {"calls": {"functions": [{"name": "...", "parameters": {...}}],
 #             "required": false, "most": 1}}. Events: `piece`s and, behind each answer's last, its `answer`.
@@ -21,8 +22,9 @@ from edgekit.errors import EdgekitError
 # prepare     {"messages": [...]} whose last turn may still lack its question. `result` {"tokens": n}; 0 where the model
 #             does not chat, and only looks at the images.
 # score       {"messages": [...], "answers": ["...", ...]}. `result`, data float32 [answers].
-# embed       {"inputs": [{"text": "..."} or {"image": 0}, ...]}. `result` {"tokens": n}, data float32 [inputs, width].
-# classify    {"labels": [["...", ...], ...], "scores": "sigmoid", "softmax" or null}, of all images.
+# embed       {"inputs": [{"text": "..."} or an image, ...]}. `result` {"tokens": n}, data float32 [inputs, width].
+# classify    {"labels": [["...", ...], ...], "scores": "sigmoid", "softmax" or null, "ranges": [a range or null of each
+#             image]}, of all images; without ranges too.
 #             `result`, data float32 [images, labels].
 # tokenize    {"text": "..."}. `result` {"tokens": [id, ...], "pieces": ["...", ...]}.
 # detokenize  {"tokens": [id, ...]}. `result` {"text": "..."}.
@@ -75,6 +77,7 @@ def failure(error: EdgekitError) -> dict[str, Any]:
         "allowed": error.allowed,
         "remedy": error.remedy,
         "items": list(error.items),
+        "param": error.param,
     }
 
 
@@ -84,4 +87,5 @@ def raised(document: Mapping[str, Any]) -> EdgekitError:
     made: EdgekitError = (kind if isinstance(kind, type) and issubclass(kind, EdgekitError) else EdgekitError)(
         document["message"], allowed=document["allowed"], remedy=document["remedy"], items=document["items"]
     )
+    made.param = document["param"]
     return made

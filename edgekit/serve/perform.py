@@ -19,6 +19,7 @@ import numpy as np
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitWarning, InputError, UsageError
 from edgekit.inputs.image import say
+from edgekit.inputs.image_types import checked_range
 from edgekit.inputs.message import Image, Message, with_pictures
 from edgekit.runtime import wanted
 from edgekit.runtime.chat_model import ChatModel
@@ -141,7 +142,11 @@ def _classify(model: Model, job: Job) -> Event:
     labels = [_list(label, "labels", str) for label in _list(job.body.get("labels"), "labels", list)]
     if not job.images:
         raise InputError("no images to classify", allowed="one or more")
-    return _numbers({}, model.classify([Image(data) for data in job.images], labels, job.body.get("scores")))
+    ranges = job.body.get("ranges") or [None] * len(job.images)
+    if not isinstance(ranges, list) or len(ranges) != len(job.images):
+        raise InputError("ranges of other images", allowed="one of each image")
+    images = [Image(data, checked_range(given)) for data, given in zip(job.images, ranges, strict=True)]
+    return _numbers({}, model.classify(images, labels, job.body.get("scores")))
 
 
 def _tokenize(model: Model, job: Job) -> Event:
@@ -184,7 +189,7 @@ def _image(part: Mapping[str, Any], job: Job) -> Image:
     place = part.get("image")
     if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(job.images):
         raise InputError("a part that is neither text nor image", allowed=f"a text, or one of {len(job.images)} images")
-    return Image(job.images[place])
+    return Image(job.images[place], checked_range(part.get("range")))
 
 
 def _options(body: Mapping[str, Any], cancelled: Flag) -> GenerationOptions:
@@ -195,7 +200,11 @@ def _options(body: Mapping[str, Any], cancelled: Flag) -> GenerationOptions:
         if not isinstance(constraint, Mapping) or len(constraint) != 1 or constraint.keys() - _CONSTRAINTS.keys():
             raise InputError("a constraint of no known kind", allowed=f"one of {', '.join(_CONSTRAINTS)}")
         ((kind, value),) = constraint.items()
-        said["constraint"] = _CONSTRAINTS[kind](value)
+        try:
+            said["constraint"] = _CONSTRAINTS[kind](value)
+        except InputError as error:
+            error.param = "tools" if kind == "calls" else "constraint"
+            raise
     if "stop" in said:
         said["stop"] = tuple(_list(said["stop"], "stop", str))
     if "logit_bias" in said:  # JSON's names are texts

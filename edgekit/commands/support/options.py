@@ -10,13 +10,15 @@ from typing import Literal
 from edgekit.artifacts.documents import is_file
 from edgekit.errors import UsageError
 
+_FOLDER = "an artifact's folder, as `edgekit export` writes it"
+
 
 def add_artifact(parser: ArgumentParser, *, several: bool = False) -> None:
     """The artifact's folder, or several."""
     if several:
-        parser.add_argument("folders", type=_artifact, nargs="+", metavar="DIR")
+        parser.add_argument("folders", type=_artifact, nargs="+", metavar="DIR", help=f"{_FOLDER}; or several")
     else:
-        parser.add_argument("folder", type=_artifact, metavar="DIR")
+        parser.add_argument("folder", type=_artifact, metavar="DIR", help=_FOLDER)
 
 
 def _artifact(text: str) -> Path:

@@ -82,7 +82,8 @@ class GenerationOptions:
 
     def __post_init__(self) -> None:
         if not _whole(self.max_tokens) or self.max_tokens < 1:
-            raise InputError(f"an output budget of {self.max_tokens!r:.40} tokens", allowed="1 or more")
+            said = f"an output budget of {self.max_tokens!r:.40} tokens"
+            raise InputError(said, allowed="1 or more", param="max_tokens")
         for name, (kind, low, high) in _RANGES.items():
             value = getattr(self, name)
             if not (value is None and name in _OPTIONAL) and not (kind(value) and low <= value <= high):
@@ -97,7 +98,8 @@ class GenerationOptions:
         self._check_stops()
         self._check_biases()
         if self.n > 1 and not self.temperature:
-            raise InputError(f"{self.n} greedy answers, which are all the same", allowed="n of 1, or a temperature")
+            said = f"{self.n} greedy answers, which are all the same"
+            raise InputError(said, allowed="n of 1, or a temperature", param="n")
 
     def _check_stops(self) -> None:
         if isinstance(self.stop, str):
@@ -110,7 +112,8 @@ class GenerationOptions:
 
     def _check_biases(self) -> None:
         if len(self.logit_bias) > MOST_BIASES:
-            raise InputError(f"logit_bias of {len(self.logit_bias)} tokens", allowed=f"up to {MOST_BIASES}")
+            said = f"logit_bias of {len(self.logit_bias)} tokens"
+            raise InputError(said, allowed=f"up to {MOST_BIASES}", param="logit_bias")
         for token, bias in self.logit_bias.items():
             if not (_whole(token) and token >= 0 and _finite(bias) and -100 <= bias <= 100):
                 raise _refused("logit_bias", {token: bias}, "token ids, each with -100 to 100")
@@ -140,4 +143,4 @@ _OPTIONAL = ("thinking_tokens", "seed", "top_logprobs", "deadline_s")
 
 
 def _refused(name: str, value: Any, allowed: str) -> InputError:
-    return InputError(f"{name} of {value!r:.60}", allowed=allowed)
+    return InputError(f"{name} of {value!r:.60}", allowed=allowed, param=name)

@@ -10,6 +10,7 @@
     handed_over.py   images that are held until they are asked about
     given_up.py      requests that clients repeat after their own time-out
     serving.py       what every route has at hand
+    openapi.py       all of it as a document, with the answers of answer_shapes.py
 """
 
 from __future__ import annotations

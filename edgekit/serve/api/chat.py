@@ -23,7 +23,7 @@ from edgekit.serve.api import formats, report
 from edgekit.serve.api.conversation import ChatMessage, of_messages
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, read
-from edgekit.serve.api.sampling import Sampling, one_of
+from edgekit.serve.api.sampling import Sampling, budget, one_of
 from edgekit.serve.api.serving import Serving, fingerprint, told
 from edgekit.serve.api.streaming import DONE, Frames, finished, frame, stream, unless_left
 from edgekit.serve.api.tools import CallReader, ChatTool, Tools, chosen
@@ -56,10 +56,17 @@ class ChatRequest(Sampling):
         functions = [tool.function for tool in self.tools or ()]
         return chosen(functions, self.tool_choice, parallel=self.parallel_tool_calls is not False)
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What errors of the engine call otherwise."""
+        most = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        thinking = {"thinking": "reasoning_effort", "thinking_tokens": "reasoning_effort"}
+        return {"prompt": "messages", "constraint": "response_format", "max_tokens": most, **thinking}
+
     def all_options(self, tools: Tools | None, context: int) -> dict[str, Any]:
         """How it is decoded, as a `Job` has it. Raises ParameterError."""
         most = one_of(self, "max_completion_tokens", "max_tokens")
-        options = {**self.options(context), **({} if most is None else {"max_tokens": most})}
+        options = {**self.options(context, context), "max_tokens": budget(most, context, context)}
         if self.top_logprobs is not None and not self.logprobs:
             raise ParameterError("top_logprobs", "without logprobs", remedy="logprobs: true")
         if self.logprobs:
@@ -169,9 +176,9 @@ class _Chat:
             }
             for number, choice in enumerate(self._choices)
         ]
-        more = {"usage": report.usage(self._answers), "timings": report.timings(self._answers)}
-        said = self._warnings(self._answers)
-        return {**self._head, "object": "chat.completion", "choices": choices, **more, "warnings": said}
+        more: dict[str, Any] = {"usage": report.usage(self._answers), "timings": report.timings(self._answers)}
+        more["warnings"] = self._warnings(self._answers)
+        return {**self._head, "object": "chat.completion", "choices": choices, **more}
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
         """The answer as a stream."""
@@ -192,9 +199,6 @@ class _Chat:
     def _answers(self) -> list[Mapping[str, Any]]:
         return [choice.answer for choice in self._choices if choice.answer is not None]
 
-    def _warnings(self, answers: list[Mapping[str, Any]]) -> list[str]:
-        return told(self._served, [*self._said, *report.warnings(answers)])
-
     def _all_logprobs(self, choice: _Choice) -> dict[str, Any] | None:
         if not self._request.logprobs or choice.calls:
             return None
@@ -210,6 +214,9 @@ class _Chat:
         reason = report.finish_reason(answer, self._choices[number].reader)
         said = {"timings": report.timings([answer]), "warnings": self._warnings([answer])}
         return {**self._choice_chunk(number, {}, reason), **said}
+
+    def _warnings(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
+        return told(self._served, [*self._request.notes, *self._said, *report.warnings(answers)])
 
 
 def job(request: ChatRequest, collected: Collected, context: int, tools: Tools | None) -> Job:
@@ -227,8 +234,9 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
     collected = Collected(serving.images)
-    events = serving.ask(http, served, job(request, collected, served.context, tools))
+    asked = job(request, collected, served.context, tools)
     chat = _Chat(served, tools, request, collected.warnings)
+    events = serving.ask(http, served, asked, request.names)
     if request.stream:
         return await stream(http, chat.frames(events))
 

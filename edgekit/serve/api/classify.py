@@ -4,7 +4,8 @@
      "labels": {"pneumothorax": ["a pneumothorax", "collapsed lung"], "no finding": "a healthy chest"},
      "scores": "sigmoid"}
 
-`images` is one or several, as chat names them; `image` is the same. `labels` is a list of texts, or a name each with a
+`images` is one or several, as chat names them, each of which may be an object with a `range`; `image` is the same, and
+`range` beside it is of all that have none of their own. `labels` is a list of texts, or a name each with a
 text or several, whose meaning is averaged. `scores` is `sigmoid`, each label by itself, or `softmax`, which add up to
 one; where none is asked for, what the model was trained on. The answer has, of each image, the scores in the order of
 the labels.
@@ -47,6 +48,7 @@ class ClassifyRequest(Request):
 
     image: Any = None
     images: Any = None
+    range: Any = None
     labels: list[str] | dict[str, str | list[str]]
     scores: Literal["sigmoid", "softmax"] | None = None
 
@@ -69,12 +71,16 @@ class ClassifyRequest(Request):
             raise ParameterError("image", "beside images", allowed="one of them")
         name = "image" if self.images is None else "images"
         given = self.image if self.images is None else self.images
+        ranges = []
         for place, image in enumerate(given if isinstance(given, list) else [given]):
-            if collected.image(image, f"{name}.{place}") != place:
+            has_own = isinstance(image, Mapping) and image.get("range") is not None
+            part = collected.image(image, f"{name}.{place}", None if has_own else self.range)
+            if part["image"] != place:
                 raise ParameterError(f"{name}.{place}", "an image that is there twice", allowed="images that differ")
+            ranges.append(part.get("range"))
         if not collected.images:
             raise ParameterError("images", "no image", allowed="one or more")
-        body = {"labels": list(self.prompts().values()), "scores": self.scores}
+        body = {"labels": list(self.prompts().values()), "scores": self.scores, "ranges": ranges}
         return Job("classify", body, tuple(collected.images))
 
 
@@ -103,7 +109,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             for place, row in enumerate(rows)
         ]
         kind = request.scores or ("softmax" if "generate" in served.abilities else "sigmoid")
-        said = told(served, [*known(served), *collected.warnings, *warnings])
+        said = told(served, [*known(served), *request.notes, *collected.warnings, *warnings])
         return JSONResponse({"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": said})
 
     return await unless_left(serving.given_up, http, whole)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, ClassVar
 
@@ -25,6 +25,7 @@ from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
 
 _MOST = 16
+_NAMES = {"constraint": "response_format", "top_logprobs": "logprobs"}  # what errors of the engine call otherwise
 
 
 class CompletionRequest(Sampling):
@@ -55,9 +56,10 @@ class CompletionRequest(Sampling):
         remedy = "send the text itself: token ids are a model's own" if _tokens(one) else "one request for each text"
         raise ParameterError("prompt", "not one text", allowed="a text", remedy=remedy)
 
-    def job(self) -> Job:
+    def job(self, context: int) -> Job:
         """What the engine does. Raises ParameterError."""
-        options = {**self.options(_MOST), **held(None, self.response_format, "response_format", self.stop)}
+        held_to = held(None, self.response_format, "response_format", self.stop)
+        options = {**self.options(_MOST, context), **held_to}
         options |= {} if self.logprobs is None else {"top_logprobs": self.logprobs}
         return Job("complete", {"prompt": self.text, "options": options})
 
@@ -90,7 +92,7 @@ class _Completion:
             return None
         self._answers[number] = body
         last = self._choice(number, "", [], report.finish_reason(body))
-        return self._said([last], timings=report.timings([body]), warnings=told(self._served, report.warnings([body])))
+        return self._said([last], timings=report.timings([body]), warnings=self._warnings([body]))
 
     def whole(self) -> dict[str, Any]:
         """The answer of a request that does not stream."""
@@ -101,7 +103,7 @@ class _Completion:
             for number, answer in enumerate(answers)
         ]
         more = {"usage": report.usage(answers), "timings": report.timings(answers)}
-        return self._said(choices, **more, warnings=told(self._served, report.warnings(answers)))
+        return self._said(choices, **more, warnings=self._warnings(answers))
 
     async def frames(self, events: AsyncGenerator[Event, None]) -> Frames:
         """The answer as a stream."""
@@ -112,6 +114,9 @@ class _Completion:
         if self._request.wants_usage:
             yield frame(self._said([], usage=report.usage(list(self._answers.values()))))
         yield DONE
+
+    def _warnings(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
+        return told(self._served, [*self._request.notes, *report.warnings(answers)])
 
     def _said(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
         return {**self._head, "choices": choices, **more}
@@ -139,7 +144,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     request = read(CompletionRequest, await read_json(http))
     served = serving.model(request.model, "generate")
     completion = _Completion(served, request)
-    events = serving.ask(http, served, request.job())
+    events = serving.ask(http, served, request.job(served.context), _NAMES)
     if request.stream:
         return await stream(http, completion.frames(events))
 

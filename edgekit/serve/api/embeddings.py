@@ -1,6 +1,7 @@
 """POST /v1/embeddings: texts and images to unit vectors of one space.
 
-An input is a text, `{"text": "..."}`, `{"image": "data:..."}`, a part as chat has it, or `{"content": [part]}`.
+An input is a text, `{"text": "..."}`, `{"image": "data:...", "range": ...}`, a part as chat has it, or
+`{"content": [part]}`.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class EmbeddingRequest(Request):
         "pooling": (),
     }
 
+    instead: ClassVar[Mapping[str, str]] = dict.fromkeys(("image", "images"), 'input: [{"image": "data:..."}, ...]')
+
     input: Any = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
@@ -61,7 +64,7 @@ def _input(given: Any, collected: Collected, where: str) -> Part:
         if isinstance(given.get("text"), str) and "type" not in given:
             return {"text": given["text"]}
         if "image" in given:
-            return {"image": collected.image(given["image"], where)}
+            return collected.image(given["image"], where, given.get("range"))
         content = given.get("content", [given])
     if content is None:
         raise ParameterError(where, "nothing", allowed=_ALLOWED)
@@ -90,7 +93,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         said = {"object": "list", "data": data, "model": served.id, "usage": usage}
-        return JSONResponse({**said, "warnings": told(served, [*known(served), *collected.warnings, *warnings])})
+        noted = [*known(served), *request.notes, *collected.warnings, *warnings]
+        return JSONResponse({**said, "warnings": told(served, noted)})
 
     return await unless_left(serving.given_up, http, whole)
 

@@ -25,12 +25,14 @@ class Held:
     Attributes:
         id: as hard to guess as a key of 128 bits.
         data: the file.
+        range: the values that become black and white, as a `Job` has them.
         expires_at: by the system's clock, in seconds since 1970.
     """
 
     id: str
     data: bytes = field(repr=False)
     expires_at: float
+    range: list[float] | str | None = None
 
 
 class HandedOver:
@@ -52,7 +54,7 @@ class HandedOver:
         self._most_images, self._most_bytes, self._seconds, self._clock = most_images, most_bytes, seconds, clock
         self._held: OrderedDict[str, Held] = OrderedDict()
 
-    def put(self, data: bytes) -> Held:
+    def put(self, data: bytes, range_: list[float] | str | None = None) -> Held:
         """Hold an image.
 
         Raises:
@@ -60,17 +62,17 @@ class HandedOver:
         """
         if len(data) > self._most_bytes:
             raise InputError(f"an image of {len(data)} bytes", allowed=f"up to {self._most_bytes}")
-        held = Held(secrets.token_urlsafe(16), data, self._clock() + self._seconds)
+        held = Held(secrets.token_urlsafe(16), data, self._clock() + self._seconds, range_)
         self._held[held.id] = held
         self._drop()
         return held
 
-    def get(self, id_: str) -> bytes:
-        """The file of an image. Raises UnknownImage."""
+    def get(self, id_: str) -> Held:
+        """An image. Raises UnknownImage."""
         self._drop()
         if id_ not in self._held:
             raise _unknown()
-        return self._held[id_].data
+        return self._held[id_]
 
     def remove(self, id_: str) -> None:
         """Hold an image no longer. Raises UnknownImage."""

@@ -1,7 +1,8 @@
 """Requests as strict schemas: what is not there is ignored, unless it would change the answer.
 
 Clients send parameters that only other servers know. One that would change what is answered is refused by its name;
-whoever asked for it would not see that nothing came of it. The rest changes nothing here.
+whoever asked for it would not see that nothing came of it. The rest changes nothing here; a name that nobody knows is
+said beside the answer.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgekit.errors import InputError
+from edgekit.serve.api.known_names import ignored
+from edgekit.serve.api.misfits import first_misfit
 from edgekit.terminal import shortened
 
-_UNION = ("str", "int", "bool", "list[", "dict[", "function-", "literal[", "tagged-union")
 _REMEDY = "leave it out"
 
 # Names that OpenAI's, vLLM's, llama.cpp's and Ollama's servers know, and the values by which they change nothing.
@@ -25,7 +27,9 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "bad_words": ([],),
     "best_of": (1,),
     "chat_template": (),
-    "chat_template_kwargs": ({},),
+    "chat_template_kwargs": ({}, {"enable_thinking": False}, {"thinking": False}),
+    "choice": (),
+    "constraint": (),
     "continue_final_message": (False,),
     "documents": ([],),
     "dry_multiplier": (0,),
@@ -48,6 +52,7 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "json_schema": (),
     "length_penalty": (1,),
     "logits_processors": ([],),
+    "lark": (),
     "lora": ([],),
     "max_new_tokens": (),
     "max_output_tokens": (),
@@ -63,8 +68,10 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "options": ({},),
     "prediction": (),
     "prompt_logprobs": (0,),
-    "reasoning": (),
+    "range": (),
     "raw": (False,),
+    "reasoning": (),
+    "regex": (),
     "repeat_last_n": (-1,),
     "response_schema": (),
     "samplers": (),
@@ -78,7 +85,8 @@ UNSUPPORTED: Mapping[str, tuple[Any, ...]] = {
     "t_max_predict_ms": (0,),
     "tfs_z": (1,),
     "think": (False,),
-    "thinking": (),
+    "thinking": (False,),
+    "thinking_tokens": (),
     "top_a": (0,),
     "top_n_sigma": (-1,),
     "truncate_prompt_tokens": (),
@@ -98,8 +106,8 @@ class ParameterError(InputError):
     """
 
     def __init__(self, param: str, message: str, *, allowed: str | None = None, remedy: str | None = None) -> None:
-        self.param = shortened(param, 200)
-        super().__init__(f"{self.param}: {message}", allowed=allowed, remedy=remedy)
+        place = shortened(param, 200)
+        super().__init__(f"{place}: {message}", allowed=allowed, remedy=remedy, param=place)
 
 
 class Request(BaseModel):
@@ -107,12 +115,20 @@ class Request(BaseModel):
 
     Attributes:
         refused: names that this route refuses beyond `UNSUPPORTED`, and the values by which they change nothing.
+        instead: how what a name asks elsewhere is asked of this route.
     """
 
-    model_config = ConfigDict(strict=True, frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow", allow_inf_nan=False)
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    instead: ClassVar[Mapping[str, str]] = {}
 
     model: str | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What the client must know of its own request."""
+        given = {name for name, value in (self.model_extra or {}).items() if value is not None}
+        return ignored(given - UNSUPPORTED.keys() - self.refused.keys())
 
 
 RequestT = TypeVar("RequestT", bound=BaseModel)
@@ -126,24 +142,21 @@ def read(schema: type[RequestT], document: Any) -> RequestT:
     """
     if not isinstance(document, Mapping):
         raise InputError(f"a request that is a {type(document).__name__}", allowed="a JSON object")
-    known = UNSUPPORTED if not issubclass(schema, Request) else {**UNSUPPORTED, **schema.refused}
+    known, instead = UNSUPPORTED, Request.instead
+    if issubclass(schema, Request):
+        known, instead = {**UNSUPPORTED, **schema.refused}, schema.instead
     for name in document.keys() & known.keys() - schema.model_fields.keys():
         value = document[name]
         if value is not None and not any(value == one and _alike(value, one) for one in known[name]):
             said = "this server does not support it, and it would change the answer"
-            raise ParameterError(name, said, remedy=_REMEDY)
+            raise ParameterError(name, said, remedy=instead.get(name, _REMEDY))
     try:
         return schema.model_validate(document)
     except ValidationError as problem:
-        first = problem.errors(include_url=False, include_context=False, include_input=False)[0]
-        place = [str(part) for part in first["loc"] if not str(part).startswith(_UNION)]
-        raise ParameterError(".".join(place) or "body", _lower(first["msg"])) from problem
+        place, wrong, allowed = first_misfit(problem)
+        raise ParameterError(place, wrong, allowed=allowed) from problem
 
 
 def _alike(value: Any, other: Any) -> bool:
     """Python has 1 == True, JSON has not."""
     return isinstance(value, bool) == isinstance(other, bool)
-
-
-def _lower(text: str) -> str:
-    return text[:1].lower() + text[1:]

@@ -77,5 +77,6 @@ def _token(token: Mapping[str, Any]) -> dict[str, Any]:
     return {"token": written(token), "logprob": token["logprob"], "bytes": said}
 
 
-def _rate(count: int, seconds: float) -> float:
-    return count / seconds if seconds > 0 else 0.0
+def _rate(count: int, seconds: float) -> float | None:
+    """None where nothing was measured, as behind the first token of an answer that has one."""
+    return count / seconds if count and seconds > 0 else None

@@ -26,13 +26,13 @@ _PARTS = {
 class Responded:
     """One response, as its answer comes."""
 
-    def __init__(self, served: Served, echoed: Mapping[str, Any], said: Sequence[str], *, calls: bool) -> None:
+    def __init__(self, served: Served, echoed: Mapping[str, Any], notes: Sequence[str], *, calls: bool) -> None:
         """Args:
         echoed: what it repeats of its request.
-        said: warnings about the request.
+        notes: what its client must know of that.
         calls: whether the answer may be calls of functions.
         """
-        self._served, self._said = served, said
+        self._served, self._notes = served, notes
         self._head = {
             "id": f"resp_{secrets.token_hex(16)}",
             "object": "response",
@@ -93,7 +93,7 @@ class Responded:
         }
         more = {
             "timings": report.timings([self._answer]),
-            "warnings": told(self._served, [*self._said, *report.warnings([self._answer])]),
+            "warnings": told(self._served, [*self._notes, *report.warnings([self._answer])]),
         }
         return {**said, "usage": usage, **more}
 

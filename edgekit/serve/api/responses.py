@@ -18,7 +18,7 @@ from edgekit.serve.api.conversation import Called, ChatMessage, Conversation, To
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, Request, read
 from edgekit.serve.api.responded import Responded
-from edgekit.serve.api.sampling import SAMPLED
+from edgekit.serve.api.sampling import SAMPLED, budget
 from edgekit.serve.api.serving import Serving
 from edgekit.serve.api.streaming import Frames, finished, frame, stream, unless_left
 from edgekit.serve.api.tools import FunctionTool, Tools, chosen
@@ -26,6 +26,14 @@ from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
 
 _LOGPROBS = "message.output_text.logprobs"
+_NAMES = {  # what errors of the engine call otherwise
+    "constraint": "text.format",
+    "max_tokens": "max_output_tokens",
+    "prompt": "input",
+    "thinking": "reasoning.effort",
+    "thinking_tokens": "reasoning.effort",
+}
+_FORM = 'text: {"format": {"type": "json_schema", "name": ..., "schema": {...}}}'
 _PASSED_OVER = ("reasoning",)
 
 
@@ -61,6 +69,16 @@ class ResponsesRequest(Request):
         "truncation": ("disabled",),
     }
 
+    instead: ClassVar[Mapping[str, str]] = {
+        "max_completion_tokens": "max_output_tokens",
+        "max_tokens": "max_output_tokens",
+        "messages": "input",
+        "reasoning_effort": 'reasoning: {"effort": ...}',
+        "response_format": _FORM,
+        "choice": f'{_FORM} and the schema {{"enum": [...]}}',
+        "json_schema": _FORM,
+    }
+
     input: str | list[dict[str, Any]]
     instructions: str | None = None
     max_output_tokens: int | None = None
@@ -82,9 +100,7 @@ class ResponsesRequest(Request):
 
     def options(self, tools: Tools | None, context: int) -> dict[str, Any]:
         """How it is decoded, as a `Job` has it. Raises ParameterError."""
-        options: dict[str, Any] = {
-            "max_tokens": context if self.max_output_tokens is None else self.max_output_tokens
-        }
+        options: dict[str, Any] = {"max_tokens": budget(self.max_output_tokens, context, context)}
         for name in ("temperature", "top_p"):
             options |= {} if getattr(self, name) is None else {name: getattr(self, name)}
         if _LOGPROBS in (self.include or ()):
@@ -161,8 +177,9 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     if tools:
         conversation.instruct(tools.instruction)
     body = {"messages": conversation.messages("input"), "options": request.options(tools, served.context)}
-    events = serving.ask(http, served, Job("chat", body, tuple(conversation.collected.images)))
-    responded = Responded(served, request.echoed(), conversation.collected.warnings, calls=tools is not None)
+    events = serving.ask(http, served, Job("chat", body, tuple(conversation.collected.images)), _NAMES)
+    notes = [*request.notes, *conversation.collected.warnings]
+    responded = Responded(served, request.echoed(), notes, calls=tools is not None)
     if request.stream:
         return await stream(http, _frames(responded, events), responded.failed)
 

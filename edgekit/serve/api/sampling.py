@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
+from edgekit.serve.api.known_names import INSTEAD
 from edgekit.serve.api.reading import ParameterError, Request
 
 Biases = dict[str, float]
@@ -33,6 +34,8 @@ class Sampling(Request):
     A client that names no temperature gets the greedy answer, the same every time.
     """
 
+    instead: ClassVar[Mapping[str, str]] = INSTEAD
+
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
@@ -49,11 +52,12 @@ class Sampling(Request):
     stream: bool | None = None
     stream_options: dict[str, Any] | None = None
 
-    def options(self, most: int) -> dict[str, Any]:
+    def options(self, most: int, context: int) -> dict[str, Any]:
         """As a `Job` has them, without those that are defaults.
 
         Args:
             most: the budget of who names none.
+            context: the budget of who wants no limit.
         """
         options: dict[str, Any] = {
             name: value
@@ -67,12 +71,17 @@ class Sampling(Request):
         options |= {} if self.n is None else {"n": self.n}
         if self.stop is not None:
             options["stop"] = [self.stop] if isinstance(self.stop, str) else self.stop
-        return {**options, "max_tokens": most if self.max_tokens is None else self.max_tokens}
+        return {**options, "max_tokens": budget(self.max_tokens, most, context)}
 
     @property
     def wants_usage(self) -> bool:
         """Whether a stream ends with a chunk of usage."""
         return bool(self.stream_options and self.stream_options.get("include_usage") is True)
+
+
+def budget(given: int | None, most: int, context: int) -> int:
+    """Tokens that an answer may have: -1 is no limit, as llama.cpp's server and LM Studio have it."""
+    return most if given is None else context if given == -1 else given
 
 
 def one_of(request: Request, *names: str) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
-from edgekit.errors import UsageError
+from edgekit.errors import EdgekitError, UsageError
 from edgekit.serve.api.given_up import GivenUp
 from edgekit.serve.api.handed_over import HandedOver
 from edgekit.serve.api.reading import ParameterError
+from edgekit.serve.jobs import Event, Job
 
 if TYPE_CHECKING:
     from edgekit.serve.engines.pool import Engines
@@ -49,9 +51,21 @@ class Serving:
             raise UsageError(f"{served.id} cannot {_said(ability)}", allowed=_names(self._able(ability)))
         return served
 
-    def ask(self, http: Request, served: Served, job: Job) -> AsyncGenerator[Event, None]:
-        """What comes of a job, as `Engines.ask` has it; `given_up` learns when the engine begins it."""
-        return self.engines.ask(served, job, lambda: self.given_up.begins(http))
+    async def ask(
+        self, http: Request, served: Served, job: Job, names: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """What an engine answers; its errors name parameters as the route does, and `given_up` learns when it begins.
+
+        Args:
+            names: option or input as Python has it -> as the route has it, where that is another.
+        """
+        async with aclosing(self.engines.ask(served, job, lambda: self.given_up.begins(http))) as events:
+            try:
+                async for event in events:
+                    yield event
+            except EdgekitError as error:
+                error.param = (names or {}).get(error.param or "", error.param)
+                raise
 
     def _only(self, ability: str | None) -> Served:
         able = self._able(ability)

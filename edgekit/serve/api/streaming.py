@@ -95,7 +95,7 @@ class _EventStream(Response):
         self._frames, self._pending, self._failed = frames, first, failed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending = asyncio.ensure_future(self._send(send))
+        sending = asyncio.ensure_future(self._send(scope, send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -106,13 +106,15 @@ class _EventStream(Response):
             await _ended(sending)
             await _closed(self._frames, self._pending)
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, scope: Scope, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         try:
             async for data in self._with_pings():
                 await send({"type": "http.response.body", "body": data, "more_body": True})
         except EdgekitError as error:
-            await send({"type": "http.response.body", "body": self._failed(answers.body(error)), "more_body": True})
+            said = answers.body(error)
+            scope[answers.CODE] = said["error"]["code"]
+            await send({"type": "http.response.body", "body": self._failed(said), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def _with_pings(self) -> AsyncIterator[bytes]:

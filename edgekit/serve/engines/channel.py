@@ -15,7 +15,7 @@ To the process, first how to open a model and, once it said what that takes, wit
 From it:
 
     {"weights": bytes, "contexts": [bytes of 1 slot, of 2, ...]}
-    {"ready": {...}} or {"failed": {...}}
+    {"ready": {"hints": ["...", ...]}} or {"failed": {...}}
     {"job": number, "event": "piece", "body": {...}} and the event's data
     {"pong": true}                   at once, whatever it is at
     {"job": number, "end": true} or {"job": number, "error": {...}}: its slot is free

@@ -238,7 +238,7 @@ class Engine:
             self.need = _need(await self._next("weights"))
             self.line.slots = await room(self.need)
             child.send({"slots": self.line.slots})
-            await self._next("ready")
+            ready = (await self._next("ready"))["ready"]
         except Died:
             self.delay.died(_now() - started, worked=False)
             raise
@@ -251,6 +251,8 @@ class Engine:
         self._ready_at, self._worked = _now(), False
         self._loads += 1
         _LOG.info("%s: loaded in %.1f s, %d at once", self.served.id, _now() - started, self.line.slots)
+        for hint in _hints(ready):
+            _LOG.info("%s: %s", self.served.id, hint)
         self.pump()
 
     @property
@@ -322,6 +324,12 @@ def _need(said: Mapping[str, Any]) -> Need:
     if len(sizes) < 2 or not all(isinstance(size, int) for size in sizes):
         raise EngineFailed("the process did not say what its model needs")
     return Need(sizes[0], tuple(sizes[1:]))
+
+
+def _hints(ready: Any) -> list[str]:
+    """What a process says for whoever runs this machine."""
+    found = ready.get("hints") if isinstance(ready, dict) else None
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 def _now() -> float:

@@ -173,7 +173,8 @@ def serve(name: str) -> None:
     except EdgekitError as error:
         output.send({"failed": failure(error)})
         end()
-    output.send({"ready": {"warnings": list(model.warnings), "runtimes": dict(model.runtimes)}})
+    model.warnings = tuple(text for text in model.warnings if text not in model.hints)  # clients cannot follow them
+    output.send({"ready": {"hints": list(model.hints)}})
     jobs = Jobs(model, perform, output, files)
     while True:
         jobs.take(*frames.get())

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from edgekit import errors as base
 from edgekit.errors import EdgekitError
@@ -25,6 +26,7 @@ from edgekit.serve.engines import errors as engines
 from edgekit.serve.http import errors
 
 _LOG = logging.getLogger("edgekit.serve")
+CODE = "edgekit.code"  # in a request's scope: which error answered it, for the log
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
@@ -97,8 +99,7 @@ def body(error: EdgekitError) -> dict[str, Any]:
     said = [error.message, *(f"- {item}" for item in error.items)]
     said += [f"allowed: {error.allowed}"] if error.allowed else []
     said += [f"try: {error.remedy}"] if error.remedy else []
-    parameter = getattr(error, "param", None)
-    return {"error": {"message": "; ".join(said), "type": found.type, "param": parameter, "code": found.code}}
+    return {"error": {"message": "; ".join(said), "type": found.type, "param": error.param, "code": found.code}}
 
 
 def headers(error: BaseException) -> dict[str, str]:
@@ -116,6 +117,18 @@ def encoded(document: Any) -> bytes:
     return json.dumps(document, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
+class _ErrorResponse(Response):
+    """An error's body, whose code the request's scope keeps."""
+
+    def __init__(self, document: Mapping[str, Any], status_code: int, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(encoded(document), status_code, headers, media_type="application/json")
+        self._code = document["error"]["code"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope[CODE] = self._code
+        await super().__call__(scope, receive, send)
+
+
 def response(error: EdgekitError, more: Mapping[str, str] | None = None) -> Response:
     """The answer to a request that ended in an error.
 
@@ -123,7 +136,7 @@ def response(error: EdgekitError, more: Mapping[str, str] | None = None) -> Resp
         more: headers on top.
     """
     said = {**headers(error), **(more or {})}
-    return Response(encoded(body(error)), status(error), said, media_type="application/json")
+    return _ErrorResponse(body(error), status(error), said)
 
 
 def internal(error: BaseException) -> dict[str, Any]:
@@ -140,7 +153,7 @@ def internal(error: BaseException) -> dict[str, Any]:
 
 def internal_response(error: BaseException) -> Response:
     """`internal` as a whole answer."""
-    return Response(encoded(internal(error)), 500, media_type="application/json")
+    return _ErrorResponse(internal(error), 500)
 
 
 def _places(error: BaseException | None) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The server as one ASGI application: routes, behind the guard, behind the count of what runs."""
+"""The server as one ASGI application: routes and their document, behind the guard, behind the count of what runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute
 
 from edgekit.errors import EdgekitError
+from edgekit.serve.api import openapi
 from edgekit.serve.http import answers
 from edgekit.serve.http.errors import BadRequest, NoRoute, Refusal, WrongMethod
 from edgekit.serve.http.guard import Guard, Rules
@@ -40,9 +41,10 @@ def application(api: Sequence[BaseRoute], page: Iterable[BaseRoute], house: Hous
         api: what models are asked by.
         page: the page's own files, which need no key.
     """
-    page = list(page)
+    page, answered = list(page), [*house.routes(), *api]
+    described = openapi.route(answered, needs_key=door.keys is not None)
     app = Starlette(
-        routes=[*house.routes(), *api, *page],
+        routes=[*answered, described, *page],
         exception_handlers={
             EdgekitError: _refused,
             HTTPException: _not_routed,

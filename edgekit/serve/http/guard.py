@@ -30,7 +30,7 @@ _HTTP = 80
 _JSON = re.compile(rb"application/json[ \t]*(?:;[ \t]*charset=\"?utf-8\"?[ \t]*)?", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ufffd]")
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?(:[0-9]{1,5})?")
-_SENT = ("POST", "PUT", "PATCH")
+_SENT = ("POST",)  # of no other method does a route here read a body
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Guard:
             self._check_key(headers)
         if self._rules.is_draining() and not is_health:
             raise Draining("the server is ending, and takes no more requests")
-        if scope["method"] in _SENT:
+        if scope["method"] in _SENT and _sends(headers):
             _check_type(headers)
 
     def _check_key(self, headers: dict[bytes, list[bytes]]) -> None:
@@ -125,6 +125,8 @@ class Guard:
         scheme, _, key = (given[0] if len(given) == 1 else b"").partition(b" ")
         if scheme.lower() != b"bearer" or not self._rules.keys.allow(key.strip()):
             said = "a wrong API key" if given else "no API key"
+            if len(given) == 1 and scheme.lower() != b"bearer":
+                said = "an Authorization header that does not begin with Bearer"
             raise NoKey(said, allowed="Authorization: Bearer KEY, with a key of the server's key file")
 
 
@@ -156,9 +158,18 @@ def _check_origin(headers: dict[bytes, list[bytes]], host: str, method: str) -> 
         raise WrongOrigin("another site's page sent the request", remedy="use the server's own page, or a program")
 
 
+def _sends(headers: dict[bytes, list[bytes]]) -> bool:
+    """Whether a request has a body, or says what it would be: one without has no type that could be wrong."""
+    lengths = headers.get(b"content-length", [b"0"])
+    return lengths != [b"0"] or b"transfer-encoding" in headers or b"content-type" in headers
+
+
 def _check_type(headers: dict[bytes, list[bytes]]) -> None:
     types = headers.get(b"content-type", [])
     if len(types) != 1 or not _JSON.fullmatch(types[0]):
-        raise WrongType("the request's Content-Type is not JSON's", allowed="application/json, in UTF-8")
+        is_file = bool(types) and types[0].lower().startswith((b"image/", b"multipart/", b"application/octet-stream"))
+        remedy = 'an image as JSON: {"image": "data:image/png;base64,..."}, to /v1/images' if is_file else None
+        said = "the request's Content-Type is not JSON's"
+        raise WrongType(said, allowed="application/json, in UTF-8", remedy=remedy)
     if any(coding.lower() != b"identity" for coding in headers.get(b"content-encoding", [])):
         raise WrongType("the request's body is compressed", remedy="send it without a Content-Encoding")

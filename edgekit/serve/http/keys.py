@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import re
+import shlex
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +40,9 @@ def read_keys(path: Path) -> Keys:
     try:
         found = path.stat()
     except OSError as problem:
-        raise UsageError(f"the key file {path} cannot be read: {problem.strerror}") from problem
+        quoted = shlex.quote(str(path))
+        made = f"openssl rand -hex 32 > {quoted} && chmod 600 {quoted}" if not path.exists() else None
+        raise UsageError(f"the key file {path} cannot be read: {problem.strerror}", remedy=made) from problem
     if not stat.S_ISREG(found.st_mode):
         raise UsageError(f"the key file {path} is no file")
     if os.name == "posix":

@@ -56,11 +56,11 @@ class Shared:
     """What all connections of one server have in common.
 
     Attributes:
-        on_refused: told the status of what is refused before the application sees it, or all of it.
+        on_refused: told what is refused before the application sees it, or all of it.
         body_bytes: of requests that have no whole answer yet.
     """
 
-    on_refused: Callable[[int], None]
+    on_refused: Callable[[Refusal], None]
     body_bytes: int = 0
 
 
@@ -209,7 +209,7 @@ class FrontDoor(H11Protocol):
                 return
         if not begun:
             self._socket.write(_written(refusal))
-            self._shared.on_refused(answers.status(refusal))
+            self._shared.on_refused(refusal)
         self._linger()
 
     def _linger(self) -> None:

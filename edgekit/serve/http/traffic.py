@@ -9,8 +9,13 @@ from dataclasses import dataclass
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgekit.errors import EdgekitError
+from edgekit.serve.http import answers
+
 _LOG = logging.getLogger("edgekit.serve")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")  # any word is a method
+_PROBED = ("/health", "/metrics")  # by programs, every few seconds
+_OK = 200
 CLIENT_LEFT = 499  # as others write it, in logs and metrics alone
 
 
@@ -20,12 +25,14 @@ class Answered:
 
     Attributes:
         route: the template that its path matched, or "-".
+        code: which error was its answer, or the end of it; None for none.
     """
 
     method: str
     route: str
     status: int
     seconds: float
+    code: str | None = None
 
 
 class Traffic:
@@ -60,15 +67,19 @@ class Traffic:
             self.running -= 1
             seconds = time.perf_counter() - began
             method = scope["method"] if scope["method"] in _METHODS else "other"
-            self._note(Answered(method, route_of(scope), status if whole else CLIENT_LEFT, seconds))
+            status = status if whole else CLIENT_LEFT
+            self._note(Answered(method, route_of(scope), status, seconds, scope.get(answers.CODE)))
 
-    def refused(self, status: int) -> None:
+    def refused(self, error: EdgekitError) -> None:
         """Note a request that was refused before it came here, as far as it was one."""
-        self._note(Answered("-", "-", status, 0.0))
+        code = answers.body(error)["error"]["code"]
+        self._note(Answered("-", "-", answers.status(error), 0.0, code))
 
     def _note(self, done: Answered) -> None:
         self._on_answered(done)
-        _LOG.info("%s %s %d %.1f ms", done.method, done.route, done.status, 1000 * done.seconds)
+        level = logging.DEBUG if done.route in _PROBED and done.status == _OK else logging.INFO
+        said = f"{done.status} {done.code}" if done.code else str(done.status)
+        _LOG.log(level, "%s %s %s %.1f ms", done.method, done.route, said, 1000 * done.seconds)
 
 
 def route_of(scope: Scope) -> str:

@@ -18,6 +18,7 @@ export async function holding(pictures, work) {
 
 export class Picture {
   asked = false; // whether it is part of the conversation
+  range = null; // of its values, for a server that would show all that their type can hold
   #handed = new Map(); // model's id -> what the server says of the image, as a promise
   #held = new Set(); // ids, as far as they are known
   #left = new AbortController();
@@ -46,9 +47,15 @@ export class Picture {
 
   async #send(api, model, sent) {
     const image = await this.dataUrl();
-    const held = await api.handOver({ model: model.id, image }, this.#left.signal, sent);
+    const held = await api.handOver({ model: model.id, image, range: this.range }, this.#left.signal, sent);
     this.#held.add(held.id);
     return held;
+  }
+
+  /** Show its own least and greatest value as black and white, from the next handing over on. */
+  stretch() {
+    this.range = "auto";
+    this.forget();
   }
 
   /** The server holds it no more: the next who needs it hands it over again. */

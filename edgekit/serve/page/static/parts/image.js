@@ -15,6 +15,7 @@ export function start(place, session) {
   const notes = place.querySelector(".notes");
   const again = place.querySelector("[data-does=again]");
   const remove = place.querySelector("[data-does=remove]");
+  const stretch = place.querySelector("[data-does=stretch]");
   const preview = previewed(place.querySelector("figure"), session);
   let running = 0;
 
@@ -30,7 +31,7 @@ export function start(place, session) {
     const { picture, model } = session;
     input.value = "";
     tell(trouble, null);
-    again.hidden = bar.hidden = true;
+    again.hidden = bar.hidden = stretch.hidden = true;
     state.textContent = "";
     notes.replaceChildren();
     drop.querySelector("label").textContent = picture ? "Choose another image" : "Choose an image";
@@ -43,6 +44,7 @@ export function start(place, session) {
   function buttons() {
     const { picture } = session;
     remove.hidden = !picture || picture.asked;
+    if (picture?.asked) stretch.hidden = true; // what was said of it was said of how it was shown
     if (picture?.asked && bar.hidden) state.textContent = IN_CONVERSATION;
   }
 
@@ -57,6 +59,7 @@ export function start(place, session) {
       if (!current()) return;
       bar.hidden = true;
       state.textContent = picture.asked ? IN_CONVERSATION : ready(model, performance.now() - begun);
+      stretch.hidden = picture.asked || !held.warnings.some(canBeStretched);
       notes.replaceChildren(...besides(model, held.warnings).map((text) => element("li", {}, text)));
     } catch (error) {
       if (!current() || error.name === "AbortError") return;
@@ -86,6 +89,11 @@ export function start(place, session) {
 
   input.addEventListener("change", () => take([...input.files]));
   again.addEventListener("click", show);
+  stretch.addEventListener("click", () => {
+    session.picture.stretch();
+    session.change("picture", session.picture);
+    input.focus();
+  });
   remove.addEventListener("click", () => {
     session.picture.release();
     session.change("picture", null);
@@ -94,6 +102,11 @@ export function start(place, session) {
   accept(drop, take);
   session.addEventListener("asked", buttons);
   session.watch(["picture", "model"], show);
+}
+
+/** Whether a warning is of contrast, and the image's own least and greatest value would mend it. */
+function canBeStretched(warning) {
+  return warning.includes("WRONG CONTRAST") && warning.includes('"auto"');
 }
 
 function ready(model, ms) {

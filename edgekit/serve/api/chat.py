@@ -234,8 +234,9 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     served = serving.model(request.model, "generate")
     tools = request.tool_use()
     collected = Collected(serving.images)
-    events = serving.ask(http, served, job(request, collected, served.context, tools), request.names)
+    asked = job(request, collected, served.context, tools)
     chat = _Chat(served, tools, request, collected.warnings)
+    events = serving.ask(http, served, asked, request.names)
     if request.stream:
         return await stream(http, chat.frames(events))
 

@@ -58,8 +58,8 @@ class CompletionRequest(Sampling):
 
     def job(self, context: int) -> Job:
         """What the engine does. Raises ParameterError."""
-        form = held(None, self.response_format, "response_format", self.stop)
-        options = {**self.options(_MOST, context), **form}
+        held_to = held(None, self.response_format, "response_format", self.stop)
+        options = {**self.options(_MOST, context), **held_to}
         options |= {} if self.logprobs is None else {"top_logprobs": self.logprobs}
         return Job("complete", {"prompt": self.text, "options": options})
 

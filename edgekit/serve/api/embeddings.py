@@ -84,7 +84,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
     job = Job("embed", {"inputs": inputs}, tuple(collected.images))
 
     async def whole() -> Response:
-        event, warnings = await result(serving.ask(http, served, job, {}))
+        event, warnings = await result(serving.ask(http, served, job))
         width = event.body["shape"][1]
         if request.dimensions not in (None, width):
             raise ParameterError("dimensions", f"{request.dimensions}", allowed=f"{width}, the model's own")
@@ -93,8 +93,8 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         said = {"object": "list", "data": data, "model": served.id, "usage": usage}
-        known_ = [*known(served), *request.notes, *collected.warnings, *warnings]
-        return JSONResponse({**said, "warnings": told(served, known_)})
+        noted = [*known(served), *request.notes, *collected.warnings, *warnings]
+        return JSONResponse({**said, "warnings": told(served, noted)})
 
     return await unless_left(serving.given_up, http, whole)
 

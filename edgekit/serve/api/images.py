@@ -44,8 +44,7 @@ async def hand_over(serving: Serving, http: HttpRequest) -> Response:
     async def whole() -> Response:
         system = [{"role": "system", "parts": [{"text": request.system}]}] if request.system else []
         messages = [*system, {"role": "user", "parts": [{"image": 0, "range": range_}]}]
-        job = Job("prepare", {"messages": messages}, (data,))
-        event, warnings = await result(serving.ask(http, served, job, {}))
+        event, warnings = await result(serving.ask(http, served, Job("prepare", {"messages": messages}, (data,))))
         tokens = event.body["tokens"]
         held = serving.images.put(data, range_)
         said = {"id": held.id, "url": f"{HANDED_OVER}{held.id}", "object": "image", "model": served.id}

@@ -77,10 +77,10 @@ class Collected:
             ParameterError: it is none, its range is none, or there are too many.
         """
         url, named = (given.get("url"), given.get("range")) if isinstance(given, Mapping) else (given, None)
-        if isinstance(given, Mapping):
-            self._check_detail(given.get("detail"), f"{where}.detail")
         if named is not None and range_ is not None:
             raise ParameterError(f"{where}.range", "two ranges of one image", allowed="one of them")
+        if isinstance(given, Mapping):
+            self._check_detail(given.get("detail"), f"{where}.detail")
         if not isinstance(url, str):
             raise ParameterError(where, f"an image that is a {type(url).__name__}", allowed=_ALLOWED)
         shown = as_range(range_ if named is None else named, f"{where}.range")

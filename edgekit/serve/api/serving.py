@@ -52,19 +52,19 @@ class Serving:
         return served
 
     async def ask(
-        self, http: Request, served: Served, job: Job, names: Mapping[str, str]
+        self, http: Request, served: Served, job: Job, names: Mapping[str, str] | None = None
     ) -> AsyncGenerator[Event, None]:
-        """What comes of a job, as `Engines.ask` has it; `given_up` learns when the engine begins it.
+        """What an engine answers; its errors name parameters as the route does, and `given_up` learns when it begins.
 
         Args:
-            names: option or input as Python has it -> as the route has it, where that is another, for errors.
+            names: option or input as Python has it -> as the route has it, where that is another.
         """
         async with aclosing(self.engines.ask(served, job, lambda: self.given_up.begins(http))) as events:
             try:
                 async for event in events:
                     yield event
             except EdgekitError as error:
-                error.param = names.get(error.param or "", error.param)
+                error.param = (names or {}).get(error.param or "", error.param)
                 raise
 
     def _only(self, ability: str | None) -> Served:

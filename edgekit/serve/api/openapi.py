@@ -1,8 +1,7 @@
 """GET /openapi.json: the API as an OpenAPI 3.1 document, for programs that write clients, and for tests of this server.
 
 It is made from the routes themselves, the schemas that read their requests, the words that begin their modules, and the
-table of errors. What a good answer has stands in `answer_shapes.py`; what a field may be that its route reads by hand,
-below.
+table of errors. What a good answer has stands in `answer_shapes.py`, and below, what a field that takes anything may be.
 """
 
 from __future__ import annotations
@@ -90,8 +89,8 @@ _INPUT: Shape = {
 # Field -> what it may be, where its schema takes anything and the route reads on.
 READ_BY_HAND: Mapping[str, Shape] = {
     "content": _CONTENT,
-    "image": _IMAGE,
-    "images": {"anyOf": [_IMAGE, {"type": "array", "items": _IMAGE, "minItems": 1}]},
+    "image": {"anyOf": [_IMAGE, {"type": "null"}]},
+    "images": {"anyOf": [_IMAGE, {"type": "array", "items": _IMAGE, "minItems": 1}, {"type": "null"}]},
     "input": {"anyOf": [_INPUT, {"type": "array", "items": _INPUT, "minItems": 1}]},
     "prompt": {
         "anyOf": [
@@ -117,6 +116,7 @@ READ_BY_HAND: Mapping[str, Shape] = {
         ]
     },
 }
+_NEEDED = ("input", "prompt")  # of these, by their routes
 
 
 class _Schemas(GenerateJsonSchema):
@@ -237,8 +237,12 @@ def _requests() -> dict[str, Shape]:
     schemas: dict[str, Shape] = made["$defs"]
     for schema in schemas.values():
         for name, field in schema.get("properties", {}).items():
-            if not field.keys() - {"default"}:  # it takes anything
-                field.update(READ_BY_HAND.get(name, {}))
+            if field.keys() - {"default"}:
+                continue
+            field.update(READ_BY_HAND.get(name, {}))  # it takes anything
+            if name in _NEEDED:
+                del field["default"]
+                schema.setdefault("required", []).append(name)
     for model in REQUESTS.values():
         refused = sorted({*UNSUPPORTED, *model.refused} - model.model_fields.keys())
         said = f"Refused, unless with a value by which they change nothing: {', '.join(refused)}."

@@ -6,6 +6,6 @@
     page/       static files
     ray.py      all of it as a deployment of Ray Serve, on several machines
 
-Imports run downwards: `edgekit serve` puts the routes of api behind http's door; api reads and refuses by http's words and
-asks engines, which know jobs alone.
+Imports run downwards: `edgekit serve` puts the routes of api behind http's door; api reads and refuses by http's words
+and asks engines, which know jobs alone.
 """

@@ -1,7 +1,7 @@
 """GET /openapi.json: the API as an OpenAPI 3.1 document, for programs that write clients, and for tests of this server.
 
-It is made from the routes themselves, the schemas that read their requests, the words that begin their modules, and
-the table of errors. What a good answer has stands in `answer_shapes.py`; below, what a field that takes anything may be.
+It is made from the routes themselves, the schemas that read their requests, the words that begin their modules, and the
+table of errors. What a good answer has stands in `answer_shapes.py`, what a field that takes anything may be, below.
 """
 
 from __future__ import annotations

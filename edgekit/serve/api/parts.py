@@ -141,6 +141,8 @@ def as_range(given: Any, where: str) -> Range | None:
     Raises:
         ParameterError: it is neither `auto` nor two finite numbers, the lower one first.
     """
+    if not isinstance(given, list | str | None):
+        raise ParameterError(where, "no range", allowed=_RANGES)
     if isinstance(given, list) and not all(isinstance(one, int | float) and not isinstance(one, bool) for one in given):
         raise ParameterError(where, "a range that is not of numbers", allowed=_RANGES)
     try:

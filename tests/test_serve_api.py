@@ -662,7 +662,7 @@ def test_a_range_is_taken_by_labels_and_vectors_as_well(server: Server, medsigli
     assert found["data"][0]["embedding"] == pytest.approx(vector, abs=1e-6)
 
 
-@pytest.mark.parametrize("wrong", [[1], [2, 1], [1, 1], ["1", "2"], [True, 2], "1:2", 3, {"a": 1}, [], {"1": 1, "2": 2}, 5])
+@pytest.mark.parametrize("wrong", [[1], [2, 1], [1, 1], ["1", "2"], [True, 2], "1:2", 3, {"1": 1, "2": 2}, []])
 def test_a_range_that_is_none_is_refused_by_its_place(server: Server, wrong: Any) -> None:
     shown = {"url": url(deep_picture()), "range": wrong}
     error = refused(server, "/v1/chat/completions", messages=user({"type": "image_url", "image_url": shown}))

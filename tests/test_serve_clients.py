@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import openai
+import PIL.Image
 import pytest
 from api_server import Server, api_server
 from pydantic import BaseModel
@@ -21,6 +23,7 @@ from test_serve_api import LONG, picture, url
 
 import edgekit
 from edgekit import Image, Message
+from edgekit.inputs.phantoms import draw
 
 
 class City(StrEnum):
@@ -74,6 +77,34 @@ def test_an_image_chat_is_streamed(client: openai.OpenAI, medgemma_artifact: Pat
     assert said == expected.text  # type: ignore[union-attr]
     with client.chat.completions.stream(model="medgemma", messages=about(data), max_tokens=12) as helped:
         assert helped.get_final_completion().choices[0].message.content == said
+
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def pasted(begin: str, end: str, server: Server) -> str:
+    """A piece of the README, with this server in place of the one at the usual port."""
+    text = README.read_text(encoding="utf-8")
+    found = text[text.index(begin) :]
+    return found[: found.index(end)].replace("http://127.0.0.1:8080", server.url)
+
+
+def test_the_readmes_python_works_when_pasted(server: Server, tmp_path: Path) -> None:
+    PIL.Image.fromarray(draw(30260, 3).image).save(tmp_path / "chest.png")
+    code = pasted("import base64\n", "```", server)
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert (done.stdout, done.stderr) == ("pneumothorax", "")
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="there is no curl")
+@pytest.mark.parametrize("route", ["chat/completions", "classify"])
+def test_the_readmes_curl_works_when_pasted(server: Server, tmp_path: Path, route: str) -> None:
+    PIL.Image.fromarray(draw(30260, 3).image).save(tmp_path / "chest.png")
+    command = pasted(f"curl http://127.0.0.1:8080/v1/{route} ", "\n{", server)
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    answer = json.loads(done.stdout)
+    assert "error" not in answer
+    assert "stand-in" in answer["warnings"][0]
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "get_weather"}}])

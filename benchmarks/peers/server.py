@@ -81,7 +81,7 @@ def _options() -> argparse.Namespace:
     add = parser.add_argument
     add("folder", type=Path, metavar="DIR")
     add("--level", required=True, metavar="NAME")
-    add("--as", dest="name", default="reference model", metavar="NAME", help="the section of what is measured")
+    add("--as", dest="name", default="Reference model", metavar="NAME", help="the section of what is measured")
     add("--only", action="append", choices=JOBS, metavar="KIND", help=", ".join(JOBS))
     add("--share", type=float, default=1.0, metavar="X", help="of the requests, to try it")
     add("--life-s", type=float, metavar="S", help="of an engine before it is killed")
@@ -141,7 +141,7 @@ def report(record: Mapping[str, Any]) -> str:
             if (samples := kinds.get(f"{server}: {kind}"))
             for told, figure in rows_of(samples)
         ]
-        lines += [f"## {name.capitalize()}", "", *table(("what", "measured"), rows), ""]
+        lines += [f"## {name}", "", *table(("what", "measured"), rows), ""]
     return "\n".join(lines)
 
 

@@ -27,7 +27,9 @@ def chat(model: Any, job: Job, cancelled: threading.Event) -> Events:
         Message(one["role"], *[part.get("text") or Image(job.images[part["image"]]) for part in one["parts"]])
         for one in job.body["messages"]
     ]
-    for item in model.generate(messages, GenerationOptions(**job.body["options"], cancelled=cancelled)):
+    options = dict(job.body["options"])
+    options["logit_bias"] = {int(token): bias for token, bias in options.get("logit_bias", {}).items()}
+    for item in model.generate(messages, GenerationOptions(**options, cancelled=cancelled)):
         if isinstance(item, Generation):
             yield Event("answer", {"text": item.text, "output_tokens": item.output_tokens, "stopped": item.stopped})
         else:

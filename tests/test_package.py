@@ -70,6 +70,7 @@ def test_examples_do_what_they_say(name: str, folder: Path) -> None:
 def test_the_readmes_example_runs(folder: Path) -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert blocks
-    for block in blocks:
+    alone = [block for block in blocks if "127.0.0.1" not in block]  # tests/test_serve_clients.py runs the others
+    assert alone
+    for block in alone:
         exec(compile(block, "README.md", "exec"), {})

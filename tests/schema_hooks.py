@@ -98,6 +98,8 @@ def _fitted(body: dict[str, Any]) -> dict[str, Any]:
     made = {
         name: _FITTING.get(name, value) for name, value in body.items() if value is not None and name not in _LEFT_OUT
     }
+    if "response_format" in made:
+        made.pop("stop", None)  # which could cut JSON
     if "messages" in made:
         *earlier, last = made["messages"]
         roles = [one["role"] for one in earlier if one["role"] in ("system", "developer", "user")]

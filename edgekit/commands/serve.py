@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.commands import Verb
+from edgekit.commands.support.decoding import add_cache_type
 from edgekit.commands.support.options import add_artifact, add_levels, add_opening
 from edgekit.errors import UsageError
 from edgekit.serve.http.logs import LEVELS
@@ -34,8 +35,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--terms", type=Path, metavar="FILE", help="the models' whole terms of use, which /terms hands to each user")
     add_levels(parser, "serve this level; all that are there without it")
     add_opening(parser, level=False)
-    cache = "what each conversation's keys and values are rounded to: q8_0 takes half the memory (default: f16)"
-    add("--cache-type", choices=("f16", "q8_0"), default="f16", help=cache)
+    add_cache_type(parser)
     add("--slots", type=_count(1, _MOST_SLOTS), metavar="N", help="answers of one model at once (default: by memory)")
     add("--queue", type=_count(0, _MOST_QUEUE), default=64, metavar="N", help="requests that may wait (default: 64)")
     add(

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from edgekit.errors import InputError
+from edgekit.inputs.image_kinds import begins
 
 _BEGINNINGS: Mapping[str, Callable[[bytes], bool]] = {
-    "PNG": lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"),
-    "JPEG": lambda head: head.startswith(b"\xff\xd8\xff"),
+    "PNG": begins(b"\x89PNG\r\n\x1a\n"),
+    "JPEG": begins(b"\xff\xd8\xff"),
     "WebP": lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP",
-    "TIFF": lambda head: head.startswith((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
-    "BMP": lambda head: head.startswith(b"BM"),
+    "TIFF": begins(b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "BMP": begins(b"BM"),
 }
 
 
@@ -25,6 +26,6 @@ def check_format(data: bytes, place: int) -> None:
         data: the file.
         place: which of a request's images it is, from 0 on.
     """
-    if not any(begins(data[:16]) for begins in _BEGINNINGS.values()):
+    if not any(is_one(data[:16]) for is_one in _BEGINNINGS.values()):
         said = "is empty" if not data else "is in no format that a server takes"
         raise InputError(f"image {place + 1} {said}", allowed=", ".join(_BEGINNINGS), remedy="save it as PNG or JPEG")

@@ -22,16 +22,21 @@ def add_answering(parser: ArgumentParser) -> None:
     """Everything but the question: how images are read, what is opened, how it answers, and what stays."""
     add_pictures(parser)
     add_opening(parser)
+    add_cache_type(parser)
+    parser.add_argument("--system", metavar="TEXT", help="a system instruction; MedGemma was evaluated without one")
+    add_decoding(parser)
+    add_keep(parser)
+    add_conversation(parser)
+
+
+def add_cache_type(parser: ArgumentParser) -> None:
+    """`--cache-type`, as `edgekit.runtime.parts.CacheType` has it."""
     parser.add_argument(
         "--cache-type",
         choices=("f16", "q8_0"),
         default="f16",
         help="what the context's keys and values are rounded to: q8_0 takes half the memory of f16 (GGUF alone)",
     )
-    parser.add_argument("--system", metavar="TEXT", help="a system instruction; MedGemma was evaluated without one")
-    add_decoding(parser)
-    add_keep(parser)
-    add_conversation(parser)
 
 
 def add_decoding(parser: ArgumentParser) -> None:

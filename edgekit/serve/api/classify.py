@@ -22,7 +22,7 @@ from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import Collected
 from edgekit.serve.api.reading import ParameterError, Request, read
-from edgekit.serve.api.serving import Serving, known, told
+from edgekit.serve.api.serving import Serving, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Job
@@ -109,7 +109,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
             for place, row in enumerate(rows)
         ]
         kind = request.scores or ("softmax" if "generate" in served.abilities else "sigmoid")
-        said = told(served, [*known(served), *request.notes, *collected.warnings, *warnings])
+        said = told(served, [*request.notes, *collected.warnings, *warnings])
         return JSONResponse({"object": "list", "data": data, "model": served.id, "scores": kind, "warnings": said})
 
     return await unless_left(serving.given_up, http, whole)

@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from edgekit.serve.api.parts import Collected, Part
 from edgekit.serve.api.reading import ParameterError, Request, read
-from edgekit.serve.api.serving import Serving, known, told
+from edgekit.serve.api.serving import Serving, told
 from edgekit.serve.api.streaming import result, unless_left
 from edgekit.serve.http.json_body import read_json
 from edgekit.serve.jobs import Event, Job
@@ -93,7 +93,7 @@ async def respond(serving: Serving, http: HttpRequest) -> Response:
         tokens = event.body["tokens"]
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         said = {"object": "list", "data": data, "model": served.id, "usage": usage}
-        noted = [*known(served), *request.notes, *collected.warnings, *warnings]
+        noted = [*request.notes, *collected.warnings, *warnings]
         return JSONResponse({**said, "warnings": told(served, noted)})
 
     return await unless_left(serving.given_up, http, whole)

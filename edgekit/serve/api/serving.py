@@ -18,7 +18,6 @@ from edgekit.serve.jobs import Event, Job
 if TYPE_CHECKING:
     from edgekit.serve.engines.pool import Engines
     from edgekit.serve.engines.served import Served
-    from edgekit.serve.jobs import Event, Job
 
 
 @dataclass(frozen=True)
@@ -91,11 +90,6 @@ def _names(models: Iterable[Served]) -> str:
 def told(served: Served, warnings: Iterable[str]) -> list[str]:
     """Warnings, each once, for clients, who are not to learn where on this machine a model lies."""
     return list(dict.fromkeys(text.replace(str(served.folder), served.folder.name) for text in warnings))
-
-
-def known(served: Served) -> list[str]:
-    """What the user of any of its answers must know: that it is a stand-in, which proof fails."""
-    return [*([served.stand_in] if served.stand_in else []), *served.warnings]
 
 
 def fingerprint(served: Served) -> str:

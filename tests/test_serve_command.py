@@ -120,6 +120,8 @@ def test_a_network_without_the_terms(
     assert "--terms" in refused([folder, "--host", "0.0.0.0", "--api-key-file", keys], capsys)
     assert need_agreement(served([folder]))
     assert not need_agreement(served([medgemma_artifact]))
+    (ours,) = served([medgemma_artifact], ["Q4_0"])
+    assert need_agreement([dataclasses.replace(ours, license="all rights reserved", stand_in=None)])  # nobody knows
     assert "3.2" in document(served([folder]), "all of it")["models"][0]["restrictions"]
 
 

@@ -54,8 +54,10 @@ def _known(model: Served) -> str | None:
 
 
 def need_agreement(models: Iterable[Served]) -> bool:
-    """Whether a model is among them that others may only be offered together with its agreement."""
-    return any(map(_known, models))
+    """Whether a model is among them that others may only be offered together with its agreement: one whose notice names
+    such an agreement, or one of others, whose terms nobody here knows.
+    """
+    return any(_known(one) or not one.stand_in for one in models)
 
 
 def read_agreement(path: Path) -> str:

@@ -196,4 +196,4 @@ def test_items_of_one_case_know_less_than_items_of_many(added: Path, monkeypatch
     one, many = (figures[name].metrics["accuracy"] for name in ("exam", "alone"))
     assert (one.low, one.high) != (many.low, many.high)
     assert figures["exam"].paired is not None
-    assert figures["exam"].paired.low < figures["alone"].paired.low < 0  # type: ignore[union-attr]
+    assert figures["exam"].paired.difference.low < figures["alone"].paired.difference.low < 0  # type: ignore[union-attr]

@@ -100,8 +100,8 @@ def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert finding is not None
     assert finding.metrics["accuracy"].value == 0.5
     assert finding.paired is not None
-    assert finding.paired.value == -0.5
-    assert finding.paired.high < 0
+    assert finding.paired.difference.value == -0.5
+    assert finding.paired.difference.high < 0
     reference = rows["reference"].of("finding-phantom")
     assert reference is not None
     assert reference.paired is None

@@ -17,7 +17,7 @@ from edgekit.bench.records import Measurement, Record, plain
 from edgekit.bench.report import charts
 from edgekit.bench.report.page import page
 from edgekit.bench.results import Results, controls_show_damage, damage
-from edgekit.metrics import Estimate
+from edgekit.metrics import Comparison, Estimate
 
 HERE = Environment("f" * 64, "A CPU", "x86_64", ("avx2",), 2, 8_000_000_000, {"edgekit": "0.1.0"}, "c" * 40, "d" * 64)
 DATA = {
@@ -34,7 +34,8 @@ def _accuracy(value: float, paired: Estimate | None, task: str = "finding-phanto
         "per_class": {"nodule": plain(Estimate(value, value - 0.1, value + 0.1, 30))},
     }  # fmt: skip
     figures = {name: Estimate(value, value - 0.05, value + 0.05, 240) for name in ("accuracy", "balanced_accuracy")}
-    return Measurement("k", task, "finding", "Findings", "accuracy", "t", DATA, 240, figures, paired, None, details)
+    compared = Comparison(paired) if paired else None
+    return Measurement("k", task, "finding", "Findings", "accuracy", "t", DATA, 240, figures, compared, None, details)
 
 
 def _fidelity(kl: float) -> Measurement:
@@ -259,7 +260,7 @@ def test_files_are_written_and_json_is_strict(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "out" / "results.json").read_text(), parse_constant=pytest.fail)
     assert data["records"][0]["measurements"][0]["metrics"]["kl"]["value"] is None
     assert data["controls_show_damage"] is True
-    difference = data["records"][3]["measurements"][0]["paired"]
+    difference = data["records"][3]["measurements"][0]["paired"]["difference"]
     assert difference == {"value": -0.004, "low": -0.02, "high": 0.012, "n": 240}
     assert data["records"][3]["environment"]["fingerprint"] == HERE.fingerprint
     assert "not finite" in (tmp_path / "out" / "report.md").read_text()

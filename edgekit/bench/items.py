@@ -26,6 +26,8 @@ class Item:
         image: what the item shows, uint8 [height, width] or [height, width, 3]; None for text alone.
         answers: those allowed, empty where nothing is parsed.
         truth: the right one, None where the full-precision model's answer takes its place.
+        id: what the data set calls it, and what is asked of it where one sample gives several items.
+        topic: the subject, finding or kind of question that figures are also given by; empty where there is none.
     """
 
     group: str
@@ -33,6 +35,8 @@ class Item:
     image: NDArray[np.uint8] | None = None
     answers: tuple[str, ...] = ()
     truth: str | None = None
+    id: str = ""
+    topic: str = ""
 
 
 def question(text: str, image: NDArray[np.uint8] | None = None) -> tuple[Message, ...]:

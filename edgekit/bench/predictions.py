@@ -62,7 +62,7 @@ def figures(given: Predictions, full_precision: Predictions | None, asked: Mappi
             "balanced_accuracy": metrics.balanced_accuracy(given.truth, given.predicted, groups),
         },
         details=details,
-        paired=metrics.paired_interval(right, full_precision.right, groups=groups) if full_precision else None,
+        paired=metrics.compare(right, full_precision.right, groups) if full_precision else None,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgekit.bench.environment import Environment
-from edgekit.metrics import Estimate
+from edgekit.metrics import Comparison, Estimate
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Measurement:
     dataset: dict[str, str]
     n: int
     metrics: dict[str, Estimate]
-    paired: Estimate | None = None
+    paired: Comparison | None = None
     noise_floor: float | None = None
     details: dict[str, Any] = field(default_factory=dict)
     seconds: float = 0.0

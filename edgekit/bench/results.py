@@ -68,7 +68,7 @@ def damage(records: Sequence[Record]) -> list[Damage]:
 
 
 def _damage(record: Record, measured: Sequence[Measurement]) -> Damage:
-    paired = {m.task: m.paired for m in measured if m.paired and not m.error}
+    paired = {m.task: m.paired.difference for m in measured if m.paired and not m.error}
     return Damage(
         record.model,
         record.row,

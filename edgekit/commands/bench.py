@@ -4,39 +4,64 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_artifact, add_levels
 from edgekit.progress import on_stderr
 from edgekit.terminal import show
 
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
+
 
 def add_options(parser: ArgumentParser) -> None:
-    """What to measure, against what, on which tasks, and where the results go."""
+    """What to measure, against what, on which tasks, how, and where the results go."""
     add_artifact(parser, several=True)
     add_levels(parser, "a variant; all without any")
-    parser.add_argument(
+    _add_comparison(parser.add_argument_group("what it is compared with"))
+    _add_data(parser.add_argument_group("tasks and their data"))
+    _add_speed(parser.add_argument_group("times and memory"))
+    _add_place(parser.add_argument_group("where it runs, and for how long"))
+    _add_results(parser.add_argument_group("results"))
+
+
+def _add_comparison(group: _ArgumentGroup) -> None:
+    group.add_argument(
         "--reference",
         action="append",
         default=[],
         metavar="SOURCE",
         help="a checkpoint that an artifact was made from; may be repeated",
     )
-    parser.add_argument(
+
+
+def _add_data(group: _ArgumentGroup) -> None:
+    group.add_argument(
         "--task",
         action="append",
         default=[],
         metavar="NAME",
         help="a task (edgekit list tasks); all that fit without any",
     )
-    parser.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
-    parser.add_argument(
+    group.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
+
+
+def _add_speed(group: _ArgumentGroup) -> None:
+    group.add_argument(
         "--rounds", type=int, default=5, metavar="N", help="latency rounds, interleaved over the rows (default: 5)"
     )
-    parser.add_argument(
+    group.add_argument(
         "--tuned", action="store_true", help="each variant once more as edgekit tune chose here, as users open it"
     )
-    parser.add_argument(
+
+
+def _add_place(group: _ArgumentGroup) -> None:
+    """Nothing yet: cells run on this machine."""
+
+
+def _add_results(group: _ArgumentGroup) -> None:
+    group.add_argument(
         "--to",
         type=Path,
         metavar="DIR",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgekit.metrics.comparisons import Comparison, compare
 from edgekit.metrics.distances import (
     Quantiles,
     clear_top1_changes,
@@ -23,10 +24,12 @@ from edgekit.metrics.intervals import (
 
 __all__ = [
     "METRIC_VERSION",
+    "Comparison",
     "Estimate",
     "Quantiles",
     "balanced_accuracy",
     "clear_top1_changes",
+    "compare",
     "cosine",
     "kl_divergence",
     "log_softmax",
@@ -40,4 +43,4 @@ __all__ = [
 ]
 
 # Raised whenever a figure would change on the same predictions; records of different versions are not compared.
-METRIC_VERSION = 1
+METRIC_VERSION = 2

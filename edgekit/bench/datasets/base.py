@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,18 @@ class Sample:
     """One case of a data set: an image, a text, or both, and what is true of it.
 
     Attributes:
-        truth: a label's name, or one of `options`.
-        group: samples of the same group (a patient) are not independent.
+        truth: a label's name, one of `options`, or the answer as its source words it; empty where `findings` or
+            `boxes` say what is true.
+        group: samples of the same group (a patient, an image, a passage) are not independent.
         image: uint8 [height, width] or [height, width, 3].
         question: its own text, where it has one.
         options: the answers that its question allows, where they are not the data set's labels.
         problem: why it cannot be read; None where it can.
+        id: what its source calls it; no other sample of the data set has it.
+        topic: the subject, category or kind of question that figures are also given by; empty where there is none.
+        context: what its question is about: an abstract, a record.
+        findings: what may be seen at the same time -> whether it is; None where its source is not certain.
+        boxes: structure -> (top, left, bottom, right) in pixels of the image as its source has it.
     """
 
     truth: str
@@ -35,6 +41,11 @@ class Sample:
     question: str = ""
     options: tuple[str, ...] = ()
     problem: str | None = None
+    id: str = ""
+    topic: str = ""
+    context: str = ""
+    findings: Mapping[str, bool | None] = field(default_factory=dict)
+    boxes: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
 
 
 class DatasetSource(StrictModel):

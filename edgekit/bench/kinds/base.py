@@ -17,7 +17,7 @@ from edgekit.artifacts.validation import Name, StrictModel
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item
 from edgekit.bench.records import Measurement
-from edgekit.metrics import Estimate
+from edgekit.metrics import Comparison, Estimate
 from edgekit.runtime.base import Model
 
 
@@ -49,7 +49,7 @@ class Figures:
 
     metrics: dict[str, Estimate]
     details: dict[str, Any] = field(default_factory=dict)
-    paired: Estimate | None = None
+    paired: Comparison | None = None
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def _accuracy(record: Record, task: str | None) -> Estimate | None:
 
 def _paired(record: Record, task: str | None) -> Estimate | None:
     measured = record.of(task) if task else None
-    return measured.paired if measured else None
+    return measured.paired.difference if measured and measured.paired else None
 
 
 def _with_difference(task: str, record: Record) -> str:
@@ -130,7 +130,7 @@ def _with_difference(task: str, record: Record) -> str:
     if measured is None or "accuracy" not in measured.metrics:
         return NONE
     figure = percent(measured.metrics["accuracy"])
-    return f"{figure} ({points(measured.paired)})" if measured.paired else figure
+    return f"{figure} ({points(measured.paired.difference)})" if measured.paired else figure
 
 
 def _damage_line(control: Damage) -> str:

@@ -90,7 +90,7 @@ def _accuracy_charts(records: Sequence[Record]) -> list[str]:
         marks = [_mark(r, m.metrics["accuracy"], 0.01) for r, m in measured]
         title = f"{first.title}: accuracy with 95 % interval, n = {first.counted}{dashed}"
         drawn.append(charts.intervals(marks, title=title, unit="%", baseline=baseline))
-        paired = [_mark(r, m.paired, 0.01) for r, m in measured if m.paired]
+        paired = [_mark(r, m.paired.difference, 0.01) for r, m in measured if m.paired]
         if paired:
             title = f"{first.title}: difference to full precision on the same items, 95 % interval"
             drawn.append(charts.intervals(paired, title=title, unit="points", baseline=0.0))

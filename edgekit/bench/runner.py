@@ -17,6 +17,7 @@ from edgekit.bench import datasets, journal, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
+from edgekit.bench.corrections import corrected
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.environment import environment
 from edgekit.bench.execute import Executor
@@ -220,7 +221,7 @@ class _Run:
 
     def records(self) -> tuple[Record, ...]:
         """The records of all rows from their outcomes."""
-        return tuple(self._record(subject, row) for subject in self.subjects for row in self.rows[subject.folder])
+        return corrected([self._record(subject, row) for subject in self.subjects for row in self.rows[subject.folder]])
 
     def _execute(self, cells: Sequence[Cell], *, alone: bool = False) -> None:
         if cells:

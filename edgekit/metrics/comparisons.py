@@ -83,7 +83,7 @@ def items_needed(found: Changes, margin: float) -> int:
     n = len(found.differences)
     change = max(float(np.abs(found.differences).sum()) / n, margin)
     reach = normal_quantile(0.975) * math.sqrt(change) + normal_quantile(_POWER) * math.sqrt(change - margin**2)
-    return math.ceil((reach / margin) ** 2 * n / found.effective)
+    return math.ceil((reach / margin) ** 2 * n / found.effective())
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

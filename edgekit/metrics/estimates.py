@@ -41,21 +41,30 @@ def group_numbers(n: int, groups: ArrayLike | None) -> NDArray[np.intp]:
     return np.unique(given, return_inverse=True)[1]
 
 
-def group_variance(deviations: NDArray[np.float64], group: NDArray[np.intp]) -> float:
-    """The variance of a mean of n values whose deviations from it are given, [n], from how much whole groups deviate.
+def alike(group: NDArray[np.intp]) -> float:
+    """How many independent items groups are whose items are all alike: fewer than groups, where a few are large (Kish,
+    Survey Sampling, 1965, 8.2)."""
+    sizes = np.bincount(group).astype(np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def group_variance(deviations: NDArray[np.float64], group: NDArray[np.intp], confidence: float = CONFIDENCE) -> float:
+    """The variance of a mean of n values whose deviations from it are given, [n], by how much whole groups deviate.
 
     The linearized ratio estimator of cluster samples (Cochran, Sampling Techniques, 1977, 6.5). It is never less than
-    if the items were independent: a smaller one is an accident of a few groups. inf for one group.
+    if the items were independent: a smaller one is an accident of few groups. So that a normal quantile fits, it is
+    enlarged by (t / z)^2 (Korn and Graubard 1998). The degrees of freedom of t are those of groups less one, or fewer
+    where few groups make up the sum: as many as their kurtosis leaves of a normal distribution's.
+
+    Returns:
+        inf for one group.
     """
     count = int(group.max()) + 1
     if count == 1:
         return float("inf")
-    sums = np.bincount(group, deviations)
-    spread = max(count / (count - 1) * float((sums**2).sum()), float((deviations**2).sum()))
-    return spread / len(deviations) ** 2
-
-
-def freedom_factor(groups: int, confidence: float) -> float:
-    """What a variance known from few groups takes off the effective items: (z / t)^2 (Korn and Graubard 1998)."""
+    squares = np.bincount(group, deviations) ** 2
+    total, single = float(squares.sum()), float((deviations**2).sum())
+    freedom = min(count - 1.0, 3 * total**2 / float((squares**2).sum())) if total else count - 1.0
     share = (1 + confidence) / 2
-    return (normal_quantile(share) / student_quantile(share, groups - 1)) ** 2
+    enlarged = (student_quantile(share, freedom) / normal_quantile(share)) ** 2
+    return enlarged * max(count / (count - 1) * total, single) / len(deviations) ** 2

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgekit.metrics.distributions import beta_share
-from edgekit.metrics.estimates import CONFIDENCE, Estimate, freedom_factor, group_numbers, group_variance
+from edgekit.metrics.estimates import CONFIDENCE, Estimate, alike, group_numbers, group_variance
 
 _BEYOND = 0.01  # the risk that fewer than two values lie beyond the percentile
 
@@ -89,9 +89,8 @@ def _effective(beyond: NDArray[np.float64], group: NDArray[np.intp]) -> float:
     """How many independent values say as much of the share beyond."""
     n, count, mean = len(beyond), int(group.max()) + 1, float(beyond.mean())
     if count in (1, n) or not 0 < mean < 1:
-        return float(count)
-    variance = group_variance(beyond - mean, group)
-    return mean * (1 - mean) / variance * freedom_factor(count, CONFIDENCE)
+        return alike(group)
+    return mean * (1 - mean) / group_variance(beyond - mean, group)
 
 
 def _at_least(k: float, n: float, share: float) -> float:

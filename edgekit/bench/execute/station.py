@@ -69,7 +69,7 @@ class Station:
 
     def send(self, name: str) -> Iterator[bytes]:
         """The content of one of them, in pieces."""
-        return pieces(self._work / name)
+        yield from pieces(self._work / name)
 
     def receive(self, name: str, piece: bytes, *, first: bool, last: bool) -> None:
         """Take a piece of one; it has its name when it is whole."""

@@ -16,18 +16,14 @@ from edgekit.bench.cells import Cell, ModelRef, Outcome
 from edgekit.bench.controls import Rounding, open_control
 from edgekit.bench.kinds.base import RunContext
 from edgekit.bench.tasks import parse
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.runtime.base import Model
 
 
 def work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Run the cell of a worker's job; results are outcomes as JSON can hold them.
-
-    Raises:
-        EdgekitError: the model does not open.
-    """
+    """Run the cell of a worker's job; results are outcomes as JSON can hold them."""
     cell = Cell.of(job)
-    _use_core(cell.core)
+    _use_cores(cell.cores)
     for outcome in run(cell):
         yield asdict(outcome)
 
@@ -35,7 +31,11 @@ def work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def run(cell: Cell) -> Iterator[Outcome]:
     """Open the cell's model once and run its tasks; a task that fails does not take the others with it."""
     started = time.perf_counter()
-    model = open_row(cell.model)
+    try:
+        model = open_row(cell.model)
+    except EdgekitError as failure:
+        yield from (Outcome(task.name, None, 0.0, _in_a_line(failure)) for task in cell.tasks)
+        return
     load_s = time.perf_counter() - started
     data, load = Path(cell.data) if cell.data else None, cache(datasets.load)  # tasks on the same samples share them
     try:
@@ -45,9 +45,11 @@ def run(cell: Cell) -> Iterator[Outcome]:
             began = time.perf_counter()
             try:
                 dataset = load(task.dataset, task.limit, task.seed, data)
+                if given.data_sha256 not in ("", dataset.sha256):
+                    raise InputError(f"{task.name}: the data is not what the benchmark began with")
                 result, error = task.run(model, dataset, RunContext(load_s, stored, cell.leaves)), None
             except EdgekitError as failure:
-                result, error = None, str(failure)
+                result, error = None, _in_a_line(failure)
             yield Outcome(task.name, result, time.perf_counter() - began, error)
     finally:
         model.close()
@@ -69,8 +71,12 @@ def open_row(ref: ModelRef) -> Model:
     return open_full_precision(Path(ref.folder))
 
 
-def _use_core(core: int | None) -> None:
-    """Keep to one core, where the system can: two rows side by side must not fight for threads."""
-    if core is not None and sys.platform == "linux":
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[core % len(cores)]})
+def _in_a_line(failure: EdgekitError) -> str:
+    return str(failure).replace("\n", "; ")
+
+
+def _use_cores(cores: tuple[int, ...] | None) -> None:
+    """Keep to these cores, where the system can: two rows side by side must not fight for threads."""
+    if cores is not None and sys.platform == "linux":
+        here = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {here[core % len(here)] for core in cores})

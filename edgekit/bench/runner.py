@@ -16,12 +16,12 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, preflight
+from edgekit.bench import datasets, own, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome, identity
 from edgekit.bench.controls import LADDER, Rounding, could_show
 from edgekit.bench.corrections import corrected
-from edgekit.bench.datasets import Dataset
+from edgekit.bench.datasets import Dataset, DatasetSource
 from edgekit.bench.environment import Environment
 from edgekit.bench.execute import Executor, threads
 from edgekit.bench.execute.local import Local
@@ -50,9 +50,12 @@ class Sweep:
         rounds: processes of each row for tasks that are measured in rounds.
         tuned: measure each variant that was tuned here once more, as users open it.
         controls: rows that must do badly, each coarser one tried where the one before shows no damage; none for empty.
-        limit: how many samples of each task's at most; None for as many as the task says.
         ray: the address of a Ray cluster that cells run on; None for this machine.
         devices: tags of the machines that levels are measured on, each on each; any machine without one.
+        images: the user's own, with labels: a folder, a table, or a data set of the hub.
+        questions: the user's own, with answers: a table, or a data set of the hub.
+        download: fetch data sets of the hub that are not here.
+        limit: how many samples of each task's at most; None for as many as the task says.
     """
 
     artifacts: Sequence[Path]
@@ -63,9 +66,12 @@ class Sweep:
     rounds: int = 5
     tuned: bool = False
     controls: Sequence[Rounding] = LADDER
-    limit: int | None = None
     ray: str | None = None
     devices: Sequence[str] = ()
+    images: str | None = None
+    questions: str | None = None
+    download: bool = False
+    limit: int | None = None
 
 
 def bench(
@@ -84,7 +90,9 @@ def bench(
     """
     _check(sweep)
     measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned)
-    tasks = [_limited(task, sweep.limit) for task in choose(sweep.tasks, sweep.data, measured)]
+    mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
+    every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
+    tasks = [_limited(task, sweep.limit) for task in every]
     data = _Data(sweep.data)
     if sweep.ray is None:
         preflight.check(measured, tasks, data.of, work)
@@ -153,8 +161,8 @@ class _Data:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._read: dict[tuple[str, int, int], Dataset] = {}
-        self._attributed: dict[str, dict[str, str]] = {}
+        self._read: dict[tuple[str | DatasetSource, int, int], Dataset] = {}
+        self._attributed: dict[str | DatasetSource, dict[str, str]] = {}
 
     def of(self, task: Task) -> Dataset:
         """A task's. Raises EdgekitError where it cannot be read."""

@@ -14,13 +14,13 @@ from edgekit.errors import UsageError
 
 
 def choose(names: Sequence[str], data: Path | None, subjects: Sequence[Subject]) -> list[Task]:
-    """The tasks that were named, in that order; without names all whose data is here.
+    """The tasks that were named, in that order; without names all whose data is here and that wait for no name.
 
     Raises:
         UsageError: a named task does not exist, lacks its data, or fits none of these models.
     """
     if not names:
-        every = [load_task(name) for name in find.names("benchmarks")]
+        every = [task for name in find.names("benchmarks") if not (task := load_task(name)).on_request]
         here = [task for task in every if data is not None or datasets.source(task.dataset).file is None]
         return sorted(here, key=_rank)
     tasks = [load_task(name) for name in names]

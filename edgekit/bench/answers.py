@@ -50,12 +50,12 @@ class AskTask(Task):
         shares = {"truncated_share": cut / n, "unparsed_share": unparsed / n}
         return {"prompt": self.prompt, "max_tokens": self.max_tokens, **thinking, **shares}
 
-
     @staticmethod
     def said(first: Measurement, rows: Sequence[Measurement], what: str) -> str:
         """The report's line: the task, what its figures are means of, how it was asked and how much of it came back."""
         details = first.details
-        cut, unread = (100 * max(row.details.get(f"{share}_share", 0) for row in rows) for share in ("truncated", "unparsed"))
+        shares = ("truncated_share", "unparsed_share")
+        cut, unread = (100 * max(row.details.get(share, 0) for row in rows) for share in shares)
         asked = f"prompt {details['prompt']!r}; parser {details['parser']}; at most {details['max_tokens']} tokens"
         lost = f"at most {cut:.1f} % of a row's answers cut off and {unread:.1f} % not understood"
         return f"{first.task}: {first.title}; n = {first.counted}; {what}; {asked}, {lost}."

@@ -1,7 +1,7 @@
 """Scores that others published for a model and a task, which stand beside measured ones, labelled as published.
 
-Data in `benchmarks/published/*.toml`. They were measured on other machines, mostly in bfloat16, by protocols that a task
-repeats as far as they are known; a `note` says where one is not.
+Data in `benchmarks/published/*.toml`. They were measured elsewhere, by protocols that a task repeats as far as they are
+known; a `note` says where one is not.
 """
 
 from __future__ import annotations

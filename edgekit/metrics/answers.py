@@ -31,7 +31,7 @@ def words(text: str) -> list[str]:
 
 
 def word_overlap(answer: str, truth: str) -> Overlap:
-    """An answer's words against the truth's, each counted as often as both have it; all or nothing where one is empty."""
+    """An answer's words against the truth's, each as often as both have it; all or nothing where one has none."""
     said, wanted = words(answer), words(truth)
     if not said or not wanted:
         same = float(said == wanted)

@@ -362,7 +362,7 @@ class ChatModel(Model):
         """
         segments = prompt()
         total, scores = sum(map(len, segments)), []
-        behind: Float | None = None  # log probabilities of an option's first token
+        behind: NDArray[np.float64] | None = None  # log probabilities of what an option may begin with
         for option in options:
             wanted.check()
             ids = self.format.encode(option)

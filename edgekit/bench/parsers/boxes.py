@@ -40,8 +40,9 @@ def _box(entry: Any) -> LabelledBox | None:
     if not isinstance(entry, dict):
         return None
     corners, label = entry.get("box_2d"), entry.get("label", "")
-    numbers = isinstance(corners, list) and len(corners) == 4 and all(type(c) in (int, float) for c in corners)
-    if not numbers or not isinstance(label, str):
+    if not isinstance(corners, list) or len(corners) != 4 or not isinstance(label, str):
+        return None
+    if not all(type(corner) in (int, float) for corner in corners):
         return None
     try:
         top, left, bottom, right = map(float, corners)

@@ -10,56 +10,64 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_SEEN = (
-    "(?:seen|present|visible|visuali[sz]ed|identified|noted|evident|apparent|detected|demonstrated|found|observed"
-    "|appreciated|shown|suspected|supported|suggested|confirmed)"
+
+def _any(*phrases: str) -> re.Pattern[str]:
+    """Any of these phrases, of whole words, in whatever case."""
+    return re.compile(rf"\b(?:{'|'.join(phrases)})\b", re.IGNORECASE)
+
+
+def _spaced(words: str) -> str:
+    return f"(?:{words.replace(' ', '|')})"
+
+
+_SEEN = _spaced(
+    "seen present visible visuali[sz]ed identified noted evident apparent detected demonstrated found observed "
+    "appreciated shown suspected supported suggested confirmed"
 )
-_TOLD = (
-    "(?:determined|excluded|ruled out|confirmed|assessed|evaluated|distinguished|diagnosed|established|told|seen"
-    "|identified|named|made|said)"
-)
+_TOLD = _spaced(
+    "determined excluded ruled_out confirmed assessed evaluated distinguished diagnosed established told seen "
+    "identified named made said"
+).replace("_", " ")
 # They deny or doubt what follows.
-_BEFORE = re.compile(
-    r"\b(?:no|not|without|neither|nor|never|none|lacks?|lacking|cannot|unable|impossible|whether|unclear"
-    r"|uncertain|unsure|insufficient|inadequate|unlikely|improbable"
-    r"|absence of|resolution of|free of|free from|clear of|negative for|rules? out|ruled out|ruling out|excludes?|excluding|exclude"
-    r"|den(?:y|ies|ied)|rather than|instead of|as opposed to|less likely|difficult to|hard to|question of|evaluate for|r/o)\b|n't\b",
-    re.IGNORECASE,
+_BEFORE = _any(
+    "no|not|without|neither|nor|never|none|lacks?|lacking|cannot|unable|impossible|whether|unclear|uncertain|unsure",
+    "insufficient|inadequate|unlikely|improbable|less likely|rather than|instead of|as opposed to|den(?:y|ies|ied)",
+    "(?:absence|resolution|free|clear|question) of|free from|negative for|evaluate for|r/o|difficult to|hard to",
+    "(?:rules?|ruled|ruling) out|excludes?|excluding",
+    r"(?:\w+)?n't",
 )
 # They look like one of those, and deny nothing.
-_PSEUDO = re.compile(
-    r"\b(?:not only|not just|not surprisingly|no doubt|without (?:a )?doubt|no question|no wonder"
-    r"|without question|(?:no|not any) (?:\w+ )?(?:change|increase|decrease|progression|improvement) in|cannot be missed"
-    r"|without (?:iv |intravenous )?contrast|non-?contrast|no less than|no matter|no\. ?\d+)\b",
-    re.IGNORECASE,
+_PSEUDO = _any(
+    r"not only|not just|not surprisingly|no doubt|without (?:a )?doubt|(?:no|without) question|no wonder|no\. ?\d+",
+    r"(?:no|not any) (?:\w+ )?(?:change|increase|decrease|progression|improvement) in|no less than|no matter",
+    r"cannot be missed|without (?:iv |intravenous )?contrast",
 )
 # They deny or doubt what went before.
-_AFTER = re.compile(
-    rf"(?:\b(?:not|never)|n't) (?:\w+ ){{0,2}}(?:{_SEEN}|be {_TOLD}|possible|likely|the (?:\w+ )?(?:finding|diagnosis"
-    rf"|cause|answer|case))\b|\b(?:cannot|could not|can not) (?:\w+ )?be (?:\w+ )?{_TOLD}\b"
-    r"|\b(?:is|are|was|were|seems?) less likely\b|\b(?:absent|negative|ruled out|excluded|unlikely|improbable|(?<!not )resolved|no longer|nowhere|unclear|uncertain"
-    r"|indeterminate|doubtful|impossible)\b|^\s*[:=–-]\s*(?:no|none|not|absent|negative)\b",
-    re.IGNORECASE,
+_AFTER = _any(
+    rf"(?:not|never|\w+n't) (?:\w+ ){{0,2}}(?:{_SEEN}|be {_TOLD}|possible|likely)",
+    r"(?:not|never|\w+n't) (?:\w+ ){0,2}the (?:\w+ )?(?:finding|diagnosis|cause|answer|case)",
+    rf"(?:cannot|could not|can not) (?:\w+ )?be (?:\w+ )?{_TOLD}",
+    "(?:is|are|was|were|seems?) less likely|absent|negative|ruled out|excluded|unlikely|improbable|no longer",
+    "(?<!not )resolved|nowhere|unclear|uncertain|indeterminate|doubtful|impossible",
 )
+_LISTED = re.compile(r"\s*[:=–-]\s*(?:no|none|not|absent|negative)\b", re.IGNORECASE)  # "pneumothorax: none"
 # What is said behind such a word is of something else.
-_STATED = re.compile(rf"\b{_SEEN}\b|\blikely\b", re.IGNORECASE)
+_STATED = _any(_SEEN, "likely")
 # Here a clause ends.
 _END = re.compile(
-    r";|(?<!present)(?<!following):|\b(?:but|however|although|though|yet|except|besides|nevertheless|nonetheless|because|apart from|other than"
-    r"|aside from|beyond|shows|demonstrates|reveals|suggests|indicates)\b"
+    r";|(?<!present)(?<!following):|\b(?:but|however|although|though|yet|except|besides|nevertheless|nonetheless"
+    r"|because|apart from|other than|aside from|beyond|shows|demonstrates|reveals|suggests|indicates)\b"
     r"|,? and (?=(?:there|the|this|it|i|shows?|is|are)\b)"
-    r"|, (?=(?:there|the|this|that|it|i|an?|only|just|instead|with|which|so|most|rather|consistent"
-    r"|compatible|suggestive|suggesting|indicating|in keeping)\b)",
+    r"|, (?=(?:there|the|this|that|it|i|an?|only|just|instead|with|which|so|most|rather|consistent|compatible"
+    r"|suggestive|suggesting|indicating|in keeping)\b)",
     re.IGNORECASE,
 )
-_REFUSAL = re.compile(
-    r"\b(?:i|we)(?:'m| am| are)? (?:cannot|can't|can not|could not|am unable to|unable to|not able to|won't|do not have)"
-    r" (?:\w+ ){0,4}(?:diagnos\w*|interpret\w*|advice|answer|determine|tell|say|see|view|identify|assess|ability"
-    r"|enough information)\b|\bas an? (?:ai|language model)\b|\b(?:i|we) (?:do not|don't) know\b"
-    r"|\b(?:i|we)(?:'m| am| are) not sure\b",
-    re.IGNORECASE,
+_REFUSAL = _any(
+    r"(?:i|we)(?:'m| am| are)? (?:cannot|can't|can not|could not|unable to|not able to|won't|do not have) (?:\w+ ){0,4}"
+    + _spaced(r"diagnos\w* interpret\w* advice answer determine tell say see view identify assess ability")
+    + r"\b|(?:i|we) (?:do not|don't) know|as an? (?:ai|language model)|(?:i|we)(?:'m| am| are) not sure"
 )
-_TURN = re.compile(r"\b(?:but|however|nevertheless|nonetheless|that said|although|though|still|yet)\b", re.IGNORECASE)
+_TURN = _any("but|however|nevertheless|nonetheless|that said|although|though|still|yet")
 _FINAL = re.compile(r"final answer\**\s*(?:is\b\s*)?:?\**:?", re.IGNORECASE)
 
 
@@ -96,4 +104,4 @@ def denies(sentence: str, start: int, end: int) -> bool:
     behind = sentence[end:]
     stop = min((found.start() for pattern in (_END, _STATED) if (found := pattern.search(behind))), default=len(behind))
     denial = _AFTER.search(behind)
-    return denial is not None and denial.start() <= stop
+    return _LISTED.match(behind) is not None or (denial is not None and denial.start() <= stop)

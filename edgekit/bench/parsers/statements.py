@@ -68,6 +68,7 @@ _REFUSAL = _any(
     + r"\b|(?:i|we) (?:do not|don't) know|as an? (?:ai|language model)|(?:i|we)(?:'m| am| are) not sure"
 )
 _TURN = _any("but|however|nevertheless|nonetheless|that said|although|though|still|yet")
+_NEAR = 400  # characters that a clause may take
 _FINAL = re.compile(r"final answer\**\s*(?:is\b\s*)?:?\**:?", re.IGNORECASE)
 
 
@@ -97,11 +98,12 @@ def denies(sentence: str, start: int, end: int) -> bool:
     """Whether a sentence denies or doubts, or only asks for, what it names from `start` to `end`."""
     if sentence.rstrip().endswith("?"):
         return True
-    before = _PSEUDO.sub(lambda phrase: " " * len(phrase.group()), sentence[:start])
+    near = sentence[max(0, start - _NEAR) : start]
+    before = _PSEUDO.sub(lambda phrase: " " * len(phrase.group()), near)
     clause = max((found.end() for found in _END.finditer(before)), default=0)
     if _BEFORE.search(before, clause):
         return True
-    behind = sentence[end:]
+    behind = sentence[end : end + _NEAR]
     stop = min((found.start() for pattern in (_END, _STATED) if (found := pattern.search(behind))), default=len(behind))
     denial = _AFTER.search(behind)
     return _LISTED.match(behind) is not None or (denial is not None and denial.start() <= stop)

@@ -209,7 +209,7 @@ def test_every_source_states_licence_and_citation() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ('reader = "paper"', "dataset own: reader: 'paper' is unknown\nallowed: indexed-archive, phantoms"),
+        ('reader = "paper"', "dataset own: reader: 'paper' is unknown\nallowed: folder, hub, "),
         ('modality = "smell"', "dataset own: modality: there are no labels of 'smell'"),
         ('licence = "CC0"', "dataset own: licence"),
         ('license = ""', "dataset own: license"),
@@ -287,7 +287,7 @@ def test_data_that_is_not_there(tmp_path: Path) -> None:
         datasets.load("chest-xray", 5, 0, None)
     with pytest.raises(InputError, match=r"radiology-160\.zip does not exist"):
         datasets.load("chest-xray", 5, 0, tmp_path)
-    with pytest.raises(UsageError, match="unknown dataset 'x'\nallowed: brain-mri, chest-xray, phantoms"):
+    with pytest.raises(UsageError, match="unknown dataset 'x'\nallowed: .*brain-mri, .*chest-xray, .*phantoms"):
         datasets.load("x", 5, 0, None)
 
 

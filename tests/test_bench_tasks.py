@@ -67,7 +67,7 @@ def test_a_new_task_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"limit": 0}, "task mine: limit: 0\nallowed: greater than 0"),
         ({"limitt": 3}, "task mine: limitt: is unknown\nallowed: .*limit"),
         ({"max_tokens": "many"}, "task mine: max_tokens: 'many'\nallowed: a valid integer"),
-        ({"parser": "magic"}, "task mine: parser: 'magic'\nallowed: 'first-label' or 'first-yes-or-no'"),
+        ({"parser": "magic"}, "task mine: parser: 'magic'\nallowed: 'first-label' or 'first-yes-or-no' or"),
     ],
 )
 def test_a_wrong_file_names_its_key(change: dict[str, Any], message: str) -> None:

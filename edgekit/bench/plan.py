@@ -23,7 +23,7 @@ def choose(
 ) -> list[Task]:
     """The tasks on a user's own data, and those that were named, in that order; without names all whose data is here.
 
-    Beside a user's own data, and without names, only what says nothing of other data's answers: fidelity and times.
+    What takes too long for who named none (`Task.on_request`) is not among those. Beside a user's own data, and without names, only what says nothing of other data's answers: fidelity and times.
 
     Args:
         own: the tasks on the user's own data (`own.tasks`).
@@ -41,7 +41,7 @@ def choose(
                 raise UsageError("none of these models can be asked about this data", allowed=_wants(own))
             return [*fitting, *(task for task in here if task.needs_full_precision or task.in_rounds)]
         _check_data(every, here, data)
-        return sorted(here, key=_rank)
+        return sorted((task for task in here if not task.on_request), key=_rank)
     tasks = [load_task(name) for name in names]
     for task in tasks:
         source = datasets.source(task.dataset)

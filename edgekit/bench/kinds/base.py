@@ -72,6 +72,7 @@ class Task(StrictModel, ABC):
         dataset: what it is measured on, by name, or a user's own as it is: `limit` samples, chosen by `seed` (phantoms
             are drawn from it).
         margin: how much less than full precision still counts as equal, where the headline is a share.
+        on_request: runs only where it is named: it takes longer than who named none would wait.
         ability: what a model must be able to do, None where it is no question.
         about_images: nothing is left of it for a model that sees none.
         needs_full_precision: means nothing without the full-precision model's results on the same items.
@@ -87,6 +88,7 @@ class Task(StrictModel, ABC):
     limit: int = Field(gt=0, le=10_000_000)
     seed: int = Field(default=0, ge=0, lt=1 << 32)
     margin: float = Field(default=0.01, gt=0, lt=1)
+    on_request: bool = False
 
     ability: ClassVar[str | None] = None
     about_images: ClassVar[bool] = False

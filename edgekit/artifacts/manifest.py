@@ -342,9 +342,7 @@ def verify(folder: Path, entries: tuple[FileEntry, ...], hashed: Collection[File
             raise ArtifactError(f"{path}: missing, though the manifest lists it", remedy=ANEW)
         size = path.stat().st_size
         if size != entry.bytes:
-            raise ArtifactError(
-                f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy=ANEW
-            )
+            raise ArtifactError(f"{path}: {size} bytes, the manifest says {entry.bytes}", remedy=ANEW)
         if entry not in hashed and (digest := sha256_file(path)) != entry.sha256:
             raise ArtifactError(
                 f"{path}: its SHA-256 is {digest[:16]}..., the manifest says {entry.sha256[:16]}...",

@@ -133,9 +133,7 @@ def add_stops(writer: Any, vocabulary: Vocabulary, checkpoint: Checkpoint) -> No
 
     tokens = [token.decode() for token in vocabulary.tokens]
     pairs = ((token, i) for i, token in enumerate(tokens))
-    control = {
-        token: i for token, i in pairs if vocabulary.types[i] == gguf.TokenType.CONTROL or is_marker(token)
-    }
+    control = {token: i for token, i in pairs if vocabulary.types[i] == gguf.TokenType.CONTROL or is_marker(token)}
     known = named_stops(control)
     further = {token: i for token, i in stop_tokens(checkpoint, control).items() if token not in known}
     keys = (writer.add_eom_token_id, writer.add_eot_token_id)

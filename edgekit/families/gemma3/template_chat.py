@@ -150,9 +150,7 @@ def _rules() -> list[str]:
     return [sha256_file(Path(str(path))) for path in (chat.__file__, chat_templates.__file__, __file__)]
 
 
-def _problem(
-    text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]
-) -> str | None:
+def _problem(text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]) -> str | None:
     """Why a template is none for messages in this form: it must render all that is said, and each image once."""
     shown = [Image(_BLANK)] if parts else []
     conversations = [
@@ -172,9 +170,7 @@ def _problem(
     return None
 
 
-def _takes_system(
-    text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]
-) -> bool:
+def _takes_system(text: str, variables: Mapping[str, str], parts: bool, where: str, error: type[EdgekitError]) -> bool:
     messages = [Message("system", _SYSTEM), Message("user", _QUESTION)]
     found, end = rendered(text, [turns(messages, parts)], variables, where, error)
     return not end.problem and _holds(found[0], messages)

@@ -42,8 +42,8 @@ class ThreadsByLoad:
         self, decoder: SupportsThreads, foreign: Callable[[], float] | None = None, cores: int | None = None
     ) -> None:
         """Args:
-            foreign: gives the cores that others keep busy, since it was asked last.
-            cores: that may be used; this process's for None.
+        foreign: gives the cores that others keep busy, since it was asked last.
+        cores: that may be used; this process's for None.
         """
         self._decoder, self._foreign = decoder, foreign or foreign_cores()
         self._cores = cores or cpu().usable_cores

@@ -197,9 +197,7 @@ class LlamaDecoder(OwnedSequences):
             self._lib.llama_set_causal_attn(self._context, causal)
             status = self._lib.llama_decode(self._context, batch)
             if status != 0:
-                raise InputError(
-                    f"llama.cpp cannot decode at position {places[0][1]} (status {status}): {log_tail()}"
-                )
+                raise InputError(f"llama.cpp cannot decode at position {places[0][1]} (status {status}): {log_tail()}")
             rows = [self._logits(i) for i, place in enumerate(places) if place[2]]
             for sequence, position, _ in places:
                 self._lengths[sequence] = position + 1

@@ -1,16 +1,16 @@
 """The routes that models are asked by, as OpenAI's clients and those of vLLM and llama.cpp know them.
 
-    reading.py       requests as strict schemas; what would change the answer and is not supported is refused
-    sampling.py, conversation.py, parts.py, tools.py, formats.py
-                     what several routes have in common: how it is decoded, turns, images, functions, forms of answers
-    chat.py, completions.py, responses.py, embeddings.py, classify.py, tokens.py, images.py, models.py
-                     a group of routes each
-    streaming.py     answers as they come, and clients that leave
-    report.py        why an answer ended, what it took, how likely it was
-    handed_over.py   images that are held until they are asked about
-    given_up.py      requests that clients repeat after their own time-out
-    serving.py       what every route has at hand
-    openapi.py       all of it as a document, with the answers of answer_shapes.py
+reading.py       requests as strict schemas; what would change the answer and is not supported is refused
+sampling.py, conversation.py, parts.py, tools.py, formats.py
+                 what several routes have in common: how it is decoded, turns, images, functions, forms of answers
+chat.py, completions.py, responses.py, embeddings.py, classify.py, tokens.py, images.py, models.py
+                 a group of routes each
+streaming.py     answers as they come, and clients that leave
+report.py        why an answer ended, what it took, how likely it was
+handed_over.py   images that are held until they are asked about
+given_up.py      requests that clients repeat after their own time-out
+serving.py       what every route has at hand
+openapi.py       all of it as a document, with the answers of answer_shapes.py
 """
 
 from __future__ import annotations

@@ -54,9 +54,7 @@ class Engines:
             raise UnknownModel(wrong.message, allowed=wrong.allowed, remedy="GET /v1/models lists them")
         return self._names[name]
 
-    def ask(
-        self, served: Served | str, job: Job, begins: Begins = begins_unheard
-    ) -> AsyncGenerator[Event, None]:
+    def ask(self, served: Served | str, job: Job, begins: Begins = begins_unheard) -> AsyncGenerator[Event, None]:
         """What comes of a job, as it comes; the model is loaded first where it is not.
 
         Closing the generator gives the job up: its slot is free as soon as the engine's next step ends.

@@ -118,9 +118,7 @@ def _name(folder: Path) -> str:
     return name
 
 
-def _described(
-    name: str, folder: Path, manifest: Manifest, level: str, default: bool, context: int | None
-) -> Served:
+def _described(name: str, folder: Path, manifest: Manifest, level: str, default: bool, context: int | None) -> Served:
     path = folder / manifests.FILE_NAME
     _, parts = manifest.variant(level)
     files = [file for part in parts.values() for file in part.files]

@@ -103,9 +103,7 @@ class MeasuredEngines(Engines):
         super().__init__(served, options)
         self.metrics = Metrics(self)
 
-    def ask(
-        self, served: Served | str, job: Job, begins: Begins = begins_unheard
-    ) -> AsyncGenerator[Event, None]:
+    def ask(self, served: Served | str, job: Job, begins: Begins = begins_unheard) -> AsyncGenerator[Event, None]:
         """As `Engines.ask`."""
         model = self.find(served) if isinstance(served, str) else served
         return measured(super().ask(model, job, begins), model.id, self.metrics)

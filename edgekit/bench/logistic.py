@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
-_HISTORY, _MOST_STEPS, _TOLERANCE = 10, 1000, 1e-6
+_HISTORY, _MOST_STEPS, _TOLERANCE = 10, 1000, 1e-7
 
 
 class LogisticRegression:

@@ -97,7 +97,7 @@ class ZeroShotTask(Task):
         if not has_findings(dataset):
             return list(dataset.labels)
         modality = dataset.source.modality or "image"
-        return [Label(name, modality, name.casefold(), "") for name in names]
+        return [Label(name, modality, name, "") for name in map(str.casefold, names)]
 
     def _present(self, label: Label) -> tuple[str, ...]:
         known = self._sets().get(label.name.casefold())

@@ -193,6 +193,7 @@ def smoothed(source: Source, part: PartPlan) -> dict[str, StoredTensor]:
 
     def stored(planned: PlannedTensor) -> StoredTensor:
         whole = part.prepared(planned.name, source.checkpoint.read(planned.tensor))
+
         def read(first: int, last: int) -> Any:
             return whole[first:last]
 

@@ -136,9 +136,7 @@ def test_a_named_conversation_goes_on_in_another_process(
     assert len(list((tmp_path / "cache" / "kept" / "conversations").iterdir())) == 1
 
 
-def test_another_model_begins_anew_and_another_context_computes_again(
-    tmp_path: Path, medgemma_artifact: Path
-) -> None:
+def test_another_model_begins_anew_and_another_context_computes_again(tmp_path: Path, medgemma_artifact: Path) -> None:
     ask = ("ask", medgemma_artifact, "--max-tokens", 6, "--json", "--conversation", "c")
     first = json.loads(edgekit(tmp_path, *ask, "What is a cough?").stdout)
     other = json.loads(edgekit(tmp_path, *ask, "And a fever?", "--level", "Q4_0").stdout)

@@ -131,9 +131,7 @@ def test_one_that_leads_nowhere_ends_its_own_answer_alone(
     assert asked(model, question, constraint=Choice("yes", "no")).text in ("yes", "no")
 
 
-def test_from_the_command_line(
-    medgemma_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_from_the_command_line(medgemma_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps(SCHEMA))
     ask = ["ask", str(medgemma_artifact), "What is a cough?"]

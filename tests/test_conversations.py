@@ -39,8 +39,6 @@ def model(
     opened.close()
 
 
-
-
 @pytest.fixture(scope="module")
 def image() -> Any:
     return next(iter(phantoms.generate(717, 1))).image

@@ -463,7 +463,7 @@ def test_no_schema_takes_one_kind_for_another() -> None:
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"family": "nobody's"}, "unknown family|family is \"nobody's\""),
+        ({"family": "nobody's"}, 'unknown family|family is "nobody\'s"'),
         ({"parts.0.role": "ear", "variants.fp32": ...}, r"variant fp32 is \['ear fp32'"),
         ({"parts.0.level": "Q9"}, r"variant fp32 is \['image_encoder Q9'"),
         ({"parts.0.level": "Q4_0"}, r"variant fp32 is \['image_encoder Q4_0'"),

@@ -55,9 +55,7 @@ def test_what_is_drawn_from_is_what_transformers_leaves(
     assert not differing.any() or _at_the_edge(expected, found, top_p, min_p, logits, temperature)
 
 
-def _at_the_edge(
-    expected: Any, found: Any, top_p: float, min_p: float, logits: Any, temperature: float
-) -> bool:
+def _at_the_edge(expected: Any, found: Any, top_p: float, min_p: float, logits: Any, temperature: float) -> bool:
     full = np.sort(torch.softmax(torch.from_numpy(logits).double() / temperature, -1).numpy())[::-1]
     edges = [*np.abs(np.cumsum(full) - top_p), *np.abs(full / full[0] - min_p)]
     return abs(int((expected > 0).sum()) - int((found > 0).sum())) == 1 and min(edges) < 1e-4

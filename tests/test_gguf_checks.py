@@ -280,5 +280,3 @@ def test_memory_is_a_few_times_the_header(tmp_path: Path) -> None:
         finally:
             tracemalloc.stop()
         assert peak < 10 * max(header, 100_000), (peak, header)
-
-

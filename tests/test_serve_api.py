@@ -234,8 +234,10 @@ def test_system_texts_become_one_and_turns_of_one_speaker_too(server: Server, mo
         ([*called("a", answered=False), *called("a")], "messages.1.tool_calls"),
         ([*called("a"), {"role": "tool", "tool_call_id": "a", "content": "5 mg"}], "messages.2.tool_call_id"),
         *[(called("a", arguments=wrong), "messages.0.tool_calls") for wrong in NO_ARGUMENTS],
-        (user({"type": "image_url", "image_url": {"url": url(picture()), "detail": "original"}}),
-         "messages.0.content.0.image_url.detail"),
+        (
+            user({"type": "image_url", "image_url": {"url": url(picture()), "detail": "original"}}),
+            "messages.0.content.0.image_url.detail",
+        ),
     ],
 )
 def test_messages_that_are_none_are_refused_by_their_place(server: Server, messages: Any, param: str) -> None:

@@ -28,9 +28,7 @@ TOKENS = GenerationOptions(max_tokens=20, lookup=False)
 
 
 @pytest.fixture(scope="module", params=["BF16", pytest.param("fp32", marks=pytest.mark.slow)])
-def folder(
-    request: pytest.FixtureRequest, medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def folder(request: pytest.FixtureRequest, medgemma_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("slots") / "artifact"
     artifact.export(medgemma_source, folder, levels=[request.param], prove=False)
     return folder

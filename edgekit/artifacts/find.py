@@ -9,7 +9,9 @@ from typing import Any, Literal
 from edgekit.artifacts.documents import is_file, read_toml
 from edgekit.errors import UsageError, unknown
 
-FileKind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets", "benchmarks/published"]
+FileKind = Literal[
+    "exports", "devices", "benchmarks", "benchmarks/datasets", "benchmarks/prompts", "benchmarks/published"
+]
 
 _NOUNS = {
     "exports": "recipe",
@@ -17,6 +19,7 @@ _NOUNS = {
     "benchmarks": "task",
     "benchmarks/datasets": "dataset",
     "benchmarks/published": "file of published scores",
+    "benchmarks/prompts": "prompt table",
 }
 _PACKAGE = Path(__file__).resolve().parent.parent
 

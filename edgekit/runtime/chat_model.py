@@ -19,7 +19,7 @@ from edgekit.inputs.message import Image, Message, read_all, with_pictures
 from edgekit.machine.kept import Kept
 from edgekit.metrics import log_softmax
 from edgekit.runtime import wanted
-from edgekit.runtime.base import Decoder, Embeddings, Encoder, Float, Segment, SupportsSnapshot, Tokens
+from edgekit.runtime.base import MOST_ROWS, Decoder, Embeddings, Encoder, Float, Segment, SupportsSnapshot, Tokens
 from edgekit.runtime.embedded import EmbeddedImages
 from edgekit.runtime.generation.answer import Answer, Limits, Piece
 from edgekit.runtime.generation.engine import Engine, Running
@@ -378,6 +378,28 @@ class ChatModel(Model):
             behind = found[0]
             scores.append(sum(float(row[token]) for row, token in zip(found, ids, strict=True)))
         return np.asarray(scores, np.float32)
+
+    def continuation(self, prompt: Sequence[int], answer: Sequence[int]) -> tuple[float, bool]:
+        """The log-probability of token ids behind others, and whether greedy decoding would give them.
+
+        What prompts one after the other have in common is decoded once.
+
+        Raises:
+            InputError: no prompt, an id that is no token, or more of them than the context holds.
+            UsageError: the model is closed, or an answer is under way.
+        """
+        with self._using("scores"):
+            total, greedy, done = 0.0, True, 0
+            while part := answer[done : done + MOST_ROWS]:
+                before = len(prompt) + done
+                ids = (*prompt, *answer[: done + len(part) - 1])  # of the last token alone the probability is wanted
+                segments: list[Segment] = [Tokens(ids)]
+                rows = self._free_for(segments).rows(segments, range(before - 1, len(ids)))
+                for row, token in zip(rows, part, strict=True):
+                    total += float(log_softmax(row)[token])
+                    greedy = greedy and int(row.argmax()) == token
+                done += len(part)
+            return total, greedy
 
     def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
         """Probability of each label as the answer to a question that lists them, normalized over the labels."""

@@ -1,6 +1,6 @@
 """What langchain-openai does with the server: a streamed image chat, a call, a structured answer, vectors.
 
-    python langchain_client.py URL IMAGE
+python langchain_client.py URL IMAGE
 """
 
 from __future__ import annotations

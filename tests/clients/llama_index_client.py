@@ -1,6 +1,6 @@
 """What llama-index does with the server, by its packages for such: an image chat, a call, a structured answer, vectors.
 
-    python llama_index_client.py URL IMAGE
+python llama_index_client.py URL IMAGE
 """
 
 import json

@@ -1,6 +1,6 @@
 """What OpenAI's package does with the server: start-up, a streamed image chat, a call, a parsed answer, vectors.
 
-    python openai_client.py URL IMAGE
+python openai_client.py URL IMAGE
 """
 
 from __future__ import annotations

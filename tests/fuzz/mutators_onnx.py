@@ -254,4 +254,3 @@ _CHANGES: tuple[_Change, ...] = (
     *(_outputs,) * 2, *(_attribute,) * 5, *(_add_attribute,) * 3, *(_operator,) * 2, *(_tensor,) * 4, *(_values,) * 3,
     _move, *(_value_info,) * 2, _listed_weight,
 )  # fmt: skip
-

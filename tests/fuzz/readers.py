@@ -352,5 +352,3 @@ def shares(inputs: int) -> dict[str, int]:
     """How many of so many inputs each reader gets, by weight, at least one."""
     total = sum(reader.weight for reader in READERS.values())
     return {name: max(1, round(inputs * reader.weight / total)) for name, reader in READERS.items()}
-
-

@@ -1,11 +1,16 @@
 """How far an encoder's embeddings are from full precision's: cosines of images, and of texts where it embeds them.
 
+A cosine of 0.99 may mean nothing or everything: embeddings of one kind of image lie close together. So what users do
+with them is compared as well: which other images are nearest, in which order the labels fit an image, and how well the
+labels' cosines tell images apart (the area under the ROC curve of each label against all others).
+
 The full-precision row runs first and leaves its embeddings under a hash of everything that they depend on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,18 +21,27 @@ from pydantic import Field
 from edgekit import metrics
 from edgekit.artifacts.files import make_folder, replacing
 from edgekit.artifacts.validation import Listed
+from edgekit.bench import areas
 from edgekit.bench.datasets import Dataset
+from edgekit.bench.embedding import findings, has_findings
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.prompts import LabelPrompt
 from edgekit.bench.records import Measurement
-from edgekit.bench.report.figures import cosine
+from edgekit.bench.report.figures import NONE, cosine, percent
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import class_prompts
-from edgekit.runtime.base import Model
+from edgekit.metrics import Estimate
+from edgekit.runtime.base import Float, Model
 from edgekit.runtime.chat_model import ChatModel
+from edgekit.runtime.embedding_model import unit
 
 _BATCH = 8
+_NEIGHBOURS = 10
+
+
+def _change(figure: Estimate | None) -> str:
+    return NONE if figure is None else f"{figure.value:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
 
 
 class EncoderFidelityTask(Task):
@@ -42,6 +56,8 @@ class EncoderFidelityTask(Task):
     columns = (
         FigureColumn("cosine_image", "image cosine", cosine),
         FigureColumn("cosine_text", "text cosine", cosine),
+        FigureColumn("nearest_kept", "nearest image kept %", percent),
+        FigureColumn("auc_difference", "AUC change", _change),
     )
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
@@ -50,7 +66,7 @@ class EncoderFidelityTask(Task):
         return tuple(Item(sample.group, image=image) for sample, image in pairs)
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
-        """Cosines: `image` [n] or [n, tokens], `text` [n] where there is one; and the images' groups."""
+        """Cosines: `image` [n] or [n, tokens], `text` [n] where there is one; what of ranks is kept; images' groups."""
         assert context.stored, "a task that compares with full precision has a place for what that leaves"
         path = context.stored.with_suffix(".npz")
         items = self.items(dataset)
@@ -58,24 +74,35 @@ class EncoderFidelityTask(Task):
             _write(path, dict(self._embeddings(model, items, dataset)))
         if not path.is_file():
             raise UsageError(f"{self.name}: the reference left no embeddings: see its row")
-        cosines = {}
+        cosines, groups = {}, group_numbers([item.group for item in items])
+        expected, actual = {}, {}
         with np.load(path) as left:
             for name, vectors in self._embeddings(model, items, dataset):
-                expected, width = left[name], vectors.shape[-1]
-                if vectors.shape != expected.shape:
-                    raise ArtifactError(f"{self.name}: {name} embeddings {vectors.shape}", allowed=str(expected.shape))
-                flat = metrics.cosine(expected.reshape(-1, width), vectors.reshape(-1, width))
-                cosines[name] = flat.reshape(expected.shape[:-1]).tolist()
-        return {"cosines": cosines, "groups": group_numbers([item.group for item in items])}
+                known, width = left[name], vectors.shape[-1]
+                if vectors.shape != known.shape:
+                    raise ArtifactError(f"{self.name}: {name} embeddings {vectors.shape}", allowed=str(known.shape))
+                flat = metrics.cosine(known.reshape(-1, width), vectors.reshape(-1, width))
+                cosines[name] = flat.reshape(known.shape[:-1]).tolist()
+                expected[name], actual[name] = (_pooled(rows) for rows in (known, vectors))
+        ranks = self._ranks(expected, actual, dataset, groups)
+        return {"cosines": cosines, "groups": groups, **ranks}
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Mean and worst cosine."""
-        figures, details = {}, {}
+        figures, details = {}, dict[str, Any]()
         for name, cosines in results[0]["cosines"].items():
             values = np.asarray(cosines, np.float64)  # [n], or [n, tokens] whose rows are one image each
             groups = results[0]["groups"] if name == "image" else np.arange(len(values))
             figures[f"cosine_{name}"] = metrics.mean_interval(values, np.repeat(groups, values[0].size))
             details[f"worst_cosine_{name}"] = float(values.min())
+        for name in ("nearest_kept", "neighbours_kept", "swapped_labels"):
+            if name in results[0]:
+                figures[name] = metrics.mean_interval(results[0][name], results[0]["groups"])
+        if scored := results[0].get("scored"):
+            _, actual, change = areas.figures(areas.of(scored["actual"]), areas.of(scored["expected"]), self.margin)
+            assert change, "there is a full-precision side"
+            figures["auc_difference"] = change.difference
+            details["auc_difference_by_topic"] = {name: of["difference"] for name, of in actual["by_topic"].items()}
         return Figures(figures, details)
 
     @classmethod
@@ -84,7 +111,38 @@ class EncoderFidelityTask(Task):
         counts = {name: figure.n for name, figure in first.metrics.items()}
         texts = counts.get("cosine_text")
         said = f" and {texts} of the labels' prompts, which are short and much alike" if texts else ""
-        return f"{first.task}: {first.title}; mean over {counts[cls.headline]} vectors of {first.counted} images{said}."
+        kept = "; nearest image kept: the share of images whose nearest other image is full precision's"
+        change = "; AUC change: of the labels' cosines, each label against all others, the mean over labels"
+        return (
+            f"{first.task}: {first.title}; mean over {counts[cls.headline]} vectors of {first.counted} images{said}"
+            f"{kept if 'nearest_kept' in counts else ''}{change if 'auc_difference' in counts else ''}."
+        )
+
+    def _ranks(
+        self, expected: Mapping[str, Float], actual: Mapping[str, Float], dataset: Dataset, groups: Sequence[int]
+    ) -> dict[str, Any]:
+        """What of the order of neighbours and labels is full precision's, of each image; and both sides' scores."""
+        ranks: dict[str, Any] = {}
+        one, other = (_alone(side["image"] @ side["image"].T) for side in (expected, actual))
+        if len(groups) > 1:
+            ranks["nearest_kept"] = metrics.top_overlap(one, other, 1).tolist()
+            most = min(_NEIGHBOURS, len(groups) - 1)
+            ranks["neighbours_kept"] = metrics.top_overlap(one, other, most).tolist()
+        if "text" not in expected:
+            return ranks
+        labels = {name: self._label_cosines(side) for name, side in (("expected", expected), ("actual", actual))}
+        if labels["expected"].shape[1] > 1:
+            ranks["swapped_labels"] = metrics.swapped_pairs(labels["expected"], labels["actual"]).tolist()
+        asked = findings(dataset)
+        both = {name: areas.scored(asked, cosines, groups) for name, cosines in labels.items()}
+        if not has_findings(dataset) and both["expected"].rankings:
+            ranks["scored"] = {name: asdict(side) for name, side in both.items()}
+        return ranks
+
+    def _label_cosines(self, side: Mapping[str, Float]) -> Float:
+        """Of images and labels, whose prompts' vectors are averaged, [images, labels]."""
+        texts = side["text"].reshape(-1, len(self.prompts), side["text"].shape[-1]).mean(axis=1)
+        return np.asarray(side["image"] @ unit(texts).T)
 
     def _embeddings(
         self, model: Model, items: Sequence[Item], dataset: Dataset
@@ -96,6 +154,18 @@ class EncoderFidelityTask(Task):
         if "embed_text" in model.abilities:
             texts = [prompt for label in dataset.labels for prompt in class_prompts(label, self.prompts)]
             yield "text", model.embed_text(texts)
+
+
+def _pooled(rows: Float) -> Float:
+    """Unit vectors [n, width]: of an image's tokens, their mean's direction."""
+    with np.errstate(invalid="ignore"):  # an embedding of zeros has no direction
+        return unit(rows if rows.ndim == 2 else rows.mean(axis=1))
+
+
+def _alone(similarity: Float) -> Float:
+    """Similarities of images among each other, an image being nobody's neighbour of its own."""
+    np.fill_diagonal(similarity, -np.inf)
+    return similarity
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:

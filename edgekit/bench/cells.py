@@ -32,12 +32,14 @@ class ModelRef:
         level: the variant of an artifact; None for a checkpoint.
         control: the damage of a control row.
         tuned: whether a variant runs as `edgekit tune` chose on this machine, as it does for users.
+        bfloat16: whether the full-precision model runs in bfloat16, for the noise floor.
     """
 
     folder: str
     level: str | None = None
     control: Control | None = None
     tuned: bool = False
+    bfloat16: bool = False
 
     @property
     def is_full_precision(self) -> bool:

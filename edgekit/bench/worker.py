@@ -6,8 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def run(cell: Cell) -> Iterator[Outcome]:
             began = time.perf_counter()
             try:
                 dataset = load(task.dataset, task.limit, task.seed, data)
-                result, error = task.run(model, dataset, RunContext(load_s, stored, cell.leaves)), None
+                context = RunContext(load_s, stored, cell.leaves, partial(open_row, replace(cell.model, bfloat16=True)))
+                result, error = task.run(model, dataset, context), None
             except EdgekitError as failure:
                 result, error = None, str(failure)
             yield Outcome(task.name, result, time.perf_counter() - began, error)
@@ -64,9 +65,9 @@ def open_row(ref: ModelRef) -> Model:
         return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
-    from edgekit.full_precision.model import open_full_precision
+    from edgekit.full_precision.bounded import open_full_precision
 
-    return open_full_precision(Path(ref.folder))
+    return open_full_precision(Path(ref.folder), bfloat16=ref.bfloat16)
 
 
 def _use_core(core: int | None) -> None:

@@ -69,13 +69,20 @@ class StubDecoder:
         """Nothing to free."""
 
 
+class StubFormat:
+    """Texts as they stand, behind a <bos>."""
+
+    def continued(self, text: str) -> tuple[int, ...]:
+        return (2, *[ord(c) % VOCABULARY for c in text])
+
+
 class StubChat(ChatModel):
     """A chat model that answers with the label in the image, or wrongly in every `wrong_every`-th image."""
 
     def __init__(
         self, *, noise: float = 0.0, wrong_every: int = 0, prefix: str = "The finding: ", broken: bool = False
     ) -> None:
-        self.decoder, self.title = StubDecoder(noise, broken), "stub"
+        self.decoder, self.format, self.title = StubDecoder(noise, broken), StubFormat(), "stub"
         self.noise, self.wrong_every, self.prefix, self.closed = noise, wrong_every, prefix, False
 
     def tokenize(self, text: str) -> list[int]:

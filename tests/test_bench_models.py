@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,23 +9,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_stubs import VOCABULARY, StubChat, StubEmbedder, dataset
+from bench_stubs import StubChat, StubEmbedder, dataset
 
 from edgekit import metrics
 from edgekit.bench import predictions
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.kinds.base import RunContext
-from edgekit.bench.kinds.decoder_fidelity import DecoderFidelityTask, LogitDistance
 from edgekit.bench.predictions import Predictions
 from edgekit.bench.tasks import task
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import UsageError
 from edgekit.inputs.labels import PHANTOM, in_modality
 from edgekit.machine.memory import peak_memory_bytes
 from edgekit.runtime.base import Model
 
 FINDING, YES_NO, LABELS = task("finding-phantom"), task("yesno-phantom"), task("labels-phantom")
-DECODER, ENCODER, LATENCY = task("fidelity-decoder"), task("fidelity-encoder"), task("latency")
-assert isinstance(DECODER, DecoderFidelityTask)
+ENCODER, LATENCY = task("fidelity-encoder"), task("latency")
 
 
 def _predict(model: Model, asked: Any, n: int) -> Predictions:
@@ -84,79 +81,6 @@ def test_classification_takes_every_label_with_its_prompts() -> None:
     assert "a phantom showing a nodule" in model.batches[0][1][1]
 
 
-def _measure(model: Model, work: Path, *, leaves: bool = False) -> LogitDistance:
-    return LogitDistance(**DECODER.run(model, dataset(6), RunContext(0, work / "key", leaves)))
-
-
-@pytest.fixture
-def recorded(tmp_path: Path) -> Path:
-    """A folder in which full precision has left its logits."""
-    _measure(StubChat(), tmp_path, leaves=True)
-    return tmp_path
-
-
-def test_full_precision_has_no_distance_from_itself(recorded: Path) -> None:
-    measured = _measure(StubChat(), recorded)
-    assert max(measured.kl) == 0
-    assert all(measured.agrees)
-    assert measured.clear_changes == 0
-
-
-def test_positions_are_those_after_images_and_of_the_text(recorded: Path) -> None:
-    measured = _measure(StubChat(), recorded)
-    answers = json.loads((recorded / "key.json").read_text())["answers"]
-    assert answers[1] == "The finding: nodule."
-    assert sum(measured.after_image) == sum(len(DECODER.prompt) + len(answer) for answer in answers)
-    assert len(measured.kl) - sum(measured.after_image) == DECODER.text_positions
-    assert (recorded / "key.f32").stat().st_size == 4 * VOCABULARY * len(measured.kl)
-    assert len(set(measured.groups)) == 6 + DECODER.text_positions // 64
-
-
-def test_damage_is_measured_at_every_position(recorded: Path) -> None:
-    light, heavy = _measure(StubChat(noise=0.05), recorded), _measure(StubChat(noise=2.0), recorded)
-    assert 0 < np.mean(light.kl) < 0.01
-    assert np.mean(heavy.kl) > 0.3
-    assert np.mean(heavy.agrees) < 0.8 < np.mean(light.agrees)
-    assert heavy.clear_changes > 0
-
-
-def test_logits_that_are_not_finite_are_not_hidden(recorded: Path) -> None:
-    measured = _measure(StubChat(broken=True), recorded)
-    assert measured.kl == (float("inf"),) * len(measured.kl)
-    assert not any(measured.agrees)
-
-
-def test_another_prompt_is_refused(recorded: Path) -> None:
-    class Other(StubChat):
-        def tokenize(self, text: str) -> list[int]:
-            return [1, *super().tokenize(text)]
-
-    with pytest.raises(ArtifactError, match="document 0: the model builds another prompt than its reference"):
-        _measure(Other(), recorded)
-
-
-def test_without_full_precision_there_is_a_reason(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="the reference left no logits"):
-        _measure(StubChat(), tmp_path)
-    with pytest.raises(UsageError, match="the reference left no embeddings"):
-        ENCODER.run(StubEmbedder(), dataset(6), RunContext(0, tmp_path / "key"))
-    with pytest.raises(UsageError, match="has no decoder"):
-        _measure(StubEmbedder(), tmp_path)
-
-
-def test_interrupted_full_precision_is_not_taken_for_a_finished_one(tmp_path: Path) -> None:
-    class Interrupted(StubChat):
-        def segments(self, messages, answer=None):  # type: ignore[no-untyped-def]
-            if not messages[0].images:
-                raise KeyboardInterrupt
-            return super().segments(messages, answer)
-
-    with pytest.raises(KeyboardInterrupt):
-        _measure(Interrupted(), tmp_path, leaves=True)
-    _measure(StubChat(), tmp_path, leaves=True)
-    assert max(_measure(StubChat(), tmp_path).kl) == 0
-
-
 @pytest.mark.parametrize(
     ("kind", "shapes"), [(StubEmbedder, {"image": (20,), "text": (16,)}), (StubChat, {"image": (20, 4)})]
 )
@@ -167,6 +91,11 @@ def test_embeddings_are_compared_one_by_one(tmp_path: Path, kind: type, shapes: 
     assert np.min(same["image"]) == pytest.approx(1, abs=1e-6)
     noisy = ENCODER.run(kind(noise=0.3), dataset(20), RunContext(0, store))["cosines"]
     assert np.mean(noisy["image"]) < 0.99 or np.min(noisy["image"]) < 0.999
+
+
+def test_without_full_precision_there_is_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the reference left no embeddings"):
+        ENCODER.run(StubEmbedder(), dataset(6), RunContext(0, tmp_path / "key"))
 
 
 def test_latency_of_a_chat_model() -> None:
@@ -232,16 +161,6 @@ def test_accuracies_of_groups_know_less_than_of_items() -> None:
     assert _wider({"paired": together.paired.difference}, {"paired": alone.paired.difference}) == {"paired": True}
 
 
-def test_distances_of_groups_know_less_than_of_positions() -> None:
-    kl, after_image = tuple(float(right) for right in HALF), (*[True] * 30, *[False] * 30)
-    together, alone = (
-        DECODER.summarize([asdict(LogitDistance(kl, HALF, after_image, groups, 0))]).metrics
-        for groups in (TOGETHER, EACH)
-    )
-    names = [f"{figure}{where}" for where in ("", "_after_image", "_text") for figure in ("kl", "top1")]
-    assert _wider(together, alone) == dict.fromkeys(names, True)
-
-
 @pytest.mark.parametrize("tokens", [1, 4])
 def test_cosines_of_groups_know_less_than_of_images(tokens: int) -> None:
     values = np.repeat(np.asarray(HALF, np.float64), tokens)
@@ -267,9 +186,3 @@ def test_samples_of_one_patient_stay_together(tmp_path: Path) -> None:
         (ENCODER, StubEmbedder()),
     ):
         assert list(asked.run(model, data, context)["groups"]) == numbers, asked.name
-    distance = LogitDistance(**DECODER.run(StubChat(), data, context))
-    after_image = [group for group, image in zip(distance.groups, distance.after_image, strict=True) if image]
-    assert sorted(set(after_image)) == [0, 1]
-    assert not set(after_image) & {
-        g for g, image in zip(distance.groups, distance.after_image, strict=True) if not image
-    }

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 def _short(folder: Path, *names: str) -> list[str]:
     """The shipped tasks with few items."""
-    small = {"limit": 6, "text_positions": 130, "decode_tokens": 4}
+    small = {"limit": 6, "chunks": 4, "decode_tokens": 4}
     for name in names:
         lines = (ROOT / "benchmarks" / f"{name}.toml").read_text(encoding="utf-8").splitlines()
         kept = [f"{key} = {small[key]}" if (key := line.split(" =")[0]) in small else line for line in lines]
@@ -30,15 +30,21 @@ def _figures(results: Results, row: str) -> set[str]:
 
 
 def test_chat_model(medgemma_artifact: Path, medgemma_source: Path, tmp_path: Path) -> None:
-    tasks = _short(tmp_path, "finding-phantom", "fidelity-decoder", "fidelity-encoder", "latency")
+    tasks = _short(tmp_path, "finding-phantom", "fidelity-text", "fidelity-decoder", "fidelity-encoder", "latency")
     sweep = Sweep([medgemma_artifact], ["Q4_0"], [medgemma_source], tasks, rounds=1, controls=())
     results = bench(sweep, progress=False)
     assert results.errors == ()
     times = {"load_s", "first_token_ms", "decode_tokens_per_s", "image_encode_ms", "peak_memory_bytes"}
-    assert _figures(results, "Q4_0") >= times | {"accuracy", "kl", "kl_after_image", "top1", "cosine_image"}
+    distances = {"kl", "top1", "perplexity", "kl_answers", "answer_flips", "cosine_image"}
+    assert _figures(results, "Q4_0") >= times | distances | {"accuracy"}
     reference, q4 = results.records
     assert reference.metric("kl").value < 1e-9  # type: ignore[union-attr]
     assert 1e-6 < q4.metric("kl").value < 0.5  # type: ignore[union-attr]
+    for name in ("fidelity-text", "fidelity-decoder"):
+        measured = q4.of(name)
+        assert measured is not None
+        assert measured.noise_floor is not None
+        assert 1e-7 < measured.noise_floor < 0.1, name
     assert q4.metric("cosine_image").value > 0.999  # type: ignore[union-attr]
     assert q4.bits_per_weight is not None
     assert 4 < q4.bits_per_weight < 8

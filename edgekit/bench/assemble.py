@@ -61,7 +61,8 @@ def measurement(
     figures = task.summarize([outcome.result for outcome in outcomes], None if row.model.is_full_precision else exact)
     floor = None
     if task.needs_full_precision and exact is not None:
-        floor = task.summarize([exact]).metrics[task.headline].value
+        noise = task.noise_floor(exact)
+        floor = noise.value if noise else None
     return Measurement(
         **base,
         metrics=figures.metrics,

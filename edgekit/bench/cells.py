@@ -35,6 +35,7 @@ class ModelRef:
         tuned: whether a variant runs as `edgekit tune` chose on this machine, as it does for users.
         content: hash of what is opened (`subjects.content`), by which another machine knows its copy; empty where
             nobody looks.
+        bfloat16: whether the full-precision model runs in bfloat16, for the noise floor.
     """
 
     folder: str
@@ -42,6 +43,7 @@ class ModelRef:
     control: Control | None = None
     tuned: bool = False
     content: str = ""
+    bfloat16: bool = False
 
     @property
     def is_full_precision(self) -> bool:

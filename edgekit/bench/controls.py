@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bench.records import Measurement
+from edgekit.errors import UsageError
 from edgekit.families.source import open_source
 from edgekit.runtime.base import Model
 
@@ -43,12 +44,15 @@ LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     """The full-precision model of a checkpoint folder with the matrices of one part rounded."""
     # torch is a matter of full precision alone; listing the ladder must not need it.
-    from edgekit.full_precision.model import compose_full_precision, load
+    from edgekit.full_precision.bounded import fits
+    from edgekit.full_precision.model import TorchParts, compose_full_precision, load
 
     original = open_source(source)
+    if not fits(original):
+        raise UsageError("a control row needs the whole model in memory, which has no room for it")
     names = {spec.name for spec in original.family.roles[role].tensors(original.config) if spec.keep is None}
     model = load(original, lambda name, weights: rounding.apply(weights) if name in names else weights)
-    return compose_full_precision(model, original, f"control: {role} at {rounding}")
+    return compose_full_precision(TorchParts(model, original), f"control: {role} at {rounding}")
 
 
 def could_show(exact: Measurement | None) -> bool:

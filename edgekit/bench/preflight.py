@@ -29,7 +29,10 @@ def check(
     needs = Needs()
     compared = [subject for subject in measured if subject.source is not None]
     if compared:
-        needs.full_precision(max(_weights(subject) for subject in compared), doing="comparing with full precision")
+        # A task that streams is done in any memory; one that generates would read every weight for each token.
+        whole = [s for s in compared if any(fits(task, s) and not task.streams for task in tasks)]
+        most = max(map(_weights, whole), default=0)
+        needs.full_precision(most, doing="comparing with full precision in tasks that do not stream it")
     for subject in measured:
         for row in subject.rows:
             if row.level is not None:

@@ -6,8 +6,8 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
-from functools import cache
+from dataclasses import asdict, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def run(cell: Cell) -> Iterator[Outcome]:
                 dataset = load(task.dataset, task.limit, task.seed, data)
                 if given.data_sha256 not in ("", dataset.sha256):
                     raise InputError(f"{task.name}: the data is not what the benchmark began with")
-                result, error = task.run(model, dataset, RunContext(load_s, stored, cell.leaves)), None
+                context = RunContext(load_s, stored, cell.leaves, partial(open_row, replace(cell.model, bfloat16=True)))
+                result, error = task.run(model, dataset, context), None
             except EdgekitError as failure:
                 result, error = None, _in_a_line(failure)
             yield Outcome(task.name, result, time.perf_counter() - began, error)
@@ -66,9 +67,9 @@ def open_row(ref: ModelRef) -> Model:
         return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
-    from edgekit.full_precision.model import open_full_precision
+    from edgekit.full_precision.bounded import open_full_precision
 
-    return open_full_precision(Path(ref.folder))
+    return open_full_precision(Path(ref.folder), bfloat16=ref.bfloat16)
 
 
 def _in_a_line(failure: EdgekitError) -> str:

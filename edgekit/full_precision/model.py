@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from edgekit.artifacts.manifest import Preprocessing
 from edgekit.errors import CheckpointError, MissingDependencyError
 from edgekit.families.composition import checked_settings
 from edgekit.families.full_precision import hub_config, refused_by_transformers
-from edgekit.families.source import Source, open_source
+from edgekit.families.source import Source
 from edgekit.inputs import image as images_
 from edgekit.runtime.base import (
     Decoder,
@@ -162,7 +161,8 @@ class TorchDecoder(OwnedDecoder):
     def __init__(self, model: Any, context: int, vocabulary: int) -> None:
         self._torch, self.model = torch(), model
         self.context, self.vocabulary = context, vocabulary
-        self.hidden = int(model.get_input_embeddings().weight.shape[1])
+        table = model.get_input_embeddings().weight
+        self.hidden, self._dtype = int(table.shape[1]), table.dtype
         self._cache: Any = None
 
     def _clear(self, sequence: int) -> None:
@@ -174,7 +174,7 @@ class TorchDecoder(OwnedDecoder):
             parts, kinds = [], []
             for segment in segments:
                 if isinstance(segment, Embeddings):
-                    parts.append(th.from_numpy(segment.array))
+                    parts.append(th.from_numpy(segment.array).to(self._dtype))
                     kinds += [int(segment.bidirectional)] * len(segment)
                 else:
                     parts.append(embed(th.tensor(segment.ids)))
@@ -212,7 +212,7 @@ class TorchEncoder(OwnedEncoder):
         assert self._forward is not None, "checked before"
         data = images_.normalize(batch, self._preprocessing) if self._preprocessing else batch
         with self._torch.inference_mode():
-            return np.asarray(self._forward(self._torch.from_numpy(data)).numpy(), np.float32)
+            return np.asarray(self._forward(self._torch.from_numpy(data)).float().numpy(), np.float32)
 
     def _free(self) -> None:
         self._forward = None
@@ -243,22 +243,12 @@ class TorchParts:
         return TorchEncoder(spec, partial(forward, self.model), preprocessing)
 
 
-def compose_full_precision(model: Any, source: Source, title: str) -> Model:
-    """A `Model` over a loaded transformers model, of all parts of its family."""
+def compose_full_precision(parts: TorchParts, title: str) -> Model:
+    """A `Model` over a transformers model, of all parts of its family."""
+    source = parts.source
     whole = max(source.family.compositions, key=lambda composition: len(composition.roles))
     tokenizer = source.tokenizer().tokenizer if source.family.reads_text else None
     settings = checked_settings(whole.settings, source.settings, str(source.checkpoint.root), CheckpointError)
-    composed = compose(whole, settings, tokenizer, source.preprocessing, TorchParts(model, source))
+    composed = compose(whole, settings, tokenizer, source.preprocessing, parts)
     composed.title = title
     return composed
-
-
-def open_full_precision(folder: Path) -> Model:
-    """The full-precision model of a checkpoint folder.
-
-    Raises:
-        CheckpointError: the folder is no checkpoint of a known family.
-    """
-    source = open_source(folder)
-    source.check_tensors()
-    return compose_full_precision(load(source), source, f"{folder.name}, float32 reference")

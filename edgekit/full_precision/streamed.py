@@ -87,13 +87,14 @@ class Weights:
         return read
 
 
-def model(weights: Weights, done: Callable[[], None] = lambda: None) -> Any:
-    """transformers' model, float32, whose modules hold weights only while they run.
+def model(weights: Weights, done: Callable[[], None] = lambda: None, dtype: Any = None) -> Any:
+    """transformers' model whose modules hold weights only while they run.
 
     The output head is left out, for it is large and the embedding again: `logits` computes what it would.
 
     Args:
         done: called for each tensor that was read.
+        dtype: torch's type of weights and activations; float32 for None.
 
     Raises:
         CheckpointError: the model lacks a place for a tensor of the checkpoint.
@@ -101,6 +102,8 @@ def model(weights: Weights, done: Callable[[], None] = lambda: None) -> Any:
     th = torch()
     family = weights.source.family
     built = build(weights.source)
+    if dtype is not None:
+        _retype(th, built, dtype)
     seen = set()
     for prefix, module in built.named_modules():
         # This one module uses its submodule's parameters without running the submodule.
@@ -136,7 +139,8 @@ def _fetch(th: Any, module: Any, names: Mapping[str, str], weights: Weights, don
 
     def before(*_: Any) -> None:
         for name, canonical in names.items():
-            place(name, _parameter(th, weights.read(canonical).reshape(empty[name].shape)))
+            array = weights.read(canonical).reshape(empty[name].shape)
+            place(name, _parameter(th, array, empty[name].dtype))
             done()
 
     def after(*_: Any) -> None:
@@ -153,7 +157,7 @@ def _look_up(th: Any, module: Any, canonical: str, weights: Weights, done: Calla
 
     def before(_: Any, arguments: tuple[Any, ...]) -> Any:
         ids, position = th.unique(arguments[0], return_inverse=True)
-        module.weight = _parameter(th, weights.rows(canonical, ids.numpy()))
+        module.weight = _parameter(th, weights.rows(canonical, ids.numpy()), empty.dtype)
         done()
         return (position,)
 
@@ -164,5 +168,12 @@ def _look_up(th: Any, module: Any, canonical: str, weights: Weights, done: Calla
     module.register_forward_hook(after)
 
 
-def _parameter(th: Any, array: Float) -> Any:
-    return th.nn.Parameter(th.from_numpy(array), requires_grad=False)
+def _retype(th: Any, built: Any, dtype: Any) -> None:
+    """Give empty parameters another type. Buffers keep theirs, as where `from_pretrained` is asked for that type."""
+    for module in built.modules():
+        for leaf, empty in list(module.named_parameters(recurse=False)):
+            setattr(module, leaf, th.nn.Parameter(empty.to(dtype), requires_grad=False))
+
+
+def _parameter(th: Any, array: Float, dtype: Any) -> Any:
+    return th.nn.Parameter(th.from_numpy(array).to(dtype), requires_grad=False)

@@ -28,9 +28,11 @@ __all__ = [
     "Float",
     "Generation",
     "Model",
+    "Prompt",
     "Segment",
     "SupportsChunkSize",
     "SupportsOutputs",
+    "SupportsPasses",
     "SupportsSequences",
     "SupportsSnapshot",
     "SupportsThreads",
@@ -78,6 +80,7 @@ class Embeddings:
 
 
 Segment = Tokens | Embeddings
+Prompt = tuple[Sequence[Segment], Sequence[int]]  # and the positions whose logits are wanted, ascending
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,20 @@ class SupportsChunkSize(Protocol):
         """From now on divide prompts only where they have more positions, or `MOST_ROWS` wanted; None: as usual.
 
         All sequences are emptied.
+        """
+        ...
+
+
+@runtime_checkable
+class SupportsPasses(Protocol):
+    """The ability of a decoder that reads its weights anew for each pass, to take several prompts through one."""
+
+    def passes(self, prompts: Sequence[Prompt]) -> Iterator[Float]:
+        """Logits rows [vocabulary] float32 at the wanted positions of prompts that do not see each other, in order.
+
+        Raises:
+            InputError: a prompt does not fit the context, or the decoder.
+            UsageError: it was closed, or another use is under way.
         """
         ...
 

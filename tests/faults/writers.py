@@ -222,7 +222,7 @@ def _bench() -> int:
 
 def short_tasks(shop: Path) -> None:
     """The shipped tasks, shortened, in the workshop."""
-    short = {"limit": 6, "text_positions": 8, "decode_tokens": 3}
+    short = {"limit": 6, "chunks": 2, "decode_tokens": 3}
     for name in ("finding-phantom", "fidelity-decoder", "fidelity-encoder"):
         lines = (Path(__file__).parents[2] / "benchmarks" / f"{name}.toml").read_text().splitlines()
         kept = [f"{key} = {short[key]}" if (key := line.split(" =")[0]) in short else line for line in lines]

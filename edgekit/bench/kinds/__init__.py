@@ -4,7 +4,8 @@ file               asks                                                         
 labels             which of the data set's labels fits an image best             accuracy, balanced accuracy
 finding            a question, answered freely, parsed                           accuracy, balanced accuracy
 yesno              yes/no questions, as many of either answer, parsed            accuracy, balanced accuracy
-decoder_fidelity   full precision's own answers and a long text, forced          KL divergence, top-1 agreement
+text_fidelity      running text                                                  perplexity, KL, top-1 agreement
+decoder_fidelity   full precision's own answers, forced                          KL divergence, changed answers
 encoder_fidelity   full precision's embeddings of images and prompts             cosine
 latency            how long it takes and how much memory                         medians over rounds
 """

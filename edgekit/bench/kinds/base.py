@@ -30,11 +30,13 @@ class RunContext:
         stored: path without suffix of the files that the full-precision model leaves for this task; None for a task
             that compares nothing with it.
         leaves: whether this is the full-precision model, which has to leave them.
+        in_bfloat16: opens the full-precision model in bfloat16, for a noise floor; None where nobody can.
     """
 
     load_s: float
     stored: Path | None = None
     leaves: bool = False
+    in_bfloat16: Callable[[], Model] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class Task(StrictModel, ABC):
         ability: what a model must be able to do, None where it is no question.
         about_images: nothing is left of it for a model that sees none.
         needs_full_precision: means nothing without the full-precision model's results on the same items.
+        streams: the full-precision model may do it with weights that come and go, where memory is short.
         in_rounds: measured again and again, in one process at a time, for figures of time and memory.
         headline: the figure that stands for this task, its key in `metrics`; empty where none does.
         columns: its figures' columns in the main table. The accuracy of the first task has one in any case.
@@ -93,6 +96,7 @@ class Task(StrictModel, ABC):
     ability: ClassVar[str | None] = None
     about_images: ClassVar[bool] = False
     needs_full_precision: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     in_rounds: ClassVar[bool] = False
     headline: ClassVar[str] = ""
     columns: ClassVar[tuple[FigureColumn, ...]] = ()
@@ -137,6 +141,14 @@ class Task(StrictModel, ABC):
             results: one, or one a round.
             full_precision: what `run` returned for the full-precision model, None where there is nothing to compare.
         """
+
+    def noise_floor(self, full_precision: Any) -> Estimate | None:
+        """The headline figure between two runs of the full-precision model: less than this is no damage.
+
+        Args:
+            full_precision: what `run` returned for it.
+        """
+        return self.summarize([full_precision]).metrics.get(self.headline)
 
     @classmethod
     @abstractmethod

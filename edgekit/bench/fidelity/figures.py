@@ -1,0 +1,93 @@
+"""What distances from full precision say: divergence, agreement, perplexity, and whether that is more than noise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from edgekit import metrics
+from edgekit.bench.fidelity.distances import Distances
+from edgekit.bench.records import Measurement
+from edgekit.metrics import Estimate
+from edgekit.metrics.percentiles import percentile_intervals
+
+_NAMES = {0.5: "median", 0.9: "p90", 0.99: "p99"}
+# Full precision's probability of its top token: where it guesses, where it leans, where it knows.
+CONFIDENCE = (0.0, 0.5, 0.9, 0.99, 1.0)
+
+
+def figures(given: Distances, where: str = "") -> dict[str, Estimate]:
+    """Means and percentiles of the divergence, agreement of the top token, and perplexity where a text was given.
+
+    Args:
+        where: what the figures' names end with.
+    """
+    kl, groups = given.column("kl"), np.asarray(given.groups)
+    found = {f"kl{where}": metrics.mean_interval(kl, groups)}
+    for share, estimate in percentile_intervals(kl, groups).items():
+        found[f"kl{where}_{_NAMES[share]}"] = estimate
+    found[f"top1{where}"] = metrics.share_interval(given.column("agrees"), groups)
+    if given.loss:
+        loss, expected = given.column("loss"), given.column("expected_loss")
+        found[f"perplexity{where}"] = _exponential(metrics.mean_interval(loss, groups))
+        found[f"perplexity_ratio{where}"] = _exponential(metrics.mean_interval(loss - expected, groups))
+    return found
+
+
+def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
+    """What else belongs to them.
+
+    Args:
+        floor: full precision in bfloat16, at the same positions.
+    """
+    kl, groups = given.column("kl"), np.asarray(given.groups)
+    said = {
+        "kl_quantiles": asdict(metrics.quantiles(kl)),
+        "positions": len(kl),
+        "groups": len(set(given.groups)),
+        "clear_top1_changes": given.clear_changes,
+        "nonfinite": given.nonfinite,
+        "by_confidence": list(_by_confidence(given)),
+    }
+    if floor is None:
+        return said
+    noise = floor.column("kl")
+    beyond = not np.isfinite(kl).all() or metrics.paired_interval(kl, noise, groups=groups).low > 0
+    same = metrics.mean_interval(noise, groups), metrics.share_interval(floor.column("agrees"), groups)
+    return {
+        **said,
+        "noise_floor": {"what": "full precision in bfloat16", "kl": asdict(same[0]), "top1": asdict(same[1])},
+        "beyond_noise": bool(beyond),
+    }
+
+
+def noise(first: Measurement, rows: Sequence[Measurement]) -> str:
+    """The report's words for the noise floor, and how many rows are not beyond it."""
+    if first.noise_floor is None:
+        return ""
+    within = sum(row.details.get("beyond_noise") is False for row in rows)
+    more = f": no damage in the {within} rows that are not beyond it" if within else ", which every row is beyond"
+    return f"; noise floor (full precision in bfloat16) {first.noise_floor:.2g} nats{more}"
+
+
+def _by_confidence(given: Distances) -> list[dict[str, Any]]:
+    """Divergence and agreement where full precision's top token has a probability between two bounds."""
+    kl, agrees, groups = given.column("kl"), given.column("agrees"), np.asarray(given.groups)
+    confidence, shown = given.column("confidence"), []
+    for low, high in pairwise(CONFIDENCE):
+        chosen = (confidence >= low) & (confidence < high if high < 1 else confidence <= 1)
+        if chosen.any():
+            same = metrics.share_interval(agrees[chosen], groups[chosen])
+            mean = metrics.mean_interval(kl[chosen], groups[chosen])
+            shown.append({"from": low, "to": high, "kl": asdict(mean), "top1": asdict(same)})
+    return shown
+
+
+def _exponential(mean: Estimate) -> Estimate:
+    with np.errstate(over="ignore"):
+        value, low, high = (float(np.exp(bound)) for bound in (mean.value, mean.low, mean.high))
+    return Estimate(value, low, high, mean.n)

@@ -24,6 +24,25 @@ class Control:
 
 
 @dataclass(frozen=True)
+class PeerRef:
+    """Another program that is given a model in place of edgekit (`edgekit.bench.peers`).
+
+    Attributes:
+        name: of the peer.
+        program: the Python of its environment, or its own program.
+        source: the checkpoint that its own converter starts from; None where it is not here.
+        made: the folder that keeps what the converter writes.
+        setting: which of its settings.
+    """
+
+    name: str
+    program: str
+    source: str | None
+    made: str
+    setting: str = ""
+
+
+@dataclass(frozen=True)
 class ModelRef:
     """Which model a worker opens.
 
@@ -32,17 +51,28 @@ class ModelRef:
         level: the variant of an artifact; None for a checkpoint.
         control: the damage of a control row.
         tuned: whether a variant runs as `edgekit tune` chose on this machine, as it does for users.
+        threads: how many a variant or a peer computes with; as many as there are cores for None.
+        peer: which other program opens it.
     """
 
     folder: str
     level: str | None = None
     control: Control | None = None
     tuned: bool = False
+    threads: int | None = None
+    peer: PeerRef | None = None
 
     @property
     def is_full_precision(self) -> bool:
         """Whether it is a checkpoint as it is."""
-        return self.level is None and self.control is None
+        return self.level is None and self.control is None and self.peer is None
+
+    @classmethod
+    def of(cls, job: dict[str, Any]) -> ModelRef:
+        """The model of a job."""
+        control = Control(**job["control"]) if job["control"] else None
+        peer = PeerRef(**job["peer"]) if job["peer"] else None
+        return cls(**{**job, "control": control, "peer": peer})
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,7 @@ class Cell:
         data: the user's data folder.
         leaves: whether this is the full-precision model's own cell, which leaves its results for the others.
         core: the only core to use, None for all.
+        round: of tasks that are measured in rounds, counted from 0.
     """
 
     row: str
@@ -84,6 +115,7 @@ class Cell:
     data: str | None = None
     leaves: bool = False
     core: int | None = None
+    round: int = 0
 
     def job(self) -> dict[str, Any]:
         """What JSON can hold."""
@@ -92,10 +124,8 @@ class Cell:
     @classmethod
     def of(cls, job: dict[str, Any]) -> Cell:
         """The cell of `job`."""
-        model = dict(job["model"])
-        control = Control(**model.pop("control")) if model["control"] else None
         tasks = tuple(CellTask(**task) for task in job["tasks"])
-        return cls(**{**job, "model": ModelRef(**{"control": control, **model}), "tasks": tasks})
+        return cls(**{**job, "model": ModelRef.of(job["model"]), "tasks": tasks})
 
 
 @dataclass(frozen=True)

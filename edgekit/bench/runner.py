@@ -7,13 +7,13 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, journal, preflight
+from edgekit.bench import datasets, journal, peers, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
@@ -22,6 +22,7 @@ from edgekit.bench.environment import environment
 from edgekit.bench.execute import Executor
 from edgekit.bench.execute.local import Local
 from edgekit.bench.kinds import Task
+from edgekit.bench.peers.rows import timed
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
@@ -45,6 +46,9 @@ class Sweep:
         rounds: processes of each row for tasks that are measured in rounds.
         tuned: measure each variant that was tuned here once more, as users open it.
         controls: rows that must do badly, each coarser one tried where the one before shows no damage; none for empty.
+        threads: numbers of them with which variants are timed, beside all cores.
+        peers: other programs that are timed beside them, NAME or NAME=PROGRAM.
+        install_peers: make a peer's environment with pip where there is none.
     """
 
     artifacts: Sequence[Path]
@@ -55,6 +59,9 @@ class Sweep:
     rounds: int = 5
     tuned: bool = False
     controls: Sequence[Rounding] = LADDER
+    threads: Sequence[int] = ()
+    peers: Sequence[str] = ()
+    install_peers: bool = False
 
 
 def bench(
@@ -73,7 +80,8 @@ def bench(
     """
     if sweep.rounds < 1:
         raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
-    measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned)
+    beside = [peers.found(name, install=sweep.install_peers) for name in sweep.peers]
+    measured = timed(subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned), sweep.threads, beside)
     tasks = choose(sweep.tasks, sweep.data, measured)
     data = _Data(sweep.data)
     preflight.check(measured, tasks, data.of, work)
@@ -214,13 +222,14 @@ class _Run:
 
     def rounds(self) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
-        pairs = [(subject, row) for subject in self.subjects for row in subject.rows]
+        pairs = [(subject, row) for subject in self.subjects for row in (*subject.rows, *subject.timed)]
         once = [self._cell(s, row, tasks) for s, row in pairs if (tasks := self._tasks(s, in_rounds=True))]
-        self._execute(once * self.sweep.rounds, alone=True)
+        self._execute([replace(cell, round=n) for n in range(self.sweep.rounds) for cell in once], alone=True)
 
     def records(self) -> tuple[Record, ...]:
         """The records of all rows from their outcomes."""
-        return tuple(self._record(subject, row) for subject in self.subjects for row in self.rows[subject.folder])
+        rows = ((subject, row) for subject in self.subjects for row in (*self.rows[subject.folder], *subject.timed))
+        return tuple(self._record(subject, row) for subject, row in rows)
 
     def _execute(self, cells: Sequence[Cell], *, alone: bool = False) -> None:
         if cells:

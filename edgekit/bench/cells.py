@@ -25,6 +25,25 @@ class Control:
 
 
 @dataclass(frozen=True)
+class PeerRef:
+    """Another program that is given a model in place of edgekit (`edgekit.bench.peers`).
+
+    Attributes:
+        name: of the peer.
+        program: the Python of its environment, or its own program.
+        source: the checkpoint that its own converter starts from; None where it is not here.
+        made: the folder that keeps what the converter writes.
+        setting: which of its settings.
+    """
+
+    name: str
+    program: str
+    source: str | None
+    made: str
+    setting: str = ""
+
+
+@dataclass(frozen=True)
 class ModelRef:
     """Which model a worker opens.
 
@@ -36,6 +55,8 @@ class ModelRef:
         content: hash of what is opened (`subjects.content`), by which another machine knows its copy; empty where
             nobody looks.
         bfloat16: whether the full-precision model runs in bfloat16, for the noise floor.
+        threads: how many a variant or a peer computes with; as many as there are cores for None.
+        peer: which other program opens it.
     """
 
     folder: str
@@ -44,11 +65,20 @@ class ModelRef:
     tuned: bool = False
     content: str = ""
     bfloat16: bool = False
+    threads: int | None = None
+    peer: PeerRef | None = None
 
     @property
     def is_full_precision(self) -> bool:
         """Whether it is a checkpoint as it is."""
-        return self.level is None and self.control is None
+        return self.level is None and self.control is None and self.peer is None
+
+    @classmethod
+    def of(cls, job: dict[str, Any]) -> ModelRef:
+        """The model of a job."""
+        control = Control(**job["control"]) if job["control"] else None
+        peer = PeerRef(**job["peer"]) if job["peer"] else None
+        return cls(**{**job, "control": control, "peer": peer})
 
 
 @dataclass(frozen=True)
@@ -106,11 +136,9 @@ class Cell:
     @classmethod
     def of(cls, job: dict[str, Any]) -> Cell:
         """The cell of `job`."""
-        model = dict(job["model"])
-        control = Control(**model.pop("control")) if model["control"] else None
         tasks = tuple(CellTask(**task) for task in job["tasks"])
         cores = None if job["cores"] is None else tuple(job["cores"])
-        return cls(**{**job, "model": ModelRef(**{"control": control, **model}), "tasks": tasks, "cores": cores})
+        return cls(**{**job, "model": ModelRef.of(job["model"]), "tasks": tasks, "cores": cores})
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, own, preflight
+from edgekit.bench import datasets, own, peers, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome, identity
 from edgekit.bench.controls import LADDER, Rounding, could_show
@@ -27,6 +27,7 @@ from edgekit.bench.execute import Executor, threads
 from edgekit.bench.execute.local import Local
 from edgekit.bench.kinds import Task
 from edgekit.bench.ledger import Ledger
+from edgekit.bench.peers.rows import timed
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
@@ -56,6 +57,9 @@ class Sweep:
         questions: the user's own, with answers: a table, or a data set of the hub.
         download: fetch data sets of the hub that are not here.
         limit: how many samples of each task's at most; None for as many as the task says.
+        threads: numbers of them with which variants are timed, beside all cores.
+        peers: other programs that are timed beside them, NAME or NAME=PROGRAM.
+        install_peers: make a peer's environment with pip where there is none.
     """
 
     artifacts: Sequence[Path]
@@ -72,6 +76,9 @@ class Sweep:
     questions: str | None = None
     download: bool = False
     limit: int | None = None
+    threads: Sequence[int] = ()
+    peers: Sequence[str] = ()
+    install_peers: bool = False
 
 
 def bench(
@@ -89,7 +96,8 @@ def bench(
             one error, before anything is measured. What fails while measuring stands in the results.
     """
     _check(sweep)
-    measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned)
+    beside = [peers.found(name, install=sweep.install_peers) for name in sweep.peers]
+    measured = timed(subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned), sweep.threads, beside)
     mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
     every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
     tasks = [_limited(task, sweep.limit) for task in every]
@@ -265,13 +273,14 @@ class _Run:
 
     def rounds(self) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
-        pairs = [(s, row, self._tasks(s, in_rounds=True)) for s in self.subjects for row in s.rows]
+        pairs = [(s, row, self._tasks(s, in_rounds=True)) for s in self.subjects for row in (*s.rows, *s.timed)]
         cells = [self._cell(*pair, number=number) for number in range(self.sweep.rounds) for pair in pairs]
         self._execute(cells, alone=True)
 
     def records(self) -> tuple[Record, ...]:
         """The records of all rows from their outcomes."""
-        return corrected([self._record(subject, row) for subject in self.subjects for row in self.rows[subject.folder]])
+        rows = ((subject, row) for subject in self.subjects for row in (*self.rows[subject.folder], *subject.timed))
+        return corrected([self._record(subject, row) for subject, row in rows])
 
     def _execute(self, cells: Sequence[Cell], *, alone: bool = False) -> None:
         """Run cells; what an earlier run finished of them was left out."""

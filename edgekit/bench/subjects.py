@@ -27,7 +27,7 @@ class TableRow:
     """One line of the table.
 
     Attributes:
-        kind: `reference` for the full-precision model, as records call it.
+        kind: `reference` for the full-precision model, as records call it; `peer` for another program.
         key: identity of what the row computes.
         bytes: of the files that hold the weights.
         tensor_types: how many weights are stored as which type.
@@ -36,7 +36,7 @@ class TableRow:
     """
 
     name: str
-    kind: Literal["reference", "variant", "control"]
+    kind: Literal["reference", "variant", "control", "peer"]
     model: ModelRef
     key: str
     level: str | None = None
@@ -62,6 +62,7 @@ class Subject:
         source: the checkpoint folder it was made from, None where nobody has it here.
         abilities: what its models can do, as tasks ask for it.
         weights: how many weights the largest row loads.
+        timed: rows that are measured for their times alone (`edgekit.bench.peers.rows`).
     """
 
     folder: Path
@@ -70,6 +71,7 @@ class Subject:
     abilities: frozenset[str]
     rows: tuple[TableRow, ...]
     weights: int
+    timed: tuple[TableRow, ...] = ()
 
     def control(self, rounding: Rounding) -> TableRow | None:
         """The full-precision model with its main part rounded; None where its checkpoint is not here."""

@@ -11,10 +11,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.bench import datasets
+from edgekit.bench import datasets, peers
 from edgekit.bench.cells import Cell, ModelRef, Outcome
 from edgekit.bench.controls import Rounding, open_control
 from edgekit.bench.kinds.base import RunContext
+from edgekit.bench.speed import surroundings
 from edgekit.bench.tasks import parse
 from edgekit.errors import EdgekitError, InputError
 from edgekit.runtime.base import Model
@@ -30,6 +31,11 @@ def work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def run(cell: Cell) -> Iterator[Outcome]:
     """Open the cell's model once and run its tasks; a task that fails does not take the others with it."""
+    if cell.model.peer:
+        yield from peers.outcomes(cell)
+        return
+    in_rounds = any(parse(given.data).in_rounds for given in cell.tasks)
+    cold_s = surroundings.cold_load_s(cell.model) if in_rounds and cell.round == 0 else None
     started = time.perf_counter()
     try:
         model = open_row(cell.model)
@@ -47,7 +53,8 @@ def run(cell: Cell) -> Iterator[Outcome]:
                 dataset = load(task.dataset, task.limit, task.seed, data)
                 if given.data_sha256 not in ("", dataset.sha256):
                     raise InputError(f"{task.name}: the data is not what the benchmark began with")
-                context = RunContext(load_s, stored, cell.leaves, partial(open_row, replace(cell.model, bfloat16=True)))
+                half = partial(open_row, replace(cell.model, bfloat16=True))
+                context = RunContext(load_s, stored, cell.leaves, half, cold_s, cell)
                 result, error = task.run(model, dataset, context), None
             except EdgekitError as failure:
                 result, error = None, _in_a_line(failure)
@@ -60,11 +67,15 @@ def open_row(ref: ModelRef) -> Model:
     """The model of a row."""
     # Imported here: opening an artifact must not pay for torch, in time or in memory.
     if ref.level is not None:
-        from edgekit.runtime import open_model
+        from edgekit.runtime.opening import opened, prepare
         from edgekit.runtime.tuning_results import DEFAULT
+        from edgekit.runtime.use import Use
 
         # What `edgekit tune` found on this machine must not decide what a record of this level says, unless asked for.
-        return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
+        opening = prepare(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
+        if ref.threads is not None:
+            opening.threads = ref.threads
+        return opened(opening, Use())
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
     from edgekit.full_precision.bounded import open_full_precision

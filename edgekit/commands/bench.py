@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,18 @@ def _add_speed(group: _ArgumentGroup) -> None:
     group.add_argument(
         "--tuned", action="store_true", help="each variant once more as edgekit tune chose here, as users open it"
     )
+    group.add_argument(
+        "--threads", type=_counts, default=(), metavar="N,N", help="time each variant with so many threads, too"
+    )
+    group.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        metavar="NAME[=PROGRAM]",
+        help="time another program beside it: llama-cpp-python, llama-server, onnxruntime-genai, optimum-onnx, "
+        "openvino-genai or transformers, in its own environment or that of the Python which is named; may be repeated",
+    )
+    group.add_argument("--install-peers", action="store_true", help="make missing environments of peers, with pip")
 
 
 def _add_place(group: _ArgumentGroup) -> None:
@@ -93,6 +106,19 @@ def _add_results(group: _ArgumentGroup) -> None:
         metavar="DIR",
         help="write results.json, report.md and report.html here; an interrupted run goes on from it",
     )
+    group.add_argument(
+        "--output",
+        choices=("md", "csv", "json", "jsonl"),
+        help="what is printed: the report (without it), all of it as one document, or a line for each figure with the "
+        "names of llama-bench",
+    )
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    """Numbers with commas between them; whether so many threads can be had is checked where they are used."""
+    if not re.fullmatch(r"[0-9]{1,6}(,[0-9]{1,6})*", text):
+        raise ArgumentTypeError(f"{text!r} are no numbers of threads; allowed: 1,2,4 for instance")
+    return tuple(map(int, text.split(",")))
 
 
 def run(options: Namespace) -> int:
@@ -116,11 +142,14 @@ def run(options: Namespace) -> int:
         questions=options.questions,
         download=options.download,
         limit=options.limit,
+        threads=options.threads,
+        peers=options.peer,
+        install_peers=options.install_peers,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     if options.to:
         bench.write(results, options.to)
-    show(bench.as_json(results) if options.json else bench.markdown(results))
+    show(bench.printed(results, options.output or ("json" if options.json else "md")))
     return 0 if results.shows_damage is not False and not results.errors else 1
 
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from edgekit.artifacts.manifest import Manifest
 from edgekit.artifacts.validation import Name, StrictModel
+from edgekit.bench.cells import Cell
 from edgekit.bench.datasets import Dataset, DatasetSource
 from edgekit.bench.items import Item
 from edgekit.bench.records import Measurement
@@ -31,12 +32,16 @@ class RunContext:
             that compares nothing with it.
         leaves: whether this is the full-precision model, which has to leave them.
         in_bfloat16: opens the full-precision model in bfloat16, for a noise floor; None where nobody can.
+        load_cold_s: how long opening took with its files on the disk alone; None where that was not measured.
+        cell: what the worker was told; None outside of one.
     """
 
     load_s: float
     stored: Path | None = None
     leaves: bool = False
     in_bfloat16: Callable[[], Model] | None = None
+    load_cold_s: float | None = None
+    cell: Cell | None = None
 
 
 @dataclass(frozen=True)

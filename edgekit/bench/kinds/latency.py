@@ -1,36 +1,37 @@
 """Latency: one process opens one model once and times single requests in it; what a user at the device waits for.
 
-    load_s                opening the model; the import of its libraries counts, since a user waits for it too
-    first_token_ms        from the call to the first token of an image question, image encoding included
-    first_token_cold_ms   the same for the very first question after opening
-    decode_tokens_per_s   single steps after a prompt with an image; bounded by memory bandwidth over bytes of weights
-    image_encode_ms       one image, resizing included, to embeddings
+    load_cold_s           opening the model, its files on the disk alone; once a row, in a process of its own
+    load_s                opening it as the next user does; the import of its libraries counts, for he waits for it, too
+    first_token_...       from the call to the first token, image encoding included; which there are: `speed.timing`
+    prefill_tokens_per_s  a prompt of random tokens; bounded by the rate of the machine's matrix products
+    decode_tokens_per_s   single steps behind it; bounded by memory's bandwidth over the bytes of weights
+    step_p50_ms, ...      single steps, over all rounds; a percentile that so few cannot show is left out
+    image_encode_ms       one image, resizing included, to embeddings; images_per_s several, together where it can
     text_encode_ms        one text to its embedding, where the model embeds texts
-    peak_memory_bytes     the process's largest resident set: Python, libraries, and files mapped into memory included
+    peak_memory_bytes     the process's largest resident set: own_memory_bytes, and mapped_memory_bytes of files
+    file_bytes            what the row's files take on the disk
+    ..._j, ..._j_per_...  energy, where the machine says what it takes
+    ..._share             of the machine's limit, which is measured in the same run (`edgekit.machine.roofline`)
 
-A warm-up is apart: the first question enters its own figure only. Every image is a new one, because a model may
-remember an image it has seen. A figure is the median within a process; rounds are combined in `summarize`.
+A figure is the median within a process; rounds are combined in `speed.summary`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from statistics import median
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from edgekit.artifacts.validation import Text
-from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, question
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.records import Measurement
 from edgekit.bench.report.figures import centre
-from edgekit.machine.memory import peak_memory_bytes
-from edgekit.metrics import Estimate
+from edgekit.bench.speed import summary
+from edgekit.bench.speed.process import measured
+from edgekit.bench.speed.timing import Amounts, Timed, answering, embedding
 from edgekit.runtime.base import Model
 from edgekit.runtime.chat_model import ChatModel
 
@@ -40,20 +41,29 @@ def _column(figure: str, head: str, unit: float = 1, digits: int = 0) -> FigureC
 
 
 class LatencyTask(Task):
-    """`limit` different images are asked about, then `decode_tokens` single steps are made."""
+    """`limit` different images are asked about; a prompt of `prompt_tokens` is read, and `decode_tokens` steps made."""
 
     kind: Literal["latency"]
     prompt: Text
+    prompt_tokens: int = Field(default=512, gt=0, lt=1 << 24)
     decode_tokens: int = Field(gt=1, lt=1 << 24)
 
     in_rounds = True
     columns = (
+        _column("load_cold_s", "cold load s", 1, 2),
         _column("load_s", "load s", 1, 2),
         _column("first_token_ms", "first token ms"),
-        _column("decode_tokens_per_s", "decode tok/s"),
+        _column("first_token_image_known_ms", "image known ms"),
+        _column("first_token_prefix_known_ms", "prefix known ms"),
+        _column("prefill_tokens_per_s", "prefill tok/s"),
+        _column("prefill_share", "of matrix rate %", 0.01, 1),
+        _column("decode_tokens_per_s", "decode tok/s", 1, 1),
+        _column("decode_share", "of bandwidth %", 0.01, 1),
         _column("image_encode_ms", "image ms", 1, 1),
+        _column("image_share", "image, of matrix rate %", 0.01, 1),
         _column("text_encode_ms", "text ms", 1, 1),
         _column("peak_memory_bytes", "peak MB", 1e6),
+        _column("own_memory_bytes", "own MB", 1e6),
     )
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
@@ -63,57 +73,31 @@ class LatencyTask(Task):
             for sample, image in zip(dataset.samples, dataset.images, strict=True)
         )
 
+    @property
+    def amounts(self) -> Amounts:
+        """Tokens of the prompt, and steps."""
+        return Amounts(self.prompt_tokens, self.decode_tokens)
+
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
         """All figures that this model has."""
-        items = self.items(dataset)
-        # Mirrored copies are new to any cache and cost the same.
-        fresh = [np.ascontiguousarray(item.image[:, ::-1]) for item in items if item.image is not None]
-        figures = {"load_s": context.load_s}
-        if isinstance(model, ChatModel):
-            figures |= self._answering(model, items)
-            if model.sees:
-                figures["image_encode_ms"] = _median_ms(lambda image: model.encode_images([image]), fresh)
-        else:
-            figures["image_encode_ms"] = _median_ms(lambda image: model.embed_image([image]), fresh)
-            figures["text_encode_ms"] = _median_ms(lambda text: model.embed_text([text]), [self.prompt] * len(fresh))
-        return {**figures, "peak_memory_bytes": float(peak_memory_bytes())}
 
-    def summarize(self, results: Sequence[Mapping[str, float]], full_precision: Any | None = None) -> Figures:
+        def timed() -> Timed:
+            if isinstance(model, ChatModel):
+                return answering(model, self.prompt, dataset.images, self.amounts)
+            return embedding(model, self.prompt, dataset.images)
+
+        found = measured(timed, model.runtimes, context.cell)
+        found["figures"]["load_s"] = context.load_s
+        if context.load_cold_s is not None:
+            found["figures"]["load_cold_s"] = context.load_cold_s
+        return found
+
+    def summarize(self, results: Sequence[Mapping[str, Any]], full_precision: Any | None = None) -> Figures:
         """Median, least and largest over the rounds."""
-        figures = {}
-        for name in results[0]:
-            values = [result[name] for result in results]
-            figures[name] = Estimate(median(values), min(values), max(values), len(values))
-        return Figures(figures, {"rounds": len(results)})
+        return Figures(summary.figures(results), summary.details(results))
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
-        """Over how many rounds the medians are."""
+        """Over how many rounds the medians are, what the machine allows, and which rows are doubtful."""
         how = f"medians over {first.details['rounds']} rounds, one process a row and round, rounds interleaved"
-        return f"{first.task}: {first.title}; {how}."
-
-    def _answering(self, model: ChatModel, items: Sequence[Item]) -> dict[str, float]:
-        asked = [item if model.sees else Item(item.group, question(self.prompt)) for item in items]
-        waits = [1000 * answer(model, item, 1).first_token_s for item in asked]
-        (logits,) = model.decoder.prefill(model.segments(list(asked[0].messages)))
-        steps = []
-        for _ in range(self.decode_tokens):
-            token = int(logits.argmax())
-            started = time.perf_counter()
-            logits = model.decoder.step([token])
-            steps.append(time.perf_counter() - started)
-        return {
-            "first_token_cold_ms": waits[0],
-            "first_token_ms": median(waits[1:] or waits),
-            "decode_tokens_per_s": (len(steps) - 1) / sum(steps[1:]),  # the first step may set up its shape
-        }
-
-
-def _median_ms(call: Callable[[Any], Any], items: Sequence[Any]) -> float:
-    """Median time of a call over these items, the first one left out as warm-up where there are more."""
-    times = []
-    for item in items:
-        started = time.perf_counter()
-        call(item)
-        times.append(1000 * (time.perf_counter() - started))
-    return median(times[1:] or times)
+        return f"{first.task}: {first.title}; {how}.{summary.limits_said(rows)}{summary.disturbance_said(rows)}"

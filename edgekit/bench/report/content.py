@@ -13,7 +13,7 @@ from edgekit.bench.report.figures import NONE, number, percent, points
 from edgekit.bench.results import Damage, Results, damage
 from edgekit.metrics import Estimate
 
-_ORDER = {"reference": 0, "variant": 1, "control": 2}
+_ORDER = {"reference": 0, "variant": 1, "peer": 2, "control": 3}
 
 
 @dataclass(frozen=True)

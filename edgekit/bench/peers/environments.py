@@ -1,0 +1,119 @@
+"""Where a peer's environment is, and how one is made."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.bench.peers.catalog import PEERS, Peer
+from edgekit.errors import EdgekitError, MissingDependencyError, unknown
+from edgekit.machine.cache import cache_folder, private_folder
+
+_ASK_S = 120
+_VERSIONS = """
+import importlib.metadata, json, sys
+found = {}
+for name in sys.argv[1:]:
+    try:
+        found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        pass
+print(json.dumps(found))
+"""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A peer that can be run here.
+
+    Attributes:
+        program: the Python of its environment, or the peer's own program.
+        versions: of its packages.
+    """
+
+    peer: Peer
+    program: Path
+    versions: dict[str, str]
+
+
+def found(given: str, *, install: bool = False) -> Environment:
+    """The environment of a peer.
+
+    Args:
+        given: NAME, or NAME=PROGRAM with the Python of an environment that has it, or the program itself.
+        install: make an environment with pip where there is none.
+
+    Raises:
+        UsageError: there is no such peer.
+        MissingDependencyError: it is not here; the message says how it is made.
+        EdgekitError: its environment cannot be made.
+    """
+    name, _, named = given.partition("=")
+    if name not in PEERS:
+        raise unknown("peer", name, list(PEERS))
+    peer = PEERS[name]
+    if not peer.packages:
+        return _binary(peer, named)
+    if named:
+        return _checked(peer, Path(named))
+    python = _folder(peer) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    if install and not python.exists():
+        _install(peer, python)
+    if python.exists():
+        return _checked(peer, python)
+    return _checked(peer, Path(sys.executable))  # where it may be installed, too
+
+
+def _binary(peer: Peer, named: str) -> Environment:
+    program = shutil.which(named or peer.name)
+    if program is None:
+        remedy = f"--peer {peer.name}=PROGRAM, with the program's path"
+        raise MissingDependencyError(f"{peer.title} is not here: no program {named or peer.name}", remedy=remedy)
+    return Environment(peer, Path(program).absolute(), {})
+
+
+def _checked(peer: Peer, python: Path) -> Environment:
+    """The environment of this Python, where it has the peer's own packages."""
+    versions = _versions(peer, python)
+    missing = [name for name in peer.distributions if name not in versions]
+    if not missing:
+        return Environment(peer, python.absolute(), versions)  # a link is kept: by it Python knows its environment
+    packages = " ".join(f"'{one}'" for one in peer.packages)
+    raise MissingDependencyError(
+        f"{peer.title} is not in the environment of {python}: {missing[0]} is missing",
+        remedy=f"--install-peers, which makes {_folder(peer)}; or pip install {packages} in an environment of its own, "
+        f"and --peer {peer.name}=PYTHON with that one's Python",
+    )
+
+
+def _versions(peer: Peer, python: Path) -> dict[str, str]:
+    command = [str(python), "-I", "-c", _VERSIONS, *peer.distributions]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingDependencyError(f"{python}: does not run: {error}", allowed="an environment's Python") from error
+    versions: dict[str, str] = json.loads(done.stdout)
+    return versions
+
+
+def _folder(peer: Peer) -> Path:
+    return cache_folder() / "peers" / peer.name
+
+
+def _install(peer: Peer, python: Path) -> None:
+    """An environment by package names; one that was not finished is removed."""
+    folder = _folder(peer)
+    private_folder(folder.parent)
+    try:
+        venv.create(folder, with_pip=True)
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.packages]
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise EdgekitError(f"{peer.title}: its environment cannot be made: {said[-1] if said else error}") from error

@@ -1,0 +1,76 @@
+"""OpenVINO GenAI, with the file of 4 bits that optimum-intel exports for it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+
+def prepare(job: dict[str, Any]) -> None:
+    """With images where the checkpoint has them."""
+    config = json.loads((Path(job["checkpoint"]) / "config.json").read_text(encoding="utf-8"))
+    task = "image-text-to-text" if "vision_config" in config else "text-generation-with-past"
+    command = [Path(sys.executable).with_name("optimum-cli"), "export", "openvino", "--model", job["checkpoint"]]
+    options = ["--task", task, "--weight-format", "int4", Path(job["made"]) / "model"]
+    subprocess.run([str(word) for word in (*command, *options)], check=True)
+
+
+class Peer:
+    """A pipeline of text, or of images and text."""
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        self.library = importlib.import_module("openvino_genai")
+        folder = Path(job["made"]) / "model"
+        self.sees = job["sees"] and any(folder.glob("*vision*"))
+        kind = self.library.VLMPipeline if self.sees else self.library.LLMPipeline
+        self.pipeline = kind(str(folder), "CPU", INFERENCE_NUM_THREADS=job["threads"])
+        self.prompt_tokens, self.words = 0, 0
+
+    def first_token(self, text: str, image: str | None) -> float:
+        """A question in its chat format."""
+        given = {"images": [_pixels(image)]} if image and self.sees else {}
+        started = time.perf_counter()
+        self.pipeline.generate(text, max_new_tokens=1, **given)
+        return time.perf_counter() - started
+
+    def prompt(self, ids: list[int]) -> float:
+        """It takes no ids where it sees images: a text of about as many tokens, which it counts itself."""
+        self.words = self.words or self._words(len(ids))
+        started = time.perf_counter()
+        found = self.pipeline.generate(_text(self.words), max_new_tokens=1)
+        seconds = time.perf_counter() - started
+        self.prompt_tokens = found.perf_metrics.get_num_input_tokens()
+        return seconds
+
+    def steps(self, ids: list[int], count: int) -> list[float]:
+        """By its own clock, which leaves out what turns tokens into text."""
+        found = self.pipeline.generate(_text(self.words), max_new_tokens=count + 1, ignore_eos=True)
+        return [microseconds / 1000 for microseconds in found.perf_metrics.raw_metrics.m_durations]
+
+    def close(self) -> None:
+        """Free it."""
+        del self.pipeline
+
+    def _words(self, tokens: int) -> int:
+        found = self.pipeline.generate(_text(100), max_new_tokens=1)
+        return max(1, 100 * tokens // int(found.perf_metrics.get_num_input_tokens()))
+
+
+def _text(words: int) -> str:
+    return " ".join(f"word{number}" for number in range(words))
+
+
+def _pixels(image: str) -> Any:
+    numpy, pillow = importlib.import_module("numpy"), importlib.import_module("PIL.Image")
+    array = numpy.asarray(pillow.open(image).convert("RGB"))
+    return importlib.import_module("openvino").Tensor(array[None])
+
+
+def start(job: dict[str, Any]) -> Peer:
+    """See `edgekit.bench.peers.programs`."""
+    return Peer(job)

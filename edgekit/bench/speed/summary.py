@@ -1,0 +1,85 @@
+"""From what the rounds of a row measured to its figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from edgekit.bench.records import Measurement
+from edgekit.machine.roofline import Roofline
+from edgekit.metrics import Estimate
+
+# Step times are pooled over rounds; of fewer, a percentile would say no more than the largest does.
+PERCENTILES = {50: 1, 90: 64, 99: 662}
+
+
+def figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
+    """Median, least and largest over the rounds that have a figure; percentiles of single steps over all of them."""
+    found: dict[str, list[float]] = {}
+    for result in results:
+        for name, value in result["figures"].items():
+            found.setdefault(name, []).append(value)
+    spread = {name: Estimate(median(values), min(values), max(values), len(values)) for name, values in found.items()}
+    return {**spread, **_percentiles([result["samples"].get("step_ms", []) for result in results])}
+
+
+def _percentiles(rounds: Sequence[Sequence[float]]) -> dict[str, Estimate]:
+    """Each of all steps, beside the least and largest of the rounds that carry it themselves."""
+    every = [step for steps in rounds for step in steps]
+    found = {}
+    for percent, least in PERCENTILES.items():
+        if len(every) >= least:
+            alone = [float(np.percentile(steps, percent)) for steps in rounds if len(steps) >= least]
+            ends = (min(alone), max(alone)) if alone else (math.nan, math.nan)
+            found[f"step_p{percent}_ms"] = Estimate(float(np.percentile(every, percent)), *ends, len(every))
+    return found
+
+
+def details(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What else belongs to the figures: how much was measured, under which conditions, with what, and each sample."""
+    conditions = [result["conditions"] for result in results]
+    reasons = dict.fromkeys(one["disturbed"] for one in conditions if one["disturbed"])
+    last = results[-1]
+    return {
+        "rounds": len(results),
+        "disturbed": "; ".join(reasons) or None,
+        "others_share": max(one["others_share"] for one in conditions),
+        "governor": last["conditions"]["governor"],
+        "temperature_c": max((t for one in conditions if (t := one["temperature_c"]) is not None), default=None),
+        "limits": last["limits"],
+        "threads": last["threads"],
+        "runtimes": last["runtimes"],
+        "prompt_tokens": last["prompt_tokens"],
+        "steps": last["steps"],
+        "started": [result["started"] for result in results],
+        "prompt_s": [result["samples"].get("prompt_s", []) for result in results],
+        "step_ms": [result["samples"].get("step_ms", []) for result in results],
+    }
+
+
+def limits_said(rows: Sequence[Measurement]) -> str:
+    """A sentence on what shares are shares of; empty where no limit was measured."""
+    found = next((limits for row in rows if (limits := row.details.get("limits"))), None)
+    if found is None:
+        return ""
+    limits = Roofline.of(found)
+    read = ", ".join(f"{value / 1e9:.1f} with {_threads(count)}" for count, value in limits.bandwidth.items())
+    rates = ", ".join(f"{name} {rate.per_s / 1e9:.0f} ({rate.library})" for name, rate in limits.rates.items())
+    return f" This machine reads memory at {read} GB/s, multiplies matrices at {rates} GFLOP/s; shares are of those."
+
+
+def disturbance_said(rows: Sequence[Measurement]) -> str:
+    """A sentence on rows whose figures are doubtful; empty where none is."""
+    reasons = list(dict.fromkeys(why for row in rows if (why := row.details.get("disturbed"))))
+    if not reasons:
+        return ""
+    count = sum(bool(row.details.get("disturbed")) for row in rows)
+    return f" **Disturbed** in {count} of {len(rows)} rows: {'; '.join(reasons[:3])}."
+
+
+def _threads(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from edgekit.bench.report.files import as_json, write
+from edgekit.bench.document import as_json, read, typed
+from edgekit.bench.report.files import write
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.results import Results
 from edgekit.bench.runner import Sweep, bench
 
-__all__ = ["Results", "Sweep", "as_json", "bench", "markdown", "write"]
+__all__ = ["Results", "Sweep", "as_json", "bench", "markdown", "read", "typed", "write"]

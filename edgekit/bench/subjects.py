@@ -32,6 +32,7 @@ class TableRow:
         bytes: of the files that hold the weights.
         tensor_types: how many weights are stored as which type.
         tuned: role -> what `edgekit tune` chose here, which the row runs with; None for the proven defaults.
+        memory_bytes: what opening it takes, by the manifest.
     """
 
     name: str
@@ -45,6 +46,7 @@ class TableRow:
     bits_per_weight: float | None = None
     tensor_types: Mapping[str, int] | None = None
     tuned: Mapping[str, str] | None = None
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,7 @@ def _variant(folder: Path, manifest: Manifest, name: str) -> TableRow:
         bytes=_file_bytes(parts),
         bits_per_weight=sum(part.bits_per_weight * part.weights for part in parts.values()) / weights,
         tensor_types=dict(types),
+        memory_bytes=sum(int(part.requires.get("memory_bytes", 0)) for part in parts.values()) or None,
     )
 
 

@@ -9,9 +9,15 @@ from typing import Any, Literal
 from edgekit.artifacts.documents import is_file, read_toml
 from edgekit.errors import UsageError, unknown
 
-FileKind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets"]
+FileKind = Literal["exports", "devices", "benchmarks", "benchmarks/datasets", "benchmarks/published"]
 
-_NOUNS = {"exports": "recipe", "devices": "device", "benchmarks": "task", "benchmarks/datasets": "dataset"}
+_NOUNS = {
+    "exports": "recipe",
+    "devices": "device",
+    "benchmarks": "task",
+    "benchmarks/datasets": "dataset",
+    "benchmarks/published": "file of published scores",
+}
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 

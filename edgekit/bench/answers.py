@@ -1,47 +1,77 @@
-"""Tasks whose items are answered freely by greedy decoding, the answer parsed: what their kinds have in common."""
+"""Tasks whose items are answered freely by greedy decoding: what their kinds have in common."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Any
 
-from pydantic import AfterValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from edgekit.artifacts.validation import Text
 from edgekit.bench import predictions
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import Figures, RunContext, Task
-from edgekit.bench.parsers import PARSERS
+from edgekit.bench.parsers import PARSERS, ParserName
 from edgekit.bench.predictions import Predictions
 from edgekit.bench.records import Measurement
 from edgekit.runtime.base import Generation, Model
+from edgekit.runtime.generation.options import GenerationOptions
 
 
-def _known(parser: str) -> str:
-    if parser not in PARSERS:
-        allowed = " or ".join(repr(name) for name in PARSERS)
-        raise PydanticCustomError("parser", "Input should be {allowed}", {"allowed": allowed})
-    return parser
+class AskTask(Task):
+    """A question an item, answered within `max_tokens`, thoughts included.
 
-
-class AnswerTask(Task):
-    """A question an item, answered within `max_tokens`."""
+    Attributes:
+        thinking: whether the model is told that it may think first.
+    """
 
     prompt: Text
-    parser: Annotated[str, AfterValidator(_known)]
     max_tokens: int = Field(gt=0, lt=1 << 24)
+    thinking: bool = False
 
     ability = "generate"
     about_images = True
+
+    def ask(self, model: Model, items: Sequence[Item]) -> list[Generation]:
+        """The finished answer to each item's messages, in their order."""
+        return [answer(model, item, self.max_tokens, thinking=self.thinking) for item in items]
+
+    def asked(self, truncated: Sequence[bool] | int, n: int, unparsed: int) -> dict[str, Any]:
+        """What every row's details say: how it was asked, and the shares of answers cut off and not understood.
+
+        Args:
+            truncated: answers that the budget cut off, each or their number.
+            unparsed: of n answers, how many say nothing that the parser knows.
+        """
+        cut = truncated if isinstance(truncated, int) else sum(truncated)
+        thinking = {"thinking": True} if self.thinking else {}
+        shares = {"truncated_share": cut / n, "unparsed_share": unparsed / n}
+        return {"prompt": self.prompt, "max_tokens": self.max_tokens, **thinking, **shares}
+
+    @staticmethod
+    def said(first: Measurement, rows: Sequence[Measurement], what: str) -> str:
+        """The report's line: the task, what its figures are means of, how it was asked and how much of it came back."""
+        details = first.details
+        shares = ("truncated_share", "unparsed_share")
+        cut, unread = (100 * max(row.details.get(share, 0) for row in rows) for share in shares)
+        asked = f"prompt {details['prompt']!r}; parser {details['parser']}; at most {details['max_tokens']} tokens"
+        lost = f"at most {cut:.1f} % of a row's answers cut off and {unread:.1f} % not understood"
+        return f"{first.task}: {first.title}; n = {first.counted}; {what}; {asked}, {lost}."
+
+
+class AnswerTask(AskTask):
+    """Answers of which one of several is right: each is parsed."""
+
+    parser: ParserName
+
     headline = "accuracy"
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
         """Greedy answers, parsed."""
         items = self.items(dataset)
-        answers = [answer(model, item, self.max_tokens) for item in items]
+        answers = self.ask(model, items)
         parse = PARSERS[self.parser].parse
         return asdict(
             Predictions(
@@ -50,16 +80,18 @@ class AnswerTask(Task):
                 groups=tuple(group_numbers([item.group for item in items])),
                 answers=tuple(a.text for a in answers),
                 truncated=sum(a.truncated for a in answers),
+                topics=tuple(item.topic for item in items),
             )
         )
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Accuracy, and the share of answers that the budget cut off."""
         given = Predictions(**results[0])
-        asked = {"parser": str(PARSERS[self.parser]), "prompt": self.prompt}
-        base = predictions.figures(given, Predictions(**full_precision) if full_precision else None, asked)
-        budget = {"max_tokens": self.max_tokens, "truncated_share": given.truncated / len(given.truth)}
-        return replace(base, details=base.details | budget)
+        unparsed = sum(predicted is None for predicted in given.predicted)
+        asked = self.asked(given.truncated, len(given.truth), unparsed)
+        parser = {"parser": str(PARSERS[self.parser])}
+        exact = Predictions(**full_precision) if full_precision else None
+        return predictions.figures(given, exact, parser | asked, self.margin)
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
@@ -67,8 +99,11 @@ class AnswerTask(Task):
         return predictions.explanation(first, rows)
 
 
-def answer(model: Model, item: Item, max_tokens: int) -> Generation:
+def answer(model: Model, item: Item, max_tokens: int, *, thinking: bool = False) -> Generation:
     """The finished answer to an item's messages."""
-    *_, generation = model.generate(list(item.messages), max_tokens=max_tokens)
+    if thinking:
+        *_, generation = model.generate(list(item.messages), GenerationOptions(max_tokens=max_tokens, thinking=True))
+    else:
+        *_, generation = model.generate(list(item.messages), max_tokens=max_tokens)
     assert isinstance(generation, Generation), "the last item of a stream is the finished answer"
     return generation

@@ -10,24 +10,48 @@ from edgekit.bench import datasets
 from edgekit.bench.kinds import Task
 from edgekit.bench.subjects import Subject
 from edgekit.bench.tasks import task as load_task
-from edgekit.errors import UsageError
+from edgekit.errors import InputError, UsageError
 
 
-def choose(names: Sequence[str], data: Path | None, subjects: Sequence[Subject]) -> list[Task]:
-    """The tasks that were named, in that order; without names all whose data is here.
+def choose(
+    names: Sequence[str],
+    data: Path | None,
+    subjects: Sequence[Subject],
+    own: Sequence[Task] = (),
+    *,
+    download: bool = False,
+) -> list[Task]:
+    """The tasks on a user's own data, and those that were named, in that order; without names all whose data is here.
+
+    What takes too long for who named none (`Task.on_request`) is not among those. Beside a user's own data, and without names, only what says nothing of other data's answers: fidelity and times.
+
+    Args:
+        own: the tasks on the user's own data (`own.tasks`).
+        download: fetch the data sets of named tasks that are not here from the hub.
 
     Raises:
         UsageError: a named task does not exist, lacks its data, or fits none of these models.
     """
     if not names:
         every = [load_task(name) for name in find.names("benchmarks")]
-        here = [task for task in every if data is not None or datasets.source(task.dataset).file is None]
-        return sorted(here, key=_rank)
+        here = [task for task in every if datasets.is_here(datasets.source(task.dataset), data)]
+        if own:
+            fitting = [task for task in own if any(_able(task, subject) for subject in subjects)]
+            if not fitting:
+                raise UsageError("none of these models can be asked about this data", allowed=_wants(own))
+            return [*fitting, *(task for task in here if task.needs_full_precision or task.in_rounds)]
+        _check_data(every, here, data)
+        return sorted((task for task in here if not task.on_request), key=_rank)
     tasks = [load_task(name) for name in names]
     for task in tasks:
-        file = datasets.source(task.dataset).file
-        if data is None and file:
-            raise UsageError(f"task {task.name} needs data", remedy=f"--data DIR, with {file} in it")
+        source = datasets.source(task.dataset)
+        if not datasets.is_here(source, data):
+            if not (download and source.hub):
+                if data is None:
+                    error = datasets.missing(source, data)
+                    raise UsageError(f"task {task.name} needs data", remedy=error.remedy)
+                continue  # who reads it says so, with all else that is missing
+            datasets.fetch(source)
         able = [subject for subject in subjects if _able(task, subject)]
         if not able:
             what = f"{task.ability}{' about images' if task.about_images else ''}" if task.ability else "see images"
@@ -37,7 +61,19 @@ def choose(names: Sequence[str], data: Path | None, subjects: Sequence[Subject])
                 f"task {task.name} compares with full precision, and the checkpoint is not here",
                 remedy="--reference SOURCE, the folder that was exported",
             )
-    return tasks
+    return [*own, *tasks]
+
+
+def _check_data(every: Sequence[Task], here: Sequence[Task], data: Path | None) -> None:
+    """Raise InputError for a folder of real data that holds none."""
+    wanted = {source.file: None for task in every if (source := datasets.source(task.dataset)).file is not None}
+    if data is not None and not any(datasets.source(task.dataset).located(data) for task in here):
+        raise InputError(f"{data}: holds no data set that a task is about", allowed=", ".join(map(str, wanted)))
+
+
+def _wants(tasks: Sequence[Task]) -> str:
+    abilities = dict.fromkeys(f"{task.ability} ({task.kind})" for task in tasks)
+    return f"a model that can {' or '.join(abilities)}"
 
 
 def _rank(task: Task) -> tuple[bool, int]:
@@ -53,7 +89,7 @@ def fits(task: Task, subject: Subject) -> bool:
 
 def _able(task: Task, subject: Subject) -> bool:
     able = task.ability is None or task.ability in subject.abilities
-    shown = task.about_images and datasets.source(task.dataset).modality is not None
+    shown = task.about_images and datasets.source(task.dataset).shows_images
     return able and (subject.manifest.preprocessing is not None or not shown)
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, journal, preflight
+from edgekit.bench import datasets, journal, own, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
-from edgekit.bench.datasets import Dataset
+from edgekit.bench.datasets import Dataset, DatasetSource
 from edgekit.bench.environment import environment
 from edgekit.bench.execute import Executor
 from edgekit.bench.execute.local import Local
@@ -45,6 +45,10 @@ class Sweep:
         rounds: processes of each row for tasks that are measured in rounds.
         tuned: measure each variant that was tuned here once more, as users open it.
         controls: rows that must do badly, each coarser one tried where the one before shows no damage; none for empty.
+        images: the user's own, with labels: a folder, a table, or a data set of the hub.
+        questions: the user's own, with answers: a table, or a data set of the hub.
+        download: fetch data sets of the hub that are not here.
+        limit: how many samples of each task's at most; None for as many as the task says.
     """
 
     artifacts: Sequence[Path]
@@ -55,6 +59,10 @@ class Sweep:
     rounds: int = 5
     tuned: bool = False
     controls: Sequence[Rounding] = LADDER
+    images: str | None = None
+    questions: str | None = None
+    download: bool = False
+    limit: int | None = None
 
 
 def bench(
@@ -73,8 +81,12 @@ def bench(
     """
     if sweep.rounds < 1:
         raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
+    if sweep.limit is not None and sweep.limit < 1:
+        raise UsageError(f"a limit of {sweep.limit} samples", allowed="1 or more")
     measured = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned)
-    tasks = choose(sweep.tasks, sweep.data, measured)
+    mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
+    every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
+    tasks = [_limited(task, sweep.limit) for task in every]
     data = _Data(sweep.data)
     preflight.check(measured, tasks, data.of, work)
     with (
@@ -89,6 +101,10 @@ def bench(
         run.phase("latency", run.rounds)
         said = (*notes(measured, sweep.data, sweep.tuned), *run.notes)
         return Results(run.records(), dict(run.phases), said if sweep.controls else (*said, "no control was asked for"))
+
+
+def _limited(task: Task, limit: int | None) -> Task:
+    return task if limit is None or task.limit <= limit else task.model_copy(update={"limit": limit})
 
 
 @contextmanager
@@ -111,8 +127,8 @@ class _Data:
 
     def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._read: dict[tuple[str, int, int], Dataset] = {}
-        self._attributed: dict[str, dict[str, str]] = {}
+        self._read: dict[tuple[str | DatasetSource, int, int], Dataset] = {}
+        self._attributed: dict[str | DatasetSource, dict[str, str]] = {}
 
     def of(self, task: Task) -> Dataset:
         """A task's. Raises EdgekitError where it cannot be read."""

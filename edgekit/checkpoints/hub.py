@@ -67,10 +67,10 @@ def cached(repository: str, revision: str | None = None, *, cache: Path | None =
     Raises:
         HubError: it is not there, or not completely.
     """
-    hub = _library()
+    hub = library()
     remedy = f"add --download to fetch {repository} from the hub"
     asked = _revision(revision)
-    with _explained(repository):
+    with explained(repository):
         try:
             snapshot = hub.snapshot_download(
                 repository, revision=asked, cache_dir=cache, local_files_only=True, allow_patterns=[]
@@ -104,11 +104,11 @@ def fetch(
             what the hub says it is. The message says what to do.
         ArtifactError: another command is downloading it, or the disk is too small.
     """
-    hub = _library()
+    hub = library()
     if hub.is_offline_mode():
         raise HubError(f"{repository}: HF_HUB_OFFLINE is set, so nothing is downloaded", remedy="unset HF_HUB_OFFLINE")
     asked = _revision(revision)
-    with _explained(repository):
+    with explained(repository):
         api = hub.HfApi(endpoint=endpoint)
         info = api.model_info(repository, revision=asked, files_metadata=True)
         if not COMMIT.match(info.sha or ""):
@@ -131,10 +131,11 @@ def fetch(
 def go_offline() -> None:
     """Keep every library in this process from the network from now on."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    _library().constants.HF_HUB_OFFLINE = True  # read from the environment when the library was imported
+    library().constants.HF_HUB_OFFLINE = True  # read from the environment when the library was imported
 
 
-def _library() -> Any:
+def library() -> Any:
+    """The library huggingface_hub with the parts that are used; raises MissingDependencyError without it."""
     try:
         import huggingface_hub
         import huggingface_hub.constants
@@ -275,9 +276,9 @@ def _verify(path: Path, file: _File) -> None:
 
 
 @contextmanager
-def _explained(repository: str) -> Iterator[None]:
+def explained(repository: str) -> Iterator[None]:
     """huggingface_hub's errors, each with what to do about it."""
-    errors = _library().errors
+    errors = library().errors
     again = "run the same command again: what is complete stays, and what broke off goes on"
     try:
         yield

@@ -46,6 +46,18 @@ def _add_data(group: _ArgumentGroup) -> None:
         help="a task (edgekit list tasks); all that fit without any",
     )
     group.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
+    group.add_argument(
+        "--images",
+        metavar="FOLDER",
+        help="your own images: one folder a label, a table of files and labels (CSV, JSON lines), or a hub's data set",
+    )
+    group.add_argument(
+        "--questions",
+        metavar="FILE",
+        help="your own questions: a table of questions and answers, with options or images where there are any",
+    )
+    group.add_argument("--download", action="store_true", help="fetch data sets of the hub; without it, only its cache")
+    group.add_argument("--limit", type=int, metavar="N", help="at most so many samples a task")
 
 
 def _add_speed(group: _ArgumentGroup) -> None:
@@ -85,6 +97,10 @@ def run(options: Namespace) -> int:
         data=options.data,
         rounds=options.rounds,
         tuned=options.tuned,
+        images=options.images,
+        questions=options.questions,
+        download=options.download,
+        limit=options.limit,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     results = bench.typed(results, options.words)

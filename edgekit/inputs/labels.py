@@ -13,6 +13,8 @@ BRAIN = "brain mri"
 PHANTOM = "phantom"
 MODALITIES = (CHEST, BRAIN, PHANTOM)
 
+_NORMAL = ("normal", "healthy", "unremarkable")  # what a class of images without a finding is called
+
 SEVERITIES = ("mild", "moderate", "severe")
 SIDES = ("left", "right")
 
@@ -106,6 +108,17 @@ def label_named(name: str, modality: str) -> Label:
         if (label.name, label.modality) == (name, modality):
             return label
     raise KeyError(f"no label {name!r} in {modality!r}")
+
+
+def label_of(name: str, modality: str) -> Label:
+    """The label that a name of a user's own stands for: `no ...` asks for what is missing, `normal` for all of it."""
+    said = " ".join(name.replace("_", " ").split())
+    lower = said.lower()
+    if lower in _NORMAL:
+        return Label(name, modality, f"a {lower} finding", f"Is this {modality} {lower}?")
+    if lower.startswith("no "):
+        return Label(name, modality, said, f"Is this {modality} free of {said[3:]}?")
+    return Label(name, modality, said, f"Is there {said} in this image?")
 
 
 def in_modality(modality: str) -> tuple[Label, ...]:

@@ -346,21 +346,37 @@ class ChatModel(Model):
                 yield "all of it was thought, nothing answered: a larger budget, or one for thoughts alone"
 
     def _score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
-        """The sum over the option's tokens; what options have in common is decoded once."""
-        if not options or len(set(options)) < len(options):
-            raise InputError(f"{len(options)} options, {len(set(options))} of them different", allowed="different ones")
+        _check_options(options)
         messages, known = with_pictures(messages)  # once, not for every option
         images_.say(known)
-        scores = []
+        return self._scored(lambda: self._segments(messages), options)
+
+    def _score_text(self, text: str, options: Sequence[str]) -> Float:
+        _check_options(options)
+        return self._scored(lambda: [Tokens(self.format.continued(text))], options)
+
+    def _scored(self, prompt: Callable[[], list[Segment]], options: Sequence[str]) -> Float:
+        """The sum over each option's tokens behind a prompt that is decoded once.
+
+        Options of one token need nothing else; longer ones are appended to it where the decoder can take them back.
+        """
+        segments = prompt()
+        total, scores = sum(map(len, segments)), []
+        behind: NDArray[np.float64] | None = None  # log probabilities of what an option may begin with
         for option in options:
             wanted.check()
-            segments = self._segments(messages, answer=option)
-            total = sum(map(len, segments))
             ids = self.format.encode(option)
             if not ids:
                 raise InputError("an empty option cannot be scored")
-            rows = self._free_for(segments).rows(segments, range(total - len(ids) - 1, total - 1))
-            scores.append(sum(float(log_softmax(row)[token]) for row, token in zip(rows, ids, strict=True)))
+            if behind is not None and len(ids) == 1:
+                scores.append(float(behind[ids[0]]))
+                continue
+            whole = [*segments, Tokens(tuple(ids[:-1]))] if len(ids) > 1 else segments
+            self._check_length(total + len(ids) - 1)
+            rows = self._free_for(whole).rows(whole, range(total - 1, total + len(ids) - 1))
+            found = [log_softmax(row) for row in rows]
+            behind = found[0]
+            scores.append(sum(float(row[token]) for row, token in zip(found, ids, strict=True)))
         return np.asarray(scores, np.float32)
 
     def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
@@ -388,6 +404,11 @@ class ChatModel(Model):
         if self.vision:
             self.vision.close()
         self.decoder.close()
+
+
+def _check_options(options: Sequence[str]) -> None:
+    if not options or len(set(options)) < len(options):
+        raise InputError(f"{len(options)} options, {len(set(options))} of them different", allowed="different ones")
 
 
 def _from_first(items: Callable[[], Iterator[Piece | Generation]]) -> Generator[Piece | Generation, None, None]:

@@ -183,6 +183,11 @@ class Model(Owned):
         with self._using("scores"):
             return self._score(_conversation(messages), _texts(options, "options"))
 
+    def score_text(self, text: str, options: Sequence[str]) -> Float:
+        """As `score`, but of options behind a text as it is, without the format of a conversation; see `complete`."""
+        with self._using("scores"):
+            return self._score_text(_texts([text], "text")[0], _texts(options, "options"))
+
     def embed_image(self, images: Sequence[Any]) -> Float:
         """Unit vectors [n, hidden] of images.
 
@@ -249,6 +254,9 @@ class Model(Owned):
         raise self._lacks("generate")
 
     def _score(self, messages: Sequence[Message], options: Sequence[str]) -> Float:
+        raise self._lacks("score")
+
+    def _score_text(self, text: str, options: Sequence[str]) -> Float:
         raise self._lacks("score")
 
     def _embed_image(self, images: Sequence[Any]) -> Float:

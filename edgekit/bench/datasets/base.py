@@ -9,11 +9,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
 
-from edgekit.artifacts.validation import Name, StrictModel, Text
+from edgekit.bench.datasets.schema import DatasetSource
 from edgekit.errors import UsageError
-from edgekit.inputs.labels import Label, in_modality
+from edgekit.inputs.labels import MODALITIES, Label, in_modality, label_of
+
+__all__ = ["Dataset", "DatasetSource", "Reader", "Sample"]
 
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
@@ -48,30 +49,6 @@ class Sample:
     boxes: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
 
 
-class DatasetSource(StrictModel):
-    """Where a data set comes from, data in `benchmarks/datasets/<name>.toml`; shown wherever a figure of it is.
-
-    Attributes:
-        modality: the kind of image, which decides the labels; None for texts.
-        note: what a reader must know before trusting a figure.
-        reader: how its samples are read: the name of a `Reader`.
-        file: what must lie in the user's data folder, None for a data set that needs none.
-        sha256: of that file as it was published; another one is not this data set. None where nobody states it.
-        order: its tasks stand before those of data sets with a larger one.
-    """
-
-    name: Name
-    title: Name
-    modality: Name | None = None
-    citation: Text = Field(min_length=1)
-    license: Text = Field(min_length=1)
-    note: Text = Field(min_length=1)
-    reader: Name
-    file: Name | None = None
-    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    order: int = Field(default=100, ge=-1_000_000, le=1_000_000)
-
-
 @dataclass(frozen=True)
 class Reader:
     """One way in which data sets are stored.
@@ -100,14 +77,21 @@ class Dataset:
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """What may be true of a sample.
+        """What may be true of a sample: what its file lists, what its kind of image has, or what every sample allows.
 
         Raises:
             UsageError: the data set has no labels.
         """
-        if self.source.modality is None:
+        if self.source.labels:
+            return self.source.own_labels
+        if self.source.findings or self.source.boxes:  # several at once
+            raise UsageError(f"the dataset {self.source.name} has no labels, of which one is true")
+        if self.source.modality in MODALITIES:
+            return in_modality(self.source.modality)
+        options = {sample.options for sample in self.samples}
+        if len(options) != 1 or not all(options) or any(sample.question for sample in self.samples):
             raise UsageError(f"the dataset {self.source.name} has no labels")
-        return in_modality(self.source.modality)
+        return tuple(label_of(name, self.source.modality or "image") for name in options.pop())
 
     @property
     def images(self) -> tuple[NDArray[np.uint8], ...]:
@@ -125,13 +109,14 @@ class Dataset:
     def sha256(self) -> str:
         """Identity of everything that its samples hold."""
         digest = hashlib.sha256()
-        grouped = len({sample.group for sample in self.samples}) < len(self.samples)
+        numbers: dict[str, int] = {}  # which samples belong together, whatever their groups are called
         for sample in self.samples:
             if sample.image is not None:
-                digest.update(f"{sample.image.shape}{sample.truth}\n".encode() + sample.image.tobytes())
-            text = (sample.truth, sample.question, *sample.options, sample.group if grouped else "")
-            if sample.question or sample.options or grouped:
-                digest.update(repr(text).encode())
+                digest.update(f"{sample.image.shape}\n".encode() + sample.image.tobytes())
+            group = numbers.setdefault(sample.group, len(numbers))
+            texts = (sample.id, sample.truth, sample.question, sample.options, sample.topic, sample.context)
+            findings, boxes = sorted(sample.findings.items()), sorted(sample.boxes.items())
+            digest.update(repr((*texts, group, findings, boxes)).encode())
         for sample in self.unread:
             digest.update(repr((sample.group, sample.truth, sample.problem)).encode())
         return digest.hexdigest()

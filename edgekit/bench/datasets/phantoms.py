@@ -11,7 +11,7 @@ from edgekit.inputs import phantoms
 def draw(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
     """`limit` phantoms of a seed, each a patient of its own."""
     drawn = phantoms.generate(seed, limit)
-    return tuple(Sample(phantom.finding, str(i), phantom.image) for i, phantom in enumerate(drawn))
+    return tuple(Sample(phantom.finding, str(i), phantom.image, id=f"{seed}-{i}") for i, phantom in enumerate(drawn))
 
 
 READER = Reader("phantoms", draw)

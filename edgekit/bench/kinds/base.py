@@ -14,7 +14,7 @@ from pydantic import Field
 
 from edgekit.artifacts.manifest import Manifest
 from edgekit.artifacts.validation import Name, StrictModel
-from edgekit.bench.datasets import Dataset
+from edgekit.bench.datasets import Dataset, DatasetSource
 from edgekit.bench.items import Item
 from edgekit.bench.records import Measurement
 from edgekit.metrics import Comparison, Estimate
@@ -69,7 +69,10 @@ class Task(StrictModel, ABC):
         name: the file's name.
         kind: how it is asked; its class.
         title: for people.
-        dataset: what it is measured on: `limit` samples, chosen by `seed` (phantoms are drawn from it).
+        dataset: what it is measured on, by name, or a user's own as it is: `limit` samples, chosen by `seed` (phantoms
+            are drawn from it).
+        margin: how much less than full precision still counts as equal, where the headline is a share.
+        on_request: runs only where it is named: it takes longer than who named none would wait.
         ability: what a model must be able to do, None where it is no question.
         about_images: nothing is left of it for a model that sees none.
         needs_full_precision: means nothing without the full-precision model's results on the same items.
@@ -81,9 +84,11 @@ class Task(StrictModel, ABC):
     name: Name
     kind: Name
     title: Name
-    dataset: Name
+    dataset: Name | DatasetSource
     limit: int = Field(gt=0, le=10_000_000)
     seed: int = Field(default=0, ge=0, lt=1 << 32)
+    margin: float = Field(default=0.01, gt=0, lt=1)
+    on_request: bool = False
 
     ability: ClassVar[str | None] = None
     about_images: ClassVar[bool] = False
@@ -95,7 +100,10 @@ class Task(StrictModel, ABC):
     @property
     def sha256(self) -> str:
         """Identity of everything that the task's file says."""
-        described = json.dumps(self.model_dump(mode="json"), sort_keys=True)
+        said = self.model_dump(mode="json")
+        if isinstance(self.dataset, DatasetSource):
+            said["dataset"].pop("file")  # the same data elsewhere is the same
+        described = json.dumps(said, sort_keys=True)
         return hashlib.sha256(described.encode()).hexdigest()
 
     @abstractmethod

@@ -23,6 +23,8 @@ class FindingTask(AnswerTask):
                 image=sample.image,
                 answers=sample.options or tuple(label.name for label in dataset.labels),
                 truth=sample.truth,
+                id=sample.id,
+                topic=sample.topic,
             )
             for sample in dataset.samples
         )

@@ -34,5 +34,6 @@ class YesNoTask(AnswerTask):
             label = candidates[int(generator.integers(len(candidates)))]
             messages = question(self.prompt.format(question=label.question), sample.image)
             truth = "yes" if is_own else "no"
-            items.append(Item(sample.group, messages, sample.image, ("yes", "no"), truth))
+            name = f"{sample.id}: {label.name}" if sample.id else ""
+            items.append(Item(sample.group, messages, sample.image, ("yes", "no"), truth, name, sample.topic))
         return tuple(items)

@@ -1,0 +1,107 @@
+"""Cases become samples: which ones, and their images decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bench.datasets.base import Sample
+from edgekit.bench.datasets.cases import Case
+from edgekit.bench.datasets.checks import check, contents
+from edgekit.bench.datasets.schema import DatasetSource
+from edgekit.errors import InputError
+from edgekit.inputs.image import read as read_picture
+from edgekit.inputs.image import say
+from edgekit.machine.memory import memory
+
+_SHARE = 0.5  # of the memory that is free, which a data set's decoded images may take
+
+
+def samples(cases: Sequence[Case], source: DatasetSource, limit: int, seed: int, where: str) -> tuple[Sample, ...]:
+    """Up to `limit` samples of the split that is read, the same ones for the same seed; an unreadable one says why.
+
+    Where nothing says which ones belong together, those with the same image do.
+
+    Raises:
+        InputError: cases that are there twice, a split that leaks, or images that need more memory than there is.
+    """
+    content = contents(cases)
+    chosen = check(cases, source, content, where)
+    order = np.random.default_rng(seed).permutation(len(chosen))
+    picked = [chosen[i] for i in order[:limit]] if limit < len(chosen) else chosen
+    pictures = _Pictures(where)
+    labels = tuple(sorted({case.truth for case in cases})) if _are_labels(cases, source) else ()
+    made = []
+    for i in picked:
+        case = cases[i]
+        sample = Sample(
+            truth=case.truth,
+            group=case.group or content.get(i, case.id),
+            question=case.question,
+            options=case.options or labels,
+            id=case.id,
+            topic=case.topic,
+            context=case.context,
+            findings=case.findings,
+            boxes=case.boxes,
+        )
+        made.append(pictures.shown(sample, case, content.get(i, "")))
+    pictures.say()
+    return tuple(made)
+
+
+def _are_labels(cases: Sequence[Case], source: DatasetSource) -> bool:
+    """Whether the answers themselves are the labels, which no file of ours or of the user's lists."""
+    if source.labels or source.modality is not None:
+        return False
+    return all(case.truth and case.image is not None and not case.question and not case.options for case in cases)
+
+
+class _Pictures:
+    """Decoded images, each once, since many questions may be about one.
+
+    Args:
+        where: what an error begins with.
+    """
+
+    def __init__(self, where: str) -> None:
+        self._where, self._bytes, self._most = where, 0, _SHARE * memory().available_bytes
+        self._read: dict[str, NDArray[np.uint8] | str] = {}  # an image, or why there is none
+        self._odd: list[str] = []
+
+    def shown(self, sample: Sample, case: Case, content: str) -> Sample:
+        """A sample with its image, or with the reason why there is none."""
+        if case.image is None:
+            return sample
+        if content not in self._read:
+            self._read[content] = self._decoded(case.image, case.id)
+        found = self._read[content]
+        return replace(sample, problem=found) if isinstance(found, str) else replace(sample, image=found)
+
+    def say(self) -> None:
+        """What is odd about the images, once."""
+        if self._odd:
+            say([f"{self._where}: {len(self._odd)} of {len(self._read)} images are odd, as is {self._odd[0]}"])
+
+    def _decoded(self, image: Path | bytes, name: str) -> NDArray[np.uint8] | str:
+        try:
+            picture = read_picture(image)
+        except InputError as error:
+            # Not where the user's folder lies: a report may go to others.
+            return f"{name}: {error.message.removeprefix(f'{image!s}: ').removeprefix('the image: ')}"
+        self._odd += [note.replace(str(image), name) for note in picture.warnings[:1]]
+        pixels = np.asarray(picture.image)
+        if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
+            pixels = np.ascontiguousarray(pixels[..., 0])
+        self._bytes += pixels.nbytes
+        if self._bytes > self._most:
+            raise InputError(
+                f"{self._where}: {len(self._read) + 1} images take {self._bytes / 1e9:.1f} GB of memory, decoded",
+                allowed=f"half of the memory that is free, {self._most / 1e9:.1f} GB",
+                remedy="--limit N takes fewer",
+            )
+        return pixels

@@ -1,0 +1,127 @@
+"""Conditions of an image, several of which may be there: a yes/no question about each; F1 of each, and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from edgekit import metrics
+from edgekit.artifacts.validation import Listed, Name, StrictModel, Text
+from edgekit.bench.answers import AskTask
+from edgekit.bench.datasets import Dataset
+from edgekit.bench.items import Item, group_numbers, question
+from edgekit.bench.kinds.base import Figures, RunContext
+from edgekit.bench.parsers import PARSERS, ParserName
+from edgekit.bench.prompts import QuestionPrompt
+from edgekit.bench.records import Measurement
+from edgekit.errors import UsageError
+from edgekit.metrics import Comparison
+from edgekit.metrics.answers import Detections, macro_f1_difference
+from edgekit.runtime.base import Model
+
+
+class Condition(StrictModel):
+    """What is looked for: its name among the data set's findings, and the question about it."""
+
+    finding: Name
+    question: Text
+
+
+class ConditionsTask(AskTask):
+    """`prompt` has {question}, that of each condition.
+
+    Attributes:
+        conditions: what each image is asked about.
+        uncertain: what becomes of a condition that the data set does not state, or not with certainty.
+    """
+
+    kind: Literal["conditions"]
+    prompt: QuestionPrompt
+    conditions: Listed[Condition] = Field(min_length=1, max_length=1000)
+    uncertain: Literal["exclude", "negative"] = "exclude"
+    parser: ParserName = "first-yes-or-no"
+
+    headline = "macro_f1"
+
+    def items(self, dataset: Dataset) -> tuple[Item, ...]:
+        """One a sample and condition."""
+        known = {finding for sample in dataset.samples for finding in sample.findings}
+        if unknown := [one.finding for one in self.conditions if one.finding not in known]:
+            where = f"task {self.name}: conditions: {unknown[0]!r} is no finding of the dataset {dataset.source.name}"
+            raise UsageError(where, allowed=", ".join(sorted(known)) or "a data set with findings")
+        items = []
+        for sample in dataset.samples:
+            for condition in self.conditions:
+                is_there = sample.findings.get(condition.finding)
+                if is_there is None and self.uncertain == "exclude":
+                    continue
+                asked = question(self.prompt.format(question=condition.question), sample.image)
+                name, truth = f"{sample.id}: {condition.finding}", "yes" if is_there else "no"
+                items.append(Item(sample.group, asked, sample.image, ("yes", "no"), truth, name, condition.finding))
+        return tuple(items)
+
+    def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
+        """Greedy answers, parsed."""
+        items = self.items(dataset)
+        answers = self.ask(model, items)
+        parse = PARSERS[self.parser].parse
+        return {
+            "answers": [answer.text for answer in answers],
+            "truth": [item.truth for item in items],
+            "predicted": [parse(answer.text, item.answers) for answer, item in zip(answers, items, strict=True)],
+            "conditions": [item.topic for item in items],
+            "groups": group_numbers([item.group for item in items]),
+            "truncated": [answer.truncated for answer in answers],
+        }
+
+    def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
+        """F1, the mean over conditions; accuracy; each condition's F1, sensitivity and specificity."""
+        given = results[0]
+        found, groups, n = self._detections(given), np.asarray(given["groups"]), len(given["truth"])
+        right = [truth == said for truth, said in zip(given["truth"], given["predicted"], strict=True)]
+        figures = {
+            "macro_f1": metrics.bootstrap_interval(found.macro_f1, n, groups),
+            "accuracy": metrics.share_interval(right, groups),
+        }
+        details = {
+            "parser": str(PARSERS[self.parser]),
+            **self.asked(given["truncated"], n, sum(said is None for said in given["predicted"])),
+            "uncertain": self.uncertain,
+            "per_condition": self._per_condition(found),
+        }
+        paired = None
+        if full_precision:
+            difference = macro_f1_difference(found, self._detections(full_precision))
+            paired = Comparison(metrics.bootstrap_interval(difference, n, groups), margin=self.margin)
+        return Figures(figures, details, paired)
+
+    @classmethod
+    def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
+        """How it was asked, and how often each condition is there."""
+        each = first.details["per_condition"]
+        counts = ", ".join(f"{name} {one['present']} of {one['n']}" for name, one in each.items())
+        return cls.said(first, rows, f"mean F1 over {len(each)} conditions ({counts})")
+
+    def _detections(self, given: Any) -> Detections:
+        numbers = {condition.finding: i for i, condition in enumerate(self.conditions)}
+        kinds = np.asarray([numbers[name] for name in given["conditions"]], np.intp)
+        truth = np.asarray(given["truth"], object) == "yes"
+        return Detections(kinds, truth, np.asarray(given["predicted"], object) == "yes")
+
+    def _per_condition(self, found: Detections) -> dict[str, Any]:
+        f1 = found.f1()
+        each = {}
+        for number, condition in enumerate(self.conditions[: len(f1)]):
+            own = found.kinds == number
+            there, said = found.truth[own], found.predicted[own]
+            each[condition.finding] = {
+                "f1": float(f1[number]),
+                "sensitivity": float(said[there].mean()) if there.any() else None,
+                "specificity": float((~said[~there]).mean()) if (~there).any() else None,
+                "present": int(there.sum()),
+                "n": len(there),
+            }
+        return each

@@ -1,0 +1,55 @@
+"""Which lettered option an answer chooses."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from edgekit.bench.parsers.statements import denies, final, plain, refuses
+
+# Google's notebook `evaluate_on_medqa.ipynb` for MedGemma 1.5, in its order; the first that matches decides.
+_NOTEBOOK = tuple(
+    re.compile(pattern)
+    for pattern in (
+        r"The final answer is\s\(([A-J])\)",
+        r"The final answer is\s\**\(([A-J])\)\**",
+        r"The final answer is\s\$\\boxed{([A-J])}\$",
+        r"Final Answer:\(([A-J])\)",
+        r"Final Answer:\s\(([A-J])\)",
+        r"Final Answer:\s\(?([A-J])",
+        r"Final Answer:\s*\**\(([A-J])\)\**",
+        r"\**Final Answer:\**\s\(([A-J])\)",
+    )
+)
+_LETTER = re.compile(
+    r"\\boxed\{\(?([A-Z])\)?\}|\(([A-Z])\)"
+    r"|(?<![\w(])([A-Z])(?=\s*(?:[).:,;$]|$|\n)| [–-]|[\"'\]](?!\w)|\s*(?:or|and|/|&)\s*\(?[A-Z]\b)"
+)
+_SEVERAL = re.compile(r"\)?\}?\$?\s*(?:,|/|or|and|&)\s*\(?[A-Z]\b\)?(?!\w)")
+_SAID = re.compile(r"\b(?:answer|option|choice)(?: would be| is|:)*\s*(?=\(?[A-Z]\b)", re.IGNORECASE)
+_ALONE = re.compile(r"[\s$\"'\[(]*(?:\\boxed\{)?\(?[A-Z](?:[.:)}\]\"']|\s*$)")
+
+
+def final_letter(answer: str, letters: Iterable[str]) -> str | None:
+    """The letter behind the last "Final Answer:", or behind the last "answer is" where that stands nowhere.
+
+    An answer that begins with a letter alone chooses that. Two letters, or one that is denied, are none.
+    """
+    text, allowed = plain(answer), set(letters)
+    tail = final(text)
+    if tail == text and not _ALONE.match(text):
+        said = [found.end() for found in _SAID.finditer(text)]
+        tail = text[said[-1] :] if said else ""
+    if refuses(tail):
+        return None
+    for found in _LETTER.finditer(tail):
+        letter = next(filter(None, found.groups()))
+        if letter in allowed and not denies(tail, *found.span()):
+            return None if _SEVERAL.match(tail, found.end()) else letter
+    return None
+
+
+def notebook_letter(answer: str, letters: Iterable[str]) -> str | None:
+    """The letter that the first matching pattern of Google's notebook finds."""
+    found = next((match for pattern in _NOTEBOOK if (match := pattern.search(answer))), None)
+    return found.group(1) if found and found.group(1) in set(letters) else None

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.artifacts.files import sha256_json
-from edgekit.bench.kinds import kinds
+from edgekit.bench.kinds import of_machine
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results
 from edgekit.errors import InputError
@@ -140,15 +140,10 @@ def _shared(records: list[Record]) -> tuple[list[Record], list[str]]:
             if other is record or _identity(other) != _identity(record):
                 continue
             for measured in other.measurements:
-                if not measured.error and not _of_the_machine(measured) and all(m.task != measured.task for m in own):
+                if not measured.error and not of_machine(measured.kind) and all(m.task != measured.task for m in own):
                     own.append(measured)
                     where, here = (f"{r.environment.cpu}, {r.environment.cores} cores" for r in (other, record))
                     notes[f"{measured.task} of the rows of {here} was measured on {where}"] = None
         filled.append(replace(record, measurements=tuple(own)))
     return filled, list(notes)
 
-
-def _of_the_machine(measured: Measurement) -> bool:
-    """Whether its figures are times and memory; what a kind that nobody knows here measures may be."""
-    kind = kinds().get(measured.kind)
-    return kind is None or kind.in_rounds

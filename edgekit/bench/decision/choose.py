@@ -12,6 +12,7 @@ from edgekit.bench.decision.fit import Fit, fit
 from edgekit.bench.decision.gates import Gate, Verdict, verdict
 from edgekit.bench.decision.pareto import front
 from edgekit.bench.decision.readings import first
+from edgekit.bench.kinds import of_machine
 from edgekit.bench.records import Record
 from edgekit.bench.results import damage, scored_tasks
 from edgekit.machine.devices import Device
@@ -132,7 +133,7 @@ def lost(comparison: Comparison) -> bool:
 
 
 def _decision(rows: Sequence[Record], question: Question) -> Decision:
-    variants = [row for row in rows if row.kind == "variant"]
+    variants = _levels(rows)
     scored = scored_tasks(rows)
     on_front, axes = front(variants, scored)
     candidates = tuple(
@@ -148,6 +149,13 @@ def _decision(rows: Sequence[Record], question: Question) -> Decision:
     chosen, reasons = _choose(candidates, scored, question)
     blind = [f"{c.row} shows no damage in any task, so no figure here can show any" for c in damage(rows) if c.blind]
     return Decision(rows[0].model, machine(rows[0]), candidates, chosen, (*reasons, *blind), tuple(axes))
+
+
+def _levels(rows: Sequence[Record]) -> list[Record]:
+    """The rows to choose from: those of levels, without the ones that were only timed beside others that were not."""
+    variants = [row for row in rows if row.kind == "variant"]
+    asked = [row for row in variants if not all(of_machine(m.kind) for m in row.measurements)]
+    return asked or variants
 
 
 def _quality(row: Record, scored: Sequence[str]) -> Quality:

@@ -31,7 +31,8 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
     ]
     scored = next(iter(scored_tasks(records)), None)
     if scored:
-        every.append(Column(_score_head(records, scored), lambda r: score(r.of(scored))))
+        mine = next(m for record in records for m in record.measurements if m.task == scored)
+        every.append(Column(head_of(mine.kind, mine.headline, scored=True), lambda r: score(r.of(scored))))
         every.append(Column("to full precision, points", lambda r: difference(r.of(scored))))
     for timed in (False, True):
         every += [column for task in own_tasks(records, timed) for column in own_columns(records, task, scored)]
@@ -70,7 +71,9 @@ def _own(task: str, column: FigureColumn, record: Record) -> str:
 
 def score(measured: Measurement | None) -> str:
     """A task's headline, a score."""
-    return percent(_metric(measured, measured.headline)) if measured else NONE
+    if measured is None:
+        return NONE
+    return text_of(measured.kind, measured.headline, _metric(measured, measured.headline), scored=True)
 
 
 def difference(measured: Measurement | None) -> str:
@@ -130,7 +133,3 @@ def _interval(figure: Estimate) -> str:
 def _metric(measured: Measurement | None, name: str) -> Estimate | None:
     return measured.metrics.get(name) if measured else None
 
-
-def _score_head(records: Sequence[Record], task: str) -> str:
-    headline = next(m.headline for record in records for m in record.measurements if m.task == task)
-    return f"{headline.replace('_', ' ')} %"

@@ -8,7 +8,7 @@ from functools import partial
 from edgekit.bench.decision import Question, decide
 from edgekit.bench.kinds import kinds
 from edgekit.bench.records import Measurement, Record
-from edgekit.bench.report import details, pictures
+from edgekit.bench.report import details, pictures, publications
 from edgekit.bench.report.against import against
 from edgekit.bench.report.blocks import Block, Bullets, Caution, Paragraph, Row, Section, Table, filled
 from edgekit.bench.report.choice import choice
@@ -18,7 +18,7 @@ from edgekit.bench.report.proofs import comparison_table
 from edgekit.bench.results import Damage, Results, damage, scored_tasks
 from edgekit.bench.runs import Earlier
 
-_ORDER = {"reference": 0, "variant": 1, "control": 2}
+_ORDER = ("reference", "variant", "peer", "control")
 
 
 def report(results: Results, question: Question | None = None, earlier: Earlier | None = None) -> list[Section]:
@@ -51,7 +51,7 @@ def models(results: Results) -> dict[str, list[Record]]:
     grouped: dict[str, list[Record]] = {}
     for record in results.records:
         grouped.setdefault(record.model, []).append(record)
-    return {model: sorted(rows, key=lambda row: _ORDER[row.kind]) for model, rows in grouped.items()}
+    return {model: sorted(rows, key=lambda row: _ORDER.index(row.kind)) for model, rows in grouped.items()}
 
 
 def warnings(results: Results) -> list[str]:
@@ -109,11 +109,14 @@ def _figures(records: Sequence[Record]) -> Iterator[Block]:
     if table := _table([*labels, *main_columns(records)], records, keep=len(labels)):
         yield table
     scored = scored_tasks(records)
+    elsewhere = publications.scores(records)
     if len(scored) > 1:
         shown = [*labels, *(Column(task, partial(_with_difference, task)) for task in scored)]
-        note = "Scores %, in brackets the difference to full precision on the same items:"
+        note = "Scores, in brackets the difference to full precision on the same items, in points:"
         if table := _table(shown, records, note, keep=len(labels)):
             yield table
+    if table := publications.table(elsewhere, records):
+        yield table
     if proofs := comparison_table(records, scored):
         yield proofs
     yield from pictures.charts_of(records, scored)

@@ -24,6 +24,7 @@ def tables(records: Sequence[Record]) -> Iterator[Block]:
         yield from _turned(_figures(rows, task in scored))
         for name in dict.fromkeys(name for _, m in rows for name in m.details):
             yield from _turned(_breakdown(rows, name, task in scored))
+            yield from filter(None, [_listing(rows, name, task in scored)])
     yield from _turned(_types(records))
 
 
@@ -85,11 +86,26 @@ def _breakdown(rows: Sequence[tuple[Record, Measurement]], detail: str, scored: 
     return Table(("level", *map(str, names)), tuple(lines), f"{first.task}, {detail.replace('_', ' ')}")
 
 
+def _listing(rows: Sequence[tuple[Record, Measurement]], detail: str, scored: bool) -> Table | None:
+    """A detail that is a list of objects with the same names, each with a number or an estimate; None for any other."""
+    parts = [(r, m.details[detail]) for r, m in rows if isinstance(m.details.get(detail), list | tuple)]
+    entries = [(r, entry) for r, part in parts for entry in part if isinstance(entry, Mapping)]
+    if not entries or len(entries) != sum(len(part) for _, part in parts):
+        return None
+    names = list(entries[0][1])
+    if any(list(entry) != names or not all(_shown(v, scored) for v in entry.values()) for _, entry in entries):
+        return None
+    lines = (Row((r.row, *(_shown(entry[name], scored) for name in names)), r.kind) for r, entry in entries)
+    return Table(("level", *map(str, names)), tuple(lines), f"{rows[0][1].task}, {detail.replace('_', ' ')}")
+
+
 def _shown(entry: Any, scored: bool) -> str:
-    """A number, or an estimate as JSON has it; empty for all else."""
+    """A number, or an estimate as JSON has it, with its difference where it has one; empty for all else."""
     if isinstance(entry, Mapping) and isinstance(value := entry.get("value"), int | float):
         text = f"{100 * value:.0f} %" if scored else bare(value)
-        return f"{text} of {entry['n']}" if "n" in entry else text
+        text = f"{text} of {entry['n']}" if "n" in entry else text
+        apart = entry.get("difference")
+        return f"{text} ({100 * apart['value']:+.0f})" if scored and isinstance(apart, Mapping) else text
     return NONE if entry is None else bare(entry) if isinstance(entry, int | float) else ""
 
 

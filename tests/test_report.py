@@ -241,7 +241,7 @@ def test_page_stands_alone_and_is_well_formed() -> None:
     assert "script" not in parser.tags
     assert not re.search(r"https?:", text)
     assert "url(" not in text
-    assert parser.tags.count("svg") == 8  # accuracy, difference, KL against size, five costs
+    assert parser.tags.count("svg") == 9  # accuracy, difference, KL against size, top token, five costs
     assert "prefers-color-scheme: dark" in text
     assert "<td>17</td>" in text
     assert "nan" not in re.sub(r"<style>.*?</style>", "", text)

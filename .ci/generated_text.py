@@ -13,10 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit import bench
+from edgekit.artifacts.documents import read_json
+from edgekit.bench.document import MARK
 from edgekit.commands import list as listing
 from edgekit.commands import verbs
+from edgekit.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def commands() -> str:
@@ -50,12 +55,42 @@ def tasks() -> str:
     return markdown(listing.tasks())
 
 
+def measured() -> str:
+    """The report of each committed run of `edgekit bench`, below its file's name and the command that made it."""
+    parts = []
+    for path in records():
+        results = bench.read(path)
+        head = f"## [{path.name}](results/{path.name})"
+        typed = f"    {results.command}" if results.command else "The record does not say which command made it."
+        parts.append(f"{head}\n\n{typed}\n\n{bench.markdown(results, level=3)}")
+    return "\n\n".join(parts) or "No run of `edgekit bench` is committed yet."
+
+
+def other_records() -> str:
+    """What else was measured, by scripts of its own: each text with its heading and the data beside it."""
+    own, rows = {path.stem for path in records()}, []
+    for path in sorted(RESULTS.glob("*.md")):
+        if path.stem not in own:
+            heading = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            data = path.with_suffix(".json")
+            beside = f"[{data.name}](results/{data.name})" if data.is_file() else "-"
+            rows.append({"what": heading, "text": f"[{path.name}](results/{path.name})", "data": beside})
+    return markdown(rows)
+
+
+def records() -> list[Path]:
+    """The committed documents of `edgekit bench`; other records lie beside them."""
+    every = sorted(RESULTS.glob("*.json"))
+    return [path for path in every if MARK in read_json(path, InputError, most_bytes=1 << 28, most_entries=1 << 23)]
+
+
 # File -> the parts of it that are generated; a part's markers have its function's name.
 PARTS: Mapping[str, tuple[Callable[[], str], ...]] = {
     "README.md": (commands,),
     "exports/README.md": (levels, recipes),
     "devices/README.md": (devices,),
     "benchmarks/README.md": (tasks,),
+    "benchmarks/RESULTS.md": (measured, other_records),
 }
 
 

@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         report_error(error, "--json" in (sys.argv[1:] if arguments is None else arguments))
         raise SystemExit(error.exit_code) from None
+    options.words = list(sys.argv[1:] if arguments is None else arguments)
     from edgekit.machine.cpu import limit_openmp_spin
     from edgekit.machine.interrupts import ending_promptly
 

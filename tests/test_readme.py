@@ -21,7 +21,7 @@ from edgekit.commands import verbs
 from edgekit.machine.devices import Device, device
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = ("README.md", "exports/README.md", "devices/README.md", "benchmarks/README.md")
+FILES = ("README.md", "exports/README.md", "devices/README.md", "benchmarks/README.md", "benchmarks/RESULTS.md")
 SCHEMAS: dict[str, tuple[type[BaseModel], ...]] = {
     "exports": (Recipe, Gates),
     "devices": (Device,),

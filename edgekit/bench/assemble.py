@@ -33,6 +33,7 @@ def record(subject: Subject, row: TableRow, measurements: Sequence[Measurement],
         measurements=tuple(measurements),
         environment=here,
         tuned=row.tuned,
+        memory_bytes=row.memory_bytes,
     )
 
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from statistics import mean, stdev
 from typing import Any, Literal, get_args
 
+from edgekit.bench.document import as_json
 from edgekit.bench.records import Measurement, Record, plain
-from edgekit.bench.report.files import as_json
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.results import Results
 

@@ -55,6 +55,7 @@ class Record:
     Attributes:
         kind: `reference` for full precision, `variant`, `control`.
         tuned: role -> the runtime and options that `edgekit tune` chose here; None where the proven defaults ran.
+        memory_bytes: what the manifest says that opening it takes, which a device's limit is compared with.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Record:
     measurements: tuple[Measurement, ...]
     environment: Environment
     tuned: Mapping[str, str] | None = None
+    memory_bytes: int | None = None
 
     def of(self, task: str) -> Measurement | None:
         """The measurement of this task."""

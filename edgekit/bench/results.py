@@ -37,11 +37,13 @@ class Results:
     Attributes:
         phases: seconds of each phase.
         notes: what a reader must know about this run, one sentence each.
+        command: what was typed to measure it; empty where no command did.
     """
 
     records: tuple[Record, ...]
     phases: Mapping[str, float]
     notes: tuple[str, ...] = ()
+    command: str = ""
 
     @property
     def errors(self) -> tuple[str, ...]:
@@ -63,8 +65,15 @@ class Results:
 
 
 def damage(records: Sequence[Record]) -> list[Damage]:
-    """What each control row shows, over its accuracy tasks."""
-    return [_damage(record, record.accuracies) for record in records if record.control]
+    """What each control row shows, over the tasks whose items have a score each."""
+    scored = set(scored_tasks(records))
+    return [_damage(r, [m for m in r.measurements if m.task in scored]) for r in records if r.control]
+
+
+def scored_tasks(records: Sequence[Record]) -> list[str]:
+    """The tasks whose items have a score each, so that rows can be compared item by item; in order."""
+    measured = [m for record in records for m in record.measurements]
+    return list(dict.fromkeys(m.task for m in measured if m.paired or m.headline == "accuracy"))
 
 
 def _damage(record: Record, measured: Sequence[Measurement]) -> Damage:

@@ -33,6 +33,7 @@ class TableRow:
         tensor_types: how many weights are stored as which type.
         tuned: role -> what `edgekit tune` chose here, which the row runs with; None for the proven defaults.
         device: the tag of the machines that it is measured on, None for any.
+        memory_bytes: what opening it takes, by the manifest.
     """
 
     name: str
@@ -47,6 +48,7 @@ class TableRow:
     tensor_types: Mapping[str, int] | None = None
     tuned: Mapping[str, str] | None = None
     device: str | None = None
+    memory_bytes: int | None = None
 
     @property
     def id(self) -> str:
@@ -198,6 +200,7 @@ def _variant(folder: Path, manifest: Manifest, name: str) -> TableRow:
         bytes=_file_bytes(parts),
         bits_per_weight=sum(part.bits_per_weight * part.weights for part in parts.values()) / weights,
         tensor_types=dict(types),
+        memory_bytes=sum(int(part.requires.get("memory_bytes", 0)) for part in parts.values()) or None,
     )
 
 

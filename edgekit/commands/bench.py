@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_artifact, add_levels
+from edgekit.commands.support.questions import add_question, answered, asked
 from edgekit.progress import on_stderr
 from edgekit.terminal import show
 
@@ -104,7 +105,7 @@ def _add_results(group: _ArgumentGroup) -> None:
         "--to",
         type=Path,
         metavar="DIR",
-        help="write results.json, report.md and report.html here; an interrupted run goes on from it",
+        help="write results.json, the reports and the figures here; an interrupted run goes on from it",
     )
     group.add_argument(
         "--output",
@@ -112,6 +113,7 @@ def _add_results(group: _ArgumentGroup) -> None:
         help="what is printed: the report (without it), all of it as one document, or a line for each figure with the "
         "names of llama-bench",
     )
+    add_question(group)
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -122,11 +124,12 @@ def _counts(text: str) -> tuple[int, ...]:
 
 
 def run(options: Namespace) -> int:
-    """Measure; 1 where something could not be measured or the control rows show no damage."""
+    """Measure; 1 where something was not measured, the control rows show no damage, or no level keeps the gates."""
     from edgekit import bench
     from edgekit.bench.controls import LADDER
     from edgekit.checkpoints.sources import source_folder
 
+    question = asked(options)
     sweep = bench.Sweep(
         options.folders,
         levels=options.level,
@@ -147,10 +150,16 @@ def run(options: Namespace) -> int:
         install_peers=options.install_peers,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
+    results = bench.typed(results, options.words)
     if options.to:
-        bench.write(results, options.to)
-    show(bench.printed(results, options.output or ("json" if options.json else "md")))
-    return 0 if results.shows_damage is not False and not results.errors else 1
+        bench.write(results, options.to, question)
+    if options.output in ("csv", "jsonl"):
+        show(bench.printed(results, options.output))
+    else:
+        asks_json = options.json or options.output == "json"
+        show(bench.as_json(results, question) if asks_json else bench.markdown(results, question))
+    kept = answered(results, question)  # last: a gate on what nobody measured must not cost the figures
+    return 0 if kept and results.shows_damage is not False and not results.errors else 1
 
 
 VERB = Verb(

@@ -50,7 +50,7 @@ def device(name: str) -> Device:
     return validated(Device, {"name": path.stem, **data}, f"device {name}", UsageError, remedy=remedy)
 
 
-_SOLD_AS = 0.85  # of the memory that a machine is sold with, some is kept from the system
+SOLD_AS = 0.85  # of the memory that a machine is sold with, some is kept from the system
 
 
 def missing_here(profile: Device) -> str | None:
@@ -63,7 +63,7 @@ def missing(profile: Device, processor: Cpu, memory_bytes: int) -> str | None:
     lacking = [name for name in profile.instruction_sets if name not in processor.features]
     if profile.cores > processor.usable_cores:
         lacking.append(f"{profile.cores} cores (it has {processor.usable_cores})")
-    if memory_bytes < profile.memory_gb * 1e9 * _SOLD_AS:
+    if memory_bytes < profile.memory_gb * 1e9 * SOLD_AS:
         lacking.append(f"{profile.memory_gb:g} GB of memory (it has {memory_bytes / 1e9:.1f})")
     if not lacking:
         return None

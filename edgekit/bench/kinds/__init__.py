@@ -21,7 +21,7 @@ from typing import get_args
 
 from edgekit.bench.kinds.base import Task
 
-__all__ = ["Task", "kinds"]
+__all__ = ["Task", "kinds", "of_machine"]
 
 
 @cache
@@ -31,3 +31,9 @@ def kinds() -> Mapping[str, type[Task]]:
     values = [value for name in names for value in vars(importlib.import_module(name)).values()]
     classes = [value for value in values if isinstance(value, type) and issubclass(value, Task)]
     return MappingProxyType({kind: task for task in classes for kind in get_args(task.model_fields["kind"].annotation)})
+
+
+def of_machine(kind: str) -> bool:
+    """Whether the figures of this kind's tasks are times and memory; those of a kind that nobody knows may be."""
+    known = kinds().get(kind)
+    return known is None or known.in_rounds

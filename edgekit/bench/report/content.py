@@ -1,27 +1,49 @@
-"""What a report says, apart from how it is written: rows, columns, explanations, warnings."""
+"""What a report says, however it is written: first the decision, then the figures, then the details."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 
+from edgekit.bench.decision import Question, decide
 from edgekit.bench.kinds import kinds
-from edgekit.bench.kinds.base import FigureColumn
 from edgekit.bench.records import Measurement, Record
-from edgekit.bench.report.figures import NONE, number, percent, points
-from edgekit.bench.results import Damage, Results, damage
-from edgekit.metrics import Estimate
+from edgekit.bench.report import details, pictures, publications
+from edgekit.bench.report.against import against
+from edgekit.bench.report.blocks import Block, Bullets, Caution, Paragraph, Row, Section, Table, filled
+from edgekit.bench.report.choice import choice
+from edgekit.bench.report.columns import Column, difference, main_columns, score
+from edgekit.bench.report.figures import NONE
+from edgekit.bench.report.proofs import comparison_table
+from edgekit.bench.results import Damage, Results, damage, scored_tasks
+from edgekit.bench.runs import Earlier
 
-_ORDER = {"reference": 0, "variant": 1, "peer": 2, "control": 3}
+_ORDER = ("reference", "variant", "peer", "control")
 
 
-@dataclass(frozen=True)
-class Column:
-    """One column of a table: its head, and a row's text."""
+def report(results: Results, question: Question | None = None, earlier: Earlier | None = None) -> list[Section]:
+    """The whole report.
 
-    head: str
-    text: Callable[[Record], str]
+    Args:
+        question: what a level must keep, and where it must run.
+        earlier: a run to hold this one against.
+    """
+    sections = [Section("", tuple(Caution(line) for line in warnings(results)))]
+    decisions = decide(results.records, question)
+    if decisions:
+        several = len({record.environment.fingerprint for record in results.records}) > 1
+        blocks = [block for one in decisions for block in choice(one, results.records, name_machine=several)]
+        sections.append(Section("Decision", tuple(blocks)))
+    if earlier:
+        sections.append(against(earlier, results))
+    grouped = models(results)
+    for name, records in grouped.items():
+        sections.append(Section(name, tuple(_figures(records))))
+    for name, records in grouped.items():
+        blocks = [*details.tables(records), Bullets(tuple(explanations(records)))]
+        sections.append(Section(f"Details: {name}", tuple(blocks)))
+    sections.append(Section("Sources, machine, time", (Bullets(tuple(closing(results))),)))
+    return [section for section in sections if section.blocks]
 
 
 def models(results: Results) -> dict[str, list[Record]]:
@@ -29,42 +51,10 @@ def models(results: Results) -> dict[str, list[Record]]:
     grouped: dict[str, list[Record]] = {}
     for record in results.records:
         grouped.setdefault(record.model, []).append(record)
-    return {model: sorted(rows, key=lambda row: _ORDER[row.kind]) for model, rows in grouped.items()}
+    return {model: sorted(rows, key=lambda row: _ORDER.index(row.kind)) for model, rows in grouped.items()}
 
 
-def columns(records: Sequence[Record]) -> list[Column]:
-    """The main table's columns, those that no row has left out: first accuracy, then each kind's, times last."""
-    headline = headline_task(records)
-    every = [
-        Column("level", lambda r: r.row),
-        Column("size MB", lambda r: number(r.bytes, 1e6, 1)),
-        Column("bits/weight", lambda r: number(r.bits_per_weight, 1, 2)),
-        Column("accuracy %", lambda r: percent(_accuracy(r, headline))),
-        Column("to full precision, points", lambda r: points(_paired(r, headline))),
-    ]
-    for kind in sorted(dict.fromkeys(kinds().values()), key=lambda kind: kind.in_rounds):
-        every += [Column(column.head, partial(_figure, column)) for column in kind.columns]
-    return [column for column in every if any(column.text(record) != NONE for record in records)]
-
-
-def accuracy_columns(records: Sequence[Record]) -> list[Column]:
-    """One column for each accuracy task, where there are several."""
-    names = accuracy_tasks(records)
-    tasks = [Column(name, partial(_with_difference, name)) for name in names]
-    return [Column("level", lambda r: r.row), *tasks] if len(names) > 1 else []
-
-
-def accuracy_tasks(records: Sequence[Record]) -> list[str]:
-    """The accuracy tasks of these rows, in order."""
-    return list(dict.fromkeys(m.task for record in records for m in record.accuracies))
-
-
-def headline_task(records: Sequence[Record]) -> str | None:
-    """The accuracy task that stands in the main table: the first."""
-    return next(iter(accuracy_tasks(records)), None)
-
-
-def damage_warning(results: Results) -> str | None:
+def warnings(results: Results) -> list[str]:
     """What must be said first: the table cannot show damage, or something was not measured."""
     controls = damage(results.records)
     lines = [
@@ -79,7 +69,7 @@ def damage_warning(results: Results) -> str | None:
     measured = [m for record in results.records for m in record.measurements]
     lines += dict.fromkeys(f"{m.task}: {m.dataset['title']}" for m in measured if m.dataset.get("published") == "no")
     lines += dict.fromkeys(_unread(m) for m in measured if m.failed)
-    return "\n".join(f"**WARNING: {line}**" for line in lines) or None
+    return lines
 
 
 def explanations(records: Sequence[Record]) -> list[str]:
@@ -89,7 +79,7 @@ def explanations(records: Sequence[Record]) -> list[str]:
         for measured in record.measurements:
             if not measured.error:
                 first.setdefault(measured.task, measured)
-    lines = [kinds()[m.kind].explain(m, [n for r in records if (n := r.of(m.task))]) for m in first.values()]
+    lines = [_explained(m, [n for r in records if (n := r.of(m.task))]) for m in first.values()]
     lines += [f"{r.row}: {'; '.join(r.tuned.values())}." for r in records if r.tuned]
     if any(record.tuned for record in records):
         lines.append("All other rows of levels: the runtimes and options that were proven.")
@@ -98,39 +88,61 @@ def explanations(records: Sequence[Record]) -> list[str]:
 
 
 def closing(results: Results) -> list[str]:
-    """Data sources, machine, versions, time of each phase."""
+    """Data sources, machines, versions, time of each phase, and the command."""
     lines = list(results.notes)
     sources = {m.dataset["name"]: m.dataset for record in results.records for m in record.measurements}
     lines += [f"Data {s['title']}: {s['citation']}; licence {s['license']}; {s['note']}." for s in sources.values()]
-    if results.records:
-        here = results.records[0].environment
+    for here in {r.environment.fingerprint: r.environment for r in results.records}.values():
         versions = ", ".join(f"{name} {version}" for name, version in here.versions.items())
         commit = f", commit {here.commit[:12]}" if here.commit else ""
         lines.append(f"Machine: {here.cpu}, {here.cores} cores ({', '.join(here.features)}). {versions}{commit}.")
     phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results.phases.items() if seconds >= 0.5)
-    return [*lines, f"Time: {phases}, together {sum(results.phases.values()):.0f} s."]
+    lines.append(f"Time: {phases}, together {sum(results.phases.values()):.0f} s.")
+    return [*lines, *([f"Measured by: {results.command}"] if results.command else ())]
 
 
-def _figure(column: FigureColumn, record: Record) -> str:
-    return column.text(record.metric(column.figure))
+def _figures(records: Sequence[Record]) -> Iterator[Block]:
+    """One model's tables and charts."""
+    if records[0].stand_in:
+        yield Paragraph(f"Stand-in: {records[0].stand_in}")
+    labels = _labels(records)
+    if table := _table([*labels, *main_columns(records)], records, keep=len(labels)):
+        yield table
+    scored = scored_tasks(records)
+    elsewhere = publications.scores(records)
+    if len(scored) > 1:
+        shown = [*labels, *(Column(task, partial(_with_difference, task)) for task in scored)]
+        note = "Scores, in brackets the difference to full precision on the same items, in points:"
+        if table := _table(shown, records, note, keep=len(labels)):
+            yield table
+    if table := publications.table(elsewhere, records):
+        yield table
+    if proofs := comparison_table(records, scored):
+        yield proofs
+    yield from pictures.charts_of(records, scored)
 
 
-def _accuracy(record: Record, task: str | None) -> Estimate | None:
-    measured = record.of(task) if task else None
-    return measured.metrics.get("accuracy") if measured else None
+def _labels(records: Sequence[Record]) -> list[Column]:
+    """A row's name, and its machine's where there are several."""
+    machines = {record.environment.fingerprint for record in records}
+    named = Column("machine", lambda r: f"{r.environment.cpu}, {r.environment.cores} cores")
+    return [Column("level", lambda r: r.row), *([named] if len(machines) > 1 else [])]
 
 
-def _paired(record: Record, task: str | None) -> Estimate | None:
-    measured = record.of(task) if task else None
-    return measured.paired.difference if measured and measured.paired else None
+def _table(columns: Sequence[Column], records: Sequence[Record], note: str = "", keep: int = 1) -> Table | None:
+    rows = (Row(tuple(column.text(record) for column in columns), record.kind) for record in records)
+    return filled(Table(tuple(column.head for column in columns), tuple(rows), note), keep=keep)
 
 
 def _with_difference(task: str, record: Record) -> str:
     measured = record.of(task)
-    if measured is None or "accuracy" not in measured.metrics:
-        return NONE
-    figure = percent(measured.metrics["accuracy"])
-    return f"{figure} ({points(measured.paired.difference)})" if measured.paired else figure
+    figure, apart = score(measured), difference(measured)
+    return figure if apart == NONE else f"{figure} ({apart})"
+
+
+def _explained(first: Measurement, rows: Sequence[Measurement]) -> str:
+    kind = kinds().get(first.kind)
+    return kind.explain(first, rows) if kind else f"{first.task}: {first.title}; n = {first.counted}."
 
 
 def _damage_line(control: Damage) -> str:

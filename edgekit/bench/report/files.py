@@ -1,4 +1,4 @@
-"""The files of a benchmark: results.json for programs, report.md and report.html for people."""
+"""The files of a benchmark: results.json for edgekit report, figures for programs, reports for people."""
 
 from __future__ import annotations
 
@@ -6,29 +6,23 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.files import make_folder, write_atomically
-from edgekit.bench.records import plain
+from edgekit.bench.decision import Question
+from edgekit.bench.document import FILE_NAME, as_json
+from edgekit.bench.report.lines import as_csv, as_json_lines
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.report.page import page
-from edgekit.bench.results import Results, damage
-from edgekit.terminal import json_text
+from edgekit.bench.results import Results
+from edgekit.bench.runs import Earlier
 
 
-def as_json(results: Results) -> str:
-    """All records, phases and notes as one JSON document."""
-    data = {
-        "records": results.records,
-        "phases": results.phases,
-        "notes": results.notes,
-        "controls_show_damage": results.shows_damage,
-        "controls": damage(results.records),
-    }
-    return json_text(plain(data), indent=1) + "\n"
-
-
-def write(results: Results, folder: Path) -> None:
-    """Write results.json, report.md and report.html into a folder, which is made."""
+def write(
+    results: Results, folder: Path, question: Question | None = None, earlier: Earlier | None = None
+) -> None:
+    """Write results.json, report.md, report.html, figures.csv and figures.jsonl into a folder, which is made."""
     with file_errors(folder):
         make_folder(folder)
-        write_atomically(folder / "results.json", as_json(results))
-        write_atomically(folder / "report.md", markdown(results) + "\n")
-        write_atomically(folder / "report.html", page(results))
+        write_atomically(folder / FILE_NAME, as_json(results, question, earlier))
+        write_atomically(folder / "report.md", markdown(results, question, earlier) + "\n")
+        write_atomically(folder / "report.html", page(results, question, earlier))
+        write_atomically(folder / "figures.csv", as_csv(results))
+        write_atomically(folder / "figures.jsonl", as_json_lines(results))

@@ -1,45 +1,51 @@
-"""The report as Markdown: one table a model, what each figure rests on, and what it cannot say."""
+"""The report as Markdown, which reads as text too: tables are padded."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from edgekit.bench.records import Record
-from edgekit.bench.report.content import (
-    Column,
-    accuracy_columns,
-    closing,
-    columns,
-    damage_warning,
-    explanations,
-    models,
-)
+from edgekit.bench.decision import Question
+from edgekit.bench.report.blocks import Block, Bullets, Caution, Chart, Paragraph, Section, Table
+from edgekit.bench.report.content import report
 from edgekit.bench.results import Results
+from edgekit.bench.runs import Earlier
 
 
-def markdown(results: Results) -> str:
-    """The whole report."""
-    blocks = [warning for warning in (damage_warning(results),) if warning]
-    for model, records in models(results).items():
-        blocks.append(f"## {model}")
-        if records[0].stand_in:
-            blocks.append(f"Stand-in: {records[0].stand_in}")
-        blocks.append(_table(columns(records), records))
-        if several := accuracy_columns(records):
-            blocks += [
-                "Accuracy %, in brackets the difference to full precision on the same items:",
-                _table(several, records),
-            ]
-        blocks.append("\n".join(f"- {line}" for line in explanations(records)))
-    blocks.append("\n".join(f"- {line}" for line in closing(results)))
-    return "\n\n".join(blocks)
+def markdown(
+    results: Results, question: Question | None = None, earlier: Earlier | None = None, *, level: int = 2
+) -> str:
+    """The whole report.
+
+    Args:
+        question: what a level must keep, and where it must run.
+        earlier: a run to hold this one against.
+        level: of its headings.
+    """
+    return "\n\n".join(text for section in report(results, question, earlier) for text in _section(section, level))
 
 
-def _table(shown: Sequence[Column], records: Sequence[Record]) -> str:
+def _section(section: Section, level: int) -> list[str]:
+    heading = [f"{'#' * level} {section.title}"] if section.title else []
+    if all(isinstance(block, Caution) for block in section.blocks):
+        return [*heading, "\n".join(_block(block) for block in section.blocks)]
+    return [*heading, *(text for block in section.blocks if (text := _block(block)))]
+
+
+def _block(block: Block) -> str:
+    if isinstance(block, Table):
+        return f"{block.note}\n\n{table(block)}" if block.note else table(block)
+    if isinstance(block, Bullets):
+        return "\n".join(f"- {line}" for line in block.lines)
+    if isinstance(block, Caution):
+        return f"**WARNING: {block.text}**"
+    if isinstance(block, Chart):
+        return ""
+    assert isinstance(block, Paragraph)
+    return f"**{block.strong}** {block.text}" if block.strong else block.text
+
+
+def table(shown: Table) -> str:
     """A Markdown table, padded so that it reads as text too."""
-    cells = [[column.head for column in shown]]
-    cells += [[column.text(record).replace("|", "\\|") for column in shown] for record in records]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(shown))]
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in (shown.heads, *(row.cells for row in shown.rows))]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(shown.heads))]
     lines = [
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in cells
     ]

@@ -1,0 +1,120 @@
+"""Every figure that was measured, task by task, whatever its kind: what the main table has no room for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from edgekit.bench.records import Measurement, Record
+from edgekit.bench.report.blocks import Block, Row, Table, filled, transposed
+from edgekit.bench.report.columns import bare, head_of, text_of
+from edgekit.bench.report.figures import NONE
+from edgekit.bench.results import scored_tasks
+
+_WIDE = 9  # columns beyond which a table is turned
+
+
+def tables(records: Sequence[Record]) -> Iterator[Block]:
+    """One table of each task's figures, one of each breakdown of it, one of the weights' types."""
+    scored = set(scored_tasks(records))
+    for task in dict.fromkeys(m.task for record in records for m in record.measurements):
+        rows = [(r, m) for r in records if (m := r.of(task)) and not m.error]
+        if not rows:
+            continue
+        yield from _turned(_figures(rows, task in scored))
+        for name in dict.fromkeys(name for _, m in rows for name in m.details):
+            yield from _turned(_breakdown(rows, name, task in scored))
+            yield from filter(None, [_listing(rows, name, task in scored)])
+    yield from _turned(_types(records))
+
+
+def _turned(table: Table | None) -> Iterator[Table]:
+    if table:
+        yield transposed(table) if len(table.heads) > max(_WIDE, len(table.rows)) else table
+
+
+def _figures(rows: Sequence[tuple[Record, Measurement]], scored: bool) -> Table | None:
+    """All metrics, and those details that are one number and a share or not the same in every row."""
+    first = rows[0][1]
+    metrics = list(dict.fromkeys(name for _, m in rows for name in m.metrics))
+    single = [name for name in dict.fromkeys(n for _, m in rows for n in m.details) if _differs(rows, name)]
+    heads = ("level", *(head_of(first.kind, name, scored) for name in metrics), *(_head(name) for name in single))
+    lines = (
+        Row(
+            (
+                record.row,
+                *(text_of(m.kind, name, m.metrics.get(name), scored) for name in metrics),
+                *(_single(name, m.details.get(name)) for name in single),
+            ),
+            record.kind,
+        )
+        for record, m in rows
+    )
+    return filled(Table(heads, tuple(lines), f"{first.task}: {first.title}, n = {first.counted}"))
+
+
+def _differs(rows: Sequence[tuple[Record, Measurement]], name: str) -> bool:
+    values = [m.details.get(name) for _, m in rows]
+    return any(isinstance(value, int | float) for value in values) and (
+        name.endswith("_share") or any(value != values[0] for value in values)
+    )
+
+
+def _head(name: str) -> str:
+    words = name.replace("_", " ")
+    return f"{words.removesuffix(' share')} %" if name.endswith("_share") else words
+
+
+def _single(name: str, value: Any) -> str:
+    if name.endswith("_share") and isinstance(value, int | float):
+        return f"{100 * value:.1f}"
+    return bare(value)
+
+
+def _breakdown(rows: Sequence[tuple[Record, Measurement]], detail: str, scored: bool) -> Table | None:
+    """A detail that has a number, or an estimate, under each of several names; None for any other."""
+    given = [(record, m.details.get(detail)) for record, m in rows]
+    parts = [(record, value) for record, value in given if isinstance(value, Mapping) and value]
+    entries = [entry for _, value in parts for entry in value.values()]
+    if not parts or not all(_shown(entry, scored) for entry in entries):
+        return None
+    if len(parts) > 1 and all(value == parts[0][1] for _, value in parts):
+        return None  # of the items, not of the rows
+    names = list(dict.fromkeys(name for _, value in parts for name in value))
+    lines = (Row((r.row, *(_shown(v.get(name), scored) or NONE for name in names)), r.kind) for r, v in parts)
+    first = rows[0][1]
+    return Table(("level", *map(str, names)), tuple(lines), f"{first.task}, {detail.replace('_', ' ')}")
+
+
+def _listing(rows: Sequence[tuple[Record, Measurement]], detail: str, scored: bool) -> Table | None:
+    """A detail that is a list of objects with the same names, each with a number or an estimate; None for any other."""
+    parts = [(r, m.details[detail]) for r, m in rows if isinstance(m.details.get(detail), list | tuple)]
+    entries = [(r, entry) for r, part in parts for entry in part if isinstance(entry, Mapping)]
+    if not entries or len(entries) != sum(len(part) for _, part in parts):
+        return None
+    names = list(entries[0][1])
+    if any(list(entry) != names or not all(_shown(v, scored) for v in entry.values()) for _, entry in entries):
+        return None
+    lines = (Row((r.row, *(_shown(entry[name], scored) for name in names)), r.kind) for r, entry in entries)
+    return Table(("level", *map(str, names)), tuple(lines), f"{rows[0][1].task}, {detail.replace('_', ' ')}")
+
+
+def _shown(entry: Any, scored: bool) -> str:
+    """A number, or an estimate as JSON has it, with its difference where it has one; empty for all else."""
+    if isinstance(entry, Mapping) and isinstance(value := entry.get("value"), int | float):
+        text = f"{100 * value:.0f} %" if scored else bare(value)
+        text = f"{text} of {entry['n']}" if "n" in entry else text
+        apart = entry.get("difference")
+        return f"{text} ({100 * apart['value']:+.0f})" if scored and isinstance(apart, Mapping) else text
+    return NONE if entry is None else bare(entry) if isinstance(entry, int | float) else ""
+
+
+def _types(records: Sequence[Record]) -> Table | None:
+    """How many weights are stored as which type, so that a fallback cannot hide."""
+    types = sorted({name for r in records for name in (r.tensor_types or {})})
+    rows = (
+        Row((r.row, *(f"{count:,}" if (count := r.tensor_types.get(name)) else NONE for name in types)), r.kind)
+        for r in records
+        if r.tensor_types
+    )
+    return filled(Table(("weights by type", *types), tuple(rows)))

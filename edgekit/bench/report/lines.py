@@ -1,0 +1,84 @@
+"""The report for programs: one line a figure, as CSV and as JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Any
+
+from edgekit.bench.records import Measurement, Record, plain
+from edgekit.bench.results import Results
+from edgekit.metrics import Estimate
+from edgekit.terminal import json_text
+
+_PROOF = ("p", "adjusted_p", "margin", "within", "gained", "lost", "items_needed")
+FIELDS = (
+    "model", "recipe", "stand_in", "row", "row_kind", "level", "formats", "bytes", "memory_bytes", "bits_per_weight",
+    "task", "kind", "dataset", "figure", "value", "low", "high", "n", *_PROOF, "noise_floor", "error",
+    "cpu", "cores", "fingerprint", "commit", "metric_version", "key",
+)  # fmt: skip
+
+
+def as_csv(results: Results) -> str:
+    """A line of names, then a line a figure; an empty cell where there is nothing."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    for line in lines(results):
+        writer.writerow({name: "" if value is None else value for name, value in line.items()})
+    return text.getvalue()
+
+
+def as_json_lines(results: Results) -> str:
+    """An object a line and figure; null where there is nothing."""
+    return "".join(f"{json_text(line)}\n" for line in lines(results))
+
+
+def lines(results: Results) -> Iterator[dict[str, Any]]:
+    """Every figure of every row: each task's metrics, and `X_difference` to full precision for a headline X.
+
+    A task that failed has one line, with its error and no figure.
+    """
+    for record in results.records:
+        for measured in record.measurements:
+            about = _about(record, measured)
+            found = list(_figures(measured)) or [("", None, {})]
+            for name, figure, proof in found:
+                numbers = {field: getattr(figure, field, None) for field in ("value", "low", "high", "n")}
+                yield plain({field: {**about, "figure": name, **numbers, **proof}.get(field) for field in FIELDS})
+
+
+def _figures(measured: Measurement) -> Iterator[tuple[str, Estimate | None, dict[str, Any]]]:
+    for name, figure in measured.metrics.items():
+        yield name, figure, {}
+    if measured.paired:
+        proof = {field: getattr(measured.paired, field) for field in _PROOF}
+        yield f"{measured.headline}_difference", measured.paired.difference, proof
+
+
+def _about(record: Record, measured: Measurement) -> dict[str, Any]:
+    here = record.environment
+    return {
+        "model": record.model,
+        "recipe": record.recipe,
+        "stand_in": record.stand_in,
+        "row": record.row,
+        "row_kind": record.kind,
+        "level": record.level,
+        "formats": "+".join(record.formats),
+        "bytes": record.bytes,
+        "memory_bytes": record.memory_bytes,
+        "bits_per_weight": record.bits_per_weight,
+        "task": measured.task,
+        "kind": measured.kind,
+        "dataset": measured.dataset.get("name"),
+        "noise_floor": measured.noise_floor,
+        "error": measured.error,
+        "cpu": here.cpu,
+        "cores": here.cores,
+        "fingerprint": here.fingerprint,
+        "commit": here.commit,
+        "metric_version": here.metric_version,
+        "key": measured.key,
+    }

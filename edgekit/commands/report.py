@@ -1,0 +1,79 @@
+"""`edgekit report`: one report of several runs, the decision that they allow, and two runs side by side."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.commands import Verb
+from edgekit.commands.support.questions import add_question, answered, asked
+from edgekit.terminal import show
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from edgekit.bench.decision import Question
+    from edgekit.bench.results import Results
+    from edgekit.bench.runs import Earlier
+
+_OUTPUTS = ("md", "csv", "jsonl", "html", "json")
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which runs, what is asked of them, how it is written."""
+    parser.add_argument(
+        "results",
+        type=Path,
+        nargs="+",
+        metavar="RESULTS",
+        help="a results.json, or the folder that bench --to wrote; or several",
+    )
+    parser.add_argument("--against", type=Path, metavar="RESULTS", help="an earlier run that these are compared with")
+    group = parser.add_argument_group("the decision")
+    add_question(group)
+    parser.add_argument("--to", type=Path, metavar="DIR", help="write results.json, the reports and the figures here")
+    parser.add_argument("--output", choices=_OUTPUTS, default="md", help="what is printed (default: md)")
+
+
+def run(options: Namespace) -> int:
+    """Merge, decide, write; 1 where no level keeps the gates."""
+    from edgekit import bench
+    from edgekit.bench.runs import Earlier, merge
+
+    question = asked(options)
+    results = merge([bench.read(path) for path in options.results])
+    earlier = Earlier(str(options.against), bench.read(options.against)) if options.against else None
+    if options.to:
+        bench.write(results, options.to, question, earlier)
+    show(_text("json" if options.json else options.output, results, question, earlier), end="")
+    return 0 if answered(results, question) else 1
+
+
+def _text(output: str, results: Results, question: Question, earlier: Earlier | None) -> str:
+    from edgekit import bench
+    from edgekit.bench.report.lines import as_csv, as_json_lines
+    from edgekit.bench.report.page import page
+
+    writers: Mapping[str, Callable[[], str]] = {
+        "md": lambda: bench.markdown(results, question, earlier) + "\n",
+        "csv": lambda: as_csv(results),
+        "jsonl": lambda: as_json_lines(results),
+        "html": lambda: page(results, question, earlier) + "\n",
+        "json": lambda: bench.as_json(results, question, earlier),
+    }
+    return writers[output]()
+
+
+VERB = Verb(
+    "merge runs of edgekit bench, decide which level to take, compare two runs",
+    (
+        "report ./measured --device raspberry-pi-5",
+        'report ./measured --gate "accuracy_drop <= 1, first_token_s <= 20"',
+        "report ./laptop ./raspberry-pi --to ./both",
+        "report ./after --against ./before",
+    ),
+    run,
+    add_options,
+    order=105,
+)

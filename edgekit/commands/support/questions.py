@@ -1,0 +1,45 @@
+"""What a level must keep and where it must run: `--gate` and `--device` of `bench` and `report`."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
+
+    from edgekit.bench.decision import Question
+    from edgekit.bench.results import Results
+
+
+def add_question(group: _ArgumentGroup) -> None:
+    """`--gate`, any number of times, and `--device`."""
+    group.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help='what a level must keep: "accuracy_drop <= 1, kl_p99 <= 0.2, first_token_s <= 20", tested at the bound of '
+        "the 95 %% interval; FIGURE or TASK:FIGURE; exit code 1 where no level of a model keeps all; may be repeated",
+    )
+    group.add_argument("--device", metavar="NAME", help="say which levels fit this device (edgekit list devices)")
+
+
+def asked(options: Namespace) -> Question:
+    """What the options ask. Raises UsageError for a gate that cannot be read or a device that is none."""
+    from edgekit.bench.decision import Question, gates
+    from edgekit.machine.devices import device
+
+    return Question(gates(options.gate), device(options.device) if options.device else None)
+
+
+def answered(results: Results, question: Question) -> bool:
+    """Whether some level of every model keeps what was asked.
+
+    Raises:
+        UsageError: a gate names a figure or a task that nothing was measured of.
+    """
+    from edgekit.bench.decision import check_known, decide
+
+    check_known(question.gates, results.records)
+    return not question or all(any(c.allowed for c in made.candidates) for made in decide(results.records, question))

@@ -254,8 +254,13 @@ print("after", {after})
         ("", "exec('''try:\\n os.kill(os.getpid(), signal.SIGINT)\\nexcept BaseException:\\n while True: pass''')", "1",
          "last words\n"),
         # Nor is what native code calls back, through which nothing can be raised.
-        ("import ctypes, time", "ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGINT))(); time.sleep(50)",
-         "1", "last words\n"),
+        pytest.param(
+            "import ctypes, time",
+            "ctypes.CFUNCTYPE(None)(lambda: os.kill(os.getpid(), signal.SIGINT))(); time.sleep(50)",
+            "1",
+            "last words\n",
+            marks=SLOW,  # memory that is made executable, which not every machine that runs tests allows
+        ),
     ],
 )  # fmt: skip
 def test_a_signal_is_raised_once(before: str, inside: str, after: str, said: str) -> None:

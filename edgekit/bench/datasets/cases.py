@@ -13,6 +13,7 @@ from typing import Any
 from edgekit.bench.datasets.rows import Row, as_text
 from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding
 from edgekit.errors import InputError, UsageError
+from edgekit.inputs.labels import label_of
 
 Box = tuple[float, float, float, float]
 
@@ -128,6 +129,8 @@ def _case(row: Row, reading: Reading) -> Case:
     truth = _truth(row, columns, options, reading) if columns.answer is not None else ""
     if question and not options and truth.lower() in _CLOSED:
         truth, options = truth.lower(), _CLOSED
+    if not columns.question:
+        truth = label_of(truth, "image").name
     if columns.question and not question:
         raise Unusable(f"no question in the column {columns.question!r}")
     return Case(

@@ -14,6 +14,7 @@ from edgekit.bench.datasets.rows import Row
 from edgekit.bench.datasets.schema import Columns, DatasetSource, HubSource, LabelRow
 from edgekit.checkpoints.hub import is_id
 from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.inputs.labels import label_of
 
 # What columns are called, in lower case with _ for spaces, the likeliest first.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -162,7 +163,7 @@ def _columns(found: Sequence[Row], where: str) -> tuple[Columns, list[str]]:
         more = {key: is_[key] for key in ("question", "answer", "context", "topic")}
         return Columns(**common, **more, options=options), []
     if is_["image"] and is_["label"] and not is_["question"]:
-        labels = sorted({row.text(is_["label"]) for row in found} - {""})
+        labels = sorted({label_of(row.text(is_["label"]), "image").name for row in found} - {""})
         if not 2 <= len(labels) <= _MOST_LABELS:
             where = f"{where}: {len(labels)} different labels in the column {is_['label']!r}"
             raise InputError(where, allowed=f"2 to {_MOST_LABELS}")

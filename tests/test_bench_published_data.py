@@ -248,7 +248,8 @@ def test_a_task_on_a_data_set_of_ones_own_is_two_files(tmp_path: Path, monkeypat
     folder.mkdir(parents=True)
     (folder / "ours.toml").write_text(
         'title = "Ours"\nmodality = "fundus photograph"\ncitation = "we"\nlicense = "ours"\nnote = "none"\n'
-        'reader = "folder"\nfile = "ours"\n[[labels]]\nname = "no glaucoma"\n[[labels]]\nname = "glaucoma"\nphrase = "a glaucoma"\n'
+        'reader = "folder"\nfile = "ours"\n[[labels]]\nname = "no glaucoma"\n'
+        '[[labels]]\nname = "glaucoma"\nphrase = "a glaucoma"\n'
     )
     monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
     picture(tmp_path / "data" / "ours" / "glaucoma" / "1.png", 1)

@@ -13,7 +13,7 @@ from edgekit.bench.datasets import folder, hub, rows
 from edgekit.bench.datasets.rows import Row
 from edgekit.bench.datasets.schema import Columns, DatasetSource, HubSource, LabelRow
 from edgekit.checkpoints.hub import is_id
-from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.errors import InputError, UsageError
 from edgekit.inputs.labels import label_of
 
 # What columns are called, in lower case with _ for spaces, the likeliest first.
@@ -104,24 +104,20 @@ def _of_table(path: Path, name: str) -> DatasetSource:
 
 
 def _of_hub(given: str, name: str, *, download: bool) -> DatasetSource:
-    problem: EdgekitError | None = None
-    for split in _SPLITS:
-        there = HubSource(id=given, split=split)
-        kept = hub.fetch(there) if download else hub.cached(there)
-        if kept is None:
-            raise UsageError(
-                f"{given}: neither a folder, a file, nor in the hub's cache", remedy="--download fetches it"
-            )
-        try:
-            found = hub.rows(there, kept)
-        except InputError as error:  # no such split
-            problem = problem or error
-            continue
-        columns, labels = _columns(found, given)
-        said = {**_MINE, "citation": f"https://huggingface.co/datasets/{given}", "license": "as its page says"}
-        described = _described(found, columns, labels)
-        return DatasetSource(**said, **described, name=name, title=f"{given}, {split}", reader="hub", hub=there)
-    raise problem or UsageError(f"{given}: has none of the splits {', '.join(_SPLITS)}")
+    there = HubSource(id=given)
+    kept = hub.fetch(there) if download else hub.cached(there)
+    if kept is None:
+        raise UsageError(f"{given}: neither a folder, a file, nor in the hub's cache", remedy="--download fetches it")
+    names = hub.splits(there, kept)
+    split = next((split for split in _SPLITS if split in names), None)
+    if split is None:
+        raise UsageError(f"{given}: its splits are {', '.join(names)}", allowed=", ".join(_SPLITS))
+    there = HubSource(id=given, split=split)
+    found = hub.rows(there, kept)
+    columns, labels = _columns(found, given)
+    said = {**_MINE, "citation": f"https://huggingface.co/datasets/{given}", "license": "as its page says"}
+    described = _described(found, columns, labels)
+    return DatasetSource(**said, **described, name=name, title=f"{given}, {split}", reader="hub", hub=there)
 
 
 def _described(found: Sequence[Row], columns: Columns, labels: Sequence[str]) -> dict[str, Any]:

@@ -138,8 +138,8 @@ FOUR = ("w", "xx", "yyy", "zz zz")
 INSIDE = "What? (no trick)\nAnswer Choices: (A) w (B) xx (C) yyy (D) zz zz"
 ASKED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "list, text": ({"o": list(FOUR), "a": "YYY"}, {"options": ["o"]}),
-    "list, index": ({"o": list(FOUR), "a": 2}, {"options": ["o"]}),
-    "list, index from 1": ({"o": list(FOUR), "a": 3}, {"options": ["o"], "first_option": 1}),
+    "list, index": ({"o": list(FOUR), "a": 2}, {"options": ["o"], "answer_as": "index"}),
+    "list, index from 1": ({"o": list(FOUR), "a": 3}, {"options": ["o"], "answer_as": "index", "first_option": 1}),
     "list, letter": ({"o": list(FOUR), "a": "C"}, {"options": ["o"]}),
     "list, (letter)": ({"o": list(FOUR), "a": "(c)"}, {"options": ["o"]}),
     "list of one letter": ({"o": list(FOUR), "a": ["C"]}, {"options": ["o"]}),
@@ -161,7 +161,7 @@ def test_options_and_answers_in_every_form_are_the_same(tmp_path: Path, case: st
     if "q" in how["options"] and case != "inside":
         columns["question"] = "question"
         path = lines(tmp_path / "t.jsonl", [{"question": "What? (no trick)", **row}])
-    source = stated(path, columns=columns, first_option=how.get("first_option", 0))
+    source = stated(path, columns=columns, **{key: value for key, value in how.items() if key != "options"})
     (sample,) = datasets.load(source, 9, 0, None).samples
     assert (sample.question, sample.options, sample.truth) == ("What? (no trick)", FOUR, "yyy")
 
@@ -173,6 +173,29 @@ def test_numbers_that_are_options_are_not_mistaken_for_positions(tmp_path: Path)
     assert datasets.load(stated(path, columns=columns), 9, 0, None).samples[0].truth == "2"
     counted = stated(path, columns=columns, answer_as="index")
     assert datasets.load(counted, 9, 0, None).samples[0].truth == "3"
+
+
+def truths(path: Path, rows: list[tuple[list[str], Any]]) -> list[str]:
+    lines(path, [{"q": f"{i}?", "o": options, "a": answer} for i, (options, answer) in enumerate(rows)])
+    source = stated(path, columns={"question": "q", "options": ["o"], "answer": "a"})
+    return [sample.truth for sample in datasets.load(source, 99, 0, None).samples]
+
+
+def test_one_form_holds_for_all_answers(tmp_path: Path) -> None:
+    """A position among numbers is a position where the other rows' answers are."""
+    path, words, numbers = tmp_path / "t.jsonl", ["p", "q", "r"], ["2", "1", "0"]
+    assert truths(path, [(words, 0), (numbers, 2)]) == ["p", "0"]
+    assert truths(path, [(words, 3), (numbers, 2)]) == ["r", "1"]
+    assert truths(path, [(words, "p"), (numbers, 2)]) == ["p", "2"]
+    assert truths(path, [(["A", "B"], "B"), (["B", "A"], "B")]) == ["B", "B"]
+    assert truths(path, [(["A", "B", "x"], "B"), (["B", "A", "x"], "C")]) == ["B", "x"]
+
+
+def test_positions_that_may_count_from_0_or_from_1_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match=r"t\.jsonl: its answers are positions that may count from 0 or from 1\nallowed: let"
+    ):
+        truths(tmp_path / "t.jsonl", [(["p", "q", "r"], 1), (["p", "q", "r"], 2)])
 
 
 def test_findings_are_there_or_not_or_not_certain(tmp_path: Path) -> None:

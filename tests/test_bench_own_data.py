@@ -172,6 +172,27 @@ def test_a_table_without_what_is_needed_says_what_is_there(tmp_path: Path, case:
         own.tasks(str(table(tmp_path / "t.csv", rows)), None)
 
 
+def test_names_that_nobody_expects(tmp_path: Path) -> None:
+    """Braces, other scripts, line breaks: labels are texts, and no part of a prompt's form."""
+    labels = ["{question}", "气胸", "a\nb", "50 % {x"]
+    for number, label in enumerate(labels):
+        picture(tmp_path / "in{}" / label / "1.png", number)
+    embed, asked = own.tasks(str(tmp_path / "in{}"), None)
+    loaded = load(embed)
+    assert {sample.truth for sample in loaded.samples} == {"{question}", "气胸", "a b", "50 % {x"}
+    assert len(asked.items(loaded)) == len(embed.items(loaded)) == 4
+    rows = [("file", "label"), ("a.png", "x" * 300), ("b.png", "y")]
+    with pytest.raises(InputError, match=r"t\.csv: labels\.0\.name: 'x+'?.*\nallowed: .*at most 200") as caught:
+        own.tasks(str(table(tmp_path / "t.csv", rows)), None)
+    assert caught.value.remedy == "use shorter names"
+
+
+def test_many_labels_are_not_listed_in_a_question(tmp_path: Path) -> None:
+    rows = [("file", "label"), *((f"{i}.png", f"a rather long label, number {i}") for i in range(200))]
+    (_, asked) = own.tasks(str(table(tmp_path / "t.csv", rows)), None)
+    assert asked.model_dump()["prompt"] == "Which finding does the image show? Answer with its name alone."
+
+
 def test_what_is_no_data_says_what_is_expected(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"nowhere: does not exist\nallowed: a table"):
         images(str(tmp_path / "nowhere"))

@@ -10,7 +10,7 @@ import pytest
 from data_files import lines, picture, stated, table
 
 from edgekit.bench import datasets as sets
-from edgekit.bench import own
+from edgekit.bench import own, plan
 from edgekit.bench.datasets import hub, load, rows, schema
 from edgekit.bench.datasets.own import questions
 from edgekit.errors import EdgekitError, HubError, InputError, MissingDependencyError, UsageError
@@ -57,6 +57,49 @@ def test_a_set_that_is_not_in_the_cache_says_how_to_get_it(cache: Path) -> None:
         own.tasks(None, "a/b")
     with pytest.raises(UsageError, match="the hub's data set 'a/b/c'\nallowed: owner/name"):
         hub.cached(schema.HubSource(id="a/b/c"))
+
+
+def test_a_download_is_of_data_alone_and_only_of_what_was_named(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fnmatch
+
+    import huggingface_hub
+
+    there = ["README.md", "medqa.py", "data/test.jsonl", "weights.bin", "notes.pkl", "data/test.parquet", "setup.sh"]
+    asked, look = [], huggingface_hub.snapshot_download
+
+    def download(name: str, **options: Any) -> str:
+        if options.get("local_files_only"):
+            return look(name, **options)
+        asked.append((name, options["repo_type"]))
+        folder = repository(cache, name)
+        for file in there:
+            if any(fnmatch.fnmatch(file, pattern) for pattern in options["allow_patterns"]):
+                (folder / file).parent.mkdir(exist_ok=True)
+                (folder / file).write_text("{}")
+        return str(folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    monkeypatch.setattr(huggingface_hub, "is_offline_mode", lambda: False)
+    folder = hub.fetch(schema.HubSource(id="openlifescienceai/medqa"))
+    assert asked == [("openlifescienceai/medqa", "dataset")]
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"README.md", "data/test.jsonl", "data/test.parquet"}
+    assert sets.is_here(sets.source("medqa"), None)
+    there[:] = ["README.md", "load.py"]
+    with pytest.raises(HubError, match="no/data: holds no data"):
+        hub.fetch(schema.HubSource(id="no/data"))
+
+
+def test_only_named_tasks_are_downloaded(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(sets, "fetch", lambda source: fetched.append(source.name))
+    text = 'title = "t"\nkind = "finding"\ndataset = "medqa"\nlimit = 5\nprompt = "{question}"\n'
+    (tmp_path / "exam.toml").write_text(text + 'parser = "first-label"\nmax_tokens = 9\n')
+    with pytest.raises(UsageError, match="none of these models"):  # there are none
+        plan.choose([str(tmp_path / "exam.toml")], None, (), download=True)
+    assert fetched == ["medqa"]
+    plan.choose((), None, (), download=True)
+    assert fetched == ["medqa"]
 
 
 def test_a_card_alone_is_no_data(cache: Path) -> None:

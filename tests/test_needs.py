@@ -93,7 +93,7 @@ def test_everything_that_is_missing_is_said_at_once(
     without(monkeypatch, "torch", "llama_cpp_python")
     (tmp_path / "data").mkdir()
     (tmp_path / "file").write_text("mine")
-    tasks = ["labels-xray", "finding-mri", *short(tmp_path, "labels-phantom")]
+    tasks = ["labels-xray", "finding-xray", *short(tmp_path, "labels-phantom")]
     sweep = Sweep([chat, pair], tasks=tasks, data=tmp_path / "data")
     said = refused(EdgekitError, sweep, tmp_path / "file" / "work")
     for part in (

@@ -10,6 +10,8 @@ from edgekit.bench.kinds import Task
 from edgekit.bench.tasks import parse
 
 _ALL = 10_000_000
+_MOST_NAMES = 4000  # characters of a question that lists all labels
+_UNLISTED = "finding does the image show? Answer with its name"
 
 
 def tasks(images: str | None, questions: str | None, *, download: bool = False) -> list[Task]:
@@ -30,6 +32,9 @@ def tasks(images: str | None, questions: str | None, *, download: bool = False) 
 def _labelled(source: DatasetSource) -> list[Task]:
     """Which label fits best, for models that embed, and the same asked of models that answer."""
     names = ", ".join(label.name for label in source.own_labels)
+    listed = (
+        f"of these does the image show: {names}? Answer with one of them" if len(names) < _MOST_NAMES else _UNLISTED
+    )
     labels = {
         "name": source.name,
         "kind": "labels",
@@ -40,7 +45,7 @@ def _labelled(source: DatasetSource) -> list[Task]:
         "name": f"{source.name}-asked",
         "kind": "finding",
         "title": f"{source.title}: which label, asked",
-        "prompt": f"Which of these does the image show: {names}? Answer with one of them alone.",
+        "prompt": f"Which {listed} alone.",
         "parser": "first-label",
         "max_tokens": 64,
     }

@@ -94,10 +94,11 @@ def _able(task: Task, subject: Subject) -> bool:
     return able and (subject.manifest.preprocessing is not None or not shown)
 
 
-def notes(subjects: Sequence[Subject], data: Path | None, tuned: bool = False) -> tuple[str, ...]:
+def notes(subjects: Sequence[Subject], tasks: Sequence[Task], tuned: bool = False) -> tuple[str, ...]:
     """What was left out and why.
 
     Args:
+        tasks: those that were chosen.
         tuned: whether each variant was to be measured as it was tuned, too.
     """
     lines = []
@@ -114,6 +115,6 @@ def notes(subjects: Sequence[Subject], data: Path | None, tuned: bool = False) -
                 f"{subject.manifest.title}: no row as tuned for {', '.join(untuned)}: nothing of them was tuned here "
                 f"with these libraries (edgekit tune {subject.folder})"
             )
-    if data is None:
-        lines.append("measured on phantoms only; --data DIR adds real images")
+    if not any(source.file or source.hub for task in tasks for source in [datasets.source(task.dataset)]):
+        lines.append("measured on phantoms only; --data DIR adds real images, --images FOLDER your own")
     return tuple(lines)

@@ -116,7 +116,7 @@ def bench(
         run.phase("accuracy and fidelity", run.quality)
         run.phase("coarser controls", run.coarsen_controls)
         run.phase("latency", run.rounds)
-        said = (*notes(measured, sweep.data, sweep.tuned), *run.notes)
+        said = (*notes(measured, tasks, sweep.tuned), *run.notes)
         return Results(run.records(), dict(run.phases), said if sweep.controls else (*said, "no control was asked for"))
 
 

@@ -164,7 +164,11 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "measure artifacts against the full-precision model",
-    ("bench ./medgemma ./medsiglip --data ../data", "bench ./medgemma --level Q4_0 --task finding-phantom"),
+    (
+        "bench ./medgemma ./medsiglip --data ../data",
+        "bench ./medgemma --level Q4_0 --task finding-phantom",
+        "bench ./medsiglip --images ./my-images --limit 200",
+    ),
     run,
     add_options,
     go_on="the same command goes on from what --to DIR holds; without --to nothing is kept",

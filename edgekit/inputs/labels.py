@@ -111,14 +111,17 @@ def label_named(name: str, modality: str) -> Label:
 
 
 def label_of(name: str, modality: str) -> Label:
-    """The label that a name of a user's own stands for: `no ...` asks for what is missing, `normal` for all of it."""
+    """The label that a user's own name for it stands for: `no ...` is free of something, `normal` of everything.
+
+    Folders and tables write _ where people write a space.
+    """
     said = " ".join(name.replace("_", " ").split())
     lower = said.lower()
     if lower in _NORMAL:
-        return Label(name, modality, f"a {lower} finding", f"Is this {modality} {lower}?")
+        return Label(said, modality, f"a {lower} finding", f"Is this {modality} {lower}?")
     if lower.startswith("no "):
-        return Label(name, modality, said, f"Is this {modality} free of {said[3:]}?")
-    return Label(name, modality, said, f"Is there {said} in this image?")
+        return Label(said, modality, said, f"Is this {modality} free of {said[3:]}?")
+    return Label(said, modality, said, f"Is there {said} in this image?")
 
 
 def in_modality(modality: str) -> tuple[Label, ...]:

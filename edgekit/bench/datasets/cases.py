@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.bench.datasets.rows import Row, as_text
+from edgekit.bench.datasets.options import Form, Unusable, answer_of, asked, form_of
+from edgekit.bench.datasets.rows import Row
 from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding
 from edgekit.errors import InputError, UsageError
+from edgekit.inputs.labels import label_of
 
 Box = tuple[float, float, float, float]
 
-LETTERS = "ABCDEFGHIJ"
 _CLOSED = ("yes", "no")
 _YES, _NO = {"1", "yes", "true", "y", "positive", "present"}, {"0", "no", "false", "n", "negative", "absent"}
-_CHOICES = re.compile(r"(?:Answer Choices:|Options:)\s*(?=\(A\))", re.IGNORECASE)
 MOST_SAID = 20  # rows that an error names
 
 
@@ -53,18 +52,36 @@ class Reading:
     """How rows are read: a source with the columns of the file, or of the hub's table.
 
     Attributes:
+        form: how answers say which option they mean; found out from all rows for None.
         folder: the one that images lie in, None where rows bring their bytes.
     """
 
     source: DatasetSource
     columns: Columns
-    answer_as: AnswerForm | None
-    first_option: int
+    form: Form | None
     folder: Path | None
 
+    @classmethod
+    def of_file(cls, source: DatasetSource, path: Path | None) -> Reading:
+        """How a file of the user's data folder is read.
 
-class Unusable(Exception):  # noqa: N818 (never seen: it ends in the list of an InputError)
-    """Why a row cannot be used."""
+        Args:
+            path: the file beside which its images lie; None where it has none.
+        """
+        folder = path.parent / source.images if path and source.images else path and path.parent
+        return cls(source, source.columns, _form(source.answer_as, source.first_option), folder)
+
+    @classmethod
+    def of_hub(cls, source: DatasetSource) -> Reading:
+        """How its table on the hub is read."""
+        there = source.hub
+        assert there is not None, "only a source that has one is read there"
+        first = source.first_option if there.first_option is None else there.first_option
+        return cls(source, there.columns or source.columns, _form(there.answer_as or source.answer_as, first), None)
+
+
+def _form(kind: AnswerForm | None, first: int) -> Form | None:
+    return Form(kind, first) if kind else None
 
 
 def cases(rows: Sequence[Row], reading: Reading, where: str) -> list[Case]:
@@ -76,11 +93,11 @@ def cases(rows: Sequence[Row], reading: Reading, where: str) -> list[Case]:
     """
     _check_columns(rows, reading, where)
     made, unusable = [], []
-    for row in rows:
-        if row.problem is None and not _counts(row, reading.source):
-            continue
+    counted = [row for row in rows if row.problem is not None or _counts(row, reading.source)]
+    form = reading.form or form_of(_answers(counted, reading), where)
+    for row in counted:
         try:
-            made.append(_case(row, reading))
+            made.append(_case(row, reading, form))
         except Unusable as problem:
             unusable.append(f"{row.place}: {problem}")
     if unusable:
@@ -119,15 +136,34 @@ def _counts(row: Row, source: DatasetSource) -> bool:
     return True
 
 
-def _case(row: Row, reading: Reading) -> Case:
+def _answers(rows: Sequence[Row], reading: Reading) -> list[tuple[str, Mapping[str, str]]]:
+    """The answers of the rows that have one and options."""
+    found = []
+    for row in rows if reading.columns.options and reading.columns.answer else ():
+        try:
+            found.append((answer_of(row, reading.columns.answer or ""), asked(row, reading.columns)[1]))
+        except Unusable:  # which is said where cases are made
+            continue
+    return found
+
+
+def _case(row: Row, reading: Reading, form: Form) -> Case:
     if row.problem is not None:
         raise Unusable(row.problem)
     source, columns = reading.source, reading.columns
-    question, options = _question(row, columns)
-    options = options or source.answers
-    truth = _truth(row, columns, options, reading) if columns.answer is not None else ""
+    question, by_key = asked(row, columns)
+    by_key = by_key or {answer: answer for answer in source.answers}
+    options = tuple(by_key.values())
+    truth = answer_of(row, columns.answer) if columns.answer is not None else ""
+    if options and truth:
+        right = form.right(truth, by_key)
+        if right is None:
+            raise Unusable(f"the answer {truth!r:.80} is none of {len(options)} options: {', '.join(options)!r:.160}")
+        truth = right
     if question and not options and truth.lower() in _CLOSED:
         truth, options = truth.lower(), _CLOSED
+    if not columns.question:
+        truth = label_of(truth, "image").name
     if columns.question and not question:
         raise Unusable(f"no question in the column {columns.question!r}")
     return Case(
@@ -144,120 +180,6 @@ def _case(row: Row, reading: Reading) -> Case:
         findings=findings(row, source.findings, columns.findings),
         boxes=_box(row, source.boxes) if source.boxes else {},
     )
-
-
-def _question(row: Row, columns: Columns) -> tuple[str, tuple[str, ...]]:
-    """The question, and the answers that it allows, which may stand inside it."""
-    text = row.text(columns.question)
-    if not columns.options:
-        return text, ()
-    if columns.options == (columns.question,):
-        return inside(text)
-    if len(columns.options) == 1:
-        return text, tuple(_listed(row, columns.options[0]).values())
-    options = [row.text(name) for name in columns.options]
-    while options and not options[-1]:  # a question with fewer answers than most
-        options.pop()
-    if len(options) < 2 or not all(options):
-        raise Unusable(f"options are missing in the columns {', '.join(columns.options)}")
-    return text, tuple(options)
-
-
-def inside(text: str) -> tuple[str, tuple[str, ...]]:
-    """A question without the choices in its text, and those: (A) one (B) two ...; raises Unusable without any."""
-    starts = list(_CHOICES.finditer(text))
-    begin, end = (starts[-1].start(), starts[-1].end()) if starts else (text.find("(A)"), text.find("(A)"))
-    marks, at = [], end
-    for letter in LETTERS:
-        found = re.compile(rf"(?:^|(?<=\s))\({letter}\)(?=\s|$)").search(text, at) if at >= 0 else None
-        if not found:
-            break
-        marks.append(found.span())
-        at = found.end()
-    if len(marks) < 2:
-        raise Unusable("its question holds no choices")
-    ends = [*(start for start, _ in marks[1:]), len(text)]
-    options = tuple(text[begins:until].strip() for (_, begins), until in zip(marks, ends, strict=True))
-    if not all(options):
-        raise Unusable("one of its choices is empty")
-    return text[:begin].strip(), options
-
-
-def _listed(row: Row, column: str) -> dict[str, str]:
-    """The options of one cell by their keys: a list, an object, either of them as JSON, or between | or ;"""
-    value = row.get(column)
-    if isinstance(value, str):
-        value = _parsed(value)
-    if isinstance(value, Mapping):
-        if set(value) == {"text", "label"} or set(value) == {"key", "value"}:  # as several sets of the hub have it
-            keys, texts = (value["label"], value["text"]) if "text" in value else (value["key"], value["value"])
-            value = dict(zip(keys, texts, strict=False))
-        found = {str(key): str(text).strip() for key, text in value.items() if text is not None}
-    elif isinstance(value, Sequence) and value:
-        texts = [entry.get("value", entry.get("text", "")) if isinstance(entry, Mapping) else entry for entry in value]
-        found = {str(key): str(text).strip() for key, text in enumerate(texts)}
-    else:
-        found = {}
-    if len(found) < 2 or not all(found.values()):
-        raise Unusable(f"no options in the column {column!r}: {row.text(column)!r:.80}")
-    return found
-
-
-def _parsed(text: str) -> Any:
-    if text[:1] in "[{":
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
-            raise Unusable(f"options that are no JSON: {text!r:.80}") from None
-    return [part.strip() for part in re.split(r"\||;|\n", text) if part.strip()]
-
-
-def _truth(row: Row, columns: Columns, options: tuple[str, ...], reading: Reading) -> str:
-    """The right answer as one of the options, or as it stands where there are none."""
-    value = row.get(columns.answer)
-    if isinstance(value, list | tuple):
-        if len(value) != 1:
-            raise Unusable(f"{len(value)} answers: {value!r:.80}")
-        value = value[0]
-    text = as_text(value)
-    if not text:
-        raise Unusable(f"no answer in the column {columns.answer!r}")
-    if not options:
-        return text
-    form = reading.answer_as or _form(value, text, options, row, columns)
-    found = None
-    if form == "text":
-        found = next((option for option in options if option.casefold() == text.casefold()), None)
-    elif form == "letter":
-        at = _letter(text)
-        found = options[at] if 0 <= at < len(options) else None
-    elif form == "index":
-        at = int(text) - reading.first_option if text.isdecimal() else -1
-        found = options[at] if 0 <= at < len(options) else None
-    elif form == "key":
-        found = _listed(row, columns.options[0]).get(text)
-    if found is None:
-        raise Unusable(f"the answer {text!r:.80} is none of {len(options)} options: {', '.join(options)!r:.160}")
-    return found
-
-
-def _form(value: Any, text: str, options: tuple[str, ...], row: Row, columns: Columns) -> AnswerForm:
-    """How an answer says which option it means, where its data set does not tell."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return "index"
-    if any(option.casefold() == text.casefold() for option in options):
-        return "text"
-    if _letter(text) >= 0:
-        return "letter"
-    if len(columns.options) == 1 and columns.options != (columns.question,):
-        return "key" if text in _listed(row, columns.options[0]) else "index"
-    return "index" if text.isdecimal() else "text"
-
-
-def _letter(text: str) -> int:
-    """The position that a letter stands for, in parentheses or not; -1 for what is none."""
-    bare = text.strip("().: ").upper()
-    return LETTERS.find(bare) if len(bare) == 1 else -1
 
 
 def _image_name(row: Row, columns: Columns) -> str:

@@ -25,7 +25,7 @@ def contents(cases: Sequence[Case]) -> dict[int, str]:
     for size in sizes.values():
         paths_of[size] += 1
     of_path = {
-        path: _digest(path.read_bytes()) if size >= 0 and paths_of[size] > 1 else str(path)
+        path: _digest(path.read_bytes()) if size >= 0 and paths_of[size] > 1 else _alone(path, size)
         for path, size in sizes.items()
     }
     found = {}
@@ -103,6 +103,11 @@ def _shared(positions: Iterable[int], key_of: Callable[[int], Hashable]) -> list
 
 def _places(cases: Sequence[Case], same: Sequence[int]) -> str:
     return ", ".join(cases[i].place for i in same[:6])
+
+
+def _alone(path: Path, size: int) -> str:
+    """What no other file is: nothing of where the folder lies, which figures must not depend on."""
+    return f"{size} bytes" if size >= 0 else f"missing: {path.parent.name}/{path.name}"
 
 
 def _digest(data: bytes) -> str:

@@ -9,6 +9,7 @@ from edgekit.bench.datasets.cases import Case
 from edgekit.bench.datasets.missing import missing
 from edgekit.bench.datasets.samples import samples
 from edgekit.errors import InputError
+from edgekit.inputs.labels import label_of
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test")
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -71,7 +72,7 @@ def _split(name: str) -> str:
 
 
 def _label(folder: Path) -> str:
-    return " ".join(folder.name.replace("_", " ").split())
+    return label_of(folder.name, "image").name
 
 
 def _folders(root: Path) -> list[Path]:

@@ -6,7 +6,10 @@ file is which split. What is a program (a loading script) is neither downloaded 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from edgekit.bench.datasets.rows import Row, data_sets_library, numbered
 from edgekit.bench.datasets.schema import HubSource
@@ -71,8 +74,21 @@ def rows(source: HubSource, folder: Path) -> list[Row]:
         InputError: no such configuration or split, or its files are damaged.
     """
     there = data_sets_library("data sets of the hub")
-    try:
+    with _readable(there, source):
         return numbered(there.load_dataset(str(folder), source.config, split=source.split, streaming=True))
+
+
+def splits(source: HubSource, folder: Path) -> list[str]:
+    """The names of its splits; raises as `rows` does."""
+    there = data_sets_library("data sets of the hub")
+    with _readable(there, source):
+        return list(there.get_dataset_split_names(str(folder), source.config))
+
+
+@contextmanager
+def _readable(there: Any, source: HubSource) -> Iterator[None]:
+    try:
+        yield
     except (there.exceptions.DatasetsError, ValueError, TypeError, OSError, KeyError) as error:
         what = " ".join(filter(None, (source.config, source.split)))
         raise InputError(f"{source.id}: {what}: cannot be read: {error}") from error

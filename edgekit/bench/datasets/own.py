@@ -9,11 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.validation import validated
 from edgekit.bench.datasets import folder, hub, rows
 from edgekit.bench.datasets.rows import Row
-from edgekit.bench.datasets.schema import Columns, DatasetSource, HubSource, LabelRow
+from edgekit.bench.datasets.schema import Columns, DatasetSource, HubSource
 from edgekit.checkpoints.hub import is_id
-from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.errors import InputError, UsageError
+from edgekit.inputs.labels import label_of
+from edgekit.terminal import stripped_line
 
 # What columns are called, in lower case with _ for spaces, the likeliest first.
 NAMES: Mapping[str, tuple[str, ...]] = {
@@ -77,54 +80,69 @@ def _table_in(path: Path) -> Path | None:
 
 def _of_folders(path: Path) -> DatasetSource:
     labels = folder.labels(path)
-    return DatasetSource(
-        **_MINE,
+    return _made(
+        str(path),
         name="own-images",
-        title=f"own images in {path.resolve().name}",
+        title=f"own images in {_named(path)}",
         note=f"{len(labels)} labels, one a folder",
         modality="image",
         reader="folder",
         file=str(path.resolve()),
-        labels=tuple(LabelRow(name=label) for label in labels),
+        labels=[{"name": label} for label in labels],
     )
 
 
 def _of_table(path: Path, name: str) -> DatasetSource:
     found = rows.read(path)
     columns, labels = _columns(found, str(path))
-    return DatasetSource(
-        **_MINE,
+    return _made(
+        str(path),
         **_described(found, columns, labels),
         name=name,
-        title=f"own {'questions' if columns.question else 'images'} in {path.name}",
+        title=f"own {'questions' if columns.question else 'images'} in {_named(path)}",
         reader="table",
         file=str(path.resolve()),
     )
 
 
 def _of_hub(given: str, name: str, *, download: bool) -> DatasetSource:
-    problem: EdgekitError | None = None
-    for split in _SPLITS:
-        there = HubSource(id=given, split=split)
-        kept = hub.fetch(there) if download else hub.cached(there)
-        if kept is None:
-            raise UsageError(
-                f"{given}: neither a folder, a file, nor in the hub's cache", remedy="--download fetches it"
-            )
-        try:
-            found = hub.rows(there, kept)
-        except InputError as error:  # no such split
-            problem = problem or error
-            continue
-        columns, labels = _columns(found, given)
-        said = {**_MINE, "citation": f"https://huggingface.co/datasets/{given}", "license": "as its page says"}
-        described = _described(found, columns, labels)
-        return DatasetSource(**said, **described, name=name, title=f"{given}, {split}", reader="hub", hub=there)
-    raise problem or UsageError(f"{given}: has none of the splits {', '.join(_SPLITS)}")
+    there = HubSource(id=given)
+    kept = hub.fetch(there) if download else hub.cached(there)
+    if kept is None:
+        raise UsageError(f"{given}: neither a folder, a file, nor in the hub's cache", remedy="--download fetches it")
+    names = hub.splits(there, kept)
+    split = next((split for split in _SPLITS if split in names), None)
+    if split is None:
+        raise UsageError(f"{given}: its splits are {', '.join(names)}", allowed=", ".join(_SPLITS))
+    found = hub.rows(HubSource(id=given, split=split), kept)
+    columns, labels = _columns(found, given)
+    return _made(
+        given,
+        **_described(found, columns, labels),
+        name=name,
+        title=f"{given}, {split}",
+        citation=f"https://huggingface.co/datasets/{given}",
+        license="as its page says",
+        reader="hub",
+        hub={"id": given, "split": split},
+    )
+
+
+def _made(where: str, **said: Any) -> DatasetSource:
+    """A data set of what a user's files say, within the limits of everybody's.
+
+    Raises:
+        InputError: a label or a column's name is longer than one may be, or empty.
+    """
+    return validated(DatasetSource, {**_MINE, **said}, where, InputError, remedy="use shorter names")
+
+
+def _named(path: Path) -> str:
+    return stripped_line(path.resolve().name, 100)
 
 
 def _described(found: Sequence[Row], columns: Columns, labels: Sequence[str]) -> dict[str, Any]:
-    note = f"{len(labels)} labels" if labels else f"columns {', '.join(_named(columns))}"
+    note = f"{len(labels)} labels" if labels else f"columns {', '.join(_used(columns))}"
     split = "test"
     if columns.split:
         there = {row.text(columns.split) for row in found}
@@ -133,12 +151,12 @@ def _described(found: Sequence[Row], columns: Columns, labels: Sequence[str]) ->
         "note": note,
         "split": split,
         "modality": "image" if columns.image else None,
-        "columns": columns,
-        "labels": tuple(LabelRow(name=label) for label in labels),
+        "columns": columns.model_dump(),
+        "labels": [{"name": label} for label in labels],
     }
 
 
-def _named(columns: Columns) -> Iterable[str]:
+def _used(columns: Columns) -> Iterable[str]:
     for value in columns.model_dump().values():
         yield from (value,) if isinstance(value, str) else value or ()
 
@@ -162,7 +180,7 @@ def _columns(found: Sequence[Row], where: str) -> tuple[Columns, list[str]]:
         more = {key: is_[key] for key in ("question", "answer", "context", "topic")}
         return Columns(**common, **more, options=options), []
     if is_["image"] and is_["label"] and not is_["question"]:
-        labels = sorted({row.text(is_["label"]) for row in found} - {""})
+        labels = sorted({label_of(row.text(is_["label"]), "image").name for row in found} - {""})
         if not 2 <= len(labels) <= _MOST_LABELS:
             where = f"{where}: {len(labels)} different labels in the column {is_['label']!r}"
             raise InputError(where, allowed=f"2 to {_MOST_LABELS}")

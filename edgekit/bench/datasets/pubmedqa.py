@@ -36,8 +36,7 @@ def read_pubmedqa(source: DatasetSource, limit: int, seed: int, data: Path | Non
             raise InputError(f"{test.name}: {pmid}: {path.name} does not have this question and answer")
     of_test = {True: "test", False: "train"}
     split = [Row(row.place, {**row.values, "split": of_test[key in answers]}) for key, row in asked.items()]
-    reading = Reading(source, source.columns, source.answer_as, source.first_option, None)
-    return samples(cases(split, reading, path.name), source, limit, seed, path.name)
+    return samples(cases(split, Reading.of_file(source, None), path.name), source, limit, seed, path.name)
 
 
 READER = Reader("pubmedqa", read_pubmedqa)

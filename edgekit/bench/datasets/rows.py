@@ -126,8 +126,8 @@ def _cells(text: str, path: Path, header: Sequence[str]) -> Iterator[Row]:
     """Rows of a file of separated values; one with too many or too few cells says so."""
     skipped, delimiter = 0, None
     first, _, rest = text.partition("\n")
-    if first.lower().startswith("sep=") and len(first.strip()) == 5:
-        skipped, delimiter, text = 1, first.strip()[4], rest
+    if first.lower().startswith("sep=") and len(first.rstrip("\r")) == 5:
+        skipped, delimiter, text = 1, first[4], rest
         first = text.partition("\n")[0]
     delimiter = delimiter or _delimiter(first, path)
     before = csv.field_size_limit(_MOST_CELL)
@@ -179,10 +179,13 @@ def _object(line: str, place: str) -> Row:
 
 
 def _json(text: str, path: Path) -> Iterator[Row]:
-    """A list of objects, or an object of objects, whose names are then in the column `key`."""
+    """A list of objects, or an object of objects, whose names are then in the column `key`; or JSON lines after all."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
+        if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
+            yield from _json_lines(text, path)
+            return
         raise InputError(f"{path}: not valid JSON: {error}") from error
     if isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values()):
         yield from (Row(f"entry {key}", {"key": key, **entry}) for key, entry in value.items())
@@ -205,7 +208,8 @@ def _parquet(path: Path) -> list[Row]:
 
 def numbered(table: Any) -> list[Row]:
     """The rows of a table of the library `datasets`, images as the bytes that are stored."""
-    return [Row(f"row {number}", row) for number, row in enumerate(table.decode(False), 1)]
+    stored = table.decode(False) if table.features else table  # what says no types has no images
+    return [Row(f"row {number}", row) for number, row in enumerate(stored, 1)]
 
 
 def data_sets_library(wanted: str) -> Any:

@@ -26,14 +26,9 @@ def read_table(source: DatasetSource, limit: int, seed: int, data: Path | None) 
 def _rows(source: DatasetSource, data: Path | None) -> tuple[list[Row], Reading, str]:
     path = source.located(data)
     if path is not None:
-        folder = path.parent / source.images if source.images else path.parent
-        reading = Reading(source, source.columns, source.answer_as, source.first_option, folder)
-        return read(path, source.header), reading, path.name
-    if source.hub is not None and (folder_ := hub.cached(source.hub)):
-        there = source.hub
-        first = source.first_option if there.first_option is None else there.first_option
-        reading = Reading(source, there.columns or source.columns, there.answer_as or source.answer_as, first, None)
-        return hub.rows(there, folder_), reading, there.id
+        return read(path, source.header), Reading.of_file(source, path), path.name
+    if source.hub is not None and (folder := hub.cached(source.hub)):
+        return hub.rows(source.hub, folder), Reading.of_hub(source), source.hub.id
     raise missing(source, data)
 
 

@@ -31,9 +31,7 @@ def read_vqa_rad(source: DatasetSource, limit: int, seed: int, data: Path | None
     rows = [Row(row.place, {**row.values, "split": splits.get(row.text("qid"), "")}, row.problem) for row in read(path)]
     if without := [row.place for row in rows if not row.text("split")]:
         raise InputError(f"{path.name}: {len(without)} questions have no split in {_SPLIT}, the first: {without[0]}")
-    folder = path.parent / source.images if source.images else path.parent
-    reading = Reading(source, source.columns, source.answer_as, source.first_option, folder)
-    return samples(cases(rows, reading, path.name), source, limit, seed, path.name)
+    return samples(cases(rows, Reading.of_file(source, path), path.name), source, limit, seed, path.name)
 
 
 READER = Reader("vqa-rad", read_vqa_rad)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgekit.metrics.distributions import binomial_share, normal_quantile
+from edgekit.metrics.distributions import binomial_share, normal_quantile, normal_share
 from edgekit.metrics.estimates import CONFIDENCE, Estimate, alike, group_numbers, group_variance
 
 _FLIPS = 20_000  # of signs, where there are too many to try all
 _ALL = 12  # groups that changed, up to which all are tried
+_MANY = 1000  # from where their sum is as good as normal
 _BLOCK = 500
 
 
@@ -75,7 +76,7 @@ def paired_interval(
     items as are independent: groups, and scores that change by less than 1, count by their spread, as in
     `share_interval`. Where no item changed, each group counts as one item.
 
-    Coverage: of independent answers, computed for 20 to 2000 items and any rate of change, at least 93 %; of 5 to 60
+    Coverage: of independent answers, computed for 20 to 2000 items and many rates of change, at least 92 %; of 5 to 60
     groups with 5 or 30 answers, simulated with drops of 0 to 0.1 and correlations in a group of 0 to 0.5, 93 to 100 %.
     """
     found = changes(a, b, groups)
@@ -90,7 +91,8 @@ def unchanged_p(found: Changes) -> float:
 
     For single items that are right or wrong, McNemar's exact test with the mid-p value, which keeps 5 % and is less
     timid than the exact one (Fagerland, Lydersen and Laake, BMC Med. Res. Methodol. 13 (2013) 91). Otherwise the same
-    test of whole groups: signs of their summed differences are flipped, all 2^k ways where few groups changed.
+    test of whole groups: signs of their summed differences are flipped, all 2^k ways where few groups changed, at
+    random where more did, and by the normal distribution of their sum where a thousand did.
     """
     sums = np.bincount(found.group, found.differences)
     sums = sums[sums != 0]
@@ -103,8 +105,10 @@ def unchanged_p(found: Changes) -> float:
     if len(sums) <= _ALL:
         signs = 1 - 2.0 * (np.arange(2 ** len(sums))[:, None] >> np.arange(len(sums)) & 1)
         return float((np.abs(signs @ sums) >= reached).mean())
+    if len(sums) >= _MANY:
+        return 2 * normal_share(-reached / float(np.sqrt((sums**2).sum())))
     generator = np.random.default_rng(0)
-    flipped = [generator.choice((-1.0, 1.0), (_BLOCK, len(sums))) @ sums for _ in range(_FLIPS // _BLOCK)]
+    flipped = [(1 - 2 * generator.integers(0, 2, (_BLOCK, len(sums)))) @ sums for _ in range(_FLIPS // _BLOCK)]
     # What was observed is one of the ways (Phipson and Smyth, Stat. Appl. Genet. Mol. Biol. 9 (2010) 39).
     return float((1 + (np.abs(np.concatenate(flipped)) >= reached).sum()) / (1 + _FLIPS))
 

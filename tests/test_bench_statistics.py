@@ -115,6 +115,14 @@ def test_a_wrong_margin_names_its_key(margin: Any) -> None:
         parse({**good, "margin": margin})
 
 
+@pytest.mark.parametrize(("groups", "said"), [(range(6), "n = 6; "), ((0, 0, 0, 1, 1, 1), "n = 6 in 2 groups; ")])
+def test_the_report_says_how_many_groups_stand_behind_a_figure(groups: Any, said: str) -> None:
+    given = Predictions(("a",) * 6, ("a",) * 5 + (None,), tuple(groups))
+    found = predictions.figures(given, None, {"prompt": "What?", "parser": "first-label"})
+    measured = replace(_measured(None), n=6, metrics=found.metrics, details=found.details)
+    assert said in predictions.explanation(measured, [measured])
+
+
 TOPICS = ("heart", "lung", "lung", "", "heart", "lung")
 EXACT, LEVEL = (1, 1, 1, 1, 1, 0), (1, 0, 0.5, 0, 1, 0)
 

@@ -16,7 +16,7 @@ from edgekit.metrics.distributions import normal_quantile, normal_share, student
 from edgekit.metrics.estimates import CONFIDENCE, Estimate, group_numbers
 
 _RESAMPLES = 2000
-_BLOCK = 200  # resamples drawn at a time, which bounds memory to _BLOCK x n
+_DRAWN = 2_000_000  # numbers drawn at a time, about, which bounds memory
 _METHOD = "BCa bootstrap"
 
 Weights = NDArray[np.float64]
@@ -41,13 +41,13 @@ def mean_interval(values: ArrayLike, groups: ArrayLike | None = None, *, seed: i
     if not len(items):
         raise ValueError("the mean of no values")
     group = group_numbers(len(items), groups)
-    sums, sizes = np.bincount(group, items), np.bincount(group).astype(np.float64)
+    sums, sizes = (np.bincount(group, weights).astype(np.float64) for weights in (items, None))
     mean, count = float(items.mean()), len(sums)
     if not np.isfinite(items).all() or (count == 1 and len(items) > 1):
         return Estimate(mean, math.nan, math.nan, len(items), count)
     if (items == items[0]).all():
         return Estimate(mean, mean, mean, len(items), count, "all alike")
-    blocks = [(_ratios(sums[drawn], sizes[drawn])) for drawn in _resamples(count, seed)]
+    blocks = [_ratios(sums[drawn], sizes[drawn]) for drawn in _resamples(count, seed)]
     draws, errors = (np.concatenate(part) for part in zip(*blocks, strict=True))
     left_out = (items.sum() - sums) / (len(items) - sizes)
     (error,) = _ratios(sums[None], sizes[None])[1]
@@ -126,7 +126,8 @@ def _level(bias: float, skew: float, z: float) -> float:
 
 
 def _resamples(count: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Numbers [block, count] of groups drawn with replacement, all resamples together."""
+    """Numbers [block, count] of groups drawn with replacement; blocks of any size give the same numbers."""
     generator = np.random.default_rng(seed)
-    for _ in range(_RESAMPLES // _BLOCK):
-        yield generator.integers(0, count, (_BLOCK, count))
+    block = max(1, _DRAWN // count)
+    for start in range(0, _RESAMPLES, block):
+        yield generator.integers(0, count, (min(block, _RESAMPLES - start), count))

@@ -94,9 +94,10 @@ def test_agreement_of_999_in_1000_holds_in_groups(alike: float) -> None:
 @pytest.mark.parametrize("count", [3, 5, 10, 25, 60])
 def test_shares_of_groups_hold(count: int, share: float, alike: float) -> None:
     generator = np.random.default_rng(1)
+    least = 0.84 if count <= 5 else 0.88
     for size in (4, 64):
         answers = (_clusters(generator, count, size, share, alike) for _ in range(400))
-        assert _covers(lambda given=answers: metrics.share_interval(*next(given)), share, 400) >= 0.87
+        assert _covers(lambda given=answers: metrics.share_interval(*next(given)), share, 400) >= least
 
 
 def test_groups_are_worth_what_cluster_robust_errors_say() -> None:
@@ -132,6 +133,18 @@ def test_an_interval_contains_its_value_and_is_blind_to_order_and_sides(scores: 
     assert (other.low, other.high) == pytest.approx((one.low, one.high), abs=1e-9)
     mirrored = metrics.share_interval([1 - score for score in scores], groups)
     assert (1 - mirrored.high, 1 - mirrored.low) == pytest.approx((one.low, one.high), abs=1e-9)
+
+
+@FEW
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1), st.integers(0, 4)), min_size=1, max_size=12))
+def test_any_scores_have_figures(items: list[tuple[float, float, int]]) -> None:
+    """Scores that differ by next to nothing included."""
+    level, exact, groups = (np.asarray(part) for part in zip(*items, strict=True))
+    share, found = metrics.share_interval(level, groups), metrics.compare(level, exact, groups, margin=0.01)
+    assert 0 <= share.low <= share.value <= share.high <= 1
+    assert -1 <= found.difference.low <= found.difference.value <= found.difference.high <= 1
+    assert found.p is not None
+    assert 0 < found.p <= 1
 
 
 @FEW

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgekit.metrics.distributions import binomial_share, normal_quantile, normal_share
-from edgekit.metrics.estimates import CONFIDENCE, Estimate, alike, group_numbers, group_variance
+from edgekit.metrics.estimates import CONFIDENCE, Estimate, effective_items, group_numbers
 
 _FLIPS = 20_000  # of signs, where there are too many to try all
 _ALL = 12  # groups that changed, up to which all are tried
@@ -43,13 +43,9 @@ class Changes:
 
     def effective(self, confidence: float = CONFIDENCE) -> float:
         """How many independent items that are right or wrong would know as much of the mean difference."""
-        d, n = self.differences, len(self.differences)
-        if self.groups == 1 or (d == d[0]).all() or (self.binary and self.alone):
-            return alike(self.group)
-        mean = float(d.mean())
-        # Over the variance that the same sums have where items change by 1 or not at all.
-        whole = (float(np.abs(d).sum()) / n - mean**2) / n
-        return n * whole / group_variance(d - mean, self.group, confidence)
+        mean = float(self.differences.mean())
+        item = float(np.abs(self.differences).mean()) - mean**2  # of one that changes by 1 or not at all
+        return effective_items(self.differences, item, self.group, confidence)
 
 
 def changes(a: ArrayLike, b: ArrayLike, groups: ArrayLike | None = None) -> Changes:

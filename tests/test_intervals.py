@@ -218,6 +218,15 @@ def test_a_comparison_holds_at_every_truth_and_errs_in_one_of_twenty() -> None:
             assert chance[equal].sum() <= 0.05
 
 
+def test_paired_scores_without_bounds_have_the_interval_of_their_mean_difference() -> None:
+    a, b = np.random.default_rng(0).lognormal(0, 1, (2, 200))
+    groups = np.arange(200) // 4
+    assert metrics.paired_interval(a, b, groups=groups) == metrics.mean_interval(a - b, groups)
+    theirs = stats.ttest_rel(a, b).confidence_interval(0.9)
+    mine = metrics.paired_interval(a, b, 0.9)
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.06)
+
+
 @pytest.mark.parametrize("alike", [0, 0.3])
 def test_a_drop_in_groups_is_covered(alike: float) -> None:
     generator = np.random.default_rng(3)

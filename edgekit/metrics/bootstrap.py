@@ -43,7 +43,7 @@ def mean_interval(
     if not len(items):
         raise ValueError("the mean of no values")
     group = group_numbers(len(items), groups)
-    sums, sizes = (np.bincount(group, weights).astype(np.float64) for weights in (items, None))
+    sums, sizes = (np.asarray(np.bincount(group, each), np.float64) for each in (items, np.ones(len(items))))
     mean, count = float(items.mean()), len(sums)
     if not np.isfinite(items).all() or (count == 1 and len(items) > 1):
         return Estimate(mean, math.nan, math.nan, len(items), count)

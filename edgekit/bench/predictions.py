@@ -123,4 +123,8 @@ def explanation(first: Measurement, rows: Sequence[Measurement]) -> str:
         cut = max(row.details.get("truncated_share", 0) for row in rows)
         budget = f"; at most {details['max_tokens']} tokens, at most {100 * cut:.1f} % of a row's answers cut off"
     chance = f"always {base['label']!r} gives {100 * base['accuracy']:.1f} %, balanced {100 * base['balanced']:.1f} %"
-    return f"{first.task}: {first.title}; n = {first.counted}; {asked}; parser {details['parser']}{budget}; {chance}."
+    accuracy = first.metrics["accuracy"]
+    counted = (
+        f"{first.counted} in {accuracy.groups} groups" if accuracy.groups not in (None, accuracy.n) else first.counted
+    )
+    return f"{first.task}: {first.title}; n = {counted}; {asked}; parser {details['parser']}{budget}; {chance}."

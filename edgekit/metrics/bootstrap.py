@@ -16,13 +16,15 @@ from edgekit.metrics.distributions import normal_quantile, normal_share, student
 from edgekit.metrics.estimates import CONFIDENCE, Estimate, group_numbers
 
 _RESAMPLES = 2000
-_BLOCK = 200  # resamples drawn at a time, which bounds memory to _BLOCK x n
+_DRAWN = 2_000_000  # numbers drawn at a time, about, which bounds memory
 _METHOD = "BCa bootstrap"
 
 Weights = NDArray[np.float64]
 
 
-def mean_interval(values: ArrayLike, groups: ArrayLike | None = None, *, seed: int = 0) -> Estimate:
+def mean_interval(
+    values: ArrayLike, groups: ArrayLike | None = None, *, confidence: float = CONFIDENCE, seed: int = 0
+) -> Estimate:
     """The mean of n values that have no bounds; scores between 0 and 1 have `share_interval`.
 
     An end is the outer one of BCa's and the studentized bootstrap's, which does better with few and skewed groups.
@@ -47,11 +49,11 @@ def mean_interval(values: ArrayLike, groups: ArrayLike | None = None, *, seed: i
         return Estimate(mean, math.nan, math.nan, len(items), count)
     if (items == items[0]).all():
         return Estimate(mean, mean, mean, len(items), count, "all alike")
-    blocks = [(_ratios(sums[drawn], sizes[drawn])) for drawn in _resamples(count, seed)]
+    blocks = [_ratios(sums[drawn], sizes[drawn]) for drawn in _resamples(count, seed)]
     draws, errors = (np.concatenate(part) for part in zip(*blocks, strict=True))
     left_out = (items.sum() - sums) / (len(items) - sizes)
     (error,) = _ratios(sums[None], sizes[None])[1]
-    ends = [_bca(mean, draws, left_out), _studentized(mean, float(error), draws, errors)]
+    ends = [_bca(mean, draws, left_out, confidence), _studentized(mean, float(error), draws, errors, confidence)]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     return Estimate(mean, low, high, len(items), count, f"{_METHOD}, studentized")
 
@@ -82,7 +84,7 @@ def bootstrap_interval(
         ]
     )
     left_out = np.asarray([figure((group != g).astype(np.float64)) for g in range(count)])
-    low, high = _bca(value, draws[np.isfinite(draws)], left_out[np.isfinite(left_out)])
+    low, high = _bca(value, draws[np.isfinite(draws)], left_out[np.isfinite(left_out)], CONFIDENCE)
     return Estimate(value, low, high, n, count, _METHOD)
 
 
@@ -94,16 +96,16 @@ def _ratios(sums: Weights, sizes: Weights) -> tuple[Weights, Weights]:
     return means, np.sqrt(count / (count - 1) * (deviations**2).sum(axis=1)) / total
 
 
-def _studentized(mean: float, error: float, draws: Weights, errors: Weights) -> tuple[float, float]:
+def _studentized(mean: float, error: float, draws: Weights, errors: Weights, confidence: float) -> tuple[float, float]:
     """The ends by how many of their own standard errors resampled means are off (Efron and Tibshirani 1993, 12.5)."""
     with np.errstate(divide="ignore", invalid="ignore"):  # of resamples whose groups are all alike
         off = (draws - mean) / errors
     off[np.isnan(off)] = 0
-    low, high = np.quantile(off, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf")
+    low, high = np.quantile(off, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
     return mean - high * error, mean - low * error
 
 
-def _bca(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]) -> tuple[float, float]:
+def _bca(value: float, draws: Weights, left_out: Weights, confidence: float) -> tuple[float, float]:
     """The ends from resampled figures, and from those without one group each, which show the skewness."""
     if len(draws) == 0 or len(left_out) < 2:
         return math.nan, math.nan
@@ -113,7 +115,7 @@ def _bca(value: float, draws: NDArray[np.float64], left_out: NDArray[np.float64]
     spread = float((pulls**2).sum())
     skew = float((pulls**3).sum()) / (6 * spread**1.5) if spread else 0.0
     count = len(left_out)
-    wide = math.sqrt(count / (count - 1)) * student_quantile((1 + CONFIDENCE) / 2, count - 1)
+    wide = math.sqrt(count / (count - 1)) * student_quantile((1 + confidence) / 2, count - 1)
     low, high = (float(np.quantile(draws, _level(bias, skew, side * wide))) for side in (-1, 1))
     return min(low, value), max(high, value)
 
@@ -126,7 +128,8 @@ def _level(bias: float, skew: float, z: float) -> float:
 
 
 def _resamples(count: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Numbers [block, count] of groups drawn with replacement, all resamples together."""
+    """Numbers [block, count] of groups drawn with replacement; blocks of any size give the same numbers."""
     generator = np.random.default_rng(seed)
-    for _ in range(_RESAMPLES // _BLOCK):
-        yield generator.integers(0, count, (_BLOCK, count))
+    block = max(1, _DRAWN // count)
+    for start in range(0, _RESAMPLES, block):
+        yield generator.integers(0, count, (min(block, _RESAMPLES - start), count))

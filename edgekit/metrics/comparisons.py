@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +85,7 @@ def items_needed(found: Changes, margin: float) -> int:
     return math.ceil((reach / margin) ** 2 * n / found.effective())
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: ArrayLike) -> list[float]:
     """The p values corrected for being several, in their order. Holm, Scand. J. Stat. 6 (1979) 65."""
     given: NDArray[np.float64] = np.asarray(p_values, np.float64)
     order = np.argsort(given, kind="stable")

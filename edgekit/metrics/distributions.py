@@ -39,15 +39,15 @@ def beta_share(x: float, a: float, b: float) -> float:
         if step == 0:
             term = 1.0
         elif step % 2:
-            term = -(a + half) * (a + b + half) * x / ((a + step - 1) * (a + step))
+            term = -(a + half) * (a + b + half) * x / ((a + (step - 1)) * (a + step))
         else:
-            term = half * (b - half) * x / ((a + step - 1) * (a + step))
+            term = half * (b - half) * x / ((a + (step - 1)) * (a + step))
         denominator = 1 / _off_zero(1 + term * denominator)
         numerator = _off_zero(1 + term / numerator)
         fraction *= numerator * denominator
         if step and abs(numerator * denominator - 1) < 1e-14:
             break
-    return math.exp(log_front) * (fraction - 1) / a
+    return min(1.0, max(0.0, math.exp(log_front) * (fraction - 1) / a))
 
 
 @cache

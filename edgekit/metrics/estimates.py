@@ -41,30 +41,36 @@ def group_numbers(n: int, groups: ArrayLike | None) -> NDArray[np.intp]:
     return np.unique(given, return_inverse=True)[1]
 
 
-def alike(group: NDArray[np.intp]) -> float:
-    """How many independent items groups are whose items are all alike: fewer than groups, where a few are large (Kish,
-    Survey Sampling, 1965, 8.2)."""
+def effective_items(
+    values: NDArray[np.float64], item: float, group: NDArray[np.intp], confidence: float = CONFIDENCE
+) -> float:
+    """How many independent items, each of this variance, would know as much of the mean of values, [n].
+
+    Where all values are alike, nothing shows how items hang together: each group counts as one item, or less where
+    sizes differ; so do all items of a single group (Kish, Survey Sampling, 1965, 8.2).
+
+    Args:
+        item: the variance of one item that is right or wrong, with this mean.
+        confidence: of the interval that is made of it: a variance known from few groups is worth less.
+    """
     sizes = np.bincount(group).astype(np.float64)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    whole = len(sizes) == len(values) and np.isin(values, (-1, 0, 1)).all()
+    same = len(sizes) == 1 or (values == values[0]).all()
+    variance = 0.0 if whole or same else _variance(values - values.mean(), group, confidence)
+    return item / variance if variance else float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
-def group_variance(deviations: NDArray[np.float64], group: NDArray[np.intp], confidence: float = CONFIDENCE) -> float:
-    """The variance of a mean of n values whose deviations from it are given, [n], by how much whole groups deviate.
+def _variance(deviations: NDArray[np.float64], group: NDArray[np.intp], confidence: float) -> float:
+    """The variance of a mean of n values whose deviations from it are given, by how much whole groups deviate.
 
     The linearized ratio estimator of cluster samples (Cochran, Sampling Techniques, 1977, 6.5). It is never less than
     if the items were independent: a smaller one is an accident of few groups. So that a normal quantile fits, it is
     enlarged by (t / z)^2 (Korn and Graubard 1998). The degrees of freedom of t are those of groups less one, or fewer
     where few groups make up the sum: as many as their kurtosis leaves of a normal distribution's.
-
-    Returns:
-        inf for one group.
     """
-    count = int(group.max()) + 1
-    if count == 1:
-        return float("inf")
-    squares = np.bincount(group, deviations) ** 2
-    total, single = float(squares.sum()), float((deviations**2).sum())
-    freedom = min(count - 1.0, 3 * total**2 / float((squares**2).sum())) if total else count - 1.0
+    count, squares = int(group.max()) + 1, np.bincount(group, deviations) ** 2
+    total, single, fourth = float(squares.sum()), float((deviations**2).sum()), float((squares**2).sum())
+    freedom = min(count - 1.0, 3 * total**2 / fourth) if fourth else count - 1.0
     share = (1 + confidence) / 2
     enlarged = (student_quantile(share, freedom) / normal_quantile(share)) ** 2
     return enlarged * max(count / (count - 1) * total, single) / len(deviations) ** 2

@@ -23,7 +23,8 @@ def choose(
 ) -> list[Task]:
     """The tasks on a user's own data, and those that were named, in that order; without names all whose data is here.
 
-    What takes too long for who named none (`Task.on_request`) is not among those. Beside a user's own data, and without names, only what says nothing of other data's answers: fidelity and times.
+    What takes too long for who named none (`Task.on_request`) is not among those. Beside a user's own data, and without
+    names, only what says nothing of other data's answers: fidelity and times.
 
     Args:
         own: the tasks on the user's own data (`own.tasks`).

@@ -16,7 +16,7 @@ from sklearn.metrics import f1_score, recall_score
 from edgekit.artifacts import find
 from edgekit.artifacts.recipes import recipe
 from edgekit.bench import published as published_scores
-from edgekit.bench.datasets import Dataset, DatasetSource, Sample
+from edgekit.bench.datasets import Dataset, DatasetSource, Sample, load
 from edgekit.bench.kinds import Task
 from edgekit.bench.kinds.base import Figures, RunContext
 from edgekit.bench.kinds.boxes import to_square
@@ -461,6 +461,39 @@ def test_the_prompt_for_boxes_names_the_structure_and_keeps_its_braces() -> None
     text = item.messages[0].text
     assert '```json[{"box_2d": [800, 3, 840, 471], "label": "car"}, {"box_2d": [400, 22, 600, 73], "label"' in text
     assert "Where is the carina? Don't give a final answer without reasoning." in text
+
+
+# ---------------------------------------------------------------- on real questions
+
+REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+REAL_QUESTIONS = [
+    ("medqa", "qa", 1273),
+    ("medqa-notebook", "qa", 1273),
+    ("pubmedqa", "qa", 500),
+    ("medqa-likelihood-text", "qa", 1273),
+    ("pubmedqa-likelihood-text", "qa", 500),
+    ("vqa-rad", "", 735),
+]
+
+
+@pytest.mark.skipif(not (REAL / "qa").is_dir(), reason="the public sets are not here")
+@pytest.mark.parametrize(("name", "folder", "n"), REAL_QUESTIONS)
+def test_who_knows_all_answers_to_real_questions_is_right(name: str, folder: str, n: int) -> None:
+    shipped = task(name)
+    assert isinstance(shipped.dataset, str)
+    dataset = load(shipped.dataset, shipped.limit, shipped.seed, REAL / folder)
+    items = shipped.items(dataset)
+    assert len(items) == n
+    truth = iter(item.truth for item in items)
+    before = getattr(shipped, "before", None)
+    model = Answers(lambda text: f"{before}{next(truth)}" if before else f"So it is. Final Answer: {next(truth)}")
+    figures = measured(shipped, model, dataset)
+    if shipped.kind == "choice-likelihood":
+        assert all(item.truth in item.answers for item in items)
+        assert figures.metrics["log_likelihood"].value < 0
+    else:
+        assert {name: figure.value for name, figure in figures.metrics.items()} == dict.fromkeys(figures.metrics, 1)
+        assert figures.details["unparsed_share"] == 0
 
 
 # ---------------------------------------------------------------- all of them

@@ -52,7 +52,7 @@ class AskTask(Task):
 
     @staticmethod
     def said(first: Measurement, rows: Sequence[Measurement], what: str) -> str:
-        """The report's line: the task, how it was asked, how much of it came back, and what its figures are means of."""
+        """The report's line: the task, how it was asked, how much came back, and what its figures are means of."""
         details = first.details
         shares = ("truncated_share", "unparsed_share")
         cut, unread = (100 * max(row.details.get(share, 0) for row in rows) for share in shares)

@@ -534,7 +534,7 @@ _shipped = find.folders
 
 def test_published_scores_are_of_known_models_tasks_and_figures() -> None:
     models, tasks = set(find.names("exports")), set(find.names("benchmarks"))
-    assert len(scores()) > 80
+    assert len(scores()) > 100
     for score in scores():
         assert score.model in models
         assert recipe(score.model).title

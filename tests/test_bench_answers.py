@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, recall_score
 
 from edgekit.artifacts import find
 from edgekit.artifacts.recipes import recipe
 from edgekit.bench import published as published_scores
-from edgekit.bench.datasets import Dataset, DatasetSource, Sample
+from edgekit.bench.datasets import Dataset, DatasetSource, Sample, load
 from edgekit.bench.kinds import Task
 from edgekit.bench.kinds.base import Figures, RunContext
 from edgekit.bench.kinds.boxes import to_square
@@ -329,9 +329,13 @@ def test_macro_f1_equals_scikit_learns() -> None:
     assert figures.metrics["macro_f1"].value == pytest.approx(np.mean(expected))
     assert figures.metrics["macro_f1"].low < np.mean(expected) < figures.metrics["macro_f1"].high
     assert figures.metrics["macro_f1"].n == 120
-    assert [one["f1"] for one in figures.details["per_condition"].values()] == pytest.approx(expected)
+    assert list(figures.details["f1_by_condition"].values()) == pytest.approx(expected)
+    sensitivity = [one["value"] for one in figures.details["sensitivity_by_condition"].values()]
+    assert sensitivity == pytest.approx(recall_score(truth, said, average=None))
+    specificity = [one["value"] for one in figures.details["specificity_by_condition"].values()]
+    assert specificity == pytest.approx(recall_score(~truth, ~said, average=None))
     assert figures.metrics["accuracy"].value == pytest.approx((truth == said).mean())
-    assert [one["present"] for one in figures.details["per_condition"].values()] == truth.sum(axis=0).tolist()
+    assert [there for there, _ in figures.details["present"].values()] == truth.sum(axis=0).tolist()
 
 
 def test_f1_of_a_condition_that_nobody_has_is_left_out() -> None:
@@ -459,6 +463,39 @@ def test_the_prompt_for_boxes_names_the_structure_and_keeps_its_braces() -> None
     assert "Where is the carina? Don't give a final answer without reasoning." in text
 
 
+# ---------------------------------------------------------------- on real questions
+
+REAL = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+REAL_QUESTIONS = [
+    ("medqa", "qa", 1273),
+    ("medqa-notebook", "qa", 1273),
+    ("pubmedqa", "qa", 500),
+    ("medqa-likelihood-text", "qa", 1273),
+    ("pubmedqa-likelihood-text", "qa", 500),
+    ("vqa-rad", "", 735),
+]
+
+
+@pytest.mark.skipif(not (REAL / "qa").is_dir(), reason="the public sets are not here")
+@pytest.mark.parametrize(("name", "folder", "n"), REAL_QUESTIONS)
+def test_who_knows_all_answers_to_real_questions_is_right(name: str, folder: str, n: int) -> None:
+    shipped = task(name)
+    assert isinstance(shipped.dataset, str)
+    dataset = load(shipped.dataset, shipped.limit, shipped.seed, REAL / folder)
+    items = shipped.items(dataset)
+    assert len(items) == n
+    truth = iter(item.truth for item in items)
+    before = getattr(shipped, "before", None)
+    model = Answers(lambda text: f"{before}{next(truth)}" if before else f"So it is. Final Answer: {next(truth)}")
+    figures = measured(shipped, model, dataset)
+    if shipped.kind == "choice-likelihood":
+        assert all(item.truth in item.answers for item in items)
+        assert figures.metrics["log_likelihood"].value < 0
+    else:
+        assert {name: figure.value for name, figure in figures.metrics.items()} == dict.fromkeys(figures.metrics, 1)
+        assert figures.details["unparsed_share"] == 0
+
+
 # ---------------------------------------------------------------- all of them
 
 
@@ -497,7 +534,7 @@ _shipped = find.folders
 
 def test_published_scores_are_of_known_models_tasks_and_figures() -> None:
     models, tasks = set(find.names("exports")), set(find.names("benchmarks"))
-    assert len(scores()) > 80
+    assert len(scores()) > 100
     for score in scores():
         assert score.model in models
         assert recipe(score.model).title
@@ -535,7 +572,6 @@ def test_published_subjects_stand_apart() -> None:
         ('source = "x"\npercent = { m = 5.0 }', r"scores\.0\.source: 'x'\nallowed: s"),
         ('source = "s"\nshare = 5', r"scores\.0\.percent: is missing"),
         ('source = "s"\npercent = { m = "5" }', r"scores\.0\.percent\.m: '5'"),
-        ('source = "s"\npercent = { m = nan }', r"scores\.0\.percent\.m: nan is no finite number"),
     ],
 )
 def test_a_wrong_file_of_scores_is_refused(

@@ -52,13 +52,13 @@ class AskTask(Task):
 
     @staticmethod
     def said(first: Measurement, rows: Sequence[Measurement], what: str) -> str:
-        """The report's line: the task, what its figures are means of, how it was asked and how much of it came back."""
+        """The report's line: the task, how it was asked, how much came back, and what its figures are means of."""
         details = first.details
         shares = ("truncated_share", "unparsed_share")
         cut, unread = (100 * max(row.details.get(share, 0) for row in rows) for share in shares)
         asked = f"prompt {details['prompt']!r}; parser {details['parser']}; at most {details['max_tokens']} tokens"
         lost = f"at most {cut:.1f} % of a row's answers cut off and {unread:.1f} % not understood"
-        return f"{first.task}: {first.title}; n = {first.counted}; {what}; {asked}, {lost}."
+        return f"{first.task}: {first.title}; n = {first.counted}; {asked}, {lost}; {what}."
 
 
 class AnswerTask(AskTask):
@@ -96,7 +96,9 @@ class AnswerTask(AskTask):
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
         """How it was asked, and what chance gives."""
-        return predictions.explanation(first, rows)
+        base = first.details["majority_baseline"]
+        always = f"always {base['label']!r} gives {100 * base['accuracy']:.1f} %"
+        return cls.said(first, rows, f"{always}, balanced {100 * base['balanced']:.1f} %")
 
 
 def answer(model: Model, item: Item, max_tokens: int, *, thinking: bool = False) -> Generation:

@@ -43,7 +43,7 @@ class ChoiceLikelihoodTask(Task):
     option: OptionPrompt = "({letter}) {text}"
     between: Text = " "
 
-    ability = "score"
+    ability = "generate"  # who gives logits can do both
     about_images = True
     headline = "accuracy"
 

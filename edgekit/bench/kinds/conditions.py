@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from edgekit import metrics
@@ -90,7 +92,7 @@ class ConditionsTask(AskTask):
             "parser": str(PARSERS[self.parser]),
             **self.asked(given["truncated"], n, sum(said is None for said in given["predicted"])),
             "uncertain": self.uncertain,
-            "per_condition": self._per_condition(found),
+            **self._by_condition(found, groups),
         }
         paired = None
         if full_precision:
@@ -101,9 +103,8 @@ class ConditionsTask(AskTask):
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
         """How it was asked, and how often each condition is there."""
-        each = first.details["per_condition"]
-        counts = ", ".join(f"{name} {one['present']} of {one['n']}" for name, one in each.items())
-        return cls.said(first, rows, f"mean F1 over {len(each)} conditions ({counts})")
+        counts = [f"{name} {there} of {n}" for name, (there, n) in first.details["present"].items()]
+        return cls.said(first, rows, f"mean F1 over {len(counts)} conditions ({', '.join(counts)})")
 
     def _detections(self, given: Any) -> Detections:
         numbers = {condition.finding: i for i, condition in enumerate(self.conditions)}
@@ -111,17 +112,20 @@ class ConditionsTask(AskTask):
         truth = np.asarray(given["truth"], object) == "yes"
         return Detections(kinds, truth, np.asarray(given["predicted"], object) == "yes")
 
-    def _per_condition(self, found: Detections) -> dict[str, Any]:
+    def _by_condition(self, found: Detections, groups: NDArray[np.intp]) -> dict[str, Any]:
+        """How many of how many are there, F1, and the shares of those that are there and are not that were told so."""
         f1 = found.f1()
-        each = {}
-        for number, condition in enumerate(self.conditions[: len(f1)]):
-            own = found.kinds == number
-            there, said = found.truth[own], found.predicted[own]
-            each[condition.finding] = {
-                "f1": float(f1[number]),
-                "sensitivity": float(said[there].mean()) if there.any() else None,
-                "specificity": float((~said[~there]).mean()) if (~there).any() else None,
-                "present": int(there.sum()),
-                "n": len(there),
-            }
-        return each
+        names = ("present", *(f"{figure}_by_condition" for figure in ("f1", "sensitivity", "specificity")))
+        details: dict[str, dict[str, Any]] = {name: {} for name in names}
+        for number in range(len(f1)):
+            name, own = self.conditions[number].finding, found.kinds == number
+            there = own & found.truth
+            details["present"][name] = [int(there.sum()), int(own.sum())]
+            details["f1_by_condition"][name] = float(f1[number])
+            for figure, asked, right in (
+                ("sensitivity", there, found.predicted),
+                ("specificity", own & ~found.truth, ~found.predicted),
+            ):
+                told = asdict(metrics.share_interval(right[asked], groups[asked])) if asked.any() else None
+                details[f"{figure}_by_condition"][name] = told
+        return details

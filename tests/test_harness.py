@@ -177,15 +177,15 @@ def test_log_likelihoods_of_conversations_are_our_scores(medgemma_onnx: Path, ta
 @pytest.mark.slow
 @needs_lm_eval
 def test_answers_go_on_from_texts_up_to_a_stop(medgemma_onnx: Path, tasks: Path) -> None:
-    given = {"tasks": ["own_answers"], "chat": False, "model": "edgekit"}
+    given = {"tasks": ["own_answers"], "model": "edgekit"}
     given["arguments"] = f"artifact={medgemma_onnx},level=q4,context=512"
-    found = job(tasks, **given, artifact=[str(medgemma_onnx), "q4"], scored=[], asked=ASKED)
-    whole = [sample["got"][0][0] for sample in found["samples"]["own_answers"]]
-    assert whole == found["ours"]["continued"]
+    found = job(tasks, **given, chat=False, artifact=[str(medgemma_onnx), "q4"], scored=[], asked=ASKED)
+    assert [sample["got"][0][0] for sample in found["samples"]["own_answers"]] == found["ours"]["continued"]
+    whole = found["ours"]["answers"]
     stop = next(text[len(text) // 2] for text in whole if text)
     path = tasks / "own_answers.yaml"
     path.write_text(path.read_text().replace('["@@"]', json.dumps([stop])))
-    cut = [sample["got"][0][0] for sample in job(tasks, **given)["samples"]["own_answers"]]
+    cut = [sample["got"][0][0] for sample in job(tasks, **given, chat=True)["samples"]["own_answers"]]
     assert cut == [text.split(stop)[0] for text in whole]
 
 

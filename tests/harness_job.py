@@ -9,14 +9,17 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import entry_points
+from types import SimpleNamespace
 from typing import Any
 
 import lm_eval
 from lm_eval.tasks import TaskManager
+from PIL import Image as Picture
 
 import edgekit
-import edgekit.bench.harness.model  # what lm_eval up to 0.4.13 does not find by itself
-from edgekit import GenerationOptions, Message
+from edgekit import GenerationOptions, Image, Message
+from edgekit.bench.harness.model import EdgekitLM  # lm_eval up to 0.4.13 does not find it by itself
+from edgekit.inputs import phantoms
 
 BUDGET = 12
 
@@ -50,10 +53,33 @@ def ours(given: dict[str, Any]) -> dict[str, Any]:
     return {"scores": scores, "answers": answers, "continued": continued}
 
 
+def seen(given: dict[str, Any]) -> dict[str, Any]:
+    """The answer about an image through lm_eval's kind of request and without, and what is said of one too many."""
+    artifact, level = given["seen"]
+    image, question = (
+        Picture.fromarray(next(iter(phantoms.generate(3, 1))).image),
+        "What is the main finding in this image?",
+    )
+    model = EdgekitLM(artifact, level, context=512)
+    context = model.apply_chat_template([{"role": "user", "content": f"<image>{question}"}])
+    settings = {"until": ["@@"], "max_gen_toks": BUDGET, "do_sample": False}
+    request = SimpleNamespace(args=(context, settings, {"visual": [image]}))
+    (answer,) = model.generate_until([request], disable_tqdm=True)
+    ours = list(model.model.generate([Message("user", Image(image), question)], max_tokens=BUDGET))[-1].text
+    request.args = (context, settings, {"visual": [image, image]})
+    try:
+        refused = str(model.generate_until([request], disable_tqdm=True))
+    except edgekit.EdgekitError as error:
+        refused = str(error)
+    return {"answer": answer, "ours": ours, "refused": refused}
+
+
 if __name__ == "__main__":
     asked = json.loads(sys.argv[1])
     found = {"samples": samples(asked)} if "model" in asked else {}
     if "artifact" in asked:
         found["ours"] = ours(asked)
+    if "seen" in asked:
+        found["seen"] = seen(asked)
     (plugin,) = entry_points(group="lm_eval.models", name="edgekit")
     print("result:", json.dumps({**found, "plugin": plugin.load().__name__}))

@@ -176,6 +176,14 @@ def test_log_likelihoods_of_conversations_are_our_scores(medgemma_onnx: Path, ta
 
 @pytest.mark.slow
 @needs_lm_eval
+def test_tasks_about_images_show_them_in_their_places(medgemma_onnx: Path, tasks: Path) -> None:
+    found = job(tasks, seen=[str(medgemma_onnx), "q4"])["seen"]
+    assert found["answer"] == found["ours"] != ""
+    assert found["refused"] == "2 images of a task whose texts have another number of places for one"
+
+
+@pytest.mark.slow
+@needs_lm_eval
 def test_answers_go_on_from_texts_up_to_a_stop(medgemma_onnx: Path, tasks: Path) -> None:
     given = {"tasks": ["own_answers"], "model": "edgekit"}
     given["arguments"] = f"artifact={medgemma_onnx},level=q4,context=512"

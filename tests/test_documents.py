@@ -23,6 +23,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.recipes import recipe
 from edgekit.bench import Sweep, bench, datasets, journal
 from edgekit.bench.cells import Outcome
+from edgekit.bench.prompt_tables import prompt_table
 from edgekit.bench.tasks import task
 from edgekit.checkpoints.tensors import read_header
 from edgekit.cli import main
@@ -116,6 +117,7 @@ READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "devices": ("raspberry-pi-5", device),
     "benchmarks": ("finding-phantom", task),
     "benchmarks/datasets": ("phantoms", datasets.source),
+    "benchmarks/prompts": ("chest-xray-findings", prompt_table),
 }
 
 

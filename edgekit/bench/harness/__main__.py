@@ -16,8 +16,9 @@ def main() -> None:
     try:
         from lm_eval.__main__ import cli_evaluate
     except ModuleNotFoundError as error:
+        missing = (error.name or "lm_eval").partition(".")[0]
         raise MissingDependencyError(
-            f"lm-evaluation-harness needs {error.name}", remedy="pip install 'edgekit[lm-eval]'"
+            f"lm-evaluation-harness needs {missing}", remedy="pip install 'edgekit[lm-eval]'"
         ) from error
     import edgekit.bench.harness.model  # noqa: F401 - makes edgekit known to lm_eval
 

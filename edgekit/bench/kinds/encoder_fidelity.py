@@ -97,7 +97,7 @@ class EncoderFidelityTask(Task):
             details[f"worst_cosine_{name}"] = float(values.min())
         for name in ("nearest_kept", "neighbours_kept", "swapped_labels"):
             if name in results[0]:
-                figures[name] = metrics.mean_interval(results[0][name], results[0]["groups"])
+                figures[name] = metrics.share_interval(results[0][name], results[0]["groups"])
         if scored := results[0].get("scored"):
             _, actual, change = areas.figures(areas.of(scored["actual"]), areas.of(scored["expected"]), self.margin)
             assert change, "there is a full-precision side"

@@ -78,10 +78,8 @@ class RetrievalTask(Task):
             result = results[0][direction]
             ranks, groups = _ranks(result), result["groups"]
             for k in DEPTHS:
-                figure = metrics.share_interval(metrics.recall_at(ranks, k), groups)
-                figures[f"{direction.replace('-', '_')}_recall_at_{k}"] = figure
-                if direction == self.directions[0]:
-                    figures[f"recall_at_{k}"] = figure
+                name = f"recall_at_{k}" if direction == self.directions[0] else f"{_word(direction)}_recall_at_{k}"
+                figures[name] = metrics.share_interval(metrics.recall_at(ranks, k), groups)
             by_topic[direction] = {"queries": len(ranks), "median_rank": float(np.median(ranks))}
         if full_precision:
             first = results[0][self.directions[0]]
@@ -122,6 +120,10 @@ def _found(
     asked = relevant.any(axis=1)
     ranks = metrics.first_relevant_ranks(similarity, relevant, candidates)[asked]
     return {"ranks": [int(rank) for rank in ranks], "groups": groups[asked].tolist()}
+
+
+def _word(direction: Direction) -> str:
+    return direction.replace("-", "_")
 
 
 def _ranks(result: Any) -> NDArray[np.float64]:

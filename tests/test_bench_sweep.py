@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_job import ROUNDS, opened, subject
+from bench_job import ROUNDS, Timed, opened, subject, summarized
 from bench_stubs import InProcess, dataset
 
 from edgekit.artifacts.folders import claimed
@@ -29,6 +29,7 @@ from edgekit.bench.environment import environment
 from edgekit.bench.execute import Receiver, needed_bytes, threads
 from edgekit.bench.execute.room import Room
 from edgekit.bench.execute.station import Station, pieces, sizes
+from edgekit.bench.kinds.latency import LatencyTask
 from edgekit.bench.records import Measurement
 from edgekit.bench.results import Results
 from edgekit.bench.subjects import Subject, content, on_devices
@@ -60,8 +61,8 @@ def figures(document: str) -> Any:
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
             if value.get("kind") == "latency" and "metrics" in value:
-                value = {**value, "metrics": {name: figure["n"] for name, figure in value["metrics"].items()}}
-                value.pop("details")
+                rounds = sorted({figure["n"] for figure in value["metrics"].values()})
+                value = {**value, "metrics": rounds, "details": None}
             left = {key: entry for key, entry in value.items() if key not in ("seconds", "phases")}
             return {key: plain(entry) for key, entry in left.items()}
         return [plain(entry) for entry in value] if isinstance(value, list) else value
@@ -160,6 +161,7 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> Subject:
     monkeypatch.setattr(preflight, "check", lambda *given: None)  # the artifact has no files
     monkeypatch.setattr(worker, "open_row", opened)
     monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
+    monkeypatch.setattr(LatencyTask, "summarize", summarized)
     return measured
 
 
@@ -168,7 +170,7 @@ def measure(tmp_path: Path, executor: InProcess, *names: str, work: Path | None 
     return runner.bench(sweep, work=work, executor=executor)
 
 
-class Disorderly(InProcess):
+class Disorderly(Timed):
     """Cells in another order, several at a time, and each outcome twice."""
 
     def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
@@ -186,17 +188,17 @@ class Disorderly(InProcess):
 
 @pytest.mark.usefixtures("stubs")
 def test_figures_do_not_depend_on_the_order_or_on_how_often_they_come(tmp_path: Path) -> None:
-    orderly, disorderly = (as_json(measure(tmp_path, executor, *FEW)) for executor in (InProcess(), Disorderly()))
+    orderly, disorderly = (as_json(measure(tmp_path, executor, *FEW)) for executor in (Timed(), Disorderly()))
     assert figures(disorderly) == figures(orderly)
 
 
 @pytest.mark.usefixtures("stubs")
 def test_rounds_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
     work = tmp_path / "work"
-    measure(tmp_path, InProcess(), "latency", work=work)
+    measure(tmp_path, Timed(), "latency", work=work)
     lines = (work / journal.FILE).read_text().splitlines()
     (work / journal.FILE).write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:40])  # killed within a line
-    again = InProcess()
+    again = Timed()
     results = measure(tmp_path, again, "latency", work=work)
     assert [(cell.row, cell.round) for cell in again.cells] == [("good", 1), ("bad", 1)]
     assert [record.metric("load_s").n for record in results.records] == [ROUNDS] * 3  # type: ignore[union-attr]
@@ -206,13 +208,13 @@ def test_rounds_go_on_where_they_were_interrupted(tmp_path: Path) -> None:
 def test_another_machines_journal_counts_as_ones_own(tmp_path: Path) -> None:
     """Half of the cells in each of two journals, and some in both: nothing is measured again, nothing counts twice."""
     names = ("finding-phantom", "yesno-phantom", "latency")
-    expected = measure(tmp_path, InProcess(), *names, work=tmp_path / "whole")
+    expected = measure(tmp_path, Timed(), *names, work=tmp_path / "whole")
     lines = (tmp_path / "whole" / journal.FILE).read_text().splitlines(keepends=True)
     work = tmp_path / "merged"
     with claimed(work):
         (work / journal.FILE).write_text("".join(lines[::2]))
         (work / "theirs.jsonl").write_text("".join(lines[1::2] + lines[:3]))
-    executor = InProcess()
+    executor = Timed()
     results = measure(tmp_path, executor, *names, work=work)
     assert executor.cells == []
     assert figures(as_json(results)) == figures(as_json(expected))
@@ -248,7 +250,7 @@ def test_a_line_that_was_cut_off_anywhere_costs_itself_alone(tmp_path: Path) -> 
 @pytest.mark.usefixtures("stubs")
 def test_coarser_controls_run_only_what_could_show_them(tmp_path: Path) -> None:
     """Fidelity is measured for the control that stays, once, and the others on accuracy alone."""
-    executor = InProcess()
+    executor = Timed()
     results = measure(tmp_path, executor, *NAMES)
     controls = [cell for cell in executor.cells if cell.model.control]
     ran = [(cell.model.control.bits, [task.name for task in cell.tasks]) for cell in controls if cell.model.control]
@@ -265,7 +267,7 @@ def test_no_coarser_control_runs_where_full_precision_is_as_bad_as_chance(
 ) -> None:
     monkeypatch.setattr(worker, "open_row", lambda ref: opened(ModelRef("dir", "good")))
     monkeypatch.setattr("bench_stubs.StubChat.generate", _says_the_first_label)
-    executor = InProcess()
+    executor = Timed()
     results = measure(tmp_path, executor, "finding-phantom")
     assert [cell.model.control.bits for cell in executor.cells if cell.model.control] == [3]
     assert any("no coarser control was run: full precision itself" in note for note in results.notes)
@@ -283,7 +285,7 @@ def _says_the_first_label(*_: Any, **__: Any) -> Any:
 
 @pytest.mark.usefixtures("stubs")
 def test_where_only_times_are_measured_there_is_no_control(tmp_path: Path) -> None:
-    executor = InProcess()
+    executor = Timed()
     results = measure(tmp_path, executor, "latency")
     assert [record.kind for record in results.records] == ["reference", "variant", "variant"]
     assert not any(cell.model.control for cell in executor.cells)
@@ -291,7 +293,7 @@ def test_where_only_times_are_measured_there_is_no_control(tmp_path: Path) -> No
 
 @pytest.mark.usefixtures("stubs")
 def test_without_controls(tmp_path: Path) -> None:
-    results = measure(tmp_path, InProcess(), "finding-phantom", controls=())
+    results = measure(tmp_path, Timed(), "finding-phantom", controls=())
     assert [record.kind for record in results.records] == ["reference", "variant", "variant"]
     assert "no control was asked for" in results.notes
 
@@ -324,7 +326,7 @@ def test_damage_can_show_where_full_precision_is_better_than_chance(exact: Measu
 
 @pytest.mark.usefixtures("stubs")
 def test_a_limit_caps_every_task_and_is_another_task(tmp_path: Path) -> None:
-    whole, few, more = (measure(tmp_path, InProcess(), "finding-phantom", limit=n) for n in (None, 8, 1000))
+    whole, few, more = (measure(tmp_path, Timed(), "finding-phantom", limit=n) for n in (None, 8, 1000))
     counts = [results.records[0].measurements[0].n for results in (whole, few, more)]
     assert counts == [24, 8, 24]
     keys = [results.records[0].measurements[0].key for results in (whole, few, more)]
@@ -346,7 +348,7 @@ def test_what_cannot_be_asked_for_together(given: dict[str, Any], says: str) -> 
 
 @pytest.mark.usefixtures("stubs")
 def test_a_crash_at_one_task_leaves_the_others_theirs(tmp_path: Path) -> None:
-    class Crashing(InProcess):
+    class Crashing(Timed):
         def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
             for cell in cells:
                 super().run([cell], lambda cell, outcome: report(cell, _crash(cell, outcome)), alone=alone)
@@ -358,7 +360,7 @@ def test_a_crash_at_one_task_leaves_the_others_theirs(tmp_path: Path) -> None:
     names = ("finding-phantom", "yesno-phantom", "fidelity-encoder")
     results = measure(tmp_path, Crashing(), *names)
     assert results.errors == ("Stub model, bad, finding-phantom: it died with SIGSEGV",)
-    expected = measure(tmp_path, InProcess(), *names)
+    expected = measure(tmp_path, Timed(), *names)
 
     def others(given: Results) -> list[Measurement]:
         return [

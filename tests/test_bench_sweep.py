@@ -141,10 +141,13 @@ def test_killed_at_random_moments_it_ends_with_the_same_figures(tmp_path: Path) 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_killed_at_twenty_random_moments_with_real_models(medsiglip_artifact: Path, tmp_path: Path) -> None:
-    """Worker processes outlive their killed parent for a moment, and must not spoil what the next one does."""
-    tasks = shortened(tmp_path, "labels-phantom", "fidelity-encoder", "latency", limit=12)
+    """Worker processes outlive their killed parent for a moment, and must not spoil what the next one does.
+
+    Nobody may edit the checkout meanwhile: figures of other code are measured anew, and their records say so.
+    """
+    tasks = shortened(tmp_path, "labels-phantom", "fidelity-encoder", limit=8)
     named = [word for task in tasks for word in ("--task", task)]
-    arguments = ["bench", str(medsiglip_artifact), *named, "--rounds", "2", "--no-controls", "--to", "{out}"]
+    arguments = ["bench", str(medsiglip_artifact), *named, "--no-controls", "--to", "{out}"]
     killed = Killed([sys.executable, "-m", "edgekit", *arguments], begun=False)
     came, twice = ends_alike(killed, tmp_path, kills=20, share=6)
     assert came.count(False) >= 3

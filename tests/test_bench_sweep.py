@@ -376,6 +376,24 @@ def test_a_crash_at_one_task_leaves_the_others_theirs(tmp_path: Path) -> None:
     assert [(m.task, m.metrics) for m in others(results)] == [(m.task, m.metrics) for m in others(expected)]
 
 
+@pytest.mark.usefixtures("stubs")
+@pytest.mark.parametrize("damaged", [None, 3, [], {}, {"truth": ["a"], "predicted": [], "groups": []}], ids=repr)
+def test_a_result_of_another_shape_costs_its_own_figure(tmp_path: Path, damaged: Any) -> None:
+    """As in a journal that something else wrote to: the line is whole, and what it says is no result of this task."""
+    work, names = tmp_path / "work", ("finding-phantom", "yesno-phantom")
+    expected = measure(tmp_path, Timed(), *names, work=work, controls=())
+    lines = [json.loads(line) for line in (work / journal.FILE).read_text().splitlines()]
+    key = next(line["key"] for line in reversed(lines) if line["outcome"]["task"] == "finding-phantom")
+    for line in lines:
+        if line["key"] == key:
+            line["outcome"]["result"] = damaged
+    (work / journal.FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    results = measure(tmp_path, Timed(), *names, work=work, controls=())
+    (error,) = results.errors
+    assert error.startswith("Stub model, bad, finding-phantom: no figure follows from what was measured")
+    assert [r.of("yesno-phantom") for r in results.records] == [r.of("yesno-phantom") for r in expected.records]
+
+
 def test_each_device_has_its_rows_and_full_precision_its_one() -> None:
     (one,) = on_devices([subject()], ["pi"])
     assert [(row.name, row.device) for row in one.rows] == [("reference", None), ("good", "pi"), ("bad", "pi")]

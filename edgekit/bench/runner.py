@@ -32,7 +32,7 @@ from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
 from edgekit.bench.subjects import Subject, TableRow, on_devices, subjects
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import ArtifactError, EdgekitError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.temporary import temporary_folder
 from edgekit.progress import Progress
@@ -309,9 +309,20 @@ class _Run:
             if outcomes := self._ledger.of(row.id, task.name):
                 exact = self._ledger.of(subject.rows[0].id, task.name) if subject.source else None
                 good = exact[0] if exact else None
-                given, whose = self._data.of(task), self._data.attribution(task)
-                measured.append(measurement(task, row, given, outcomes, good, self._here(row), whose))
+                measured.append(self._measurement(task, row, outcomes, good))
         return record(subject, row, measured, self._here(row))
+
+    def _measurement(
+        self, task: Task, row: TableRow, outcomes: Sequence[Outcome], exact: Outcome | None
+    ) -> Measurement:
+        """The figures of a task on a row; where none follow from what came in (data of one class alone), the reason."""
+        given, whose, here = self._data.of(task), self._data.attribution(task), self._here(row)
+        try:
+            return measurement(task, row, given, outcomes, exact, here, whose)
+        except (EdgekitError, LookupError, TypeError, ValueError) as error:  # a journal's result may have any shape
+            seconds = sum(outcome.seconds for outcome in outcomes)
+            why = Outcome(task.name, None, seconds, f"no figure follows from what was measured: {error}")
+            return measurement(task, row, given, [why], None, here, whose)
 
     def _here(self, row: TableRow) -> Environment:
         return self._executor.environment(row.device)

@@ -31,7 +31,7 @@ from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.environment import Environment
 from edgekit.bench.execute import Receiver
 from edgekit.bench.execute.room import Room
-from edgekit.bench.execute.station import Station, pieces, sizes
+from edgekit.bench.execute.station import Station, pieces, sizes, with_own_file
 from edgekit.errors import EdgekitError, UsageError
 
 _TAG = "device:"
@@ -260,7 +260,8 @@ def _travelling(cell: Cell, root: Path) -> Cell:
         return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
     model = replace(cell.model, folder=relative(cell.model.folder))
-    return replace(cell, model=model, data=cell.data and relative(cell.data))
+    tasks = tuple(replace(task, data=with_own_file(task.data, relative)) for task in cell.tasks)
+    return replace(cell, model=model, tasks=tasks, data=cell.data and relative(cell.data))
 
 
 def _by_device(cells: Sequence[Cell]) -> list[list[Cell]]:

@@ -8,7 +8,7 @@ something else is never measured in place of the right one.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -57,8 +57,9 @@ class Station:
             yield from (asdict(Outcome(task.name, None, 0.0, str(error))) for task in cell.tasks)
             return
         data = str(self._root / cell.data) if cell.data else None
+        tasks = tuple(replace(t, data=with_own_file(t.data, lambda file: str(self._root / file))) for t in cell.tasks)
         try:
-            here = replace(cell, model=model, data=data, work=str(self._work))
+            here = replace(cell, model=model, tasks=tasks, data=data, work=str(self._work))
             yield from self._workers.results(worker.work, here.job())
         except EdgekitError as error:
             yield {"died": str(error)}
@@ -104,6 +105,14 @@ def sizes(folder: Path, stored: str) -> dict[str, int]:
     """The files `STORED.*` of a folder, name -> bytes; those written last come last, for they say that all is there."""
     found = sorted((path for path in folder.glob(f"{stored}.*")), key=lambda path: path.stat().st_mtime_ns)
     return {path.name: path.stat().st_size for path in found}
+
+
+def with_own_file(task: dict[str, Any], moved: Callable[[str], str]) -> dict[str, Any]:
+    """A task's data with another path of the user's own data, where it says that itself, not by a data set's name."""
+    source = task.get("dataset")
+    if not (isinstance(source, dict) and source.get("file")):
+        return task
+    return {**task, "dataset": {**source, "file": moved(source["file"])}}
 
 
 def pieces(path: Path) -> Iterator[bytes]:

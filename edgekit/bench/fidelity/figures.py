@@ -42,7 +42,7 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
     """What else belongs to them.
 
     Args:
-        floor: full precision in bfloat16, at the same positions.
+        floor: full precision in bfloat16, at the same positions; None for full precision itself.
     """
     kl, groups = given.column("kl"), np.asarray(given.groups)
     said = {
@@ -69,9 +69,10 @@ def noise(first: Measurement, rows: Sequence[Measurement]) -> str:
     """The report's words for the noise floor, and how many rows are not beyond it."""
     if first.noise_floor is None:
         return ""
-    within = sum(row.details.get("beyond_noise") is False for row in rows)
-    more = f": no damage in the {within} rows that are not beyond it" if within else ", which every row is beyond"
-    return f"; noise floor (full precision in bfloat16) {first.noise_floor:.2g} nats{more}"
+    judged = [beyond for row in rows if (beyond := row.details.get("beyond_noise")) is not None]
+    within = judged.count(False)
+    more = f", and {within} of {len(judged)} rows are not beyond it, which is no damage" if within else ""
+    return f"; noise floor (full precision in bfloat16 against float32) {first.noise_floor:.2g} nats{more}"
 
 
 def _by_confidence(given: Distances) -> list[dict[str, Any]]:

@@ -51,7 +51,7 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
         "groups": len(set(given.groups)),
         "clear_top1_changes": given.clear_changes,
         "nonfinite": given.nonfinite,
-        "by_confidence": list(_by_confidence(given)),
+        **_by_confidence(given),
     }
     if floor is None:
         return said
@@ -60,7 +60,7 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
     same = metrics.mean_interval(noise, groups), metrics.share_interval(floor.column("agrees"), groups)
     return {
         **said,
-        "noise_floor": {"what": "full precision in bfloat16", "kl": asdict(same[0]), "top1": asdict(same[1])},
+        "noise_floor": {"kl": asdict(same[0]), "top1": asdict(same[1])},
         "beyond_noise": bool(beyond),
     }
 
@@ -75,17 +75,18 @@ def noise(first: Measurement, rows: Sequence[Measurement]) -> str:
     return f"; noise floor (full precision in bfloat16 against float32) {first.noise_floor:.2g} nats{more}"
 
 
-def _by_confidence(given: Distances) -> list[dict[str, Any]]:
-    """Divergence and agreement where full precision's top token has a probability between two bounds."""
+def _by_confidence(given: Distances) -> dict[str, dict[str, Any]]:
+    """Divergence and agreement where full precision's top token has a probability from one bound up to another."""
     kl, agrees, groups = given.column("kl"), given.column("agrees"), np.asarray(given.groups)
-    confidence, shown = given.column("confidence"), []
-    for low, high in pairwise(CONFIDENCE):
-        chosen = (confidence >= low) & (confidence < high if high < 1 else confidence <= 1)
+    bins = np.digitize(given.column("confidence"), CONFIDENCE[1:-1])
+    found: dict[str, dict[str, Any]] = {"kl_by_confidence": {}, "top1_by_confidence": {}}
+    for number, (low, high) in enumerate(pairwise(CONFIDENCE)):
+        chosen = bins == number
         if chosen.any():
-            same = metrics.share_interval(agrees[chosen], groups[chosen])
-            mean = metrics.mean_interval(kl[chosen], groups[chosen])
-            shown.append({"from": low, "to": high, "kl": asdict(mean), "top1": asdict(same)})
-    return shown
+            where = f"{low:g} to {high:g}"
+            found["kl_by_confidence"][where] = asdict(metrics.mean_interval(kl[chosen], groups[chosen]))
+            found["top1_by_confidence"][where] = asdict(metrics.share_interval(agrees[chosen], groups[chosen]))
+    return found
 
 
 def _exponential(mean: Estimate) -> Estimate:

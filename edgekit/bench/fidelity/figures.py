@@ -56,7 +56,7 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
     if floor is None:
         return said
     noise = floor.column("kl")
-    beyond = not np.isfinite(kl).all() or metrics.paired_interval(kl, noise, groups=groups).low > 0
+    beyond = not np.isfinite(kl).all() or metrics.mean_interval(kl - noise, groups).low > 0
     same = metrics.mean_interval(noise, groups), metrics.share_interval(floor.column("agrees"), groups)
     return {
         **said,

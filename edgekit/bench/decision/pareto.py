@@ -57,7 +57,7 @@ def _axes(
 ) -> list[tuple[str, tuple[str, str], int]]:
     """Name, task and figure, and sense of each axis."""
     headlines = {m.task: m.headline for record in records for m in record.measurements}
-    axes: list[tuple[str, tuple[str, str], int]] = [(task, (task, headlines[task]), 1) for task in scored if task in headlines]
+    axes = [(task, (task, headlines[task]), 1) for task in scored if task in headlines]
     there = {key for figures in every for key in figures}
     for axis in AXES:
         taken = next((figure for figure in axis.figures if any(name == figure for _, name in there)), None)

@@ -27,6 +27,7 @@ class Axis:
 
 AXES = (
     Axis("KL", ("kl",), -1),
+    Axis("KL in answers", ("kl_answers",), -1),
     Axis("cosine", ("cosine_image", "cosine_text"), 1),
     Axis("memory", ("peak_memory_bytes", "memory_bytes", "size_bytes"), -1),
     Axis("latency", ("first_token_ms", "image_encode_ms"), -1),

@@ -12,7 +12,7 @@ from edgekit.bench.report.charts import Mark
 from edgekit.bench.report.columns import kind_of, own_tasks
 from edgekit.metrics import Estimate
 
-_DISTANCE = "kl"  # of a decoder, which is drawn against size
+_DISTANCE = "kl"  # how the names of a decoder's divergences begin, which are drawn against size
 
 
 def charts_of(records: Sequence[Record], scored: Sequence[str]) -> Iterator[Chart]:
@@ -51,7 +51,7 @@ def _distances(records: Sequence[Record]) -> Iterator[Chart]:
         kind = kind_of(records, task)
         for column in kind.columns if kind.needs_full_precision else ():
             found = [(r, e) for r, m in measured if (e := m.metrics.get(column.figure)) and math.isfinite(e.value)]
-            if column.figure == _DISTANCE:
+            if column.figure.startswith(_DISTANCE):
                 points = [
                     (r.row, r.kind, r.bits_per_weight, e.value)
                     for r, e in found

@@ -97,7 +97,11 @@ def test_a_gate_on_times_alone_leaves_the_choice_to_the_scores() -> None:
     assert chosen(*ROWS, gate="first_token_s <= 0.24") == "Q2_K"
     made = decided(*ROWS, gate="first_token_s <= 0.1")
     assert made.chosen is None
-    assert [reason.partition(":")[0] for reason in made.reasons] == ["Q8_0", "Q4_K_M", "Q2_K"]
+    assert made.reasons == ("no level keeps every gate",)
+    assert [c.against for c in made.candidates] == [
+        f"first_token_s <= 0.1 is not kept (first_token_s {middle} on latency, its interval's end {end})"
+        for middle, end in ((0.5, 0.55), (0.3, 0.33), (0.2, 0.22))
+    ]
 
 
 def test_every_task_must_keep_a_gate_and_one_can_be_named() -> None:
@@ -161,7 +165,8 @@ def test_a_device_forbids_what_is_too_large() -> None:
     tiny = PI.model_copy(update={"model_memory_gb": 0.5})
     made = decided(*ROWS, device=tiny)
     assert made.chosen is None
-    assert made.reasons[0] == "Q8_0: takes 5.0 GB, and pi gives a model 0.5 GB"
+    assert made.reasons == ("no level fits pi",)
+    assert made.candidates[0].against == "takes 5.0 GB, and pi gives a model 0.5 GB"
     peak = replace(MIDDLE, measurements=(*MIDDLE.measurements[:2], times(300, 3.9e9)))
     (candidate,) = decided(peak, device=PI).candidates  # 4 GB as they are sold leave 3.4
     assert candidate.fit is not None

@@ -266,5 +266,5 @@ def test_the_document_has_the_decision() -> None:
     data = json.loads(as_json(RUN, Question(gates(["kl <= 0.5"]))))
     (made,) = data["decisions"]
     assert made["chosen"] == "Q4_0"
-    assert made["levels"] == {"Q4_0": {"quality": "equal", "gates": {"kl <= 0.5": True}, "fits": None}}
+    assert made["levels"] == {"Q4_0": {"quality": "equal", "gates": {"kl <= 0.5": True}, "fits": None, "against": ""}}
     assert made["machine"] == f"{HERE.cpu}, 2 cores"

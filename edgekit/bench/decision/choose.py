@@ -100,6 +100,7 @@ class Decision:
                     "quality": c.quality.name.lower(),
                     "gates": {v.gate: v.passed for v in c.verdicts},
                     "fits": c.fit.fits if c.fit else None,
+                    "against": c.against,
                 }
                 for c in self.candidates
             },
@@ -172,7 +173,7 @@ def _choose(
 ) -> tuple[Candidate | None, tuple[str, ...]]:
     allowed = [candidate for candidate in candidates if candidate.allowed]
     if not allowed:
-        return None, tuple(f"{c.record.row}: {c.against}" for c in candidates)
+        return None, (f"no level {_asked(question, singular=True)}",)
     if _asks_for_quality(question.gates, candidates, scored):
         return min(allowed, key=_size), (_among(allowed, question, "smallest"),)
     quality = min(candidate.quality for candidate in allowed)
@@ -202,11 +203,15 @@ def _choose(
 
 def _among(levels: Sequence[Candidate], question: Question, superlative: str) -> str:
     """`the smallest of 3 levels that keep every gate`, or `the only level that keeps every gate`."""
-    s = "" if len(levels) > 1 else "s"
-    asked = [f"keep{s} every gate"] if question.gates else []
-    asked += [f"fit{s} {question.device.name}"] if question.device else []
     which = f"the {superlative} of {len(levels)} levels" if len(levels) > 1 else "the only level"
-    return f"{which} that {' and '.join(asked)}" if asked else which
+    return f"{which} that {_asked(question, singular=len(levels) == 1)}" if question else which
+
+
+def _asked(question: Question, *, singular: bool) -> str:
+    """`keep every gate and fit raspberry-pi-5`."""
+    s = "s" if singular else ""
+    asked = [f"keep{s} every gate"] if question.gates else []
+    return " and ".join([*asked, *([f"fit{s} {question.device.name}"] if question.device else [])])
 
 
 def _asks_for_quality(gates: Sequence[Gate], candidates: Sequence[Candidate], scored: Sequence[str]) -> bool:

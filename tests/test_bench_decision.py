@@ -56,6 +56,18 @@ def test_what_is_not_proven_is_no_equality() -> None:
     assert "too few to prove that nothing was lost: 5,000 would be needed" in made.reasons[1]
 
 
+def test_what_failed_on_a_task_is_not_proven_there() -> None:
+    other = answers(0.8, EQUAL, "finding-xray")
+    large = replace(LARGE, measurements=(*LARGE.measurements, other))
+    killed = replace(other, metrics={}, paired=None, error="killed")
+    small = replace(MIDDLE, measurements=(*MIDDLE.measurements, killed))
+    assert chosen(large, small) == "Q8_0"
+    made = decided(small, replace(SMALL, measurements=(*SMALL.measurements, other)))
+    assert made.chosen is not None
+    assert made.chosen.record.row == "Q4_K_M"
+    assert made.reasons[0].endswith("it was not compared on finding-xray")
+
+
 def test_where_every_level_has_lost_the_least_loss_is_taken_and_said() -> None:
     worse = compared(-0.4, -0.3, -0.2, adjusted_p=0.0003)
     made = decided(SMALL, replace(LARGE, measurements=(answers(0.5, worse),)))

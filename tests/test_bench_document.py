@@ -250,6 +250,17 @@ def test_the_command_merges_decides_and_sets_the_exit_code(
     assert "only in the later run" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("gate", "code"), [("kl <= 0.021", 0), ("kl <= 0.019", 1), ("kl_p98 <= 1", 2)])
+def test_a_gate_sets_the_exit_code_of_bench_and_costs_no_figure(
+    gate: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("edgekit.bench.bench", lambda *given, **named: RUN)
+    assert main(["bench", str(tmp_path), "--to", str(tmp_path / "out"), "--gate", gate]) == code
+    assert read(tmp_path / "out").records == RUN.records
+    assert read(tmp_path / "out").command == f"edgekit bench {tmp_path.name} --to out --gate '{gate}'"
+    assert capsys.readouterr().out.startswith("## Decision")
+
+
 def test_the_command_says_what_is_wrong(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(file), "--gate", "first_tokn_s <= 1"]) == 2
     told = capsys.readouterr()

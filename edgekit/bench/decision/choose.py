@@ -160,12 +160,14 @@ def _levels(rows: Sequence[Record]) -> list[Record]:
 
 
 def _quality(row: Record, scored: Sequence[str]) -> Quality:
-    compared = comparisons(row, scored).values()
+    compared = comparisons(row, scored)
     if not compared:
         return Quality.UNKNOWN
-    if any(lost(one) for one in compared):
+    if any(lost(one) for one in compared.values()):
         return Quality.LESS
-    return Quality.EQUAL if all(one.within for one in compared) else Quality.UNSEEN
+    # What failed on a task is not proven to be equal there.
+    everywhere = len(compared) == len(scored)
+    return Quality.EQUAL if everywhere and all(one.within for one in compared.values()) else Quality.UNSEEN
 
 
 def _choose(
@@ -192,6 +194,8 @@ def _choose(
     which = _among(alike, question, "one that can have lost least")
     if quality is Quality.LESS:
         return safest, (f"{which}; each of them is proven to have lost some of its score",)
+    if missing := [task for task in scored if task not in comparisons(safest.record, scored)]:
+        return safest, (f"{which} without a proven drop of its scores; it was not compared on {', '.join(missing)}",)
     compared = [one for candidate in alike for one in comparisons(candidate.record, scored).values()]
     needed = max((one.items_needed for one in compared if one.items_needed), default=0)
     more = f": {needed:,} would be needed" if needed else ""
@@ -231,7 +235,8 @@ def _size(candidate: Candidate) -> float:
 def _least(candidate: Candidate, scored: Sequence[str]) -> float:
     """The most that it can have lost on any task, as a negative number."""
     lows = [one.difference.low for one in comparisons(candidate.record, scored).values()]
-    return min((low for low in lows if math.isfinite(low)), default=-math.inf)
+    known = len(lows) == len(scored) and all(map(math.isfinite, lows))
+    return min(lows, default=-math.inf) if known else -math.inf
 
 
 def _margins(alike: Sequence[Candidate], scored: Sequence[str]) -> str:

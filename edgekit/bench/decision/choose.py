@@ -194,13 +194,14 @@ def _choose(
     which = _among(alike, question, "one that can have lost least")
     if quality is Quality.LESS:
         return safest, (f"{which}; each of them is proven to have lost some of its score",)
+    which += "; none of them has a proven drop of its scores" if len(alike) > 1 else ", without a proven drop of scores"
     if missing := [task for task in scored if task not in comparisons(safest.record, scored)]:
-        return safest, (f"{which} without a proven drop of its scores; it was not compared on {', '.join(missing)}",)
+        return safest, (f"{which}; it was not compared on {', '.join(missing)}",)
     compared = [one for candidate in alike for one in comparisons(candidate.record, scored).values()]
     needed = max((one.items_needed for one in compared if one.items_needed), default=0)
     more = f": {needed:,} would be needed" if needed else ""
     return safest, (
-        f"{which} without a proven drop of its scores",
+        which,
         f"these items are too few to prove that nothing was lost{more}",
     )
 

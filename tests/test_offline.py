@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bench_records import answers, results, row
 from material import photo
 from PIL import Image
 from watched import Seen, can_watch, watch
 
+from edgekit.bench import write
 from edgekit.commands import verbs
 
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, and `export --download`,
@@ -108,6 +110,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
+    "report": [["ran", "--to", "again"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "list": [["levels"]],
     "doctor": [[]],
@@ -134,6 +137,7 @@ def test_every_command_is_watched() -> None:
 )
 def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, folders: Mapping[str, Path]) -> None:
     Image.fromarray(photo(90, 70)).save(desk.work / "chest.png")
+    write(results(row("Q8_0", answers(0.8))), desk.work / "ran")
     tasks = desk.root / "edgekit" / "benchmarks"
     tasks.mkdir(parents=True)
     (tasks / "few.toml").write_text(FEW)

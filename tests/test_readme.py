@@ -9,15 +9,17 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from bench_records import answers, results, row
 from pydantic import BaseModel
 
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.recipes import Recipe, recipe
-from edgekit.bench import tasks
+from edgekit.bench import as_json, tasks
 from edgekit.bench.kinds import kinds
 from edgekit.cli import parser
 from edgekit.commands import verbs
+from edgekit.errors import InputError
 from edgekit.machine.devices import Device, device
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +58,24 @@ def test_generated_parts_are_what_the_code_says(
     monkeypatch.delenv("EDGEKIT_HOME", raising=False)
     assert set(generator.PARTS) == set(FILES)
     assert generator.generated(file) == text_of(file), "make readme"
+
+
+def test_a_committed_run_stands_in_the_results_with_its_command(
+    generator: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generator, "RESULTS", tmp_path)
+    (tmp_path / "run.json").write_text(as_json(results(row("Q8_0", answers(0.8125)))), encoding="utf-8")
+    (tmp_path / "hand.json").write_text('{"records": [], "what": "of a script"}', encoding="utf-8")
+    (tmp_path / "hand.md").write_text("# By | hand\n\nmore\n", encoding="utf-8")
+    measured, others = generator.measured(), generator.other_records()
+    assert measured.startswith("## [run.json](results/run.json)\n\n    edgekit bench ./medgemma\n\n### Decision")
+    assert "81.2" in measured
+    assert r"| By \| hand | [hand.md](results/hand.md) | [hand.json](results/hand.json) |" in others
+    assert "run.json" not in others
+    text = (tmp_path / "run.json").read_text(encoding="utf-8")
+    (tmp_path / "run.json").write_text(text.replace('"bench_version": 1', '"bench_version": 0'), encoding="utf-8")
+    with pytest.raises(InputError, match="bench_version 0"):
+        generator.measured()
 
 
 def test_a_usage_without_its_optional_parts(generator: ModuleType) -> None:

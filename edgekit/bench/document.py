@@ -1,6 +1,7 @@
 """A run's results as one JSON document, and back: what `edgekit report` merges and what RESULTS.md is made of.
 
 The schema is that of the dataclasses. A figure that is no finite number is null in JSON and NaN again when it is read.
+A hash of all that was measured tells a document that was cut or changed from one that is as it was written.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.artifacts.documents import is_folder, read_json
+from edgekit.artifacts.files import sha256_json
 from edgekit.artifacts.validation import StrictModel, validated
 from edgekit.bench.decision import Question, decide
 from edgekit.bench.records import plain
@@ -24,7 +26,7 @@ from edgekit.terminal import json_text
 
 # Raised whenever a document's fields change their meaning; what was written under another is refused.
 VERSION = 1
-MARK = "bench_version"
+MARK, HASH = "bench_version", "sha256"
 FILE_NAME = "results.json"
 _MOST_BYTES, _MOST_ENTRIES = 1 << 28, 1 << 23
 _FOLLOWS = ("controls_show_damage", "controls", "decisions", "changes")  # from the rest; not read again
@@ -34,14 +36,15 @@ _AGAIN = "measure again with this edgekit, or read it with the one that wrote it
 
 def as_json(results: Results, question: Question | None = None, earlier: Earlier | None = None) -> str:
     """All records, phases, notes and decisions as one JSON document."""
-    own = {field.name: getattr(results, field.name) for field in fields(results)}
+    own = plain({field.name: getattr(results, field.name) for field in fields(results)})
     follows = (
         results.shows_damage,
         damage(results.records),
         [made.summary() for made in decide(results.records, question)],
         changes(earlier.results, results)[0] if earlier else [],
     )
-    return json_text(plain({MARK: VERSION, **own, **dict(zip(_FOLLOWS, follows, strict=True))}), indent=1) + "\n"
+    said = plain(dict(zip(_FOLLOWS, follows, strict=True)))
+    return json_text({MARK: VERSION, HASH: sha256_json(own), **own, **said}, indent=1) + "\n"
 
 
 def read(path: Path) -> Results:
@@ -58,6 +61,8 @@ def read(path: Path) -> Results:
         raise InputError(f"{path}: {MARK} {version!r:.40}", allowed=str(VERSION), remedy=_AGAIN)
     for name in _FOLLOWS:
         data.pop(name, None)
+    if data.pop(HASH, None) != sha256_json(data):
+        raise InputError(f"{path}: is not as it was written", remedy="copy it anew from where it was measured")
     raw = json.dumps({"results": _numbers(data)}).encode()
     results = validated(_Document, raw, str(path), InputError, remedy=_AGAIN).results
     for record in results.records:

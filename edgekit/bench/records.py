@@ -84,11 +84,6 @@ class Record:
         """The first figure of this name among all measurements."""
         return next((m.metrics[name] for m in self.measurements if name in m.metrics), None)
 
-    @property
-    def accuracies(self) -> tuple[Measurement, ...]:
-        """The measurements whose headline is an accuracy."""
-        return tuple(m for m in self.measurements if m.headline == "accuracy")
-
 
 def plain(value: Any) -> Any:
     """A value as JSON can hold it: dataclasses as objects, NaN and infinities as null."""

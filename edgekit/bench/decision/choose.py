@@ -100,6 +100,7 @@ class Decision:
                     "quality": c.quality.name.lower(),
                     "gates": {v.gate: v.passed for v in c.verdicts},
                     "fits": c.fit.fits if c.fit else None,
+                    "against": c.against,
                 }
                 for c in self.candidates
             },
@@ -159,12 +160,14 @@ def _levels(rows: Sequence[Record]) -> list[Record]:
 
 
 def _quality(row: Record, scored: Sequence[str]) -> Quality:
-    compared = comparisons(row, scored).values()
+    compared = comparisons(row, scored)
     if not compared:
         return Quality.UNKNOWN
-    if any(lost(one) for one in compared):
+    if any(lost(one) for one in compared.values()):
         return Quality.LESS
-    return Quality.EQUAL if all(one.within for one in compared) else Quality.UNSEEN
+    # What failed on a task is not proven to be equal there.
+    everywhere = len(compared) == len(scored)
+    return Quality.EQUAL if everywhere and all(one.within for one in compared.values()) else Quality.UNSEEN
 
 
 def _choose(
@@ -172,7 +175,7 @@ def _choose(
 ) -> tuple[Candidate | None, tuple[str, ...]]:
     allowed = [candidate for candidate in candidates if candidate.allowed]
     if not allowed:
-        return None, tuple(f"{c.record.row}: {c.against}" for c in candidates)
+        return None, (f"no level {_asked(question, singular=True)}",)
     if _asks_for_quality(question.gates, candidates, scored):
         return min(allowed, key=_size), (_among(allowed, question, "smallest"),)
     quality = min(candidate.quality for candidate in allowed)
@@ -191,22 +194,29 @@ def _choose(
     which = _among(alike, question, "one that can have lost least")
     if quality is Quality.LESS:
         return safest, (f"{which}; each of them is proven to have lost some of its score",)
+    which += "; none of them has a proven drop of its scores" if len(alike) > 1 else ", without a proven drop of scores"
+    if missing := [task for task in scored if task not in comparisons(safest.record, scored)]:
+        return safest, (f"{which}; it was not compared on {', '.join(missing)}",)
     compared = [one for candidate in alike for one in comparisons(candidate.record, scored).values()]
     needed = max((one.items_needed for one in compared if one.items_needed), default=0)
     more = f": {needed:,} would be needed" if needed else ""
     return safest, (
-        f"{which} without a proven drop of its scores",
+        which,
         f"these items are too few to prove that nothing was lost{more}",
     )
 
 
 def _among(levels: Sequence[Candidate], question: Question, superlative: str) -> str:
     """`the smallest of 3 levels that keep every gate`, or `the only level that keeps every gate`."""
-    s = "" if len(levels) > 1 else "s"
-    asked = [f"keep{s} every gate"] if question.gates else []
-    asked += [f"fit{s} {question.device.name}"] if question.device else []
     which = f"the {superlative} of {len(levels)} levels" if len(levels) > 1 else "the only level"
-    return f"{which} that {' and '.join(asked)}" if asked else which
+    return f"{which} that {_asked(question, singular=len(levels) == 1)}" if question else which
+
+
+def _asked(question: Question, *, singular: bool) -> str:
+    """`keep every gate and fit raspberry-pi-5`."""
+    s = "s" if singular else ""
+    asked = [f"keep{s} every gate"] if question.gates else []
+    return " and ".join([*asked, *([f"fit{s} {question.device.name}"] if question.device else [])])
 
 
 def _asks_for_quality(gates: Sequence[Gate], candidates: Sequence[Candidate], scored: Sequence[str]) -> bool:
@@ -226,7 +236,8 @@ def _size(candidate: Candidate) -> float:
 def _least(candidate: Candidate, scored: Sequence[str]) -> float:
     """The most that it can have lost on any task, as a negative number."""
     lows = [one.difference.low for one in comparisons(candidate.record, scored).values()]
-    return min((low for low in lows if math.isfinite(low)), default=-math.inf)
+    known = len(lows) == len(scored) and all(map(math.isfinite, lows))
+    return min(lows, default=-math.inf) if known else -math.inf
 
 
 def _margins(alike: Sequence[Candidate], scored: Sequence[str]) -> str:

@@ -27,6 +27,7 @@ class Axis:
 
 AXES = (
     Axis("KL", ("kl",), -1),
+    Axis("KL in answers", ("kl_answers",), -1),
     Axis("cosine", ("cosine_image", "cosine_text"), 1),
     Axis("memory", ("peak_memory_bytes", "memory_bytes", "size_bytes"), -1),
     Axis("latency", ("first_token_ms", "image_encode_ms"), -1),
@@ -57,9 +58,7 @@ def _axes(
 ) -> list[tuple[str, tuple[str, str], int]]:
     """Name, task and figure, and sense of each axis."""
     headlines = {m.task: m.headline for record in records for m in record.measurements}
-    axes: list[tuple[str, tuple[str, str], int]] = [
-        (name, (name, headlines[name]), 1) for name in scored if name in headlines
-    ]
+    axes = [(task, (task, headlines[task]), 1) for task in scored if task in headlines]
     there = {key for figures in every for key in figures}
     for axis in AXES:
         taken = next((figure for figure in axis.figures if any(name == figure for _, name in there)), None)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from edgekit.bench.report.figures import NONE
+
+WIDE = 12  # columns of a table that a page has room for
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,12 @@ def transposed(table: Table) -> Table:
     heads = (table.heads[0], *(row.cells[0] for row in table.rows))
     turned = (Row((name, *(row.cells[i] for row in table.rows))) for i, name in enumerate(table.heads) if i)
     return Table(heads, tuple(turned), table.note)
+
+
+def turned(table: Table | None) -> Iterator[Table]:
+    """A table as a page has room for it; nothing for None."""
+    if table:
+        yield transposed(table) if len(table.heads) > max(WIDE, len(table.rows)) else table
 
 
 def _chosen(cells: Sequence[str], which: Sequence[int]) -> tuple[str, ...]:

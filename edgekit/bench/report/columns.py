@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from edgekit.bench.kinds import kinds
+from edgekit.bench.kinds import Task, kinds
 from edgekit.bench.kinds.base import FigureColumn
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.report.figures import NONE, number, percent, points
@@ -25,6 +25,11 @@ class Column:
 
 def main_columns(records: Sequence[Record]) -> list[Column]:
     """First the first task with scores, then each kind's figures, times last; each column is of one task."""
+    return [*quality_columns(records), *cost_columns(records)]
+
+
+def quality_columns(records: Sequence[Record]) -> list[Column]:
+    """Size, the first task with scores, and the figures of every kind that measures no times."""
     every = [
         Column("size MB", lambda r: number(r.bytes, 1e6, 1)),
         Column("bits/weight", lambda r: number(r.bits_per_weight, 1, 2)),
@@ -34,9 +39,12 @@ def main_columns(records: Sequence[Record]) -> list[Column]:
         mine = next(m for record in records for m in record.measurements if m.task == scored)
         every.append(Column(head_of(mine.kind, mine.headline, scored=True), lambda r: score(r.of(scored))))
         every.append(Column("to full precision, points", lambda r: difference(r.of(scored))))
-    for timed in (False, True):
-        every += [column for task in own_tasks(records, timed) for column in own_columns(records, task, scored)]
-    return every
+    return every + [c for task in own_tasks(records, timed=False) for c in own_columns(records, task, scored)]
+
+
+def cost_columns(records: Sequence[Record]) -> list[Column]:
+    """Times and memory."""
+    return [column for task in own_tasks(records, timed=True) for column in own_columns(records, task)]
 
 
 def own_tasks(records: Sequence[Record], timed: bool) -> list[str]:
@@ -54,15 +62,19 @@ def own_columns(records: Sequence[Record], task: str, scored: str | None = None)
         scored: the task whose headline has a column already.
     """
     measured = [m for record in records for m in record.measurements]
-    mine = next(m for m in measured if m.task == task)
-    columns = []
-    for column in kinds()[mine.kind].columns:
-        if task == scored and column.figure == mine.headline:
+    kind, columns = kind_of(records, task), []
+    for column in kind.columns:
+        if task == scored and column.figure == kind.headline:
             continue
         alike = {m.task for m in measured if column.figure in m.metrics}
         head = f"{column.head} ({task})" if len(alike) > 1 else column.head
         columns.append(Column(head, partial(_own, task, column)))
     return columns
+
+
+def kind_of(records: Sequence[Record], task: str) -> type[Task]:
+    """The kind of a task that `own_tasks` names."""
+    return next(kinds()[m.kind] for r in records for m in r.measurements if m.task == task and m.kind in kinds())
 
 
 def _own(task: str, column: FigureColumn, record: Record) -> str:

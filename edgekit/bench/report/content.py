@@ -10,9 +10,9 @@ from edgekit.bench.kinds import kinds
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.report import details, pictures, publications
 from edgekit.bench.report.against import against
-from edgekit.bench.report.blocks import Block, Bullets, Caution, Paragraph, Row, Section, Table, filled
+from edgekit.bench.report.blocks import WIDE, Block, Bullets, Caution, Paragraph, Row, Section, Table, filled, turned
 from edgekit.bench.report.choice import choice
-from edgekit.bench.report.columns import Column, difference, main_columns, score
+from edgekit.bench.report.columns import Column, cost_columns, difference, main_columns, quality_columns, score
 from edgekit.bench.report.figures import NONE
 from edgekit.bench.report.proofs import comparison_table
 from edgekit.bench.results import Damage, Results, damage, scored_tasks
@@ -106,8 +106,12 @@ def _figures(records: Sequence[Record]) -> Iterator[Block]:
     if records[0].stand_in:
         yield Paragraph(f"Stand-in: {records[0].stand_in}")
     labels = _labels(records)
-    if table := _table([*labels, *main_columns(records)], records, keep=len(labels)):
-        yield table
+    main = _table([*labels, *main_columns(records)], records, keep=len(labels))
+    if main and len(main.heads) <= WIDE:
+        yield main
+    elif main:
+        for columns in (quality_columns(records), cost_columns(records)):
+            yield from turned(_table([*labels, *columns], records, keep=len(labels)))
     scored = scored_tasks(records)
     elsewhere = publications.scores(records)
     if len(scored) > 1:
@@ -141,8 +145,11 @@ def _with_difference(task: str, record: Record) -> str:
 
 
 def _explained(first: Measurement, rows: Sequence[Measurement]) -> str:
-    kind = kinds().get(first.kind)
-    return kind.explain(first, rows) if kind else f"{first.task}: {first.title}; n = {first.counted}."
+    kind, plainly = kinds().get(first.kind), f"{first.task}: {first.title}; n = {first.counted}"
+    try:
+        return kind.explain(first, rows) if kind else f"{plainly}."
+    except KeyError as missing:  # what its kind says today was not written down when it was measured
+        return f"{plainly}; measured by a version of edgekit that recorded no {missing}."
 
 
 def _damage_line(control: Damage) -> str:

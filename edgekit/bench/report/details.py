@@ -6,12 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgekit.bench.records import Measurement, Record
-from edgekit.bench.report.blocks import Block, Row, Table, filled, transposed
+from edgekit.bench.report.blocks import Block, Row, Table, filled, turned
 from edgekit.bench.report.columns import bare, head_of, text_of
 from edgekit.bench.report.figures import NONE
 from edgekit.bench.results import scored_tasks
-
-_WIDE = 9  # columns beyond which a table is turned
 
 
 def tables(records: Sequence[Record]) -> Iterator[Block]:
@@ -21,23 +19,19 @@ def tables(records: Sequence[Record]) -> Iterator[Block]:
         rows = [(r, m) for r in records if (m := r.of(task)) and not m.error]
         if not rows:
             continue
-        yield from _turned(_figures(rows, task in scored))
+        yield from turned(_figures(rows, task in scored))
         for name in dict.fromkeys(name for _, m in rows for name in m.details):
-            yield from _turned(_breakdown(rows, name, task in scored))
+            yield from turned(_breakdown(rows, name, task in scored))
             yield from filter(None, [_listing(rows, name, task in scored)])
-    yield from _turned(_types(records))
-
-
-def _turned(table: Table | None) -> Iterator[Table]:
-    if table:
-        yield transposed(table) if len(table.heads) > max(_WIDE, len(table.rows)) else table
+    yield from turned(_types(records))
 
 
 def _figures(rows: Sequence[tuple[Record, Measurement]], scored: bool) -> Table | None:
-    """All metrics, and those details that are one number and a share or not the same in every row."""
+    """All metrics, and those details that are one number."""
     first = rows[0][1]
     metrics = list(dict.fromkeys(name for _, m in rows for name in m.metrics))
-    single = [name for name in dict.fromkeys(n for _, m in rows for n in m.details) if _differs(rows, name)]
+    numbers = (name for _, m in rows for name, value in m.details.items() if isinstance(value, int | float))
+    single = list(dict.fromkeys(numbers))
     heads = ("level", *(head_of(first.kind, name, scored) for name in metrics), *(_head(name) for name in single))
     lines = (
         Row(
@@ -51,13 +45,6 @@ def _figures(rows: Sequence[tuple[Record, Measurement]], scored: bool) -> Table 
         for record, m in rows
     )
     return filled(Table(heads, tuple(lines), f"{first.task}: {first.title}, n = {first.counted}"))
-
-
-def _differs(rows: Sequence[tuple[Record, Measurement]], name: str) -> bool:
-    values = [m.details.get(name) for _, m in rows]
-    return any(isinstance(value, int | float) for value in values) and (
-        name.endswith("_share") or any(value != values[0] for value in values)
-    )
 
 
 def _head(name: str) -> str:

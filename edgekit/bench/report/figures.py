@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edgekit.metrics import Estimate
 
 NONE = "-"
@@ -25,7 +27,7 @@ def small(figure: Estimate | None) -> str:
     """A divergence to two significant digits; where a logit was not finite it says so."""
     if figure is None:
         return NONE
-    return "not finite" if figure.value in (float("inf"), float("-inf")) else f"{figure.value:.2g}"
+    return f"{figure.value:.2g}" if math.isfinite(figure.value) else "not finite"
 
 
 def cosine(figure: Estimate | None) -> str:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from edgekit.bench.decision import Question
@@ -21,6 +23,12 @@ def page(results: Results, question: Question | None = None, earlier: Earlier | 
         earlier: a run to hold this one against.
     """
     pages = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
+    pages.filters["unbroken"] = _unbroken
     told = report(results, question, earlier)
     sections = [(section, [(type(block).__name__, block) for block in section.blocks]) for section in told]
     return pages.get_template("page.html.jinja").render(sections=sections)
+
+
+def _unbroken(cell: str) -> str:
+    """A cell in which no line ends inside an interval."""
+    return re.sub(r"\[[^\]]*\]", lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), cell)

@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from edgekit.bench.kinds import kinds
 from edgekit.bench.records import Record
 from edgekit.bench.report import charts
 from edgekit.bench.report.blocks import Chart
 from edgekit.bench.report.charts import Mark
-from edgekit.bench.report.columns import own_tasks
+from edgekit.bench.report.columns import kind_of, own_tasks
 from edgekit.metrics import Estimate
 
-_DISTANCE = "kl"  # of a decoder, which is drawn against size
+_DISTANCE = "kl"  # how the names of a decoder's divergences begin, which are drawn against size
 
 
 def charts_of(records: Sequence[Record], scored: Sequence[str]) -> Iterator[Chart]:
@@ -49,10 +48,10 @@ def _distances(records: Sequence[Record]) -> Iterator[Chart]:
     for task in own_tasks(records, timed=False):
         measured = [(r, m) for r in records if (m := r.of(task))]
         first = measured[0][1]
-        kind = kinds()[first.kind]
+        kind = kind_of(records, task)
         for column in kind.columns if kind.needs_full_precision else ():
             found = [(r, e) for r, m in measured if (e := m.metrics.get(column.figure)) and math.isfinite(e.value)]
-            if column.figure == _DISTANCE:
+            if column.figure.startswith(_DISTANCE):
                 points = [
                     (r.row, r.kind, r.bits_per_weight, e.value)
                     for r, e in found
@@ -70,7 +69,7 @@ def _distances(records: Sequence[Record]) -> Iterator[Chart]:
 def _costs(records: Sequence[Record], task: str) -> Iterator[Chart]:
     """Times and memory: medians and ranges."""
     measured = [(r, m) for r in records if (m := r.of(task)) and not m.error]
-    for column in kinds()[measured[0][1].kind].columns if measured else ():
+    for column in kind_of(records, task).columns:
         unit = 1e6 if column.figure.endswith("_bytes") else 1.0
         found = [(r, e) for r, m in measured if (e := m.metrics.get(column.figure)) and math.isfinite(e.value)]
         if found:

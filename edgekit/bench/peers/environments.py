@@ -111,8 +111,10 @@ def _install(peer: Peer, python: Path) -> None:
     private_folder(folder.parent)
     try:
         venv.create(folder, with_pip=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.packages]
-        subprocess.run(command, capture_output=True, text=True, check=True)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", *peer.packages], capture_output=True, text=True, check=True)
+        if peer.without:
+            subprocess.run([*pip, "uninstall", "--yes", *peer.without], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()

@@ -17,7 +17,8 @@ def prepare(job: dict[str, Any]) -> None:
     task = "image-text-to-text" if "vision_config" in config else "text-generation-with-past"
     command = [Path(sys.executable).with_name("optimum-cli"), "export", "openvino", "--model", job["checkpoint"]]
     options = ["--task", task, "--weight-format", "int4", Path(job["made"]) / "model"]
-    subprocess.run([str(word) for word in (*command, *options)], check=True)
+    if code := subprocess.run([str(word) for word in (*command, *options)], check=False).returncode:
+        sys.exit(code)  # the last line is what it said itself
 
 
 class Peer:

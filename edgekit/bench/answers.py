@@ -50,6 +50,7 @@ class AnswerTask(Task):
                 groups=tuple(group_numbers([item.group for item in items])),
                 answers=tuple(a.text for a in answers),
                 truncated=sum(a.truncated for a in answers),
+                topics=tuple(item.topic for item in items),
             )
         )
 
@@ -57,7 +58,8 @@ class AnswerTask(Task):
         """Accuracy, and the share of answers that the budget cut off."""
         given = Predictions(**results[0])
         asked = {"parser": str(PARSERS[self.parser]), "prompt": self.prompt}
-        base = predictions.figures(given, Predictions(**full_precision) if full_precision else None, asked)
+        exact = Predictions(**full_precision) if full_precision else None
+        base = predictions.figures(given, exact, asked, self.margin)
         budget = {"max_tokens": self.max_tokens, "truncated_share": given.truncated / len(given.truth)}
         return replace(base, details=base.details | budget)
 

@@ -17,6 +17,7 @@ from edgekit.bench import datasets, journal, peers, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome
 from edgekit.bench.controls import LADDER, Rounding
+from edgekit.bench.corrections import corrected
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.environment import environment
 from edgekit.bench.execute import Executor
@@ -229,7 +230,7 @@ class _Run:
     def records(self) -> tuple[Record, ...]:
         """The records of all rows from their outcomes."""
         rows = ((subject, row) for subject in self.subjects for row in (*self.rows[subject.folder], *subject.timed))
-        return tuple(self._record(subject, row) for subject, row in rows)
+        return corrected([self._record(subject, row) for subject, row in rows])
 
     def _execute(self, cells: Sequence[Cell], *, alone: bool = False) -> None:
         if cells:

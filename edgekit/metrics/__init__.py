@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from edgekit.metrics.comparisons import Comparison, compare
+from edgekit.metrics.bootstrap import bootstrap_interval, mean_interval
+from edgekit.metrics.comparisons import Comparison, compare, holm
 from edgekit.metrics.distances import (
-    Quantiles,
     clear_top1_changes,
     cosine,
     kl_divergence,
     log_softmax,
-    quantiles,
     relative_error,
     top1_agreement,
 )
-from edgekit.metrics.intervals import (
-    Estimate,
-    balanced_accuracy,
-    mean_interval,
-    paired_interval,
-    share_interval,
-    wilson_interval,
-)
+from edgekit.metrics.estimates import Estimate
+from edgekit.metrics.intervals import balanced_accuracy, share_interval, wilson_interval
+from edgekit.metrics.paired import paired_interval
+from edgekit.metrics.quantiles import Quantiles, quantile_interval, quantiles
 
 __all__ = [
     "METRIC_VERSION",
@@ -28,13 +23,16 @@ __all__ = [
     "Estimate",
     "Quantiles",
     "balanced_accuracy",
+    "bootstrap_interval",
     "clear_top1_changes",
     "compare",
     "cosine",
+    "holm",
     "kl_divergence",
     "log_softmax",
     "mean_interval",
     "paired_interval",
+    "quantile_interval",
     "quantiles",
     "relative_error",
     "share_interval",

@@ -6,23 +6,8 @@ dropped: a row of logits with NaN or an infinity has a divergence of inf, and a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-
-@dataclass(frozen=True)
-class Quantiles:
-    """Mean and quantiles of n values; `nonfinite` of them were NaN or infinite and enter only that count."""
-
-    mean: float
-    median: float
-    p90: float
-    p99: float
-    maximum: float
-    n: int
-    nonfinite: int
 
 
 def log_softmax(logits: ArrayLike) -> NDArray[np.float64]:
@@ -86,18 +71,6 @@ def relative_error(full_precision: ArrayLike, candidate: ArrayLike) -> NDArray[n
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         error = np.linalg.norm(actual - expected, axis=-1) / np.linalg.norm(expected, axis=-1)
     return np.asarray(np.where(np.isfinite(error), error, np.inf))
-
-
-def quantiles(values: ArrayLike) -> Quantiles:
-    """Mean, median, 90th and 99th percentile and maximum of the finite values, and how many were not finite."""
-    flat = np.asarray(values, np.float64).ravel()
-    finite = flat[np.isfinite(flat)]
-    if not len(finite):
-        nan = float("nan")
-        return Quantiles(nan, nan, nan, nan, nan, len(flat), len(flat))
-    median, p90, p99 = np.quantile(finite, [0.5, 0.9, 0.99])
-    mean, maximum = float(finite.mean()), float(finite.max())
-    return Quantiles(mean, float(median), float(p90), float(p99), maximum, len(flat), len(flat) - len(finite))
 
 
 def _rows(values: ArrayLike) -> NDArray[np.float64]:

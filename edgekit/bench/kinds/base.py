@@ -75,6 +75,7 @@ class Task(StrictModel, ABC):
         kind: how it is asked; its class.
         title: for people.
         dataset: what it is measured on: `limit` samples, chosen by `seed` (phantoms are drawn from it).
+        margin: how much less than full precision still counts as equal, where the headline is a share.
         ability: what a model must be able to do, None where it is no question.
         about_images: nothing is left of it for a model that sees none.
         needs_full_precision: means nothing without the full-precision model's results on the same items.
@@ -89,6 +90,7 @@ class Task(StrictModel, ABC):
     dataset: Name
     limit: int = Field(gt=0, le=10_000_000)
     seed: int = Field(default=0, ge=0, lt=1 << 32)
+    margin: float = Field(default=0.01, gt=0, lt=1)
 
     ability: ClassVar[str | None] = None
     about_images: ClassVar[bool] = False

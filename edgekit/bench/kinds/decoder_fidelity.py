@@ -142,9 +142,9 @@ class DecoderFidelityTask(Task):
         for name, positions in (("", np.ones_like(image)), ("_after_image", image), ("_text", ~image)):
             if positions.any():
                 figures[f"kl{name}"] = metrics.mean_interval(kl[positions], groups[positions])
-                figures[f"top1{name}"] = metrics.mean_interval(agrees[positions], groups[positions])
+                figures[f"top1{name}"] = metrics.share_interval(agrees[positions], groups[positions])
         details = {
-            "kl_quantiles": asdict(metrics.quantiles(kl)),
+            "kl_quantiles": asdict(metrics.quantiles(kl, groups)),
             "positions": len(kl),
             "positions_after_image": int(image.sum()),
             "clear_top1_changes": distance.clear_changes,

@@ -23,6 +23,7 @@ class FindingTask(AnswerTask):
                 image=sample.image,
                 answers=sample.options or tuple(label.name for label in dataset.labels),
                 truth=sample.truth,
+                topic=sample.topic,
             )
             for sample in dataset.samples
         )

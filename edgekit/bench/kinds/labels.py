@@ -36,7 +36,7 @@ class LabelsTask(Task):
         """Every image, with the labels' names as answers."""
         names = tuple(label.name for label in dataset.labels)
         return tuple(
-            Item(sample.group, image=image, answers=names, truth=sample.truth)
+            Item(sample.group, image=image, answers=names, truth=sample.truth, topic=sample.topic)
             for sample, image in zip(dataset.samples, dataset.images, strict=True)
         )
 
@@ -50,13 +50,14 @@ class LabelsTask(Task):
             scores = model.classify([item.image for item in batch], prompts)
             predicted += [item.answers[int(best)] for item, best in zip(batch, scores.argmax(axis=1), strict=True)]
         truth, groups = tuple(str(item.truth) for item in items), group_numbers([item.group for item in items])
-        return asdict(Predictions(truth, tuple(predicted), tuple(groups)))
+        topics = tuple(item.topic for item in items)
+        return asdict(Predictions(truth, tuple(predicted), tuple(groups), topics=topics))
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Accuracy."""
         paired = Predictions(**full_precision) if full_precision else None
         asked = {"parser": f"{self.parser}: the label with the highest score", "prompt": list(self.prompts)}
-        return predictions.figures(Predictions(**results[0]), paired, asked)
+        return predictions.figures(Predictions(**results[0]), paired, asked, self.margin)
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:

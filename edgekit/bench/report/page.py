@@ -175,7 +175,8 @@ def _logits(record: Record) -> Mapping[str, Any]:
 
 
 def _quantile(name: str, record: Record) -> str:
-    return f"{_logits(record)['kl_quantiles'][name]:.2g}"
+    value = _logits(record)["kl_quantiles"][name]
+    return NONE if value is None else f"{value:.2g}"  # a percentile that so few positions cannot carry
 
 
 def _types_table(records: Sequence[Record]) -> Table:

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.bench import worker
 from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.datasets import Dataset, Sample, source
+from edgekit.bench.environment import Environment, environment
 from edgekit.bench.execute import Receiver
 from edgekit.errors import EdgekitError
 from edgekit.inputs.labels import PHANTOM, in_modality
@@ -144,11 +145,14 @@ class InProcess:
         self.alone: list[bool] = []
         self.stopped = False
 
+    def environment(self, device: str | None) -> Environment:
+        return environment()
+
     def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
         for cell in cells:
             self.cells.append(cell)
             self.alone.append(alone)
-            for outcome in complete(cell, self._outcomes(cell)):
+            for outcome in complete(cell, self._outcomes):
                 report(cell, outcome)
 
     def _outcomes(self, cell: Cell) -> Iterator[Outcome]:

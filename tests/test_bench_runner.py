@@ -24,6 +24,7 @@ from edgekit.bench.environment import environment
 from edgekit.bench.execute.local import Local
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
+from edgekit.bench.speed import process
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine.cpu import cpu
@@ -77,6 +78,7 @@ def _subject(
     subject = Subject(Path("dir"), manifest, checkpoint, frozenset({ability}), (*original, *variants), 10)
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
     monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
+    monkeypatch.setattr(process, "limits", lambda folder: None)  # measuring them takes seconds
     monkeypatch.setattr(worker, "open_row", OPENERS[ability])
     monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
 
@@ -247,7 +249,7 @@ def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with (work / "cells.jsonl").open("ab") as stream:
         stream.write(b'\xff\xfe broken\n{"key": "cut sho')
     second = _bench(tmp_path, executor, "finding-phantom", "fidelity-decoder", work=work)
-    assert [cell.leaves for cell in executor.cells[count:]] == [True]
+    assert len(executor.cells) == count
     assert [r.measurements[0].metrics for r in first.records] == [r.measurements[0].metrics for r in second.records]
 
 
@@ -276,7 +278,8 @@ def test_what_was_measured_elsewhere_or_on_other_data_is_measured_again(
     if "data" in change:
         monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit, size=change["data"]))
     else:
-        monkeypatch.setattr(runner, "environment", lambda: replace(environment(), **change))
+        changed = replace(environment(), **change)
+        monkeypatch.setattr(executor, "environment", lambda device: changed)
     after = _bench(tmp_path, executor, *names, work=tmp_path / "work")
     assert _asked(executor.cells[count:]) == _asked(executor.cells[:count])
     keys = [{m.key for record in results.records for m in record.measurements} for results in (before, after)]
@@ -390,7 +393,8 @@ def test_wrong_use() -> None:
 def test_cells_survive_json() -> None:
     control = ModelRef("folder", control=Control("decoder", 2, "row"))
     for model in (ModelRef("folder", "Q4_0"), ModelRef("folder"), control):
-        cell = Cell("row", model, (CellTask({"name": "x"}, "key"), CellTask({"name": "y"})), 5, "work", "data", True, 1)
+        tasks = (CellTask({"name": "x"}, "key", "hash"), CellTask({"name": "y"}))
+        cell = Cell("row", model, tasks, 5, "work", "data", True, 2, (0, 1), 3, "raspberry-pi-5")
         assert Cell.of(json.loads(json.dumps(cell.job()))) == cell
     assert [ModelRef("f").is_full_precision, control.is_full_precision] == [True, False]
 
@@ -411,17 +415,35 @@ def test_a_real_worker_says_why_it_cannot_open_a_model(
     Local().run(_cells(tmp_path, 2), lambda cell, outcome: came.append((cell.row, outcome)), alone=alone)
     assert sorted((row, outcome.task) for row, outcome in came) == [("0", "x"), ("0", "y"), ("1", "x"), ("1", "y")]
     for _, outcome in came:
-        assert re.search(r"the worker process ended with exit code 1: .*nothing: no such folder", str(outcome.error))
+        assert re.search(r"nothing: no such folder; try: edgekit export", str(outcome.error))
 
 
-def test_what_a_dying_worker_does_not_finish_is_an_error(tmp_path: Path) -> None:
-    def dying() -> Iterator[Outcome]:
-        yield Outcome("x", 1, 0.5)
-        raise EdgekitError("SIGSEGV")
+def _opened(cell: Cell, dies_at: str) -> Iterator[Outcome]:
+    for task in cell.tasks:
+        if task.name in dies_at:
+            raise EdgekitError(f"SIGSEGV at {task.name}")
+        yield Outcome(task.name, 1, 0.5)
 
+
+@pytest.mark.parametrize("dies_at", ["", "a", "c", "ac", "ab", "abcd", "d"])
+def test_a_worker_that_dies_takes_the_figure_at_which_it_died(tmp_path: Path, dies_at: str) -> None:
+    """The tasks behind it run in another process, in the same order, and none runs twice."""
+    ran: list[str] = []
+
+    def run(cell: Cell) -> Iterator[Outcome]:
+        for outcome in _opened(cell, dies_at):
+            ran.append(outcome.task)
+            yield outcome
+
+    cell = replace(_cells(tmp_path)[0], tasks=tuple(CellTask({"name": name}) for name in "abcd"))
+    expected = [(name, f"SIGSEGV at {name}" if name in dies_at else None) for name in "abcd"]
+    assert [(outcome.task, outcome.error) for outcome in complete(cell, run)] == expected
+    assert ran == [name for name in "abcd" if name not in dies_at]
+
+
+def test_what_a_worker_does_not_finish_is_an_error(tmp_path: Path) -> None:
     (cell,) = _cells(tmp_path)
-    assert list(complete(cell, dying())) == [Outcome("x", 1, 0.5), Outcome("y", None, 0.0, "SIGSEGV")]
-    assert [outcome.error for outcome in complete(cell, ())] == ["it was not finished"] * 2
+    assert [outcome.error for outcome in complete(cell, lambda _: iter(()))] == ["it was not finished"] * 2
 
 
 def test_a_stopped_executor_starts_nothing(tmp_path: Path) -> None:

@@ -1,13 +1,14 @@
 """Cells: independent pieces of a benchmark, each a JSON document in and JSON lines out, run in a process of its own.
 
 A process of its own gives every row the same start, a peak memory that is its own, and a crash that takes nothing
-with it. Nothing in a cell refers to the process that made it, so cells can run anywhere the folders are.
+with it. Nothing in a cell refers to the process that made it, and each folder is named with the hash of what must be
+in it, so cells can run anywhere the same files are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from edgekit.artifacts.files import sha256_json
@@ -33,6 +34,7 @@ class PeerRef:
         source: the checkpoint that its own converter starts from; None where it is not here.
         made: the folder that keeps what the converter writes.
         setting: which of its settings.
+        version: of a program that pip does not have, which does not say it by itself while it runs.
     """
 
     name: str
@@ -40,6 +42,7 @@ class PeerRef:
     source: str | None
     made: str
     setting: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class ModelRef:
         tuned: whether a variant runs as `edgekit tune` chose on this machine, as it does for users.
         threads: how many a variant or a peer computes with; as many as there are cores for None.
         peer: which other program opens it.
+        content: hash of what is opened (`subjects.content`), by which another machine knows its copy; empty where
+            nobody looks.
     """
 
     folder: str
@@ -61,6 +66,7 @@ class ModelRef:
     tuned: bool = False
     threads: int | None = None
     peer: PeerRef | None = None
+    content: str = ""
 
     @property
     def is_full_precision(self) -> bool:
@@ -82,10 +88,12 @@ class CellTask:
     Attributes:
         data: the task's, as its file has it.
         stored: name of the files that the full-precision model leaves for it; None where nothing is compared.
+        data_sha256: of the data set that it must be measured on; empty where nobody looks.
     """
 
     data: dict[str, Any]
     stored: str | None = None
+    data_sha256: str = ""
 
     @property
     def name(self) -> str:
@@ -103,8 +111,10 @@ class Cell:
         work: the folder of what the full-precision model leaves.
         data: the user's data folder.
         leaves: whether this is the full-precision model's own cell, which leaves its results for the others.
-        core: the only core to use, None for all.
+        threads: how many cores it computes with, since sums depend on how they are shared out; None for all.
+        cores: which ones, as the executor chose; None for any.
         round: of tasks that are measured in rounds, counted from 0.
+        device: the tag of the machines that it must run on, None for any.
     """
 
     row: str
@@ -114,8 +124,10 @@ class Cell:
     work: str
     data: str | None = None
     leaves: bool = False
-    core: int | None = None
+    threads: int | None = None
+    cores: tuple[int, ...] | None = None
     round: int = 0
+    device: str | None = None
 
     def job(self) -> dict[str, Any]:
         """What JSON can hold."""
@@ -125,7 +137,8 @@ class Cell:
     def of(cls, job: dict[str, Any]) -> Cell:
         """The cell of `job`."""
         tasks = tuple(CellTask(**task) for task in job["tasks"])
-        return cls(**{**job, "model": ModelRef.of(job["model"]), "tasks": tasks})
+        cores = None if job["cores"] is None else tuple(job["cores"])
+        return cls(**{**job, "model": ModelRef.of(job["model"]), "tasks": tasks, "cores": cores})
 
 
 @dataclass(frozen=True)
@@ -138,21 +151,28 @@ class Outcome:
     error: str | None = None
 
 
-def complete(cell: Cell, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-    """One outcome for each of a cell's tasks: those that come, and an error for each that does not.
+def complete(cell: Cell, run: Callable[[Cell], Iterator[Outcome]]) -> Iterator[Outcome]:
+    """One outcome for each of a cell's tasks.
+
+    A process that dies takes the figure of the task at which it died; the tasks behind that run in another one.
 
     Args:
-        outcomes: as they come; raises EdgekitError where the process dies.
+        run: gives the outcomes of a cell in its tasks' order, and raises EdgekitError where the process dies.
     """
-    missing, why = [task.name for task in cell.tasks], "it was not finished"
-    try:
-        for outcome in outcomes:
-            missing.remove(outcome.task)
-            yield outcome
-    except EdgekitError as error:
-        why = str(error)
-    for name in missing:
-        yield Outcome(name, None, 0.0, why)
+    left, alive = list(cell.tasks), True
+    while left and alive:
+        why = "it was not finished"
+        alive = False
+        try:
+            for outcome in run(replace(cell, tasks=tuple(left))):
+                left = [task for task in left if task.name != outcome.task]
+                yield outcome
+        except EdgekitError as error:
+            why, alive = str(error), True
+        if left and alive:
+            yield Outcome(left.pop(0).name, None, 0.0, why)
+    for task in left:
+        yield Outcome(task.name, None, 0.0, why)
 
 
 def identity(*parts: Any) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.bench.records import Measurement
 from edgekit.families.source import open_source
 from edgekit.runtime.base import Model
 
@@ -48,3 +49,15 @@ def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     names = {spec.name for spec in original.family.roles[role].tensors(original.config) if spec.keep is None}
     model = load(original, lambda name, weights: rounding.apply(weights) if name in names else weights)
     return compose_full_precision(model, original, f"control: {role} at {rounding}")
+
+
+def could_show(exact: Measurement | None) -> bool:
+    """Whether a task could show damage at all: full precision does better there than one answer to everything would.
+
+    Args:
+        exact: its measurement of full precision, None where there is none.
+    """
+    if exact is None or exact.error or exact.headline not in exact.metrics:
+        return False
+    blind = exact.details.get("majority_baseline", {}).get("accuracy", 0.0)
+    return exact.metrics[exact.headline].low > float(blind)

@@ -1,9 +1,15 @@
-"""The journal of a benchmark: finished cells, a JSON line each, from which an interrupted run goes on."""
+"""The journal of a benchmark: finished cells, a JSON line each, from which an interrupted run goes on.
+
+A line's key is the hash of all that its outcome depends on, so journals of several runs and machines are one: put
+another machine's `cells.jsonl` beside this one's under any name that ends in `.jsonl`, and what it holds is not
+measured again. A line that stands in both counts once.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import math
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +20,9 @@ from edgekit.artifacts.files import append_line
 from edgekit.artifacts.validation import Name, Sha256, StrictModel, validated
 from edgekit.bench.cells import Outcome
 from edgekit.errors import ArtifactError
+
+FILE = "cells.jsonl"
+_NUMBER = "not finite"  # the only key of an object that stands for a number that JSON has none for
 
 
 class _Outcome(StrictModel):
@@ -30,20 +39,31 @@ class _Line(StrictModel):
     outcome: _Outcome
 
 
-def append(path: Path, key: str, outcome: Outcome) -> None:
-    """Write down an outcome, durably.
+def append(folder: Path, key: str, outcome: Outcome) -> None:
+    """Write down an outcome in a folder's journal, durably.
 
     Args:
         key: of all that it depends on.
     """
-    append_line(path, json.dumps({"key": key, "outcome": asdict(outcome)}))
+    written = asdict(replace(outcome, result=_finite(outcome.result)))
+    append_line(folder / FILE, json.dumps({"key": key, "outcome": written}, allow_nan=False))
 
 
-def read(path: Path) -> dict[str, Outcome]:
-    """The outcomes of earlier runs by their keys; a line that an interrupt cut short, or that is none, is left out."""
+def read(folder: Path) -> dict[str, Outcome]:
+    """The outcomes that a folder's journals hold, by their keys; of two of one key the folder's own, then the first.
+
+    A line that an interrupt cut short, or that is none, is left out.
+    """
     finished: dict[str, Outcome] = {}
-    if not is_file(path):
-        return finished
+    for path in sorted(folder.glob("*.jsonl"), key=lambda path: (path.name != FILE, path.name)):
+        if is_file(path):
+            for key, outcome in _read(path).items():
+                finished.setdefault(key, outcome)
+    return finished
+
+
+def _read(path: Path) -> dict[str, Outcome]:
+    finished: dict[str, Outcome] = {}
     with path.open("rb") as stream:
         for raw in stream:
             try:
@@ -51,5 +71,24 @@ def read(path: Path) -> dict[str, Outcome]:
                 line = validated(_Line, data, str(path), ArtifactError)
             except ArtifactError:
                 continue
-            finished[line.key] = Outcome(line.outcome.task, line.outcome.result, line.outcome.seconds)
+            outcome = Outcome(line.outcome.task, _numbers(line.outcome.result), line.outcome.seconds)
+            finished.setdefault(line.key, outcome)
     return finished
+
+
+def _finite(value: Any) -> Any:
+    """A result without NaN and infinities, which a journal's strict JSON refuses: a damaged level has some."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return {_NUMBER: str(value)}
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    return [_finite(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _numbers(value: Any) -> Any:
+    """The other way round."""
+    if isinstance(value, dict):
+        if value.keys() == {_NUMBER} and value[_NUMBER] in ("nan", "inf", "-inf"):
+            return float(value[_NUMBER])
+        return {key: _numbers(entry) for key, entry in value.items()}
+    return [_numbers(entry) for entry in value] if isinstance(value, list) else value

@@ -1,33 +1,37 @@
-"""Run a benchmark: rows times tasks as independent cells, accuracy and fidelity once, latency in interleaved rounds."""
+"""Run a benchmark: rows times tasks as independent cells, accuracy and fidelity once, latency in interleaved rounds.
+
+A figure follows from what is measured and the machine alone: not from the order in which cells end, from where they
+run, or from how often the run was interrupted.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, journal, peers, preflight
+from edgekit.bench import datasets, peers, preflight
 from edgekit.bench.assemble import cell_key, measurement, record
-from edgekit.bench.cells import Cell, CellTask, Outcome
-from edgekit.bench.controls import LADDER, Rounding
+from edgekit.bench.cells import Cell, CellTask, Outcome, identity
+from edgekit.bench.controls import LADDER, Rounding, could_show
 from edgekit.bench.corrections import corrected
 from edgekit.bench.datasets import Dataset
-from edgekit.bench.environment import environment
-from edgekit.bench.execute import Executor
+from edgekit.bench.environment import Environment
+from edgekit.bench.execute import Executor, threads
 from edgekit.bench.execute.local import Local
 from edgekit.bench.kinds import Task
+from edgekit.bench.ledger import Ledger
 from edgekit.bench.peers.rows import timed
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results, damage
-from edgekit.bench.subjects import Subject, TableRow, subjects
+from edgekit.bench.subjects import Subject, TableRow, on_devices, subjects
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cache import cache_folder
 from edgekit.machine.temporary import temporary_folder
@@ -50,6 +54,9 @@ class Sweep:
         threads: numbers of them with which variants are timed, beside all cores.
         peers: other programs that are timed beside them, NAME or NAME=PROGRAM.
         install_peers: make a peer's environment with pip where there is none.
+        limit: how many samples of each task's at most; None for as many as the task says.
+        ray: the address of a Ray cluster that cells run on; None for this machine.
+        devices: tags of the machines that levels are measured on, each on each; any machine without one.
     """
 
     artifacts: Sequence[Path]
@@ -63,6 +70,9 @@ class Sweep:
     threads: Sequence[int] = ()
     peers: Sequence[str] = ()
     install_peers: bool = False
+    limit: int | None = None
+    ray: str | None = None
+    devices: Sequence[str] = ()
 
 
 def bench(
@@ -79,17 +89,19 @@ def bench(
         EdgekitError: something that was asked for does not exist, or the run lacks something: all that is missing in
             one error, before anything is measured. What fails while measuring stands in the results.
     """
-    if sweep.rounds < 1:
-        raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
+    _check(sweep)
     beside = [peers.found(name, install=sweep.install_peers) for name in sweep.peers]
     measured = timed(subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned), sweep.threads, beside)
-    tasks = choose(sweep.tasks, sweep.data, measured)
+    tasks = [_limited(task, sweep.limit) for task in choose(sweep.tasks, sweep.data, measured)]
     data = _Data(sweep.data)
-    preflight.check(measured, tasks, data.of, work)
+    if sweep.ray is None:
+        preflight.check(measured, tasks, data.of, work)
+    for task in tasks:
+        data.of(task)
     with (
         file_errors(work or cache_folder()),
         _folder(work) as folder,
-        _Run(sweep, measured, tasks, folder, data, executor or Local()) as run,
+        _Run(sweep, on_devices(measured, sweep.devices), tasks, folder, data, executor or _executor(sweep)) as run,
     ):
         run.progress = progress or Progress()
         run.phase("reference", run.full_precision)
@@ -98,6 +110,40 @@ def bench(
         run.phase("latency", run.rounds)
         said = (*notes(measured, sweep.data, sweep.tuned), *run.notes)
         return Results(run.records(), dict(run.phases), said if sweep.controls else (*said, "no control was asked for"))
+
+
+def _check(sweep: Sweep) -> None:
+    if sweep.rounds < 1:
+        raise UsageError(f"{sweep.rounds} rounds", allowed="1 or more")
+    if sweep.limit is not None and sweep.limit < 1:
+        raise UsageError(f"a limit of {sweep.limit} samples", allowed="1 or more")
+    if sweep.devices and sweep.ray is None:
+        raise UsageError("devices by their tags are machines of a cluster", remedy="name its address: --ray ADDRESS")
+    if (sweep.peers or sweep.threads) and sweep.ray is not None:
+        raise UsageError(
+            "peers and numbers of threads are timed on one machine, and cells of a cluster run on any",
+            remedy="time them on each machine by itself, without --ray",
+        )
+    if sweep.tuned and sweep.ray is not None:
+        raise UsageError(
+            "what edgekit tune chose holds for one machine, and cells of a cluster run on any",
+            remedy="measure tuned rows on each machine by itself, without --ray",
+        )
+
+
+def _limited(task: Task, limit: int | None) -> Task:
+    return task if limit is None or task.limit <= limit else task.model_copy(update={"limit": limit})
+
+
+def _executor(sweep: Sweep) -> Executor:
+    if sweep.ray is None:
+        return Local()
+    if find_spec("ray") is None:
+        remedy = "pip install 'edgekit[ray]', on every machine of the cluster"
+        raise UsageError("Ray is not installed here", remedy=remedy)
+    from edgekit.bench.execute.ray import Cluster
+
+    return Cluster(sweep.ray)
 
 
 @contextmanager
@@ -138,7 +184,7 @@ class _Data:
 
 
 class _Run:
-    """The state of one benchmark: outcomes by row and task, finished cells on disk.
+    """The state of one benchmark: its rows, outcomes, and finished cells on disk.
 
     Attributes:
         progress: what phases report to.
@@ -157,18 +203,11 @@ class _Run:
         self.rows = {subject.folder: subject.rows for subject in measured}
         self.notes: list[str] = []
         self.phases: dict[str, float] = {}
-        self.here = environment()
-        self._outcomes: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
-        self._data = data
-        self._executor, self._lock = executor, threading.Lock()
-        self._left, self._journal = work / "reference", work / "cells.jsonl"
-        self._finished = journal.read(self._journal)
-        self._keys: dict[tuple[str, str], str] = {}  # (row, task) -> the key under which its outcome is written
         self.progress, self._phase = Progress(), ""
+        self._data, self._executor, self._ledger = data, executor, Ledger(work)
+        self._left, self._lock = work / "reference", threading.Lock()
         self._named: dict[str, str] = {}  # row -> what people call it
         self._said: set[tuple[str, str]] = set()  # row, error
-        if sweep.controls:
-            self._add_controls(measured, sweep.controls[0])
 
     def __enter__(self) -> _Run:
         return self
@@ -185,47 +224,55 @@ class _Run:
 
     def full_precision(self) -> None:
         """What the other rows are compared with: the full-precision models' logits and embeddings."""
-        cells = []
-        for subject in self.subjects:
-            tasks = [task for task in self._tasks(subject) if task.needs_full_precision]
-            if tasks:
-                cells.append(self._cell(subject, subject.rows[0], tasks, leaves=True))
-        current = {task.stored for cell in cells for task in cell.tasks}
+        compared = [(s, [task for task in self._tasks(s) if task.needs_full_precision]) for s in self.subjects]
+        current = {self._stored(subject, task) for subject, tasks in compared for task in tasks}
         if self._left.is_symlink():
             raise ArtifactError(f"{self._left}: is a link", remedy="remove it")
         for path in self._left.glob("*"):
             if path.name.split(".")[0] not in current:  # of other code or data; a full-size one takes gigabytes
                 path.unlink()
-        self._execute(cells)
+        self._execute([self._cell(s, s.rows[0], tasks, leaves=True) for s, tasks in compared if tasks])
 
     def quality(self) -> None:
-        """Accuracy of all rows, fidelity of all but full precision."""
+        """Accuracy of all rows, fidelity of all but full precision; of a control what decides whether it stays."""
+        if self.sweep.controls:
+            self._add_controls(self.subjects, self.sweep.controls[0])
         cells = []
         for subject in self.subjects:
             for row in self.rows[subject.folder]:
                 done = row.model.is_full_precision  # in the phase before
                 tasks = [task for task in self._tasks(subject) if not (done and task.needs_full_precision)]
-                cells.append(self._cell(subject, row, tasks))
-        self._execute([cell for cell in cells if cell.tasks])
+                control = row.kind == "control"
+                cells.append(self._cell(subject, row, [t for t in tasks if _judges(t)] if control else tasks))
+        self._execute(cells)
 
     def coarsen_controls(self) -> None:
-        """Where a control shows nothing, take a coarser one, down the ladder."""
-        hidden = list(self.subjects)
-        for shown, coarser in pairwise(self.sweep.controls):
+        """Where a control shows nothing, take coarser ones, down the ladder, on the tasks that could show one.
+
+        The last one's fidelity is measured when it is known which that is.
+        """
+        shown = self.sweep.controls[:1]
+        hidden = list(self.subjects) if shown else []
+        for coarser in self.sweep.controls[1:]:
             hidden = [subject for subject in hidden if self._hides_damage(subject)]
-            if not hidden:
-                return
-            names = [subject.manifest.title for subject in hidden]
-            self.notes += [f"{name}: a control at {shown} showed no drop in accuracy" for name in names]
+            able = [subject for subject in hidden if self._able_to_show(subject)]
+            for subject in hidden:
+                if subject not in able:
+                    self.notes.append(f"{subject.manifest.title}: {_UNABLE}")
+            hidden = able
+            self.notes += [f"{s.manifest.title}: a control at {shown[0]} showed no drop in accuracy" for s in hidden]
             self._add_controls(hidden, coarser)
-            cells = [self._cell(s, self.rows[s.folder][-1], self._tasks(s)) for s in hidden]
-            self._execute([cell for cell in cells if cell.tasks])
+            self._execute([self._cell(s, self.rows[s.folder][-1], self._able_to_show(s)) for s in hidden])
+            shown = [coarser]
+        last = [(s, self.rows[s.folder][-1]) for s in self.subjects]
+        controls = [(subject, row) for subject, row in last if row.kind == "control"]
+        self._execute([self._cell(s, row, [t for t in self._tasks(s) if not _judges(t)]) for s, row in controls])
 
     def rounds(self) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
-        pairs = [(subject, row) for subject in self.subjects for row in (*subject.rows, *subject.timed)]
-        once = [self._cell(s, row, tasks) for s, row in pairs if (tasks := self._tasks(s, in_rounds=True))]
-        self._execute([replace(cell, round=n) for n in range(self.sweep.rounds) for cell in once], alone=True)
+        pairs = [(s, row, self._tasks(s, in_rounds=True)) for s in self.subjects for row in (*s.rows, *s.timed)]
+        cells = [self._cell(*pair, number=number) for number in range(self.sweep.rounds) for pair in pairs]
+        self._execute(cells, alone=True)
 
     def records(self) -> tuple[Record, ...]:
         """The records of all rows from their outcomes."""
@@ -233,57 +280,95 @@ class _Run:
         return corrected([self._record(subject, row) for subject, row in rows])
 
     def _execute(self, cells: Sequence[Cell], *, alone: bool = False) -> None:
+        """Run cells; what an earlier run finished of them was left out."""
+        cells = [cell for cell in cells if cell.tasks]
         if cells:
             self.progress.start(f"measuring {self._phase}", sum(len(cell.tasks) for cell in cells))
-        self._executor.run(cells, self._take, alone=alone)
+            self._executor.run(cells, self._take, alone=alone)
 
     def _add_controls(self, measured: Sequence[Subject], rounding: Rounding) -> None:
-        """Give each subject a control row, in place of one that it has."""
+        """Give each subject a control row, in place of one that it has; none where only times are measured."""
         for subject in measured:
-            if row := subject.control(rounding):
+            if (row := subject.control(rounding)) and self._tasks(subject):
                 self.rows[subject.folder] = (*subject.rows, row)
 
     def _hides_damage(self, subject: Subject) -> bool:
         last = self._record(subject, self.rows[subject.folder][-1])
         return any(control.blind for control in damage([last]))
 
+    def _able_to_show(self, subject: Subject) -> list[Task]:
+        exact = self._record(subject, subject.rows[0])
+        return [task for task in self._tasks(subject) if _judges(task) and could_show(exact.of(task.name))]
+
     def _record(self, subject: Subject, row: TableRow) -> Record:
         measured: list[Measurement] = []
         for task in self.tasks:
-            if outcomes := self._outcomes.get((row.key, task.name)):
-                exact = self._outcomes.get((subject.rows[0].key, task.name)) if subject.source else None
+            if outcomes := self._ledger.of(row.id, task.name):
+                exact = self._ledger.of(subject.rows[0].id, task.name) if subject.source else None
                 good = exact[0] if exact else None
                 given, whose = self._data.of(task), self._data.attribution(task)
-                measured.append(measurement(task, row, given, outcomes, good, self.here, whose))
-        return record(subject, row, measured, self.here)
+                measured.append(measurement(task, row, given, outcomes, good, self._here(row), whose))
+        return record(subject, row, measured, self._here(row))
+
+    def _here(self, row: TableRow) -> Environment:
+        return self._executor.environment(row.device)
 
     def _tasks(self, subject: Subject, *, in_rounds: bool = False) -> list[Task]:
         return [task for task in self.tasks if task.in_rounds == in_rounds and fits(task, subject)]
 
-    def _cell(self, subject: Subject, row: TableRow, tasks: Sequence[Task], *, leaves: bool = False) -> Cell:
-        """The cell of a row; tasks whose outcome an earlier run wrote are taken from there."""
-        self._named[row.key] = f"{subject.manifest.title}, {row.name}"
-        listed = []
+    def _stored(self, subject: Subject, task: Task) -> str | None:
+        """The name of the files that the full-precision model leaves for a task."""
+        if not task.needs_full_precision:
+            return None
+        exact = subject.rows[0]
+        return cell_key(task, exact, self._data.of(task).sha256, self._here(exact))
+
+    def _cell(
+        self, subject: Subject, row: TableRow, tasks: Sequence[Task], *, leaves: bool = False, number: int = 0
+    ) -> Cell:
+        """The cell of a row in a round; tasks whose outcome an earlier run wrote are taken from there."""
+        self._named[row.id] = f"{subject.manifest.title}, {row.name}"
+        here, listed, width = self._here(row), [], None
         for task in tasks:
-            data_sha256 = self._data.of(task).sha256
-            key = cell_key(task, row, data_sha256, self.here)
-            if key in self._finished and not task.in_rounds and not leaves:
-                self._outcomes[row.key, task.name].append(self._finished[key])
-                continue
-            self._keys[row.key, task.name] = key
-            shared = cell_key(task, subject.rows[0], data_sha256, self.here) if task.needs_full_precision else None
-            listed.append(CellTask(task.model_dump(mode="json"), shared))
+            width = None if task.in_rounds else threads(subject.weights, here)
+            stored, data_sha256 = self._stored(subject, task), self._data.of(task).sha256
+            key = identity(cell_key(task, row, data_sha256, here), number, width)
+            if leaves and not any(self._left.glob(f"{stored}.*")):
+                self._ledger.forget(key)
+            if not self._ledger.expect(row.id, task.name, number, key):
+                listed.append(CellTask(task.model_dump(mode="json"), stored, data_sha256))
         data = str(self.sweep.data.resolve()) if self.sweep.data else None
-        weights = max(subject.weights for subject in self.subjects)
-        return Cell(row.key, row.model, tuple(listed), weights, str(self._left), data, leaves)
+        return Cell(
+            row.id,
+            row.model,
+            tuple(listed),
+            subject.weights,
+            str(self._left),
+            data,
+            leaves,
+            threads=width,
+            round=number,
+            device=row.device,
+        )
 
     def _take(self, cell: Cell, outcome: Outcome) -> None:
         """An outcome comes in, from any thread."""
+        if not self._ledger.take(cell, outcome):
+            return
         with self._lock:
-            if outcome.error is None:
-                journal.append(self._journal, self._keys[cell.row, outcome.task], outcome)
-            elif (cell.row, outcome.error) not in self._said:  # a process that died takes all its tasks with it
-                self._said.add((cell.row, outcome.error))
+            if outcome.error is not None and (cell.row, outcome.error) not in self._said:
+                self._said.add((cell.row, outcome.error))  # a model that does not open says so for every task
                 self.progress.note(f"{self._named[cell.row]}, {outcome.task}: {outcome.error}")
-            self._outcomes[cell.row, outcome.task].append(outcome)
             self.progress.advance()
+
+
+_UNABLE = (
+    "no coarser control was run: full precision itself does no better than always giving the most frequent answer, so "
+    "no damage could show"
+)
+
+
+def _judges(task: Task) -> bool:
+    """Whether a control's damage is looked for in this task's figures, as `results.damage` does."""
+    return task.headline == "accuracy"
+

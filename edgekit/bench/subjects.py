@@ -32,6 +32,7 @@ class TableRow:
         bytes: of the files that hold the weights.
         tensor_types: how many weights are stored as which type.
         tuned: role -> what `edgekit tune` chose here, which the row runs with; None for the proven defaults.
+        device: the tag of the machines that it is measured on, None for any.
     """
 
     name: str
@@ -45,6 +46,12 @@ class TableRow:
     bits_per_weight: float | None = None
     tensor_types: Mapping[str, int] | None = None
     tuned: Mapping[str, str] | None = None
+    device: str | None = None
+
+    @property
+    def id(self) -> str:
+        """What tells it from the other rows of a run."""
+        return self.key if self.device is None else f"{self.key}@{self.device}"
 
 
 @dataclass(frozen=True)
@@ -73,9 +80,22 @@ class Subject:
         family = family_named(self.manifest.family, str(self.folder), ArtifactError)
         role = next(iter(family.roles))  # a family names its main part first
         folder = str(self.source.resolve())
-        model = ModelRef(folder, control=Control(role, rounding.bits, rounding.scale))
-        key = identity("control", self.manifest.source.sha256, role, str(rounding))
+        source = self.manifest.source.sha256
+        model = ModelRef(folder, control=Control(role, rounding.bits, rounding.scale), content=source)
+        key = identity("control", source, role, str(rounding))
         return TableRow(f"control: {role.replace('_', ' ')} at {rounding}", "control", model, key)
+
+
+def content(folder: Path, level: str | None) -> str:
+    """What a `ModelRef` of this folder has as its content: of a level the hash of its parts, else the checkpoint's.
+
+    Raises:
+        ArtifactError: it is no artifact, or lacks the level.
+        CheckpointError: it is no checkpoint.
+    """
+    if level is None:
+        return open_checkpoint(folder).sha256
+    return _variant_key(manifests.read(folder).variant(level)[1])
 
 
 def subjects(
@@ -113,6 +133,22 @@ def subjects(
     return [subject for subject in every if any(row.kind == "variant" for row in subject.rows)]
 
 
+def on_devices(measured: Sequence[Subject], devices: Sequence[str]) -> list[Subject]:
+    """Each level once for each of these tags, under a name that says so where there are several.
+
+    Full precision stays where it fits: what a level lost is the same question on every device.
+    """
+
+    def placed(row: TableRow) -> Iterator[TableRow]:
+        if row.kind != "variant" or not devices:
+            yield row
+            return
+        for device in devices:
+            yield replace(row, device=device, name=f"{row.name} on {device}" if len(devices) > 1 else row.name)
+
+    return [replace(s, rows=tuple(one for row in s.rows for one in placed(row))) for s in measured]
+
+
 def _subject(
     folder: Path, manifest: Manifest, checkpoint: Checkpoint | None, levels: Sequence[str], tuned: bool
 ) -> Subject:
@@ -135,7 +171,7 @@ def _full_precision(manifest: Manifest, checkpoint: Checkpoint) -> TableRow:
     return TableRow(
         name="reference (transformers, float32)",
         kind="reference",
-        model=ModelRef(str(checkpoint.root.resolve())),
+        model=ModelRef(str(checkpoint.root.resolve()), content=manifest.source.sha256),
         key=identity("reference", manifest.source.sha256),
         formats=("safetensors",),
         bytes=size,
@@ -150,11 +186,12 @@ def _variant(folder: Path, manifest: Manifest, name: str) -> TableRow:
     types: Counter[str] = Counter()
     for part in parts.values():
         types.update(part.tensor_types)
+    key = _variant_key(parts)
     return TableRow(
         name=name,
         kind="variant",
-        model=ModelRef(str(folder.resolve()), name),
-        key=identity("variant", sorted(part.id for part in parts.values())),
+        model=ModelRef(str(folder.resolve()), name, content=key),
+        key=key,
         level=name,
         formats=tuple(sorted({part.format for part in parts.values()})),
         part_ids={role: part.id for role, part in parts.items()},
@@ -162,6 +199,10 @@ def _variant(folder: Path, manifest: Manifest, name: str) -> TableRow:
         bits_per_weight=sum(part.bits_per_weight * part.weights for part in parts.values()) / weights,
         tensor_types=dict(types),
     )
+
+
+def _variant_key(parts: Mapping[str, Part]) -> str:
+    return identity("variant", sorted(part.id for part in parts.values()))
 
 
 def _tuned(row: TableRow, manifest: Manifest) -> Iterator[TableRow]:

@@ -14,21 +14,18 @@ from typing import Any
 from edgekit.bench import datasets, peers
 from edgekit.bench.cells import Cell, ModelRef, Outcome
 from edgekit.bench.controls import Rounding, open_control
+from edgekit.bench.kinds import kinds
 from edgekit.bench.kinds.base import RunContext
 from edgekit.bench.speed import surroundings
 from edgekit.bench.tasks import parse
-from edgekit.errors import EdgekitError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.runtime.base import Model
 
 
 def work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Run the cell of a worker's job; results are outcomes as JSON can hold them.
-
-    Raises:
-        EdgekitError: the model does not open.
-    """
+    """Run the cell of a worker's job; results are outcomes as JSON can hold them."""
     cell = Cell.of(job)
-    _use_core(cell.core)
+    _use_cores(cell.cores)
     for outcome in run(cell):
         yield asdict(outcome)
 
@@ -38,10 +35,14 @@ def run(cell: Cell) -> Iterator[Outcome]:
     if cell.model.peer:
         yield from peers.outcomes(cell)
         return
-    in_rounds = any(parse(given.data).in_rounds for given in cell.tasks)
-    cold_s = surroundings.cold_load_s(cell.model) if in_rounds and cell.round == 0 else None
+    timed = [kind for task in cell.tasks if (kind := kinds().get(str(task.data.get("kind")))) and kind.in_rounds]
+    cold_s = surroundings.cold_load_s(cell.model) if timed and cell.round == 0 else None
     started = time.perf_counter()
-    model = open_row(cell.model)
+    try:
+        model = open_row(cell.model)
+    except EdgekitError as failure:
+        yield from (Outcome(task.name, None, 0.0, _in_a_line(failure)) for task in cell.tasks)
+        return
     load_s = time.perf_counter() - started
     data, load = Path(cell.data) if cell.data else None, cache(datasets.load)  # tasks on the same samples share them
     try:
@@ -51,9 +52,12 @@ def run(cell: Cell) -> Iterator[Outcome]:
             began = time.perf_counter()
             try:
                 dataset = load(task.dataset, task.limit, task.seed, data)
-                result, error = task.run(model, dataset, RunContext(load_s, stored, cell.leaves, cold_s, cell)), None
+                if given.data_sha256 not in ("", dataset.sha256):
+                    raise InputError(f"{task.name}: the data is not what the benchmark began with")
+                context = RunContext(load_s, stored, cell.leaves, cold_s, cell)
+                result, error = task.run(model, dataset, context), None
             except EdgekitError as failure:
-                result, error = None, str(failure)
+                result, error = None, _in_a_line(failure)
             yield Outcome(task.name, result, time.perf_counter() - began, error)
     finally:
         model.close()
@@ -63,15 +67,11 @@ def open_row(ref: ModelRef) -> Model:
     """The model of a row."""
     # Imported here: opening an artifact must not pay for torch, in time or in memory.
     if ref.level is not None:
-        from edgekit.runtime.opening import opened, prepare
+        from edgekit.runtime import open_model
         from edgekit.runtime.tuning_results import DEFAULT
-        from edgekit.runtime.use import Use
 
         # What `edgekit tune` found on this machine must not decide what a record of this level says, unless asked for.
-        opening = prepare(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
-        if ref.threads is not None:
-            opening.threads = ref.threads
-        return opened(opening, Use())
+        return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT, threads=ref.threads)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
     from edgekit.full_precision.model import open_full_precision
@@ -79,8 +79,12 @@ def open_row(ref: ModelRef) -> Model:
     return open_full_precision(Path(ref.folder))
 
 
-def _use_core(core: int | None) -> None:
-    """Keep to one core, where the system can: two rows side by side must not fight for threads."""
-    if core is not None and sys.platform == "linux":
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(0, {cores[core % len(cores)]})
+def _in_a_line(failure: EdgekitError) -> str:
+    return str(failure).replace("\n", "; ")
+
+
+def _use_cores(cores: tuple[int, ...] | None) -> None:
+    """Keep to these cores, where the system can: two rows side by side must not fight for threads."""
+    if cores is not None and sys.platform == "linux":
+        here = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {here[core % len(here)] for core in cores})

@@ -35,6 +35,9 @@ def _add_comparison(group: _ArgumentGroup) -> None:
         metavar="SOURCE",
         help="a checkpoint that an artifact was made from; may be repeated",
     )
+    group.add_argument(
+        "--no-controls", action="store_true", help="no damaged rows, which show that the table could show damage"
+    )
 
 
 def _add_data(group: _ArgumentGroup) -> None:
@@ -70,7 +73,18 @@ def _add_speed(group: _ArgumentGroup) -> None:
 
 
 def _add_place(group: _ArgumentGroup) -> None:
-    """Nothing yet: cells run on this machine."""
+    group.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run on the machines of a Ray cluster: HOST:PORT, or auto for the one that this machine belongs to",
+    )
+    group.add_argument(
+        "--on",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --ray: measure levels on machines that have the resource device:NAME; may be repeated",
+    )
 
 
 def _add_results(group: _ArgumentGroup) -> None:
@@ -98,6 +112,7 @@ def _counts(text: str) -> tuple[int, ...]:
 def run(options: Namespace) -> int:
     """Measure; 1 where something could not be measured or the control rows show no damage."""
     from edgekit import bench
+    from edgekit.bench.controls import LADDER
     from edgekit.checkpoints.sources import source_folder
 
     sweep = bench.Sweep(
@@ -111,6 +126,9 @@ def run(options: Namespace) -> int:
         threads=options.threads,
         peers=options.peer,
         install_peers=options.install_peers,
+        controls=() if options.no_controls else LADDER,
+        ray=options.ray,
+        devices=options.on,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     if options.to:

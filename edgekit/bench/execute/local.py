@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from edgekit.bench import worker
 from edgekit.bench.cells import Cell, Outcome, complete
+from edgekit.bench.environment import Environment, environment
 from edgekit.bench.execute import Receiver
+from edgekit.bench.execute.room import Room
 from edgekit.machine.cpu import cpu
 from edgekit.machine.memory import memory
 from edgekit.machine.worker import Workers
 
-_PROCESS_BYTES = 1_000_000_000  # Python, torch and transformers before any weight
-_BYTES_PER_WEIGHT = 6  # float32, and half as much again while it is loaded
+_HERE = "here"
 
 
 class Local:
-    """A process a cell: side by side on one core each, as far as cores and memory go, or one after the other."""
+    """A process a cell: side by side on cores of their own, as far as cores and memory go, or one after the other."""
 
     def __init__(self) -> None:
         self._workers = Workers()
+
+    def environment(self, device: str | None) -> Environment:
+        """See `Executor.environment`; this machine has any tag."""
+        return environment()
 
     def run(self, cells: Sequence[Cell], report: Receiver, *, alone: bool = False) -> None:
         """See `Executor.run`."""
@@ -38,22 +42,16 @@ class Local:
 
     def _side_by_side(self, cells: Sequence[Cell], report: Receiver) -> None:
         slow_first = sorted(cells, key=lambda cell: cell.model.level is not None)
-        width = _width(cells)
-        cores: queue.SimpleQueue[int | None] = queue.SimpleQueue()
-        for core in range(width):
-            cores.put(core if width > 1 else None)
+        room = Room({_HERE: (cpu().usable_cores, memory().available_bytes)})
 
-        def on_a_core(cell: Cell) -> None:
-            core = cores.get()
-            try:
-                self._run(replace(cell, core=core), report)
-            finally:
-                cores.put(core)
+        def in_its_place(cell: Cell) -> None:
+            with room.place(cell, (_HERE,)) as (_, cores):
+                self._run(replace(cell, cores=cores), report)
 
-        pool = ThreadPoolExecutor(width)
+        pool = ThreadPoolExecutor(min(len(cells), cpu().usable_cores))
         finished = False
         try:
-            list(pool.map(on_a_core, slow_first))
+            list(pool.map(in_its_place, slow_first))
             finished = True
         finally:
             if not finished:  # interrupted: do not wait for what is running
@@ -61,13 +59,9 @@ class Local:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, cell: Cell, report: Receiver) -> None:
-        results = self._workers.results(worker.work, cell.job())
-        for outcome in complete(cell, (Outcome(**result) for result in results)):
+        for outcome in complete(cell, self._outcomes):
             report(cell, outcome)
 
-
-def _width(cells: Sequence[Cell]) -> int:
-    """How many cells run at the same time."""
-    largest = max(cell.weights for cell in cells)
-    fitting = memory().available_bytes // (_PROCESS_BYTES + _BYTES_PER_WEIGHT * largest)
-    return max(1, min(cpu().usable_cores, fitting, len(cells)))
+    def _outcomes(self, cell: Cell) -> Iterator[Outcome]:
+        for result in self._workers.results(worker.work, cell.job()):
+            yield Outcome(**result)

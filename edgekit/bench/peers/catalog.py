@@ -85,7 +85,8 @@ _ROWS = (
         ("openvino-genai", "optimum-intel[openvino]", _TORCH, "pillow"),
         "checkpoint",
         _ANSWERS,
-        without=("torchvision",),  # the one on PyPI is made for CUDA, and transformers fails with it beside torch for CPUs
+        # The one on PyPI is made for CUDA, and transformers fails with it beside torch for CPUs.
+        without=("torchvision",),
         prepares=True,
     ),
     Peer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,12 @@ def _binary(peer: Peer, named: str) -> Environment:
     if program is None:
         remedy = f"--peer {peer.name}=PROGRAM, with the program's path"
         raise MissingDependencyError(f"{peer.title} is not here: no program {named or peer.name}", remedy=remedy)
-    return Environment(peer, Path(program).absolute(), {})
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingDependencyError(f"{program}: does not run: {error}", allowed=peer.title) from error
+    said = re.search(r"version: *(.+)", done.stdout + done.stderr)
+    return Environment(peer, Path(program).absolute(), {peer.name: said[1].strip() if said else ""})
 
 
 def _checked(peer: Peer, python: Path) -> Environment:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -19,6 +20,10 @@ def prepare(job: dict[str, Any]) -> None:
     options = ["--task", task, "--weight-format", "int4", Path(job["made"]) / "model"]
     if code := subprocess.run([str(word) for word in (*command, *options)], check=False).returncode:
         sys.exit(code)  # the last line is what it said itself
+    # transformers 5 writes another file, which the pipeline does not look for: it would resize to another size.
+    given, made = Path(job["checkpoint"]) / "preprocessor_config.json", Path(job["made"]) / "model"
+    if given.exists() and not (made / given.name).exists():
+        shutil.copy(given, made)
 
 
 class Peer:

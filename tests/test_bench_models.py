@@ -99,17 +99,21 @@ def test_without_full_precision_there_is_a_reason(tmp_path: Path) -> None:
 
 
 def test_latency_of_a_chat_model() -> None:
-    figures = LATENCY.run(StubChat(), dataset(4), RunContext(load_s=1.5))
-    assert figures["load_s"] == 1.5
-    assert figures["first_token_ms"] == figures["first_token_cold_ms"] == 250
+    found = LATENCY.run(StubChat(), dataset(4), RunContext(load_s=1.5, load_cold_s=4.5))
+    figures = found["figures"]
+    assert (figures["load_s"], figures["load_cold_s"]) == (1.5, 4.5)
+    assert figures["first_token_ms"] == figures["first_token_cold_ms"] == figures["first_token_prefix_known_ms"] == 250
     assert figures["decode_tokens_per_s"] > 10
+    assert figures["prefill_tokens_per_s"] > 10
     assert figures["image_encode_ms"] > 0
     assert "text_encode_ms" not in figures
+    assert (found["prompt_tokens"], found["steps"], len(found["samples"]["step_ms"])) == (512, 136, 135)
 
 
 def test_latency_of_an_embedding_model() -> None:
-    figures = LATENCY.run(StubEmbedder(), dataset(4), RunContext(load_s=1.5))
-    assert {"load_s", "image_encode_ms", "text_encode_ms", "peak_memory_bytes"} == set(figures)
+    figures = LATENCY.run(StubEmbedder(), dataset(4), RunContext(load_s=1.5))["figures"]
+    memory = {"peak_memory_bytes", "own_memory_bytes", "mapped_memory_bytes"}
+    assert {"load_s", "image_encode_ms", "images_per_s", "text_encode_ms"} == set(figures) - memory
 
 
 def test_latency_uses_new_images_for_encoding() -> None:

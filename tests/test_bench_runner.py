@@ -24,6 +24,7 @@ from edgekit.bench.environment import environment
 from edgekit.bench.execute.local import Local
 from edgekit.bench.records import Record
 from edgekit.bench.results import Results, controls_show_damage
+from edgekit.bench.speed import process
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine.cpu import cpu
@@ -77,6 +78,7 @@ def _subject(
     subject = Subject(Path("dir"), manifest, checkpoint, frozenset({ability}), (*original, *variants), 10)
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
     monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
+    monkeypatch.setattr(process, "limits", lambda folder: None)  # measuring them takes seconds
     monkeypatch.setattr(worker, "open_row", OPENERS[ability])
     monkeypatch.setattr(datasets, "load", lambda name, limit, seed, data: dataset(limit))
 

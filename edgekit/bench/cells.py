@@ -34,6 +34,7 @@ class PeerRef:
         source: the checkpoint that its own converter starts from; None where it is not here.
         made: the folder that keeps what the converter writes.
         setting: which of its settings.
+        version: of a program that pip does not have, which does not say it by itself while it runs.
     """
 
     name: str
@@ -41,6 +42,7 @@ class PeerRef:
     source: str | None
     made: str
     setting: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,11 @@ def _check(sweep: Sweep) -> None:
         raise UsageError(f"a limit of {sweep.limit} samples", allowed="1 or more")
     if sweep.devices and sweep.ray is None:
         raise UsageError("devices by their tags are machines of a cluster", remedy="name its address: --ray ADDRESS")
+    if (sweep.peers or sweep.threads) and sweep.ray is not None:
+        raise UsageError(
+            "peers and numbers of threads are timed on one machine, and cells of a cluster run on any",
+            remedy="time them on each machine by itself, without --ray",
+        )
     if sweep.tuned and sweep.ray is not None:
         raise UsageError(
             "what edgekit tune chose holds for one machine, and cells of a cluster run on any",

@@ -14,6 +14,7 @@ from typing import Any
 from edgekit.bench import datasets, peers
 from edgekit.bench.cells import Cell, ModelRef, Outcome
 from edgekit.bench.controls import Rounding, open_control
+from edgekit.bench.kinds import kinds
 from edgekit.bench.kinds.base import RunContext
 from edgekit.bench.speed import surroundings
 from edgekit.bench.tasks import parse
@@ -34,8 +35,8 @@ def run(cell: Cell) -> Iterator[Outcome]:
     if cell.model.peer:
         yield from peers.outcomes(cell)
         return
-    in_rounds = any(parse(given.data).in_rounds for given in cell.tasks)
-    cold_s = surroundings.cold_load_s(cell.model) if in_rounds and cell.round == 0 else None
+    timed = [kind for task in cell.tasks if (kind := kinds().get(str(task.data.get("kind")))) and kind.in_rounds]
+    cold_s = surroundings.cold_load_s(cell.model) if timed and cell.round == 0 else None
     started = time.perf_counter()
     try:
         model = open_row(cell.model)
@@ -67,15 +68,11 @@ def open_row(ref: ModelRef) -> Model:
     """The model of a row."""
     # Imported here: opening an artifact must not pay for torch, in time or in memory.
     if ref.level is not None:
-        from edgekit.runtime.opening import opened, prepare
+        from edgekit.runtime import open_model
         from edgekit.runtime.tuning_results import DEFAULT
-        from edgekit.runtime.use import Use
 
         # What `edgekit tune` found on this machine must not decide what a record of this level says, unless asked for.
-        opening = prepare(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT)
-        if ref.threads is not None:
-            opening.threads = ref.threads
-        return opened(opening, Use())
+        return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT, threads=ref.threads)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
     from edgekit.full_precision.bounded import open_full_precision

@@ -43,6 +43,7 @@ def open_model(
     runtime: str | None = None,
     progress: Progress | None = None,
     use: Use = Use(),  # noqa: B008 - it never changes
+    threads: int | None = None,
 ) -> Model:
     """Open one variant of an artifact.
 
@@ -57,6 +58,7 @@ def open_model(
             fastest.
         progress: told where files are tried that have never been opened here, and are large.
         use: what it is to be used for.
+        threads: how many it computes with; as many as there are cores, or the device has, for None.
 
     Raises:
         ArtifactError: the folder, its manifest or a file is not what it must be, or a library died on a file.
@@ -66,6 +68,7 @@ def open_model(
     opening = prepare(folder, level, device, runtime=runtime, progress=progress)
     if context is not None:
         opening.context = manifest_checks.checked_context(context, opening.settings, opening.manifest.title)
+    opening.threads = threads or opening.threads
     return opened(opening, use)
 
 

@@ -19,6 +19,7 @@ class Peer:
             does not have.
         takes: the artifact's GGUF files, or the checkpoint.
         abilities: of models that it can open.
+        without: what pip installs with them and must not be there.
         prepares: whether it makes files of its own from the checkpoint.
         settings: how it is set, a row each: label -> options, in which THREADS stands for their number.
     """
@@ -28,6 +29,7 @@ class Peer:
     packages: tuple[str, ...]
     takes: Literal["gguf", "checkpoint"]
     abilities: frozenset[str]
+    without: tuple[str, ...] = ()
     prepares: bool = False
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"": {}})
 
@@ -72,7 +74,7 @@ _ROWS = (
     Peer(
         "optimum-onnx",
         "optimum-onnx, float32",
-        ("optimum-onnx[onnxruntime]==0.1.0", "optimum>=2,<2.2", _TORCH, _OLDER, "pillow"),
+        ("optimum-onnx[onnxruntime]==0.1.0", "optimum>=2,<2.2", _TORCH, _OLDER, "pillow", "sentencepiece", "protobuf"),
         "checkpoint",
         _ANSWERS | _EMBEDS,
         prepares=True,
@@ -83,6 +85,8 @@ _ROWS = (
         ("openvino-genai", "optimum-intel[openvino]", _TORCH, "pillow"),
         "checkpoint",
         _ANSWERS,
+        # The one on PyPI is made for CUDA, and transformers fails with it beside torch for CPUs.
+        without=("torchvision",),
         prepares=True,
     ),
     Peer(

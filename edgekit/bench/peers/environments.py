@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -74,7 +75,12 @@ def _binary(peer: Peer, named: str) -> Environment:
     if program is None:
         remedy = f"--peer {peer.name}=PROGRAM, with the program's path"
         raise MissingDependencyError(f"{peer.title} is not here: no program {named or peer.name}", remedy=remedy)
-    return Environment(peer, Path(program).absolute(), {})
+    try:
+        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=False)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingDependencyError(f"{program}: does not run: {error}", allowed=peer.title) from error
+    said = re.search(r"version: *(.+)", done.stdout + done.stderr)
+    return Environment(peer, Path(program).absolute(), {peer.name: said[1].strip() if said else ""})
 
 
 def _checked(peer: Peer, python: Path) -> Environment:
@@ -111,8 +117,10 @@ def _install(peer: Peer, python: Path) -> None:
     private_folder(folder.parent)
     try:
         venv.create(folder, with_pip=True)
-        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *peer.packages]
-        subprocess.run(command, capture_output=True, text=True, check=True)
+        pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "install", *peer.packages], capture_output=True, text=True, check=True)
+        if peer.without:
+            subprocess.run([*pip, "uninstall", "--yes", *peer.without], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()

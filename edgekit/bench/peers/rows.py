@@ -58,7 +58,8 @@ def rows(subject: Subject, environment: Environment) -> Iterator[TableRow]:
         return
     source = str(subject.source.resolve()) if subject.source else None
     made = cache_folder() / "peers" / "made" / f"{peer.name}-{subject.manifest.source.sha256[:16]}"
-    ref = PeerRef(peer.name, str(environment.program), source, str(made))
+    version = environment.versions.get(peer.name, "") if not peer.packages else ""
+    ref = PeerRef(peer.name, str(environment.program), source, str(made), version=version)
     for setting in peer.settings:
         label = ", ".join(word for word in (peer.title, setting) if word)
         chosen = replace(ref, setting=setting)

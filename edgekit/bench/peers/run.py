@@ -72,6 +72,7 @@ def _measured(cell: Cell, task: LatencyTask) -> dict[str, Any]:
         started = datetime.now(UTC)
         with watched() as conditions:
             found, held = _driven(ref, {**job, "do": "measure"}, folder)
+    versions = found["versions"] or {ref.name: ref.version}
     figures = found["figures"] | cold | memory(held) | {"peak_memory_bytes": float(held.resident)}
     if PEERS[ref.name].prepares:
         made = [path.stat().st_size for path in Path(ref.made).rglob("*") if path.is_file()]
@@ -82,7 +83,7 @@ def _measured(cell: Cell, task: LatencyTask) -> dict[str, Any]:
         "prompt_tokens": found["prompt_tokens"],
         "steps": job["steps"],
         "conditions": {**asdict(conditions), "disturbed": conditions.disturbed},
-        "runtimes": {"peer": ", ".join(f"{name} {version}" for name, version in found["versions"].items())},
+        "runtimes": {"peer": ", ".join(" ".join(pair) for pair in versions.items())},
         "started": started.isoformat(timespec="seconds"),
         **limited(figures, cell),
     }

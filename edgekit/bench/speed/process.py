@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +13,7 @@ from edgekit.bench.cells import Cell
 from edgekit.bench.speed.operations import operations, shares
 from edgekit.bench.speed.surroundings import limits
 from edgekit.bench.speed.timing import Timed
+from edgekit.errors import EdgekitError
 from edgekit.machine.cpu import cpu
 from edgekit.machine.disturbance import watched
 from edgekit.machine.memory import peak_memory_bytes
@@ -52,7 +54,8 @@ def limited(figures: dict[str, float], cell: Cell | None) -> dict[str, Any]:
         return {"threads": cpu().usable_cores, "limits": None}
     threads, found = cell.model.threads or cpu().usable_cores, limits(Path(cell.work))
     if cell.model.level is not None:
-        costs = operations(Path(cell.model.folder), cell.model.level)
-        figures.setdefault("file_bytes", float(costs.file_bytes))
-        figures.update(shares(costs, figures, found) if found else ())
+        with suppress(EdgekitError):  # a shape that cannot be read costs these figures alone
+            costs = operations(Path(cell.model.folder), cell.model.level)
+            figures.setdefault("file_bytes", float(costs.file_bytes))
+            figures.update(dict(shares(costs, figures, found)) if found else {})
     return {"threads": threads, "limits": found and found.to_json()}

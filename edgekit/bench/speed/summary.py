@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-import numpy as np
-
 from edgekit.bench.records import Measurement
 from edgekit.machine.roofline import Roofline
-from edgekit.metrics import Estimate
+from edgekit.metrics import Estimate, quantile_interval
 
-# Step times are pooled over rounds; of fewer, a percentile would say no more than the largest does.
-PERCENTILES = {50: 1, 90: 64, 99: 662}
+PERCENTILES = (50, 90, 99)
 
 
 def figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
@@ -28,15 +24,10 @@ def figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
 
 
 def _percentiles(rounds: Sequence[Sequence[float]]) -> dict[str, Estimate]:
-    """Each of all steps, beside the least and largest of the rounds that carry it themselves."""
+    """Of all rounds' steps, those that so many can carry."""
     every = [step for steps in rounds for step in steps]
-    found = {}
-    for percent, least in PERCENTILES.items():
-        if len(every) >= least:
-            alone = [float(np.percentile(steps, percent)) for steps in rounds if len(steps) >= least]
-            ends = (min(alone), max(alone)) if alone else (math.nan, math.nan)
-            found[f"step_p{percent}_ms"] = Estimate(float(np.percentile(every, percent)), *ends, len(every))
-    return found
+    found = {f"step_p{percent}_ms": quantile_interval(every, percent / 100) for percent in PERCENTILES if every}
+    return {name: estimate for name, estimate in found.items() if estimate is not None}
 
 
 def details(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -32,9 +32,12 @@ def cold_load_s(model: ModelRef) -> float | None:
         None where the system cannot be asked to forget files, or the model does not open, which its own row says.
     """
     try:
-        if not page_cache.forget(files(model)):
-            return None
+        paths = files(model)
     except EdgekitError:
+        return None
+    if model.level is not None:
+        run(opened, asdict(model))  # who opens an artifact for the first time has its files tried, which is no loading
+    if not page_cache.forget(paths):
         return None
     found, end = run(opened, asdict(model))
     return None if end.problem or not found else float(found[-1])

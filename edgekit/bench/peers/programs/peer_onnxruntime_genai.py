@@ -20,7 +20,8 @@ def prepare(job: dict[str, Any]) -> None:
     text = importlib.import_module("text_checkpoint").text_checkpoint(Path(job["checkpoint"]), made / "text")
     builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", text, "-o", made / "model"]
     options = ["-p", "int4", "-e", "cpu", "-c", made / "cache", "--extra_options", "prune_lm_head=true"]
-    subprocess.run([str(word) for word in (*builder, *options)], check=True)
+    if code := subprocess.run([str(word) for word in (*builder, *options)], check=False).returncode:
+        sys.exit(code)  # the last line is what it said itself
     for left in ("text", "cache"):
         shutil.rmtree(made / left, ignore_errors=True)
 

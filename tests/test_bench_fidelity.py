@@ -22,7 +22,6 @@ from edgekit.bench.kinds.base import RunContext, Task
 from edgekit.bench.kinds.text_fidelity import TextFidelityTask
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import ArtifactError, InputError, UsageError
-from edgekit.metrics.percentiles import LEAST, percentile_intervals
 from edgekit.runtime.base import Model, Tokens
 
 ANSWERS = task("fidelity-decoder")
@@ -117,6 +116,16 @@ def test_logits_that_are_not_finite_are_counted(
     assert broken.metrics[asked.headline.replace("kl", "top1")].value == 0
     assert broken.details["nonfinite"] == broken.details["positions"]
     assert broken.details["beyond_noise"] is True
+
+
+def test_figures_by_full_precisions_confidence() -> None:
+    confidence = [0.1, 0.49, 0.5, 0.95, 0.99, 1.0]
+    given = Distances([1.0, 3, 5, 7, 9, 11], [True, False, *[True] * 4], confidence, list(range(6)))
+    details = TEXT.summarize([{"distances": given.plain(), "floor": None}]).details
+    means = {where: figure["value"] for where, figure in details["kl_by_confidence"].items()}
+    assert means == {"0 to 0.5": 2, "0.5 to 0.9": 5, "0.9 to 0.99": 7, "0.99 to 1": 10}
+    assert details["top1_by_confidence"]["0 to 0.5"]["value"] == 0.5
+    assert sum(figure["n"] for figure in details["kl_by_confidence"].values()) == 6
 
 
 def test_perplexity_is_that_of_the_text(left: Callable[..., tuple[Any, Path]]) -> None:
@@ -248,23 +257,13 @@ def test_what_full_precision_left_is_not_computed_again(left: Callable[..., tupl
 
 
 def test_percentiles_are_those_that_the_sample_carries() -> None:
-    values = np.random.default_rng(3).exponential(size=1000)
-    for n, shares in ((1, [0.5]), (63, [0.5]), (64, [0.5, 0.9]), (661, [0.5, 0.9]), (662, [0.5, 0.9, 0.99])):
-        found = percentile_intervals(values[:n])
-        assert list(found) == shares
-        for share, estimate in found.items():
-            assert estimate.value == pytest.approx(np.quantile(values[:n], share))
-            assert estimate.low <= estimate.value <= estimate.high
-    for share, least in list(LEAST.items())[1:]:
-        assert share**least <= 0.0013 < share ** (least - 2)
-
-
-def test_intervals_of_percentiles_hold_the_true_one() -> None:
-    generator, hits = np.random.default_rng(0), 0
-    for _ in range(60):
-        found = percentile_intervals(generator.exponential(size=200))[0.9]
-        hits += found.low <= np.log(10) <= found.high
-    assert hits >= 51  # of 95 % in 60, fewer than 1 run in 1,000 finds fewer
+    values = np.random.default_rng(3).exponential(size=1000).tolist()
+    for n, names in ((63, ["median"]), (64, ["median", "p90"]), (662, ["median", "p90", "p99"])):
+        given = Distances(values[:n], [True] * n, [0.5] * n, list(range(n)))
+        found = TEXT.summarize([{"distances": given.plain(), "floor": None}]).metrics
+        assert [name for name in found if name.startswith("kl_")] == [f"kl_{name}" for name in names]
+        for name, share in zip(names, (0.5, 0.9, 0.99), strict=False):
+            assert found[f"kl_{name}"].value == np.quantile(values[:n], share, method="inverted_cdf")
 
 
 CORPUS = {"title": "t", "citation": "c", "license": "l", "note": "n", "reader": "corpus"}

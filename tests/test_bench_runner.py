@@ -105,7 +105,7 @@ def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     reference = rows["reference"].of("finding-phantom")
     assert reference is not None
     assert reference.paired is None
-    kl = rows["good"].metric("kl")
+    kl = rows["good"].metric("kl_answers")
     assert kl is not None
     assert kl.value > 0
     assert rows["good"].of("fidelity-decoder").noise_floor == 0  # type: ignore[union-attr]

@@ -116,7 +116,7 @@ def test_one_thing_is_an_error_of_its_own_kind(
     with monkeypatch.context() as patch:
         free = shutil.disk_usage(tmp_path)._replace(free=10_000_000)
         patch.setattr(shutil, "disk_usage", lambda path: free)
-        fidelity = Sweep([medgemma_artifact], ["Q4_0"], tasks=short(tmp_path, "fidelity-decoder"))
+        fidelity = Sweep([medgemma_artifact], ["Q4_0"], tasks=["fidelity-text"])
         assert "GB are needed" in refused(NoSpaceError, fidelity, tmp_path / "work")
         assert not (tmp_path / "work").exists()
         counted = Counts()

@@ -13,9 +13,8 @@ from edgekit import metrics
 from edgekit.bench.fidelity.distances import Distances
 from edgekit.bench.records import Measurement
 from edgekit.metrics import Estimate
-from edgekit.metrics.percentiles import percentile_intervals
 
-_NAMES = {0.5: "median", 0.9: "p90", 0.99: "p99"}
+_SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99}
 # Full precision's probability of its top token: where it guesses, where it leans, where it knows.
 CONFIDENCE = (0.0, 0.5, 0.9, 0.99, 1.0)
 
@@ -28,8 +27,9 @@ def figures(given: Distances, where: str = "") -> dict[str, Estimate]:
     """
     kl, groups = given.column("kl"), np.asarray(given.groups)
     found = {f"kl{where}": metrics.mean_interval(kl, groups)}
-    for share, estimate in percentile_intervals(kl, groups).items():
-        found[f"kl{where}_{_NAMES[share]}"] = estimate
+    for name, share in _SHARES.items():
+        if carried := metrics.quantile_interval(kl, share, groups):
+            found[f"kl{where}_{name}"] = carried
     found[f"top1{where}"] = metrics.share_interval(given.column("agrees"), groups)
     if given.loss:
         loss, expected = given.column("loss"), given.column("expected_loss")
@@ -42,25 +42,25 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
     """What else belongs to them.
 
     Args:
-        floor: full precision in bfloat16, at the same positions.
+        floor: full precision in bfloat16, at the same positions; None for full precision itself.
     """
     kl, groups = given.column("kl"), np.asarray(given.groups)
     said = {
-        "kl_quantiles": asdict(metrics.quantiles(kl)),
+        "kl_quantiles": asdict(metrics.quantiles(kl, groups)),
         "positions": len(kl),
         "groups": len(set(given.groups)),
         "clear_top1_changes": given.clear_changes,
         "nonfinite": given.nonfinite,
-        "by_confidence": list(_by_confidence(given)),
+        **_by_confidence(given),
     }
     if floor is None:
         return said
     noise = floor.column("kl")
-    beyond = not np.isfinite(kl).all() or metrics.paired_interval(kl, noise, groups=groups).low > 0
+    beyond = not np.isfinite(kl).all() or metrics.mean_interval(kl - noise, groups).low > 0
     same = metrics.mean_interval(noise, groups), metrics.share_interval(floor.column("agrees"), groups)
     return {
         **said,
-        "noise_floor": {"what": "full precision in bfloat16", "kl": asdict(same[0]), "top1": asdict(same[1])},
+        "noise_floor": {"kl": asdict(same[0]), "top1": asdict(same[1])},
         "beyond_noise": bool(beyond),
     }
 
@@ -69,22 +69,24 @@ def noise(first: Measurement, rows: Sequence[Measurement]) -> str:
     """The report's words for the noise floor, and how many rows are not beyond it."""
     if first.noise_floor is None:
         return ""
-    within = sum(row.details.get("beyond_noise") is False for row in rows)
-    more = f": no damage in the {within} rows that are not beyond it" if within else ", which every row is beyond"
-    return f"; noise floor (full precision in bfloat16) {first.noise_floor:.2g} nats{more}"
+    judged = [beyond for row in rows if (beyond := row.details.get("beyond_noise")) is not None]
+    within = judged.count(False)
+    more = f", and {within} of {len(judged)} rows are not beyond it, which is no damage" if within else ""
+    return f"; noise floor (full precision in bfloat16 against float32) {first.noise_floor:.2g} nats{more}"
 
 
-def _by_confidence(given: Distances) -> list[dict[str, Any]]:
-    """Divergence and agreement where full precision's top token has a probability between two bounds."""
+def _by_confidence(given: Distances) -> dict[str, dict[str, Any]]:
+    """Divergence and agreement where full precision's top token has a probability from one bound up to another."""
     kl, agrees, groups = given.column("kl"), given.column("agrees"), np.asarray(given.groups)
-    confidence, shown = given.column("confidence"), []
-    for low, high in pairwise(CONFIDENCE):
-        chosen = (confidence >= low) & (confidence < high if high < 1 else confidence <= 1)
+    bins = np.digitize(given.column("confidence"), CONFIDENCE[1:-1])
+    found: dict[str, dict[str, Any]] = {"kl_by_confidence": {}, "top1_by_confidence": {}}
+    for number, (low, high) in enumerate(pairwise(CONFIDENCE)):
+        chosen = bins == number
         if chosen.any():
-            same = metrics.share_interval(agrees[chosen], groups[chosen])
-            mean = metrics.mean_interval(kl[chosen], groups[chosen])
-            shown.append({"from": low, "to": high, "kl": asdict(mean), "top1": asdict(same)})
-    return shown
+            where = f"{low:g} to {high:g}"
+            found["kl_by_confidence"][where] = asdict(metrics.mean_interval(kl[chosen], groups[chosen]))
+            found["top1_by_confidence"][where] = asdict(metrics.share_interval(agrees[chosen], groups[chosen]))
+    return found
 
 
 def _exponential(mean: Estimate) -> Estimate:

@@ -112,7 +112,8 @@ class Reference:
             for document, rows in _decoded(model.decoder, documents(model)):
                 hashes.append(document.sha256)
                 for i, row in enumerate(rows):
-                    stream.write(np.ascontiguousarray(row, np.float32).tobytes())
+                    row = np.ascontiguousarray(row, np.float32)
+                    stream.write(row.data)
                     self._add(own, document, i, row, row)
                     positions += 1
         shape, floor = (positions, model.decoder.vocabulary), None

@@ -107,7 +107,8 @@ class DecoderFidelityTask(Task):
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Divergence and agreement at the answers' positions, and the share of answers that changed."""
         given, exact = results[0], full_precision or results[0]
-        distances, floor = Distances.of(given["distances"]), _floor(exact)
+        distances = Distances.of(given["distances"])
+        floor = _floor(full_precision) if full_precision else None
         changed = np.asarray([a != b for a, b in zip(given["answers"], exact["answers"], strict=True)], np.float64)
         found = figures.figures(distances, "_answers")
         found["answer_flips"] = metrics.share_interval(changed, given["groups"])

@@ -109,7 +109,8 @@ class TextFidelityTask(Task):
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Over all positions, and by full precision's confidence."""
-        given, floor = Distances.of(results[0]["distances"]), _floor(full_precision or results[0])
+        given = Distances.of(results[0]["distances"])
+        floor = _floor(full_precision) if full_precision else None
         said = {**figures.details(given, floor), "context": self.context, "stride": self.stride}
         return Figures(figures.figures(given), said)
 

@@ -96,6 +96,7 @@ def test_figures_are_llama_cpps(peer: Path, both: Both, medgemma_artifact: Path,
     assert said.figure("Mean PPL(Q)/PPL(base)") == pytest.approx(figures["perplexity_ratio"].value, abs=2e-4)
     assert said.figure("Mean    KLD") == pytest.approx(figures["kl"].value, rel=0.01, abs=5e-6)
     assert said.figure("Median  KLD") == pytest.approx(figures["kl_median"].value, rel=0.02, abs=5e-6)
-    assert said.figure("99.0%   KLD") == pytest.approx(figures["kl_p99"].value, rel=0.02, abs=2e-5)
+    if carried := figures.get("kl_p99"):  # which is left out where too few independent positions carry it
+        assert said.figure("99.0%   KLD") == pytest.approx(carried.value, rel=0.05, abs=2e-5)
     # Ties within 16 bits of the reference are no agreement that either side could claim.
     assert said.figure("Same top p") == pytest.approx(100 * figures["top1"].value, abs=0.15)

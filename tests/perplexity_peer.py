@@ -23,7 +23,7 @@ _OPTIONS = (
     "LLAMA_BUILD_COMMON=ON",
 )  # fmt: skip
 _LAST = ("Same top p:", "Final estimate:")
-_ATTEMPTS = 5
+_ATTEMPTS = 25
 _MAGIC = b"_logits_"
 _BELOW = np.float32(16)  # a log probability is kept as far as this below the largest
 

@@ -22,7 +22,6 @@ from edgekit.bench.kinds.base import RunContext, Task
 from edgekit.bench.kinds.text_fidelity import TextFidelityTask
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import ArtifactError, InputError, UsageError
-from edgekit.metrics.percentiles import LEAST, percentile_intervals
 from edgekit.runtime.base import Model, Tokens
 
 ANSWERS = task("fidelity-decoder")
@@ -258,15 +257,13 @@ def test_what_full_precision_left_is_not_computed_again(left: Callable[..., tupl
 
 
 def test_percentiles_are_those_that_the_sample_carries() -> None:
-    values = np.random.default_rng(3).exponential(size=1000)
-    for n, shares in ((1, [0.5]), (63, [0.5]), (64, [0.5, 0.9]), (661, [0.5, 0.9]), (662, [0.5, 0.9, 0.99])):
-        found = percentile_intervals(values[:n])
-        assert list(found) == shares
-        for share, estimate in found.items():
-            assert estimate.value == pytest.approx(np.quantile(values[:n], share))
-            assert estimate.low <= estimate.value <= estimate.high
-    for share, least in list(LEAST.items())[1:]:
-        assert share**least <= 0.0013 < share ** (least - 2)
+    values = np.random.default_rng(3).exponential(size=1000).tolist()
+    for n, names in ((63, ["median"]), (64, ["median", "p90"]), (662, ["median", "p90", "p99"])):
+        given = Distances(values[:n], [True] * n, [0.5] * n, list(range(n)))
+        found = TEXT.summarize([{"distances": given.plain(), "floor": None}]).metrics
+        assert [name for name in found if name.startswith("kl_")] == [f"kl_{name}" for name in names]
+        for name, share in zip(names, (0.5, 0.9, 0.99), strict=False):
+            assert found[f"kl_{name}"].value == np.quantile(values[:n], share, method="inverted_cdf")
 
 
 CORPUS = {"title": "t", "citation": "c", "license": "l", "note": "n", "reader": "corpus"}

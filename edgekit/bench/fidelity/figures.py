@@ -13,9 +13,8 @@ from edgekit import metrics
 from edgekit.bench.fidelity.distances import Distances
 from edgekit.bench.records import Measurement
 from edgekit.metrics import Estimate
-from edgekit.metrics.percentiles import percentile_intervals
 
-_NAMES = {0.5: "median", 0.9: "p90", 0.99: "p99"}
+_SHARES = {"median": 0.5, "p90": 0.9, "p99": 0.99}
 # Full precision's probability of its top token: where it guesses, where it leans, where it knows.
 CONFIDENCE = (0.0, 0.5, 0.9, 0.99, 1.0)
 
@@ -28,8 +27,9 @@ def figures(given: Distances, where: str = "") -> dict[str, Estimate]:
     """
     kl, groups = given.column("kl"), np.asarray(given.groups)
     found = {f"kl{where}": metrics.mean_interval(kl, groups)}
-    for share, estimate in percentile_intervals(kl, groups).items():
-        found[f"kl{where}_{_NAMES[share]}"] = estimate
+    for name, share in _SHARES.items():
+        if carried := metrics.quantile_interval(kl, share, groups):
+            found[f"kl{where}_{name}"] = carried
     found[f"top1{where}"] = metrics.share_interval(given.column("agrees"), groups)
     if given.loss:
         loss, expected = given.column("loss"), given.column("expected_loss")
@@ -46,7 +46,7 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
     """
     kl, groups = given.column("kl"), np.asarray(given.groups)
     said = {
-        "kl_quantiles": asdict(metrics.quantiles(kl)),
+        "kl_quantiles": asdict(metrics.quantiles(kl, groups)),
         "positions": len(kl),
         "groups": len(set(given.groups)),
         "clear_top1_changes": given.clear_changes,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.artifacts.files import sha256_json
+from edgekit.bench.corrections import corrected
 from edgekit.bench.kinds import of_machine
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.results import Results
@@ -36,7 +37,7 @@ def merge(runs: Sequence[Results]) -> Results:
             phases[name] = phases.get(name, 0.0) + seconds
     said = dict.fromkeys(note for run in runs for note in run.notes)
     commands = dict.fromkeys(run.command for run in runs if run.command)
-    return Results(tuple(shared), phases, (*said, *notes), "; ".join(commands))
+    return Results(corrected(shared), phases, (*said, *notes), "; ".join(commands))
 
 
 @dataclass(frozen=True)

@@ -159,10 +159,11 @@ class InProcess:
         for cell in cells:
             self.cells.append(cell)
             self.alone.append(alone)
-            for outcome in complete(cell, self._outcomes):
+            for outcome in complete(cell, self.outcomes):
                 report(cell, outcome)
 
-    def _outcomes(self, cell: Cell) -> Iterator[Outcome]:
+    def outcomes(self, cell: Cell) -> Iterator[Outcome]:
+        """Those of one cell; dies where a process would."""
         if cell.model.level == "crash":
             raise EdgekitError("the worker process ended with SIGSEGV: boom")
         for result in worker.work(json.loads(json.dumps(cell.job()))):

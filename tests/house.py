@@ -13,7 +13,7 @@ from typing import Any
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _PARTS = ("edgekit", "exports", "devices", "benchmarks", "pyproject.toml")
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", "results", "peers", "training")
+_LEFT_OUT = shutil.ignore_patterns("__pycache__", "results", "training")
 
 
 class House:

@@ -273,6 +273,7 @@ def serve(name: str) -> int:
             limit_memory(None)
         _send(answers, message, result)
         with suppress(OSError):  # what it complained of this job is no part of the next one's last words
+            sys.stdout.flush()  # held back, it would come after those
             os.ftruncate(2, 0)
             os.lseek(2, 0, os.SEEK_SET)
 

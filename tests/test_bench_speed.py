@@ -24,8 +24,8 @@ from edgekit.bench import printed
 from edgekit.bench.cells import Cell, CellTask, ModelRef
 from edgekit.bench.environment import environment
 from edgekit.bench.kinds.latency import LatencyTask
-from edgekit.bench.output import FIELDS
 from edgekit.bench.records import Measurement, Record
+from edgekit.bench.report.lines import FIELDS
 from edgekit.bench.results import Results
 from edgekit.bench.speed import summary, surroundings
 from edgekit.bench.speed.operations import Operations, operations, shares

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from edgekit.bench.document import as_json, read, typed
-from edgekit.bench.output import printed
-from edgekit.bench.report.files import write
+from edgekit.bench.report.files import printed, write
 from edgekit.bench.report.markdown import markdown
 from edgekit.bench.results import Results
 from edgekit.bench.runner import Sweep, bench

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_artifact, add_levels
-from edgekit.commands.support.questions import add_question, answered, asked
+from edgekit.commands.support.questions import add_output, add_question, answered, asked
 from edgekit.progress import on_stderr
 from edgekit.terminal import show
 
@@ -107,12 +107,7 @@ def _add_results(group: _ArgumentGroup) -> None:
         metavar="DIR",
         help="write results.json, the reports and the figures here; an interrupted run goes on from it",
     )
-    group.add_argument(
-        "--output",
-        choices=("md", "csv", "json", "jsonl"),
-        help="what is printed: the report (without it), all of it as one document, or a line for each figure with the "
-        "names of llama-bench",
-    )
+    add_output(group)
     add_question(group)
 
 
@@ -153,11 +148,7 @@ def run(options: Namespace) -> int:
     results = bench.typed(results, options.words)
     if options.to:
         bench.write(results, options.to, question)
-    if options.output in ("csv", "jsonl"):
-        show(bench.printed(results, options.output))
-    else:
-        asks_json = options.json or options.output == "json"
-        show(bench.as_json(results, question) if asks_json else bench.markdown(results, question))
+    show(bench.printed(results, "json" if options.json else options.output, question), end="")
     kept = answered(results, question)  # last: a gate on what nobody measured must not cost the figures
     return 0 if kept and results.shows_damage is not False and not results.errors else 1
 

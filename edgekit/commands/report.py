@@ -4,20 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
-from edgekit.commands.support.questions import add_question, answered, asked
+from edgekit.commands.support.questions import add_output, add_question, answered, asked
 from edgekit.terminal import show
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from edgekit.bench.decision import Question
-    from edgekit.bench.results import Results
-    from edgekit.bench.runs import Earlier
-
-_OUTPUTS = ("md", "csv", "jsonl", "html", "json")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -33,7 +23,7 @@ def add_options(parser: ArgumentParser) -> None:
     group = parser.add_argument_group("the decision")
     add_question(group)
     parser.add_argument("--to", type=Path, metavar="DIR", help="write results.json, the reports and the figures here")
-    parser.add_argument("--output", choices=_OUTPUTS, default="md", help="what is printed (default: md)")
+    add_output(parser)
 
 
 def run(options: Namespace) -> int:
@@ -46,23 +36,8 @@ def run(options: Namespace) -> int:
     earlier = Earlier(str(options.against), bench.read(options.against)) if options.against else None
     if options.to:
         bench.write(results, options.to, question, earlier)
-    show(_text("json" if options.json else options.output, results, question, earlier), end="")
+    show(bench.printed(results, "json" if options.json else options.output, question, earlier), end="")
     return 0 if answered(results, question) else 1
-
-
-def _text(output: str, results: Results, question: Question, earlier: Earlier | None) -> str:
-    from edgekit import bench
-    from edgekit.bench.report.lines import as_csv, as_json_lines
-    from edgekit.bench.report.page import page
-
-    writers: Mapping[str, Callable[[], str]] = {
-        "md": lambda: bench.markdown(results, question, earlier) + "\n",
-        "csv": lambda: as_csv(results),
-        "jsonl": lambda: as_json_lines(results),
-        "html": lambda: page(results, question, earlier) + "\n",
-        "json": lambda: bench.as_json(results, question, earlier),
-    }
-    return writers[output]()
 
 
 VERB = Verb(

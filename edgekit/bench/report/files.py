@@ -15,6 +15,21 @@ from edgekit.bench.results import Results
 from edgekit.bench.runs import Earlier
 
 
+def printed(results: Results, output: str, question: Question | None = None, earlier: Earlier | None = None) -> str:
+    """The results as `md`, `csv`, `jsonl`, `html` or `json`, with a line's end."""
+    match output:
+        case "md":
+            return markdown(results, question, earlier) + "\n"
+        case "csv":
+            return as_csv(results)
+        case "jsonl":
+            return as_json_lines(results)
+        case "html":
+            return page(results, question, earlier) + "\n"
+        case _:
+            return as_json(results, question, earlier)
+
+
 def write(
     results: Results, folder: Path, question: Question | None = None, earlier: Earlier | None = None
 ) -> None:

@@ -1,4 +1,4 @@
-"""The report for programs: one line a figure, as CSV and as JSON lines."""
+"""The report for programs: one line a figure, as CSV and as JSON lines; llama-bench's names where it has the same."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from collections.abc import Iterator
 from typing import Any
 
 from edgekit.bench.records import Measurement, Record, plain
+from edgekit.bench.report import llama_bench
 from edgekit.bench.results import Results
 from edgekit.metrics import Estimate
 from edgekit.terminal import json_text
 
 _PROOF = ("p", "adjusted_p", "margin", "within", "gained", "lost", "items_needed")
 FIELDS = (
-    "model", "recipe", "stand_in", "row", "row_kind", "level", "formats", "bytes", "memory_bytes", "bits_per_weight",
-    "task", "kind", "dataset", "figure", "value", "low", "high", "n", *_PROOF, "noise_floor", "error",
-    "cpu", "cores", "fingerprint", "commit", "metric_version", "key",
+    "model", "recipe", "stand_in", "row", "row_kind", "level", "formats", "memory_bytes", "bits_per_weight",
+    *llama_bench.ABOUT, "task", "kind", "dataset", "figure", "value", "low", "high", "n", *_PROOF, "noise_floor",
+    *llama_bench.TEST, "disturbed", "error", "cores", "fingerprint", "metric_version", "key",
 )  # fmt: skip
 
 
 def as_csv(results: Results) -> str:
     """A line of names, then a line a figure; an empty cell where there is nothing."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for line in lines(results):
         writer.writerow({name: "" if value is None else value for name, value in line.items()})
@@ -42,11 +43,13 @@ def lines(results: Results) -> Iterator[dict[str, Any]]:
     """
     for record in results.records:
         for measured in record.measurements:
-            about = _about(record, measured)
+            about = {**llama_bench.about(record, measured), **_about(record, measured)}
             found = list(_figures(measured)) or [("", None, {})]
             for name, figure, proof in found:
                 numbers = {field: getattr(figure, field, None) for field in ("value", "low", "high", "n")}
-                yield plain({field: {**about, "figure": name, **numbers, **proof}.get(field) for field in FIELDS})
+                told = {**about, "figure": name, **numbers, **proof, **llama_bench.test(measured, name)}
+                named = (*FIELDS, *(name for name in llama_bench.SAMPLES if name in told))
+                yield plain({field: told.get(field) for field in named})
 
 
 def _figures(measured: Measurement) -> Iterator[tuple[str, Estimate | None, dict[str, Any]]]:
@@ -67,18 +70,16 @@ def _about(record: Record, measured: Measurement) -> dict[str, Any]:
         "row_kind": record.kind,
         "level": record.level,
         "formats": "+".join(record.formats),
-        "bytes": record.bytes,
         "memory_bytes": record.memory_bytes,
         "bits_per_weight": record.bits_per_weight,
         "task": measured.task,
         "kind": measured.kind,
         "dataset": measured.dataset.get("name"),
         "noise_floor": measured.noise_floor,
+        "disturbed": measured.details.get("disturbed"),
         "error": measured.error,
-        "cpu": here.cpu,
         "cores": here.cores,
         "fingerprint": here.fingerprint,
-        "commit": here.commit,
         "metric_version": here.metric_version,
         "key": measured.key,
     }

@@ -1,4 +1,4 @@
-"""What a level must keep and where it must run: `--gate` and `--device` of `bench` and `report`."""
+"""What `bench` and `report` are asked: what a level must keep, where it must run, how the answer is written."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from argparse import _ArgumentGroup
+    from argparse import _ActionsContainer
 
     from edgekit.bench.decision import Question
     from edgekit.bench.results import Results
 
 
-def add_question(group: _ArgumentGroup) -> None:
+def add_question(group: _ActionsContainer) -> None:
     """`--gate`, any number of times, and `--device`."""
     group.add_argument(
         "--gate",
@@ -23,6 +23,17 @@ def add_question(group: _ArgumentGroup) -> None:
         "the 95 %% interval; FIGURE or TASK:FIGURE; exit code 1 where no level of a model keeps all; may be repeated",
     )
     group.add_argument("--device", metavar="NAME", help="say which levels fit this device (edgekit list devices)")
+
+
+def add_output(group: _ActionsContainer) -> None:
+    """`--output`."""
+    group.add_argument(
+        "--output",
+        choices=("md", "csv", "jsonl", "html", "json"),
+        default="md",
+        help="what is printed: the report (md), a line for each figure with the names of llama-bench (csv, jsonl), "
+        "the page (html), or all of it as one document (json; default: md)",
+    )
 
 
 def asked(options: Namespace) -> Question:

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.bench import datasets, peers
-from edgekit.bench.cells import Cell, ModelRef, Outcome
-from edgekit.bench.controls import Rounding, open_control
+from edgekit.bench.cells import Cell, Outcome
 from edgekit.bench.kinds import kinds
 from edgekit.bench.kinds.base import RunContext
+from edgekit.bench.opening import open_row
 from edgekit.bench.speed import surroundings
 from edgekit.bench.tasks import parse
 from edgekit.errors import EdgekitError, InputError
-from edgekit.runtime.base import Model
 
 
 def work(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -62,22 +61,6 @@ def run(cell: Cell) -> Iterator[Outcome]:
             yield Outcome(task.name, result, time.perf_counter() - began, error)
     finally:
         model.close()
-
-
-def open_row(ref: ModelRef) -> Model:
-    """The model of a row."""
-    # Imported here: opening an artifact must not pay for torch, in time or in memory.
-    if ref.level is not None:
-        from edgekit.runtime import open_model
-        from edgekit.runtime.tuning_results import DEFAULT
-
-        # What `edgekit tune` found on this machine must not decide what a record of this level says, unless asked for.
-        return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT, threads=ref.threads)
-    if control := ref.control:
-        return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
-    from edgekit.full_precision.bounded import open_full_precision
-
-    return open_full_precision(Path(ref.folder), bfloat16=ref.bfloat16)
 
 
 def _in_a_line(failure: EdgekitError) -> str:

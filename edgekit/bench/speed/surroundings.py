@@ -59,7 +59,7 @@ def files(model: ModelRef) -> list[Path]:
 def opened(job: dict[str, Any]) -> Iterator[float]:
     """A worker's work: seconds of opening the model of `job`, a `ModelRef`."""
     started = time.perf_counter()
-    from edgekit.bench.worker import open_row  # its libraries are a part of it
+    from edgekit.bench.opening import open_row  # its libraries are a part of it
 
     with closing(open_row(ModelRef.of(job))):
         yield time.perf_counter() - started

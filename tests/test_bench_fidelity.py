@@ -256,6 +256,15 @@ def test_what_full_precision_left_is_not_computed_again(left: Callable[..., tupl
     assert _run(TEXT, TEXTS, Idle(), work, leaves=True) == own
 
 
+def test_as_many_positions_as_a_task_may_have(left: Callable[..., tuple[Any, Path]]) -> None:
+    """More entries than a file that people write may have."""
+    many = TEXT.model_copy(update={"chunks": 150})
+    texts = Dataset(TEXTS.source, TEXTS.samples * 50)
+    own, work = left(many, texts)
+    assert len(own["distances"]["kl"]) == 150 * 15
+    assert many.summarize([_run(many, texts, StubChat(), work)], own).metrics["kl"].value == 0
+
+
 def test_percentiles_are_those_that_the_sample_carries() -> None:
     values = np.random.default_rng(3).exponential(size=1000).tolist()
     for n, names in ((63, ["median"]), (64, ["median", "p90"]), (662, ["median", "p90", "p99"])):

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from edgekit.bench.datasets import Dataset, Sample, source
+from edgekit.bench.kinds.base import RunContext
+from edgekit.bench.tasks import parse
 from edgekit.errors import InputError
 from edgekit.families.source import open_source
 from edgekit.full_precision import bounded
@@ -73,3 +76,24 @@ def test_in_bfloat16_it_is_near(whole: ChatModel, medgemma_source: Path) -> None
     error = np.abs(rows - expected).max() / np.abs(expected).max()
     assert 2**-11 < error < 2**-5
     assert np.array_equal(rows.view(np.uint32) & 0xFFFF, np.zeros_like(rows, np.uint32))  # logits, too, are bfloat16
+
+
+def test_prompts_of_several_passes_are_built_between_them(
+    whole: ChatModel, medgemma_source: Path, tmp_path: Path
+) -> None:
+    """As the noise floor's are: more tokens than one pass takes."""
+    asked = parse(
+        {
+            "name": "answers", "kind": "decoder-fidelity", "title": "Answers", "dataset": "passage", "limit": 40,
+            "prompt": "{question}", "max_tokens": 1,
+        }
+    )  # fmt: skip
+    long = "The lungs are clear. " * 60
+    data = Dataset(source("passage"), tuple(Sample("", str(i), question=f"Is {i} clear? {long}") for i in range(40)))
+    assert 40 * len(whole.tokenize(long)) > 8192
+    context = RunContext(0, tmp_path / "key", True, lambda: open_full_precision(medgemma_source, bfloat16=True))
+    own = asked.run(whole, data, context)
+    assert len(own["answers"]) == 40
+    floor = asked.noise_floor(own)
+    assert floor is not None
+    assert 0 < floor.value < 0.1

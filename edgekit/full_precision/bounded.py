@@ -18,7 +18,7 @@ from edgekit.families.source import Source, open_source
 from edgekit.full_precision import streamed
 from edgekit.full_precision.model import TorchDecoder, TorchParts, compose_full_precision, load, torch
 from edgekit.machine.memory import memory
-from edgekit.runtime.base import Decoder, Embeddings, Float, Model, Prompt, check_prompt
+from edgekit.runtime.base import Decoder, Embeddings, Float, Model, Prompt, Rows, check_prompt
 
 _ROWS = 256  # of logits at a time: 268 MB at Gemma's vocabulary
 _BESIDE = 2_000_000_000  # torch, activations, and a matrix on its way
@@ -34,7 +34,7 @@ class StreamedDecoder(TorchDecoder):
         specs = [spec for role in weights.source.family.roles.values() for spec in role.tensors(weights.source.config)]
         self._table = next(spec.name for spec in specs if spec.kind == "token_embedding")
 
-    def passes(self, prompts: Sequence[Prompt]) -> Iterator[Float]:
+    def passes(self, prompts: Sequence[Prompt]) -> Rows:
         """See `edgekit.runtime.base.SupportsPasses.passes`."""
         self.check_usable()
         for segments, _ in prompts:

@@ -261,11 +261,23 @@ class SupportsChunkSize(Protocol):
         ...
 
 
+class Rows(Protocol):
+    """Logits rows as they are computed. Closed, or behind the last one, the decoder is free."""
+
+    def __iter__(self) -> Iterator[Float]: ...
+
+    def __next__(self) -> Float: ...
+
+    def close(self) -> None:
+        """Give up the rest."""
+        ...
+
+
 @runtime_checkable
 class SupportsPasses(Protocol):
     """The ability of a decoder that reads its weights anew for each pass, to take several prompts through one."""
 
-    def passes(self, prompts: Sequence[Prompt]) -> Iterator[Float]:
+    def passes(self, prompts: Sequence[Prompt]) -> Rows:
         """Logits rows [vocabulary] float32 at the wanted positions of prompts that do not see each other, in order.
 
         Raises:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -96,7 +98,8 @@ class Reference:
         """
         if not (index := self._index).is_file():
             return None
-        return validated(Left, read_json(index, ArtifactError, most_bytes=_INDEX_BYTES), str(index), ArtifactError)
+        data = read_json(index, ArtifactError, most_bytes=_INDEX_BYTES, most_entries=_INDEX_BYTES)
+        return validated(Left, data, str(index), ArtifactError)
 
     def leave(
         self,
@@ -183,9 +186,10 @@ def _decoded(decoder: Decoder, documents: Iterable[Document]) -> Iterator[tuple[
             yield document, decoder.prefill(document.segments, document.want)
         return
     for batch in _batches(documents):
-        rows = decoder.passes([(document.segments, document.want) for document in batch])
-        for document in batch:
-            yield document, (next(rows) for _ in document.want)
+        # Closed behind its last row: the model is under way until then, and builds no further prompt.
+        with closing(decoder.passes([(document.segments, document.want) for document in batch])) as rows:
+            for document in batch:
+                yield document, islice(rows, len(document.want))
 
 
 def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:

@@ -20,6 +20,7 @@ from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.bench import Sweep, bench
 from edgekit.bench.cells import Cell
+from edgekit.bench.environment import Environment, environment
 from edgekit.bench.execute import Receiver
 from edgekit.commands import demo
 from edgekit.errors import ArtifactError, EdgekitError, MissingDependencyError, NoSpaceError
@@ -43,6 +44,9 @@ class Counts:
 
     def __init__(self) -> None:
         self.cells: list[Cell] = []
+
+    def environment(self, device: str | None) -> Environment:
+        return environment()
 
     def run(self, cells: Any, report: Receiver, *, alone: bool = False) -> None:
         self.cells += cells

@@ -159,6 +159,8 @@ def _case(row: Row, reading: Reading, form: Form) -> Case:
         right = form.right(truth, by_key)
         if right is None:
             raise Unusable(f"the answer {truth!r:.80} is none of {len(options)} options: {', '.join(options)!r:.160}")
+        if options.count(right) > 1:  # whoever answers by the other one would be wrong
+            raise Unusable(f"the right option stands among its options twice: {right!r:.80}")
         truth = right
     if question and not options and truth.lower() in _CLOSED:
         truth, options = truth.lower(), _CLOSED

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import pytest
 from data_files import lines, stated
 
 from edgekit.bench import datasets
+from edgekit.bench.datasets import corpus, rows
 from edgekit.bench.kinds import Task
 from edgekit.bench.tasks import parse
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::edgekit.inputs.image.PictureWarning")  # they are small
 CHOICE = {"question": "q", "options": ["o"], "answer": "a"}
@@ -46,3 +49,55 @@ def test_options_without_one_meaning_are_refused(tmp_path: Path, case: str) -> N
     with pytest.raises(InputError, match="1 of 2 rows cannot be used") as caught:
         choice(lines(tmp_path / "t.jsonl", rows))
     assert caught.value.items[0].startswith(f"line 2: {said}")
+
+
+HALF = {"in a text": {"q": "a\ud800b"}, "in a list": {"o": ["x", "\udfff"]}, "in a name": {"q\ud800": "x"}}
+
+
+@pytest.mark.parametrize("case", HALF)
+def test_a_row_with_half_a_character_is_named(tmp_path: Path, case: str) -> None:
+    whole = {"q": "!", "o": ["x", "y"], "a": "y"}
+    with pytest.raises(InputError, match="1 of 2 rows cannot be used") as caught:
+        choice(lines(tmp_path / "t.jsonl", [whole, {**whole, **HALF[case]}]))
+    assert caught.value.items[0].startswith("line 2: ")
+    assert "half a character" in caught.value.items[0]
+    (tmp_path / "t.json").write_text(json.dumps({"k": {**whole, **HALF[case]}}))
+    assert "half a character" in str(rows.read(tmp_path / "t.json")[0].problem)
+    source = stated(lines(tmp_path / "c.jsonl", [{"text": "x", **HALF[case]}]), reader="corpus")
+    with pytest.raises(InputError, match=r"line 1: no JSON: .*half a character"):
+        corpus.read(source, 9, 0, tmp_path)
+
+
+def test_json_of_two_meanings_is_no_row_and_nan_is_an_empty_cell(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"a": 1, "a": 2}\n{"a": NaN}\n{"a": Infinity}\n')
+    twice, empty, infinite = rows.read(path)
+    assert "two entries of one name" in str(twice.problem)
+    assert (empty.problem, empty.get("a")) == (None, None)
+    assert "no finite number" in str(infinite.problem)
+
+
+@pytest.mark.parametrize("prompt", ["{question:d}", "{question!x}", "{question:>999999999}", "{question:{question}}"])
+def test_a_placeholder_with_a_format_is_refused(tmp_path: Path, prompt: str) -> None:
+    task = {"name": "t", "kind": "choice", "title": "t", "dataset": "medqa", "limit": 9, "max_tokens": 9}
+    with pytest.raises(UsageError, match=r"task t: prompt: \{question\} has a format, allowed: \{question\}, "):
+        parse({**task, "parser": "final-letter", "prompt": prompt})
+
+
+def test_many_columns_and_rows_are_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, began = tmp_path / "t.csv", time.perf_counter()
+    path.write_text(",".join(f"c{i}" for i in range(300_000)) + "\n")
+    with pytest.raises(InputError, match=r"t\.csv: 300000 columns\nallowed: at most 10000"):
+        rows.read(path)
+    assert time.perf_counter() - began < 10
+    monkeypatch.setattr(rows, "MOST_ROWS", 3)
+    path.write_text("a\n" + "1\n" * 4)
+    lines(tmp_path / "t.jsonl", [{"a": 1}] * 4)
+    (tmp_path / "t.json").write_text(json.dumps([{"a": 1}] * 4))
+    for name in ("t.csv", "t.jsonl", "t.json"):
+        with pytest.raises(InputError, match=rf"{name}: too many rows\nallowed: at most 3 rows"):
+            rows.read(tmp_path / name)
+    monkeypatch.setattr(rows, "MOST_CELLS", 3)
+    (tmp_path / "t.json").write_text(json.dumps([[]] * 20))
+    with pytest.raises(InputError, match=r"t\.json: too many values\nallowed: at most 3"):
+        rows.read(tmp_path / "t.json")

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 from data_files import lines, stated
+from pydantic import ValidationError
 
 from edgekit.bench import datasets
 from edgekit.bench.datasets import corpus, rows
+from edgekit.bench.datasets.schema import searched
 from edgekit.bench.kinds import Task
 from edgekit.bench.tasks import parse
 from edgekit.errors import InputError, UsageError
@@ -35,8 +37,8 @@ def test_options_that_differ_in_case_alone_are_told_apart(tmp_path: Path) -> Non
 UNUSABLE: dict[str, tuple[Any, str, str]] = {
     "either of two": (["NA", "Na", "x"], "na", "the answer 'na' is none of 3 options"),
     "the right one twice": (["p", "q", "p"], "p", "the right option stands among its options twice: 'p'"),
-    "no list of texts": ({"label": ["A"], "text": 5}, "A", "no list of options and one of their keys"),
-    "no texts": ({"label": ["A"], "text": None}, "A", "no list of options and one of their keys"),
+    "no list of texts": ({"label": ["A"], "text": 5}, "A", "no list of options and one of keys"),
+    "no texts": ({"label": ["A"], "text": None}, "A", "no list of options and one of keys"),
     "a key too many": ({"label": ["A", "B", "C"], "text": ["x", "y"]}, "A", "no list of options and one of"),
     "a key twice": ({"label": ["A", "A", "B"], "text": ["x", "y", "z"]}, "A", "no list of options and one of"),
 }
@@ -101,3 +103,22 @@ def test_many_columns_and_rows_are_refused_at_once(tmp_path: Path, monkeypatch: 
     (tmp_path / "t.json").write_text(json.dumps([[]] * 20))
     with pytest.raises(InputError, match=r"t\.json: too many values\nallowed: at most 3"):
         rows.read(tmp_path / "t.json")
+
+
+ENDLESS = ["(a+)+$", "(a|aa)+$", "a*a*a*a*x", "(a|aa)(a|aa)(a|aa)(a|aa)x", "(?:a*)x", "a+(a+)?x", "((a{1,9}){1,9})x"]
+
+
+@pytest.mark.parametrize("pattern", ENDLESS)
+def test_a_pattern_that_may_take_for_ever_is_refused(pattern: str) -> None:
+    for key in ({"group_pattern": pattern}, {"only": [{"column": "q", "pattern": pattern}]}):
+        with pytest.raises(ValidationError, match="may take for ever; allowed: at most 3"):
+            stated(Path("t.csv"), **key)
+
+
+def test_the_slowest_patterns_that_are_allowed_end() -> None:
+    began = time.perf_counter()
+    for pattern in (r"a*a*a*x", "(a|aa)(a|aa)a*x", r"[(*+?{]a*\(*a*x"):
+        assert stated(Path("t.csv"), group_pattern=pattern).group_pattern == pattern
+        assert searched(pattern, "a" * 1_000_000) is None
+    assert time.perf_counter() - began < 20
+    assert searched(r"patient\d+", "CheXpert/patient64541/study1") == "patient64541"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from edgekit.bench.datasets.options import Form, Unusable, answer_of, asked, form_of
 from edgekit.bench.datasets.rows import Row
-from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding
+from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding, searched
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.labels import label_of
 
@@ -131,7 +130,9 @@ def _check_columns(rows: Sequence[Row], reading: Reading, where: str) -> None:
 def _counts(row: Row, source: DatasetSource) -> bool:
     for only in source.only:
         value = row.text(only.column)
-        if (only.values and value not in only.values) or (only.pattern and not re.search(only.pattern, value)):
+        if only.values and value not in only.values:
+            return False
+        if only.pattern and searched(only.pattern, value) is None:
             return False
     return True
 
@@ -227,10 +228,10 @@ def found_image(folder: Path, name: str) -> Path:
 def _group(row: Row, reading: Reading) -> str:
     text = row.text(reading.columns.group)
     if text and reading.source.group_pattern:
-        found = re.search(reading.source.group_pattern, text)
-        if not found:
+        found = searched(reading.source.group_pattern, text)
+        if found is None:
             raise Unusable(f"no group in {text!r:.80}")
-        return found.group()
+        return found
     return text
 
 

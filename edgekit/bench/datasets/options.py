@@ -156,7 +156,7 @@ def _paired(keys: Any, texts: Any, column: str) -> dict[Any, Any]:
     lists = isinstance(keys, list | tuple) and isinstance(texts, list | tuple) and len(keys) == len(texts)
     named = [as_text(key) for key in keys] if lists else []
     if not lists or len(set(named)) != len(named):
-        raise Unusable(f"no list of options and one of their keys in the column {column!r}: {keys!r:.60}, {texts!r:.60}")
+        raise Unusable(f"no list of options and one of keys in the column {column!r}: {keys!r:.60}, {texts!r:.60}")
     return dict(zip(named, texts, strict=True))
 
 

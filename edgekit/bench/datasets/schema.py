@@ -12,15 +12,32 @@ from pydantic_core import PydanticCustomError
 from edgekit.artifacts.validation import Listed, Name, StrictModel, Text
 from edgekit.inputs.labels import Label, label_of
 
+SEARCHED = 200
 AnswerForm = Literal["text", "letter", "index", "key"]
 
 
+_MOST_CHOICES = 3  # of a pattern: each multiplies how long the longest search takes
+_LITERAL = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)  # an escape, or a class of characters
+
+
 def _pattern(text: str) -> str:
+    """A regular expression that no text keeps busy: Python's search tries every way in which its parts can fit."""
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise PydanticCustomError("pattern", "{said}", {"said": f"no regular expression: {error}"}) from error
+    bare = _LITERAL.sub("x", text)
+    choices = len(re.findall(r"[(*+?{]", bare))
+    if choices > _MOST_CHOICES or re.search(r"\)[*+?{]|\(\?", bare):
+        most = f"at most {_MOST_CHOICES} of ( * + ? {{ together, none of them behind a ), and no (?"
+        raise PydanticCustomError("pattern", "{said}", {"said": f"may take for ever; allowed: {most}"})
     return text
+
+
+def searched(pattern: str, text: str) -> str | None:
+    """What a `Pattern` finds in the first `SEARCHED` characters of a text, None for nothing."""
+    found = re.search(pattern, text[:SEARCHED])
+    return found.group() if found else None
 
 
 Pattern = Annotated[Name, AfterValidator(_pattern)]

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import lines, stated
+from data_files import lines, picture, stated
 from pydantic import ValidationError
 
 from edgekit.bench import datasets
-from edgekit.bench.datasets import corpus, rows
+from edgekit.bench.datasets import corpus, own, rows
 from edgekit.bench.datasets.schema import searched
 from edgekit.bench.kinds import Task
 from edgekit.bench.tasks import parse
+from edgekit.bench.tasks import task as load_task
 from edgekit.errors import InputError, UsageError
 
 pytestmark = pytest.mark.filterwarnings("ignore::edgekit.inputs.image.PictureWarning")  # they are small
@@ -122,3 +123,68 @@ def test_the_slowest_patterns_that_are_allowed_end() -> None:
         assert searched(pattern, "a" * 1_000_000) is None
     assert time.perf_counter() - began < 20
     assert searched(r"patient\d+", "CheXpert/patient64541/study1") == "patient64541"
+
+
+def test_reasons_name_no_folder_of_the_users(tmp_path: Path) -> None:
+    odd = tmp_path / "of\x1b[31m me"
+    picture(odd / "a.png", 1)
+    rows_ = [{"file": name, "label": "ab"[i % 2]} for i, name in enumerate(["a.png", "b\0.png", "c" * 300, "d.png"])]
+    source = stated(lines(odd / "t.jsonl", rows_), columns={"image": "file", "answer": "label"})
+    loaded = datasets.load(source, 9, 0, None)
+    problems = [str(sample.problem) for sample in loaded.unread]
+    assert [len(loaded.samples), len(problems)] == [1, 3]
+    assert problems[0] == r"b\x00.png: no such image file: no name of a file"
+    assert problems[2].startswith("d.png: no such image file: ")
+    assert not any("of" in problem.split(": ")[0] or "\x1b" in problem or "\0" in problem for problem in problems)
+
+
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    """A data set that the user got from somebody."""
+    (tmp_path / "home" / "benchmarks" / "datasets").mkdir(parents=True, exist_ok=True)
+    stated_keys = 'title="t"\ncitation="c"\nlicense="l"\nnote="n"\nreader="table"\n'
+    (tmp_path / "home" / "benchmarks" / "datasets" / "theirs.toml").write_text(stated_keys + said)
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+
+
+COLUMNS = '\n[columns]\nimage = "file"\nanswer = "label"\n'
+
+
+def test_a_data_set_leads_to_nothing_outside_of_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret, data = picture(tmp_path / "secret.png"), tmp_path / "data"
+    lines(data / "t.jsonl", [{"file": str(secret), "label": "a"}, {"file": str(secret), "label": "a"}])
+    for file in (f'"{data}/t.jsonl"', '"../data/t.jsonl"', '"x/../../data/t.jsonl"'):
+        home(tmp_path, monkeypatch, f"file = {file}{COLUMNS}")
+        with pytest.raises(UsageError, match=r"dataset theirs: file: .* leads out of the data folder\nallowed: a path"):
+            datasets.load("theirs", 9, 0, data)
+        inline = 'kind="labels"\ntitle="t"\nlimit=9\nprompts=["x"]\n[dataset]\nname="x"\ntitle="t"\ncitation="c"\n'
+        (tmp_path / "task.toml").write_text(f'{inline}license="l"\nnote="n"\nreader="table"\nfile={file}\n')
+        with pytest.raises(UsageError, match=r"dataset x: file: .* leads out of the data folder"):
+            load_task(str(tmp_path / "task.toml"))
+    for images in (str(tmp_path), ".."):
+        home(tmp_path, monkeypatch, f'file = "t.jsonl"\nimages = "{images}"{COLUMNS}')
+        with pytest.raises(UsageError, match="dataset theirs: images: leads out of the data folder"):
+            datasets.load("theirs", 9, 0, data)
+    home(tmp_path, monkeypatch, f'file = "t.jsonl"\nmodality = "image"{COLUMNS}[[labels]]\nname = "a"\n')
+    with pytest.raises(InputError, match="2 of 2 rows cannot be used") as caught:
+        datasets.load("theirs", 9, 0, data)
+    assert caught.value.items[0].startswith("line 1: its image lies outside of the data")
+
+
+def test_a_table_that_the_user_names_may_name_images_anywhere(tmp_path: Path) -> None:
+    rows_ = [{"file": str(picture(tmp_path / "far" / f"{i}.png", i)), "label": "ab"[i]} for i in range(2)]
+    source = own.images(str(lines(tmp_path / "near" / "t.jsonl", rows_)))
+    assert len(datasets.load(source, 9, 0, None).samples) == 2
+
+
+def test_nothing_is_no_name_of_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in "ab":
+        picture(tmp_path / label / "1.png", ord(label))
+    monkeypatch.chdir(tmp_path)
+    for given, option in ((own.images, "--images"), (own.questions, "--questions")):
+        with pytest.raises(UsageError, match=f"{option}: nothing is named\nallowed: {option} PATH"):
+            given("")
+    rows_ = [{"file": "1.png", "label": "\x1b[31m"}, {"file": "2.png", "label": "b"}]
+    with pytest.raises(InputError, match="without control characters"):
+        own.images(str(lines(tmp_path / "t.jsonl", rows_)))

@@ -184,7 +184,7 @@ def test_names_that_nobody_expects(tmp_path: Path) -> None:
     rows = [("file", "label"), ("a.png", "x" * 300), ("b.png", "y")]
     with pytest.raises(InputError, match=r"t\.csv: labels\.0\.name: 'x+'?.*\nallowed: .*at most 200") as caught:
         own.tasks(str(table(tmp_path / "t.csv", rows)), None)
-    assert caught.value.remedy == "use shorter names"
+    assert caught.value.remedy == "name labels and columns in 1 to 200 characters, without control characters"
 
 
 def test_many_labels_are_not_listed_in_a_question(tmp_path: Path) -> None:
@@ -260,7 +260,8 @@ def measured(
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
     monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
     monkeypatch.setattr(worker, "open_row", lambda ref: model)
-    monkeypatch.setattr(plan.find, "names", lambda kind: ["labels-phantom", "finding-phantom"])
+    names, drawn = plan.find.names, ["labels-phantom", "finding-phantom"]
+    monkeypatch.setattr(plan.find, "names", lambda kind: drawn if kind == "benchmarks" else names(kind))
     results = bench(sweep, progress=False, executor=InProcess())
     assert results.errors == ()
     return list(results.records[0].measurements), markdown(results)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.documents import is_file
 from edgekit.bench.datasets.options import Form, Unusable, answer_of, asked, form_of
 from edgekit.bench.datasets.rows import Row
-from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding, searched
+from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding, searched, stays_inside
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.labels import label_of
 
@@ -53,12 +54,14 @@ class Reading:
     Attributes:
         form: how answers say which option they mean; found out from all rows for None.
         folder: the one that images lie in, None where rows bring their bytes.
+        absolute: whether images may be named by absolute paths, as in a table that the user named herself.
     """
 
     source: DatasetSource
     columns: Columns
     form: Form | None
     folder: Path | None
+    absolute: bool = False
 
     @classmethod
     def of_file(cls, source: DatasetSource, path: Path | None) -> Reading:
@@ -68,7 +71,8 @@ class Reading:
             path: the file beside which its images lie; None where it has none.
         """
         folder = path.parent / source.images if path and source.images else path and path.parent
-        return cls(source, source.columns, _form(source.answer_as, source.first_option), folder)
+        form = _form(source.answer_as, source.first_option)
+        return cls(source, source.columns, form, folder, source.file is not None and Path(source.file).is_absolute())
 
     @classmethod
     def of_hub(cls, source: DatasetSource) -> Reading:
@@ -204,23 +208,26 @@ def _image(row: Row, reading: Reading) -> Path | bytes | None:
         return None
     if reading.folder is None:
         raise Unusable(f"its image is not in the table: {name!r:.80}")
-    return found_image(reading.folder, name)
+    return found_image(reading.folder, name, absolute=reading.absolute)
 
 
-def found_image(folder: Path, name: str) -> Path:
+def found_image(folder: Path, name: str, *, absolute: bool = False) -> Path:
     """The file of an image that a table names: as it stands, with another suffix, or by its name alone.
+
+    Args:
+        absolute: whether it may be an absolute path.
 
     Raises:
         Unusable: the name leads out of the folder.
     """
     relative = Path(name.replace("\\", "/"))
-    if relative.is_absolute():
+    if absolute and relative.is_absolute():
         return relative
-    if ".." in relative.parts:
+    if not stays_inside(str(relative)):
         raise Unusable(f"its image lies outside of the data: {name!r:.80}")
     for place in (folder / relative, folder / relative.name):
         for candidate in (place, *(place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))):
-            if candidate.is_file():
+            if is_file(candidate):
                 return candidate
     return folder / relative
 

@@ -35,6 +35,8 @@ _LETTERED = ("{}", "option_{}", "option{}", "op{}", "choice_{}", "answer_{}")  #
 _TABLES = ("index.csv", "labels.csv", "metadata.csv", "metadata.jsonl")  # as folders of images have them
 _MOST_LABELS = 1000
 _MINE: Mapping[str, Any] = {"citation": "the user's own data", "license": "the user's own data"}
+_NAMES_REMEDY = "name labels and columns in 1 to 200 characters, without control characters"
+_OPTIONS: Mapping[str, str] = {"own-images": "--images", "own-questions": "--questions"}
 _SPLITS = ("test", "validation", "val", "train")  # of the hub's sets, the first that is there
 
 
@@ -49,9 +51,8 @@ def images(given: str, *, download: bool = False) -> DatasetSource:
         UsageError: the path leads nowhere, or a table lacks a column.
         InputError: a table is damaged, or there are no labels.
     """
-    path = Path(given)
-    if path.is_dir() and _table_in(path) is None:
-        return _of_folders(path)
+    if given and Path(given).is_dir() and _table_in(Path(given)) is None:
+        return _of_folders(Path(given))
     return _source(given, "own-images", download=download)
 
 
@@ -61,6 +62,9 @@ def questions(given: str, *, download: bool = False) -> DatasetSource:
 
 
 def _source(given: str, name: str, *, download: bool) -> DatasetSource:
+    if not given:
+        option = _OPTIONS[name]
+        raise UsageError(f"{option}: nothing is named", allowed=f"{option} PATH, or owner/name on the hub")
     path = Path(given)
     if path.is_dir():
         path = _table_in(path) or path
@@ -132,9 +136,9 @@ def _made(where: str, **said: Any) -> DatasetSource:
     """A data set of what a user's files say, within the limits of everybody's.
 
     Raises:
-        InputError: a label or a column's name is longer than one may be, or empty.
+        InputError: a label or a column's name is longer than one may be, empty, or has control characters in it.
     """
-    return validated(DatasetSource, {**_MINE, **said}, where, InputError, remedy="use shorter names")
+    return validated(DatasetSource, {**_MINE, **said}, where, InputError, remedy=_NAMES_REMEDY)
 
 
 def _named(path: Path) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.artifacts.documents import is_file
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.bench.datasets.cases import Case
 from edgekit.bench.datasets.missing import missing
 from edgekit.bench.datasets.samples import samples
 from edgekit.errors import InputError
 from edgekit.inputs.labels import label_of
+from edgekit.terminal import printable, stripped_line
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test")
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_MOST_ENDINGS = 8  # that are named
 
 
 def read_folder(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
@@ -39,7 +42,7 @@ def cases(root: Path) -> list[Case]:
         Case(place=name, id=name, truth=_label(folder), image=path, split=split)
         for split, folder in _label_folders(root)
         for path in _images(folder)
-        for name in [path.relative_to(root).as_posix()]
+        for name in [printable(path.relative_to(root).as_posix())]  # which may be no text
     ]
 
 
@@ -58,6 +61,18 @@ def labels(root: Path) -> list[str]:
     return found
 
 
+def left_out(root: Path) -> str:
+    """What is in its folders and is not read, in words; empty where all is."""
+    files = [path for _, folder in _label_folders(root) for path in _files(folder)]
+    others = [path.suffix.lower() for path in files if path.suffix.lower() not in _SUFFIXES]
+    if not others:
+        return ""
+    endings = sorted({stripped_line(ending, 20) or "none" for ending in others})
+    more = ", ..." if len(endings) > _MOST_ENDINGS else ""
+    files_were = "file with another ending was" if len(others) == 1 else "files with other endings were"
+    return f"{len(others)} {files_were} not read: {', '.join(endings[:_MOST_ENDINGS])}{more}"
+
+
 def _label_folders(root: Path) -> list[tuple[str, Path]]:
     """(split, folder) of every label; the split is empty where the folders do not say it."""
     inside = _folders(root)
@@ -72,7 +87,7 @@ def _split(name: str) -> str:
 
 
 def _label(folder: Path) -> str:
-    return label_of(folder.name, "image").name
+    return label_of(printable(folder.name, lines=True), "image").name
 
 
 def _folders(root: Path) -> list[Path]:
@@ -80,9 +95,13 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _images(folder: Path) -> list[Path]:
-    """Its images and those of the folders in it; hidden files are the system's."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    """Its images and those of the folders in it."""
+    return [path for path in _files(folder) if path.suffix.lower() in _SUFFIXES]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Its files and those of the folders in it; hidden ones are the system's."""
+    return sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and is_file(path))
 
 
 READER = Reader("folder", read_folder)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_files import lines, picture, stated
+from data_files import lines, picture, stated, table
 from pydantic import ValidationError
 
 from edgekit.bench import datasets
@@ -188,3 +188,25 @@ def test_nothing_is_no_name_of_the_current_folder(tmp_path: Path, monkeypatch: p
     rows_ = [{"file": "1.png", "label": "\x1b[31m"}, {"file": "2.png", "label": "b"}]
     with pytest.raises(InputError, match="without control characters"):
         own.images(str(lines(tmp_path / "t.jsonl", rows_)))
+
+
+def test_a_misspelled_key_is_named_though_another_is_missing() -> None:
+    said = {"name": "t", "kind": "labels", "title": "t", "dataset": "phantoms", "limt": 9, "prompts": ["x"]}
+    with pytest.raises(UsageError, match=r"task t: limt: is unknown\nallowed: .*\blimit\b"):
+        parse(said)
+
+
+def test_the_data_set_that_the_documentation_shows_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (Path(__file__).parent.parent / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    shown = text.split("`datasets/exam.toml`:\n\n```toml\n")[1].split("```")[0]
+    home(tmp_path, monkeypatch, "")
+    (tmp_path / "home" / "benchmarks" / "datasets" / "exam.toml").write_text(shown, encoding="utf-8")
+    head = shown.split('file = "exam.csv" # ')[1].split("\n")[0].split(",")
+    table(tmp_path / "data" / "exam.csv", [head, ("7", "Which?", "p", "q", "r", "s", "C", "chest")])
+    (sample,) = datasets.load("exam", 9, 0, tmp_path / "data").samples
+    assert (sample.id, sample.truth, sample.topic, sample.options) == ("7", "r", "chest", ("p", "q", "r", "s"))
+    for key in ("title", "citation", "license", "note", "reader"):
+        lacking = "\n".join(line for line in shown.split("\n") if not line.startswith(key))
+        (tmp_path / "home" / "benchmarks" / "datasets" / "exam.toml").write_text(lacking, encoding="utf-8")
+        with pytest.raises(UsageError, match=f"dataset exam: {key}: is missing"):
+            datasets.source("exam")

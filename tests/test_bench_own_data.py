@@ -377,9 +377,13 @@ def test_task_names_what_is_run_of_own_data_and_replaces_what_is_run_beside(fold
 def test_files_that_are_no_images_are_counted(folder: Path) -> None:
     for name in ("a.heic", "b.HEIC", "scan"):
         (folder / "Glioma" / name).write_bytes(b"x")
-    with pytest.warns(PictureWarning, match=r"5 files with other endings were not read: \.db, \.heic, \.txt, none"):
+    picture(folder / "loose.png", 5)
+    picture(folder / "__MACOSX" / "Glioma" / "1.png", 5)
+    (folder / ".git" / "config").write_text("x")
+    with pytest.warns(PictureWarning, match=r"5 files with other endings not read: \.db, \.heic, \.txt, none"):
         source = images(str(folder))
-    assert source.note == "3 labels, one a folder; 5 files with other endings were not read: .db, .heic, .txt, none"
+    left_out = "5 files with other endings not read: .db, .heic, .txt, none; 1 image in no label's folder not read"
+    assert source.note == f"3 labels, one a folder; {left_out}"
 
 
 def test_a_name_that_is_no_text_is_one_in_the_figures(folder: Path) -> None:

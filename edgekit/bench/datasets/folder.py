@@ -63,14 +63,16 @@ def labels(root: Path) -> list[str]:
 
 def left_out(root: Path) -> str:
     """What is in its folders and is not read, in words; empty where all is."""
-    files = [path for _, folder in _label_folders(root) for path in _files(folder)]
-    others = [path.suffix.lower() for path in files if path.suffix.lower() not in _SUFFIXES]
-    if not others:
-        return ""
+    inside = {path for _, folder in _label_folders(root) for path in _files(folder)}
+    every = [(path.suffix.lower(), path in inside) for path in _files(root)]
+    loose = sum(not labelled for ending, labelled in every if ending in _SUFFIXES)
+    others = [ending for ending, _ in every if ending not in _SUFFIXES]
     endings = sorted({stripped_line(ending, 20) or "none" for ending in others})
     more = ", ..." if len(endings) > _MOST_ENDINGS else ""
-    files_were = "file with another ending was" if len(others) == 1 else "files with other endings were"
-    return f"{len(others)} {files_were} not read: {', '.join(endings[:_MOST_ENDINGS])}{more}"
+    said = [f"{len(others)} {'file' if len(others) == 1 else 'files'} with other endings not read: "
+            f"{', '.join(endings[:_MOST_ENDINGS])}{more}"] if others else []  # fmt: skip
+    said += [f"{loose} {'image' if loose == 1 else 'images'} in no label's folder not read"] if loose else []
+    return "; ".join(said)
 
 
 def _label_folders(root: Path) -> list[tuple[str, Path]]:
@@ -91,7 +93,11 @@ def _label(folder: Path) -> str:
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
 
 
 def _images(folder: Path) -> list[Path]:
@@ -100,8 +106,9 @@ def _images(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """Its files and those of the folders in it; hidden ones are the system's."""
-    return sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and is_file(path))
+    """Its files and those of the folders in it; hidden ones, and those of hidden folders, are the system's."""
+    every = sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and is_file(path))
+    return [path for path in every if not any(map(_is_hidden, path.relative_to(folder).parts[:-1]))]
 
 
 READER = Reader("folder", read_folder)

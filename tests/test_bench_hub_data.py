@@ -166,7 +166,7 @@ def test_images_of_the_hub_are_decoded_by_us(cache: Path, tmp_path: Path) -> Non
         features=features,
     )
     table_.to_parquet(str(repository(cache, "me/pictures") / "test.parquet"))
-    (task, _) = own.tasks("me/pictures", None)
+    task, *_ = own.tasks("me/pictures", None)
     loaded = load(task.dataset, 9, 0, None)
     assert [(s.id, s.truth, s.image is not None) for s in loaded.samples] == [
         ("0.png", "a", True), ("1.png", "b", True), ("2.png", "a", True),

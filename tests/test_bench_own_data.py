@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from edgekit.bench.records import Measurement
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.bench.tasks import parse
 from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.inputs.image import PictureWarning
 from edgekit.runtime.base import Float, Generation, Model
 
 asks = pytest.mark.skipif(not {"choice", "vqa"} <= set(kinds()), reason="needs the kinds of tasks about questions")
@@ -52,7 +54,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_a_label(folder: Path) -> None:
-    labels, asked = own.tasks(str(folder), None)
+    labels, asked, *_ = own.tasks(str(folder), None)
     loaded = load(labels)
     assert {(sample.id, sample.truth) for sample in loaded.samples} == {
         (path.relative_to(folder).as_posix(), path.parent.name.replace("_", " ")) for path in folder.rglob("[0-9].*")
@@ -102,7 +104,7 @@ def test_folders_of_splits_are_read_in_their_test_part(folder: Path, tmp_path: P
     shutil.copytree(folder, root / "test")
     for number, label in enumerate(("no_tumor", "Glioma", "pituitary tumor")):
         picture(root / "Training" / label / "t.png", 50 + number)
-    (labels, _) = own.tasks(str(root), None)
+    labels, *_ = own.tasks(str(root), None)
     assert len(load(labels).samples) == 9
     shutil.copy(root / "test" / "Glioma" / "1.jpg", root / "Training" / "Glioma" / "again.jpg")
     with pytest.raises(InputError, match="1 cases of one split are in another") as caught:
@@ -126,7 +128,7 @@ def excel(folder: Path, path: Path, **options: str) -> Path:
 
 
 def test_a_table_of_a_spreadsheet(folder: Path, tmp_path: Path) -> None:
-    (labels, _) = own.tasks(str(excel(folder, tmp_path / "Liste.csv")), None)
+    labels, *_ = own.tasks(str(excel(folder, tmp_path / "Liste.csv")), None)
     loaded = load(labels)
     assert [len(loaded.samples), len({sample.group for sample in loaded.samples})] == [9, 5]
     assert [label.name for label in loaded.labels] == ["Glioma", "no tumor", "pituitary tumor"]
@@ -140,7 +142,7 @@ def test_a_folder_with_a_table_is_that_table(folder: Path, tmp_path: Path) -> No
         picture(flat / f"{number}.png", number)
         rows.append({"file_name": f"{number}.png", "label": "ab"[number % 2]})
     lines(flat / "metadata.jsonl", rows)
-    (labels, _) = own.tasks(str(flat), None)
+    labels, *_ = own.tasks(str(flat), None)
     assert [sample.truth for sample in load(labels).samples] == ["a", "b", "a", "b"]
 
 
@@ -149,11 +151,12 @@ WRONG: dict[str, tuple[list[tuple[str, ...]], str]] = {
         [("file", "age"), ("a.png", "3")],
         r"no column of label among file, age\nallowed: .*label: label, class",
     ),
+    "no image": ([("path to it", "diagnosis"), ("a.png", "x")], r"no column of image among path to it, diagnosis\n"),
     "no answer": (
         [("question", "reply"), ("Q?", "3")],
         r"no column of answer among question, reply\nallowed: .*correct_answer",
     ),
-    "neither": ([("x", "y"), ("Q?", "3")], r"no column of question and of answer among x, y"),
+    "neither": ([("x", "y"), ("Q?", "3")], r"no column of image and of label among x, y"),
     "one label": (
         [("file", "label"), ("a.png", "x"), ("b.png", "x")],
         "1 different labels in the column 'label'\nallowed: 2 to",
@@ -177,19 +180,19 @@ def test_names_that_nobody_expects(tmp_path: Path) -> None:
     labels = ["{question}", "气胸", "a\nb", "50 % {x"]
     for number, label in enumerate(labels):
         picture(tmp_path / "in{}" / label / "1.png", number)
-    embed, asked = own.tasks(str(tmp_path / "in{}"), None)
+    embed, asked, *_ = own.tasks(str(tmp_path / "in{}"), None)
     loaded = load(embed)
     assert {sample.truth for sample in loaded.samples} == {"{question}", "气胸", "a b", "50 % {x"}
     assert len(asked.items(loaded)) == len(embed.items(loaded)) == 4
     rows = [("file", "label"), ("a.png", "x" * 300), ("b.png", "y")]
     with pytest.raises(InputError, match=r"t\.csv: labels\.0\.name: 'x+'?.*\nallowed: .*at most 200") as caught:
         own.tasks(str(table(tmp_path / "t.csv", rows)), None)
-    assert caught.value.remedy == "use shorter names"
+    assert caught.value.remedy == "name labels and columns in 1 to 200 characters, without control characters"
 
 
 def test_many_labels_are_not_listed_in_a_question(tmp_path: Path) -> None:
     rows = [("file", "label"), *((f"{i}.png", f"a rather long label, number {i}") for i in range(200))]
-    (_, asked) = own.tasks(str(table(tmp_path / "t.csv", rows)), None)
+    _, asked, *_ = own.tasks(str(table(tmp_path / "t.csv", rows)), None)
     assert asked.model_dump()["prompt"] == "Which finding does the image show? Answer with its name alone."
 
 
@@ -221,8 +224,9 @@ def test_questions_about_images_are_answered_in_words(tmp_path: Path) -> None:
     picture(tmp_path / "pictures" / "a.png", 1)
     rows = [{"image": "pictures/a.png", "question": "Is there a nodule?", "answer": "Yes", "patient": 7},
             {"image": "pictures/a.png", "question": "Where?", "answer": "left lung", "patient": 7}]  # fmt: skip
-    (task,) = own.tasks(None, str(lines(tmp_path / "q.jsonl", rows)))
+    task, answers = own.tasks(None, str(lines(tmp_path / "q.jsonl", rows)))
     assert task.kind == "vqa"
+    assert [item.messages[0].text for item in answers.items(load(answers))] == ["Is there a nodule?", "Where?"]
     first, second = task.items(load(task))
     assert (first.truth, first.answers, second.truth, second.answers) == ("yes", ("yes", "no"), "left lung", ())
     assert first.group == second.group == "7"
@@ -260,7 +264,8 @@ def measured(
     monkeypatch.setattr(runner, "subjects", lambda *given: [subject])
     monkeypatch.setattr(preflight, "check", lambda *given: None)  # these artifacts have no files
     monkeypatch.setattr(worker, "open_row", lambda ref: model)
-    monkeypatch.setattr(plan.find, "names", lambda kind: ["labels-phantom", "finding-phantom"])
+    names, drawn = plan.find.names, ["labels-phantom", "finding-phantom"]
+    monkeypatch.setattr(plan.find, "names", lambda kind: drawn if kind == "benchmarks" else names(kind))
     results = bench(sweep, progress=False, executor=InProcess())
     assert results.errors == ()
     return list(results.records[0].measurements), markdown(results)
@@ -296,7 +301,7 @@ def test_named_tasks_run_beside_own_data(folder: Path, monkeypatch: pytest.Monke
 def test_data_that_no_model_can_be_asked_about(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = Sweep([Path("artifact")], images=str(folder), controls=())
     with pytest.raises(
-        UsageError, match=r"none of these models can be asked about this data\nallowed: a model that can"
+        UsageError, match=r"own images in My images: none of these models can be asked .*\nallowed: a model that embeds"
     ):
         measured(monkeypatch, "sing", sweep, Embedder())
 
@@ -327,3 +332,60 @@ def test_a_named_task_without_its_data_says_what_to_get(tmp_path: Path) -> None:
         UsageError, match=r"task labels-xray needs data\ntry: --data DIR, with radiology-160\.zip in it: chest"
     ):
         plan.choose(["labels-xray"], None, ())
+
+
+def chosen(
+    names: Sequence[str], given: Sequence[Task], abilities: Sequence[str], *, source: Path | None = Path("c")
+) -> list[str]:
+    """The names of what is run on a model of these abilities that is shown images."""
+    shown = Preprocessing(size=8, resample="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    manifest = MANIFEST.model_copy(update={"preprocessing": shown})
+    subject = Subject(Path("artifact"), manifest, source, frozenset(abilities), (), 10)
+    return [task.name for task in plan.choose(names, None, [subject], given)]
+
+
+def test_fidelity_is_measured_on_the_users_images_and_not_beside_them(folder: Path) -> None:
+    given = own.tasks(str(folder), None)
+    embeds = chosen((), given, ["embed_image"])
+    assert embeds[:2] == ["own-images", "own-images-encoder"]
+    assert "latency" in embeds
+    assert not {"fidelity-encoder", "own-images-answers", "labels-phantom"} & set(embeds)
+    answers = chosen((), given, ["generate"])
+    assert answers[:3] == ["own-images-asked", "own-images-encoder", "own-images-answers"]
+    assert {"fidelity-text", "latency"} <= set(answers)
+    assert not {"fidelity-encoder", "fidelity-decoder", "labels-phantom"} & set(answers)
+    loaded = {task.name: load(task) for task in given}
+    assert {len(one.samples) for one in loaded.values()} == {9}
+    assert chosen((), given, ["embed_image"], source=None)[:1] == ["own-images"]
+    texts = own.tasks(None, str(lines(folder / "q.jsonl", [{"question": "Q?", "answer": "x"}])))
+    assert "fidelity-decoder" in chosen((), texts, ["generate"])
+
+
+def test_task_names_what_is_run_of_own_data_and_replaces_what_is_run_beside(folder: Path) -> None:
+    given = own.tasks(str(folder), None)
+    assert chosen(["own-images"], given, ["embed_image"]) == ["own-images"]
+    assert chosen(["own-images"], given, ["generate"]) == ["own-images-asked"]
+    both = ["embed_image", "generate"]
+    assert chosen(["own-images-encoder", "latency"], given, both) == ["own-images-encoder", "latency"]
+    assert chosen(["latency"], given, both) == ["own-images", "own-images-asked", "latency"]
+    with pytest.raises(UsageError, match="task own-images-encoder compares with full precision, and the checkpoint"):
+        chosen(["own-images-encoder"], given, both, source=None)
+    with pytest.raises(UsageError, match="unknown task 'own-images'"):
+        chosen(["own-images"], (), both)
+
+
+def test_files_that_are_no_images_are_counted(folder: Path) -> None:
+    for name in ("a.heic", "b.HEIC", "scan"):
+        (folder / "Glioma" / name).write_bytes(b"x")
+    picture(folder / "loose.png", 5)
+    picture(folder / "__MACOSX" / "Glioma" / "1.png", 5)
+    (folder / ".git" / "config").write_text("x")
+    with pytest.warns(PictureWarning, match=r"5 files with other endings not read: \.db, \.heic, \.txt, none"):
+        source = images(str(folder))
+    left_out = "5 files with other endings not read: .db, .heic, .txt, none; 1 image in no label's folder not read"
+    assert source.note == f"3 labels, one a folder; {left_out}"
+
+
+def test_a_name_that_is_no_text_is_one_in_the_figures(folder: Path) -> None:
+    picture(folder / "Glioma" / "x.png", 99).rename(os.fsdecode(bytes(folder / "Glioma") + b"/\xff.png"))
+    assert "Glioma/\\udcff.png" in {sample.id for sample in load(own.tasks(str(folder), None)[0]).samples}

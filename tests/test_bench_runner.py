@@ -183,7 +183,7 @@ def test_embedding_models_get_label_tasks_only(
     results = _bench(tmp_path, executor, "labels-phantom", "fidelity-encoder")
     assert [m.task for m in results.records[0].measurements] == ["labels-phantom", "fidelity-encoder"]
     assert list(_rows(results))[-1] == "control: image encoder at 2 bits, one scale a row"
-    with pytest.raises(UsageError, match="task finding-phantom: none of these models can generate about images"):
+    with pytest.raises(UsageError, match="task finding-phantom: none of these models answers questions about images"):
         _bench(tmp_path, executor, "finding-phantom")
 
 

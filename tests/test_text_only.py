@@ -367,7 +367,7 @@ def test_tasks_about_images_are_refused_by_name(make: Make, recipe: str) -> None
     from edgekit import bench
 
     folder = exported(make(), recipe)
-    with pytest.raises(UsageError, match="task finding-phantom: none of these models can generate about images"):
+    with pytest.raises(UsageError, match="task finding-phantom: none of these models answers questions about images"):
         bench.bench(bench.Sweep([folder], tasks=["finding-phantom"], rounds=1))
 
 

@@ -64,7 +64,9 @@ def validated(
     try:
         return adapter.validate_json(data) if isinstance(data, bytes) else adapter.validate_python(data)
     except ValidationError as problem:
-        first = problem.errors(include_url=False, include_context=False)[0]
+        problems = problem.errors(include_url=False, include_context=False)
+        # A misspelled field is missing, too: what it is called tells more than what it should be.
+        first = next((one for one in problems if one["type"] == "extra_forbidden"), problems[0])
         field = ".".join(str(part) for part in first["loc"])
         place = f"{inside}{field}" if field else whole
         said, allowed = _said(first, schema)

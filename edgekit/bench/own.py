@@ -30,7 +30,7 @@ def tasks(images: str | None, questions: str | None, *, download: bool = False) 
 
 
 def _labelled(source: DatasetSource) -> list[Task]:
-    """Which label fits best, for models that embed, and the same asked of models that answer."""
+    """Which label fits best, for models that embed, the same asked of models that answer, and the fidelity of both."""
     names = ", ".join(label.name for label in source.own_labels)
     listed = (
         f"of these does the image show: {names}? Answer with one of them" if len(names) < _MOST_NAMES else _UNLISTED
@@ -49,11 +49,31 @@ def _labelled(source: DatasetSource) -> list[Task]:
         "parser": "first-label",
         "max_tokens": 64,
     }
-    return [parse({"dataset": source, "limit": _ALL, **task}) for task in (labels, asked)]
+    encoder = {
+        "name": f"{source.name}-encoder",
+        "kind": "encoder-fidelity",
+        "title": f"{source.title}: embeddings against the reference",
+        "limit": 64,  # a model that answers has a megabyte and more for each
+        "prompts": labels["prompts"],
+    }
+    answers = _answers(source, "What is the main finding in this image?")
+    return [parse({"dataset": source, "limit": _ALL, **task}) for task in (labels, asked, encoder, answers)]
+
+
+def _answers(source: DatasetSource, prompt: str) -> dict[str, Any]:
+    """What full precision answers, against what a level does."""
+    return {
+        "name": f"{source.name}-answers",
+        "kind": "decoder-fidelity",
+        "title": f"{source.title}: answers against the reference's",
+        "limit": 240,  # of their logits, see `fidelity-decoder`
+        "prompt": prompt,
+        "max_tokens": 24,
+    }
 
 
 def _asked(source: DatasetSource) -> list[Task]:
-    """Questions with options by their letter, others by the words of their answers."""
+    """Questions with options by their letter, others by the words of their answers; of images, the fidelity, too."""
     if source.columns.options:
         context = "{context}\n" if source.columns.context else ""
         end = 'End with "Final Answer:" followed by the letter of the right option in parentheses.'
@@ -66,4 +86,6 @@ def _asked(source: DatasetSource) -> list[Task]:
     else:
         prompt = "{question} Answer with a word or a short phrase."
         how = {"kind": "vqa", "prompt": prompt, "max_tokens": 128}
-    return [parse({"name": source.name, "title": source.title, "dataset": source, "limit": _ALL, **how})]
+    asked = {"name": source.name, "title": source.title, **how}
+    answers = [_answers(source, "{question}")] if source.shows_images else []
+    return [parse({"dataset": source, "limit": _ALL, **task}) for task in (asked, *answers)]

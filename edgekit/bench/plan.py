@@ -24,7 +24,8 @@ def choose(
     """The tasks on a user's own data, and those that were named, in that order; without names all whose data is here.
 
     What takes too long for who named none (`Task.on_request`) is not among those. Beside a user's own data, and without
-    names, only what says nothing of other data's answers: fidelity and times.
+    names, only what says nothing of other data's answers: fidelity and times. Names replace these: of her own data
+    there is what they name, or all that is right and wrong where they name none of it.
 
     Args:
         own: the tasks on the user's own data (`own.tasks`).
@@ -37,13 +38,11 @@ def choose(
         every = [load_task(name) for name in find.names("benchmarks")]
         here = [task for task in every if datasets.is_here(datasets.source(task.dataset), data)]
         if own:
-            fitting = [task for task in own if any(_able(task, subject) for subject in subjects)]
-            if not fitting:
-                raise UsageError("none of these models can be asked about this data", allowed=_wants(own))
-            return [*fitting, *(task for task in here if task.needs_full_precision or task.in_rounds)]
+            return [*_askable(_judged(own), subjects), *_compared(own, subjects), *_beside(own, here)]
         _check_data(every, here, data)
         return sorted((task for task in here if not task.on_request), key=_rank)
-    tasks = [load_task(name) for name in names]
+    mine = _askable([task for task in own if _names_own(names, task)] or _judged(own), subjects) if own else []
+    tasks = [load_task(name) for name in names if not any(_names_own([name], task) for task in own)]
     for task in tasks:
         source = datasets.source(task.dataset)
         if not datasets.is_here(source, data):
@@ -53,16 +52,16 @@ def choose(
                     raise UsageError(f"task {task.name} needs data", remedy=error.remedy)
                 continue  # who reads it says so, with all else that is missing
             datasets.fetch(source)
+        if not any(_able(task, subject) for subject in subjects):
+            raise UsageError(f"task {task.name}: none of these models {_does(task)}")
+    for task in (*mine, *tasks):
         able = [subject for subject in subjects if _able(task, subject)]
-        if not able:
-            what = f"{task.ability}{' about images' if task.about_images else ''}" if task.ability else "see images"
-            raise UsageError(f"task {task.name}: none of these models can {what}")
-        if not any(fits(task, subject) for subject in able):
+        if able and not any(fits(task, subject) for subject in able):
             raise UsageError(
                 f"task {task.name} compares with full precision, and the checkpoint is not here",
                 remedy="--reference SOURCE, the folder that was exported",
             )
-    return [*own, *tasks]
+    return [*mine, *tasks]
 
 
 def _check_data(every: Sequence[Task], here: Sequence[Task], data: Path | None) -> None:
@@ -72,9 +71,53 @@ def _check_data(every: Sequence[Task], here: Sequence[Task], data: Path | None) 
         raise InputError(f"{data}: holds no data set that a task is about", allowed=", ".join(map(str, wanted)))
 
 
-def _wants(tasks: Sequence[Task]) -> str:
-    abilities = dict.fromkeys(f"{task.ability} ({task.kind})" for task in tasks)
-    return f"a model that can {' or '.join(abilities)}"
+def _names_own(names: Sequence[str], task: Task) -> bool:
+    """Whether a task on a user's own data is named: by itself, or by its data set, for what is right and wrong."""
+    return task.name in names or (not task.needs_full_precision and datasets.source(task.dataset).name in names)
+
+
+def _judged(own: Sequence[Task]) -> list[Task]:
+    """What is right and wrong on a user's own data."""
+    return [task for task in own if not task.needs_full_precision]
+
+
+def _askable(tasks: Sequence[Task], subjects: Sequence[Subject]) -> list[Task]:
+    """Those of a user's own data that are for one of these models.
+
+    Raises:
+        UsageError: none is.
+    """
+    able = [task for task in tasks if any(_able(task, subject) for subject in subjects)]
+    if not able:
+        titles = dict.fromkeys(datasets.source(task.dataset).title for task in tasks)
+        models = ", ".join(subject.manifest.title for subject in subjects)
+        raise UsageError(
+            f"{', '.join(titles)}: none of these models can be asked about this data: {models}",
+            allowed=f"a model that {' or '.join(dict.fromkeys(map(_does, tasks)))}",
+        )
+    return able
+
+
+def _compared(own: Sequence[Task], subjects: Sequence[Subject]) -> list[Task]:
+    """The fidelity on a user's own data, for these models."""
+    return [task for task in own if task.needs_full_precision and any(fits(task, subject) for subject in subjects)]
+
+
+def _beside(own: Sequence[Task], here: Sequence[Task]) -> list[Task]:
+    """Times, and the fidelity that is not measured on a user's own images."""
+    kinds = {task.kind for task in own if task.needs_full_precision}
+    return [
+        task
+        for task in here
+        if task.in_rounds or (task.needs_full_precision and not (task.kind in kinds and _shows_images(task)))
+    ]
+
+
+def _does(task: Task) -> str:
+    """What a model does that a task is for."""
+    if task.ability == "embed_image" or task.ability is None:
+        return "embeds images"
+    return "answers questions" + (" about images" if _about_images(task) else "")
 
 
 def _rank(task: Task) -> tuple[bool, int]:
@@ -90,8 +133,15 @@ def fits(task: Task, subject: Subject) -> bool:
 
 def _able(task: Task, subject: Subject) -> bool:
     able = task.ability is None or task.ability in subject.abilities
-    shown = task.about_images and datasets.source(task.dataset).shows_images
-    return able and (subject.manifest.preprocessing is not None or not shown)
+    return able and (subject.manifest.preprocessing is not None or not _about_images(task))
+
+
+def _about_images(task: Task) -> bool:
+    return task.about_images and _shows_images(task)
+
+
+def _shows_images(task: Task) -> bool:
+    return datasets.source(task.dataset).shows_images
 
 
 def notes(subjects: Sequence[Subject], tasks: Sequence[Task], tuned: bool = False) -> tuple[str, ...]:

@@ -19,15 +19,17 @@ LETTERS = "ABCDEFGHIJ"  # options are called so; the published parsers know no m
 def _checked(allowed: tuple[str, ...], needed: tuple[str, ...]) -> Callable[[str], str]:
     def check(text: str) -> str:
         try:
-            fields = [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+            placed = [(name, bool(form or how)) for _, name, form, how in Formatter().parse(text) if name is not None]
         except ValueError as error:
             raise PydanticCustomError(
                 "prompt", "{error}", {"error": f"not a text with placeholders: {error}"}
             ) from error
-        unknown = [name for name in fields if name not in allowed]
-        missing = [name for name in needed if name not in fields]
-        if unknown or missing:
-            problem = f"unknown {{{unknown[0]}}}" if unknown else f"no {{{missing[0]}}} in it"
+        fields = [name for name, _ in placed]
+        unknown = [f"unknown {{{name}}}" for name in fields if name not in allowed]
+        formed = [f"{{{name}}} has a format" for name, form in placed if form]  # which may fail, or fill the memory
+        missing = [f"no {{{name}}} in it" for name in needed if name not in fields]
+        if problems := [*unknown, *formed, *missing]:
+            problem = problems[0]
             said = f"{problem}, allowed: {', '.join(f'{{{name}}}' for name in allowed)}"
             raise PydanticCustomError("prompt", "{said}", {"said": said})
         return text

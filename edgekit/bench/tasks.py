@@ -18,7 +18,10 @@ def task(name: str) -> Task:
         UsageError: there is no such task, or its file is wrong; the message names the key.
     """
     data = find.load("benchmarks", name)
-    return parse({"name": find.find("benchmarks", name).stem, **data})
+    stated = parse({"name": find.find("benchmarks", name).stem, **data})
+    if not isinstance(stated.dataset, str):
+        stated.dataset.check_place()
+    return stated
 
 
 def parse(data: Mapping[str, Any]) -> Task:

@@ -47,7 +47,8 @@ def _add_data(group: _ArgumentGroup) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a task (edgekit list tasks); all that fit without any",
+        help="only this task (edgekit list tasks; own-images and own-questions are on your data); may be repeated; "
+        "all that fit without any",
     )
     group.add_argument("--data", type=Path, metavar="DIR", help="the folder of real test data")
     group.add_argument(

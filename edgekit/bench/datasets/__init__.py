@@ -43,6 +43,7 @@ def source(name: str | DatasetSource) -> DatasetSource:
     data = {"name": path.stem, **find.load("benchmarks/datasets", name)}
     remedy = f"correct {path}; benchmarks/README.md says what each key means"
     stated = validated(DatasetSource, data, f"dataset {path.stem}", UsageError, remedy=remedy)
+    stated.check_place()
     listed = stated.labels or stated.findings or stated.columns.question or stated.boxes or stated.columns.answer
     if stated.modality not in (None, *MODALITIES) and not listed:
         allowed = f"{', '.join(MODALITIES)}; none for texts; another one where labels, questions or findings are listed"

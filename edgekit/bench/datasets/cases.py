@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.documents import is_file
 from edgekit.bench.datasets.options import Form, Unusable, answer_of, asked, form_of
 from edgekit.bench.datasets.rows import Row
-from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding
+from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding, searched, stays_inside
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs.labels import label_of
 
@@ -54,12 +54,14 @@ class Reading:
     Attributes:
         form: how answers say which option they mean; found out from all rows for None.
         folder: the one that images lie in, None where rows bring their bytes.
+        absolute: whether images may be named by absolute paths, as in a table that the user named herself.
     """
 
     source: DatasetSource
     columns: Columns
     form: Form | None
     folder: Path | None
+    absolute: bool = False
 
     @classmethod
     def of_file(cls, source: DatasetSource, path: Path | None) -> Reading:
@@ -69,7 +71,8 @@ class Reading:
             path: the file beside which its images lie; None where it has none.
         """
         folder = path.parent / source.images if path and source.images else path and path.parent
-        return cls(source, source.columns, _form(source.answer_as, source.first_option), folder)
+        form = _form(source.answer_as, source.first_option)
+        return cls(source, source.columns, form, folder, source.file is not None and Path(source.file).is_absolute())
 
     @classmethod
     def of_hub(cls, source: DatasetSource) -> Reading:
@@ -131,7 +134,9 @@ def _check_columns(rows: Sequence[Row], reading: Reading, where: str) -> None:
 def _counts(row: Row, source: DatasetSource) -> bool:
     for only in source.only:
         value = row.text(only.column)
-        if (only.values and value not in only.values) or (only.pattern and not re.search(only.pattern, value)):
+        if only.values and value not in only.values:
+            return False
+        if only.pattern and searched(only.pattern, value) is None:
             return False
     return True
 
@@ -159,6 +164,8 @@ def _case(row: Row, reading: Reading, form: Form) -> Case:
         right = form.right(truth, by_key)
         if right is None:
             raise Unusable(f"the answer {truth!r:.80} is none of {len(options)} options: {', '.join(options)!r:.160}")
+        if options.count(right) > 1:  # whoever answers by the other one would be wrong
+            raise Unusable(f"the right option stands among its options twice: {right!r:.80}")
         truth = right
     if question and not options and truth.lower() in _CLOSED:
         truth, options = truth.lower(), _CLOSED
@@ -201,23 +208,26 @@ def _image(row: Row, reading: Reading) -> Path | bytes | None:
         return None
     if reading.folder is None:
         raise Unusable(f"its image is not in the table: {name!r:.80}")
-    return found_image(reading.folder, name)
+    return found_image(reading.folder, name, absolute=reading.absolute)
 
 
-def found_image(folder: Path, name: str) -> Path:
+def found_image(folder: Path, name: str, *, absolute: bool = False) -> Path:
     """The file of an image that a table names: as it stands, with another suffix, or by its name alone.
+
+    Args:
+        absolute: whether it may be an absolute path.
 
     Raises:
         Unusable: the name leads out of the folder.
     """
     relative = Path(name.replace("\\", "/"))
-    if relative.is_absolute():
+    if absolute and relative.is_absolute():
         return relative
-    if ".." in relative.parts:
+    if not stays_inside(str(relative)):
         raise Unusable(f"its image lies outside of the data: {name!r:.80}")
     for place in (folder / relative, folder / relative.name):
         for candidate in (place, *(place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))):
-            if candidate.is_file():
+            if is_file(candidate):
                 return candidate
     return folder / relative
 
@@ -225,10 +235,10 @@ def found_image(folder: Path, name: str) -> Path:
 def _group(row: Row, reading: Reading) -> str:
     text = row.text(reading.columns.group)
     if text and reading.source.group_pattern:
-        found = re.search(reading.source.group_pattern, text)
-        if not found:
+        found = searched(reading.source.group_pattern, text)
+        if found is None:
             raise Unusable(f"no group in {text!r:.80}")
-        return found.group()
+        return found
     return text
 
 

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
+from edgekit.artifacts.documents import is_file
 from edgekit.bench.datasets.cases import Case, some
 from edgekit.bench.datasets.schema import DatasetSource
 from edgekit.errors import InputError
@@ -20,7 +21,7 @@ def contents(cases: Sequence[Case]) -> dict[int, str]:
     sizes: dict[Path, int] = {}
     for case in cases:
         if isinstance(case.image, Path) and case.image not in sizes:
-            sizes[case.image] = case.image.stat().st_size if case.image.is_file() else -1
+            sizes[case.image] = case.image.stat().st_size if is_file(case.image) else -1
     paths_of: dict[int, int] = defaultdict(int)
     for size in sizes.values():
         paths_of[size] += 1

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from edgekit.artifacts.documents import check_values
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.errors import InputError
 from edgekit.inputs.passage import passage
@@ -121,9 +122,11 @@ def _records(path: Path, kind: str, text: str) -> Iterator[tuple[str, Any]]:
 
 def _json(where: str, text: str) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        check_values(value)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: no JSON: {error}", remedy="copy the file again") from error
+    return value
 
 
 def _text_of(record: Any) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from edgekit.artifacts.documents import is_file
 from edgekit.bench.datasets.base import DatasetSource, Reader, Sample
 from edgekit.bench.datasets.cases import Case
 from edgekit.bench.datasets.missing import missing
 from edgekit.bench.datasets.samples import samples
 from edgekit.errors import InputError
 from edgekit.inputs.labels import label_of
+from edgekit.terminal import printable, stripped_line
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test")
 _SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_MOST_ENDINGS = 8  # that are named
 
 
 def read_folder(source: DatasetSource, limit: int, seed: int, data: Path | None) -> tuple[Sample, ...]:
@@ -39,7 +42,7 @@ def cases(root: Path) -> list[Case]:
         Case(place=name, id=name, truth=_label(folder), image=path, split=split)
         for split, folder in _label_folders(root)
         for path in _images(folder)
-        for name in [path.relative_to(root).as_posix()]
+        for name in [printable(path.relative_to(root).as_posix())]  # which may be no text
     ]
 
 
@@ -58,6 +61,20 @@ def labels(root: Path) -> list[str]:
     return found
 
 
+def left_out(root: Path) -> str:
+    """What is in its folders and is not read, in words; empty where all is."""
+    inside = {path for _, folder in _label_folders(root) for path in _files(folder)}
+    every = [(path.suffix.lower(), path in inside) for path in _files(root)]
+    loose = sum(not labelled for ending, labelled in every if ending in _SUFFIXES)
+    others = [ending for ending, _ in every if ending not in _SUFFIXES]
+    endings = sorted({stripped_line(ending, 20) or "none" for ending in others})
+    more = ", ..." if len(endings) > _MOST_ENDINGS else ""
+    said = [f"{len(others)} {'file' if len(others) == 1 else 'files'} with other endings not read: "
+            f"{', '.join(endings[:_MOST_ENDINGS])}{more}"] if others else []  # fmt: skip
+    said += [f"{loose} {'image' if loose == 1 else 'images'} in no label's folder not read"] if loose else []
+    return "; ".join(said)
+
+
 def _label_folders(root: Path) -> list[tuple[str, Path]]:
     """(split, folder) of every label; the split is empty where the folders do not say it."""
     inside = _folders(root)
@@ -72,17 +89,26 @@ def _split(name: str) -> str:
 
 
 def _label(folder: Path) -> str:
-    return label_of(folder.name, "image").name
+    return label_of(printable(folder.name, lines=True), "image").name
 
 
 def _folders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith((".", "__")))
+    return sorted(path for path in root.iterdir() if path.is_dir() and not _is_hidden(path.name))
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__"))
 
 
 def _images(folder: Path) -> list[Path]:
-    """Its images and those of the folders in it; hidden files are the system's."""
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    """Its images and those of the folders in it."""
+    return [path for path in _files(folder) if path.suffix.lower() in _SUFFIXES]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Its files and those of the folders in it; hidden ones, and those of hidden folders, are the system's."""
+    every = sorted(path for path in folder.rglob("*") if not path.name.startswith(".") and is_file(path))
+    return [path for path in every if not any(map(_is_hidden, path.relative_to(folder).parts[:-1]))]
 
 
 READER = Reader("folder", read_folder)

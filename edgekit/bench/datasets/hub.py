@@ -75,7 +75,7 @@ def rows(source: HubSource, folder: Path) -> list[Row]:
     """
     there = data_sets_library("data sets of the hub")
     with _readable(there, source):
-        return numbered(there.load_dataset(str(folder), source.config, split=source.split, streaming=True))
+        return numbered(there.load_dataset(str(folder), source.config, split=source.split, streaming=True), source.id)
 
 
 def splits(source: HubSource, folder: Path) -> list[str]:

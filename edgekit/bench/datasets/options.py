@@ -39,7 +39,8 @@ class Form:
             return options.get(answer)
         texts = list(options.values())
         if self.kind == "text":
-            return next((text for text in texts if text.casefold() == answer.casefold()), None)
+            alike = [text for text in texts if text.casefold() == answer.casefold()]
+            return answer if answer in alike else alike[0] if len(alike) == 1 else None  # of NA and Na, the same one
         bare = answer.strip("().: ").upper()
         if self.kind == "letter":
             at = LETTERS.find(bare) if len(bare) == 1 else -1
@@ -140,7 +141,7 @@ def _listed(row: Row, column: str) -> Options:
     if isinstance(value, Mapping):
         pairs = next((pair for pair in (("label", "text"), ("key", "value")) if set(value) == set(pair)), None)
         if pairs:  # the columns of a list of objects, as the hub's tables have them
-            value = dict(zip(value[pairs[0]], value[pairs[1]], strict=False))
+            value = _paired(value[pairs[0]], value[pairs[1]], column)
         found = {str(key): as_text(text) for key, text in value.items() if text is not None}
     elif isinstance(value, Sequence):
         for number, entry in enumerate(value):
@@ -149,6 +150,14 @@ def _listed(row: Row, column: str) -> Options:
     if len(found) < 2 or not all(found.values()):
         raise Unusable(f"no options in the column {column!r}: {row.text(column)!r:.80}")
     return found
+
+
+def _paired(keys: Any, texts: Any, column: str) -> dict[Any, Any]:
+    lists = isinstance(keys, list | tuple) and isinstance(texts, list | tuple) and len(keys) == len(texts)
+    named = [as_text(key) for key in keys] if lists else []
+    if not lists or len(set(named)) != len(named):
+        raise Unusable(f"no list of options and one of keys in the column {column!r}: {keys!r:.60}, {texts!r:.60}")
+    return dict(zip(named, texts, strict=True))
 
 
 def _parsed(text: str) -> Any:

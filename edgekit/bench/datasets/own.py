@@ -15,6 +15,7 @@ from edgekit.bench.datasets.rows import Row
 from edgekit.bench.datasets.schema import Columns, DatasetSource, HubSource
 from edgekit.checkpoints.hub import is_id
 from edgekit.errors import InputError, UsageError
+from edgekit.inputs.image import say
 from edgekit.inputs.labels import label_of
 from edgekit.terminal import stripped_line
 
@@ -35,6 +36,8 @@ _LETTERED = ("{}", "option_{}", "option{}", "op{}", "choice_{}", "answer_{}")  #
 _TABLES = ("index.csv", "labels.csv", "metadata.csv", "metadata.jsonl")  # as folders of images have them
 _MOST_LABELS = 1000
 _MINE: Mapping[str, Any] = {"citation": "the user's own data", "license": "the user's own data"}
+_NAMES_REMEDY = "name labels and columns in 1 to 200 characters, without control characters"
+_OPTIONS: Mapping[str, str] = {"own-images": "--images", "own-questions": "--questions"}
 _SPLITS = ("test", "validation", "val", "train")  # of the hub's sets, the first that is there
 
 
@@ -49,9 +52,8 @@ def images(given: str, *, download: bool = False) -> DatasetSource:
         UsageError: the path leads nowhere, or a table lacks a column.
         InputError: a table is damaged, or there are no labels.
     """
-    path = Path(given)
-    if path.is_dir() and _table_in(path) is None:
-        return _of_folders(path)
+    if given and Path(given).is_dir() and _table_in(Path(given)) is None:
+        return _of_folders(Path(given))
     return _source(given, "own-images", download=download)
 
 
@@ -61,6 +63,9 @@ def questions(given: str, *, download: bool = False) -> DatasetSource:
 
 
 def _source(given: str, name: str, *, download: bool) -> DatasetSource:
+    if not given:
+        option = _OPTIONS[name]
+        raise UsageError(f"{option}: nothing is named", allowed=f"{option} PATH, or owner/name on the hub")
     path = Path(given)
     if path.is_dir():
         path = _table_in(path) or path
@@ -79,12 +84,14 @@ def _table_in(path: Path) -> Path | None:
 
 
 def _of_folders(path: Path) -> DatasetSource:
-    labels = folder.labels(path)
+    labels, left_out = folder.labels(path), folder.left_out(path)
+    if left_out:
+        say([f"{path}: {left_out}"])
     return _made(
         str(path),
         name="own-images",
         title=f"own images in {_named(path)}",
-        note=f"{len(labels)} labels, one a folder",
+        note="; ".join(filter(None, (f"{len(labels)} labels, one a folder", left_out))),
         modality="image",
         reader="folder",
         file=str(path.resolve()),
@@ -94,7 +101,7 @@ def _of_folders(path: Path) -> DatasetSource:
 
 def _of_table(path: Path, name: str) -> DatasetSource:
     found = rows.read(path)
-    columns, labels = _columns(found, str(path))
+    columns, labels = _columns(found, str(path), name)
     return _made(
         str(path),
         **_described(found, columns, labels),
@@ -115,7 +122,7 @@ def _of_hub(given: str, name: str, *, download: bool) -> DatasetSource:
     if split is None:
         raise UsageError(f"{given}: its splits are {', '.join(names)}", allowed=", ".join(_SPLITS))
     found = hub.rows(HubSource(id=given, split=split), kept)
-    columns, labels = _columns(found, given)
+    columns, labels = _columns(found, given, name)
     return _made(
         given,
         **_described(found, columns, labels),
@@ -132,9 +139,9 @@ def _made(where: str, **said: Any) -> DatasetSource:
     """A data set of what a user's files say, within the limits of everybody's.
 
     Raises:
-        InputError: a label or a column's name is longer than one may be, or empty.
+        InputError: a label or a column's name is longer than one may be, empty, or has control characters in it.
     """
-    return validated(DatasetSource, {**_MINE, **said}, where, InputError, remedy="use shorter names")
+    return validated(DatasetSource, {**_MINE, **said}, where, InputError, remedy=_NAMES_REMEDY)
 
 
 def _named(path: Path) -> str:
@@ -161,8 +168,11 @@ def _used(columns: Columns) -> Iterable[str]:
         yield from (value,) if isinstance(value, str) else value or ()
 
 
-def _columns(found: Sequence[Row], where: str) -> tuple[Columns, list[str]]:
+def _columns(found: Sequence[Row], where: str, name: str) -> tuple[Columns, list[str]]:
     """Which column is what, and the labels where it is a table of labelled images.
+
+    Args:
+        name: the data set's: what is missing is said of what was asked for.
 
     Raises:
         UsageError: no columns of images and labels or of questions and answers; it names what is there.
@@ -185,8 +195,8 @@ def _columns(found: Sequence[Row], where: str) -> tuple[Columns, list[str]]:
             where = f"{where}: {len(labels)} different labels in the column {is_['label']!r}"
             raise InputError(where, allowed=f"2 to {_MOST_LABELS}")
         return Columns(**common, answer=is_["label"]), labels
-    wanted = {"image": "image", "label": "label"} if is_["image"] and not is_["question"] else {}
-    lacking = [key for key in (wanted or ("question", "answer")) if not is_[key]]
+    wanted = ("image", "label") if name == "own-images" and not is_["question"] else ("question", "answer")
+    lacking = [key for key in wanted if not is_[key]]
     named = "; ".join(f"{key}: {', '.join(NAMES[key])}" for key in lacking)
     raise UsageError(
         f"{where}: no column of {' and of '.join(lacking)} among {', '.join(map(str, there))}",

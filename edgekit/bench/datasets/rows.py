@@ -10,19 +10,26 @@ import csv
 import gzip
 import io
 import json
+import math
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgekit.artifacts.documents import check_values, unique_names
 from edgekit.checkpoints.hub import go_offline
 from edgekit.errors import InputError, MissingDependencyError
 
 SUFFIXES = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".json", ".parquet")
 _MOST_BYTES = 1 << 30  # unpacked
 _MOST_CELL = 4_000_000  # characters; a passage may be long
+_MOST_COLUMNS = 10_000
+MOST_ROWS = 1_000_000  # one takes a kilobyte of memory and more
+MOST_CELLS = 20_000_000  # of all rows: an empty one takes a hundred times the memory of its text
 _DELIMITERS = ",;\t|"
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _DAMAGED = (OSError, EOFError, zlib.error)
 
 
@@ -92,10 +99,27 @@ def read(path: Path, header: Sequence[str] = ()) -> list[Row]:
         ".json": _json, ".jsonl": _json_lines, ".ndjson": _json_lines,
     }  # fmt: skip
     text = _text(path)
-    rows = list(readers[kind](text, path) if kind in readers else _cells(text, path, header))
+    if kind in readers and sum(map(text.count, ",:[{")) > 2 * MOST_CELLS:  # before all of it is taken apart
+        raise InputError(f"{path}: too many values", allowed=f"at most {MOST_CELLS}")
+    rows = _bounded(readers[kind](text, path) if kind in readers else _cells(text, path, header), str(path))
     if not rows:
         raise InputError(f"{path}: no row in it")
     return rows
+
+
+def _bounded(rows: Iterator[Row], where: str) -> list[Row]:
+    """All rows, or an error as soon as there are more than any memory should hold."""
+    kept, cells = list[Row](), 0
+    for row in rows:
+        kept.append(row)
+        cells += len(row.values)
+        if len(kept) > MOST_ROWS or cells > MOST_CELLS:
+            raise InputError(
+                f"{where}: too many rows",
+                allowed=f"at most {MOST_ROWS} rows and {MOST_CELLS} cells",
+                remedy="keep the rows that are measured",
+            )
+    return kept
 
 
 def _kind(path: Path) -> str:
@@ -157,7 +181,9 @@ def _delimiter(line: str, path: Path) -> str:
 
 
 def _check_header(names: Sequence[str], path: Path) -> None:
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if len(names) > _MOST_COLUMNS:
+        raise InputError(f"{path}: {len(names)} columns", allowed=f"at most {_MOST_COLUMNS}")
+    twice = sorted(name for name, count in Counter(names).items() if name and count > 1)
     if twice:
         raise InputError(f"{path}: the column {twice[0]!r:.80} stands in it twice", remedy="rename one of them")
     if not any(names):
@@ -172,27 +198,41 @@ def _json_lines(text: str, path: Path) -> Iterator[Row]:
 
 def _object(line: str, place: str) -> Row:
     try:
-        value = json.loads(line)
+        value = _decoded(line)
     except (ValueError, RecursionError) as error:
         return Row(place, {}, f"not valid JSON: {error}")
-    return Row(place, value) if isinstance(value, dict) else Row(place, {}, "no JSON object")
+    return _entry(value, place)
+
+
+def _entry(value: Any, place: str) -> Row:
+    """A row of an object, if it is one and all of it can be written down again: no half characters, no infinity."""
+    if not isinstance(value, dict):
+        return Row(place, {}, "no JSON object")
+    try:
+        check_values(value)
+    except ValueError as problem:
+        return Row(place, {}, str(problem))
+    return Row(place, value)
+
+
+def _decoded(text: str) -> Any:
+    """What JSON says; NaN, which pandas writes for an empty cell, as nothing."""
+    return json.loads(text, object_pairs_hook=unique_names, parse_constant=_CONSTANTS.__getitem__)
 
 
 def _json(text: str, path: Path) -> Iterator[Row]:
     """A list of objects, or an object of objects, whose names are then in the column `key`; or JSON lines after all."""
     try:
-        value = json.loads(text)
+        value = _decoded(text)
     except (ValueError, RecursionError) as error:
         if isinstance(error, json.JSONDecodeError) and error.msg == "Extra data":
             yield from _json_lines(text, path)
             return
         raise InputError(f"{path}: not valid JSON: {error}") from error
     if isinstance(value, dict) and all(isinstance(entry, dict) for entry in value.values()):
-        yield from (Row(f"entry {key}", {"key": key, **entry}) for key, entry in value.items())
+        yield from (_entry({"key": key, **entry}, f"entry {key}") for key, entry in value.items())
     elif isinstance(value, list):
-        for number, entry in enumerate(value, 1):
-            whole = isinstance(entry, dict)
-            yield Row(f"entry {number}", entry if whole else {}, None if whole else "no JSON object")
+        yield from (_entry(entry, f"entry {number}") for number, entry in enumerate(value, 1))
     else:
         raise InputError(f"{path}: no table", allowed="a list of objects, or an object of objects")
 
@@ -201,15 +241,19 @@ def _parquet(path: Path) -> list[Row]:
     library = data_sets_library("parquet files")
     try:
         table = library.load_dataset("parquet", data_files=str(path), split="train", streaming=True)
-        return numbered(table)
+        return numbered(table, str(path))
     except (library.exceptions.DatasetsError, *_DAMAGED, ValueError, TypeError) as error:
         raise InputError(f"{path}: no parquet file that can be read: {error}") from error
 
 
-def numbered(table: Any) -> list[Row]:
-    """The rows of a table of the library `datasets`, images as the bytes that are stored."""
+def numbered(table: Any, where: str) -> list[Row]:
+    """The rows of a table of the library `datasets`, images as the bytes that are stored.
+
+    Raises:
+        InputError: there are more than any memory should hold.
+    """
     stored = table.decode(False) if table.features else table  # what says no types has no images
-    return [Row(f"row {number}", row) for number, row in enumerate(stored, 1)]
+    return _bounded((Row(f"row {number}", row) for number, row in enumerate(stored, 1)), where)
 
 
 def data_sets_library(wanted: str) -> Any:

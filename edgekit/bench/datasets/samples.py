@@ -13,10 +13,11 @@ from edgekit.bench.datasets.base import Sample
 from edgekit.bench.datasets.cases import Case
 from edgekit.bench.datasets.checks import check, contents
 from edgekit.bench.datasets.schema import DatasetSource
-from edgekit.errors import InputError
+from edgekit.errors import EdgekitError, InputError
 from edgekit.inputs.image import read as read_picture
 from edgekit.inputs.image import say
 from edgekit.machine.memory import memory
+from edgekit.terminal import printable
 
 _SHARE = 0.5  # of the memory that is free, which a data set's decoded images may take
 
@@ -91,9 +92,10 @@ class _Pictures:
         try:
             picture = read_picture(image)
         except InputError as error:
-            # Not where the user's folder lies: a report may go to others.
-            return f"{name}: {error.message.removeprefix(f'{image!s}: ').removeprefix('the image: ')}"
-        self._odd += [note.replace(str(image), name) for note in picture.warnings[:1]]
+            # Its cause's words, which do not say where the user's folder lies: a report may go to others.
+            why = error.__cause__.message if isinstance(error.__cause__, EdgekitError) else "cannot be read"
+            return f"{printable(name)}: {why}"
+        self._odd += [note.replace(str(image), printable(name)) for note in picture.warnings[:1]]
         pixels = np.asarray(picture.image)
         if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
             pixels = np.ascontiguousarray(pixels[..., 0])

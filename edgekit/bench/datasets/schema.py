@@ -10,17 +10,49 @@ from pydantic import AfterValidator, Field
 from pydantic_core import PydanticCustomError
 
 from edgekit.artifacts.validation import Listed, Name, StrictModel, Text
+from edgekit.errors import UsageError
 from edgekit.inputs.labels import Label, label_of
 
+SEARCHED = 200
 AnswerForm = Literal["text", "letter", "index", "key"]
 
 
+_MOST_CHOICES = 3  # of a pattern: each multiplies how long the longest search takes
+_LITERAL = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)  # an escape, or a class of characters
+
+
 def _pattern(text: str) -> str:
+    """A regular expression that no text keeps busy: Python's search tries every way in which its parts can fit."""
     try:
         re.compile(text)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise PydanticCustomError("pattern", "{said}", {"said": f"no regular expression: {error}"}) from error
+    bare = _LITERAL.sub("x", text)
+    choices = len(re.findall(r"[(*+?{]", bare))
+    if choices > _MOST_CHOICES or re.search(r"\)[*+?{]|\(\?", bare):
+        most = f"at most {_MOST_CHOICES} of ( * + ? {{ together, none of them behind a ), and no (?"
+        raise PydanticCustomError("pattern", "{said}", {"said": f"may take for ever; allowed: {most}"})
     return text
+
+
+def searched(pattern: str, text: str) -> str | None:
+    """What a `Pattern` finds in the first `SEARCHED` characters of a text, None for nothing."""
+    found = re.search(pattern, text[:SEARCHED])
+    return found.group() if found else None
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a path that others wrote leads nowhere but into the folder that it is looked for in.
+
+    A link there is the user's own: large data sets lie on other disks.
+    """
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
+
+
+def _inside(name: str) -> str:
+    if not stays_inside(name):
+        raise PydanticCustomError("place", "leads out of the data folder")
+    return name
 
 
 Pattern = Annotated[Name, AfterValidator(_pattern)]
@@ -145,7 +177,7 @@ class DatasetSource(StrictModel):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     url: Name | None = None
     order: int = Field(default=100, ge=-1_000_000, le=1_000_000)
-    images: Name | None = None
+    images: Annotated[Name, AfterValidator(_inside)] | None = None
     split: Name = "test"
     leaks: Literal["refused", "left out"] = "refused"
     columns: Columns = Columns()
@@ -159,6 +191,14 @@ class DatasetSource(StrictModel):
     findings: Listed[Finding] = Field(default=(), max_length=1000)
     boxes: Boxes | None = None
     hub: HubSource | None = None
+
+    def check_place(self) -> None:
+        """Raise UsageError where its file is outside of any data folder: only what the user names herself may be."""
+        if self.file is not None and not stays_inside(self.file):
+            raise UsageError(
+                f"dataset {self.name}: file: {self.file!r:.80} leads out of the data folder",
+                allowed="a path inside of the folder of --data",
+            )
 
     @property
     def shows_images(self) -> bool:

@@ -108,6 +108,32 @@ def test_groups_are_worth_what_cluster_robust_errors_say() -> None:
     assert (mine.low, mine.high) == pytest.approx((mine.value - half, mine.value + half), abs=0.02 * half + 5e-4)
 
 
+@pytest.mark.parametrize("together", [1, 8])
+def test_one_pair_among_single_items_changes_next_to_nothing(together: int) -> None:
+    """One of 420 answers is lost; whether its item, or another, shares a group with one more."""
+    level, alone = np.ones(420), np.arange(420)
+    level[together] = 0
+    pair = np.where(alone == 2, 1, alone)
+    for one, other in (
+        (metrics.paired_interval(level, np.ones(420), groups=groups) for groups in (alone, pair)),
+        (metrics.share_interval(level, groups) for groups in (alone, pair)),
+    ):
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), rel=0.01)
+    needed = [metrics.compare(level, np.ones(420), groups, margin=0.01).items_needed for groups in (alone, pair)]
+    assert needed[1] == pytest.approx(needed[0], rel=0.01)
+
+
+def test_no_sample_of_groups_knows_less_than_one_item_a_group() -> None:
+    answers, group = np.repeat([1.0, 1, 1, 0], 5), np.repeat(np.arange(4), 5)
+    whole, single = metrics.share_interval(answers, group), metrics.share_interval([1, 1, 1, 0])
+    assert (whole.low, whole.high) == pytest.approx((single.low, single.high))
+
+
+def test_the_beta_distribution_ends_where_rounding_calls_both_sides_the_slower_one() -> None:
+    x, a, b = 0.7853766717368164, 28.4285629271628, 7.042072484101948
+    assert distributions.beta_share(x, a, b) == pytest.approx(stats.beta.cdf(x, a, b), abs=1e-9)
+
+
 def test_partly_right_answers_are_surer_than_right_or_wrong_ones() -> None:
     scores = np.random.default_rng(2).beta(8, 2, 400)
     mine, theirs = metrics.share_interval(scores), stats.ttest_1samp(scores, 0.5).confidence_interval()
@@ -338,6 +364,29 @@ def test_means_hold(n: int, draw: Callable[..., Any], mean: float, least: float)
 def test_means_of_few_skewed_groups_hold() -> None:
     generator = np.random.default_rng(8)
     assert _covers(lambda: metrics.mean_interval(generator.exponential(1, 10)), 1, 100) >= 0.88
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_ends_of_a_mean_are_finite_where_most_values_are_alike(count: int) -> None:
+    divergences = np.where(np.arange(500) < count, 0.3, 0.0)
+    for given, most in ((divergences, math.inf), (1 - divergences[:8], 1.0)):
+        found = metrics.mean_interval(given, least=0, most=most)
+        assert 0 <= found.low <= found.value <= found.high <= most
+        assert math.isfinite(found.high)
+    assert metrics.mean_interval(divergences, least=0).high < 10 * (count + 1) * 0.3 / 500
+
+
+@pytest.mark.filterwarnings("error")
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.7]), min_size=2, max_size=9), st.data())
+@FEW
+def test_a_mean_of_any_groups_has_finite_ends_or_none(values: list[float], data: Any) -> None:
+    groups = data.draw(st.lists(st.integers(0, 3), min_size=len(values), max_size=len(values)))
+    found = metrics.mean_interval(values, groups, least=0.1, most=0.7)
+    if len(set(groups)) > 1:
+        assert 0.1 <= found.low <= found.value <= found.high <= 0.7 + 1e-12
+    elif len(values) > 1:
+        assert math.isnan(found.low)
 
 
 def test_a_mean_says_where_nothing_can_be_known() -> None:

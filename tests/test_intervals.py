@@ -294,6 +294,38 @@ def test_as_many_items_as_are_said_to_be_needed_show_the_drop() -> None:
     assert np.mean(middle <= 0.025) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize(("gained", "lost", "margin"), [(15, 15, 0.01), (20, 15, 0.03)])
+def test_as_many_items_as_are_said_prove_equality(gained: int, lost: int, margin: float) -> None:
+    """A level that loses as much as it gains lies within the margin, proven, in 4 of 5 runs.
+
+    Schuirmann's two tests as the 90 % interval of `compare`, simulated.
+    """
+    needed = metrics.items_to_prove(metrics.compare(*_pairs(gained, lost, 500), margin=margin), margin)
+    assert needed is not None
+    rate = (gained + lost) / 500 / 2
+    drawn = np.random.default_rng(0).multinomial(needed, [rate, rate, 1 - 2 * rate], 150)
+    proven = [metrics.compare(*_pairs(up, down, needed), margin=margin).within for up, down, _ in drawn]
+    assert 0.7 <= np.mean(proven) <= 0.97
+
+
+def test_a_level_that_changes_nothing_takes_as_many_items_as_its_interval_says() -> None:
+    needed = metrics.items_to_prove(metrics.compare(np.ones(50), np.ones(50), margin=0.01), 0.01)
+    assert needed is not None
+    assert metrics.compare(np.ones(needed), np.ones(needed), margin=0.01).within
+    assert not metrics.compare(np.ones(needed - 2), np.ones(needed - 2), margin=0.01).within
+    groups = np.arange(50) // 5
+    assert metrics.items_to_prove(metrics.compare(np.ones(50), np.ones(50), groups, margin=0.01), 0.01) == pytest.approx(
+        5 * needed, abs=5
+    )
+
+
+def test_what_is_proven_needs_no_more_items() -> None:
+    assert metrics.compare(*_pairs(0, 0, 400), margin=0.01).within
+    for gained, lost, n in ((0, 0, 400), (0, 30, 500)):
+        assert metrics.compare(*_pairs(gained, lost, n), margin=0.01).items_needed is None
+    assert metrics.compare(*_pairs(10, 12, 500), margin=0.01).items_needed
+
+
 def test_items_of_one_group_need_more_of_them() -> None:
     a, b = _pairs(15, 25, 500)
     groups = np.arange(500) // 5

@@ -314,9 +314,9 @@ def test_a_level_that_changes_nothing_takes_as_many_items_as_its_interval_says()
     assert metrics.compare(np.ones(needed), np.ones(needed), margin=0.01).within
     assert not metrics.compare(np.ones(needed - 2), np.ones(needed - 2), margin=0.01).within
     groups = np.arange(50) // 5
-    assert metrics.items_to_prove(metrics.compare(np.ones(50), np.ones(50), groups, margin=0.01), 0.01) == pytest.approx(
-        5 * needed, abs=5
-    )
+    assert metrics.items_to_prove(
+        metrics.compare(np.ones(50), np.ones(50), groups, margin=0.01), 0.01
+    ) == pytest.approx(5 * needed, abs=5)
 
 
 def test_what_is_proven_needs_no_more_items() -> None:
@@ -402,8 +402,8 @@ def test_means_of_few_skewed_groups_hold() -> None:
 @pytest.mark.parametrize("count", [1, 2, 3, 20])
 def test_ends_of_a_mean_are_finite_where_most_values_are_alike(count: int) -> None:
     divergences = np.where(np.arange(500) < count, 0.3, 0.0)
-    for given, most in ((divergences, math.inf), (1 - divergences[:8], 1.0)):
-        found = metrics.mean_interval(given, least=0, most=most)
+    for values, most in ((divergences, math.inf), (1 - divergences[:8], 1.0)):
+        found = metrics.mean_interval(values, least=0, most=most)
         assert 0 <= found.low <= found.value <= found.high <= most
         assert math.isfinite(found.high)
     assert metrics.mean_interval(divergences, least=0).high < 10 * (count + 1) * 0.3 / 500

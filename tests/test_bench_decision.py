@@ -6,11 +6,13 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from bench_records import answers, compared, logits, results, row, times
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit import metrics
 from edgekit.bench import markdown
 from edgekit.bench.decision import Decision, Question, check_known, decide, gates
 from edgekit.bench.decision.pareto import front
@@ -246,7 +248,14 @@ def test_a_suggested_gate_is_on_what_was_measured() -> None:
 def test_a_broken_drop_says_how_many_items_would_prove_it() -> None:
     near = replace(MIDDLE, measurements=(answers(0.8, compared(-0.03, 0.0, 0.03, within=False)),))
     (candidate,) = decided(near, gate="accuracy_drop <= 1").candidates
-    assert candidate.against.endswith("; a level that lost nothing would need 4,816 items)")
+    # The interval's end is one test at 2.5 %: 240 ((1.960 + 0.842) (3 / 1.96) / 1)^2.
+    assert candidate.against.endswith("; a level that lost nothing would need 4,414 items)")
+    same = np.ones(120)
+    unchanged = replace(MIDDLE, measurements=(answers(0.8, metrics.compare(same, same, margin=0.01)),))
+    (candidate,) = decided(unchanged, gate="accuracy_drop <= 1").candidates
+    # Tango's end of n items that did not change is z^2 / (n + z^2): below 0.01 from 381 on.
+    assert "accuracy_drop 0 on" in candidate.against
+    assert "would need 381 items" in candidate.against
     far = replace(MIDDLE, measurements=(answers(0.8, LESS),))
     assert "would need" not in decided(far, gate="accuracy_drop <= 1").candidates[0].against
 

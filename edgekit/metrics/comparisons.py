@@ -94,21 +94,25 @@ def items_needed(found: Changes, margin: float) -> int:
     return math.ceil((reach / margin) ** 2 * n / found.effective())
 
 
-def items_to_prove(found: Comparison, margin: float) -> int | None:
+def items_to_prove(found: Comparison, margin: float, *, error: float = 0.05, sides: int = 2) -> int | None:
     """How many items, in groups as large as these, would prove a level that lost nothing to lie within a margin.
 
-    In 4 of 5 runs by two one-sided tests at 5 %, where as many items change as did here, as often for better as for
+    In 4 of 5 runs by two one-sided tests, where as many items change as did here, as often for better as for
     worse (Liu et al., Stat. Med. 21 (2002) 231). Each test's variance is the score test's, that of the likeliest rates
     under a drop of just the margin (Tango 1998); so a level that changes nothing takes items, too.
+
+    Args:
+        error: of each test.
+        sides: 1 where a drop alone is asked about.
 
     Returns:
         None where nothing is known of the spread.
     """
-    n, test, power = found.difference.n, normal_quantile(0.95), normal_quantile((1 + _POWER) / 2)
+    n, test, power = found.difference.n, normal_quantile(1 - error), normal_quantile(1 - (1 - _POWER) / sides)
     if found.changed is None or not found.effective:
         # Of the interval's width alone, which two of its standard errors make.
-        error = (found.difference.high - found.difference.low) / (2 * normal_quantile(0.975))
-        return math.ceil(n * ((test + power) * error / margin) ** 2) if math.isfinite(error) else None
+        deviation = (found.difference.high - found.difference.low) / (2 * normal_quantile(0.975))
+        return math.ceil(n * ((test + power) * deviation / margin) ** 2) if math.isfinite(deviation) else None
     less = 2 * margin - found.changed
     worse = (math.sqrt(less**2 + 4 * found.changed * margin * (1 - margin)) - less) / 4
     supposed = 2 * worse + margin - margin**2

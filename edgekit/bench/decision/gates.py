@@ -170,5 +170,6 @@ def _more(gate: Gate, broken: Reading, record: Record) -> str:
         return ""
     if not broken.value < gate.limit <= 100 or gate.limit <= 0 or not gate.sign.startswith("<"):
         return ""
-    needed = items_to_prove(measured.paired, gate.limit / 100)
+    # The end of an interval at 95 % is a one-sided test at half of the rest.
+    needed = items_to_prove(measured.paired, gate.limit / 100, error=0.025, sides=1)
     return f"; a level that lost nothing would need {needed:,} items" if needed and needed > measured.n else ""

@@ -336,6 +336,8 @@ def test_macro_f1_equals_scikit_learns() -> None:
     assert specificity == pytest.approx(recall_score(~truth, ~said, average=None))
     assert figures.metrics["accuracy"].value == pytest.approx((truth == said).mean())
     assert [there for there, _ in figures.details["present"].values()] == truth.sum(axis=0).tolist()
+    always = f1_score(truth, np.ones_like(truth), average="macro")
+    assert figures.details["chance"] == pytest.approx(always)
 
 
 def test_f1_of_a_condition_that_nobody_has_is_left_out() -> None:

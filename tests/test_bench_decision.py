@@ -6,11 +6,13 @@ import itertools
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from bench_records import answers, compared, logits, results, row, times
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit import metrics
 from edgekit.bench import markdown
 from edgekit.bench.decision import Decision, Question, check_known, decide, gates
 from edgekit.bench.decision.pareto import front
@@ -53,7 +55,9 @@ def test_what_is_not_proven_is_no_equality() -> None:
     made = decided(*rows)
     assert made.chosen is not None
     assert made.chosen.record.row == "Q8_0"  # it can have lost 3 points, the other one 4
-    assert "too few to prove that nothing was lost: 5,000 would be needed" in made.reasons[1]
+    # Two one-sided tests of a standard error that gives 3 points at 1.96: 240 ((1.645 + 1.282) (3 / 1.96) / 1)^2.
+    assert made.reasons[1].endswith("a level that lost nothing would need 4,816 on finding-phantom")
+    assert "5,000" not in " ".join(made.reasons)  # what shows a drop of a point
 
 
 def test_what_failed_on_a_task_is_not_proven_there() -> None:
@@ -117,7 +121,7 @@ def test_a_gate_on_times_alone_leaves_the_choice_to_the_scores() -> None:
 
 
 def test_every_task_must_keep_a_gate_and_one_can_be_named() -> None:
-    rows = (row("a", logits(0.01, "fidelity-text"), logits(0.5, "fidelity-images")), REFERENCE)
+    rows = (row("a", logits(0.01, "fidelity-text"), logits(0.5, "fidelity-images")), row("reference", kind="reference"))
     assert chosen(*rows, gate="kl <= 0.1") is None
     assert chosen(*rows, gate="fidelity-text:kl <= 0.1") == "a"
     assert "fidelity-images" in decided(*rows, gate="kl <= 0.1").candidates[0].against
@@ -143,11 +147,15 @@ def test_what_failed_keeps_no_gate_and_another_model_is_not_asked() -> None:
     assert chosen(encoder, gate="first_token_s <= 20") == "Q4_K_M"
 
 
-@pytest.mark.parametrize("text", ["kl", "kl = 3", "kl <= x", "<= 3", "kl <= 1 2", "", "kl <= 1..2", "a b <= 2"])
+@pytest.mark.parametrize(
+    "text",
+    ["kl", "kl = 3", "kl <= x", "<= 3", "kl <= 1 2", "", "kl <= 1..2", "a b <= 2", "accuracy <= 1e999", "kl <= nan"],
+)
 def test_a_gate_that_cannot_be_read(text: str) -> None:
     with pytest.raises(UsageError, match="gate") as caught:
         gates([text])
     assert "accuracy_drop <= 1" in str(caught.value)
+    assert "shares from 0 to 1, drops in points" in str(caught.value)
 
 
 def test_a_gate_on_what_nobody_measured_names_what_there_is() -> None:
@@ -156,6 +164,109 @@ def test_a_gate_on_what_nobody_measured_names_what_there_is() -> None:
     with pytest.raises(UsageError, match="unknown task in a gate 'finding-phantoms': did you mean finding-phantom"):
         check_known(gates(["finding-phantoms:accuracy_drop <= 1"]), ROWS)
     check_known(gates(["accuracy_drop <= 1, finding-phantom:accuracy >= 0.5"]), ROWS)
+
+
+@pytest.mark.parametrize("gate", ["accuracy >= 50", "finding-phantom:accuracy > -1", "top1 >= 98"])
+def test_a_share_is_no_percentage(gate: str) -> None:
+    agreeing = replace(logits(0.1), metrics={"top1": Estimate(0.9, 0.8, 0.95, 9, method="Wilson")})
+    rows = (REFERENCE, replace(MIDDLE, measurements=(answers(0.8, EQUAL), agreeing)))
+    with pytest.raises(UsageError, match="is a share") as caught:
+        check_known(gates([gate]), rows)
+    assert "a number from 0 to 1" in str(caught.value)
+    assert ("accuracy_drop is in points" in str(caught.value)) is ("accuracy" in gate)
+    check_known(gates(["accuracy >= 0.5, top1 >= 0.98, accuracy_drop <= 5, first_token_s <= 20"]), ROWS)
+
+
+def test_a_task_that_failed_or_is_missing_keeps_no_gate() -> None:
+    """Two tasks have accuracies; on a level that was killed in one of them, nobody knows what was lost there."""
+    other = answers(0.8, EQUAL, "finding-xray")
+    whole = replace(LARGE, measurements=(answers(0.8, EQUAL), other))
+    killed = replace(other, metrics={}, paired=None, error="killed")
+    for rest in ((killed,), ()):
+        small = replace(MIDDLE, measurements=(answers(0.8, EQUAL), *rest))
+        for gate in ("accuracy_drop <= 1", "accuracy >= 0.5"):
+            made = decided(whole, small, gate=gate)
+            assert made.chosen is not None
+            assert made.chosen.record.row == "Q8_0"
+            assert "was not measured on finding-xray" in made.candidates[1].against
+    alone = replace(MIDDLE, measurements=(answers(0.8, EQUAL), killed))
+    assert chosen(alone, gate="accuracy_drop <= 1") is None  # no other row says that it is a task with an accuracy
+
+
+def _of_full_precision(accuracy: float, **details: object) -> Record:
+    exact = answers(accuracy, task="yesno")
+    return replace(REFERENCE, measurements=(replace(exact, details={**exact.details, **details}),))
+
+
+@pytest.mark.parametrize(
+    ("exact", "said"),
+    [
+        (
+            _of_full_precision(0.0, majority_baseline={"label": "no", "accuracy": 0.5}),
+            "better than one answer to everything (0.5)",
+        ),
+        (_of_full_precision(0.0, majority_baseline=None), "better than no right answer at all"),
+        (_of_full_precision(0.54, majority_baseline=None, chance=0.5), "better than chance (0.5)"),
+        (_of_full_precision(0.8, unparsed_share=0.62), "62 % of full precision's own answers were not understood"),
+    ],
+)
+def test_where_full_precision_is_no_better_than_chance_nothing_is_proven(exact: Record, said: str) -> None:
+    levels = [replace(r, measurements=(answers(0.5, EQUAL, "yesno"),)) for r in (LARGE, MIDDLE)]
+    made = decided(exact, *levels)
+    assert made.chosen is None
+    assert "proven" not in made.reasons[0]
+    assert said in made.reasons[1]
+    assert made.reasons[1].endswith("yesno cannot show a loss")
+    assert "yesno" not in made.axes
+    refused = decided(exact, *levels, gate="accuracy_drop <= 1")
+    assert refused.chosen is None
+    assert "yesno cannot show a loss" in refused.candidates[0].against
+
+
+def test_a_task_that_can_show_a_loss_decides_beside_one_that_cannot() -> None:
+    blind = _of_full_precision(0.1)
+    full = replace(blind, measurements=(*blind.measurements, answers(0.8)))
+    levels = [
+        replace(r, measurements=(answers(0.5, EQUAL, "yesno"), answers(0.8, paired)))
+        for r, paired in ((LARGE, EQUAL), (MIDDLE, LESS))
+    ]
+    made = decided(full, *levels)
+    assert made.chosen is not None
+    assert made.chosen.record.row == "Q8_0"
+    assert made.axes == ("finding-phantom", "memory")
+    assert chosen(full, *levels, gate="accuracy_drop <= 1") == "Q8_0"
+
+
+def test_a_suggested_gate_is_on_what_was_measured() -> None:
+    images = replace(logits(0.1), metrics={"cosine_image": Estimate(0.99, 0.98, 1, 9)})
+    for measured, suggested in ((logits(0.1), '"kl <= 0.05"'), (images, '"cosine_image >= 0.99"')):
+        assert suggested in decided(row("a", measured)).reasons[0]
+    agreeing = replace(logits(0.1), metrics={"top1": Estimate(0.9, 0.8, 0.95, 9)})
+    assert "--gate" not in decided(row("a", agreeing)).reasons[0]
+
+
+def test_a_broken_drop_says_how_many_items_would_prove_it() -> None:
+    near = replace(MIDDLE, measurements=(answers(0.8, compared(-0.03, 0.0, 0.03, within=False)),))
+    (candidate,) = decided(near, gate="accuracy_drop <= 1").candidates
+    # The interval's end is one test at 2.5 %: 240 ((1.960 + 0.842) (3 / 1.96) / 1)^2.
+    assert candidate.against.endswith("; a level that lost nothing would need 4,414 items)")
+    same = np.ones(120)
+    unchanged = replace(MIDDLE, measurements=(answers(0.8, metrics.compare(same, same, margin=0.01)),))
+    (candidate,) = decided(unchanged, gate="accuracy_drop <= 1").candidates
+    # Tango's end of n items that did not change is z^2 / (n + z^2): below 0.01 from 381 on.
+    assert "accuracy_drop 0 on" in candidate.against
+    assert "would need 381 items" in candidate.against
+    far = replace(MIDDLE, measurements=(answers(0.8, LESS),))
+    assert "would need" not in decided(far, gate="accuracy_drop <= 1").candidates[0].against
+
+
+def test_times_of_this_machine_are_not_the_devices() -> None:
+    made = decided(*ROWS, gate="first_token_s <= 20", device=PI)
+    assert "every gate on this machine and fits pi" in made.reasons[0]
+    assert made.reasons[-1] == "first_token_s: times are this machine's (A CPU, 2 cores), not pi's"
+    assert not any("times are" in reason for reason in decided(*ROWS, gate="kl <= 1", device=PI).reasons)
+    same = PI.model_copy(update={"cores": 2, "memory_gb": 8})
+    assert not any("times are" in reason for reason in decided(*ROWS, gate="first_token_s <= 20", device=same).reasons)
 
 
 def test_gates_are_written_as_they_are_read() -> None:

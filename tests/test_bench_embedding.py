@@ -409,6 +409,7 @@ def test_samples_with_texts_of_their_own_are_found_by_them() -> None:
     found = figures(asked, embedder(images, words), data)
     assert found.metrics["recall_at_1"].value == 1
     assert found.metrics["recall_at_1"].n == 10
+    assert found.details["chance"] == pytest.approx(2 / 20)  # two of twenty images answer each report
     columns = unit(np.array(list(words.values())))
     expected = ((unit(images) @ columns.T).argmax(axis=1) == np.arange(20) // 2).mean()
     assert found.metrics["image_to_text_recall_at_1"].value == pytest.approx(expected)

@@ -107,6 +107,13 @@ def test_every_row_gets_its_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     reference = rows["reference"].of("finding-phantom")
     assert reference is not None
     assert reference.paired is None
+    assert reference.metrics["accuracy"].low < reference.metrics["accuracy"].value
+    for name in ("fidelity-decoder", "fidelity-encoder"):
+        compared, itself = (rows[row].of(name).metrics for row in ("good", "reference"))  # type: ignore[union-attr]
+        assert {name: (figure.low, figure.high) for name, figure in itself.items()} == {
+            name: (figure.value, figure.value) for name, figure in itself.items()
+        }, "full precision against itself is no sample"
+        assert any(figure.low < figure.high for figure in compared.values())
     kl = rows["good"].metric("kl_answers")
     assert kl is not None
     assert kl.value > 0

@@ -86,6 +86,12 @@ def test_merged_runs_are_corrected_anew() -> None:
     assert _adjusted(*merged) == [[0.04], [0.04]]
 
 
+def test_nobody_asks_how_many_items_a_control_needs() -> None:
+    many = replace(_measured(0.5), paired=metrics.Comparison(RIGHT, 0.5, items_needed=9999))
+    rows = corrected([_row("Q4_0", many), _row("control", many, kind="control")])
+    assert [row.measurements[0].paired.items_needed for row in rows] == [9999, None]  # type: ignore[union-attr]
+
+
 def test_everything_else_of_a_record_stays() -> None:
     row = _row("Q4_0", _measured(0.02))
     (after,) = corrected([row])

@@ -319,6 +319,9 @@ def _measured(value: float, low: float, **more: Any) -> Measurement:
         (_measured(0.6, 0.4, details={}), True),  # nobody says what chance gives: then nothing right is chance
         (_measured(0.0, 0.0, details={}), False),
         (_measured(0.8, 0.7, metrics={}, error="it crashed"), False),
+        (_measured(0.8, 0.7, details={"unparsed_share": 0.6}), False),
+        (_measured(0.6, 0.4, details={"chance": 0.5}), False),
+        (_measured(0.8, 0.7, details={"majority_baseline": "odd", "unparsed_share": None}), True),
         (None, False),
     ],
 )
@@ -522,9 +525,7 @@ def test_a_machine_knows_its_copy_by_its_content_and_measures_no_other(
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 23) - 1, 1 << 23, (1 << 23) + 1, 20_000_000])
-def test_what_full_precision_left_travels_whole(
-    tmp_path: Path, station: Callable[[Path], Station], size: int
-) -> None:
+def test_what_full_precision_left_travels_whole(tmp_path: Path, station: Callable[[Path], Station], size: int) -> None:
     data = random.Random(size).randbytes(size)
     (tmp_path / "abc.f32").write_bytes(data)
     there = station(tmp_path)

@@ -108,6 +108,32 @@ def test_groups_are_worth_what_cluster_robust_errors_say() -> None:
     assert (mine.low, mine.high) == pytest.approx((mine.value - half, mine.value + half), abs=0.02 * half + 5e-4)
 
 
+@pytest.mark.parametrize("together", [1, 8])
+def test_one_pair_among_single_items_changes_next_to_nothing(together: int) -> None:
+    """One of 420 answers is lost; whether its item, or another, shares a group with one more."""
+    level, alone = np.ones(420), np.arange(420)
+    level[together] = 0
+    pair = np.where(alone == 2, 1, alone)
+    for one, other in (
+        (metrics.paired_interval(level, np.ones(420), groups=groups) for groups in (alone, pair)),
+        (metrics.share_interval(level, groups) for groups in (alone, pair)),
+    ):
+        assert (other.low, other.high) == pytest.approx((one.low, one.high), rel=0.01)
+    needed = [metrics.compare(level, np.ones(420), groups, margin=0.01).items_needed for groups in (alone, pair)]
+    assert needed[1] == pytest.approx(needed[0], rel=0.01)
+
+
+def test_no_sample_of_groups_knows_less_than_one_item_a_group() -> None:
+    answers, group = np.repeat([1.0, 1, 1, 0], 5), np.repeat(np.arange(4), 5)
+    whole, single = metrics.share_interval(answers, group), metrics.share_interval([1, 1, 1, 0])
+    assert (whole.low, whole.high) == pytest.approx((single.low, single.high))
+
+
+def test_the_beta_distribution_ends_where_rounding_calls_both_sides_the_slower_one() -> None:
+    x, a, b = 0.7853766717368164, 28.4285629271628, 7.042072484101948
+    assert distributions.beta_share(x, a, b) == pytest.approx(stats.beta.cdf(x, a, b), abs=1e-9)
+
+
 def test_partly_right_answers_are_surer_than_right_or_wrong_ones() -> None:
     scores = np.random.default_rng(2).beta(8, 2, 400)
     mine, theirs = metrics.share_interval(scores), stats.ttest_1samp(scores, 0.5).confidence_interval()
@@ -268,6 +294,38 @@ def test_as_many_items_as_are_said_to_be_needed_show_the_drop() -> None:
     assert np.mean(middle <= 0.025) == pytest.approx(0.8, abs=0.02)
 
 
+@pytest.mark.parametrize(("gained", "lost", "margin"), [(15, 15, 0.01), (20, 15, 0.03)])
+def test_as_many_items_as_are_said_prove_equality(gained: int, lost: int, margin: float) -> None:
+    """A level that loses as much as it gains lies within the margin, proven, in 4 of 5 runs.
+
+    Schuirmann's two tests as the 90 % interval of `compare`, simulated.
+    """
+    needed = metrics.items_to_prove(metrics.compare(*_pairs(gained, lost, 500), margin=margin), margin)
+    assert needed is not None
+    rate = (gained + lost) / 500 / 2
+    drawn = np.random.default_rng(0).multinomial(needed, [rate, rate, 1 - 2 * rate], 150)
+    proven = [metrics.compare(*_pairs(up, down, needed), margin=margin).within for up, down, _ in drawn]
+    assert 0.7 <= np.mean(proven) <= 0.97
+
+
+def test_a_level_that_changes_nothing_takes_as_many_items_as_its_interval_says() -> None:
+    needed = metrics.items_to_prove(metrics.compare(np.ones(50), np.ones(50), margin=0.01), 0.01)
+    assert needed is not None
+    assert metrics.compare(np.ones(needed), np.ones(needed), margin=0.01).within
+    assert not metrics.compare(np.ones(needed - 2), np.ones(needed - 2), margin=0.01).within
+    groups = np.arange(50) // 5
+    assert metrics.items_to_prove(
+        metrics.compare(np.ones(50), np.ones(50), groups, margin=0.01), 0.01
+    ) == pytest.approx(5 * needed, abs=5)
+
+
+def test_what_is_proven_needs_no_more_items() -> None:
+    assert metrics.compare(*_pairs(0, 0, 400), margin=0.01).within
+    for gained, lost, n in ((0, 0, 400), (0, 30, 500)):
+        assert metrics.compare(*_pairs(gained, lost, n), margin=0.01).items_needed is None
+    assert metrics.compare(*_pairs(10, 12, 500), margin=0.01).items_needed
+
+
 def test_items_of_one_group_need_more_of_them() -> None:
     a, b = _pairs(15, 25, 500)
     groups = np.arange(500) // 5
@@ -338,6 +396,29 @@ def test_means_hold(n: int, draw: Callable[..., Any], mean: float, least: float)
 def test_means_of_few_skewed_groups_hold() -> None:
     generator = np.random.default_rng(8)
     assert _covers(lambda: metrics.mean_interval(generator.exponential(1, 10)), 1, 100) >= 0.88
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_ends_of_a_mean_are_finite_where_most_values_are_alike(count: int) -> None:
+    divergences = np.where(np.arange(500) < count, 0.3, 0.0)
+    for values, most in ((divergences, math.inf), (1 - divergences[:8], 1.0)):
+        found = metrics.mean_interval(values, least=0, most=most)
+        assert 0 <= found.low <= found.value <= found.high <= most
+        assert math.isfinite(found.high)
+    assert metrics.mean_interval(divergences, least=0).high < 10 * (count + 1) * 0.3 / 500
+
+
+@pytest.mark.filterwarnings("error")
+@given(st.lists(st.sampled_from([0.1, 0.2, 0.7]), min_size=2, max_size=9), st.data())
+@FEW
+def test_a_mean_of_any_groups_has_finite_ends_or_none(values: list[float], data: Any) -> None:
+    groups = data.draw(st.lists(st.integers(0, 3), min_size=len(values), max_size=len(values)))
+    found = metrics.mean_interval(values, groups, least=0.1, most=0.7)
+    if len(set(groups)) > 1:
+        assert 0.1 <= found.low <= found.value <= found.high <= 0.7 + 1e-12
+    elif len(values) > 1:
+        assert math.isnan(found.low)
 
 
 def test_a_mean_says_where_nothing_can_be_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgekit.bench.cells import Outcome, identity
@@ -11,6 +12,7 @@ from edgekit.bench.environment import Environment
 from edgekit.bench.kinds import Task
 from edgekit.bench.records import Measurement, Record
 from edgekit.bench.subjects import Subject, TableRow
+from edgekit.metrics import Estimate
 
 
 def record(subject: Subject, row: TableRow, measurements: Sequence[Measurement], here: Environment) -> Record:
@@ -66,12 +68,21 @@ def measurement(
         floor = noise.value if noise else None
     return Measurement(
         **base,
-        metrics=figures.metrics,
+        metrics=_with_itself(task, figures.metrics) if row.model.is_full_precision else figures.metrics,
         paired=figures.paired,
         noise_floor=floor,
         details=figures.details,
         seconds=seconds,
     )
+
+
+def _with_itself(task: Task, figures: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """Full precision's figures: what compares it with itself is no sample of anything, so it has no interval."""
+    own = task.own_figures if task.needs_full_precision else figures
+    return {
+        name: figure if name in own else replace(figure, low=figure.value, high=figure.value, method="of itself")
+        for name, figure in figures.items()
+    }
 
 
 def cell_key(task: Task, row: TableRow, data_sha256: str, here: Environment) -> str:

@@ -7,9 +7,10 @@ control that shows nothing says nothing about the table, so `LADDER` lists coars
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,9 @@ class Rounding:
 LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 
 
+_BLIND = "cannot show a loss"
+
+
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     """The full-precision model of a checkpoint folder with the matrices of one part rounded."""
     # torch is a matter of full precision alone; listing the ladder must not need it.
@@ -56,12 +60,35 @@ def open_control(source: Path, role: str, rounding: Rounding) -> Model:
 
 
 def could_show(exact: Measurement | None) -> bool:
-    """Whether a task could show damage at all: full precision does better there than one answer to everything would.
+    """Whether a task could show damage at all.
 
     Args:
         exact: its measurement of full precision, None where there is none.
     """
-    if exact is None or exact.error or exact.headline not in exact.metrics:
-        return False
-    blind = exact.details.get("majority_baseline", {}).get("accuracy", 0.0)
-    return exact.metrics[exact.headline].low > float(blind)
+    return exact is not None and not exact.error and exact.headline in exact.metrics and not why_blind(exact)
+
+
+def why_blind(exact: Measurement) -> str:
+    """Why a task cannot show a loss, one sentence without a full stop; empty where it can.
+
+    Full precision has to do better there than one answer to everything, or chance (`majority_baseline` and `chance` in
+    the details), and most of its answers must have been understood.
+
+    Args:
+        exact: full precision's measurement, with its headline figure.
+    """
+    unparsed = _share(exact.details, "unparsed_share")
+    if unparsed > 0.5:
+        return f"{100 * unparsed:.0f} % of full precision's own answers were not understood: {exact.task} {_BLIND}"
+    always = _share(exact.details.get("majority_baseline"), "accuracy")
+    base = always or _share(exact.details, "chance")
+    if exact.metrics[exact.headline].low > base:
+        return ""
+    than = f"{'one answer to everything' if always else 'chance'} ({base:.3g})" if base else "no right answer at all"
+    return f"full precision itself is not proven to do better than {than}: {exact.task} {_BLIND}"
+
+
+def _share(details: Any, name: str) -> float:
+    """A number among details, which an earlier run's file may hold in any shape; 0 where there is none."""
+    found = details.get(name) if isinstance(details, Mapping) else None
+    return float(found) if isinstance(found, int | float) else 0.0

@@ -14,7 +14,8 @@ def corrected(records: Sequence[Record]) -> tuple[Record, ...]:
     """The records with `paired.adjusted_p` filled in, by Holm's method.
 
     A family is all levels, of every artifact and format, that one task compares with one full-precision model on the
-    same data: of twenty equal levels, one looks different at 5 %. Controls are no such question and stay without.
+    same data: of twenty equal levels, one looks different at 5 %. Controls are no such question and stay without, and
+    nobody asks how many items they need.
     Corrected again after runs are merged, the figures are those of the rows that are there then.
     """
     families: dict[tuple[str, ...], list[tuple[int, int, float]]] = defaultdict(list)
@@ -31,7 +32,8 @@ def corrected(records: Sequence[Record]) -> tuple[Record, ...]:
         replace(
             record,
             measurements=tuple(
-                _with_p(measured, adjusted.get((row, place))) for place, measured in enumerate(record.measurements)
+                _with_p(measured, adjusted.get((row, place)), of_control=record.kind == "control")
+                for place, measured in enumerate(record.measurements)
             ),
         )
         for row, record in enumerate(records)
@@ -49,7 +51,8 @@ def _family(record: Record, measured: Measurement) -> tuple[str, ...]:
     return record.source_sha256, where, measured.task_sha256, measured.dataset.get("sha256", "")
 
 
-def _with_p(measured: Measurement, adjusted: float | None) -> Measurement:
+def _with_p(measured: Measurement, adjusted: float | None, *, of_control: bool) -> Measurement:
     if measured.paired is None:
         return measured
-    return replace(measured, paired=replace(measured.paired, adjusted_p=adjusted))
+    needed = None if of_control else measured.paired.items_needed
+    return replace(measured, paired=replace(measured.paired, adjusted_p=adjusted, items_needed=needed))

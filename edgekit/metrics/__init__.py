@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.metrics.bootstrap import bootstrap_interval, mean_interval
-from edgekit.metrics.comparisons import Comparison, compare, holm
+from edgekit.metrics.comparisons import Comparison, compare, holm, items_to_prove
 from edgekit.metrics.distances import (
     clear_top1_changes,
     cosine,
@@ -44,6 +44,7 @@ __all__ = [
     "cosine",
     "first_relevant_ranks",
     "holm",
+    "items_to_prove",
     "kl_divergence",
     "log_softmax",
     "mean_interval",
@@ -63,4 +64,4 @@ __all__ = [
 ]
 
 # Raised whenever a figure would change on the same predictions; records of different versions are not compared.
-METRIC_VERSION = 2
+METRIC_VERSION = 3

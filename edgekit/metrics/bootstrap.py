@@ -23,21 +23,27 @@ Weights = NDArray[np.float64]
 
 
 def mean_interval(
-    values: ArrayLike, groups: ArrayLike | None = None, *, confidence: float = CONFIDENCE, seed: int = 0
+    values: ArrayLike,
+    groups: ArrayLike | None = None,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    confidence: float = CONFIDENCE,
+    seed: int = 0,
 ) -> Estimate:
-    """The mean of n values that have no bounds; scores between 0 and 1 have `share_interval`.
+    """The mean of n values; scores between 0 and 1 have `share_interval`.
 
     An end is the outer one of BCa's and the studentized bootstrap's, which does better with few and skewed groups.
     Simulated, 300 samples of 5 to 400 values or groups: it covers 95 % of normal and 93 to 96 % of exponential ones,
-    88 to 94 % of lognormal ones (sigma 1; as group means of different sizes 87 to 94 %), 72 to 90 % at sigma 2. Where
-    only a twentieth of the values is not 0, it takes 100 of them: 20 cover 65 %.
+    88 to 96 % of lognormal ones (sigma 1; as group means of different sizes 87 to 94 %), 72 to 90 % at sigma 2. Where
+    only a twentieth of the values is not 0, it takes 100 of them: 20 cover 55 %.
 
     Args:
         groups: values with equal entries are not independent of each other, as the positions of one text.
+        least, most: what no value can lie below or above, as a divergence below 0; no end does either.
 
     Returns:
-        Ends of NaN where nothing can be known: a value is not finite, or all are of one group. An end is infinite where
-        too many resamples are all alike to say how far it may be off.
+        Finite ends; of NaN where nothing can be known: a value is not finite, or all are of one group.
     """
     items = np.asarray(values, np.float64).ravel()
     if not len(items):
@@ -54,7 +60,9 @@ def mean_interval(
     left_out = (items.sum() - sums) / (len(items) - sizes)
     (error,) = _ratios(sums[None], sizes[None])[1]
     ends = [_bca(mean, draws, left_out, confidence), _studentized(mean, float(error), draws, errors, confidence)]
-    low, high = min(end[0] for end in ends), max(end[1] for end in ends)
+    # Rounding may have put the mean itself next to a bound, on its other side.
+    low = max(min(end[0] for end in ends), min(least, mean))
+    high = min(max(end[1] for end in ends), max(most, mean))
     return Estimate(mean, low, high, len(items), count, f"{_METHOD}, studentized")
 
 
@@ -97,10 +105,15 @@ def _ratios(sums: Weights, sizes: Weights) -> tuple[Weights, Weights]:
 
 
 def _studentized(mean: float, error: float, draws: Weights, errors: Weights, confidence: float) -> tuple[float, float]:
-    """The ends by how many of their own standard errors resampled means are off (Efron and Tibshirani 1993, 12.5)."""
-    with np.errstate(divide="ignore", invalid="ignore"):  # of resamples whose groups are all alike
-        off = (draws - mean) / errors
-    off[np.isnan(off)] = 0
+    """The ends by how many of their own standard errors resampled means are off (Efron and Tibshirani 1993, 12.5).
+
+    A resample whose groups are all alike, up to rounding, knows nothing of its error: it counts as the smallest of the
+    others', for none at all would put the ends infinitely far away.
+    """
+    known = errors > 1e-9 * error
+    if not known.any():  # so do the groups themselves
+        return mean, mean
+    off = (draws - mean) / np.where(known, errors, errors[known].min())
     low, high = np.quantile(off, [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf")
     return mean - high * error, mean - low * error
 

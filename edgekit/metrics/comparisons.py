@@ -27,7 +27,10 @@ class Comparison:
         within: whether the difference is proven to lie within the margin (two one-sided tests at 5 %).
         gained: items that became right; None where scores are not right or wrong.
         lost: items that became wrong.
-        items_needed: how many items would show a drop of the margin in 4 of 5 runs; None where these suffice.
+        items_needed: how many items would show a drop of the margin in 4 of 5 runs; None where these suffice, or where
+            they have shown that there is one, or none.
+        changed: how much an item's score changed, up or down, on average; None where scores only put items in order.
+        effective: how many independent items that are right or wrong would know as much; None where `changed` is.
     """
 
     difference: Estimate
@@ -38,6 +41,8 @@ class Comparison:
     gained: int | None = None
     lost: int | None = None
     items_needed: int | None = None
+    changed: float | None = None
+    effective: float | None = None
 
 
 def compare(
@@ -61,15 +66,19 @@ def compare(
         # wrong answers Liu et al., Stat. Med. 21 (2002) 231).
         inner = paired_interval(scores, full_precision, 0.9, groups=groups)
         within = bool(-margin < inner.low and inner.high < margin)
-    needed = items_needed(found, margin) if margin is not None else len(found.differences)
+    difference = paired_interval(scores, full_precision, groups=groups)
+    asked = margin is not None and not within and not difference.high < 0
+    needed = items_needed(found, margin) if margin is not None and asked else 0
     return Comparison(
-        difference=paired_interval(scores, full_precision, groups=groups),
+        difference=difference,
         p=unchanged_p(found),
         margin=margin,
         within=within,
         gained=int((found.differences > 0).sum()) if found.binary else None,
         lost=int((found.differences < 0).sum()) if found.binary else None,
         items_needed=needed if needed > len(found.differences) else None,
+        changed=float(np.abs(found.differences).mean()),
+        effective=found.effective(),
     )
 
 
@@ -83,6 +92,32 @@ def items_needed(found: Changes, margin: float) -> int:
     change = max(float(np.abs(found.differences).sum()) / n, margin)
     reach = normal_quantile(0.975) * math.sqrt(change) + normal_quantile(_POWER) * math.sqrt(change - margin**2)
     return math.ceil((reach / margin) ** 2 * n / found.effective())
+
+
+def items_to_prove(found: Comparison, margin: float, *, error: float = 0.05, sides: int = 2) -> int | None:
+    """How many items, in groups as large as these, would prove a level that lost nothing to lie within a margin.
+
+    In 4 of 5 runs by two one-sided tests, where as many items change as did here, as often for better as for
+    worse (Liu et al., Stat. Med. 21 (2002) 231). Each test's variance is the score test's, that of the likeliest rates
+    under a drop of just the margin (Tango 1998); so a level that changes nothing takes items, too.
+
+    Args:
+        error: of each test.
+        sides: 1 where a drop alone is asked about.
+
+    Returns:
+        None where nothing is known of the spread.
+    """
+    n, test, power = found.difference.n, normal_quantile(1 - error), normal_quantile(1 - (1 - _POWER) / sides)
+    if found.changed is None or not found.effective:
+        # Of the interval's width alone, which two of its standard errors make.
+        deviation = (found.difference.high - found.difference.low) / (2 * normal_quantile(0.975))
+        return math.ceil(n * ((test + power) * deviation / margin) ** 2) if math.isfinite(deviation) else None
+    less = 2 * margin - found.changed
+    worse = (math.sqrt(less**2 + 4 * found.changed * margin * (1 - margin)) - less) / 4
+    supposed = 2 * worse + margin - margin**2
+    reach = test * math.sqrt(supposed) + power * math.sqrt(found.changed)
+    return math.ceil((reach / margin) ** 2 * n / found.effective)
 
 
 def holm(p_values: ArrayLike) -> list[float]:

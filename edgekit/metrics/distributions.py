@@ -30,7 +30,8 @@ def beta_share(x: float, a: float, b: float) -> float:
     """
     if x <= 0 or x >= 1:
         return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):  # where the fraction of the mirrored distribution converges faster
+    # Where the fraction of the mirrored distribution converges faster; rounding may put both on that side.
+    if x > (a + 1) / (a + b + 2) and 1 - x <= (b + 1) / (a + b + 2):
         return 1 - beta_share(1 - x, b, a)
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     fraction, numerator, denominator = 1.0, 1.0, 0.0

@@ -47,7 +47,8 @@ def effective_items(
     """How many independent items, each of this variance, would know as much of the mean of values, [n].
 
     Where all values are alike, nothing shows how items hang together: each group counts as one item, or less where
-    sizes differ; so do all items of a single group (Kish, Survey Sampling, 1965, 8.2).
+    sizes differ; so do all items of a single group (Kish, Survey Sampling, 1965, 8.2). It is never less than that:
+    items that hang together wholly know as much. So one pair among single items changes next to nothing.
 
     Args:
         item: the variance of one item that is right or wrong, with this mean.
@@ -57,7 +58,8 @@ def effective_items(
     whole = len(sizes) == len(values) and np.isin(values, (-1, 0, 1)).all()
     same = len(sizes) == 1 or (values == values[0]).all()
     variance = 0.0 if whole or same else _variance(values - values.mean(), group, confidence)
-    return item / variance if variance else float(sizes.sum() ** 2 / (sizes**2).sum())
+    least = float(sizes.sum() ** 2 / (sizes**2).sum())
+    return max(item / variance, least) if variance else least
 
 
 def _variance(deviations: NDArray[np.float64], group: NDArray[np.intp], confidence: float) -> float:

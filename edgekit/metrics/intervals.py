@@ -10,7 +10,7 @@ Coverage: of independent answers, computed for every share and 5 to 2000 items, 
 (Wilson's alone 83 %); at a share of 0.999 at least 95 %. Of 3 to 60 groups with 4 or 64 answers, simulated at shares of
 0.5, 0.9, 0.99 and 0.999 and correlations in a group of 0 to 1: at 0.999 at least 98 %, otherwise mostly 93 to 100 %,
 and 85 to 90 % in the worst case, where nearly all mistakes lie in a few groups (0.9 and 5 groups, 0.99 and 60 groups,
-correlation 0.3).
+correlation 0.3), or where groups of very different sizes (lognormal, sigma 1) hang together wholly.
 """
 
 from __future__ import annotations

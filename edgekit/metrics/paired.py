@@ -73,7 +73,9 @@ def paired_interval(
     as divergences, have `mean_interval` of their differences.
 
     Coverage: of independent answers, computed for 20 to 2000 items and many rates of change, at least 92 %; of 5 to 60
-    groups with 5 or 30 answers, simulated with drops of 0 to 0.1 and correlations in a group of 0 to 0.5, 93 to 100 %.
+    groups with 5 or 30 answers or of lognormal sizes, simulated with drops of 0.02 and 0.1 and correlations in a group
+    of 0 to 0.5, 96 % in the mean. Where nearly all losses lie in a few groups (0.5), it is 73 % of 5 groups to 91 % of
+    60: a sample without one of those does not know of them.
     """
     left, right = _pair(a, b)
     if not _bounded(left, right):

@@ -8,17 +8,20 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from edgekit.bench.controls import why_blind
 from edgekit.bench.decision.fit import Fit, fit
 from edgekit.bench.decision.gates import Gate, Verdict, verdict
 from edgekit.bench.decision.pareto import front
-from edgekit.bench.decision.readings import first
+from edgekit.bench.decision.readings import first, names
 from edgekit.bench.kinds import of_machine
 from edgekit.bench.records import Record
 from edgekit.bench.results import damage, scored_tasks
-from edgekit.machine.devices import Device
-from edgekit.metrics import Comparison
+from edgekit.machine.devices import SOLD_AS, Device
+from edgekit.metrics import Comparison, items_to_prove
 
 _SIGNIFICANT = 0.05
+# What may be asked of levels that have no scores, where it was measured.
+_GATES = ("kl <= 0.05", "kl_answers <= 0.05", "cosine_image >= 0.99", "cosine_text >= 0.99")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ def decide(records: Sequence[Record], question: Question | None = None) -> list[
     for record in records:
         key = (record.model, record.source_sha256, record.environment.fingerprint)
         grouped.setdefault(key, []).append(record)
-    made = (_decision(rows, question or Question()) for rows in grouped.values())
+    exact = {(r.model, r.source_sha256): r for r in records if r.kind == "reference"}
+    made = (_decision(rows, exact.get(key[:2]), question or Question()) for key, rows in grouped.items())
     return [decision for decision in made if decision.candidates]
 
 
@@ -133,15 +137,16 @@ def lost(comparison: Comparison) -> bool:
     return difference.high < 0 if p is None else difference.value < 0 and p < _SIGNIFICANT
 
 
-def _decision(rows: Sequence[Record], question: Question) -> Decision:
+def _decision(rows: Sequence[Record], full_precision: Record | None, question: Question) -> Decision:
     variants = _levels(rows)
-    scored = scored_tasks(rows)
+    unable = _unable(full_precision, scored_tasks(rows))
+    scored = [task for task in scored_tasks(rows) if task not in unable]
     on_front, axes = front(variants, scored)
     candidates = tuple(
         Candidate(
             row,
             _quality(row, scored),
-            tuple(said for gate in question.gates if (said := verdict(gate, row, rows))),
+            tuple(said for gate in question.gates if (said := verdict(gate, row, rows, unable))),
             fit(row, question.device) if question.device else None,
             best,
         )
@@ -149,7 +154,27 @@ def _decision(rows: Sequence[Record], question: Question) -> Decision:
     )
     chosen, reasons = _choose(candidates, scored, question)
     blind = [f"{c.row} shows no damage in any task, so no figure here can show any" for c in damage(rows) if c.blind]
-    return Decision(rows[0].model, machine(rows[0]), candidates, chosen, (*reasons, *blind), tuple(axes))
+    reasons = (*reasons, *unable.values(), *blind, *_elsewhere(rows[0], question))
+    return Decision(rows[0].model, machine(rows[0]), candidates, chosen, reasons, tuple(axes))
+
+
+def _unable(full_precision: Record | None, scored: Sequence[str]) -> dict[str, str]:
+    """The tasks that cannot show a loss, and why: what is equal there, or no worse, proves nothing."""
+    measured = full_precision.measurements if full_precision else ()
+    there = {m.task: m for m in measured if m.task in scored and m.headline in m.metrics}
+    return {task: why for task, exact in there.items() if (why := why_blind(exact))}
+
+
+def _elsewhere(record: Record, question: Question) -> list[str]:
+    """That the times which gates ask for are not those of the device."""
+    here, device = record.environment, question.device
+    if device is None:
+        return []
+    same_memory = SOLD_AS <= here.memory_bytes / (1e9 * device.memory_gb) <= 1 / SOLD_AS
+    if same_memory and here.cores == device.cores and set(device.instruction_sets) <= set(here.features):
+        return []
+    timed = dict.fromkeys(gate.figure for gate in question.gates if gate.timed)
+    return [f"{', '.join(timed)}: times are this machine's ({machine(record)}), not {device.name}'s"] if timed else []
 
 
 def _levels(rows: Sequence[Record]) -> list[Record]:
@@ -181,9 +206,11 @@ def _choose(
     quality = min(candidate.quality for candidate in allowed)
     alike = [candidate for candidate in allowed if candidate.quality is quality]
     if quality is Quality.UNKNOWN:
+        there = names([candidate.record for candidate in candidates])
+        gate = next((f', or say --gate "{gate}"' for gate in _GATES if gate.split()[0] in there), "")
         return None, (
-            "no scores of any level could be compared with full precision's, and no gate says what may be lost: "
-            'name a task that has scores, or say --gate "kl <= 0.05"',
+            "no scores of any level could show a loss against full precision's, and no gate says what may be lost: "
+            f"name a task that has scores{gate}",
         )
     if quality is Quality.EQUAL:
         which = _among(alike, question, "smallest")
@@ -197,12 +224,15 @@ def _choose(
     which += "; none of them has a proven drop of its scores" if len(alike) > 1 else ", without a proven drop of scores"
     if missing := [task for task in scored if task not in comparisons(safest.record, scored)]:
         return safest, (f"{which}; it was not compared on {', '.join(missing)}",)
-    compared = [one for candidate in alike for one in comparisons(candidate.record, scored).values()]
-    needed = max((one.items_needed for one in compared if one.items_needed), default=0)
-    more = f": {needed:,} would be needed" if needed else ""
+    unproven = {task: one for task, one in comparisons(safest.record, scored).items() if one.margin and not one.within}
+    needed = {task: items_to_prove(one, one.margin) or 0 for task, one in unproven.items() if one.margin}
+    more = [f"{needed[task]:,} on {task}" for task, one in unproven.items() if needed[task] > one.difference.n]
     return safest, (
         which,
-        f"these items are too few to prove that nothing was lost{more}",
+        "these items are too few to prove that nothing was lost: a level that lost nothing would need "
+        f"{', '.join(more)}"
+        if more
+        else "these items do not prove that nothing was lost",
     )
 
 
@@ -215,7 +245,8 @@ def _among(levels: Sequence[Candidate], question: Question, superlative: str) ->
 def _asked(question: Question, *, singular: bool) -> str:
     """`keep every gate and fit raspberry-pi-5`."""
     s = "s" if singular else ""
-    asked = [f"keep{s} every gate"] if question.gates else []
+    here = " on this machine" if question.device and any(gate.timed for gate in question.gates) else ""
+    asked = [f"keep{s} every gate{here}"] if question.gates else []
     return " and ".join([*asked, *([f"fit{s} {question.device.name}"] if question.device else [])])
 
 

@@ -38,8 +38,9 @@ class Reading:
 
     def scaled(self, factor: float) -> Reading:
         """The same in another unit; a negative factor turns its bounds around."""
-        low, high = sorted((factor * self.low, factor * self.high))
-        return Reading(self.task, factor * self.value, low, high, self.interval)
+        value, *ends = (factor * number + 0.0 for number in (self.value, self.low, self.high))  # no -0
+        low, high = sorted(ends)
+        return Reading(self.task, value, low, high, self.interval)
 
 
 def readings(record: Record) -> dict[str, list[Reading]]:

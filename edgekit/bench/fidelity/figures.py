@@ -26,14 +26,14 @@ def figures(given: Distances, where: str = "") -> dict[str, Estimate]:
         where: what the figures' names end with.
     """
     kl, groups = given.column("kl"), np.asarray(given.groups)
-    found = {f"kl{where}": metrics.mean_interval(kl, groups)}
+    found = {f"kl{where}": metrics.mean_interval(kl, groups, least=0)}
     for name, share in _SHARES.items():
         if carried := metrics.quantile_interval(kl, share, groups):
             found[f"kl{where}_{name}"] = carried
     found[f"top1{where}"] = metrics.share_interval(given.column("agrees"), groups)
     if given.loss:
         loss, expected = given.column("loss"), given.column("expected_loss")
-        found[f"perplexity{where}"] = _exponential(metrics.mean_interval(loss, groups))
+        found[f"perplexity{where}"] = _exponential(metrics.mean_interval(loss, groups, least=0))
         found[f"perplexity_ratio{where}"] = _exponential(metrics.mean_interval(loss - expected, groups))
     return found
 
@@ -57,7 +57,7 @@ def details(given: Distances, floor: Distances | None) -> dict[str, Any]:
         return said
     noise = floor.column("kl")
     beyond = not np.isfinite(kl).all() or metrics.mean_interval(kl - noise, groups).low > 0
-    same = metrics.mean_interval(noise, groups), metrics.share_interval(floor.column("agrees"), groups)
+    same = metrics.mean_interval(noise, groups, least=0), metrics.share_interval(floor.column("agrees"), groups)
     return {
         **said,
         "noise_floor": {"kl": asdict(same[0]), "top1": asdict(same[1])},
@@ -84,7 +84,7 @@ def _by_confidence(given: Distances) -> dict[str, dict[str, Any]]:
         chosen = bins == number
         if chosen.any():
             where = f"{low:g} to {high:g}"
-            found["kl_by_confidence"][where] = asdict(metrics.mean_interval(kl[chosen], groups[chosen]))
+            found["kl_by_confidence"][where] = asdict(metrics.mean_interval(kl[chosen], groups[chosen], least=0))
             found["top1_by_confidence"][where] = asdict(metrics.share_interval(agrees[chosen], groups[chosen]))
     return found
 

@@ -83,6 +83,7 @@ class Task(StrictModel, ABC):
         ability: what a model must be able to do, None where it is no question.
         about_images: nothing is left of it for a model that sees none.
         needs_full_precision: means nothing without the full-precision model's results on the same items.
+        own_figures: of such a task, those that are the model's own and compare it with nothing, as its perplexity.
         streams: the full-precision model may do it with weights that come and go, where memory is short.
         in_rounds: measured again and again, in one process at a time, for figures of time and memory.
         headline: the figure that stands for this task, its key in `metrics`; empty where none does.
@@ -101,6 +102,7 @@ class Task(StrictModel, ABC):
     ability: ClassVar[str | None] = None
     about_images: ClassVar[bool] = False
     needs_full_precision: ClassVar[bool] = False
+    own_figures: ClassVar[tuple[str, ...]] = ()
     streams: ClassVar[bool] = False
     in_rounds: ClassVar[bool] = False
     headline: ClassVar[str] = ""

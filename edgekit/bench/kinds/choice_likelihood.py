@@ -97,7 +97,7 @@ class ChoiceLikelihoodTask(Task):
         shares = [float(np.exp(metrics.log_softmax(row)[i])) for row, i in zip(rows, given["right"], strict=True)]
         figures = {
             **base.metrics,
-            "log_likelihood": metrics.mean_interval(right, groups),
+            "log_likelihood": metrics.mean_interval(right, groups, most=0),
             "right_share": metrics.share_interval(shares, groups),
         }
         if self.scored == "texts":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -92,6 +92,8 @@ class ConditionsTask(AskTask):
             "parser": str(PARSERS[self.parser]),
             **self.asked(given["truncated"], n, sum(said is None for said in given["predicted"])),
             "uncertain": self.uncertain,
+            # Who always says that it is there reaches more than who never does, of whom no F1 is above 0.
+            "chance": replace(found, predicted=np.ones_like(found.truth)).macro_f1(),
             **self._by_condition(found, groups),
         }
         paired = None

@@ -93,7 +93,8 @@ class EncoderFidelityTask(Task):
         for name, cosines in results[0]["cosines"].items():
             values = np.asarray(cosines, np.float64)  # [n], or [n, tokens] whose rows are one image each
             groups = results[0]["groups"] if name == "image" else np.arange(len(values))
-            figures[f"cosine_{name}"] = metrics.mean_interval(values, np.repeat(groups, values[0].size))
+            each = np.repeat(groups, values[0].size)
+            figures[f"cosine_{name}"] = metrics.mean_interval(values, each, least=-1, most=1)
             details[f"worst_cosine_{name}"] = float(values.min())
         for name in ("nearest_kept", "neighbours_kept", "swapped_labels"):
             if name in results[0]:

@@ -75,7 +75,7 @@ class LinearProbeTask(Task):
         figures = {self.headline: figure}
         if (right := results[0]["right"]) is not None:
             figures["probe_accuracy"] = metrics.share_interval(right, results[0]["groups"])
-        return Figures(figures, {**details, "folds": self.folds, "c": self.c}, paired)
+        return Figures(figures, {**details, "folds": self.folds, "c": self.c, "chance": 0.5}, paired)
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:

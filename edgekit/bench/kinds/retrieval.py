@@ -57,7 +57,7 @@ class RetrievalTask(Task):
         same = belongs[:, None] == owners[None, :]  # [images, texts]
         images = image_vectors(model, [item.image for item in items if item.image is not None])
         words = contrastive(model, self.name).embed_text(texts) if self._reads else np.empty((0, images.shape[1]))
-        found: dict[str, dict[str, list[Any]]] = {}
+        found: dict[str, dict[str, Any]] = {}
         for direction in self.directions:
             if direction == "image-to-image":
                 others = groups[:, None] != groups[None, :]
@@ -85,7 +85,8 @@ class RetrievalTask(Task):
             first = results[0][self.directions[0]]
             hits, exact = (metrics.recall_at(_ranks(r[self.directions[0]]), 1) for r in (results[0], full_precision))
             paired = metrics.compare(hits, exact, first["groups"], margin=self.margin)
-        return Figures(figures, {"directions": by_topic, "first": self.directions[0]}, paired)
+        chance = results[0][self.directions[0]]["chance"]
+        return Figures(figures, {"directions": by_topic, "first": self.directions[0], "chance": chance}, paired)
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
@@ -115,11 +116,13 @@ def _found(
     relevant: NDArray[np.bool_],
     groups: NDArray[np.int_],
     candidates: NDArray[np.bool_] | None = None,
-) -> dict[str, list[Any]]:
-    """Of each query that has something to find: the rank of its first find, and its group."""
+) -> dict[str, Any]:
+    """Of each query that has something to find: the rank of its first find, and its group; what a guess finds first."""
     asked = relevant.any(axis=1)
     ranks = metrics.first_relevant_ranks(similarity, relevant, candidates)[asked]
-    return {"ranks": [int(rank) for rank in ranks], "groups": groups[asked].tolist()}
+    among = (np.ones_like(relevant) if candidates is None else candidates)[asked].sum(axis=1)
+    chance = float((relevant[asked].sum(axis=1) / among).mean()) if asked.any() else 0.0
+    return {"ranks": [int(rank) for rank in ranks], "groups": groups[asked].tolist(), "chance": chance}
 
 
 def _word(direction: Direction) -> str:

@@ -46,6 +46,7 @@ class TextFidelityTask(Task):
     ability = "generate"
     needs_full_precision = True
     streams = True
+    own_figures = ("perplexity",)
     headline = "kl"
     columns = (
         FigureColumn("kl", "KL, nats", small),

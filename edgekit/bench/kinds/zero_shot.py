@@ -79,7 +79,8 @@ class ZeroShotTask(Task):
         figure, details, paired = areas.figures(areas.of(results[0]), exact, self.margin)
         names, said = results[0]["names"], {key: results[0][key] for key in ("present", "absent")}
         prompts = {key: dict(zip(names, sets, strict=True)) for key, sets in said.items() if sets}
-        return Figures({self.headline: figure}, {**details, "prompts": prompts, **self._sources(names)}, paired)
+        details |= {"prompts": prompts, "chance": 0.5, **self._sources(names)}
+        return Figures({self.headline: figure}, details, paired)
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:

@@ -18,10 +18,13 @@ from hypothesis import strategies as st
 from edgekit.artifacts.files import sha256_json
 from edgekit.bench import as_json, markdown, read, typed, write
 from edgekit.bench.decision import Question, gates
+from edgekit.bench.report import files
+from edgekit.bench.report.files import NAMES, check_place
 from edgekit.bench.report.lines import FIELDS, as_csv, as_json_lines
+from edgekit.bench.results import Results
 from edgekit.bench.runs import Earlier, changes, merge
 from edgekit.cli import main
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 from edgekit.metrics import Estimate
 
 LEVEL = row("Q4_0", answers(0.8, compared(-0.005, 0.0, 0.005, within=True)), logits(0.01), times(300, 3e9))
@@ -248,6 +251,46 @@ def test_the_command_merges_decides_and_sets_the_exit_code(
     assert capsys.readouterr().out.startswith("model,recipe")
     assert main(["report", str(file), "--against", str(small), "--output", "html"]) == 0
     assert "only in the later run" in capsys.readouterr().out
+
+
+def test_nothing_of_the_users_is_overwritten(file: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for name in ("report.md", "results.json"):
+        mine.mkdir()
+        (mine / name).write_text("my own")
+        assert main(["report", str(file), "--to", str(mine)]) == 2
+        assert {path.name: path.read_text() for path in mine.iterdir()} == {name: "my own"}
+        (mine / name).unlink()
+        mine.rmdir()
+    for _ in range(2):  # its own is replaced
+        write(RUN, mine)
+    (mine / "results.json").rename(mine / ".results.json.0123456789abcdef.partial")  # killed before its last step
+    write(RUN, mine)
+    assert {path.name for path in mine.iterdir()} == set(NAMES)
+    (mine / "report.md").unlink()
+    (mine / "report.md").mkdir()
+    with pytest.raises(UsageError, match=r"report\.md would be overwritten"):
+        check_place(mine)
+    with pytest.raises(UsageError, match="is no folder"):
+        check_place(file)
+
+
+def test_what_cannot_be_written_whole_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(RUN, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(results: Results) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "as_csv", full)
+    with pytest.raises(OSError, match="No space"):
+        write(results(FULL), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_unknown_gate_writes_nothing(file: Path, tmp_path: Path) -> None:
+    assert main(["report", str(file), "--to", str(tmp_path / "new"), "--gate", "nothing <= 1"]) == 2
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(("gate", "code"), [("kl <= 0.021", 0), ("kl <= 0.019", 1), ("kl_p98 <= 1", 2)])

@@ -83,6 +83,7 @@ def put(value: Any, *place: str | int) -> Any:
 
 
 FIRST = ("records", 0, "measurements", 0)
+PAIRED = ("records", 1, "measurements", 0, "paired")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +99,22 @@ FIRST = ("records", 0, "measurements", 0)
         (put(1, *FIRST, "surprise"), "results.records.0.measurements.0.surprise"),
         (put({}, *FIRST, "metrics", "accuracy"), "metrics.accuracy"),
         (put([], "phases"), "results.phases"),
+        (put(True, "bench_version"), "bench_version True"),
+        (put(1.0, "bench_version"), "bench_version 1.0"),
+        (put("referenz", "records", 0, "kind"), "results.records.0.kind"),
+        (put(-1, "records", 0, "bytes"), "bytes -1"),
+        (put(0.9, *FIRST, "metrics", "accuracy", "low"), "accuracy: an interval from 0.9 to 0.85"),
+        (put(7.0, *FIRST, "metrics", "accuracy", "value"), "accuracy: 7 with an interval"),
+        (put(1.5, *PAIRED, "p"), "p 1.5"),
+        (put({"label": "x"}, *FIRST, "details", "majority_baseline"), "details.majority_baseline.accuracy"),
+        (put({"label": "x", "accuracy": 2}, *FIRST, "details", "majority_baseline"), "majority_baseline.accuracy"),
+        (put({"a": {"value": 1, "difference": {}}}, *FIRST, "details", "by_topic"), "by_topic.a.difference: no figure"),
+        (put({"a": {"value": "1"}}, *FIRST, "details", "by_topic"), "by_topic.a: no figure"),
+        (put([1], *FIRST, "details", "step_ms"), "details.step_ms.0"),
+        (put({"bandwidth": {}}, *FIRST, "details", "limits"), "details.limits.rates"),
+        (drop(*FIRST, "dataset", "title"), "its data has no title"),
+        (lambda data: data["records"].append(data["records"][0]), "stands there twice"),
+        (lambda data: data["records"][0]["measurements"].append(data["records"][0]["measurements"][0]), "task finding"),
     ],
 )
 def test_what_is_no_such_document_is_refused_by_name(file: Path, change: Any, said: str) -> None:
@@ -136,6 +153,16 @@ def test_a_damaged_document_is_read_or_refused(
     path.write_text(text[:place] + letter + text[place + 1 :])
     with suppress(InputError):
         assert read(path) == RUN  # what was changed is no part of what was measured
+
+
+def test_a_wrong_place_is_answered_with_the_right_one(file: Path, tmp_path: Path) -> None:
+    write(RUN, tmp_path)
+    with pytest.raises(InputError, match="a report, and no results") as caught:
+        read(tmp_path / "report.html")
+    assert caught.value.remedy == "name results.json beside it, or their folder"
+    (tmp_path / "new" / "work").mkdir(parents=True)
+    with pytest.raises(InputError, match="a run that is not finished"):
+        read(tmp_path / "new")
 
 
 def test_an_absolute_path_is_not_kept() -> None:
@@ -208,7 +235,18 @@ def test_two_runs_side_by_side() -> None:
     assert found == []
     assert len(notes) == 2
     text = markdown(results(faster), earlier=Earlier("before", RUN))
-    assert "## Against before\n\n1 of 6 figures have clearly changed." in text
+    assert "## Against before\n\n1 of 6 figures has clearly changed." in text
+
+
+def test_what_has_no_interval_has_not_clearly_changed() -> None:
+    """A single round, or a figure that was the same in all, says nothing of its spread."""
+    for low, high, n in ((300, 300, 5), (290, 310, 1), (float("nan"), float("nan"), 5)):
+        busy = replace(times(300, 3e9), metrics={"first_token_ms": Estimate(300, low, high, n)})
+        before = results(replace(LEVEL, measurements=(replace(busy, details={"disturbed": "others", "rounds": 5}),)))
+        faster = results(replace(LEVEL, measurements=(times(100, 3e9),)))
+        (change,) = changes(before, faster)[0]
+        assert (change.clear, change.disturbed) == (False, True)
+        assert "-, disturbed" in markdown(faster, earlier=Earlier("before", before))
 
 
 # ---------------------------------------------------------------- lines and the command

@@ -50,7 +50,11 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Change:
-    """One figure in two runs."""
+    """One figure in two runs.
+
+    Attributes:
+        disturbed: whether something else ran, or slowed the machine, in one of them.
+    """
 
     model: str
     row: str
@@ -59,10 +63,13 @@ class Change:
     figure: str
     before: Estimate
     after: Estimate
+    disturbed: bool = False
 
     @property
     def clear(self) -> bool:
-        """Whether the two intervals have nothing in common."""
+        """Whether both have intervals, and these have nothing in common."""
+        if not all(end.n > 1 and end.low < end.high for end in (self.before, self.after)):
+            return False
         return self.after.low > self.before.high or self.after.high < self.before.low
 
 
@@ -88,8 +95,9 @@ def changes(before: Results, after: Results) -> tuple[list[Change], list[str]]:
 
 def _changes(record: Record, was: Measurement, new: Measurement) -> list[Change]:
     both = [name for name in new.metrics if name in was.metrics]
+    disturbed = any(one.details.get("disturbed") for one in (was, new))
     return [
-        Change(record.model, record.row, new.task, new.kind, name, was.metrics[name], new.metrics[name])
+        Change(record.model, record.row, new.task, new.kind, name, was.metrics[name], new.metrics[name], disturbed)
         for name in both
     ]
 

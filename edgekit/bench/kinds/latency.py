@@ -37,7 +37,7 @@ from edgekit.runtime.chat_model import ChatModel
 
 
 def _column(figure: str, head: str, unit: float = 1, digits: int = 0) -> FigureColumn:
-    return FigureColumn(figure, head, lambda estimate: centre(estimate, unit, digits))
+    return FigureColumn(figure, head, lambda estimate: centre(estimate, unit, digits), unit, digits)
 
 
 class LatencyTask(Task):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+_SMALLEST = 1e-12  # width of an axis
 _WIDTH, _LABEL, _RIGHT, _LINE = 820, 320, 90, 26
 
 
@@ -25,7 +26,8 @@ def intervals(marks: Sequence[Mark], *, title: str, unit: str, baseline: float |
     """Points with their intervals, one a line; a dashed line at `baseline` where one is given."""
     ends = [x for mark in marks for x in (mark.low, mark.high)] + ([baseline] if baseline is not None else [])
     low, high = min(ends), max(ends)
-    margin = 0.05 * (high - low) or 1.0
+    margin = 0.05 * (high - low)
+    margin = margin if margin > _SMALLEST else 1.0
     scale = _scale(low - margin, high + margin)
     body = [_axis(low - margin, high + margin, len(marks), unit)]
     if baseline is not None:
@@ -41,7 +43,8 @@ def intervals(marks: Sequence[Mark], *, title: str, unit: str, baseline: float |
 
 def bars(marks: Sequence[Mark], *, title: str, unit: str, digits: int = 1) -> str:
     """Bars from zero with the range over rounds, one a line."""
-    high = 1.05 * max(mark.high for mark in marks) or 1.0
+    high = 1.05 * max(mark.high for mark in marks)
+    high = high if high > _SMALLEST else 1.0
     scale = _scale(0, high)
     body = [_axis(0, high, len(marks), unit)]
     for i, mark in enumerate(marks):

@@ -10,7 +10,7 @@ from functools import partial
 from edgekit.bench.kinds import Task, kinds
 from edgekit.bench.kinds.base import FigureColumn
 from edgekit.bench.records import Measurement, Record
-from edgekit.bench.report.figures import NONE, number, percent, points
+from edgekit.bench.report.figures import NONE, bare, number, percent, points
 from edgekit.bench.results import scored_tasks
 from edgekit.metrics import Estimate
 
@@ -95,33 +95,28 @@ def difference(measured: Measurement | None) -> str:
 
 def head_of(kind: str, figure: str, scored: bool) -> str:
     """What stands above a figure of a task in its own table."""
-    column, rest = _nearest(kind, figure)
+    column, rest = nearest(kind, figure)
     if column:
         return " ".join([column.head, *rest.split("_")]).strip()
-    words = figure.replace("_", " ")
+    words = figure.removesuffix("_bytes").replace("_", " ")
+    if figure.endswith("_bytes"):
+        return f"{words} MB"
     return f"{words} %" if scored and _is_share(figure) else words
 
 
 def text_of(kind: str, figure: str, estimate: Estimate | None, scored: bool) -> str:
     """A figure as its kind writes it, or the one that its name begins with; others with their intervals."""
-    column, _ = _nearest(kind, figure)
+    column, _ = nearest(kind, figure)
     if column or estimate is None:
         return column.text(estimate) if column else NONE
     if scored and _is_share(figure):
         return percent(estimate)
+    if figure.endswith("_bytes"):
+        return number(estimate.value, 1e6, 1)
     return bare(estimate.value) if _is_point(estimate) else f"{bare(estimate.value)} {_interval(estimate)}"
 
 
-def bare(value: object) -> str:
-    """A number by itself."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return NONE
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if math.isfinite(value) else "not finite"
-
-
-def _nearest(kind: str, figure: str) -> tuple[FigureColumn | None, str]:
+def nearest(kind: str, figure: str) -> tuple[FigureColumn | None, str]:
     """The kind's column for a figure, or for what its name begins with, and the rest of the name."""
     own = kinds()[kind].columns if kind in kinds() else ()
     for column in sorted(own, key=lambda column: -len(column.figure)):

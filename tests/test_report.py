@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -15,6 +17,7 @@ from edgekit.bench import as_json, markdown, write
 from edgekit.bench.environment import Environment
 from edgekit.bench.records import Kind, Measurement, Record, plain
 from edgekit.bench.report import charts, figures
+from edgekit.bench.report.lines import as_csv
 from edgekit.bench.report.page import page
 from edgekit.bench.results import Results, controls_show_damage, damage
 from edgekit.metrics import Comparison, Estimate
@@ -259,6 +262,23 @@ def test_names_from_a_manifest_are_escaped() -> None:
     assert "<script>" not in page(evil)
     assert "<i>" not in page(evil)
     assert "a\\|b" in markdown(evil)
+    assert "\\<script>" in markdown(evil)
+    assert not re.search(r"(?<!\\)<(script|i|/)", markdown(evil))
+
+
+def test_texts_of_others_control_nothing() -> None:
+    """No terminal, no table's line, no link, no cell of a spreadsheet."""
+    name = "=A\x1b[31m\x00\nB\r[x](http://y)"
+    measured = replace(_accuracy(0.5, NOTHING), title=name, failed=(name,), error=None)
+    details = {**measured.details, "by_topic": {name: {"value": 0.5, "n": 3}}}
+    record = replace(_record(name, "variant", replace(measured, details=details)), model=name)
+    evil = Results((record,), {}, (name,), name)
+    for text in (markdown(evil), page(evil), as_csv(evil)):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f]", text)
+        assert "\nB" not in text
+    assert "](http" not in markdown(evil)
+    (line,) = {line["row"] for line in csv.DictReader(io.StringIO(as_csv(evil)))}
+    assert line.startswith("'=A")
 
 
 def test_files_are_written_and_json_is_strict(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from edgekit.terminal import printable
+
 _SMALLEST = 1e-12  # width of an axis
 _WIDTH, _LABEL, _RIGHT, _LINE = 820, 320, 90, 26
 
@@ -79,11 +81,11 @@ def scatter(points: Sequence[tuple[str, str, float, float]], *, title: str, x_un
     for tick in _ticks(0, right):
         body.append(f'<text class="tick" x="{across(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
     middle = (left + _WIDTH - _RIGHT) / 2
-    body.append(f'<text class="tick" x="{middle:.0f}" y="{bottom + 36}" text-anchor="middle">{escape(x_unit)}</text>')
-    body.append(f'<text class="tick" x="8" y="12">{escape(y_unit)}</text>')
+    body.append(f'<text class="tick" x="{middle:.0f}" y="{bottom + 36}" text-anchor="middle">{_text(x_unit)}</text>')
+    body.append(f'<text class="tick" x="8" y="12">{_text(y_unit)}</text>')
     for label, kind, x, y in points:
         body.append(f'<circle class="{kind}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="5"/>')
-        body.append(f'<text x="{across(x) + 9:.1f}" y="{up(y) - 6:.1f}">{escape(label)}</text>')
+        body.append(f'<text x="{across(x) + 9:.1f}" y="{up(y) - 6:.1f}">{_text(label)}</text>')
     return _svg("".join(body), height, title)
 
 
@@ -109,12 +111,12 @@ def _axis(low: float, high: float, lines: int, unit: str) -> str:
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
     return (
         "".join(parts)
-        + f'<text class="tick" x="{_WIDTH - 4}" y="{bottom + 16}" text-anchor="end">{escape(unit)}</text>'
+        + f'<text class="tick" x="{_WIDTH - 4}" y="{bottom + 16}" text-anchor="end">{_text(unit)}</text>'
     )
 
 
 def _label(mark: Mark, y: float, value: str) -> str:
-    name = f'<text x="{_LABEL - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(mark.label)}</text>'
+    name = f'<text x="{_LABEL - 10}" y="{y + 4:.1f}" text-anchor="end">{_text(mark.label)}</text>'
     return name + f'<text class="tick" x="{_WIDTH - 4}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
 
 
@@ -123,8 +125,12 @@ def _bar(start: float, end: float, y: float, kind: str) -> str:
 
 
 def _svg(body: str, height: int, title: str) -> str:
-    name = escape(title)
+    name = _text(title)
     return (
         f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">'
         f"{body}</svg></figure>"
     )
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))

@@ -148,8 +148,8 @@ def _explained(first: Measurement, rows: Sequence[Measurement]) -> str:
     kind, plainly = kinds().get(first.kind), f"{first.task}: {first.title}; n = {first.counted}"
     try:
         return kind.explain(first, rows) if kind else f"{plainly}."
-    except KeyError as missing:  # what its kind says today was not written down when it was measured
-        return f"{plainly}; measured by a version of edgekit that recorded no {missing}."
+    except (KeyError, TypeError, ValueError, AttributeError) as wrong:  # no detail, or none as its kind writes it today
+        return f"{plainly}; measured by a version of edgekit that recorded other details ({wrong})."
 
 
 def _damage_line(control: Damage) -> str:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from edgekit.artifacts.files import sha256_json
 from edgekit.bench import as_json, markdown, read, typed, write
 from edgekit.bench.decision import Question, gates
+from edgekit.bench.decision.pareto import front
 from edgekit.bench.report import files
 from edgekit.bench.report.files import NAMES, check_place
 from edgekit.bench.report.lines import FIELDS, as_csv, as_json_lines
@@ -247,6 +248,31 @@ def test_what_has_no_interval_has_not_clearly_changed() -> None:
         (change,) = changes(before, faster)[0]
         assert (change.clear, change.disturbed) == (False, True)
         assert "-, disturbed" in markdown(faster, earlier=Earlier("before", before))
+
+
+def test_times_of_several_runs_are_marked_and_not_compared() -> None:
+    slow = replace(LEVEL, row="Q8_0", level="Q8_0", part_ids={"decoder": "Q8_0"}, measurements=(times(900, 5e9),))
+    together = merge([results(LEVEL, slow)])
+    assert not [m.run for record in together.records for m in record.measurements if m.run]
+    assert "latency" in front(together.records, [])[1]
+    apart = merge([results(LEVEL), results(slow)])
+    assert [m.run for record in apart.records for m in record.measurements if m.task == "latency"] == ["1", "2"]
+    assert "of run 1: Q4_0; of run 2: Q8_0" in apart.notes[-1]
+    axes = front(apart.records, [])[1]
+    assert "memory" in axes
+    assert not {"latency", "decoding"} & set(axes)
+    assert "times are of several runs, not interleaved" in markdown(apart)
+    third = replace(slow, row="Q2_K", part_ids={"decoder": "Q2_K"})
+    again = merge([apart, results(third)])
+    assert [m.run for r in again.records for m in r.measurements if m.task == "latency"] == ["1.1", "1.2", "2"]
+
+
+def test_a_run_that_found_its_figures_says_so() -> None:
+    done = replace(LEVEL, measurements=tuple(replace(m, seconds=30.0) for m in LEVEL.measurements))
+    found = replace(RUN, records=(done,), phases={"latency": 0.1})
+    said = "Time: together 0 s, for figures were already in the folder; to measure all takes 90 s."
+    assert said in markdown(found)
+    assert "already in the folder" not in markdown(replace(found, phases={"latency": 80.0}))
 
 
 # ---------------------------------------------------------------- lines and the command

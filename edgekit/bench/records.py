@@ -26,6 +26,7 @@ class Measurement:
         failed: why each of the others that were chosen could not be read.
         details: what else belongs to the figure: prompt, parser, output budget, baselines, classes, quantiles.
         error: why there is no figure.
+        run: of times, which of several merged runs measured them; empty where one measured all of a machine's.
     """
 
     key: str
@@ -43,6 +44,7 @@ class Measurement:
     seconds: float = 0.0
     error: str | None = None
     failed: tuple[str, ...] = ()
+    run: str = ""
 
     @property
     def counted(self) -> str:

@@ -14,6 +14,9 @@ from edgekit.bench.report.figures import NONE, bare, number, percent, points
 from edgekit.bench.results import scored_tasks
 from edgekit.metrics import Estimate
 
+DISTURBED = " *"
+_DISTURBED = "* disturbed: other work ran, or the machine was slowed, while some were measured: see the details"
+
 
 @dataclass(frozen=True)
 class Column:
@@ -47,6 +50,14 @@ def cost_columns(records: Sequence[Record]) -> list[Column]:
     return [column for task in own_tasks(records, timed=True) for column in own_columns(records, task)]
 
 
+def times_note(heads: Sequence[str], records: Sequence[Record]) -> str:
+    """What must be known before times are compared; empty for nothing."""
+    runs = {m.run for record in records for m in record.measurements if m.run}
+    notes = [_DISTURBED] if any(head.endswith(DISTURBED) for head in heads) else []
+    notes += ["times are of several runs, not interleaved: see the notes at the end"] if runs else []
+    return "; ".join(notes) + ("." if notes else "")
+
+
 def own_tasks(records: Sequence[Record], timed: bool) -> list[str]:
     """The tasks whose kinds have columns, of times and memory or of all else, in the kinds' order."""
     known = kinds()
@@ -68,6 +79,7 @@ def own_columns(records: Sequence[Record], task: str, scored: str | None = None)
             continue
         alike = {m.task for m in measured if column.figure in m.metrics}
         head = f"{column.head} ({task})" if len(alike) > 1 else column.head
+        head += DISTURBED if any(m.task == task and m.details.get("disturbed") for m in measured) else ""
         columns.append(Column(head, partial(_own, task, column)))
     return columns
 

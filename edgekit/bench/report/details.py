@@ -6,10 +6,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from edgekit.bench.records import Measurement, Record
-from edgekit.bench.report.blocks import Block, Row, Table, filled, turned
+from edgekit.bench.report.blocks import Block, Paragraph, Row, Table, filled, turned
 from edgekit.bench.report.columns import head_of, nearest, text_of
 from edgekit.bench.report.figures import NONE, bare, number
 from edgekit.bench.results import scored_tasks
+
+# What a head does not say by itself.
+_WORDS = {
+    "image known ms": "the first token where the image's embeddings are there, and all else is new",
+    "prefix known ms": "the first token of another question about the image just seen",
+    "of matrix rate %": "of the fastest matrix product that was measured on this machine",
+    "of bandwidth %": "of the bandwidth that was measured on this machine, as bytes of weights a step",
+    "images/s, batched if it can": "several at once where the model takes them; all other times are of single requests",
+    "others %": "of all cores' time, what other programs took, in the worst round",
+    "swapped labels": "the share of pairs of labels whose order is not full precision's",
+    "clear top1 changes": "positions where another token became the most likely although full precision's first two "
+    "were clearly apart",
+}
 
 
 def tables(records: Sequence[Record]) -> Iterator[Block]:
@@ -19,7 +32,10 @@ def tables(records: Sequence[Record]) -> Iterator[Block]:
         rows = [(r, m) for r in records if (m := r.of(task)) and not m.error]
         if not rows:
             continue
-        yield from turned(_figures(rows, task in scored))
+        figures = _figures(rows, task in scored)
+        yield from turned(figures)
+        if words := [f"{word}: {said}" for word, said in _WORDS.items() if figures and word in figures.heads]:
+            yield Paragraph(f"{'; '.join(words)}.")
         for name in dict.fromkeys(name for _, m in rows for name in m.details):
             yield from turned(_breakdown(rows, name, task in scored))
             yield from filter(None, [_listing(rows, name, task in scored)])

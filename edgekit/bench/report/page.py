@@ -24,7 +24,8 @@ def page(results: Results, question: Question | None = None, earlier: Earlier | 
         question: what a level must keep, and where it must run.
         earlier: a run to hold this one against.
     """
-    pages = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, finalize=_shown)
+    loader = PackageLoader(__package__, ".")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
     pages.filters["unbroken"] = _unbroken
     told = report(results, question, earlier)
     sections = [(section, [(type(block).__name__, block) for block in section.blocks]) for section in told]

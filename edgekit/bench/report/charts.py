@@ -127,8 +127,8 @@ def _bar(start: float, end: float, y: float, kind: str) -> str:
 def _svg(body: str, height: int, title: str) -> str:
     name = _text(title)
     return (
-        f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">'
-        f"{body}</svg></figure>"
+        f'<figure><figcaption>{name}</figcaption><div class="frame" tabindex="0" role="region" aria-label="{name}">'
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">{body}</svg></div></figure>'
     )
 
 

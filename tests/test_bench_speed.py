@@ -376,8 +376,8 @@ def test_the_report_says_what_shares_are_of_and_that_rows_are_doubtful() -> None
     assert "10.0 with 1 thread, 20.0 with 2 threads GB/s" in text
     assert "fp32 100 (a), int8 400 (b) GFLOP/s" in text
     assert "Disturbed in 1 of 1 row, so their times say little: other work took up to 80 % of the cores." in text
-    assert "load s *" in text
-    assert "* disturbed: other work ran, or the machine was slowed" in text
+    assert "load s \N{DAGGER}" in text
+    assert "\N{DAGGER} disturbed: other work ran, or the machine was slowed" in text
 
 
 def test_disturbances_of_many_rows_are_one_sentence() -> None:

@@ -14,8 +14,8 @@ from edgekit.bench.report.figures import NONE, bare, number, percent, points
 from edgekit.bench.results import scored_tasks
 from edgekit.metrics import Estimate
 
-DISTURBED = " *"
-_DISTURBED = "* disturbed: other work ran, or the machine was slowed, while some were measured: see the details"
+DISTURBED = " \N{DAGGER}"
+_DISTURBED = "\N{DAGGER} disturbed: other work ran, or the machine was slowed, while some were measured: see the details"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,10 @@ def own_columns(records: Sequence[Record], task: str, scored: str | None = None)
             continue
         alike = {m.task for m in measured if column.figure in m.metrics}
         head = f"{column.head} ({task})" if len(alike) > 1 else column.head
-        head += DISTURBED if any(m.task == task and m.details.get("disturbed") for m in measured) else ""
+        doubtful = not column.figure.endswith("_bytes") and any(
+            m.task == task and m.details.get("disturbed") for m in measured
+        )
+        head += DISTURBED if doubtful else ""
         columns.append(Column(head, partial(_own, task, column)))
     return columns
 

@@ -15,7 +15,7 @@ from edgekit.bench.results import scored_tasks
 from edgekit.metrics import Estimate
 
 DISTURBED = " \N{DAGGER}"
-_DISTURBED = "\N{DAGGER} disturbed: other work ran, or the machine was slowed, while some were measured: see the details"
+_DISTURBED = "\N{DAGGER} disturbed: other work ran, or the machine was slowed, while some were measured: see details"
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ PAIRED = ("records", 1, "measurements", 0, "paired")
         (put(1.0, "bench_version"), "bench_version 1.0"),
         (put("referenz", "records", 0, "kind"), "results.records.0.kind"),
         (put(-1, "records", 0, "bytes"), "bytes -1"),
+        (put(-1.0, "records", 1, "measurements", 2, "metrics", "peak_memory_bytes", "low"), "peak_memory_bytes: -1"),
         (put(0.9, *FIRST, "metrics", "accuracy", "low"), "accuracy: an interval from 0.9 to 0.85"),
         (put(7.0, *FIRST, "metrics", "accuracy", "value"), "accuracy: 7 with an interval"),
         (put(1.5, *PAIRED, "p"), "p 1.5"),

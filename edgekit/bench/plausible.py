@@ -15,18 +15,19 @@ from edgekit.bench.results import Results
 from edgekit.errors import InputError
 from edgekit.metrics import Estimate
 
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=0)]
+_NEVER_NEGATIVE = ("_bytes", "_ms", "_s")
 _ATTRIBUTED = ("name", "title", "citation", "license", "note")  # what reports say of a task's data
 
 
 class _Baseline(StrictModel, extra="allow"):
     label: str
-    accuracy: Share
+    accuracy: _Share
 
 
 class _Queries(StrictModel, extra="allow"):
-    queries: Count
+    queries: _Count
 
 
 class _Rate(StrictModel):
@@ -43,21 +44,21 @@ class _Details(StrictModel, extra="allow"):
     """What reports read of details; kinds may write more."""
 
     majority_baseline: _Baseline | None = None
-    truncated_share: Share | None = None
-    unparsed_share: Share | None = None
+    truncated_share: _Share | None = None
+    unparsed_share: _Share | None = None
     by_topic: dict[str, Any] | None = None
     directions: dict[str, _Queries] | None = None
-    present: dict[str, Annotated[list[Count], Field(min_length=2, max_length=2)]] | None = None
-    folds: Count | None = None
+    present: dict[str, Annotated[list[_Count], Field(min_length=2, max_length=2)]] | None = None
+    folds: _Count | None = None
     c: float | None = None
-    rounds: Count | None = None
+    rounds: _Count | None = None
     disturbed: str | None = None
     others_share: float | None = None
     limits: _Limits | None = None
-    threads: Count | None = None
+    threads: _Count | None = None
     runtimes: dict[str, str] | None = None
-    prompt_tokens: Count | None = None
-    steps: Count | None = None
+    prompt_tokens: _Count | None = None
+    steps: _Count | None = None
     started: list[str] | None = None
     prompt_s: list[list[Annotated[float, Field(gt=0)]]] | None = None
     step_ms: list[list[Annotated[float, Field(gt=0)]]] | None = None
@@ -111,6 +112,7 @@ def _of_measurement(measured: Measurement) -> Iterator[str]:
             if p is not None and not 0 <= p <= 1:
                 yield f"{name} {p}"
     yield from (f"{name}: {wrong}" for name, figure in figures.items() if (wrong := _impossible(figure)))
+    yield from (f"{name}: {f.low:g}" for name, f in figures.items() if name.endswith(_NEVER_NEGATIVE) and f.low < 0)
     yield from _estimates(measured.details, "details")
 
 

@@ -102,5 +102,5 @@ class LatencyTask(Task):
         """Over how many rounds the medians are, what the machine allows, and which rows are doubtful."""
         rounds = first.details["rounds"]
         over = f"{rounds} rounds, one process a row and round, rounds interleaved" if rounds != 1 else "1 round"
-        how = f"medians over {over}"
+        how = f"single requests about {first.counted} different samples, medians over {over}"
         return f"{first.task}: {first.title}; {how}.{summary.limits_said(rows)}{summary.disturbance_said(rows)}"

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgekit.bench.environment import Environment
-from edgekit.bench.records import Measurement, Record
+from edgekit.bench.records import Kind, Measurement, Record
 from edgekit.bench.results import Results
 from edgekit.metrics import Comparison, Estimate
 
@@ -54,7 +54,7 @@ def times(first_token_ms: float, peak_bytes: float, error: str | None = None) ->
     return Measurement("t", "latency", "latency", "Times", "", "t", DATA, 4, found, None, None, details, 1.0, error)
 
 
-def row(name: str, *measurements: Measurement, kind: str = "variant", size: int = 10**9, **more: Any) -> Record:
+def row(name: str, *measurements: Measurement, kind: Kind = "variant", size: int = 10**9, **more: Any) -> Record:
     """One row of a table."""
     control = {"role": "decoder", "bits": 2} if kind == "control" else None
     level, parts = (name, {"decoder": name}) if kind == "variant" else (None, None)

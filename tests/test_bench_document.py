@@ -18,10 +18,14 @@ from hypothesis import strategies as st
 from edgekit.artifacts.files import sha256_json
 from edgekit.bench import as_json, markdown, read, typed, write
 from edgekit.bench.decision import Question, gates
+from edgekit.bench.decision.pareto import front
+from edgekit.bench.report import files
+from edgekit.bench.report.files import NAMES, check_place
 from edgekit.bench.report.lines import FIELDS, as_csv, as_json_lines
+from edgekit.bench.results import Results
 from edgekit.bench.runs import Earlier, changes, merge
 from edgekit.cli import main
-from edgekit.errors import InputError
+from edgekit.errors import InputError, UsageError
 from edgekit.metrics import Estimate
 
 LEVEL = row("Q4_0", answers(0.8, compared(-0.005, 0.0, 0.005, within=True)), logits(0.01), times(300, 3e9))
@@ -80,6 +84,7 @@ def put(value: Any, *place: str | int) -> Any:
 
 
 FIRST = ("records", 0, "measurements", 0)
+PAIRED = ("records", 1, "measurements", 0, "paired")
 
 
 @pytest.mark.parametrize(
@@ -95,6 +100,23 @@ FIRST = ("records", 0, "measurements", 0)
         (put(1, *FIRST, "surprise"), "results.records.0.measurements.0.surprise"),
         (put({}, *FIRST, "metrics", "accuracy"), "metrics.accuracy"),
         (put([], "phases"), "results.phases"),
+        (put(True, "bench_version"), "bench_version True"),
+        (put(1.0, "bench_version"), "bench_version 1.0"),
+        (put("referenz", "records", 0, "kind"), "results.records.0.kind"),
+        (put(-1, "records", 0, "bytes"), "bytes -1"),
+        (put(-1.0, "records", 1, "measurements", 2, "metrics", "peak_memory_bytes", "low"), "peak_memory_bytes: -1"),
+        (put(0.9, *FIRST, "metrics", "accuracy", "low"), "accuracy: an interval from 0.9 to 0.85"),
+        (put(7.0, *FIRST, "metrics", "accuracy", "value"), "accuracy: 7 with an interval"),
+        (put(1.5, *PAIRED, "p"), "p 1.5"),
+        (put({"label": "x"}, *FIRST, "details", "majority_baseline"), "details.majority_baseline.accuracy"),
+        (put({"label": "x", "accuracy": 2}, *FIRST, "details", "majority_baseline"), "majority_baseline.accuracy"),
+        (put({"a": {"value": 1, "difference": {}}}, *FIRST, "details", "by_topic"), "by_topic.a.difference: no figure"),
+        (put({"a": {"value": "1"}}, *FIRST, "details", "by_topic"), "by_topic.a: no figure"),
+        (put([1], *FIRST, "details", "step_ms"), "details.step_ms.0"),
+        (put({"bandwidth": {}}, *FIRST, "details", "limits"), "details.limits.rates"),
+        (drop(*FIRST, "dataset", "title"), "its data has no title"),
+        (lambda data: data["records"].append(data["records"][0]), "stands there twice"),
+        (lambda data: data["records"][0]["measurements"].append(data["records"][0]["measurements"][0]), "task finding"),
     ],
 )
 def test_what_is_no_such_document_is_refused_by_name(file: Path, change: Any, said: str) -> None:
@@ -133,6 +155,16 @@ def test_a_damaged_document_is_read_or_refused(
     path.write_text(text[:place] + letter + text[place + 1 :])
     with suppress(InputError):
         assert read(path) == RUN  # what was changed is no part of what was measured
+
+
+def test_a_wrong_place_is_answered_with_the_right_one(file: Path, tmp_path: Path) -> None:
+    write(RUN, tmp_path)
+    with pytest.raises(InputError, match="a report, and no results") as caught:
+        read(tmp_path / "report.html")
+    assert caught.value.remedy == "name results.json beside it, or their folder"
+    (tmp_path / "new" / "work").mkdir(parents=True)
+    with pytest.raises(InputError, match="a run that is not finished"):
+        read(tmp_path / "new")
 
 
 def test_an_absolute_path_is_not_kept() -> None:
@@ -205,7 +237,43 @@ def test_two_runs_side_by_side() -> None:
     assert found == []
     assert len(notes) == 2
     text = markdown(results(faster), earlier=Earlier("before", RUN))
-    assert "## Against before\n\n1 of 6 figures have clearly changed." in text
+    assert "## Against before\n\n1 of 6 figures has clearly changed." in text
+
+
+def test_what_has_no_interval_has_not_clearly_changed() -> None:
+    """A single round, or a figure that was the same in all, says nothing of its spread."""
+    for low, high, n in ((300, 300, 5), (290, 310, 1), (float("nan"), float("nan"), 5)):
+        busy = replace(times(300, 3e9), metrics={"first_token_ms": Estimate(300, low, high, n)})
+        before = results(replace(LEVEL, measurements=(replace(busy, details={"disturbed": "others", "rounds": 5}),)))
+        faster = results(replace(LEVEL, measurements=(times(100, 3e9),)))
+        (change,) = changes(before, faster)[0]
+        assert (change.clear, change.disturbed) == (False, True)
+        assert "-, disturbed" in markdown(faster, earlier=Earlier("before", before))
+
+
+def test_times_of_several_runs_are_marked_and_not_compared() -> None:
+    slow = replace(LEVEL, row="Q8_0", level="Q8_0", part_ids={"decoder": "Q8_0"}, measurements=(times(900, 5e9),))
+    together = merge([results(LEVEL, slow)])
+    assert not [m.run for record in together.records for m in record.measurements if m.run]
+    assert "latency" in front(together.records, [])[1]
+    apart = merge([results(LEVEL), results(slow)])
+    assert [m.run for record in apart.records for m in record.measurements if m.task == "latency"] == ["1", "2"]
+    assert "of run 1: Q4_0; of run 2: Q8_0" in apart.notes[-1]
+    axes = front(apart.records, [])[1]
+    assert "memory" in axes
+    assert not {"latency", "decoding"} & set(axes)
+    assert "times are of several runs, not interleaved" in markdown(apart)
+    third = replace(slow, row="Q2_K", part_ids={"decoder": "Q2_K"})
+    again = merge([apart, results(third)])
+    assert [m.run for r in again.records for m in r.measurements if m.task == "latency"] == ["1.1", "1.2", "2"]
+
+
+def test_a_run_that_found_its_figures_says_so() -> None:
+    done = replace(LEVEL, measurements=tuple(replace(m, seconds=30.0) for m in LEVEL.measurements))
+    found = replace(RUN, records=(done,), phases={"latency": 0.1})
+    said = "Time: together 0 s, for figures were already in the folder; to measure all takes 90 s."
+    assert said in markdown(found)
+    assert "already in the folder" not in markdown(replace(found, phases={"latency": 80.0}))
 
 
 # ---------------------------------------------------------------- lines and the command
@@ -248,6 +316,46 @@ def test_the_command_merges_decides_and_sets_the_exit_code(
     assert capsys.readouterr().out.startswith("model,recipe")
     assert main(["report", str(file), "--against", str(small), "--output", "html"]) == 0
     assert "only in the later run" in capsys.readouterr().out
+
+
+def test_nothing_of_the_users_is_overwritten(file: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    for name in ("report.md", "results.json"):
+        mine.mkdir()
+        (mine / name).write_text("my own")
+        assert main(["report", str(file), "--to", str(mine)]) == 2
+        assert {path.name: path.read_text() for path in mine.iterdir()} == {name: "my own"}
+        (mine / name).unlink()
+        mine.rmdir()
+    for _ in range(2):  # its own is replaced
+        write(RUN, mine)
+    (mine / "results.json").rename(mine / ".results.json.0123456789abcdef.partial")  # killed before its last step
+    write(RUN, mine)
+    assert {path.name for path in mine.iterdir()} == set(NAMES)
+    (mine / "report.md").unlink()
+    (mine / "report.md").mkdir()
+    with pytest.raises(UsageError, match=r"report\.md would be overwritten"):
+        check_place(mine)
+    with pytest.raises(UsageError, match="is no folder"):
+        check_place(file)
+
+
+def test_what_cannot_be_written_whole_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(RUN, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def full(results: Results) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "as_csv", full)
+    with pytest.raises(OSError, match="No space"):
+        write(results(FULL), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_an_unknown_gate_writes_nothing(file: Path, tmp_path: Path) -> None:
+    assert main(["report", str(file), "--to", str(tmp_path / "new"), "--gate", "nothing <= 1"]) == 2
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(("gate", "code"), [("kl <= 0.021", 0), ("kl <= 0.019", 1), ("kl_p98 <= 1", 2)])

@@ -375,7 +375,23 @@ def test_the_report_says_what_shares_are_of_and_that_rows_are_doubtful() -> None
     assert "87.6" in text
     assert "10.0 with 1 thread, 20.0 with 2 threads GB/s" in text
     assert "fp32 100 (a), int8 400 (b) GFLOP/s" in text
-    assert "**Disturbed** in 1 of 1 rows: other work took 80% of the cores." in text
+    assert "Disturbed in 1 of 1 row, so their times say little: other work took up to 80 % of the cores." in text
+    assert "load s \N{DAGGER}" in text
+    assert "\N{DAGGER} disturbed: other work ran, or the machine was slowed" in text
+
+
+def test_disturbances_of_many_rows_are_one_sentence() -> None:
+    rows = []
+    for share, times in ((0.5, 1), (0.88, 3), (0.61, 2)):
+        busy = _round(1, [10.0, 20.0])
+        reason = f"other work took {share:.0%} of the cores, heat slowed the CPU {times} times"
+        busy["conditions"] |= {"disturbed": reason, "others_share": share}
+        rows += _results(busy, busy).records[0].measurements
+    rows += _results(_round(1, [10.0])).records[0].measurements
+    assert summary.disturbance_said(rows) == (
+        " Disturbed in 3 of 4 rows, so their times say little: other work took up to 50 to 88 % of the cores, heat "
+        "slowed the CPU."
+    )
 
 
 def test_the_shipped_task_carries_a_99th_percentile_in_its_five_rounds() -> None:

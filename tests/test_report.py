@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import replace
@@ -13,8 +15,9 @@ import pytest
 
 from edgekit.bench import as_json, markdown, write
 from edgekit.bench.environment import Environment
-from edgekit.bench.records import Measurement, Record, plain
-from edgekit.bench.report import charts
+from edgekit.bench.records import Kind, Measurement, Record, plain
+from edgekit.bench.report import charts, figures
+from edgekit.bench.report.lines import as_csv
 from edgekit.bench.report.page import page
 from edgekit.bench.results import Results, controls_show_damage, damage
 from edgekit.metrics import Comparison, Estimate
@@ -58,7 +61,9 @@ def _latency() -> Measurement:
     return Measurement("k", "latency", "latency", "Times", "", "t", DATA, 4, figures, None, None, {"rounds": 5})
 
 
-def _record(row: str, kind: str, *measurements: Measurement, bits: int | None = None, model: str = "A model") -> Record:
+def _record(
+    row: str, kind: Kind, *measurements: Measurement, bits: int | None = None, model: str = "A model"
+) -> Record:
     control: dict[str, Any] | None = {"role": "decoder", "bits": bits} if bits else None
     return Record(model, "r", "a stand-in", "s", row, kind, None, ("gguf",), {"decoder": "p"}, 14_200_000, 4.5,
                   {"Q4_0": 1000}, control, measurements, HERE)  # fmt: skip
@@ -257,6 +262,23 @@ def test_names_from_a_manifest_are_escaped() -> None:
     assert "<script>" not in page(evil)
     assert "<i>" not in page(evil)
     assert "a\\|b" in markdown(evil)
+    assert "\\<script>" in markdown(evil)
+    assert not re.search(r"(?<!\\)<(script|i|/)", markdown(evil))
+
+
+def test_texts_of_others_control_nothing() -> None:
+    """No terminal, no table's line, no link, no cell of a spreadsheet."""
+    name = "=A\x1b[31m\x00\nB\r[x](http://y)"
+    measured = replace(_accuracy(0.5, NOTHING), title=name, failed=(name,), error=None)
+    details = {**measured.details, "by_topic": {name: {"value": 0.5, "n": 3}}}
+    record = replace(_record(name, "variant", replace(measured, details=details)), model=name)
+    evil = Results((record,), {}, (name,), name)
+    for text in (markdown(evil), page(evil), as_csv(evil)):
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f]", text)
+        assert "\nB" not in text
+    assert "](http" not in markdown(evil)
+    (line,) = {line["row"] for line in csv.DictReader(io.StringIO(as_csv(evil)))}
+    assert line.startswith("'=A")
 
 
 def test_files_are_written_and_json_is_strict(tmp_path: Path) -> None:
@@ -283,6 +305,54 @@ def test_an_accuracy_needs_no_baseline_to_be_drawn() -> None:
 
 def test_earlier_phases_are_added() -> None:
     assert list(_results().after({"export": 3.0}).phases) == ["export", "latency", "nothing"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.99997, "0.99997"), (1.0, "1"), (0.12345, "0.123"), (99.98, "99.98"), (1234.5, "1,234"), (-0.0, "0"),
+        (3, "3"), (True, "yes"), (float("nan"), "not finite"), (None, "-"), (1e300, "1e+300"), (0.0, "0"),
+    ],
+)  # fmt: skip
+def test_a_number_is_not_rounded_to_what_it_is_not(value: object, text: str) -> None:
+    assert figures.bare(value) == text
+
+
+def test_no_zero_has_a_minus_and_no_interval_is_not_a_number() -> None:
+    assert figures.points(Estimate(-1e-5, -1e-5, 1e-5, 9)) == "+0.0 [+0.0, +0.0]"
+    assert figures.percent(Estimate(0.5, float("nan"), float("inf"), 9)) == "50.0"
+    assert figures.percent(Estimate(float("nan"), 0.0, 1.0, 9)) == "not finite [0.0, 100.0]"
+
+
+def test_details_say_shares_in_percent_and_sizes_in_megabytes() -> None:
+    measured = _fidelity(0.01)
+    parts = {"0 to 0.5": plain(Estimate(1.0, 0.99, 1.0, 1381)), "0.5 to 1": plain(Estimate(0.9996, 0.99, 1.0, 2500))}
+    measured = replace(measured, details={**measured.details, "top1_by_confidence": parts})
+    timed = replace(_latency(), metrics={**_latency().metrics, "file_bytes": Estimate(4.2e6, 4.2e6, 4.2e6, 5)})
+    text = markdown(replace(_results(), records=(_record("Q4_0", "variant", measured, timed),)))
+    assert "100 % (n = 1381)" in text
+    assert "99.96 % (n = 2500)" in text
+    assert re.search(r"\| file MB +\|", text)
+    assert re.search(r"\| 4\.2 +\|", text)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308, 5e-324, float("inf"), float("nan")])
+def test_no_figure_breaks_a_chart(value: float) -> None:
+    absurd = [Estimate(value, value, value, 5), Estimate(0.5, 0.4, value, 5), Estimate(0.5, value, 0.6, 5)]
+    for estimate in absurd:
+        score = replace(_accuracy(0.5, estimate), metrics={"accuracy": estimate})
+        compared = replace(_fidelity(0.1), metrics={"kl": estimate, "top1": estimate})
+        timed = replace(_latency(), metrics=dict.fromkeys(_latency().metrics, estimate))
+        text = page(replace(_results(), records=(_record("Q4_0", "variant", score, compared, timed),)))
+        assert not re.search(r'="-?(nan|inf)"|>-?(nan|inf)<', text)
+
+
+def test_charts_are_in_the_tables_unit() -> None:
+    """Percent where the table has percent, with as many digits."""
+    text = page(_results())
+    chart = next(part for part in text.split("<figure>") if "top-1 %, 95 % interval" in part)
+    assert ">98.76<" in chart
+    assert ">0.98760<" not in text
 
 
 def _positions(svg: str) -> list[float]:

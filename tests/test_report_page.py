@@ -74,6 +74,19 @@ def test_tables_of_figures_need_no_scrolling_on_a_laptop(browser: Browser, repor
     assert wide == []
 
 
+def test_a_phone_shows_letters_that_can_be_read_and_where_there_is_more(browser: Browser, report: Path) -> None:
+    browser.size(390, 900)
+    browser.go(report.as_uri())
+    small = browser.js(
+        """return [...document.querySelectorAll('svg')].filter((one) =>
+            one.getBoundingClientRect().width / one.viewBox.baseVal.width * 11 < 9 ||
+            !one.closest('.frame')).length"""
+    )
+    assert small == 0
+    shaded = browser.js("return getComputedStyle(document.querySelector('.frame')).backgroundAttachment")
+    assert shaded == "local, local, scroll, scroll"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_read_it(browser: Browser, report: Path, scheme: str) -> None:
     browser.size(1280, 900)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit import metrics
 from edgekit.bench.embedding import Finding
-from edgekit.bench.report.figures import NONE
+from edgekit.bench.report.figures import NONE, between
 from edgekit.errors import UsageError
 from edgekit.metrics import Comparison, Estimate, Ranking
 
@@ -115,7 +115,7 @@ def of(result: Mapping[str, Any]) -> Scored:
 
 def area(figure: Estimate | None) -> str:
     """An area with its interval."""
-    return NONE if figure is None else f"{figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]"
+    return NONE if figure is None else between(figure, ".3f")
 
 
 def _numbers(values: Sequence[float | None]) -> NDArray[np.float64]:

@@ -13,10 +13,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifacts.documents import is_folder, read_json
+from edgekit.artifacts.documents import is_file, is_folder, read_json
 from edgekit.artifacts.files import sha256_json
 from edgekit.artifacts.validation import StrictModel, validated
 from edgekit.bench.decision import Question, decide
+from edgekit.bench.plausible import check
 from edgekit.bench.records import plain
 from edgekit.bench.results import Results, damage
 from edgekit.bench.runs import Earlier, changes
@@ -53,11 +54,16 @@ def read(path: Path) -> Results:
     Raises:
         InputError: it cannot be read, is none, is damaged, or was written or computed by another version.
     """
+    if is_folder(path) and not is_file(path / FILE_NAME) and is_folder(path / "work"):
+        raise InputError(f"{path}: a run that is not finished", remedy="repeat its edgekit bench command: it goes on")
+    if path.suffix.lower() in (".html", ".md", ".csv", ".jsonl"):
+        raise InputError(f"{path}: a report, and no results", remedy=f"name {FILE_NAME} beside it, or their folder")
     path = path / FILE_NAME if is_folder(path) else path
     data = read_json(path, InputError, most_bytes=_MOST_BYTES, most_entries=_MOST_ENTRIES)
     if not isinstance(data, dict) or "records" not in data:
         raise InputError(f"{path}: no results of a benchmark", allowed="what edgekit bench --to DIR writes")
-    if (version := data.pop(MARK, None)) != VERSION:
+    version = data.pop(MARK, None)
+    if type(version) is not int or version != VERSION:  # JSON's true and 1.0 equal 1
         raise InputError(f"{path}: {MARK} {version!r:.40}", allowed=str(VERSION), remedy=_AGAIN)
     for name in _FOLLOWS:
         data.pop(name, None)
@@ -69,6 +75,7 @@ def read(path: Path) -> Results:
         if (computed := record.environment.metric_version) != METRIC_VERSION:
             wrong = f"{path}: {record.model}, {record.row}: figures of metric version {computed}"
             raise InputError(wrong, allowed=str(METRIC_VERSION), remedy=_AGAIN)
+    check(results, str(path))
     return results
 
 
@@ -79,7 +86,7 @@ class _Document(StrictModel, allow_inf_nan=True):
 def _numbers(value: Any) -> Any:
     """JSON data with NaN for the null that stands in an estimate."""
     if isinstance(value, Mapping):
-        holds = value.keys() >= {"value", "low", "high", "n"} and value.keys() <= _ESTIMATE
+        holds = value.keys() >= {"value", "low", "high", "n"} and value.keys() <= {*_ESTIMATE, "difference"}
         gaps = ("value", "low", "high") if holds else ()
         nan = float("nan")
         return {key: nan if entry is None and key in gaps else _numbers(entry) for key, entry in value.items()}

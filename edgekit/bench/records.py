@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from edgekit.bench.environment import Environment
 from edgekit.metrics import Comparison, Estimate
+
+Kind = Literal["reference", "variant", "peer", "control"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Measurement:
         failed: why each of the others that were chosen could not be read.
         details: what else belongs to the figure: prompt, parser, output budget, baselines, classes, quantiles.
         error: why there is no figure.
+        run: of times, which of several merged runs measured them; empty where one measured all of a machine's.
     """
 
     key: str
@@ -41,6 +44,7 @@ class Measurement:
     seconds: float = 0.0
     error: str | None = None
     failed: tuple[str, ...] = ()
+    run: str = ""
 
     @property
     def counted(self) -> str:
@@ -53,7 +57,7 @@ class Record:
     """One row: what it is, what was measured, where.
 
     Attributes:
-        kind: `reference` for full precision, `variant`, `control`.
+        kind: `reference` for full precision, `variant`, `control`, `peer` for another program.
         tuned: role -> the runtime and options that `edgekit tune` chose here; None where the proven defaults ran.
         memory_bytes: what the manifest says that opening it takes, which a device's limit is compared with.
     """
@@ -63,7 +67,7 @@ class Record:
     stand_in: str | None
     source_sha256: str
     row: str
-    kind: str
+    kind: Kind
     level: str | None
     formats: tuple[str, ...]
     part_ids: Mapping[str, str] | None

@@ -18,26 +18,28 @@ def merge(runs: Sequence[Results]) -> Results:
     """The rows of all runs, those of one level on one machine as one; a measurement that two runs have counts once.
 
     What a machine did not measure of a level is taken from another where it does not depend on the machine: scores and
-    distances are, times and memory are not. A note says so.
+    distances are, times and memory are not. A note says so. Times of one machine that several runs measured were not
+    interleaved: `Measurement.run` and a note say which are of which.
 
     Raises:
         InputError: a task of one name is of other data, another file, or other software on the same machine: their
             figures are not those of one table.
     """
-    records = [record for run in runs for record in run.records]
+    records = [_marked(record, number) for number, run in enumerate(runs, 1) for record in run.records]
     _check_tasks(records)
     merged: dict[str, Record] = {}
     for record in records:
         key = sha256_json([_identity(record), record.environment.fingerprint])
         merged[key] = _united(merged[key], record) if key in merged else record
-    shared, notes = _shared(list(merged.values()))
+    apart, told = _apart(list(merged.values()))
+    shared, notes = _shared(apart)
     phases: dict[str, float] = {}
     for run in runs:
         for name, seconds in run.phases.items():
             phases[name] = phases.get(name, 0.0) + seconds
     said = dict.fromkeys(note for run in runs for note in run.notes)
     commands = dict.fromkeys(run.command for run in runs if run.command)
-    return Results(corrected(shared), phases, (*said, *notes), "; ".join(commands))
+    return Results(corrected(shared), phases, (*said, *told, *notes), "; ".join(commands))
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class Earlier:
 
 @dataclass(frozen=True)
 class Change:
-    """One figure in two runs."""
+    """One figure in two runs.
+
+    Attributes:
+        disturbed: whether something else ran, or slowed the machine, in one of them.
+    """
 
     model: str
     row: str
@@ -59,10 +65,13 @@ class Change:
     figure: str
     before: Estimate
     after: Estimate
+    disturbed: bool = False
 
     @property
     def clear(self) -> bool:
-        """Whether the two intervals have nothing in common."""
+        """Whether both have intervals, and these have nothing in common."""
+        if not all(end.n > 1 and end.low < end.high for end in (self.before, self.after)):
+            return False
         return self.after.low > self.before.high or self.after.high < self.before.low
 
 
@@ -88,8 +97,9 @@ def changes(before: Results, after: Results) -> tuple[list[Change], list[str]]:
 
 def _changes(record: Record, was: Measurement, new: Measurement) -> list[Change]:
     both = [name for name in new.metrics if name in was.metrics]
+    disturbed = any(one.details.get("disturbed") for one in (was, new))
     return [
-        Change(record.model, record.row, new.task, new.kind, name, was.metrics[name], new.metrics[name])
+        Change(record.model, record.row, new.task, new.kind, name, was.metrics[name], new.metrics[name], disturbed)
         for name in both
     ]
 
@@ -130,6 +140,43 @@ def _united(one: Record, other: Record) -> Record:
         if there is None or there.error:
             tasks[measured.task] = measured
     return replace(one, measurements=tuple(tasks.values()))
+
+
+def _marked(record: Record, number: int) -> Record:
+    """Times with the number of their run."""
+    marked = (
+        replace(m, run=f"{number}.{m.run}" if m.run else str(number)) if of_machine(m.kind) and not m.error else m
+        for m in record.measurements
+    )
+    return replace(record, measurements=tuple(marked))
+
+
+def _apart(records: Sequence[Record]) -> tuple[list[Record], list[str]]:
+    """The marks of runs only where one machine's rows of a model have several, and what is to be said of them."""
+    groups: dict[tuple[str, str, str], dict[str, list[str]]] = {}
+    for record in records:
+        for m in record.measurements:
+            if m.run:
+                groups.setdefault(_table(record, m), {}).setdefault(m.run, []).append(record.row)
+    notes = []
+    for (_, _, task), of in groups.items():
+        if len(of) > 1:
+            which = "; ".join(f"of run {run}: {', '.join(rows)}" for run, rows in of.items())
+            notes.append(f"{task}: times of several runs were not interleaved and are not compared; {which}")
+    settled = [
+        replace(
+            record,
+            measurements=tuple(
+                replace(m, run="") if m.run and len(groups[_table(record, m)]) == 1 else m for m in record.measurements
+            ),
+        )
+        for record in records
+    ]
+    return settled, notes
+
+
+def _table(record: Record, measured: Measurement) -> tuple[str, str, str]:
+    return record.model, record.environment.fingerprint, measured.task
 
 
 def _shared(records: list[Record]) -> tuple[list[Record], list[str]]:

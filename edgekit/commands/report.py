@@ -29,12 +29,17 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Merge, decide, write; 1 where no level keeps the gates."""
     from edgekit import bench
+    from edgekit.bench.decision import check_known
+    from edgekit.bench.report.files import check_place
     from edgekit.bench.runs import Earlier, merge
 
     question = asked(options)
+    if options.to:
+        check_place(options.to)
     results = merge([bench.read(path) for path in options.results])
     earlier = Earlier(str(options.against), bench.read(options.against)) if options.against else None
     if options.to:
+        check_known(question.gates, results.records)  # before anything is written
         bench.write(results, options.to, question, earlier)
     show(bench.printed(results, "json" if options.json else options.output, question, earlier), end="")
     return 0 if answered(results, question) else 1

@@ -41,6 +41,8 @@ def front(records: Sequence[Record], scored: Sequence[str]) -> tuple[list[bool],
     Each score and each figure of a task is an axis of its own where any level has it; what a level lacks counts as the
     worst, and so does what is no number. Middles are compared, without their intervals.
 
+    Times that several runs measured are no axis: they were not interleaved.
+
     Args:
         scored: tasks whose headline is a score.
     """
@@ -59,12 +61,18 @@ def _axes(
     """Name, task and figure, and sense of each axis."""
     headlines = {m.task: m.headline for record in records for m in record.measurements}
     axes = [(task, (task, headlines[task]), 1) for task in scored if task in headlines]
+    apart = {task for task in headlines if len({m.run for r in records if (m := r.of(task))}) > 1}
     there = {key for figures in every for key in figures}
     for axis in AXES:
         taken = next((figure for figure in axis.figures if any(name == figure for _, name in there)), None)
-        keys = sorted(key for key in there if key[1] == taken)
+        keys = sorted(key for key in there if key[1] == taken and not (key[0] in apart and _is_time(key[1])))
         axes += [(f"{axis.name} ({key[0]})" if len(keys) > 1 else axis.name, key, axis.sense) for key in keys]
     return axes
+
+
+def _is_time(figure: str) -> bool:
+    """Whether times of several runs, which were not interleaved, cannot be compared in it."""
+    return not figure.endswith("_bytes")
 
 
 def _height(value: float | None, sense: int) -> float:

@@ -61,11 +61,18 @@ class Figures:
 
 @dataclass(frozen=True)
 class FigureColumn:
-    """How the main table shows one figure: its column's head, and a figure's text."""
+    """How the main table shows one figure: its column's head, and a figure's text; and how charts and details do.
+
+    Attributes:
+        unit: how much of the figure is one in the head's unit: 0.01 where that is percent.
+        digits: behind the point, of a value in that unit.
+    """
 
     figure: str
     head: str
     text: Callable[[Estimate | None], str]
+    unit: float = 1.0
+    digits: int = 3
 
 
 class Task(StrictModel, ABC):

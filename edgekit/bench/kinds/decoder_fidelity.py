@@ -54,7 +54,7 @@ class DecoderFidelityTask(Task):
     headline = "kl_answers"
     columns = (
         FigureColumn("kl_answers", "KL in answers, nats", small),
-        FigureColumn("answer_flips", "changed answers %", percent),
+        FigureColumn("answer_flips", "changed answers %", percent, 0.01, 1),
     )
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:

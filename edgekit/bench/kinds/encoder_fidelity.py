@@ -28,7 +28,7 @@ from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.prompts import LabelPrompt
 from edgekit.bench.records import Measurement
-from edgekit.bench.report.figures import NONE, cosine, percent
+from edgekit.bench.report.figures import NONE, between, cosine, percent
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import class_prompts
 from edgekit.metrics import Estimate
@@ -41,7 +41,7 @@ _NEIGHBOURS = 10
 
 
 def _change(figure: Estimate | None) -> str:
-    return NONE if figure is None else f"{figure.value:+.3f} [{figure.low:+.3f}, {figure.high:+.3f}]"
+    return NONE if figure is None else between(figure, "+.3f")
 
 
 class EncoderFidelityTask(Task):
@@ -54,9 +54,9 @@ class EncoderFidelityTask(Task):
     needs_full_precision = True
     headline = "cosine_image"
     columns = (
-        FigureColumn("cosine_image", "image cosine", cosine),
-        FigureColumn("cosine_text", "text cosine", cosine),
-        FigureColumn("nearest_kept", "nearest image kept %", percent),
+        FigureColumn("cosine_image", "image cosine", cosine, digits=5),
+        FigureColumn("cosine_text", "text cosine", cosine, digits=5),
+        FigureColumn("nearest_kept", "nearest image kept %", percent, 0.01, 1),
         FigureColumn("auc_difference", "AUC change", _change),
     )
 

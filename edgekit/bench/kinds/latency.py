@@ -37,7 +37,7 @@ from edgekit.runtime.chat_model import ChatModel
 
 
 def _column(figure: str, head: str, unit: float = 1, digits: int = 0) -> FigureColumn:
-    return FigureColumn(figure, head, lambda estimate: centre(estimate, unit, digits))
+    return FigureColumn(figure, head, lambda estimate: centre(estimate, unit, digits), unit, digits)
 
 
 class LatencyTask(Task):
@@ -61,6 +61,7 @@ class LatencyTask(Task):
         _column("decode_share", "of bandwidth %", 0.01, 1),
         _column("image_encode_ms", "image ms", 1, 1),
         _column("image_share", "image, of matrix rate %", 0.01, 1),
+        _column("images_per_s", "images/s, batched if it can", 1, 1),
         _column("text_encode_ms", "text ms", 1, 1),
         _column("peak_memory_bytes", "peak MB", 1e6),
         _column("own_memory_bytes", "own MB", 1e6),
@@ -99,5 +100,7 @@ class LatencyTask(Task):
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
         """Over how many rounds the medians are, what the machine allows, and which rows are doubtful."""
-        how = f"medians over {first.details['rounds']} rounds, one process a row and round, rounds interleaved"
+        rounds = first.details["rounds"]
+        over = f"{rounds} rounds, one process a row and round, rounds interleaved" if rounds != 1 else "1 round"
+        how = f"single requests about {first.counted} different samples, medians over {over}"
         return f"{first.task}: {first.title}; {how}.{summary.limits_said(rows)}{summary.disturbance_said(rows)}"

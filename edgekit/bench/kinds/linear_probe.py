@@ -40,7 +40,7 @@ class LinearProbeTask(Task):
     headline = "probe_auc"
     columns = (
         FigureColumn("probe_auc", "probe AUC", areas.area),
-        FigureColumn("probe_accuracy", "probe accuracy %", percent),
+        FigureColumn("probe_accuracy", "probe accuracy %", percent, 0.01, 1),
     )
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:

@@ -41,7 +41,7 @@ class RetrievalTask(Task):
     ability = "embed_image"
     about_images = True
     headline = "recall_at_1"
-    columns = tuple(FigureColumn(f"recall_at_{k}", f"recall@{k} %", percent) for k in DEPTHS)
+    columns = tuple(FigureColumn(f"recall_at_{k}", f"recall@{k} %", percent, 0.01, 1) for k in DEPTHS)
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """Every image."""

@@ -50,7 +50,7 @@ class TextFidelityTask(Task):
     headline = "kl"
     columns = (
         FigureColumn("kl", "KL, nats", small),
-        FigureColumn("top1", "top-1 %", lambda figure: percent(figure, 2)),
+        FigureColumn("top1", "top-1 %", lambda figure: percent(figure, 2), 0.01, 2),
         FigureColumn("perplexity", "perplexity", lambda figure: f"{figure.value:.4g}" if figure else "-"),
     )
 

@@ -7,6 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from edgekit.terminal import printable
+
+_SMALLEST = 1e-12  # width of an axis
 _WIDTH, _LABEL, _RIGHT, _LINE = 820, 320, 90, 26
 
 
@@ -25,7 +28,8 @@ def intervals(marks: Sequence[Mark], *, title: str, unit: str, baseline: float |
     """Points with their intervals, one a line; a dashed line at `baseline` where one is given."""
     ends = [x for mark in marks for x in (mark.low, mark.high)] + ([baseline] if baseline is not None else [])
     low, high = min(ends), max(ends)
-    margin = 0.05 * (high - low) or 1.0
+    margin = 0.05 * (high - low)
+    margin = margin if margin > _SMALLEST else 1.0
     scale = _scale(low - margin, high + margin)
     body = [_axis(low - margin, high + margin, len(marks), unit)]
     if baseline is not None:
@@ -41,7 +45,8 @@ def intervals(marks: Sequence[Mark], *, title: str, unit: str, baseline: float |
 
 def bars(marks: Sequence[Mark], *, title: str, unit: str, digits: int = 1) -> str:
     """Bars from zero with the range over rounds, one a line."""
-    high = 1.05 * max(mark.high for mark in marks) or 1.0
+    high = 1.05 * max(mark.high for mark in marks)
+    high = high if high > _SMALLEST else 1.0
     scale = _scale(0, high)
     body = [_axis(0, high, len(marks), unit)]
     for i, mark in enumerate(marks):
@@ -76,11 +81,11 @@ def scatter(points: Sequence[tuple[str, str, float, float]], *, title: str, x_un
     for tick in _ticks(0, right):
         body.append(f'<text class="tick" x="{across(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{tick:g}</text>')
     middle = (left + _WIDTH - _RIGHT) / 2
-    body.append(f'<text class="tick" x="{middle:.0f}" y="{bottom + 36}" text-anchor="middle">{escape(x_unit)}</text>')
-    body.append(f'<text class="tick" x="8" y="12">{escape(y_unit)}</text>')
+    body.append(f'<text class="tick" x="{middle:.0f}" y="{bottom + 36}" text-anchor="middle">{_text(x_unit)}</text>')
+    body.append(f'<text class="tick" x="8" y="12">{_text(y_unit)}</text>')
     for label, kind, x, y in points:
         body.append(f'<circle class="{kind}" cx="{across(x):.1f}" cy="{up(y):.1f}" r="5"/>')
-        body.append(f'<text x="{across(x) + 9:.1f}" y="{up(y) - 6:.1f}">{escape(label)}</text>')
+        body.append(f'<text x="{across(x) + 9:.1f}" y="{up(y) - 6:.1f}">{_text(label)}</text>')
     return _svg("".join(body), height, title)
 
 
@@ -106,12 +111,12 @@ def _axis(low: float, high: float, lines: int, unit: str) -> str:
         parts.append(f'<text class="tick" x="{x:.1f}" y="{bottom + 16}" text-anchor="middle">{tick:g}</text>')
     return (
         "".join(parts)
-        + f'<text class="tick" x="{_WIDTH - 4}" y="{bottom + 16}" text-anchor="end">{escape(unit)}</text>'
+        + f'<text class="tick" x="{_WIDTH - 4}" y="{bottom + 16}" text-anchor="end">{_text(unit)}</text>'
     )
 
 
 def _label(mark: Mark, y: float, value: str) -> str:
-    name = f'<text x="{_LABEL - 10}" y="{y + 4:.1f}" text-anchor="end">{escape(mark.label)}</text>'
+    name = f'<text x="{_LABEL - 10}" y="{y + 4:.1f}" text-anchor="end">{_text(mark.label)}</text>'
     return name + f'<text class="tick" x="{_WIDTH - 4}" y="{y + 4:.1f}" text-anchor="end">{value}</text>'
 
 
@@ -120,8 +125,12 @@ def _bar(start: float, end: float, y: float, kind: str) -> str:
 
 
 def _svg(body: str, height: int, title: str) -> str:
-    name = escape(title)
+    name = _text(title)
     return (
-        f'<figure><figcaption>{name}</figcaption><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">'
-        f"{body}</svg></figure>"
+        f'<figure><figcaption>{name}</figcaption><div class="frame" tabindex="0" role="region" aria-label="{name}">'
+        f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{name}">{body}</svg></div></figure>'
     )
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))

@@ -8,7 +8,7 @@ from edgekit.bench.decision import Candidate, Decision
 from edgekit.bench.decision.choose import Quality
 from edgekit.bench.records import Record
 from edgekit.bench.report.blocks import Block, Paragraph, Row, Table, filled, transposed
-from edgekit.bench.report.columns import main_columns
+from edgekit.bench.report.columns import main_columns, times_note
 from edgekit.bench.report.figures import NONE
 
 _QUALITY = {
@@ -39,7 +39,8 @@ def _costs(chosen: Record, records: Sequence[Record]) -> Table | None:
     shown = [*(r for r in there if r.kind == "reference"), chosen]
     columns = main_columns(there)
     rows = (Row((r.row, *(column.text(r) for column in columns)), r.kind) for r in shown)
-    table = filled(Table(("what it costs", *(column.head for column in columns)), tuple(rows)))
+    heads = ("what it costs", *(column.head for column in columns))
+    table = filled(Table(heads, tuple(rows), times_note(heads, shown)))
     return table and transposed(table)
 
 

@@ -10,9 +10,12 @@ from functools import partial
 from edgekit.bench.kinds import Task, kinds
 from edgekit.bench.kinds.base import FigureColumn
 from edgekit.bench.records import Measurement, Record
-from edgekit.bench.report.figures import NONE, number, percent, points
+from edgekit.bench.report.figures import NONE, bare, number, percent, points
 from edgekit.bench.results import scored_tasks
 from edgekit.metrics import Estimate
+
+DISTURBED = " \N{DAGGER}"
+_DISTURBED = "\N{DAGGER} disturbed: other work ran, or the machine was slowed, while some were measured: see details"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,14 @@ def cost_columns(records: Sequence[Record]) -> list[Column]:
     return [column for task in own_tasks(records, timed=True) for column in own_columns(records, task)]
 
 
+def times_note(heads: Sequence[str], records: Sequence[Record]) -> str:
+    """What must be known before times are compared; empty for nothing."""
+    runs = {m.run for record in records for m in record.measurements if m.run}
+    notes = [_DISTURBED] if any(head.endswith(DISTURBED) for head in heads) else []
+    notes += ["times are of several runs, not interleaved: see the notes at the end"] if runs else []
+    return "; ".join(notes) + ("." if notes else "")
+
+
 def own_tasks(records: Sequence[Record], timed: bool) -> list[str]:
     """The tasks whose kinds have columns, of times and memory or of all else, in the kinds' order."""
     known = kinds()
@@ -68,6 +79,10 @@ def own_columns(records: Sequence[Record], task: str, scored: str | None = None)
             continue
         alike = {m.task for m in measured if column.figure in m.metrics}
         head = f"{column.head} ({task})" if len(alike) > 1 else column.head
+        doubtful = not column.figure.endswith("_bytes") and any(
+            m.task == task and m.details.get("disturbed") for m in measured
+        )
+        head += DISTURBED if doubtful else ""
         columns.append(Column(head, partial(_own, task, column)))
     return columns
 
@@ -95,33 +110,28 @@ def difference(measured: Measurement | None) -> str:
 
 def head_of(kind: str, figure: str, scored: bool) -> str:
     """What stands above a figure of a task in its own table."""
-    column, rest = _nearest(kind, figure)
+    column, rest = nearest(kind, figure)
     if column:
         return " ".join([column.head, *rest.split("_")]).strip()
-    words = figure.replace("_", " ")
+    words = figure.removesuffix("_bytes").replace("_", " ")
+    if figure.endswith("_bytes"):
+        return f"{words} MB"
     return f"{words} %" if scored and _is_share(figure) else words
 
 
 def text_of(kind: str, figure: str, estimate: Estimate | None, scored: bool) -> str:
     """A figure as its kind writes it, or the one that its name begins with; others with their intervals."""
-    column, _ = _nearest(kind, figure)
+    column, _ = nearest(kind, figure)
     if column or estimate is None:
         return column.text(estimate) if column else NONE
     if scored and _is_share(figure):
         return percent(estimate)
+    if figure.endswith("_bytes"):
+        return number(estimate.value, 1e6, 1)
     return bare(estimate.value) if _is_point(estimate) else f"{bare(estimate.value)} {_interval(estimate)}"
 
 
-def bare(value: object) -> str:
-    """A number by itself."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, int | float):
-        return NONE
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}" if math.isfinite(value) else "not finite"
-
-
-def _nearest(kind: str, figure: str) -> tuple[FigureColumn | None, str]:
+def nearest(kind: str, figure: str) -> tuple[FigureColumn | None, str]:
     """The kind's column for a figure, or for what its name begins with, and the rest of the name."""
     own = kinds()[kind].columns if kind in kinds() else ()
     for column in sorted(own, key=lambda column: -len(column.figure)):

@@ -12,7 +12,15 @@ from edgekit.bench.report import details, pictures, publications
 from edgekit.bench.report.against import against
 from edgekit.bench.report.blocks import WIDE, Block, Bullets, Caution, Paragraph, Row, Section, Table, filled, turned
 from edgekit.bench.report.choice import choice
-from edgekit.bench.report.columns import Column, cost_columns, difference, main_columns, quality_columns, score
+from edgekit.bench.report.columns import (
+    Column,
+    cost_columns,
+    difference,
+    main_columns,
+    quality_columns,
+    score,
+    times_note,
+)
 from edgekit.bench.report.figures import NONE
 from edgekit.bench.report.proofs import comparison_table
 from edgekit.bench.results import Damage, Results, damage, scored_tasks
@@ -96,9 +104,19 @@ def closing(results: Results) -> list[str]:
         versions = ", ".join(f"{name} {version}" for name, version in here.versions.items())
         commit = f", commit {here.commit[:12]}" if here.commit else ""
         lines.append(f"Machine: {here.cpu}, {here.cores} cores ({', '.join(here.features)}). {versions}{commit}.")
-    phases = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in results.phases.items() if seconds >= 0.5)
-    lines.append(f"Time: {phases}, together {sum(results.phases.values()):.0f} s.")
+    lines.append(_time(results))
     return [*lines, *([f"Measured by: {results.command}"] if results.command else ())]
+
+
+def _time(results: Results) -> str:
+    """How long the run took; of one that found figures in its folder, how long those took."""
+    spent = sum(m.seconds for record in results.records for m in record.measurements)
+    together = sum(results.phases.values())
+    phases = [f"{name} {seconds:.0f} s" for name, seconds in results.phases.items() if seconds >= 0.5]
+    said = ", ".join([*phases, f"together {together:.0f} s"])
+    if together < 0.1 * spent:  # a tenth: cells of a cluster run beside each other
+        return f"Time: {said}, for figures were already in the folder; to measure all takes {spent:.0f} s."
+    return f"Time: {said}."
 
 
 def _figures(records: Sequence[Record]) -> Iterator[Block]:
@@ -135,7 +153,8 @@ def _labels(records: Sequence[Record]) -> list[Column]:
 
 def _table(columns: Sequence[Column], records: Sequence[Record], note: str = "", keep: int = 1) -> Table | None:
     rows = (Row(tuple(column.text(record) for column in columns), record.kind) for record in records)
-    return filled(Table(tuple(column.head for column in columns), tuple(rows), note), keep=keep)
+    heads = tuple(column.head for column in columns)
+    return filled(Table(heads, tuple(rows), note or times_note(heads, records)), keep=keep)
 
 
 def _with_difference(task: str, record: Record) -> str:
@@ -148,8 +167,8 @@ def _explained(first: Measurement, rows: Sequence[Measurement]) -> str:
     kind, plainly = kinds().get(first.kind), f"{first.task}: {first.title}; n = {first.counted}"
     try:
         return kind.explain(first, rows) if kind else f"{plainly}."
-    except KeyError as missing:  # what its kind says today was not written down when it was measured
-        return f"{plainly}; measured by a version of edgekit that recorded no {missing}."
+    except (KeyError, TypeError, ValueError, AttributeError) as wrong:  # no detail, or none as its kind writes it today
+        return f"{plainly}; measured by a version of edgekit that recorded other details ({wrong})."
 
 
 def _damage_line(control: Damage) -> str:

@@ -11,8 +11,9 @@ from edgekit.bench.records import Measurement, Record, plain
 from edgekit.bench.report import llama_bench
 from edgekit.bench.results import Results
 from edgekit.metrics import Estimate
-from edgekit.terminal import json_text
+from edgekit.terminal import json_text, printable
 
+_FORMULA = ("=", "+", "-", "@")
 _PROOF = ("p", "adjusted_p", "margin", "within", "gained", "lost", "items_needed")
 FIELDS = (
     "model", "recipe", "stand_in", "row", "row_kind", "level", "formats", "memory_bytes", "bits_per_weight",
@@ -27,8 +28,15 @@ def as_csv(results: Results) -> str:
     writer = csv.DictWriter(text, FIELDS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for line in lines(results):
-        writer.writerow({name: "" if value is None else value for name, value in line.items()})
+        writer.writerow({name: _cell(value) for name, value in line.items()})
     return text.getvalue()
+
+
+def _cell(value: object) -> object:
+    """A number as it is, text as one line that no spreadsheet takes for a formula."""
+    if not isinstance(value, str):
+        return "" if value is None else value
+    return f"'{printable(value)}" if value.startswith(_FORMULA) else printable(value)
 
 
 def as_json_lines(results: Results) -> str:

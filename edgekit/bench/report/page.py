@@ -8,11 +8,13 @@ from __future__ import annotations
 import re
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from edgekit.bench.decision import Question
 from edgekit.bench.report.content import report
 from edgekit.bench.results import Results
 from edgekit.bench.runs import Earlier
+from edgekit.terminal import printable
 
 
 def page(results: Results, question: Question | None = None, earlier: Earlier | None = None) -> str:
@@ -22,11 +24,17 @@ def page(results: Results, question: Question | None = None, earlier: Earlier | 
         question: what a level must keep, and where it must run.
         earlier: a run to hold this one against.
     """
-    pages = Environment(loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined)
+    loader = PackageLoader(__package__, ".")
+    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, finalize=_shown)
     pages.filters["unbroken"] = _unbroken
     told = report(results, question, earlier)
     sections = [(section, [(type(block).__name__, block) for block in section.blocks]) for section in told]
     return pages.get_template("page.html.jinja").render(sections=sections)
+
+
+def _shown(value: object) -> object:
+    """What a page says: text without what no page may hold, markup as it is."""
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _unbroken(cell: str) -> str:

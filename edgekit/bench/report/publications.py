@@ -56,7 +56,7 @@ def _measured(one: Published, records: Sequence[Record]) -> str:
     if not one.topic:
         return text_of(measured.kind, one.figure, measured.metrics.get(one.figure), scored=True)
     of_topic = measured.details.get("by_topic", {}).get(one.topic)
-    if not of_topic:
+    if not of_topic or not of_topic.keys() >= {"low", "high", "n"}:
         return NONE
     figure = Estimate(*(of_topic[name] for name in ("value", "low", "high", "n")))
     return text_of(measured.kind, one.figure, figure, scored=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
@@ -11,6 +12,8 @@ from edgekit.machine.roofline import Roofline
 from edgekit.metrics import Estimate, quantile_interval
 
 PERCENTILES = (50, 90, 99)
+# Reasons as `edgekit.machine.disturbance` says them, with numbers that differ from row to row.
+_OTHERS, _COUNTED = re.compile("other work took "), re.compile(" [0-9]+ times$")
 
 
 def figures(results: Sequence[Mapping[str, Any]]) -> dict[str, Estimate]:
@@ -65,11 +68,22 @@ def limits_said(rows: Sequence[Measurement]) -> str:
 
 def disturbance_said(rows: Sequence[Measurement]) -> str:
     """A sentence on rows whose figures are doubtful; empty where none is."""
-    reasons = list(dict.fromkeys(why for row in rows if (why := row.details.get("disturbed"))))
-    if not reasons:
+    doubtful = [row.details for row in rows if row.details.get("disturbed")]
+    if not doubtful:
         return ""
-    count = sum(bool(row.details.get("disturbed")) for row in rows)
-    return f" **Disturbed** in {count} of {len(rows)} rows: {'; '.join(reasons[:3])}."
+    said = [reason for one in doubtful for reason in re.split("[;,] ", one["disturbed"])]
+    shares = [one.get("others_share") or 0.0 for one in doubtful]
+    least, most = f"{min(shares):.0%}".rstrip("%"), f"{max(shares):.0%}".rstrip("%")
+    reasons = [
+        *([f"other work took up to {_range(least, most)} % of the cores"] if any(map(_OTHERS.match, said)) else []),
+        *dict.fromkeys(_COUNTED.sub("", reason) for reason in said if not _OTHERS.match(reason)),
+    ]
+    which = f"{len(doubtful)} of {len(rows)} row{'' if len(rows) == 1 else 's'}"
+    return f" Disturbed in {which}, so their times say little: {', '.join(reasons)}."
+
+
+def _range(least: str, most: str) -> str:
+    return most if least == most else f"{least} to {most}"
 
 
 def _threads(count: int) -> str:

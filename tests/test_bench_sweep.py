@@ -30,6 +30,7 @@ from edgekit.bench.execute import Receiver, needed_bytes, threads
 from edgekit.bench.execute.room import Room
 from edgekit.bench.execute.station import Station, pieces, sizes
 from edgekit.bench.kinds.latency import LatencyTask
+from edgekit.bench.ledger import Ledger
 from edgekit.bench.records import Measurement
 from edgekit.bench.results import Results
 from edgekit.bench.subjects import Subject, content, on_devices
@@ -249,6 +250,26 @@ def test_a_line_that_was_cut_off_anywhere_costs_itself_alone(tmp_path: Path) -> 
         assert found[keys[2]].result == 3
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.5", "0.9"), ('"task"', '"tusk"'), ("1.0", "9.0"), ('"sha256"', '"other"')]
+)
+def test_a_line_that_was_changed_is_none(tmp_path: Path, old: str, new: str) -> None:
+    path, key = tmp_path / journal.FILE, identity("a key")
+    journal.append(tmp_path, key, Outcome("task", {"right": [0.5]}, 1.0))
+    written = path.read_text()
+    assert old in written
+    path.write_text(new.join(written.rsplit(old, 1)))
+    assert journal.read(tmp_path) == {}
+    path.write_text(written)
+    assert journal.read(tmp_path)[key].result == {"right": [0.5]}
+
+
+def test_a_line_under_another_tasks_key_is_not_taken(tmp_path: Path) -> None:
+    journal.append(tmp_path, identity("a key"), Outcome("task", 1, 1.0))
+    assert not Ledger(tmp_path).expect("row", "another", 0, identity("a key"))
+    assert Ledger(tmp_path).expect("row", "task", 0, identity("a key"))
+
+
 # ---------------------------------------------------------------- controls
 
 
@@ -381,19 +402,20 @@ def test_a_crash_at_one_task_leaves_the_others_theirs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stubs")
 @pytest.mark.parametrize("damaged", [None, 3, [], {}, {"truth": ["a"], "predicted": [], "groups": []}], ids=repr)
 def test_a_result_of_another_shape_costs_its_own_figure(tmp_path: Path, damaged: Any) -> None:
-    """As in a journal that something else wrote to: the line is whole, and what it says is no result of this task."""
+    """As in a journal of a version with an error: it costs its figure alone, and the next run measures it again."""
     work, names = tmp_path / "work", ("finding-phantom", "yesno-phantom")
     expected = measure(tmp_path, Timed(), *names, work=work, controls=())
-    lines = [json.loads(line) for line in (work / journal.FILE).read_text().splitlines()]
-    key = next(line["key"] for line in reversed(lines) if line["outcome"]["task"] == "finding-phantom")
-    for line in lines:
-        if line["key"] == key:
-            line["outcome"]["result"] = damaged
-    (work / journal.FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    lines = (work / journal.FILE).read_text().splitlines(keepends=True)
+    keys = [json.loads(line)["key"] for line in lines if json.loads(line)["outcome"]["task"] == "finding-phantom"]
+    (work / journal.FILE).write_text("".join(line for line in lines if keys[-1] not in line))
+    journal.append(work, keys[-1], Outcome("finding-phantom", damaged, 1.0))
     results = measure(tmp_path, Timed(), *names, work=work, controls=())
     (error,) = results.errors
     assert error.startswith("Stub model, bad, finding-phantom: no figure follows from what was measured")
     assert [r.of("yesno-phantom") for r in results.records] == [r.of("yesno-phantom") for r in expected.records]
+    again = Timed()
+    assert figures(as_json(measure(tmp_path, again, *names, work=work, controls=()))) == figures(as_json(expected))
+    assert [(cell.row, [task.name for task in cell.tasks]) for cell in again.cells] == [("bad", ["finding-phantom"])]
 
 
 def test_each_device_has_its_rows_and_full_precision_its_one() -> None:

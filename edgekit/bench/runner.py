@@ -324,7 +324,8 @@ class _Run:
         given, whose, here = self._data.of(task), self._data.attribution(task), self._here(row)
         try:
             return measurement(task, row, given, outcomes, exact, here, whose)
-        except (EdgekitError, LookupError, TypeError, ValueError) as error:  # a journal's result may have any shape
+        except (AttributeError, EdgekitError, LookupError, TypeError, ValueError) as error:  # a result of any shape
+            self._ledger.remove(row.id, task.name)
             seconds = sum(outcome.seconds for outcome in outcomes)
             why = Outcome(task.name, None, seconds, f"no figure follows from what was measured: {error}")
             return measurement(task, row, given, [why], None, here, whose)

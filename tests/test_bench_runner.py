@@ -371,6 +371,38 @@ def test_full_precisions_results_of_other_code_are_removed(
     assert len(list(stale.parent.glob("*.f32"))) == 1
 
 
+def _same_size(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_same_size, lambda path: path.write_bytes(b"broken"), Path.unlink])
+@pytest.mark.parametrize("suffix", ["f32", "json", "npz", "sha256"])
+def test_what_full_precision_left_is_left_anew_where_it_is_not_as_it_was(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    executor: InProcess,
+    suffix: str,
+    damage: Callable[[Path], None],
+) -> None:
+    """What was compared with it before stands, and what is compared now is compared with the right one."""
+    _subject(monkeypatch, levels="good")
+    names, work = ("fidelity-decoder", "fidelity-encoder"), tmp_path / "work"
+    _bench(tmp_path, executor, *names, work=work)
+    before = {path.name: path.read_bytes() for path in (work / "reference").iterdir()}
+    damage(next((work / "reference").glob(f"*.{suffix}")))
+    count = len(executor.cells)
+    _subject(monkeypatch, levels="good bad")
+    results = _bench(tmp_path, executor, *names, work=work)
+    assert not results.errors
+    rows = [cell.row for cell in executor.cells[count:] if not cell.model.control]
+    assert rows == ["ref", "bad"]
+    assert {path.name: path.read_bytes() for path in (work / "reference").iterdir()} == before
+    expected = _rows(_bench(tmp_path, executor, *names))["bad"].measurements
+    assert [m.metrics for m in _rows(results)["bad"].measurements] == [m.metrics for m in expected]
+
+
 def test_an_interrupt_stops_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess) -> None:
     _subject(monkeypatch)
 

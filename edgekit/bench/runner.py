@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, own, peers, preflight
+from edgekit.bench import datasets, own, peers, preflight, seals
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome, identity
 from edgekit.bench.controls import LADDER, Rounding, could_show
@@ -353,7 +353,8 @@ class _Run:
             width = None if task.in_rounds else threads(subject.weights, here)
             stored, data_sha256 = self._stored(subject, task), self._data.of(task).sha256
             key = identity(cell_key(task, row, data_sha256, here), number, width)
-            if leaves and not any(self._left.glob(f"{stored}.*")):
+            if leaves and stored and seals.broken(self._left, stored):
+                seals.remove(self._left, stored)
                 self._ledger.forget(key)
             if not self._ledger.expect(row.id, task.name, number, key):
                 listed.append(CellTask(task.model_dump(mode="json"), stored, data_sha256))

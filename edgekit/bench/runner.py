@@ -100,6 +100,7 @@ def bench(
     measured = timed(subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned), sweep.threads, beside)
     mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
     every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
+    _check_timed(measured, every)
     tasks = [_limited(task, sweep.limit) for task in every]
     data = _Data(sweep.data)
     if sweep.ray is None:
@@ -137,6 +138,14 @@ def _check(sweep: Sweep) -> None:
             "what edgekit tune chose holds for one machine, and cells of a cluster run on any",
             remedy="measure tuned rows on each machine by itself, without --ray",
         )
+
+
+def _check_timed(measured: Sequence[Subject], tasks: Sequence[Task]) -> None:
+    """Raise UsageError where there are rows that are only timed, and no task that measures times."""
+    rows = [(subject, row) for subject in measured for row in subject.timed]
+    if rows and not any(task.in_rounds and fits(task, subject) for subject, _ in rows for task in tasks):
+        said = f"{rows[0][1].name} is only timed, and none of these tasks measures times"
+        raise UsageError(said, remedy="--task latency beside them")
 
 
 def _limited(task: Task, limit: int | None) -> Task:

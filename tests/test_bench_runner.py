@@ -28,6 +28,7 @@ from edgekit.bench.speed import process
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine.cpu import cpu
+from edgekit.machine.worker import Workers
 from edgekit.runtime import tuning_results
 from edgekit.runtime.base import Model
 
@@ -478,8 +479,25 @@ def test_what_a_worker_does_not_finish_is_an_error(tmp_path: Path) -> None:
     assert [outcome.error for outcome in complete(cell, lambda _: iter(()))] == ["it was not finished"] * 2
 
 
-def test_a_stopped_executor_starts_nothing(tmp_path: Path) -> None:
+def test_a_stopped_executor_starts_nothing_and_calls_nothing_a_failure(tmp_path: Path) -> None:
     executor, came = Local(), []
     executor.stop()
     executor.run(_cells(tmp_path), lambda cell, outcome: came.append(outcome.error), alone=True)
-    assert came == ["it was not finished"] * 2
+    assert came == []
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_cell_that_is_under_way_at_an_interrupt_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """As after Ctrl-C, which this process hears of while the cell's process runs."""
+    executor, came = Local(), []
+
+    def killed(self: Workers, work: Any, job: Any) -> Iterator[Any]:
+        executor.stop()
+        raise EdgekitError("the worker process ended with SIGKILL: it wrote nothing")
+        yield
+
+    monkeypatch.setattr(Workers, "results", killed)
+    executor.run(_cells(tmp_path, 3), lambda cell, outcome: came.append(outcome.error), alone=alone)
+    assert came == []

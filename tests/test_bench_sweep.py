@@ -300,6 +300,19 @@ def test_no_coarser_control_runs_where_full_precision_is_as_bad_as_chance(
     assert results.shows_damage is False
 
 
+@pytest.mark.usefixtures("stubs")
+def test_few_samples_are_not_asked_for_damage_that_they_cannot_show(tmp_path: Path) -> None:
+    executor = Timed()
+    results = measure(tmp_path, executor, "finding-phantom", "fidelity-encoder", limit=19)
+    tasks = [[task.name for task in cell.tasks] for cell in executor.cells if cell.model.control]
+    assert tasks == [["fidelity-encoder"]]
+    assert "no control was run on finding-phantom: fewer than 20 samples show no damage" in results.notes
+    assert results.shows_damage is None
+    results = measure(tmp_path, Timed(), "finding-phantom", limit=19)
+    assert [record.kind for record in results.records] == ["reference", "variant", "variant"]
+    assert measure(tmp_path, Timed(), "finding-phantom", limit=20).shows_damage is not None
+
+
 def _says_the_first_label(*_: Any, **__: Any) -> Any:
     from edgekit.inputs.labels import PHANTOM, in_modality
     from edgekit.runtime.base import Generation

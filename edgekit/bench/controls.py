@@ -40,6 +40,9 @@ class Rounding:
 
 LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 
+# A control that halves the accuracy of a model that is right in one half of all cases shows over as many as this.
+FEWEST_SAMPLES = 20
+
 
 def open_control(source: Path, role: str, rounding: Rounding) -> Model:
     """The full-precision model of a checkpoint folder with the matrices of one part rounded."""

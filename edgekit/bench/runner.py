@@ -19,7 +19,7 @@ from edgekit.artifacts.folders import claimed
 from edgekit.bench import datasets, own, peers, preflight, seals
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome, identity
-from edgekit.bench.controls import LADDER, Rounding, could_show
+from edgekit.bench.controls import FEWEST_SAMPLES, LADDER, Rounding, could_show
 from edgekit.bench.corrections import corrected
 from edgekit.bench.datasets import Dataset, DatasetSource
 from edgekit.bench.environment import Environment
@@ -254,13 +254,18 @@ class _Run:
         """Accuracy of all rows, fidelity of all but full precision; of a control what decides whether it stays."""
         if self.sweep.controls:
             self._add_controls(self.subjects, self.sweep.controls[0])
+            if few := [task.name for task in self.tasks if _judges(task) and self._too_few(task)]:
+                self.notes.append(
+                    f"no control was run on {', '.join(few)}: fewer than {FEWEST_SAMPLES} samples show no damage"
+                )
         cells = []
         for subject in self.subjects:
             for row in self.rows[subject.folder]:
                 done = row.model.is_full_precision  # in the phase before
                 tasks = [task for task in self._tasks(subject) if not (done and task.needs_full_precision)]
-                control = row.kind == "control"
-                cells.append(self._cell(subject, row, [t for t in tasks if _judges(t)] if control else tasks))
+                if row.kind == "control":
+                    tasks = [task for task in self._of_control(subject) if _judges(task)]
+                cells.append(self._cell(subject, row, tasks))
         self._execute(cells)
 
     def coarsen_controls(self) -> None:
@@ -283,7 +288,7 @@ class _Run:
             shown = [coarser]
         last = [(s, self.rows[s.folder][-1]) for s in self.subjects]
         controls = [(subject, row) for subject, row in last if row.kind == "control"]
-        self._execute([self._cell(s, row, [t for t in self._tasks(s) if not _judges(t)]) for s, row in controls])
+        self._execute([self._cell(s, row, [t for t in self._of_control(s) if not _judges(t)]) for s, row in controls])
 
     def rounds(self) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
@@ -304,9 +309,9 @@ class _Run:
             self._executor.run(cells, self._take, alone=alone)
 
     def _add_controls(self, measured: Sequence[Subject], rounding: Rounding) -> None:
-        """Give each subject a control row, in place of one that it has; none where only times are measured."""
+        """Give each subject a control row, in place of one that it has; none where it has nothing to show."""
         for subject in measured:
-            if (row := subject.control(rounding)) and self._tasks(subject):
+            if (row := subject.control(rounding)) and self._of_control(subject):
                 self.rows[subject.folder] = (*subject.rows, row)
 
     def _hides_damage(self, subject: Subject) -> bool:
@@ -315,7 +320,7 @@ class _Run:
 
     def _able_to_show(self, subject: Subject) -> list[Task]:
         exact = self._record(subject, subject.rows[0])
-        return [task for task in self._tasks(subject) if _judges(task) and could_show(exact.of(task.name))]
+        return [task for task in self._of_control(subject) if _judges(task) and could_show(exact.of(task.name))]
 
     def _record(self, subject: Subject, row: TableRow) -> Record:
         measured: list[Measurement] = []
@@ -344,6 +349,13 @@ class _Run:
 
     def _tasks(self, subject: Subject, *, in_rounds: bool = False) -> list[Task]:
         return [task for task in self.tasks if task.in_rounds == in_rounds and fits(task, subject)]
+
+    def _of_control(self, subject: Subject) -> list[Task]:
+        """A control's tasks: fidelity, and those of which enough is asked that damage could show."""
+        return [task for task in self._tasks(subject) if task.needs_full_precision or not self._too_few(task)]
+
+    def _too_few(self, task: Task) -> bool:
+        return len(self._data.of(task).samples) < FEWEST_SAMPLES
 
     def _stored(self, subject: Subject, task: Task) -> str | None:
         """The name of the files that the full-precision model leaves for a task."""

@@ -9,6 +9,7 @@ from bench_records import answers, compared, logits, results, row, times
 
 from edgekit.bench.results import Results
 from edgekit.cli import main
+from edgekit.errors import unknown
 
 FULL = row("reference", answers(0.8), logits(1e-5), kind="reference")
 LEVEL = row("Q4_0", answers(0.8, compared(-0.005, 0.0, 0.005, within=True)), logits(0.01), times(300, 3e9))
@@ -45,3 +46,14 @@ def test_the_exit_code_is_explained(
     told = capsys.readouterr().err
     assert said in told
     assert told.count("\n") == (1 if code else 0)
+
+
+def test_of_many_names_the_nearest_are_shown_and_none_is_cut() -> None:
+    known = [f"figure_{kind}_{number}" for kind in ("accuracy", "first_token", "memory") for number in range(40)]
+    allowed = str(unknown("figure", "figure_memry_7", known).allowed)
+    assert allowed.endswith(", or another of 120")
+    shown = allowed.split(", ")[:-1]
+    assert len(shown) == 8
+    assert set(shown) <= set(known)
+    assert shown[0] == "figure_memory_7"
+    assert unknown("figure", "a", known[:3]).allowed == ", ".join(known[:3])

@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from edgekit.artifacts import find
 from edgekit.bench.datasets import Dataset, Sample, source
+from edgekit.bench.decision import gates
+from edgekit.bench.decision.planned import check_planned
 from edgekit.bench.kinds import Task
 from edgekit.bench.kinds.base import Figures, RunContext
 from edgekit.bench.kinds.linear_probe import fold_of
@@ -418,6 +420,12 @@ def test_queries_with_nothing_to_find_are_an_error() -> None:
     alone = dataset(8)  # each label once: no other image has it
     with pytest.raises(UsageError, match="retrieval-phantom: image-to-image: no query has anything to find"):
         run(RETRIEVAL, embedder(vectors(), texts(RETRIEVAL)), alone)
+
+
+def test_gates_may_name_every_figure() -> None:
+    found = RETRIEVAL.summarize([run(RETRIEVAL, embedder(vectors(), texts(RETRIEVAL)), dataset())])
+    check_planned(gates([f"{name} <= 1" for name in found.metrics]), [RETRIEVAL])
+    assert len(found.metrics) == 9
 
 
 def test_a_wrong_direction_names_the_right_ones() -> None:

@@ -25,6 +25,9 @@ from edgekit.artifacts.folders import claimed
 from edgekit.bench import Sweep, as_json, datasets, journal, preflight, runner, worker
 from edgekit.bench.cells import Cell, CellTask, ModelRef, Outcome, identity
 from edgekit.bench.controls import could_show
+from edgekit.bench.decision import gates
+from edgekit.bench.decision.planned import check_planned
+from edgekit.bench.decision.readings import names
 from edgekit.bench.environment import environment
 from edgekit.bench.execute import Receiver, needed_bytes, threads
 from edgekit.bench.execute.room import Room
@@ -34,6 +37,7 @@ from edgekit.bench.ledger import Ledger
 from edgekit.bench.records import Measurement
 from edgekit.bench.results import Results
 from edgekit.bench.subjects import Subject, content, on_devices
+from edgekit.bench.tasks import task
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.metrics import Estimate
 
@@ -358,6 +362,35 @@ def _measured(value: float, low: float, **more: Any) -> Measurement:
 )
 def test_damage_can_show_where_full_precision_is_better_than_chance(exact: Measurement | None, can: bool) -> None:
     assert could_show(exact) == can
+
+
+# ---------------------------------------------------------------- gates
+
+
+@pytest.mark.usefixtures("stubs")
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("acuracy >= 0.5", "unknown figure in a gate 'acuracy': did you mean accuracy"),
+        ("first_tokn_s <= 1", "unknown figure in a gate 'first_tokn_s': did you mean first_token_ms"),
+        ("finding-phantom:kl <= 1", "unknown figure in a gate 'kl'"),
+        ("finding:accuracy >= 0.5", "unknown task in a gate 'finding'"),
+    ],
+)
+def test_a_gate_that_no_task_can_answer_is_refused_before_anything_is_measured(
+    tmp_path: Path, gate: str, said: str
+) -> None:
+    executor = Timed()
+    with pytest.raises(UsageError, match=said):
+        measure(tmp_path, executor, *NAMES, gates=gates([gate]))
+    assert executor.cells == []
+
+
+@pytest.mark.usefixtures("stubs")
+def test_a_gate_on_any_figure_of_a_run_may_be_asked_before_it(tmp_path: Path) -> None:
+    known = names(measure(tmp_path, Timed(), *NAMES).records)
+    assert {"accuracy_drop", "balanced_accuracy", "kl_answers", "cosine_image", "load_s", "load_ms"} <= set(known)
+    check_planned(gates([f"{name} <= 1" for name in known]), [task(name) for name in NAMES])
 
 
 # ---------------------------------------------------------------- limits and places

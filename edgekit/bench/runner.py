@@ -22,6 +22,8 @@ from edgekit.bench.cells import Cell, CellTask, Outcome, identity
 from edgekit.bench.controls import FEWEST_SAMPLES, LADDER, Rounding, could_show
 from edgekit.bench.corrections import corrected
 from edgekit.bench.datasets import Dataset, DatasetSource
+from edgekit.bench.decision.gates import Gate
+from edgekit.bench.decision.planned import check_planned
 from edgekit.bench.environment import Environment
 from edgekit.bench.execute import Executor, threads
 from edgekit.bench.execute.local import Local
@@ -60,6 +62,7 @@ class Sweep:
         threads: numbers of them with which variants are timed, beside all cores.
         peers: other programs that are timed beside them, NAME or NAME=PROGRAM.
         install_peers: make a peer's environment with pip where there is none.
+        gates: what the results will be asked, of which nothing may be that no task gives.
     """
 
     artifacts: Sequence[Path]
@@ -79,6 +82,7 @@ class Sweep:
     threads: Sequence[int] = ()
     peers: Sequence[str] = ()
     install_peers: bool = False
+    gates: Sequence[Gate] = ()
 
 
 def bench(
@@ -101,6 +105,7 @@ def bench(
     mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
     every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
     _check_timed(measured, every)
+    check_planned(sweep.gates, every)
     tasks = [_limited(task, sweep.limit) for task in every]
     data = _Data(sweep.data)
     if sweep.ray is None:

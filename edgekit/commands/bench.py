@@ -149,6 +149,7 @@ def run(options: Namespace) -> int:
         threads=options.threads,
         peers=options.peer,
         install_peers=options.install_peers,
+        gates=question.gates,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     results = bench.typed(results, options.words)

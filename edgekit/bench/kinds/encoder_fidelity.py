@@ -54,6 +54,7 @@ class EncoderFidelityTask(Task):
     about_images = True
     needs_full_precision = True
     headline = "cosine_image"
+    figures = ("neighbours_kept", "swapped_labels")
     columns = (
         FigureColumn("cosine_image", "image cosine", cosine),
         FigureColumn("cosine_text", "text cosine", cosine),

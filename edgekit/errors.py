@@ -22,6 +22,7 @@ from edgekit.terminal import printable, shortened
 
 MOST_CHARACTERS = 500
 MOST_ITEMS = 100
+_COMPARED, _NEAREST = 80, 8  # characters of a name that is unknown, names that are shown of many
 
 
 class EdgekitError(Exception):
@@ -94,7 +95,17 @@ def unknown(
     folded = get_close_matches(name.casefold(), dict.fromkeys(one.casefold() for one in known), n=1, cutoff=0.7)
     near = [one for fold in folded for one in known if one.casefold() == fold]
     meant = f": did you mean {' or '.join(near)}?" if near else ""
-    return UsageError(f"unknown {what} {name!r:.80}{meant}", allowed=allowed or ", ".join(known), remedy=remedy)
+    return UsageError(f"unknown {what} {name!r:.80}{meant}", allowed=allowed or _listed(name, known), remedy=remedy)
+
+
+def _listed(name: str, known: Sequence[str]) -> str:
+    """All names, or the nearest where all would not fit into a message."""
+    from difflib import get_close_matches
+
+    if len(every := ", ".join(known)) <= MOST_CHARACTERS:
+        return every
+    near = get_close_matches(name[:_COMPARED], known, n=_NEAREST, cutoff=0)
+    return f"{', '.join(near)}, or another of {len(known)}"
 
 
 class ArtifactError(EdgekitError):

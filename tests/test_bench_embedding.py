@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from edgekit.artifacts import find
 from edgekit.bench.datasets import Dataset, Sample, source
+from edgekit.bench.decision import gates
+from edgekit.bench.decision.planned import check_planned
 from edgekit.bench.kinds import Task
 from edgekit.bench.kinds.base import Figures, RunContext
 from edgekit.bench.kinds.linear_probe import fold_of
 from edgekit.bench.logistic import LogisticRegression
 from edgekit.bench.prompt_tables import prompt_table
 from edgekit.bench.tasks import parse, task
-from edgekit.errors import UsageError
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, class_prompts, in_modality
 from edgekit.runtime.base import Model
 
@@ -421,6 +423,12 @@ def test_queries_with_nothing_to_find_are_an_error() -> None:
         run(RETRIEVAL, embedder(vectors(), texts(RETRIEVAL)), alone)
 
 
+def test_gates_may_name_every_figure() -> None:
+    found = RETRIEVAL.summarize([run(RETRIEVAL, embedder(vectors(), texts(RETRIEVAL)), dataset())])
+    check_planned(gates([f"{name} <= 1" for name in found.metrics]), [RETRIEVAL])
+    assert len(found.metrics) == 9
+
+
 def test_a_wrong_direction_names_the_right_ones() -> None:
     with pytest.raises(UsageError, match=r"task retrieval-phantom: directions\.0: 'sideways'") as caught:
         parse({**RETRIEVAL.model_dump(), "directions": ["sideways"]})
@@ -439,6 +447,21 @@ def compared(tmp_path: Path, images: np.ndarray, words: dict[str, np.ndarray] | 
     assert itself.metrics["swapped_labels"].value == itself.metrics["auc_difference"].value == 0
     result = run(ENCODER, embedder(images, words or texts(ENCODER)), dataset(), RunContext(0.0, tmp_path / "left"))
     return ENCODER.summarize([result]), result
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "one array", "other names", "objects"])
+def test_damaged_embeddings_are_refused(tmp_path: Path, damage: str) -> None:
+    compared(tmp_path, vectors())
+    path = tmp_path / "left.npz"
+    if damage == "one array":
+        np.save(path.with_suffix(".npy"), np.zeros(3))
+        path.with_suffix(".npy").replace(path)
+    elif damage in ("other names", "objects"):
+        np.savez(path, **{"objects": {"image": np.array([{}])}, "other names": {"x": np.zeros(3)}}[damage])
+    else:
+        path.write_bytes(b"broken" if damage == "text" else path.read_bytes()[:-40])
+    with pytest.raises(ArtifactError, match=r"left\.npz: not what full precision left|image embeddings"):
+        run(ENCODER, embedder(vectors(), texts(ENCODER)), dataset(), RunContext(0.0, tmp_path / "left"))
 
 
 def test_what_an_encoder_keeps_of_ranks_is_counted(tmp_path: Path) -> None:

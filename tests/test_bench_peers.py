@@ -152,6 +152,33 @@ def test_a_peer_takes_its_turn_in_the_rounds(
     assert [len(steps) for steps in details["step_ms"]] == [11, 11]
 
 
+def test_a_peer_beside_tasks_without_times_is_refused(
+    medgemma_artifact: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "subjects", lambda *given: [_subject(medgemma_artifact)])
+    sweep = Sweep([medgemma_artifact], tasks=["finding-phantom"], peers=[f"llama-server={server}"])
+    with pytest.raises(UsageError, match=r"llama-server.* is only timed, and none of these tasks measures times"):
+        bench(sweep, executor=InProcess())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's script")
+@pytest.mark.parametrize("says", ["echo hello", r"printf '\377\376'", "echo '[]'", "echo '{\"transformers\": 5}'"])
+def test_what_is_no_python_does_not_run(tmp_path: Path, says: str) -> None:
+    path = tmp_path / "python"
+    path.write_text(f"#!/bin/sh\n{says}\n")
+    path.chmod(0o755)
+    with pytest.raises(MissingDependencyError, match="does not run: it does not answer as a Python does"):
+        peers.found(f"transformers={path}")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell's script")
+def test_a_version_is_read_whatever_stands_around_it(tmp_path: Path) -> None:
+    path = tmp_path / "llama-server"
+    path.write_text("#!/bin/sh\nprintf '\\377\\376\\nversion: 7 (a)\\n'\n")
+    path.chmod(0o755)
+    assert peers.found(f"llama-server={path}").versions == {"llama-server": "7 (a)"}
+
+
 def test_nothing_of_a_peer_is_left_running(medgemma_artifact: Path, server: Path, tmp_path: Path) -> None:
     import psutil
 

@@ -28,6 +28,7 @@ from edgekit.bench.speed import process
 from edgekit.bench.subjects import Subject, TableRow
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine.cpu import cpu
+from edgekit.machine.worker import Workers
 from edgekit.runtime import tuning_results
 from edgekit.runtime.base import Model
 
@@ -378,6 +379,38 @@ def test_full_precisions_results_of_other_code_are_removed(
     assert len(list(stale.parent.glob("*.f32"))) == 1
 
 
+def _same_size(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [_same_size, lambda path: path.write_bytes(b"broken"), Path.unlink])
+@pytest.mark.parametrize("suffix", ["f32", "json", "npz", "sha256"])
+def test_what_full_precision_left_is_left_anew_where_it_is_not_as_it_was(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    executor: InProcess,
+    suffix: str,
+    damage: Callable[[Path], None],
+) -> None:
+    """What was compared with it before stands, and what is compared now is compared with the right one."""
+    _subject(monkeypatch, levels="good")
+    names, work = ("fidelity-decoder", "fidelity-encoder"), tmp_path / "work"
+    _bench(tmp_path, executor, *names, work=work)
+    before = {path.name: path.read_bytes() for path in (work / "reference").iterdir()}
+    damage(next((work / "reference").glob(f"*.{suffix}")))
+    count = len(executor.cells)
+    _subject(monkeypatch, levels="good bad")
+    results = _bench(tmp_path, executor, *names, work=work)
+    assert not results.errors
+    rows = [cell.row for cell in executor.cells[count:] if not cell.model.control]
+    assert rows == ["ref", "bad"]
+    assert {path.name: path.read_bytes() for path in (work / "reference").iterdir()} == before
+    expected = _rows(_bench(tmp_path, executor, *names))["bad"].measurements
+    assert [m.metrics for m in _rows(results)["bad"].measurements] == [m.metrics for m in expected]
+
+
 def test_an_interrupt_stops_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: InProcess) -> None:
     _subject(monkeypatch)
 
@@ -453,8 +486,25 @@ def test_what_a_worker_does_not_finish_is_an_error(tmp_path: Path) -> None:
     assert [outcome.error for outcome in complete(cell, lambda _: iter(()))] == ["it was not finished"] * 2
 
 
-def test_a_stopped_executor_starts_nothing(tmp_path: Path) -> None:
+def test_a_stopped_executor_starts_nothing_and_calls_nothing_a_failure(tmp_path: Path) -> None:
     executor, came = Local(), []
     executor.stop()
     executor.run(_cells(tmp_path), lambda cell, outcome: came.append(outcome.error), alone=True)
-    assert came == ["it was not finished"] * 2
+    assert came == []
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_cell_that_is_under_way_at_an_interrupt_did_not_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool
+) -> None:
+    """As after Ctrl-C, which this process hears of while the cell's process runs."""
+    executor, came = Local(), []
+
+    def killed(self: Workers, work: Any, job: Any) -> Iterator[Any]:
+        executor.stop()
+        raise EdgekitError("the worker process ended with SIGKILL: it wrote nothing")
+        yield
+
+    monkeypatch.setattr(Workers, "results", killed)
+    executor.run(_cells(tmp_path, 3), lambda cell, outcome: came.append(outcome.error), alone=alone)
+    assert came == []

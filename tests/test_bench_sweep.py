@@ -25,14 +25,19 @@ from edgekit.artifacts.folders import claimed
 from edgekit.bench import Sweep, as_json, datasets, journal, preflight, runner, worker
 from edgekit.bench.cells import Cell, CellTask, ModelRef, Outcome, identity
 from edgekit.bench.controls import could_show
+from edgekit.bench.decision import gates
+from edgekit.bench.decision.planned import check_planned
+from edgekit.bench.decision.readings import names
 from edgekit.bench.environment import environment
 from edgekit.bench.execute import Receiver, needed_bytes, threads
 from edgekit.bench.execute.room import Room
 from edgekit.bench.execute.station import Station, pieces, sizes
 from edgekit.bench.kinds.latency import LatencyTask
+from edgekit.bench.ledger import Ledger
 from edgekit.bench.records import Measurement
 from edgekit.bench.results import Results
 from edgekit.bench.subjects import Subject, content, on_devices
+from edgekit.bench.tasks import task
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.metrics import Estimate
 
@@ -249,6 +254,26 @@ def test_a_line_that_was_cut_off_anywhere_costs_itself_alone(tmp_path: Path) -> 
         assert found[keys[2]].result == 3
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [("0.5", "0.9"), ('"task"', '"tusk"'), ("1.0", "9.0"), ('"sha256"', '"other"')]
+)
+def test_a_line_that_was_changed_is_none(tmp_path: Path, old: str, new: str) -> None:
+    path, key = tmp_path / journal.FILE, identity("a key")
+    journal.append(tmp_path, key, Outcome("task", {"right": [0.5]}, 1.0))
+    written = path.read_text()
+    assert old in written
+    path.write_text(new.join(written.rsplit(old, 1)))
+    assert journal.read(tmp_path) == {}
+    path.write_text(written)
+    assert journal.read(tmp_path)[key].result == {"right": [0.5]}
+
+
+def test_a_line_under_another_tasks_key_is_not_taken(tmp_path: Path) -> None:
+    journal.append(tmp_path, identity("a key"), Outcome("task", 1, 1.0))
+    assert not Ledger(tmp_path).expect("row", "another", 0, identity("a key"))
+    assert Ledger(tmp_path).expect("row", "task", 0, identity("a key"))
+
+
 # ---------------------------------------------------------------- controls
 
 
@@ -277,6 +302,19 @@ def test_no_coarser_control_runs_where_full_precision_is_as_bad_as_chance(
     assert [cell.model.control.bits for cell in executor.cells if cell.model.control] == [3]
     assert any("no coarser control was run: full precision itself" in note for note in results.notes)
     assert results.shows_damage is False
+
+
+@pytest.mark.usefixtures("stubs")
+def test_few_samples_are_not_asked_for_damage_that_they_cannot_show(tmp_path: Path) -> None:
+    executor = Timed()
+    results = measure(tmp_path, executor, "finding-phantom", "fidelity-encoder", limit=19)
+    tasks = [[task.name for task in cell.tasks] for cell in executor.cells if cell.model.control]
+    assert tasks == [["fidelity-encoder"]]
+    assert "no control was run on finding-phantom: fewer than 20 samples show no damage" in results.notes
+    assert results.shows_damage is None
+    results = measure(tmp_path, Timed(), "finding-phantom", limit=19)
+    assert [record.kind for record in results.records] == ["reference", "variant", "variant"]
+    assert measure(tmp_path, Timed(), "finding-phantom", limit=20).shows_damage is not None
 
 
 def _says_the_first_label(*_: Any, **__: Any) -> Any:
@@ -327,6 +365,35 @@ def _measured(value: float, low: float, **more: Any) -> Measurement:
 )
 def test_damage_can_show_where_full_precision_is_better_than_chance(exact: Measurement | None, can: bool) -> None:
     assert could_show(exact) == can
+
+
+# ---------------------------------------------------------------- gates
+
+
+@pytest.mark.usefixtures("stubs")
+@pytest.mark.parametrize(
+    ("gate", "said"),
+    [
+        ("acuracy >= 0.5", "unknown figure in a gate 'acuracy': did you mean accuracy"),
+        ("first_tokn_s <= 1", "unknown figure in a gate 'first_tokn_s': did you mean first_token_ms"),
+        ("finding-phantom:kl <= 1", "unknown figure in a gate 'kl'"),
+        ("finding:accuracy >= 0.5", "unknown task in a gate 'finding'"),
+    ],
+)
+def test_a_gate_that_no_task_can_answer_is_refused_before_anything_is_measured(
+    tmp_path: Path, gate: str, said: str
+) -> None:
+    executor = Timed()
+    with pytest.raises(UsageError, match=said):
+        measure(tmp_path, executor, *NAMES, gates=gates([gate]))
+    assert executor.cells == []
+
+
+@pytest.mark.usefixtures("stubs")
+def test_a_gate_on_any_figure_of_a_run_may_be_asked_before_it(tmp_path: Path) -> None:
+    known = names(measure(tmp_path, Timed(), *NAMES).records)
+    assert {"accuracy_drop", "balanced_accuracy", "kl_answers", "cosine_image", "load_s", "load_ms"} <= set(known)
+    check_planned(gates([f"{name} <= 1" for name in known]), [task(name) for name in NAMES])
 
 
 # ---------------------------------------------------------------- limits and places
@@ -384,19 +451,20 @@ def test_a_crash_at_one_task_leaves_the_others_theirs(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("stubs")
 @pytest.mark.parametrize("damaged", [None, 3, [], {}, {"truth": ["a"], "predicted": [], "groups": []}], ids=repr)
 def test_a_result_of_another_shape_costs_its_own_figure(tmp_path: Path, damaged: Any) -> None:
-    """As in a journal that something else wrote to: the line is whole, and what it says is no result of this task."""
+    """As in a journal of a version with an error: it costs its figure alone, and the next run measures it again."""
     work, names = tmp_path / "work", ("finding-phantom", "yesno-phantom")
     expected = measure(tmp_path, Timed(), *names, work=work, controls=())
-    lines = [json.loads(line) for line in (work / journal.FILE).read_text().splitlines()]
-    key = next(line["key"] for line in reversed(lines) if line["outcome"]["task"] == "finding-phantom")
-    for line in lines:
-        if line["key"] == key:
-            line["outcome"]["result"] = damaged
-    (work / journal.FILE).write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    lines = (work / journal.FILE).read_text().splitlines(keepends=True)
+    keys = [json.loads(line)["key"] for line in lines if json.loads(line)["outcome"]["task"] == "finding-phantom"]
+    (work / journal.FILE).write_text("".join(line for line in lines if keys[-1] not in line))
+    journal.append(work, keys[-1], Outcome("finding-phantom", damaged, 1.0))
     results = measure(tmp_path, Timed(), *names, work=work, controls=())
     (error,) = results.errors
     assert error.startswith("Stub model, bad, finding-phantom: no figure follows from what was measured")
     assert [r.of("yesno-phantom") for r in results.records] == [r.of("yesno-phantom") for r in expected.records]
+    again = Timed()
+    assert figures(as_json(measure(tmp_path, again, *names, work=work, controls=()))) == figures(as_json(expected))
+    assert [(cell.row, [task.name for task in cell.tasks]) for cell in again.cells] == [("bad", ["finding-phantom"])]
 
 
 def test_each_device_has_its_rows_and_full_precision_its_one() -> None:

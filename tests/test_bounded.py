@@ -45,10 +45,19 @@ def _rows(model: ChatModel, prompts: list[Prompt]) -> NDArray[np.float32]:
     return np.stack(list(decoded))
 
 
+def test_what_else_runs_does_not_decide_how_full_precision_is_computed(
+    medgemma_source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(medgemma_source)
+    for free in (1_000, 4_000_000_000):
+        monkeypatch.setattr(bounded, "memory", lambda free=free: Memory(4_000_000_000, free))
+        assert bounded.fits(source)
+
+
 def test_where_memory_is_short_the_model_is_the_same(
     whole: ChatModel, medgemma_source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bounded, "memory", lambda: Memory(4_000_000_000, 1_000_000_000))
+    monkeypatch.setattr(bounded, "memory", lambda: Memory(1_000_000_000, 1_000_000_000))
     assert not bounded.fits(open_source(medgemma_source))
     with open_full_precision(medgemma_source) as model:
         assert isinstance(model, ChatModel)

@@ -17,6 +17,7 @@ import pytest
 
 from edgekit.bench import runner
 from edgekit.bench.cells import Cell, Outcome, complete
+from edgekit.bench.environment import Environment, environment
 from edgekit.bench.execute import Receiver
 from edgekit.machine.worker import Workers
 from edgekit.progress import LINE_EVERY_S, Bars, Lines, Progress, duration, line, on_stderr
@@ -156,9 +157,15 @@ def dies(job: Any) -> Iterator[Any]:
 class Killing:
     """Runs cells in real processes, which die."""
 
+    def environment(self, device: str | None) -> Environment:
+        return environment()
+
     def run(self, cells: list[Cell], report: Receiver, *, alone: bool = False) -> None:
+        def outcomes(cell: Cell) -> Iterator[Outcome]:
+            return (Outcome(**result) for result in Workers().results(dies, cell.job()))
+
         for cell in cells:
-            for outcome in complete(cell, (Outcome(**result) for result in Workers().results(dies, cell.job()))):
+            for outcome in complete(cell, outcomes):
                 report(cell, outcome)
 
     def stop(self) -> None:

@@ -47,6 +47,12 @@ def crashes(job: Any) -> Iterator[str]:
     os.kill(os.getpid(), signal.SIGSEGV)
 
 
+def ends_by_ctrl_c(job: Any) -> Iterator[str]:
+    yield "before"
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(60)
+
+
 def leaves_half_a_line(job: Any) -> Iterator[str]:
     yield "whole"
     os.write(int(job), b'{"half": ')
@@ -218,6 +224,13 @@ def test_workers_raise_what_went_wrong() -> None:
         next(results)
     with pytest.raises(EdgekitError, match="ended with exit code 3: it wrote nothing"):
         list(Workers().results(exits, 3))
+
+
+def test_a_worker_that_ctrl_c_ended_before_us_did_not_fail() -> None:
+    results = Workers().results(ends_by_ctrl_c, None)
+    assert next(results) == "before"
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
 
 
 def test_stopped_workers_end_and_no_more_start() -> None:

@@ -67,6 +67,7 @@ class AnswerTask(AskTask):
     parser: ParserName
 
     headline = "accuracy"
+    figures = ("balanced_accuracy",)
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
         """Greedy answers, parsed."""

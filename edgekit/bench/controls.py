@@ -41,6 +41,9 @@ class Rounding:
 
 LADDER = (Rounding(3, "row"), Rounding(2, "row"), Rounding(2, "tensor"))
 
+# A control that halves the accuracy of a model that is right in one half of all cases shows over as many as this.
+FEWEST_SAMPLES = 20
+
 
 _BLIND = "cannot show a loss"
 

@@ -39,13 +39,18 @@ class Ledger:
         """
         place = (row, task, number)
         self._keys[place] = key
-        if key in self._finished:
-            self._outcomes[place] = self._finished[key]
+        if (known := self._finished.get(key)) and known.task == task:
+            self._outcomes[place] = known
         return place in self._outcomes
 
     def forget(self, key: str) -> None:
         """What an earlier run wrote down under this key must be measured again."""
         self._finished.pop(key, None)
+
+    def remove(self, row: str, task: str) -> None:
+        """No figure follows from what was written down of a task on a row: another run must measure it again."""
+        places = [place for place in self._outcomes if place[:2] == (row, task) and place in self._keys]
+        journal.remove(self._work, {self._keys[place] for place in places})
 
     def take(self, cell: Cell, outcome: Outcome) -> bool:
         """An outcome comes in, from any thread; one that comes again changes nothing. Whether it was the first."""

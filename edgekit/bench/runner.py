@@ -16,12 +16,14 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import claimed
-from edgekit.bench import datasets, own, peers, preflight
+from edgekit.bench import datasets, own, peers, preflight, seals
 from edgekit.bench.assemble import cell_key, measurement, record
 from edgekit.bench.cells import Cell, CellTask, Outcome, identity
-from edgekit.bench.controls import LADDER, Rounding, could_show
+from edgekit.bench.controls import FEWEST_SAMPLES, LADDER, Rounding, could_show
 from edgekit.bench.corrections import corrected
 from edgekit.bench.datasets import Dataset, DatasetSource
+from edgekit.bench.decision.gates import Gate
+from edgekit.bench.decision.planned import check_planned
 from edgekit.bench.environment import Environment
 from edgekit.bench.execute import Executor, threads
 from edgekit.bench.execute.local import Local
@@ -60,6 +62,7 @@ class Sweep:
         threads: numbers of them with which variants are timed, beside all cores.
         peers: other programs that are timed beside them, NAME or NAME=PROGRAM.
         install_peers: make a peer's environment with pip where there is none.
+        gates: what the results will be asked, of which nothing may be that no task gives.
     """
 
     artifacts: Sequence[Path]
@@ -79,6 +82,7 @@ class Sweep:
     threads: Sequence[int] = ()
     peers: Sequence[str] = ()
     install_peers: bool = False
+    gates: Sequence[Gate] = ()
 
 
 def bench(
@@ -100,6 +104,8 @@ def bench(
     measured = timed(subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned), sweep.threads, beside)
     mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
     every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
+    _check_timed(measured, every)
+    check_planned(sweep.gates, every)
     tasks = [_limited(task, sweep.limit) for task in every]
     data = _Data(sweep.data)
     if sweep.ray is None:
@@ -137,6 +143,14 @@ def _check(sweep: Sweep) -> None:
             "what edgekit tune chose holds for one machine, and cells of a cluster run on any",
             remedy="measure tuned rows on each machine by itself, without --ray",
         )
+
+
+def _check_timed(measured: Sequence[Subject], tasks: Sequence[Task]) -> None:
+    """Raise UsageError where there are rows that are only timed, and no task that measures times."""
+    rows = [(subject, row) for subject in measured for row in subject.timed]
+    if rows and not any(task.in_rounds and fits(task, subject) for subject, _ in rows for task in tasks):
+        said = f"{rows[0][1].name} is only timed, and none of these tasks measures times"
+        raise UsageError(said, remedy="--task latency beside them")
 
 
 def _limited(task: Task, limit: int | None) -> Task:
@@ -245,13 +259,18 @@ class _Run:
         """Accuracy of all rows, fidelity of all but full precision; of a control what decides whether it stays."""
         if self.sweep.controls:
             self._add_controls(self.subjects, self.sweep.controls[0])
+            if few := [task.name for task in self.tasks if _judges(task) and self._too_few(task)]:
+                self.notes.append(
+                    f"no control was run on {', '.join(few)}: fewer than {FEWEST_SAMPLES} samples show no damage"
+                )
         cells = []
         for subject in self.subjects:
             for row in self.rows[subject.folder]:
                 done = row.model.is_full_precision  # in the phase before
                 tasks = [task for task in self._tasks(subject) if not (done and task.needs_full_precision)]
-                control = row.kind == "control"
-                cells.append(self._cell(subject, row, [t for t in tasks if _judges(t)] if control else tasks))
+                if row.kind == "control":
+                    tasks = [task for task in self._of_control(subject) if _judges(task)]
+                cells.append(self._cell(subject, row, tasks))
         self._execute(cells)
 
     def coarsen_controls(self) -> None:
@@ -274,7 +293,7 @@ class _Run:
             shown = [coarser]
         last = [(s, self.rows[s.folder][-1]) for s in self.subjects]
         controls = [(subject, row) for subject, row in last if row.kind == "control"]
-        self._execute([self._cell(s, row, [t for t in self._tasks(s) if not _judges(t)]) for s, row in controls])
+        self._execute([self._cell(s, row, [t for t in self._of_control(s) if not _judges(t)]) for s, row in controls])
 
     def rounds(self) -> None:
         """Rounds interleaved over rows, one process at a time, so that a busy minute hits every row alike."""
@@ -295,9 +314,9 @@ class _Run:
             self._executor.run(cells, self._take, alone=alone)
 
     def _add_controls(self, measured: Sequence[Subject], rounding: Rounding) -> None:
-        """Give each subject a control row, in place of one that it has; none where only times are measured."""
+        """Give each subject a control row, in place of one that it has; none where it has nothing to show."""
         for subject in measured:
-            if (row := subject.control(rounding)) and self._tasks(subject):
+            if (row := subject.control(rounding)) and self._of_control(subject):
                 self.rows[subject.folder] = (*subject.rows, row)
 
     def _hides_damage(self, subject: Subject) -> bool:
@@ -306,7 +325,7 @@ class _Run:
 
     def _able_to_show(self, subject: Subject) -> list[Task]:
         exact = self._record(subject, subject.rows[0])
-        return [task for task in self._tasks(subject) if _judges(task) and could_show(exact.of(task.name))]
+        return [task for task in self._of_control(subject) if _judges(task) and could_show(exact.of(task.name))]
 
     def _record(self, subject: Subject, row: TableRow) -> Record:
         measured: list[Measurement] = []
@@ -324,7 +343,8 @@ class _Run:
         given, whose, here = self._data.of(task), self._data.attribution(task), self._here(row)
         try:
             return measurement(task, row, given, outcomes, exact, here, whose)
-        except (EdgekitError, LookupError, TypeError, ValueError) as error:  # a journal's result may have any shape
+        except (AttributeError, EdgekitError, LookupError, TypeError, ValueError) as error:  # a result of any shape
+            self._ledger.remove(row.id, task.name)
             seconds = sum(outcome.seconds for outcome in outcomes)
             why = Outcome(task.name, None, seconds, f"no figure follows from what was measured: {error}")
             return measurement(task, row, given, [why], None, here, whose)
@@ -334,6 +354,13 @@ class _Run:
 
     def _tasks(self, subject: Subject, *, in_rounds: bool = False) -> list[Task]:
         return [task for task in self.tasks if task.in_rounds == in_rounds and fits(task, subject)]
+
+    def _of_control(self, subject: Subject) -> list[Task]:
+        """A control's tasks: fidelity, and those of which enough is asked that damage could show."""
+        return [task for task in self._tasks(subject) if task.needs_full_precision or not self._too_few(task)]
+
+    def _too_few(self, task: Task) -> bool:
+        return len(self._data.of(task).samples) < FEWEST_SAMPLES
 
     def _stored(self, subject: Subject, task: Task) -> str | None:
         """The name of the files that the full-precision model leaves for a task."""
@@ -352,7 +379,8 @@ class _Run:
             width = None if task.in_rounds else threads(subject.weights, here)
             stored, data_sha256 = self._stored(subject, task), self._data.of(task).sha256
             key = identity(cell_key(task, row, data_sha256, here), number, width)
-            if leaves and not any(self._left.glob(f"{stored}.*")):
+            if leaves and stored and seals.broken(self._left, stored):
+                seals.remove(self._left, stored)
                 self._ledger.forget(key)
             if not self._ledger.expect(row.id, task.name, number, key):
                 listed.append(CellTask(task.model_dump(mode="json"), stored, data_sha256))

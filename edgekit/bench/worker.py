@@ -11,7 +11,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from edgekit.bench import datasets, peers
+from edgekit.bench import datasets, peers, seals
 from edgekit.bench.cells import Cell, Outcome
 from edgekit.bench.kinds import kinds
 from edgekit.bench.kinds.base import RunContext
@@ -56,6 +56,8 @@ def run(cell: Cell) -> Iterator[Outcome]:
                 half = partial(open_row, replace(cell.model, bfloat16=True))
                 context = RunContext(load_s, stored, cell.leaves, half, cold_s, cell)
                 result, error = task.run(model, dataset, context), None
+                if cell.leaves and given.stored:
+                    seals.seal(Path(cell.work), given.stored)
             except EdgekitError as failure:
                 result, error = None, _in_a_line(failure)
             yield Outcome(task.name, result, time.perf_counter() - began, error)

@@ -11,10 +11,13 @@ from edgekit.commands import Verb
 from edgekit.commands.support.options import add_artifact, add_levels
 from edgekit.commands.support.questions import add_output, add_question, answered, asked
 from edgekit.progress import on_stderr
-from edgekit.terminal import show
+from edgekit.terminal import say, show
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
+    from collections.abc import Iterator
+
+    from edgekit.bench.results import Results
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -37,7 +40,10 @@ def _add_comparison(group: _ArgumentGroup) -> None:
         help="a checkpoint that an artifact was made from; may be repeated",
     )
     group.add_argument(
-        "--no-controls", action="store_true", help="no damaged rows, which show that the table could show damage"
+        "--no-controls",
+        action="store_true",
+        help="no damaged rows, which show that the table could show damage; where they are run and show none, the exit "
+        "code is 1",
     )
 
 
@@ -126,6 +132,8 @@ def run(options: Namespace) -> int:
     from edgekit.checkpoints.sources import source_folder
 
     question = asked(options)
+    if options.to:
+        bench.check_place(options.to)
     sweep = bench.Sweep(
         options.folders,
         levels=options.level,
@@ -144,6 +152,7 @@ def run(options: Namespace) -> int:
         threads=options.threads,
         peers=options.peer,
         install_peers=options.install_peers,
+        gates=question.gates,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     results = bench.typed(results, options.words)
@@ -151,7 +160,17 @@ def run(options: Namespace) -> int:
         bench.write(results, options.to, question)
     show(bench.printed(results, "json" if options.json else options.output, question), end="")
     kept = answered(results, question)  # last: a gate on what nobody measured must not cost the figures
-    return 0 if kept and results.shows_damage is not False and not results.errors else 1
+    if problems := [*_problems(results), *([] if kept else ["no level of a model keeps every gate"])]:
+        say(f"exit code 1: {'; '.join(problems)}")
+    return 1 if problems else 0
+
+
+def _problems(results: Results) -> Iterator[str]:
+    """What a script must not take for figures that can be relied on."""
+    if results.errors:
+        yield f"of what was asked, {len(results.errors)} could not be measured"
+    if results.shows_damage is False:
+        yield "a row that was damaged on purpose shows no damage, so these tasks would show none in a level"
 
 
 VERB = Verb(

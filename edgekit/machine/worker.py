@@ -38,6 +38,7 @@ Work = Callable[[Any], Iterable[Any]]
 
 # Exit codes from here on are NTSTATUS errors: an access violation, an illegal instruction.
 _WINDOWS_EXCEPTION = 0xC0000000
+_CTRL_C = (-signal.SIGINT, 0xC000013A)
 PROBE_LIMIT_S = 120.0
 _LOOK_EVERY_S = 0.5
 _LAST_BYTES = 1 << 16  # of what a process complained
@@ -166,11 +167,17 @@ class Workers:
         self._running: set[Worker] = set()
         self._stopped = False
 
+    @property
+    def stopped(self) -> bool:
+        """Whether `stop` was called: what has not ended by then is no failure."""
+        return self._stopped
+
     def results(self, work: Work, job: Any) -> Iterator[Any]:
         """Run a worker to its end and yield its results as they come; nothing after `stop`.
 
         Raises:
             EdgekitError: it failed or died; the message ends with the last line that it wrote.
+            KeyboardInterrupt: Ctrl-C ended it, which a terminal tells every process of a command, some before us.
         """
         if self._stopped:
             return
@@ -183,6 +190,8 @@ class Workers:
                 end = worker.wait()
             finally:
                 self._running.discard(worker)
+        if end.exit_code in _CTRL_C:
+            raise KeyboardInterrupt
         if end.exit_code:
             how = end.died or f"exit code {end.exit_code}"
             raise EdgekitError(f"the worker process ended with {how}: {end.complaint or 'it wrote nothing'}")

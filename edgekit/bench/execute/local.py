@@ -60,7 +60,8 @@ class Local:
 
     def _run(self, cell: Cell, report: Receiver) -> None:
         for outcome in complete(cell, self._outcomes):
-            report(cell, outcome)
+            if outcome.error is None or not self._workers.stopped:  # interrupted is not failed
+                report(cell, outcome)
 
     def _outcomes(self, cell: Cell) -> Iterator[Outcome]:
         for result in self._workers.results(worker.work, cell.job()):

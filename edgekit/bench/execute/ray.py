@@ -116,7 +116,8 @@ class Cluster:
         def one_after_the_other(queue: Sequence[Cell]) -> None:
             for cell in queue:
                 for outcome in complete(cell, self._outcomes):
-                    report(cell, outcome)
+                    if outcome.error is None or not self._stopped:  # interrupted is not failed
+                        report(cell, outcome)
 
         pool = ThreadPoolExecutor(max(1, min(len(queues), width)))
         finished = False

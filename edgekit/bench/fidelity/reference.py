@@ -152,7 +152,7 @@ class Reference:
     ) -> Distances:
         if not is_file(self._logits) or self._logits.stat().st_size != 4 * shape[0] * shape[1]:
             said = f"{self._logits}: not the logits that {self._index.name} describes"
-            raise ArtifactError(said, remedy="remove both")
+            raise ArtifactError(said, remedy="run the same command again, which leaves both anew")
         expected: NDArray[np.float32] = np.memmap(self._logits, np.float32, "r", shape=shape)
         if model.decoder.vocabulary > shape[1]:
             said = f"{self.task}: {model.decoder.vocabulary} logits a position"

@@ -95,6 +95,7 @@ class Task(StrictModel, ABC):
         in_rounds: measured again and again, in one process at a time, for figures of time and memory.
         headline: the figure that stands for this task, its key in `metrics`; empty where none does.
         columns: its figures' columns in the main table. The accuracy of the first task has one in any case.
+        figures: names of its figures that are neither the headline nor in a column, or what their names begin with.
     """
 
     name: Name
@@ -114,6 +115,7 @@ class Task(StrictModel, ABC):
     in_rounds: ClassVar[bool] = False
     headline: ClassVar[str] = ""
     columns: ClassVar[tuple[FigureColumn, ...]] = ()
+    figures: ClassVar[tuple[str, ...]] = ()
 
     @property
     def sha256(self) -> str:

@@ -46,6 +46,7 @@ class ChoiceLikelihoodTask(Task):
     ability = "generate"  # who gives logits can do both
     about_images = True
     headline = "accuracy"
+    figures = ("balanced_accuracy", "log_likelihood", "right_share")
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """One a sample; its letters or the options' texts are allowed."""

@@ -47,6 +47,7 @@ class ConditionsTask(AskTask):
     parser: ParserName = "first-yes-or-no"
 
     headline = "macro_f1"
+    figures = ("accuracy",)
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """One a sample and condition."""

@@ -52,6 +52,7 @@ class DecoderFidelityTask(Task):
     about_images = True
     needs_full_precision = True
     headline = "kl_answers"
+    figures = ("top1_answers",)
     columns = (
         FigureColumn("kl_answers", "KL in answers, nats", small),
         FigureColumn("answer_flips", "changed answers %", percent, 0.01, 1),

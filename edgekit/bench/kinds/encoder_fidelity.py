@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,7 @@ class EncoderFidelityTask(Task):
     about_images = True
     needs_full_precision = True
     headline = "cosine_image"
+    figures = ("neighbours_kept", "swapped_labels")
     columns = (
         FigureColumn("cosine_image", "image cosine", cosine, digits=5),
         FigureColumn("cosine_text", "text cosine", cosine, digits=5),
@@ -75,15 +77,14 @@ class EncoderFidelityTask(Task):
         if not path.is_file():
             raise UsageError(f"{self.name}: the reference left no embeddings: see its row")
         cosines, groups = {}, group_numbers([item.group for item in items])
-        expected, actual = {}, {}
-        with np.load(path) as left:
-            for name, vectors in self._embeddings(model, items, dataset):
-                known, width = left[name], vectors.shape[-1]
-                if vectors.shape != known.shape:
-                    raise ArtifactError(f"{self.name}: {name} embeddings {vectors.shape}", allowed=str(known.shape))
-                flat = metrics.cosine(known.reshape(-1, width), vectors.reshape(-1, width))
-                cosines[name] = flat.reshape(known.shape[:-1]).tolist()
-                expected[name], actual[name] = (_pooled(rows) for rows in (known, vectors))
+        expected, actual, left = {}, {}, _read(path)
+        for name, vectors in self._embeddings(model, items, dataset):
+            known, width = left.get(name, np.empty(0, np.float32)), vectors.shape[-1]
+            if vectors.shape != known.shape:
+                raise ArtifactError(f"{self.name}: {name} embeddings {vectors.shape}", allowed=str(known.shape))
+            flat = metrics.cosine(known.reshape(-1, width), vectors.reshape(-1, width))
+            cosines[name] = flat.reshape(known.shape[:-1]).tolist()
+            expected[name], actual[name] = (_pooled(rows) for rows in (known, vectors))
         ranks = self._ranks(expected, actual, dataset, groups)
         return {"cosines": cosines, "groups": groups, **ranks}
 
@@ -167,6 +168,15 @@ def _alone(similarity: Float) -> Float:
     """Similarities of images among each other, an image being nobody's neighbour of its own."""
     np.fill_diagonal(similarity, -np.inf)
     return similarity
+
+
+def _read(path: Path) -> dict[str, NDArray[np.float32]]:
+    try:
+        with np.load(path) as left:  # TypeError: one array, and no archive of several
+            return {name: np.asarray(left[name], np.float32) for name in left.files}
+    except (BadZipFile, EOFError, LookupError, OSError, TypeError, ValueError) as error:
+        said = f"{path}: not what full precision left: {error}"
+        raise ArtifactError(said, remedy="run the same command again, which leaves it anew") from error
 
 
 def _write(path: Path, arrays: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ class LabelsTask(Task):
 
     ability = "embed_image"
     headline = "accuracy"
+    figures = ("balanced_accuracy",)
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """Every image, with the labels' names as answers."""

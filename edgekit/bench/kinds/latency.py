@@ -49,6 +49,10 @@ class LatencyTask(Task):
     decode_tokens: int = Field(gt=1, lt=1 << 24)
 
     in_rounds = True
+    figures = (
+        "images_per_s", "step_p50_ms", "step_p90_ms", "step_p99_ms", "mapped_memory_bytes", "file_bytes", "image_j",
+        "decode_j_per_token",
+    )  # fmt: skip
     columns = (
         _column("load_cold_s", "cold load s", 1, 2),
         _column("load_s", "load s", 1, 2),

@@ -42,6 +42,7 @@ class RetrievalTask(Task):
     about_images = True
     headline = "recall_at_1"
     columns = tuple(FigureColumn(f"recall_at_{k}", f"recall@{k} %", percent, 0.01, 1) for k in DEPTHS)
+    figures = tuple(f"{direction.replace('-', '_')}_recall_at" for direction in get_args(Direction))
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """Every image."""

@@ -34,6 +34,7 @@ class VqaTask(AskTask):
     parser: ParserName = "first-yes-or-no"
 
     headline = "tokenized_f1"
+    figures = ("closed_accuracy", "open_f1", "open_recall")
 
     def items(self, dataset: Dataset) -> tuple[Item, ...]:
         """One a sample."""

@@ -16,6 +16,7 @@ from edgekit.errors import EdgekitError, MissingDependencyError, unknown
 from edgekit.machine.cache import cache_folder, private_folder
 
 _ASK_S = 120
+_PYTHON = "an environment's Python"
 _VERSIONS = """
 import importlib.metadata, json, sys
 found = {}
@@ -75,11 +76,7 @@ def _binary(peer: Peer, named: str) -> Environment:
     if program is None:
         remedy = f"--peer {peer.name}=PROGRAM, with the program's path"
         raise MissingDependencyError(f"{peer.title} is not here: no program {named or peer.name}", remedy=remedy)
-    try:
-        done = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_ASK_S, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise MissingDependencyError(f"{program}: does not run: {error}", allowed=peer.title) from error
-    said = re.search(r"version: *(.+)", done.stdout + done.stderr)
+    said = re.search(r"version: *(.+)", _said([program, "--version"], peer.title, check=False))
     return Environment(peer, Path(program).absolute(), {peer.name: said[1].strip() if said else ""})
 
 
@@ -100,11 +97,23 @@ def _checked(peer: Peer, python: Path) -> Environment:
 def _versions(peer: Peer, python: Path) -> dict[str, str]:
     command = [str(python), "-I", "-c", _VERSIONS, *peer.distributions]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_S, check=True)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise MissingDependencyError(f"{python}: does not run: {error}", allowed="an environment's Python") from error
-    versions: dict[str, str] = json.loads(done.stdout)
+        versions = json.loads(_said(command, _PYTHON))
+    except (ValueError, RecursionError):
+        versions = None
+    if not (isinstance(versions, dict) and all(isinstance(version, str) for version in versions.values())):
+        raise MissingDependencyError(f"{python}: does not run: it does not answer as a Python does", allowed=_PYTHON)
     return versions
+
+
+def _said(command: list[str], allowed: str, *, check: bool = True) -> str:
+    """What a program prints, on its standard error as well where it need not end well."""
+    try:
+        done = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=_ASK_S, check=check
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise MissingDependencyError(f"{command[0]}: does not run: {error}", allowed=allowed) from error
+    return done.stdout if check else done.stdout + done.stderr
 
 
 def _folder(peer: Peer) -> Path:

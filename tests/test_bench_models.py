@@ -53,6 +53,19 @@ def test_truncated_answers_are_counted() -> None:
     assert _predict(StubChat(), short, 5).truncated == 5
 
 
+def test_labels_whose_scores_are_no_numbers_are_none() -> None:
+    class Broken(StubEmbedder):
+        def classify(self, images, labels):  # type: ignore[no-untyped-def]
+            scores = super().classify(images, labels)
+            scores[::2, 3] = np.nan
+            return scores
+
+    measured = _predict(Broken(), LABELS, 8)
+    assert measured.predicted[::2] == (None,) * 4
+    assert measured.right.tolist() == [0, 1] * 4
+    assert LABELS.summarize([asdict(measured)]).details["nonfinite"] == 4
+
+
 def test_yes_no_questions_are_balanced_and_answerable() -> None:
     measured = _predict(StubChat(prefix=""), YES_NO, 80)
     assert measured.right.all()

@@ -114,7 +114,7 @@ def test_the_mean_over_questions_knows_that_they_share_their_images() -> None:
     assert mean.area == pytest.approx(expected)
 
 
-def test_what_nobody_knows_is_left_out_and_what_is_no_number_comes_last() -> None:
+def test_what_nobody_knows_is_left_out_and_what_is_no_number_is_wrong() -> None:
     truth, scores = made(5, 40)
     known = np.r_[truth, [np.nan] * 10]
     found = metrics.ranked(known, np.r_[scores, np.full(10, 99.0)])
@@ -122,7 +122,8 @@ def test_what_nobody_knows_is_left_out_and_what_is_no_number_comes_last() -> Non
     assert found.n == 40
     assert not found.influence[40:].any()
     assert metrics.ranked([1, 0], [np.nan, -1e9]).area == 0
-    assert metrics.ranked([1, 0], [np.nan, np.nan]).area == 0.5
+    assert metrics.ranked([1, 0], [1e9, np.nan]).area == 0
+    assert metrics.ranked([1, 0], [np.nan, np.nan]).area == 0
 
 
 def test_a_perfect_order_still_has_an_interval() -> None:

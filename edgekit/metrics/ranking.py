@@ -47,7 +47,8 @@ def ranked(truth: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None)
 
     Args:
         truth: 1 positive, 0 negative, NaN where nobody knows, [n].
-        scores: larger is more positive, [n]; one that is no number counts as the lowest.
+        scores: larger is more positive, [n]; one that is no number ranks against its own truth: a positive item lowest,
+            a negative one highest.
         groups: items with equal entries are not independent.
 
     Raises:
@@ -56,7 +57,7 @@ def ranked(truth: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None)
     known, given = np.asarray(truth, np.float64).ravel(), np.asarray(scores, np.float64).ravel()
     if known.shape != given.shape:
         raise ValueError(f"{len(given)} scores of {len(known)} items")
-    given = np.where(np.isnan(given), -np.inf, given)
+    given = np.where(np.isnan(given), np.where(known == 1, -np.inf, np.inf), given)
     group = _numbers(len(known), groups)
     up, down = np.flatnonzero(known == 1), np.flatnonzero(known == 0)
     if not len(up) or not len(down):

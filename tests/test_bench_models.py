@@ -106,6 +106,19 @@ def test_embeddings_are_compared_one_by_one(tmp_path: Path, kind: type, shapes: 
     assert np.mean(noisy["image"]) < 0.99 or np.min(noisy["image"]) < 0.999
 
 
+def test_an_encoders_noise_floor_is_that_of_bfloat16(tmp_path: Path) -> None:
+    """And not of float32 against itself, which has none."""
+    context = RunContext(0, tmp_path / "key", leaves=True, in_bfloat16=lambda: StubEmbedder(noise=0.01))
+    own = ENCODER.run(StubEmbedder(), dataset(20), context)
+    clean = np.array([1.0, *[0.0] * 7])
+    noisy = clean + 0.01
+    floor = ENCODER.noise_floor(own)
+    assert floor is not None
+    assert (floor.value, floor.n) == (pytest.approx(noisy @ clean / np.linalg.norm(noisy), abs=1e-6), 20)
+    alone = ENCODER.run(StubEmbedder(), dataset(20), RunContext(0, tmp_path / "other", leaves=True))
+    assert ENCODER.noise_floor(alone) is None
+
+
 def test_without_full_precision_there_is_a_reason(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the reference left no embeddings"):
         ENCODER.run(StubEmbedder(), dataset(6), RunContext(0, tmp_path / "key"))

@@ -78,7 +78,7 @@ class EncoderFidelityTask(Task):
         if not path.is_file():
             raise UsageError(f"{self.name}: the reference left no embeddings: see its row")
         cosines, groups = {}, group_numbers([item.group for item in items])
-        expected, actual, floor = {}, {}, {}
+        expected, actual, floor = {}, {}, dict[str, Any]()
         with np.load(path) as left:
             for name, vectors in self._embeddings(model, items, dataset):
                 known = left[name]
@@ -173,9 +173,8 @@ def _images(model: Model, items: Sequence[Item]) -> NDArray[np.float32]:
 
 def _cosines(expected: Float, actual: Float) -> list[Any]:
     """Of vectors [..., width] one by one, [...]."""
-    flat = metrics.cosine(*(rows.reshape(-1, expected.shape[-1]) for rows in (expected, actual)))
-    found: list[Any] = flat.reshape(expected.shape[:-1]).tolist()
-    return found
+    flat = np.asarray(metrics.cosine(*(rows.reshape(-1, expected.shape[-1]) for rows in (expected, actual))))
+    return list(flat.reshape(expected.shape[:-1]).tolist())
 
 
 def _mean(cosines: Sequence[Any], groups: Sequence[int] | None) -> Estimate:

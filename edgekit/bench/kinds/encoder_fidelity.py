@@ -84,12 +84,12 @@ class EncoderFidelityTask(Task):
                 known = left[name]
                 if vectors.shape != known.shape:
                     raise ArtifactError(f"{self.name}: {name} embeddings {vectors.shape}", allowed=str(known.shape))
-                cosines[name] = _cosines(known, vectors)
+                cosines[name] = _cosines(known, vectors).tolist()
                 expected[name], actual[name] = (_pooled(rows) for rows in (known, vectors))
             if context.leaves and context.in_bfloat16:
                 other = context.in_bfloat16()
                 try:
-                    floor["floor"] = _cosines(left["image"], _images(other, items))
+                    floor["floor"] = _cosines(left["image"], _images(other, items)).tolist()
                 finally:
                     other.close()
         ranks = self._ranks(expected, actual, dataset, groups)
@@ -171,10 +171,10 @@ def _images(model: Model, items: Sequence[Item]) -> NDArray[np.float32]:
     return np.concatenate([embed(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
 
 
-def _cosines(expected: Float, actual: Float) -> list[Any]:
+def _cosines(expected: Float, actual: Float) -> NDArray[np.floating[Any]]:
     """Of vectors [..., width] one by one, [...]."""
     flat = np.asarray(metrics.cosine(*(rows.reshape(-1, expected.shape[-1]) for rows in (expected, actual))))
-    return list(flat.reshape(expected.shape[:-1]).tolist())
+    return flat.reshape(expected.shape[:-1])
 
 
 def _mean(cosines: Sequence[Any], groups: Sequence[int] | None) -> Estimate:

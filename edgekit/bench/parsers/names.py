@@ -62,7 +62,8 @@ _STEM = 7  # letters: consolidated and consolidation are one, pneumonia and pneu
 
 _WHOLE = (
     r"(?:chest|x-?rays?|cxr|images?|stud(?:y|ies)|exam(?:ination)?s?|lungs?|radiographs?|scans?|films?|mri|ct|brain|skin"
-    r"|tissue|fundus|retina|picture|appearances?|findings|everything|all|it|this)"
+    r"|tissue|fundus|retina|picture|appearances?|findings?|everything|all|it|this|description|diagnosis"
+    r"|impression|conclusion|label|answer|option|category|class|classification)"
 )
 _EXCEPT = re.compile(r"[^.;]{0,60}\b(?:other than|except|apart from|aside from|besides)\b", re.IGNORECASE)
 _EITHER = re.compile(r"[\s,(]*(?:or|versus|vs\.?|and/or)[\s(]*(?:an? |the |else )?", re.IGNORECASE)

@@ -185,6 +185,21 @@ def test_the_likeliest_option_with_and_without_its_length() -> None:
     assert figures.details["unparsed_share"] == figures.details["truncated_share"] == 0
 
 
+def test_scores_that_are_not_finite_choose_nothing() -> None:
+    class Broken(Answers):
+        def score_text(self, text: str, options: Sequence[str]) -> Any:
+            scores = super().score_text(text, options)
+            scores[-1] = np.nan if "Is it?" in text else scores[-1]
+            return scores
+
+    samples = [Sample("yes", str(i), question=q, options=("yes", "no")) for i, q in enumerate(("Is it?", "Was it?"))]
+    model = Broken(lambda text: " yes")
+    figures = measured(task("pubmedqa-likelihood-text"), model, data(*samples))
+    assert figures.metrics["accuracy"].value == figures.metrics["accuracy_by_byte"].value == 0.5
+    assert (figures.details["nonfinite"], figures.details["unparsed_share"]) == (1, 0.5)
+    assert figures.metrics["right_share"].value == pytest.approx(1 / (1 + math.exp(-1)) / 2)
+
+
 def test_letters_are_scored_behind_the_options() -> None:
     (item, *_) = task("medqa-likelihood-text").items(data(*EXAM))
     assert item.messages[0].text == "Question: What helps?\nA. rest\nB. aspirin\nC. ice\nAnswer:"

@@ -146,6 +146,15 @@ def test_perplexity_is_that_of_the_text(left: Callable[..., tuple[Any, Path]]) -
     assert noisy.metrics["kl"].n == POSITIONS
 
 
+@pytest.mark.parametrize(("chunks", "read"), [(1, 1), (3, 2), (6, 3), (100, 5)])
+def test_n_is_of_the_texts_that_were_read(chunks: int, read: int, left: Callable[..., tuple[Any, Path]]) -> None:
+    """Five of 90 characters, a token each, with two of a break between them and one before all; a chunk is 32."""
+    few = TEXT.model_copy(update={"chunks": chunks})
+    own, work = left(few, TEXTS)
+    assert few.summarize([own]).n == few.summarize([_run(few, TEXTS, StubChat(), work)], own).n == read
+    assert few.summarize([own]).details["positions"] == min(chunks, (1 + 5 * 90 + 4 * 2) // 32) * 15
+
+
 def test_a_chunk_takes_every_position_of_the_stride() -> None:
     strided = TEXT.model_copy(update={"stride": 4})
     assert isinstance(strided, TextFidelityTask)

@@ -53,6 +53,19 @@ def test_truncated_answers_are_counted() -> None:
     assert _predict(StubChat(), short, 5).truncated == 5
 
 
+def test_labels_whose_scores_are_no_numbers_are_none() -> None:
+    class Broken(StubEmbedder):
+        def classify(self, images, labels):  # type: ignore[no-untyped-def]
+            scores = super().classify(images, labels)
+            scores[::2, 3] = np.nan
+            return scores
+
+    measured = _predict(Broken(), LABELS, 8)
+    assert measured.predicted[::2] == (None,) * 4
+    assert measured.right.tolist() == [0, 1] * 4
+    assert LABELS.summarize([asdict(measured)]).details["nonfinite"] == 4
+
+
 def test_yes_no_questions_are_balanced_and_answerable() -> None:
     measured = _predict(StubChat(prefix=""), YES_NO, 80)
     assert measured.right.all()
@@ -91,6 +104,19 @@ def test_embeddings_are_compared_one_by_one(tmp_path: Path, kind: type, shapes: 
     assert np.min(same["image"]) == pytest.approx(1, abs=1e-6)
     noisy = ENCODER.run(kind(noise=0.3), dataset(20), RunContext(0, store))["cosines"]
     assert np.mean(noisy["image"]) < 0.99 or np.min(noisy["image"]) < 0.999
+
+
+def test_an_encoders_noise_floor_is_that_of_bfloat16(tmp_path: Path) -> None:
+    """And not of float32 against itself, which has none."""
+    context = RunContext(0, tmp_path / "key", leaves=True, in_bfloat16=lambda: StubEmbedder(noise=0.01))
+    own = ENCODER.run(StubEmbedder(), dataset(20), context)
+    clean = np.array([1.0, *[0.0] * 7])
+    noisy = clean + 0.01
+    floor = ENCODER.noise_floor(own)
+    assert floor is not None
+    assert (floor.value, floor.n) == (pytest.approx(noisy @ clean / np.linalg.norm(noisy), abs=1e-6), 20)
+    alone = ENCODER.run(StubEmbedder(), dataset(20), RunContext(0, tmp_path / "other", leaves=True))
+    assert ENCODER.noise_floor(alone) is None
 
 
 def test_without_full_precision_there_is_a_reason(tmp_path: Path) -> None:

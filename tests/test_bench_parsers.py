@@ -17,6 +17,8 @@ FINDINGS = (
     "pneumothorax", "pleural effusion", "effusion", "consolidation", "nodule", "atelectasis", "cardiomegaly",
     "rib fracture", "pneumonia", "edema", "no finding", "normal",
 )  # fmt: skip
+KINDS = ("normal", "bacterial pneumonia", "viral pneumonia", "no tumor", "meningioma", "glioma", "pneumothorax")
+ASKED = "yes_or_no_asked.tsv"
 LETTERS = "ABCDEFGHIJ"
 
 
@@ -42,6 +44,18 @@ def test_yes_and_no() -> None:
     rows = [(expected, answer) for expected, answer in _rows("yes_or_no.tsv")]
     assert len(rows) >= 100
     assert _wrong("first-yes-or-no", ("yes", "no"), rows) == []
+
+
+def test_yes_and_no_of_what_was_asked() -> None:
+    """An answer says several things; the question knows which of them is meant."""
+    parse = PARSERS["first-yes-or-no"].parse
+    rows = [(expected, parse(answer, (), asked) or "-", asked, answer) for expected, asked, answer in _rows(ASKED)]
+    assert [row for row in rows if row[0] != row[1]] == []
+
+
+def test_names_of_kinds_of_one_thing() -> None:
+    rows = [(expected, answer) for expected, answer in _rows("labels_of_kinds.tsv")]
+    assert _wrong("first-label", KINDS, rows) == []
 
 
 @pytest.mark.parametrize(("parser", "column"), [("final-letter", 0), ("medqa-notebook", 1)])

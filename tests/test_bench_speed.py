@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench_stubs import StubChat, StubDecoder, dataset
+from bench_stubs import StubChat, StubDecoder, StubEmbedder, dataset
 
 from edgekit.artifacts import manifest as manifests
 from edgekit.bench import printed
@@ -29,7 +29,7 @@ from edgekit.bench.report.lines import FIELDS
 from edgekit.bench.results import Results
 from edgekit.bench.speed import summary, surroundings
 from edgekit.bench.speed.operations import Operations, operations, shares
-from edgekit.bench.speed.timing import Amounts, answering, random_ids
+from edgekit.bench.speed.timing import Amounts, answering, embedding, random_ids
 from edgekit.bench.tasks import task
 from edgekit.bench.worker import run
 from edgekit.checkpoints import reference_models
@@ -37,6 +37,7 @@ from edgekit.machine import disturbance, energy, page_cache, roofline
 from edgekit.machine.cpu import cpu
 from edgekit.machine.residence import peaks
 from edgekit.machine.roofline import Rate, Roofline
+from edgekit.runtime.base import Generation
 
 LIMITS = Roofline({1: 10e9, 2: 20e9}, {"fp32": Rate(100e9, "a"), "int8": Rate(400e9, "b")})
 
@@ -224,6 +225,37 @@ def test_each_first_token_knows_as_much_as_its_name_says() -> None:
     assert texts[:3] == ["What?"] * 3
     assert "A case." in texts[3]
     assert texts[4:] == ["What?", "What? Answer in one word."]
+
+
+def test_a_model_that_sees_nothing_reads_each_text_anew() -> None:
+    """No text is another's beginning, so an engine that keeps positions has none of the next question's."""
+    asked: list[str] = []
+
+    class Reader(StubChat):
+        sees = False
+
+        def generate(self, messages: Any, *, max_tokens: int = 256) -> Any:
+            asked.append(messages[0].text)
+            yield Generation("a", 10, 1, False, 0.25, 0.5)
+
+    answering(Reader(), "What helps?", dataset(3).images, Amounts(8, 4))
+    first, second, third, *known = asked
+    assert all(text.endswith("What helps?") for text in (first, second, third))
+    assert len({text[: len("Case 0")] for text in (first, second, third)}) == 3
+    assert known == ["What helps?", "What helps? Answer in one word."]
+
+
+def test_where_nothing_but_the_first_is_measured_there_is_no_median() -> None:
+    """One image: what stands there would be the warm-up."""
+    once = {"first_token_ms", "image_encode_ms"}
+    for n, expected in ((1, set()), (2, once)):
+        found = answering(StubChat(), "What?", dataset(n).images, Amounts(8, 4)).figures
+        assert "first_token_cold_ms" in found
+        assert once & set(found) == expected
+        assert ("images_per_s" in found) == (n > 1)
+    embedded = embedding(StubEmbedder(), "What?", dataset(1).images).figures
+    assert set(embedded) == {"images_per_s"}  # behind a first one
+    assert {"image_encode_ms", "text_encode_ms"} < set(embedding(StubEmbedder(), "What?", dataset(2).images).figures)
 
 
 def test_a_short_context_bounds_what_is_measured() -> None:

@@ -51,8 +51,14 @@ def test_errors_are_delongs(ties: bool) -> None:
     change = metrics.compare_rankings(a, b, margin=0.2)
     z = (a.area - b.area) / expected
     assert change.p == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-9)
-    assert change.difference.low == pytest.approx(a.area - b.area - stats.norm.isf(0.025) * expected, rel=1e-9)
-    assert change.within == (abs(a.area - b.area) + stats.norm.isf(0.05) * expected < 0.2)
+    # an end is DeLong's, or where that of items which fall one by one takes over
+    item = 1 / min(truth.sum(), (1 - truth).sum())
+    for end, sign in ((change.difference.low, -1), (change.difference.high, 1)):
+        assert (end - (a.area - b.area)) * sign == pytest.approx(
+            stats.norm.isf(0.025) * np.sqrt(max(expected**2, abs(end) * item)), rel=1e-9
+        )
+    assert change.within is None
+    assert metrics.compare_rankings(a, b, margin=0.9).within is True
 
 
 def test_groups_are_obuchowskis_clusters() -> None:
@@ -114,7 +120,7 @@ def test_the_mean_over_questions_knows_that_they_share_their_images() -> None:
     assert mean.area == pytest.approx(expected)
 
 
-def test_what_nobody_knows_is_left_out_and_what_is_no_number_comes_last() -> None:
+def test_what_nobody_knows_is_left_out_and_what_is_no_number_is_wrong() -> None:
     truth, scores = made(5, 40)
     known = np.r_[truth, [np.nan] * 10]
     found = metrics.ranked(known, np.r_[scores, np.full(10, 99.0)])
@@ -122,7 +128,8 @@ def test_what_nobody_knows_is_left_out_and_what_is_no_number_comes_last() -> Non
     assert found.n == 40
     assert not found.influence[40:].any()
     assert metrics.ranked([1, 0], [np.nan, -1e9]).area == 0
-    assert metrics.ranked([1, 0], [np.nan, np.nan]).area == 0.5
+    assert metrics.ranked([1, 0], [1e9, np.nan]).area == 0
+    assert metrics.ranked([1, 0], [np.nan, np.nan]).area == 0
 
 
 def test_a_perfect_order_still_has_an_interval() -> None:
@@ -143,8 +150,32 @@ def test_an_unchanged_order_is_no_proof_that_nothing_changes() -> None:
     truth, scores = made(6)
     same = metrics.compare_rankings(metrics.ranked(truth, scores), metrics.ranked(truth, 3 * scores - 1), margin=0.01)
     assert same.difference.value == 0
-    assert same.difference.low < 0 < same.difference.high
-    assert same.p == 1
+    assert (same.within, same.p) == (None, 1)
+    # the rule of three: of items of which none fell, up to 3 in n may fall elsewhere (one-sided; 3.7 for both sides)
+    least = min(truth.sum(), (1 - truth).sum())
+    assert -same.difference.low == same.difference.high == pytest.approx(-np.log(0.025) / least, rel=0.1)
+
+
+@pytest.mark.parametrize(("items", "drop", "at_most"), [(14, 0.05, 0), (600, 0.01, 0.02)])
+def test_a_level_that_breaks_few_items_is_not_proven_equal(items: int, drop: float, at_most: float) -> None:
+    """So many positive items fall to the bottom that the true area drops by as much; a sample may have none of them."""
+    generator, truth = np.random.default_rng(0), np.r_[np.ones(items), np.zeros(items)]
+    within = 0
+    for _ in range(300):
+        scores = generator.normal(0, 1, 2 * items) + 1.5 * truth
+        exact = metrics.ranked(truth, scores)
+        fallen = np.where((truth == 1) & (generator.random(2 * items) < drop / exact.area), -99, scores)
+        within += metrics.compare_rankings(metrics.ranked(truth, fallen), exact, margin=0.01).within is True
+    assert within <= 300 * at_most
+
+
+def test_many_items_in_one_order_are_proven_equal() -> None:
+    truth, scores = made(3, 4000)
+    given_ = metrics.ranked(truth, scores)
+    assert metrics.compare_rankings(given_, given_, margin=0.01).within is True
+    images = np.arange(4000) // 40  # as few as 100 patients prove nothing
+    grouped = metrics.ranked(truth, scores, images)
+    assert metrics.compare_rankings(grouped, grouped, images, margin=0.01).within is None
 
 
 def test_how_many_items_a_drop_needs() -> None:
@@ -154,7 +185,9 @@ def test_how_many_items_a_drop_needs() -> None:
     given_, exact = metrics.ranked(truth, other), metrics.ranked(truth, one)
     change = metrics.compare_rankings(given_, exact, margin=0.01)
     assert change.items_needed is not None
-    error = metrics.standard_error(given_.influence - exact.influence) * np.sqrt(100 / change.items_needed)
+    share, least = 100 / change.items_needed, min(truth.sum(), (1 - truth).sum())
+    moved = metrics.standard_error(given_.influence - exact.influence)
+    error = np.sqrt(max(moved**2, 0.01 / least) * share)
     assert stats.norm.sf(stats.norm.isf(0.025) - 0.01 / error) == pytest.approx(0.8, abs=0.01)
 
 

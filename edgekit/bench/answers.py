@@ -77,7 +77,7 @@ class AnswerTask(AskTask):
         return asdict(
             Predictions(
                 truth=tuple(str(item.truth) for item in items),
-                predicted=tuple(parse(a.text, item.answers) for a, item in zip(answers, items, strict=True)),
+                predicted=tuple(parse(a.text, i.answers, i.asked) for a, i in zip(answers, items, strict=True)),
                 groups=tuple(group_numbers([item.group for item in items])),
                 answers=tuple(a.text for a in answers),
                 truncated=sum(a.truncated for a in answers),

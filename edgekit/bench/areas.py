@@ -97,6 +97,7 @@ def figures(
     details = {
         "by_topic": by_topic,
         "positives": {name: sum(t is True for t in row) for name, row in zip(given.names, given.truth, strict=True)},
+        "nonfinite": sum(score is None for row in given.scores for score in row),
         "not_measured": [name for name in given.names if name not in rankings],
     }
     return metrics.area_interval(mean, groups), details, paired

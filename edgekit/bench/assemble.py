@@ -66,6 +66,8 @@ def measurement(
     if task.needs_full_precision and exact is not None:
         noise = task.noise_floor(exact)
         floor = noise.value if noise else None
+    if figures.n is not None:
+        base["n"] = figures.n
     return Measurement(
         **base,
         metrics=_with_itself(task, figures.metrics) if row.model.is_full_precision else figures.metrics,

@@ -27,6 +27,7 @@ class Item:
         answers: those allowed, empty where nothing is parsed.
         truth: the right one, None where the full-precision model's answer takes its place.
         id: what the data set calls it, and what is asked of it where one sample gives several items.
+        asked: the question alone where its answer is yes or no, so that a parser knows what is being spoken of.
         topic: the subject, finding or kind of question that figures are also given by; empty where there is none.
     """
 
@@ -37,6 +38,7 @@ class Item:
     truth: str | None = None
     id: str = ""
     topic: str = ""
+    asked: str = ""
 
 
 def question(text: str, image: NDArray[np.uint8] | None = None) -> tuple[Message, ...]:

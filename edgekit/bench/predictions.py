@@ -22,7 +22,7 @@ class Predictions:
     """One prediction an item, in the items' order.
 
     Attributes:
-        predicted: None where an answer could not be parsed, which counts as wrong.
+        predicted: None where an answer could not be parsed or scores are not finite, which counts as wrong.
         groups: items with equal numbers are not independent.
         answers: the free answers as they came, empty for scores.
         truncated: answers that the output budget cut off.
@@ -54,6 +54,12 @@ class Scores:
     scores: Sequence[float] | NDArray[np.float64]
     groups: Sequence[int]
     topics: Sequence[str] = ()
+
+
+def likeliest(answers: Sequence[str], scores: ArrayLike) -> str | None:
+    """The answer of the highest score, the first of equal ones; None where any score is not finite: it orders none."""
+    row = np.asarray(scores, np.float64)
+    return answers[int(row.argmax())] if np.isfinite(row).all() else None
 
 
 def figures(

@@ -21,7 +21,7 @@ class Measurement:
         key: hash of the parts' ids, task, data, software, device and metric version. Equal keys measure the same.
         metrics: each with its 95 % interval and count; for latency the median, least and largest over the rounds.
         paired: the headline figure minus full precision's on the same items, None where there is nothing to compare.
-        noise_floor: the headline figure of full precision against itself; less than this is no damage.
+        noise_floor: the headline figure of full precision in bfloat16 against float32; less than this is no damage.
         n: samples that the figures are of.
         failed: why each of the others that were chosen could not be read.
         details: what else belongs to the figure: prompt, parser, output budget, baselines, classes, quantiles.

@@ -132,14 +132,19 @@ def _united(one: Record, other: Record) -> Record:
     tasks = {measured.task: measured for measured in one.measurements}
     for measured in other.measurements:
         there = tasks.get(measured.task)
-        if there is not None and there.key != measured.key:
+        if (there is not None and there.key != measured.key) or _software(one) != _software(other):
             raise InputError(
-                f"{one.model}, {one.row}, {measured.task}: measured twice on one machine with different software",
+                f"{one.model}, {one.row}, {measured.task}: runs of different software on one machine",
                 remedy="compare the two runs: edgekit report NEW --against OLD",
             )
         if there is None or there.error:
             tasks[measured.task] = measured
     return replace(one, measurements=tuple(tasks.values()))
+
+
+def _software(record: Record) -> tuple[object, ...]:
+    here = record.environment
+    return here.code, here.metric_version, sorted(here.versions.items())
 
 
 def _marked(record: Record, number: int) -> Record:
@@ -185,7 +190,8 @@ def _shared(records: list[Record]) -> tuple[list[Record], list[str]]:
     for record in records:
         own = list(record.measurements)
         for other in records:
-            if other is record or _identity(other) != _identity(record):
+            # Scores hang on the software, too, and a record names one.
+            if other is record or _identity(other) != _identity(record) or _software(other) != _software(record):
                 continue
             for measured in other.measurements:
                 if not measured.error and not of_machine(measured.kind) and all(m.task != measured.task for m in own):

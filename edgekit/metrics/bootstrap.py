@@ -51,7 +51,7 @@ def mean_interval(
     group = group_numbers(len(items), groups)
     sums, sizes = (np.asarray(np.bincount(group, each), np.float64) for each in (items, np.ones(len(items))))
     mean, count = float(items.mean()), len(sums)
-    if not np.isfinite(items).all() or (count == 1 and len(items) > 1):
+    if not np.isfinite(items).all() or count == 1:
         return Estimate(mean, math.nan, math.nan, len(items), count)
     if (items == items[0]).all():
         return Estimate(mean, mean, mean, len(items), count, "all alike")

@@ -33,16 +33,18 @@ class Quantiles:
 
 
 def quantiles(values: ArrayLike, groups: ArrayLike | None = None) -> Quantiles:
-    """Mean, median, 90th and 99th percentile and maximum of the finite values, and how many were not finite.
+    """Mean, median, 90th and 99th percentile and maximum, and how many values were not finite.
+
+    Those count as larger than any other, so that no gate passes for them: with one, mean and maximum are infinite.
 
     Args:
         groups: values with equal entries are not independent, and carry less.
     """
     flat = np.asarray(values, np.float64).ravel()
     finite = np.isfinite(flat)
-    kept, group = flat[finite], group_numbers(len(flat), groups)[finite]
+    kept, group = np.where(finite, flat, np.inf), group_numbers(len(flat), groups)
     if not len(kept):
-        return Quantiles(math.nan, math.nan, None, None, math.nan, len(flat), len(flat))
+        return Quantiles(math.nan, math.nan, None, None, math.nan, 0, 0)
     p90, p99 = (quantile_interval(kept, share, group) for share in (0.9, 0.99))
     return Quantiles(
         mean=float(kept.mean()),
@@ -51,7 +53,7 @@ def quantiles(values: ArrayLike, groups: ArrayLike | None = None) -> Quantiles:
         p99=p99.value if p99 else None,
         maximum=float(kept.max()),
         n=len(flat),
-        nonfinite=len(flat) - len(kept),
+        nonfinite=int((~finite).sum()),
     )
 
 

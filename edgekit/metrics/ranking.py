@@ -31,12 +31,14 @@ class Ranking:
     Attributes:
         area: under the ROC curve, ties counting half.
         influence: what each item adds to the area's error, [n]; 0 for items that are not asked about.
+        reach: how far each item can move the area, from one end of the order to the other, [n].
         positives, negatives: groups with such an item; of several questions the fewest.
         n: items that are asked about.
     """
 
     area: float
     influence: Floats
+    reach: Floats
     positives: int
     negatives: int
     n: int
@@ -47,7 +49,8 @@ def ranked(truth: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None)
 
     Args:
         truth: 1 positive, 0 negative, NaN where nobody knows, [n].
-        scores: larger is more positive, [n]; one that is no number counts as the lowest.
+        scores: larger is more positive, [n]; one that is no number ranks against its own truth: a positive item lowest,
+            a negative one highest.
         groups: items with equal entries are not independent.
 
     Raises:
@@ -56,7 +59,7 @@ def ranked(truth: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None)
     known, given = np.asarray(truth, np.float64).ravel(), np.asarray(scores, np.float64).ravel()
     if known.shape != given.shape:
         raise ValueError(f"{len(given)} scores of {len(known)} items")
-    given = np.where(np.isnan(given), -np.inf, given)
+    given = np.where(np.isnan(given), np.where(known == 1, -np.inf, np.inf), given)
     group = _numbers(len(known), groups)
     up, down = np.flatnonzero(known == 1), np.flatnonzero(known == 0)
     if not len(up) or not len(down):
@@ -65,10 +68,11 @@ def ranked(truth: ArrayLike, scores: ArrayLike, groups: ArrayLike | None = None)
     below = 1 - _share_below(given[down], given[up])  # of the positives that stand above, for each negative
     area = float(above.mean())
     positives, negatives = len(np.unique(group[up])), len(np.unique(group[down]))
-    influence = np.zeros(len(known))
+    influence, reach = np.zeros(len(known)), np.zeros(len(known))
+    reach[up], reach[down] = 1 / len(up), 1 / len(down)
     influence[up] = (above - area) / len(up) * _unbiased(positives)
     influence[down] = (below - area) / len(down) * _unbiased(negatives)
-    return Ranking(area, influence, positives, negatives, len(up) + len(down))
+    return Ranking(area, influence, reach, positives, negatives, len(up) + len(down))
 
 
 def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
@@ -78,6 +82,7 @@ def mean_ranking(rankings: Sequence[Ranking]) -> Ranking:
     return Ranking(
         float(np.mean([each.area for each in rankings])),
         np.mean([each.influence for each in rankings], axis=0),
+        np.mean([each.reach for each in rankings], axis=0),
         min(each.positives for each in rankings),
         min(each.negatives for each in rankings),
         max(each.n for each in rankings),
@@ -103,22 +108,29 @@ def compare_rankings(
 ) -> Comparison:
     """An area minus full precision's on the same items.
 
-    Where both put the items in the same order, the error is taken for that of one pair that changed places: an interval
-    without a width would claim that no image anywhere can change.
+    The influence sees the items that changed here. A level may break one item in a hundred, and a sample without that
+    item cannot know. So the interval has all differences that a score test does not refuse: of a true difference D the
+    variance is at least |D| times `reach`, that of whole items which fall, as rarely as makes D, from one end of the
+    order to the other (Poisson's law). `p` is of no difference: there it has DeLong's error alone.
 
+    Simulated, of 14, 100, 600 and 2,000 positive items and as many negative ones, 1,000 or 2,000 runs each: true drops
+    of 0.01 and 0.05 of an area of 0.85, by positive items that fall or by noise on all scores. Within a margin of 0.01
+    were declared at most 3.6 % of the former and none of the latter; the interval had the drop in 95 % and more.
     Args:
-        margin: how much less still counts as equal.
+        margin: how much less still counts as equal; `within` is None where more items are needed to tell.
     """
     difference = given.area - full_precision.area
     error = standard_error(given.influence - full_precision.influence, groups)
-    error = error or 1 / (given.positives * given.negatives)
-    estimate = Estimate(difference, difference - _Z * error, difference + _Z * error, given.n)
-    p = 2 * NormalDist().cdf(-abs(difference) / error)
+    reach = float(np.bincount(_numbers(len(given.reach), groups), given.reach).max())
+    estimate = Estimate(difference, *_ends(difference, error, reach, _Z), given.n)
+    p = 2 * NormalDist().cdf(-abs(difference) / error) if error else 1.0
     if margin is None:
         return Comparison(estimate, p)
-    needed = int(np.ceil(given.n * ((_Z + _Z_POWER) * error / margin) ** 2))
-    within = bool(abs(difference) + _Z_ONE_SIDED * error < margin)
-    return Comparison(estimate, p, margin=margin, within=within, items_needed=needed if needed > given.n else None)
+    needed = int(np.ceil(given.n * max(error**2, margin * reach) * ((_Z + _Z_POWER) / margin) ** 2))
+    if needed > given.n:
+        return Comparison(estimate, p, margin=margin, items_needed=needed)
+    low, high = _ends(difference, error, reach, _Z_ONE_SIDED)
+    return Comparison(estimate, p, margin=margin, within=-margin < low and high < margin)
 
 
 def standard_error(influence: ArrayLike, groups: ArrayLike | None = None) -> float:
@@ -193,6 +205,18 @@ def _share_below(values: Floats, others: Floats) -> Floats:
 def _unbiased(groups: int) -> float:
     """What makes a sum of squares about a mean of so many groups unbiased: of one alone no variance is known."""
     return float(np.sqrt(groups / (groups - 1))) if groups > 1 else float("nan")
+
+
+def _ends(difference: float, error: float, reach: float, z: float) -> tuple[float, float]:
+    """The least and the largest D around a difference with (difference - D)^2 <= z^2 max(error^2, |D| reach)."""
+
+    def end(difference: float) -> float:
+        """The largest; where a difference of 0 is refused, so is what lies behind it."""
+        plain, middle = difference + z * error, difference + z**2 * reach / 2
+        inside = middle**2 - difference**2
+        return plain if plain < 0 or inside < 0 else max(plain, middle + float(np.sqrt(inside)))
+
+    return -end(-difference), end(difference)
 
 
 def _numbers(n: int, groups: ArrayLike | None) -> NDArray[np.intp]:

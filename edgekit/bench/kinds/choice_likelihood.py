@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit import metrics
 from edgekit.artifacts.validation import Text
@@ -63,9 +64,10 @@ class ChoiceLikelihoodTask(Task):
         items = self.items(dataset)
         scores = [self._scores(model, item) for item in items]
         lengths = [[len(f"{self.before}{name}".encode()) for name in item.answers] for item in items]
-        predicted = [item.answers[int(np.argmax(s))] for item, s in zip(items, scores, strict=True)]
+        predicted = [predictions.likeliest(item.answers, row) for item, row in zip(items, scores, strict=True)]
         by_byte = [
-            item.answers[int(np.argmax(np.divide(s, n)))] for item, s, n in zip(items, scores, lengths, strict=True)
+            predictions.likeliest(item.answers, np.divide(row, length))
+            for item, row, length in zip(items, scores, lengths, strict=True)
         ]
         return {
             "predictions": asdict(
@@ -89,13 +91,14 @@ class ChoiceLikelihoodTask(Task):
             "prompt": self.prompt,
             "parser": f"highest-likelihood: the option of the highest log-likelihood, of {self.scored}, as {self.form}",
             "truncated_share": 0.0,
+            "nonfinite": given["predictions"]["predicted"].count(None),
         }
         chosen = Predictions(**given["predictions"])
         base = predictions.figures(chosen, paired, asked, self.margin)
         groups = np.asarray(chosen.groups)
         rows = [np.asarray(row, np.float64) for row in given["log_likelihoods"]]
         right = [float(row[i]) for row, i in zip(rows, given["right"], strict=True)]
-        shares = [float(np.exp(metrics.log_softmax(row)[i])) for row, i in zip(rows, given["right"], strict=True)]
+        shares = [_share(row, i) for row, i in zip(rows, given["right"], strict=True)]
         figures = {
             **base.metrics,
             "log_likelihood": metrics.mean_interval(right, groups, most=0),
@@ -116,3 +119,8 @@ class ChoiceLikelihoodTask(Task):
         if self.form == "text":
             return [float(score) for score in model.score_text(item.messages[0].text, options)]
         return [float(score) for score in model.score(list(item.messages), options)]
+
+
+def _share(scores: NDArray[np.float64], option: int) -> float:
+    """An option's share of the likelihood of all; 0 where one of them is not finite."""
+    return float(np.exp(metrics.log_softmax(scores)[option])) if np.isfinite(scores).all() else 0.0

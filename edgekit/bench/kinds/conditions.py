@@ -63,7 +63,8 @@ class ConditionsTask(AskTask):
                     continue
                 asked = question(self.prompt.format(question=condition.question), sample.image)
                 name, truth = f"{sample.id}: {condition.finding}", "yes" if is_there else "no"
-                items.append(Item(sample.group, asked, sample.image, ("yes", "no"), truth, name, condition.finding))
+                about = (condition.finding, condition.question)
+                items.append(Item(sample.group, asked, sample.image, ("yes", "no"), truth, name, *about))
         return tuple(items)
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
@@ -74,7 +75,7 @@ class ConditionsTask(AskTask):
         return {
             "answers": [answer.text for answer in answers],
             "truth": [item.truth for item in items],
-            "predicted": [parse(answer.text, item.answers) for answer, item in zip(answers, items, strict=True)],
+            "predicted": [parse(a.text, item.answers, item.asked) for a, item in zip(answers, items, strict=True)],
             "conditions": [item.topic for item in items],
             "groups": group_numbers([item.group for item in items]),
             "truncated": [answer.truncated for answer in answers],

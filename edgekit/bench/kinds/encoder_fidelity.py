@@ -68,7 +68,10 @@ class EncoderFidelityTask(Task):
         return tuple(Item(sample.group, image=image) for sample, image in pairs)
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
-        """Cosines: `image` [n] or [n, tokens], `text` [n] where there is one; what of ranks is kept; images' groups."""
+        """Cosines: `image` [n] or [n, tokens], `text` [n] where there is one; what of ranks is kept; images' groups.
+
+        Full precision's have `floor`, too: the images' cosines of the same model in bfloat16.
+        """
         assert context.stored, "a task that compares with full precision has a place for what that leaves"
         path = context.stored.with_suffix(".npz")
         items = self.items(dataset)
@@ -77,26 +80,28 @@ class EncoderFidelityTask(Task):
         if not path.is_file():
             raise UsageError(f"{self.name}: the reference left no embeddings: see its row")
         cosines, groups = {}, group_numbers([item.group for item in items])
-        expected, actual, left = {}, {}, _read(path)
+        expected, actual, left, floor = {}, {}, _read(path), dict[str, Any]()
         for name, vectors in self._embeddings(model, items, dataset):
-            known, width = left.get(name, np.empty(0, np.float32)), vectors.shape[-1]
+            known = left.get(name, np.empty(0, np.float32))
             if vectors.shape != known.shape:
                 raise ArtifactError(f"{self.name}: {name} embeddings {vectors.shape}", allowed=str(known.shape))
-            flat = metrics.cosine(known.reshape(-1, width), vectors.reshape(-1, width))
-            cosines[name] = flat.reshape(known.shape[:-1]).tolist()
+            cosines[name] = _cosines(known, vectors).tolist()
             expected[name], actual[name] = (_pooled(rows) for rows in (known, vectors))
+        if context.leaves and context.in_bfloat16:
+            other = context.in_bfloat16()
+            try:
+                floor["floor"] = _cosines(left["image"], _images(other, items)).tolist()
+            finally:
+                other.close()
         ranks = self._ranks(expected, actual, dataset, groups)
-        return {"cosines": cosines, "groups": groups, **ranks}
+        return {"cosines": cosines, "groups": groups, **ranks, **floor}
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Mean and worst cosine."""
         figures, details = {}, dict[str, Any]()
         for name, cosines in results[0]["cosines"].items():
-            values = np.asarray(cosines, np.float64)  # [n], or [n, tokens] whose rows are one image each
-            groups = results[0]["groups"] if name == "image" else np.arange(len(values))
-            each = np.repeat(groups, values[0].size)
-            figures[f"cosine_{name}"] = metrics.mean_interval(values, each, least=-1, most=1)
-            details[f"worst_cosine_{name}"] = float(values.min())
+            figures[f"cosine_{name}"] = _mean(cosines, results[0]["groups"] if name == "image" else None)
+            details[f"worst_cosine_{name}"] = float(np.min(cosines))
         for name in ("nearest_kept", "neighbours_kept", "swapped_labels"):
             if name in results[0]:
                 figures[name] = metrics.share_interval(results[0][name], results[0]["groups"])
@@ -106,6 +111,11 @@ class EncoderFidelityTask(Task):
             figures["auc_difference"] = change.difference
             details["auc_difference_by_topic"] = {name: of["difference"] for name, of in actual["by_topic"].items()}
         return Figures(figures, details)
+
+    def noise_floor(self, full_precision: Any) -> Estimate | None:
+        """The mean cosine of full precision in bfloat16."""
+        floor = full_precision.get("floor")
+        return _mean(floor, full_precision["groups"]) if floor else None
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:
@@ -150,12 +160,29 @@ class EncoderFidelityTask(Task):
         self, model: Model, items: Sequence[Item], dataset: Dataset
     ) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """`image` [n, hidden] or [n, tokens, hidden], and `text` [n, hidden]."""
-        embed: Any = model.encode_images if isinstance(model, ChatModel) else model.embed_image
-        images = [item.image for item in items]
-        yield "image", np.concatenate([embed(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
+        yield "image", _images(model, items)
         if "embed_text" in model.abilities:
             texts = [prompt for label in dataset.labels for prompt in class_prompts(label, self.prompts)]
             yield "text", model.embed_text(texts)
+
+
+def _images(model: Model, items: Sequence[Item]) -> NDArray[np.float32]:
+    embed: Any = model.encode_images if isinstance(model, ChatModel) else model.embed_image
+    images = [item.image for item in items]
+    return np.concatenate([embed(images[i : i + _BATCH]) for i in range(0, len(images), _BATCH)])
+
+
+def _cosines(expected: Float, actual: Float) -> NDArray[np.floating[Any]]:
+    """Of vectors [..., width] one by one, [...]."""
+    flat = np.asarray(metrics.cosine(*(rows.reshape(-1, expected.shape[-1]) for rows in (expected, actual))))
+    return flat.reshape(expected.shape[:-1])
+
+
+def _mean(cosines: Sequence[Any], groups: Sequence[int] | None) -> Estimate:
+    """Of cosines [n], or [n, tokens] whose rows are one image each."""
+    values = np.asarray(cosines, np.float64)
+    groups = range(len(values)) if groups is None else groups
+    return metrics.mean_interval(values, np.repeat(groups, values[0].size), least=-1, most=1)
 
 
 def _pooled(rows: Float) -> Float:

@@ -42,23 +42,27 @@ class LabelsTask(Task):
         )
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
-        """The label with the highest score for each image."""
+        """The label with the highest score for each image; none where a score is no number."""
         items = self.items(dataset)
         prompts = [class_prompts(label, self.prompts) for label in dataset.labels]
         predicted: list[str | None] = []
         for start in range(0, len(items), _BATCH):
             batch = items[start : start + _BATCH]
             scores = model.classify([item.image for item in batch], prompts)
-            predicted += [item.answers[int(best)] for item, best in zip(batch, scores.argmax(axis=1), strict=True)]
+            predicted += [predictions.likeliest(item.answers, row) for item, row in zip(batch, scores, strict=True)]
         truth, groups = tuple(str(item.truth) for item in items), group_numbers([item.group for item in items])
         topics = tuple(item.topic for item in items)
         return asdict(Predictions(truth, tuple(predicted), tuple(groups), topics=topics))
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Accuracy."""
-        paired = Predictions(**full_precision) if full_precision else None
-        asked = {"parser": f"{self.parser}: the label with the highest score", "prompt": list(self.prompts)}
-        return predictions.figures(Predictions(**results[0]), paired, asked, self.margin)
+        given, paired = Predictions(**results[0]), Predictions(**full_precision) if full_precision else None
+        asked = {
+            "parser": f"{self.parser}: the label with the highest score",
+            "prompt": list(self.prompts),
+            "nonfinite": given.predicted.count(None),
+        }
+        return predictions.figures(given, paired, asked, self.margin)
 
     @classmethod
     def explain(cls, first: Measurement, rows: Sequence[Measurement]) -> str:

@@ -7,6 +7,7 @@ predict what follows. With `stride` 1 the figures are those of `llama-perplexity
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
@@ -72,20 +73,32 @@ class TextFidelityTask(Task):
         return tuple(Item(sample.group, truth=text, id=sample.id, topic=sample.topic) for sample, text in samples)
 
     def run(self, model: Model, dataset: Dataset, context: RunContext) -> Any:
-        """Compare logits with full precision's; the full-precision model itself, running first, leaves them."""
+        """Compare logits with full precision's; the full-precision model itself, running first, leaves them.
+
+        Returns:
+            `distances`, and `texts`: of how many the chunks are, the last perhaps in part.
+        """
         if not isinstance(model, ChatModel):
             raise UsageError(f"{self.name}: {model.title or 'this model'} has no decoder")
         assert context.stored, "a task that compares with full precision has a place for what that leaves"
         reference = Reference(context.stored, self.name, self.clear_margin)
-        text = "\n\n".join(str(item.truth) for item in self.items(dataset))
+        texts = [str(item.truth) for item in self.items(dataset)]
+
+        def ids(model: ChatModel, count: int = len(texts)) -> Sequence[int]:
+            return model.format.continued("\n\n".join(texts[:count]))
 
         def documents(model: ChatModel) -> Iterator[Document]:
-            return self.documents(model.format.continued(text))
+            return self.documents(ids(model))
 
         if context.leaves:
             left = reference.left() or reference.leave(model, documents, in_bfloat16=context.in_bfloat16)
-            return left.result
-        return {"distances": reference.compare(model, documents).plain()}
+            result = left.result
+        else:
+            result = {"distances": reference.compare(model, documents).plain()}
+        chunks = min(self.chunks, len(ids(model)) // self.context)
+        counts = range(1, len(texts) + 1)
+        read = bisect_left(counts, chunks * self.context, key=lambda count: len(ids(model, count)))
+        return {**result, "texts": counts[min(read, len(texts) - 1)]}
 
     def documents(self, ids: Sequence[int]) -> Iterator[Document]:
         """The chunks of a text's ids, whose first is <bos>.
@@ -113,7 +126,7 @@ class TextFidelityTask(Task):
         given = Distances.of(results[0]["distances"])
         floor = _floor(full_precision) if full_precision else None
         said = {**figures.details(given, floor), "context": self.context, "stride": self.stride}
-        return Figures(figures.figures(given), said)
+        return Figures(figures.figures(given), said, n=results[0].get("texts"))
 
     def noise_floor(self, full_precision: Any) -> Estimate | None:
         """The divergence of full precision in bfloat16."""

@@ -47,6 +47,7 @@ class VqaTask(AskTask):
                 truth=sample.truth,
                 id=sample.id,
                 topic=sample.topic,
+                asked=sample.question,
             )
             for sample in dataset.samples
         )
@@ -61,7 +62,7 @@ class VqaTask(AskTask):
             "answers": [answer.text for answer in answers],
             "truth": [str(item.truth) for item in items],
             "closed": [bool(item.answers) for item in items],
-            "predicted": [parse(answer.text, item.answers) if item.answers else None for answer, item in pairs],
+            "predicted": [parse(a.text, item.answers, item.asked) if item.answers else None for a, item in pairs],
             "groups": group_numbers([item.group for item in items]),
             "topics": [item.topic for item in items],
             "truncated": [answer.truncated for answer in answers],

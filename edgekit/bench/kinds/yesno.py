@@ -35,5 +35,6 @@ class YesNoTask(AnswerTask):
             messages = question(self.prompt.format(question=label.question), sample.image)
             truth = "yes" if is_own else "no"
             name = f"{sample.id}: {label.name}" if sample.id else ""
-            items.append(Item(sample.group, messages, sample.image, ("yes", "no"), truth, name, sample.topic))
+            allowed, asked = ("yes", "no"), label.question
+            items.append(Item(sample.group, messages, sample.image, allowed, truth, name, sample.topic, asked))
         return tuple(items)

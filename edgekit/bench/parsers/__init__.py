@@ -5,9 +5,9 @@ Tasks name them. None is a wrong answer, never one that is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
@@ -29,18 +29,24 @@ __all__ = [
 ]
 
 
+class Parse(Protocol):
+    """The answer, the answers allowed, and what was asked, where that is known -> one of those allowed, or None."""
+
+    def __call__(self, answer: str, names: Iterable[str], /, question: str = "") -> str | None: ...
+
+
 @dataclass(frozen=True)
 class Parser:
     """One way to read an answer.
 
     Attributes:
         description: what it does, for readers of a figure that rests on it.
-        parse: the answer and the answers allowed -> one of those, or None.
+        parse: what reads it.
     """
 
     name: str
     description: str
-    parse: Callable[[str, Iterable[str]], str | None]
+    parse: Parse
 
     def __str__(self) -> str:
         return f"{self.name}: {self.description}"
@@ -50,24 +56,24 @@ _ROWS = (
     Parser(
         "first-label",
         "the first label that is affirmed as a whole word, the longest at equal position; what is denied or doubted "
-        "names none; none: wrong",
-        first_named,
+        "names none, nor do two of which it is one; normal is the whole image alone; none: wrong",
+        lambda answer, names, question="": first_named(answer, names),
     ),
     Parser(
         "first-yes-or-no",
-        "yes or no, whichever word comes first, or what the first statement without either comes to; doubt is "
-        "neither; none: wrong",
-        lambda answer, names: first_yes_or_no(answer),
+        "yes or no, whichever begins a clause first, else what is said of the finding that was asked for, else what "
+        "all statements come to; doubt is neither; none: wrong",
+        lambda answer, names, question="": first_yes_or_no(answer, question),
     ),
     Parser(
         "final-letter",
         'the letter behind the last "Final Answer:", or behind the last "answer is"; two, or one that is denied: wrong',
-        final_letter,
+        lambda answer, names, question="": final_letter(answer, names),
     ),
     Parser(
         "medqa-notebook",
         "the eight patterns of Google's notebook for MedQA, the first that matches; none: wrong",
-        notebook_letter,
+        lambda answer, names, question="": notebook_letter(answer, names),
     ),
 )
 

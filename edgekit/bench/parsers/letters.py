@@ -27,6 +27,11 @@ _LETTER = re.compile(
 )
 _SEVERAL = re.compile(r"\)?\}?\$?\s*(?:,|/|or|and|&)\s*\(?[A-Z]\b\)?(?!\w)")
 _SAID = re.compile(r"\b(?:answer|option|choice)(?: would be| is|:)*\s*(?=\(?[A-Z]\b)", re.IGNORECASE)
+_BEFORE_BARE = re.compile(
+    r"(?:^|[^\w\s'-]|(?:^|\s)'|\b(?:answer|option|choice|letter|is|be|not|but|or|and|than|so|choose))\s*$",
+    re.IGNORECASE,
+)
+_END = re.compile(r"[.!?](?:\s|$)")
 _ALONE = re.compile(r"[\s$\"'\[(]*(?:\\boxed\{)?\(?[A-Z](?:[.:)}\]\"']|\s*$)")
 
 
@@ -44,7 +49,10 @@ def final_letter(answer: str, letters: Iterable[str]) -> str | None:
         return None
     for found in _LETTER.finditer(tail):
         letter = next(filter(None, found.groups()))
-        if letter in allowed and not denies(tail, *found.span()):
+        if found.group(3) and not _BEFORE_BARE.search(tail[max(0, found.start() - 20) : found.start()]):
+            continue  # a name's own: hepatitis B
+        end = _END.search(tail, found.end() + 1)  # behind the point of "A. Aspirin is wrong."
+        if letter in allowed and not denies(tail[: end.start() if end else None], *found.span()):
             return None if _SEVERAL.match(tail, found.end()) else letter
     return None
 

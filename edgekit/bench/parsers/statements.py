@@ -33,7 +33,7 @@ _BEFORE = _any(
     "no|not|without|neither|nor|never|none|lacks?|lacking|cannot|unable|impossible|whether|unclear|uncertain|unsure",
     "insufficient|inadequate|unlikely|improbable|less likely|rather than|instead of|as opposed to|den(?:y|ies|ied)",
     "(?:absence|resolution|free|clear|question) of|free from|negative for|evaluate for|r/o|difficult to|hard to",
-    "(?:rules?|ruled|ruling) out|excludes?|excluding",
+    "(?:rules?|ruled|ruling) out|excludes?|excluding|against|history of",
     r"(?:\w+)?n't",
 )
 # They look like one of those, and deny nothing.
@@ -48,7 +48,14 @@ _AFTER = _any(
     r"(?:not|never|\w+n't) (?:\w+ ){0,2}the (?:\w+ )?(?:finding|diagnosis|cause|answer|case)",
     rf"(?:cannot|could not|can not) (?:\w+ )?be (?:\w+ )?{_TOLD}",
     "(?:is|are|was|were|seems?) less likely|absent|negative|ruled out|excluded|unlikely|improbable|no longer",
-    "(?<!not )resolved|nowhere|unclear|uncertain|indeterminate|doubtful|impossible",
+    "(?<!not )resolved|nowhere|unclear|uncertain|indeterminate|doubtful|impossible|incorrect|(?<!not )wrong",
+    "would (?:be expected to )?(?:show|present|appear|cause|have|look)",
+)
+# They do so even behind "seen earlier".
+_GONE = _any(
+    "(?:has|have|had|is|are|was|were) (?:(?:since|now|completely|fully|entirely|almost) )*"
+    "(?:resolved|cleared|disappeared|gone)",
+    "no longer",
 )
 _LISTED = re.compile(r"\s*[:=–-]\s*(?:no|none|not|absent|negative)\b", re.IGNORECASE)  # "pneumothorax: none"
 # What is said behind such a word is of something else.
@@ -57,7 +64,7 @@ _STATED = _any(_SEEN, "likely")
 _END = re.compile(
     r";|(?<!present)(?<!following):|\b(?:but|however|although|though|yet|except|besides|nevertheless|nonetheless"
     r"|because|apart from|other than|aside from|beyond|shows|demonstrates|reveals|suggests|indicates)\b"
-    r"|,? and (?=(?:there|the|this|it|i|shows?|is|are)\b)"
+    r"|,? and (?=(?:there|the|this|it|i|shows?|is|are|favou?rs?|suggests?|supports?|points?)\b)"
     r"|, (?=(?:there|the|this|that|it|i|an?|only|just|instead|with|which|so|most|rather|consistent|compatible"
     r"|suggestive|suggesting|indicating|in keeping)\b)",
     re.IGNORECASE,
@@ -104,6 +111,7 @@ def denies(sentence: str, start: int, end: int) -> bool:
     if _BEFORE.search(before, clause):
         return True
     behind = sentence[end : end + _NEAR]
-    stop = min((found.start() for pattern in (_END, _STATED) if (found := pattern.search(behind))), default=len(behind))
-    denial = _AFTER.search(behind)
-    return _LISTED.match(behind) is not None or (denial is not None and denial.start() <= stop)
+    ended = found.start() if (found := _END.search(behind)) else len(behind)
+    stated = found.start() if (found := _STATED.search(behind)) else len(behind)
+    denials = ((_AFTER.search(behind), min(ended, stated)), (_GONE.search(behind), ended))
+    return _LISTED.match(behind) is not None or any(denial and denial.start() <= stop for denial, stop in denials)

@@ -51,10 +51,12 @@ def _measured(one: Published, records: Sequence[Record]) -> str:
     """Full precision's figure of the same task, or topic of it."""
     reference = next((record for record in records if record.kind == "reference"), None)
     measured = reference.of(one.task) if reference else None
-    if measured is None:
+    if measured is None or measured.dataset.get("published") == "no":  # others' items say nothing of these
         return NONE
     if not one.topic:
-        return text_of(measured.kind, one.figure, measured.metrics.get(one.figure), scored=True)
+        figure = measured.metrics.get(one.figure)
+        said = text_of(measured.kind, one.figure, figure, scored=True)
+        return f"{said} (n = {figure.n:,})" if figure else said
     of_topic = measured.details.get("by_topic", {}).get(one.topic)
     if not of_topic or not of_topic.keys() >= {"low", "high", "n"}:
         return NONE

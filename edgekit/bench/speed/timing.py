@@ -2,12 +2,12 @@
 
 An answering model is asked about images, then given a prompt of random tokens and single steps behind it, which every
 other program can be given, too. The first question after opening enters its own figure only, and so does the first of
-everything else that is measured several times.
+everything else that is measured several times; where there is nothing but the first, the figure is left out.
 
 An engine keeps what it has computed, so what is already known is varied on purpose:
 
     first_token_cold_ms            the very first question after opening
-    first_token_ms                 a question about a new image
+    first_token_ms                 a question about a new image; of a model that sees none, one that begins anew
     first_token_image_known_ms     the same image, behind other words: its embeddings are there, their positions are not
     first_token_prefix_known_ms    another question about the image just seen: all positions up to it are there
 """
@@ -67,17 +67,19 @@ def answering(model: ChatModel, text: str, images: Sequence[NDArray[np.uint8]], 
 
     Args:
         text: the question about each image, or the question where it sees none.
-        images: different ones, two or more.
+        images: different ones.
     """
     timed = Timed()
-    items = [Item(str(place), question(text, image if model.sees else None)) for place, image in enumerate(images)]
-    waits = [1000 * answer(model, item, 1).first_token_s for item in items]
+    asked = [question(text, image) if model.sees else question(f"Case {i}. {text}") for i, image in enumerate(images)]
+    waits = [1000 * answer(model, Item("", messages), 1).first_token_s for messages in asked]
     timed.figures["first_token_cold_ms"] = waits[0]
-    timed.figures["first_token_ms"] = median(waits[1:] or waits)
+    if waits[1:]:
+        timed.figures["first_token_ms"] = median(waits[1:])
     _known(model, text, images[-1], timed)
     if model.sees:
         _images(lambda image: model.encode_images([image]), _mirrored(images), timed)
-        timed.figures["images_per_s"] = 1000 / timed.figures["image_encode_ms"]  # it takes one at a time
+        if alone := timed.figures.get("image_encode_ms"):
+            timed.figures["images_per_s"] = 1000 / alone  # it takes one at a time
     _tokens(model, amounts, timed)
     return timed
 
@@ -90,7 +92,7 @@ def embedding(model: Model, text: str, images: Sequence[NDArray[np.uint8]]) -> T
     seconds = _seconds(lambda: model.embed_image([np.ascontiguousarray(image[::-1]) for image in fresh]))
     timed.figures["images_per_s"] = len(fresh) / seconds
     if "embed_text" in model.abilities:
-        timed.figures["text_encode_ms"] = _median_ms(lambda one: model.embed_text([one]), [text] * len(fresh))
+        timed.figures |= _median_ms("text_encode_ms", lambda one: model.embed_text([one]), [text] * len(fresh))
     return timed
 
 
@@ -107,7 +109,7 @@ def _known(model: ChatModel, text: str, image: NDArray[np.uint8], timed: Timed) 
 
 def _images(call: Callable[[Any], Any], images: Sequence[Any], timed: Timed) -> None:
     with energy.spent() as spent:
-        timed.figures["image_encode_ms"] = _median_ms(call, images)
+        timed.figures |= _median_ms("image_encode_ms", call, images)
     if spent.joules is not None:
         timed.figures["image_j"] = spent.joules / len(images)
 
@@ -148,10 +150,10 @@ def _mirrored(images: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     return [np.ascontiguousarray(image[:, ::-1]) for image in images]
 
 
-def _median_ms(call: Callable[[Any], Any], items: Sequence[Any]) -> float:
-    """Median time of a call over these items, the first one left out as warm-up where there are more."""
+def _median_ms(figure: str, call: Callable[[Any], Any], items: Sequence[Any]) -> dict[str, float]:
+    """The figure of a call's median time over these items but the first, a warm-up; none where there are no others."""
     times = [1000 * _seconds(lambda item=item: call(item)) for item in items]  # type: ignore[misc]
-    return median(times[1:] or times)
+    return {figure: median(times[1:])} if times[1:] else {}
 
 
 def _seconds(call: Callable[[], Any]) -> float:

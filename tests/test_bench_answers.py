@@ -587,7 +587,7 @@ def test_published_subjects_stand_apart() -> None:
     ("rest", "said"),
     [
         ('source = "x"\npercent = { m = 5.0 }', r"scores\.0\.source: 'x'\nallowed: s"),
-        ('source = "s"\nshare = 5', r"scores\.0\.percent: is missing"),
+        ('source = "s"\nshare = 5', r"scores\.0\.share: is unknown"),
         ('source = "s"\npercent = { m = "5" }', r"scores\.0\.percent\.m: '5'"),
     ],
 )

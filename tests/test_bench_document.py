@@ -220,9 +220,13 @@ def test_protocols_are_never_mixed(change: dict[str, Any]) -> None:
 
 def test_software_is_never_mixed() -> None:
     other = replace(LEVEL, measurements=(replace(LEVEL.measurements[0], key="of other software"),))
-    with pytest.raises(InputError, match=r"A model, Q4_0, finding-phantom: measured twice") as caught:
+    with pytest.raises(InputError, match=r"A model, Q4_0, finding-phantom: runs of different software") as caught:
         merge([RUN, results(other)])
     assert "--against" in str(caught.value)
+    of_another = replace(LEVEL.environment, code="of another")
+    newer = replace(LEVEL, measurements=(answers(0.5, task="new"),), environment=of_another)
+    with pytest.raises(InputError, match=r"A model, Q4_0, new: runs of different software"):
+        merge([RUN, results(newer)])
 
 
 def test_two_runs_side_by_side() -> None:

@@ -235,7 +235,7 @@ def bench(work: Path) -> None:
 @pytest.fixture
 def nothing_to_measure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "subjects", lambda *_: [])
-    monkeypatch.setattr(runner, "choose", lambda *_: [])
+    monkeypatch.setattr(runner, "choose", lambda *_, **__: [])
 
 
 @pytest.mark.usefixtures("nothing_to_measure")

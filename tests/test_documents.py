@@ -459,7 +459,10 @@ def test_no_schema_takes_one_kind_for_another() -> None:
     }
     for model in models:
         config = model.model_config
-        assert (config.get("strict"), config.get("extra")) == (True, "forbid")
+        # Of a measurement's details, which are each kind's own, only what a report reads is looked at.
+        allowed = {"forbid", "allow"} if model.__module__ == "edgekit.bench.plausible" else {"forbid"}
+        assert config.get("strict") is True
+        assert config.get("extra") in allowed
         # Figures may be no number: null in a benchmark's document, whose JSON has no NaN either.
         assert config.get("allow_inf_nan") is (model.__module__ == "edgekit.bench.document")
 

@@ -47,7 +47,8 @@ def test_values_that_are_not_finite_are_shown(bad: float) -> None:
     assert divergence.tolist() == [0, np.inf, 0]
     assert metrics.top1_agreement(reference, candidate).tolist() == [True, False, True]
     summary = metrics.quantiles(divergence)
-    assert (summary.n, summary.nonfinite, summary.maximum) == (3, 1, 0)
+    assert (summary.n, summary.nonfinite, summary.median) == (3, 1, 0)
+    assert (summary.mean, summary.maximum) == (np.inf, np.inf), "no gate passes for what was left out"
 
 
 def test_shapes_must_agree() -> None:

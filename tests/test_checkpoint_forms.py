@@ -24,7 +24,7 @@ import edgekit
 from edgekit.artifacts import manifest as manifests
 from edgekit.errors import CheckpointError, UsageError
 from edgekit.families.source import Source, open_source
-from edgekit.full_precision.model import open_full_precision
+from edgekit.full_precision.bounded import open_full_precision
 from edgekit.inputs.image import normalize, to_pixels
 from edgekit.inputs.passage import passage
 from edgekit.inputs.text import load_tokenizer

@@ -18,7 +18,7 @@ from edgekit.artifacts.levels import LEVELS as LEVEL_ROWS
 from edgekit.checkpoints.checkpoint import open_checkpoint
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.writer import suffix
-from edgekit.full_precision.model import open_full_precision
+from edgekit.full_precision.bounded import open_full_precision
 from edgekit.inputs import phantoms
 from edgekit.machine.cpu import cpu
 from edgekit.runtime import open_model

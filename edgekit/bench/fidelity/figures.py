@@ -93,3 +93,9 @@ def _exponential(mean: Estimate) -> Estimate:
     with np.errstate(over="ignore"):
         value, low, high = (float(np.exp(bound)) for bound in (mean.value, mean.low, mean.high))
     return Estimate(value, low, high, mean.n)
+
+
+def floor(full_precision: Any) -> Distances | None:
+    """What the full-precision row's `run` says of itself in bfloat16; None where nobody could run that."""
+    found = full_precision.get("floor")
+    return Distances.of(found) if found else None

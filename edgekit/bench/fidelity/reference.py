@@ -17,6 +17,7 @@ from pydantic import Field, Strict
 
 from edgekit.artifacts.documents import is_file, read_json
 from edgekit.artifacts.files import make_folder, replacing, write_atomically
+from edgekit.artifacts.manifest import Manifest
 from edgekit.artifacts.validation import Listed, Sha256, StrictModel, validated
 from edgekit.bench.fidelity.distances import Distances
 from edgekit.errors import ArtifactError, UsageError
@@ -204,3 +205,10 @@ def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
         batch.append(document)
     if batch:
         yield batch
+
+
+def logits_bytes(manifest: Manifest, positions: int) -> int:
+    """What the float32 logits of so many positions take on the disk."""
+    rows = manifest.settings.get("vocabulary")
+    # What is no number is refused where the level is opened, in one list with all else that is missing.
+    return 4 * (rows if isinstance(rows, int) else 0) * positions

@@ -21,7 +21,7 @@ from edgekit.bench.answers import answer
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.fidelity import figures
 from edgekit.bench.fidelity.distances import Distances
-from edgekit.bench.fidelity.reference import Document, Reference
+from edgekit.bench.fidelity.reference import Document, Reference, logits_bytes
 from edgekit.bench.items import Item, group_numbers, question
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.records import Measurement
@@ -101,15 +101,13 @@ class DecoderFidelityTask(Task):
 
     def leaves_bytes(self, manifest: Manifest) -> int:
         """Logits in float32, one row a token of the answers, and one for the end."""
-        rows = manifest.settings.get("vocabulary")
-        # What is no number is refused where the level is opened, in one list with all else that is missing.
-        return 4 * (rows if isinstance(rows, int) else 0) * self.limit * (self.max_tokens + 1)
+        return logits_bytes(manifest, self.limit * (self.max_tokens + 1))
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Divergence and agreement at the answers' positions, and the share of answers that changed."""
         given, exact = results[0], full_precision or results[0]
         distances = Distances.of(given["distances"])
-        floor = _floor(full_precision) if full_precision else None
+        floor = figures.floor(full_precision) if full_precision else None
         changed = np.asarray([a != b for a, b in zip(given["answers"], exact["answers"], strict=True)], np.float64)
         found = figures.figures(distances, "_answers")
         found["answer_flips"] = metrics.share_interval(changed, given["groups"])
@@ -122,7 +120,7 @@ class DecoderFidelityTask(Task):
 
     def noise_floor(self, full_precision: Any) -> Estimate | None:
         """The divergence of full precision in bfloat16."""
-        floor = _floor(full_precision)
+        floor = figures.floor(full_precision)
         return figures.figures(floor, "_answers")["kl_answers"] if floor else None
 
     @classmethod
@@ -134,11 +132,6 @@ class DecoderFidelityTask(Task):
             f"the reference's {details['answers']} answers, {details['images']} of them about an image"
             f"{figures.noise(first, rows)}; a changed answer is a greedy one that differs from the reference's."
         )
-
-
-def _floor(full_precision: Any) -> Distances | None:
-    found = full_precision.get("floor")
-    return Distances.of(found) if found else None
 
 
 def _forced(

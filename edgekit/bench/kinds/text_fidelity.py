@@ -17,7 +17,7 @@ from edgekit.artifacts.manifest import Manifest
 from edgekit.bench.datasets import Dataset
 from edgekit.bench.fidelity import figures
 from edgekit.bench.fidelity.distances import Distances
-from edgekit.bench.fidelity.reference import Document, Reference
+from edgekit.bench.fidelity.reference import Document, Reference, logits_bytes
 from edgekit.bench.items import Item
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
 from edgekit.bench.records import Measurement
@@ -117,20 +117,18 @@ class TextFidelityTask(Task):
 
     def leaves_bytes(self, manifest: Manifest) -> int:
         """Logits in float32, one row a position."""
-        rows = manifest.settings.get("vocabulary")
-        # What is no number is refused where the level is opened, in one list with all else that is missing.
-        return 4 * (rows if isinstance(rows, int) else 0) * self.chunks * len(self.positions)
+        return logits_bytes(manifest, self.chunks * len(self.positions))
 
     def summarize(self, results: Sequence[Any], full_precision: Any | None = None) -> Figures:
         """Over all positions, and by full precision's confidence."""
         given = Distances.of(results[0]["distances"])
-        floor = _floor(full_precision) if full_precision else None
+        floor = figures.floor(full_precision) if full_precision else None
         said = {**figures.details(given, floor), "context": self.context, "stride": self.stride}
         return Figures(figures.figures(given), said, n=results[0].get("texts"))
 
     def noise_floor(self, full_precision: Any) -> Estimate | None:
         """The divergence of full precision in bfloat16."""
-        floor = _floor(full_precision)
+        floor = figures.floor(full_precision)
         return figures.figures(floor)["kl"] if floor else None
 
     @classmethod
@@ -142,11 +140,6 @@ class TextFidelityTask(Task):
             f"{details['context']} tokens; KL(reference || level), mean; top-1 is the share of equal top tokens"
             f"{figures.noise(first, rows)}."
         )
-
-
-def _floor(full_precision: Any) -> Distances | None:
-    found = full_precision.get("floor")
-    return Distances.of(found) if found else None
 
 
 def _text(*parts: str) -> str:

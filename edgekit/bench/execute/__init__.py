@@ -5,12 +5,14 @@ file with these methods.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
 
 from edgekit.bench.cells import Cell, Outcome
 from edgekit.bench.environment import Environment
 
 Receiver = Callable[[Cell, Outcome], None]
+JobT = TypeVar("JobT")
 
 _PROCESS_BYTES = 1_000_000_000  # Python, torch and transformers before any weight
 _BYTES_PER_WEIGHT = 6  # float32, and half as much again while it is loaded
@@ -53,3 +55,20 @@ def threads(weights: int, here: Environment) -> int:
     """
     side_by_side = max(1, min(here.cores, here.memory_bytes // needed_bytes(weights)))
     return max(1, here.cores // side_by_side)
+
+
+def side_by_side(work: Callable[[JobT], None], jobs: Sequence[JobT], width: int, stop: Callable[[], None]) -> None:
+    """Work on so many jobs at a time.
+
+    Args:
+        stop: ends what is running, where this is interrupted and must not wait for it.
+    """
+    pool = ThreadPoolExecutor(width)
+    finished = False
+    try:
+        list(pool.map(work, jobs))
+        finished = True
+    finally:
+        if not finished:
+            stop()
+        pool.shutdown(wait=True, cancel_futures=True)

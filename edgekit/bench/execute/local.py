@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from edgekit.bench import worker
 from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.environment import Environment, environment
-from edgekit.bench.execute import Receiver
+from edgekit.bench.execute import Receiver, side_by_side
 from edgekit.bench.execute.room import Room
 from edgekit.machine.cpu import cpu
 from edgekit.machine.memory import memory
@@ -48,15 +47,7 @@ class Local:
             with room.place(cell, (_HERE,)) as (_, cores):
                 self._run(replace(cell, cores=cores), report)
 
-        pool = ThreadPoolExecutor(min(len(cells), cpu().usable_cores))
-        finished = False
-        try:
-            list(pool.map(in_its_place, slow_first))
-            finished = True
-        finally:
-            if not finished:  # interrupted: do not wait for what is running
-                self.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
+        side_by_side(in_its_place, slow_first, min(len(cells), cpu().usable_cores), self.stop)
 
     def _run(self, cell: Cell, report: Receiver) -> None:
         for outcome in complete(cell, self._outcomes):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from edgekit.artifacts.files import make_folder, replacing
 from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.environment import Environment
-from edgekit.bench.execute import Receiver
+from edgekit.bench.execute import Receiver, side_by_side
 from edgekit.bench.execute.room import Room
 from edgekit.bench.execute.station import Station, pieces, sizes, with_own_file
 from edgekit.errors import EdgekitError, UsageError
@@ -119,15 +118,7 @@ class Cluster:
                     if outcome.error is None or not self._stopped:  # interrupted is not failed
                         report(cell, outcome)
 
-        pool = ThreadPoolExecutor(max(1, min(len(queues), width)))
-        finished = False
-        try:
-            list(pool.map(one_after_the_other, queues))
-            finished = True
-        finally:
-            if not finished:  # interrupted: do not wait for what is running
-                self.stop()
-            pool.shutdown(wait=True, cancel_futures=True)
+        side_by_side(one_after_the_other, queues, max(1, min(len(queues), width)), self.stop)
 
     def stop(self) -> None:
         """See `Executor.stop`."""

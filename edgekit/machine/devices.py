@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -12,6 +13,7 @@ from edgekit.errors import UsageError
 from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.memory import memory
 
+_Rate = Annotated[float, Field(gt=0, le=1e9)]
 _Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 
 
@@ -25,6 +27,12 @@ class Device(StrictModel):
         bandwidth_gb_s: memory read bandwidth, which bounds decoding: every token reads all weights once.
         gpu_memory_gb: memory of a GPU that llama.cpp can offload to, 0 without one.
         context: tokens of context to reserve by default.
+        platform: system and processor, as packages are made for: `linux-x86_64`, `linux-aarch64`, ...
+        cpu: the processor's level that llama.cpp is built for: `x86-64-v2`, `x86-64-v3`, `x86-64-v4`,
+            `armv8.2-a+dotprod+fp16`, ...
+        gflops: rates of large matrix products by kind of number (`fp32`, `bf16`, `int8`), in 10**9 operations a second.
+        disk_gb_s: how fast a file is read that is in no cache, in GB/s.
+        sources: of each figure where it comes from: `measured`, with when and how, or an address.
     """
 
     name: Name
@@ -36,6 +44,13 @@ class Device(StrictModel):
     bandwidth_gb_s: float = Field(gt=0, le=1e6)
     gpu_memory_gb: float = Field(default=0, ge=0, le=1e6)
     context: int = Field(default=4096, gt=0, lt=1 << 24)
+    platform: Literal["linux-x86_64", "linux-aarch64", "macos-arm64", "windows-x86_64", "android-aarch64"] = (
+        "linux-x86_64"
+    )
+    cpu: Name = "x86-64-v3"
+    gflops: Annotated[Mapping[Literal["fp32", "bf16", "int8"], _Rate], Field(max_length=3)] = {}
+    disk_gb_s: float | None = Field(default=None, gt=0, le=1e4)
+    sources: Annotated[Mapping[Name, Name], Field(max_length=100)] = {}
 
 
 def device(name: str) -> Device:

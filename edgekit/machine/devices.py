@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -119,6 +120,22 @@ def device(name: str) -> Device:
     path = find.find("devices", name)
     remedy = f"correct {path}; devices/README.md says what each key means"
     return validated(Device, {"name": path.stem, **data}, f"device {name}", UsageError, remedy=remedy)
+
+
+def text(profile: Device) -> str:
+    """The file of a device, as `device` reads it: TOML, its tables last, its name outside."""
+    stated = profile.model_dump(exclude={"name"}, exclude_defaults=True)
+    plain = {key: value for key, value in stated.items() if not isinstance(value, Mapping)}
+    lines = [f"{key} = {_toml(value)}" for key, value in plain.items()]
+    for key, table in stated.items():
+        if isinstance(table, Mapping):
+            lines += ["", f"[{key}]", *(f"{name} = {_toml(value)}" for name, value in table.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    # What a profile may hold is written alike in JSON, but for characters beyond 16 bits, which TOML has as they are.
+    return json.dumps(value, ensure_ascii=False)
 
 
 SOLD_AS = 0.85  # of the memory that a machine is sold with, some is kept from the system

@@ -1,4 +1,4 @@
-"""What `edgekit pack` puts into a bundle: a model that opens, papers, lists of materials, a card; the same every time."""
+"""What `edgekit pack` puts into a bundle: a model that opens, papers, lists, a card; the same every time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,19 @@ import yaml
 from bench_records import HERE, answers, compared, results, row, times
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from material import Copy, contents, edit_json, read_json
+from edgekit.pack.verify import verify
+from material import Copy, contents, edit_json
 
 from edgekit import bench, cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.licenses import AGREEMENTS
-from edgekit.errors import ArtifactError, EdgekitError, NoSpaceError, UsageError
+from edgekit.errors import ArtifactError, NoSpaceError, UsageError
 from edgekit.pack import build as building
 from edgekit.pack import contents as kinds
 from edgekit.pack import keys
 from edgekit.pack.build import PackOptions, build
 from edgekit.pack.contents import sbom
 from edgekit.pack.contents.base import About
-from edgekit.pack.verify import verify
 from edgekit.progress import Progress
 from edgekit.runtime import open_model
 
@@ -279,16 +279,18 @@ def measured(folder: Path, artifact: Path, **more: Any) -> Path:
     alike = {"source_sha256": manifest.source.sha256, **more}
     full = row("full precision", answers(0.91), kind="reference", **alike)
     own = row(
-        LEVEL, answers(0.84, compared(-0.1, -0.07, -0.04)), times(1234.0, 2e9), part_ids=manifest.variants[LEVEL], **alike
+        LEVEL,
+        answers(0.84, compared(-0.1, -0.07, -0.04)),
+        times(1234.0, 2e9),
+        part_ids=manifest.variants[LEVEL],
+        **alike,
     )
     other = row("Q8_0", answers(0.5), part_ids=manifest.variants["Q8_0"], **alike)
     bench.write(results(full, own, other), folder)
     return folder
 
 
-def test_figures_come_from_the_records_of_these_very_parts(
-    medgemma_artifact: Path, key: Path, tmp_path: Path
-) -> None:
+def test_figures_come_from_the_records_of_these_very_parts(medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
     records = measured(tmp_path / "ran", medgemma_artifact)
     options = PackOptions(DEVICE, key, LEVEL, about=About(records=records))
     build(medgemma_artifact, options, tmp_path / "bundle", Progress())
@@ -347,7 +349,9 @@ def with_wheels(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], A
 
     def patch(put: Callable[[Path], Any]) -> None:
         own = building.contents()
-        wheels = kinds.Content("wheels", 60, lambda gathering: put(gathering.staging / "wheels") and None, installs=True)
+        wheels = kinds.Content(
+            "wheels", 60, lambda gathering: put(gathering.staging / "wheels") and None, installs=True
+        )
         ordered = sorted([*own, wheels], key=lambda one: one.order)
         monkeypatch.setattr(building, "contents", lambda: tuple(ordered))
 
@@ -360,7 +364,12 @@ def test_the_software_is_listed_wheel_by_wheel(
     def put(folder: Path) -> None:
         wheel(folder, "Edge_Kit", "1.0", "License-Expression: Apache-2.0\nRequires-Dist: a.b>=1\nSummary: S")
         wheel(folder, "a_b", "1.2", "License: Some words of our own\nRequires-Dist: Edge.Kit ; extra == 'x'")
-        wheel(folder / "x86-64-v3", "c", "3", f"License: {'a text ' * 50}\nClassifier: License :: OSI Approved :: MIT License")
+        wheel(
+            folder / "x86-64-v3",
+            "c",
+            "3",
+            f"License: {'a text ' * 50}\nClassifier: License :: OSI Approved :: MIT License",
+        )
         wheel(folder / "x86-64-v2", "c", "3", "License: UNKNOWN")
 
     with_wheels(put)
@@ -377,7 +386,10 @@ def test_the_software_is_listed_wheel_by_wheel(
     assert first["licenses"] == [{"license": {"acknowledgement": "declared", "id": "Apache-2.0"}}] or first[
         "licenses"
     ] == [{"license": {"id": "Apache-2.0"}}]
-    named = {path: one.get("licenses", [{"license": {"name": None}}])[0]["license"].get("name") for path, one in found.items()}
+    named = {
+        path: one.get("licenses", [{"license": {"name": None}}])[0]["license"].get("name")
+        for path, one in found.items()
+    }
     assert named["wheels/a_b-1.2-py3-none-any.whl"] == "Some words of our own"
     assert named["wheels/x86-64-v3/c-3-py3-none-any.whl"] == "MIT License"
     assert named["wheels/x86-64-v2/c-3-py3-none-any.whl"] is None

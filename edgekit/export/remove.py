@@ -107,7 +107,7 @@ def _without(
     slim = only(manifest, kept, default or manifest.default)
     listed = {entry.path for entry in slim.files}
     files = tuple(entry for entry in manifest.files if entry.path not in listed)
-    return slim, files, tuple(part for part in manifest.parts if part.id not in needed)
+    return slim, files, tuple(part for part in manifest.parts if part not in slim.parts)
 
 
 def only(manifest: Manifest, levels: Collection[str], default: str) -> Manifest:

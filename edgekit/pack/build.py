@@ -21,10 +21,10 @@ from edgekit.errors import ArtifactError, UsageError
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device
 from edgekit.pack import document, keys, openssf, signature
-from edgekit.pack.differences import missing
 from edgekit.pack.bundle import MODEL, Bundle, BundleFile
 from edgekit.pack.contents import contents
 from edgekit.pack.contents.base import About, Gathering, Target
+from edgekit.pack.differences import missing
 from edgekit.pack.gather import gather
 from edgekit.progress import Progress
 

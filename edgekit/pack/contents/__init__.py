@@ -1,4 +1,4 @@
-"""What a bundle is filled with: one file for each kind of content. A module of this folder that has a CONTENT is one."""
+"""What a bundle is filled with: one file for each kind of content, each module of this folder that has a CONTENT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model card, README.md: metadata that Hugging Face's hub reads, then what a person must know before they use it."""
+"""The model card, README.md: what Hugging Face's hub reads, then what a person must know before they use it."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ def _commands(gathering: Gathering) -> Iterator[list[str]]:
         return
     yield from _program_lines(gathering.manifest)
     asks = any(part.output == "logits" for part in gathering.parts.values())
-    yield ["edgekit", *(["ask", ".", "QUESTION"] if asks else ["classify", ".", "IMAGE", "--label", "A", "--label", "B"])]
+    yield [
+        "edgekit",
+        *(["ask", ".", "QUESTION"] if asks else ["classify", ".", "IMAGE", "--label", "A", "--label", "B"]),
+    ]
 
 
 def _program_lines(manifest: Manifest) -> Iterator[list[str]]:

@@ -121,7 +121,10 @@ def write(gathering: Gathering) -> None:
     for component in components.values():
         bom.components.add(component)
     model = Component(
-        name=gathering.manifest.title, type=ComponentType.MACHINE_LEARNING_MODEL, bom_ref="model", version=gathering.level
+        name=gathering.manifest.title,
+        type=ComponentType.MACHINE_LEARNING_MODEL,
+        bom_ref="model",
+        version=gathering.level,
     )
     bom.components.add(model)
     for wheel in wheels:

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -40,10 +41,15 @@ TERMS = f"Health AI Developer\n Foundations Terms of Use\n{'words ' * 1000}3.2 U
 OTHERS = ("wheels", "programs")  # contents that have tests of their own
 
 
+def own(*left_out: str) -> tuple[kinds.Content, ...]:
+    """The contents that are tested here, without these."""
+    return tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in (*OTHERS, *left_out))
+
+
 @pytest.fixture(autouse=True)
-def _without_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in OTHERS)
-    monkeypatch.setattr(building, "contents", lambda: own)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without wheels, and without a self-test, which opens the model."""
+    monkeypatch.setattr(building, "contents", partial(own, "golden"))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +64,7 @@ def bundle(medgemma_artifact: Path, key: Path, tmp_path_factory: pytest.TempPath
     """Q4_0 of the MedGemma-like model."""
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        own = tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in OTHERS)
-        patch.setattr(building, "contents", lambda: own)
+        patch.setattr(building, "contents", own)
         build(medgemma_artifact, PackOptions(DEVICE, key, LEVEL), folder, Progress())
     return folder
 
@@ -110,8 +115,11 @@ def test_its_model_is_the_artifacts_level_alone(bundle: Path, medgemma_artifact:
         assert {"generate", "classify"} <= model.abilities
 
 
-def test_twice_the_same_bytes(bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+def test_twice_the_same_bytes(
+    bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a copy with other times and modes, at another place, below another mask."""
+    monkeypatch.setattr(building, "contents", own)
     copy = tmp_path / "another place" / "artifact"
     shutil.copytree(medgemma_artifact, copy)
     for path in copy.rglob("*"):
@@ -348,11 +356,10 @@ def with_wheels(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], A
     """Has a bundle's wheels be what a function puts there."""
 
     def patch(put: Callable[[Path], Any]) -> None:
-        own = building.contents()
         wheels = kinds.Content(
             "wheels", 60, lambda gathering: put(gathering.staging / "wheels") and None, installs=True
         )
-        ordered = sorted([*own, wheels], key=lambda one: one.order)
+        ordered = sorted([*own("golden"), wheels], key=lambda one: one.order)
         monkeypatch.setattr(building, "contents", lambda: tuple(ordered))
 
     return patch

@@ -193,6 +193,12 @@ def test_a_disk_that_is_too_small_is_said_before(
         build(medgemma_artifact, PackOptions(DEVICE, key, LEVEL), tmp_path / "bundle", Progress())
 
 
+def test_the_models_own_signature_is_part_of_it(medsiglip_artifact: Path, key: Path, tmp_path: Path) -> None:
+    bundle = build(medsiglip_artifact, PackOptions(DEVICE, key, model_signing=True), tmp_path / "bundle", Progress())
+    assert "papers/model.sig" in {file.path for file in bundle.files}
+    assert verify(tmp_path / "bundle", keys.public_path(key), progress=Progress()) == bundle
+
+
 # ---------------------------------------------------------------- the papers
 
 
@@ -215,6 +221,19 @@ def test_without_the_agreement_nothing_is_passed_on(
             build(folder, PackOptions(DEVICE, key, LEVEL, about=About(terms)), tmp_path / "bundle", Progress())
         assert said in str(caught.value)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_of_unknown_terms_is_not_passed_on_without_them(
+    medgemma_artifact: Path, copied: Copy, key: Path, tmp_path: Path
+) -> None:
+    folder = copied(medgemma_artifact)
+    edit_json(folder / "edgekit.json", {"license": "a licence of others", "stand_in": None})
+    with pytest.raises(UsageError, match="nobody here knows under which terms"):
+        build(folder, PackOptions(DEVICE, key, LEVEL), tmp_path / "bundle", Progress())
+    (tmp_path / "licence").write_text("You may.")
+    build(folder, PackOptions(DEVICE, key, LEVEL, about=About(tmp_path / "licence")), tmp_path / "bundle", Progress())
+    assert (tmp_path / "bundle" / "papers" / "TERMS.txt").read_text() == "You may."
+    assert "[the whole agreement](papers/TERMS.txt)" in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("from_folder", [True, False])

@@ -22,22 +22,26 @@ import pytest
 
 import edgekit
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
-from edgekit.machine.cpu import Cpu
+from edgekit.machine.cpu import Cpu, platform_name
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import oldest_glibc, portable
 from edgekit.pack.needed_wheels import Interpreter, needed
 from edgekit.pack.wheel_files import Wheel, read_wheel, write_wheel
-from edgekit.pack.wheelhouse import PYTHON_HERE, Wanted, for_device, gather, places
-from edgekit.runtime.llama.targets import TARGETS, best, platform_here
+from edgekit.pack.wheelhouse import PYTHON_HERE, Wanted, for_device, gather
+from edgekit.runtime.llama.targets import TARGETS, best
 
 ROOT = Path(__file__).resolve().parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
-HERE = Interpreter(PYTHON_HERE, platform_here())
+HERE = Interpreter(PYTHON_HERE, platform_name())
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels of Linux")
 
 
 def wheel(
-    name: str, version: str = "1.0", tag: str = "py3-none-any", requires: tuple[str, ...] = (), extras: tuple[str, ...] = ()
+    name: str,
+    version: str = "1.0",
+    tag: str = "py3-none-any",
+    requires: tuple[str, ...] = (),
+    extras: tuple[str, ...] = (),
 ) -> Wheel:
     lines = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
     lines += [f"Provides-Extra: {extra}" for extra in extras] + [f"Requires-Dist: {one}" for one in requires]
@@ -79,7 +83,8 @@ def test_pip_takes_it_and_finds_every_hash_right(tmp_path: Path) -> None:
     lines = (tmp_path / "into" / "thing-1.0.dist-info" / "RECORD").read_text().splitlines()
     stated = dict(line.split(",")[:2] for line in lines)
     data = (tmp_path / "into" / "thing.py").read_bytes()
-    assert stated["thing.py"] == "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode()
+    assert stated["thing.py"] == f"sha256={digest.rstrip('=')}"
 
 
 def test_tags_are_in_the_metadata_one_by_one(tmp_path: Path) -> None:
@@ -115,7 +120,7 @@ def rewritten(path: Path, change: Mapping[str, bytes | None]) -> Path:
         ({"thing-1.0.dist-info/RECORD": b"thing.py,md5=x,1\n"}, r"thing\.py is not in its RECORD"),
     ],
 )
-def test_a_wheel_that_is_not_what_it_says_is_refused(tmp_path: Path, change: dict[str, bytes | None], match: str) -> None:
+def test_a_wheel_that_is_not_what_it_says(tmp_path: Path, change: dict[str, bytes | None], match: str) -> None:
     with pytest.raises(ArtifactError, match=match):
         read_wheel(rewritten(write_wheel(wheel("thing"), tmp_path), change))
 
@@ -184,7 +189,8 @@ def test_it_has_what_runs_here(own: Path) -> None:
 
 SHELF = (
     wheel("app", requires=("base>=1,<2", 'colour>=1; sys_platform == "win32"', 'old; python_version < "3.12"',
-                           'fast; platform_machine == "aarch64"', 'app[more]; extra == "all"', 'extra1; extra == "more"'),
+                           'fast; platform_machine == "aarch64"', 'app[more]; extra == "all"',
+                           'extra1; extra == "more"'),
           extras=("more", "all")),
     wheel("base", "1.2", requires=("deep",)),
     wheel("base", "1.10"),
@@ -243,62 +249,69 @@ def test_a_file_that_is_no_wheel(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- processors
 
-NEHALEM = "fpu cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2"
+NEHALEM = "lm fpu cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2"
 HASWELL = f"{NEHALEM} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
 PROCESSORS = {
-    "Core 2 Duo": ("fpu cx16 lahf_lm pni ssse3 sse4_1", None),
-    "Nehalem": (NEHALEM, "x86-64-v2"),
-    "Sandy Bridge": (f"{NEHALEM} avx xsave", "x86-64-v2"),
-    "Haswell": (HASWELL, "x86-64-v3"),
-    "N100": (f"{HASWELL} avx_vnni", "x86-64-v3+vnni"),
-    "Skylake-SP": (f"{HASWELL} avx512f avx512bw avx512cd avx512dq avx512vl", "x86-64-v4"),
-    "Raspberry Pi 4": ("fp asimd evtstrm crc32 cpuid", "armv8-a"),
-    "Raspberry Pi 5": ("fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop "
-                       "asimddp", "armv8.2-a+dotprod+fp16"),
+    "Core 2 Duo": ("x86_64", "lm fpu cx16 lahf_lm pni ssse3 sse4_1", "x86-64"),
+    "Nehalem": ("x86_64", NEHALEM, "x86-64-v2"),
+    "Sandy Bridge": ("x86_64", f"{NEHALEM} avx xsave", "x86-64-v2"),
+    "Haswell": ("x86_64", HASWELL, "x86-64-v3"),
+    "Skylake-SP": ("x86_64", f"{HASWELL} avx512f avx512bw avx512cd avx512dq avx512vl", "x86-64-v4"),
+    "Raspberry Pi 4": ("aarch64", "fp asimd evtstrm crc32 cpuid", "armv8-a"),
+    "Raspberry Pi 5": ("aarch64", "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm "
+                       "lrcpc dcpop asimddp", "armv8.2-a+dotprod+fp16"),
 }  # fmt: skip
+
+
+def processor(architecture: str, flags: str) -> Cpu:
+    return Cpu("a processor", architecture, tuple(flags.split()), 2, 2)
 
 
 @pytest.mark.parametrize("name", PROCESSORS)
 def test_each_processor_gets_the_most_that_it_runs(name: str) -> None:
-    flags, level = PROCESSORS[name]
-    assert best(TARGETS, flags.split()) == level
-    if level:
-        assert best(["x86-64-v9", *TARGETS], flags.split()) == level
-        assert best([], flags.split()) is None
+    architecture, flags, level = PROCESSORS[name]
+    assert best(TARGETS, processor(architecture, flags)) == level
+    assert best(["x86-64-v9", *reversed(TARGETS)], processor(architecture, flags)) == level
+    assert best([], processor(architecture, flags)) is None
 
 
 def test_a_smaller_build_where_there_is_no_better() -> None:
-    assert best(["x86-64-v2", "armv8-a"], HASWELL.split()) == "x86-64-v2"
-    assert best(["x86-64-v3"], NEHALEM.split()) is None
+    assert best(["x86-64-v2", "armv8-a"], processor("x86_64", HASWELL)) == "x86-64-v2"
+    assert best(["x86-64-v3"], processor("x86_64", NEHALEM)) is None
+    assert best(TARGETS) in TARGETS
 
 
-# Flag of the kernel's -> what gcc defines where it may use that.
+# ggml's switch -> what gcc defines where it may use that.
 MACROS = {
-    "ssse3": "__SSSE3__", "sse4_1": "__SSE4_1__", "sse4_2": "__SSE4_2__", "popcnt": "__POPCNT__", "avx": "__AVX__",
-    "avx2": "__AVX2__", "bmi1": "__BMI__", "bmi2": "__BMI2__", "f16c": "__F16C__", "fma": "__FMA__",
-    "abm": "__LZCNT__", "movbe": "__MOVBE__", "avx512f": "__AVX512F__", "avx512bw": "__AVX512BW__",
-    "avx512cd": "__AVX512CD__", "avx512dq": "__AVX512DQ__", "avx512vl": "__AVX512VL__", "pni": "__SSE3__",
-    "cx16": "__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16", "lahf_lm": "__LAHF_SAHF__",
-    "asimddp": "__ARM_FEATURE_DOTPROD", "asimdhp": "__ARM_FEATURE_FP16_VECTOR_ARITHMETIC",
-    "fphp": "__ARM_FEATURE_FP16_SCALAR_ARITHMETIC", "i8mm": "__ARM_FEATURE_MATMUL_INT8",
-    "bf16": "__ARM_FEATURE_BF16_VECTOR_ARITHMETIC", "asimd": "__ARM_NEON", "fp": "__ARM_FP",
+    "SSE42": "__SSE4_2__", "AVX": "__AVX__", "F16C": "__F16C__", "AVX2": "__AVX2__", "BMI2": "__BMI2__",
+    "FMA": "__FMA__", "AVX_VNNI": "__AVXVNNI__", "AVX512": "__AVX512VL__", "AVX512_VBMI": "__AVX512VBMI__",
+    "AVX512_VNNI": "__AVX512VNNI__", "AVX512_BF16": "__AVX512BF16__", "AMX_TILE": "__AMX_TILE__",
+    "AMX_INT8": "__AMX_INT8__", "AMX_BF16": "__AMX_BF16__",
 }  # fmt: skip
-SPELLED = [name for name in TARGETS if not name.startswith("x86-64-v") or "+" not in name]
+ARM_MACROS = {"dotprod": "__ARM_FEATURE_DOTPROD", "fp16": "__ARM_FEATURE_FP16_VECTOR_ARITHMETIC",
+              "i8mm": "__ARM_FEATURE_MATMUL_INT8"}  # fmt: skip
 
 
-@pytest.mark.parametrize("name", SPELLED)
-def test_a_level_is_what_the_compiler_means_by_it(name: str) -> None:
-    """All that gcc would use for that architecture is asked of a processor, and nothing else."""
-    gcc = shutil.which("gcc" if TARGETS[name].platform == platform_here() else f"{tools(name)}-gcc")
-    if not gcc or "clang" in subprocess.run([gcc, "--version"], capture_output=True, text=True, check=True).stdout:
-        pytest.skip(f"no gcc for {TARGETS[name].platform}")
-    command = [gcc, f"-march={name}", "-dM", "-E", "-x", "c", os.devnull]
-    defined = set(re.findall(r"^#define (\w+)", subprocess.run(command, capture_output=True, text=True, check=True).stdout, re.M))
-    assert {flag for flag, macro in MACROS.items() if macro in defined} == TARGETS[name].flags
+@pytest.mark.parametrize("name", TARGETS)
+def test_a_build_uses_what_the_compiler_means_by_its_level(name: str) -> None:
+    """All of it, and nothing else."""
+    target = TARGETS[name]
+    gcc = shutil.which("gcc" if target.platform == platform_name() else f"{target.platform[6:]}-linux-gnu-gcc")
+    if not gcc:
+        pytest.skip(f"no gcc for {target.platform}")
+    printed = run(gcc, f"-march={name}", "-dM", "-E", "-x", "c", os.devnull)
+    defined = set(re.findall(r"^#define (\w+)", printed, re.MULTILINE))
+    if target.platform == "linux-x86_64":
+        on = {option.removeprefix("GGML_").removesuffix("=ON") for option in target.options if option.endswith("=ON")}
+        assert {switch for switch, macro in MACROS.items() if macro in defined} == on
+        assert len(target.options) == len(MACROS)
+    else:
+        assert target.options == (f"GGML_CPU_ARM_ARCH={name}",)
+        assert {word for word, macro in ARM_MACROS.items() if macro in defined} == set(name.split("+")[1:])
 
 
-def tools(name: str) -> str:
-    return TARGETS[name].platform.removeprefix("linux-") + "-linux-gnu"
+def run(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 # ---------------------------------------------------------------- llama.cpp's wheel
@@ -313,7 +326,7 @@ def test_the_oldest_c_library_is_what_binutils_says() -> None:
     libraries = sorted((Path(llama.__file__).parent / "lib").glob("*.so"))
     assert libraries
     for library in libraries:
-        printed = subprocess.run([readelf, "-V", str(library)], capture_output=True, text=True, check=True).stdout
+        printed = run(readelf, "-V", str(library))
         minors = [int(minor) for minor in re.findall(r"Name: GLIBC_2\.(\d+)", printed)]
         assert oldest_glibc(library.read_bytes()) == max(17, *minors)
 
@@ -326,7 +339,8 @@ def test_the_openmp_library_comes_along(tmp_path: Path) -> None:
     made = portable(plain, "linux-aarch64", openmp)
     assert made.tag == "py3-none-manylinux_2_34_aarch64"
     assert made.files["llama_cpp/lib/libgomp.so.1"] == openmp.read_bytes()
-    assert b"GPL-3.0-or-later WITH GCC-exception-3.1" in made.files["llama_cpp_python-0.3.36.dist-info/licenses/libgomp.txt"]
+    terms = made.files["llama_cpp_python-0.3.36.dist-info/licenses/libgomp.txt"]
+    assert b"GPL-3.0-or-later WITH GCC-exception-3.1" in terms
 
 
 # ---------------------------------------------------------------- the wheelhouse
@@ -346,7 +360,7 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def house(own: Path, given: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """For this machine, from what is installed: no index is asked."""
-    if platform_here() != "linux-x86_64":
+    if platform_name() != "linux-x86_64":
         pytest.skip("levels of x86-64")
     folder = tmp_path_factory.mktemp("house")
     wanted = Wanted("linux-x86_64", ("x86-64-v2", "x86-64-v3"), (PYTHON_HERE,), given=given)
@@ -372,18 +386,6 @@ def test_two_wheelhouses_are_the_same_bytes(house: Path, given: Path, tmp_path: 
     assert all((house / name).read_bytes() == path.read_bytes() for name, path in files.items())
 
 
-def test_the_build_for_the_processor_is_looked_for(house: Path) -> None:
-    def on(flags: str) -> Cpu:
-        return Cpu("a processor", "x86_64", tuple(flags.split()), 2, 2)
-
-    levels = ("x86-64-v2", "x86-64-v3")
-    assert places(house, levels, on(NEHALEM)) == (house, house / "x86-64-v2")
-    assert places(house, levels, on(f"{HASWELL} avx512f")) == (house, house / "x86-64-v3")
-    with pytest.raises(UsageError, match=r"another processor than a processor \(x86_64\)"):
-        places(house, levels, on("fp asimd"))
-    assert places(house, ("apple",), on("")) == (house,)
-
-
 def test_what_is_found_nowhere_is_all_named(given: Path, tmp_path: Path) -> None:
     wanted = Wanted("linux-aarch64", (), ("3.12",), given=given / "x86-64-v2")
     with pytest.raises(ArtifactError, match=r"no wheel for Python 3\.12 on linux-aarch64") as caught:
@@ -405,6 +407,8 @@ def test_a_level_of_another_platform_and_no_folder(tmp_path: Path) -> None:
     assert "armv8.2-a+dotprod+fp16" in str(caught.value.allowed)
     with pytest.raises(UsageError, match="is no folder"):
         gather(Wanted("linux-x86_64", (), (PYTHON_HERE,), given=tmp_path / "none"), tmp_path / "new")
+    with pytest.raises(UsageError, match="android-aarch64: edgekit cannot be installed there"):
+        Wanted("android-aarch64", (), (PYTHON_HERE,)).check()
     for python in ("2.7", "3", "3.99", "three", "3.11.4"):
         with pytest.raises(UsageError, match="no version of Python that edgekit runs on"):
             for_device(None, python=(python,))

@@ -58,16 +58,16 @@ def run(options: Namespace) -> int:
         constraints=options.constraint,
     )
     with file_errors(options.to):
-        wheels = gather(asked, options.to, on_stderr())
         rows = [
-            {"path": wheel.relative_to(options.to).as_posix(), "bytes": wheel.stat().st_size, "sha256": sha256_file(wheel)}
-            for wheel in wheels
+            (wheel.relative_to(options.to).as_posix(), wheel.stat().st_size, sha256_file(wheel))
+            for wheel in gather(asked, options.to, on_stderr())
         ]
     if options.json:
-        print_json({"platform": asked.platform, "cpu": asked.levels, "python": asked.python, "wheels": rows})
+        listed = [{"path": path, "bytes": size, "sha256": digest} for path, size, digest in rows]
+        print_json({"platform": asked.platform, "cpu": asked.levels, "python": asked.python, "wheels": listed})
     else:
-        megabytes = sum(int(row["bytes"]) for row in rows) / 1e6
-        print_lines([*(str(row["path"]) for row in rows), f"{len(rows)} wheels, {megabytes:.0f} MB, in {options.to}"])
+        megabytes = sum(size for _, size, _ in rows) / 1e6
+        print_lines([*(path for path, _, _ in rows), f"{len(rows)} wheels, {megabytes:.0f} MB, in {options.to}"])
     return 0
 
 

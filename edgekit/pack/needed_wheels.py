@@ -27,7 +27,7 @@ _OLDEST_GLIBC = 5  # manylinux1's
 _OLDEST_MACOS = (14, 0)
 _MOST_METADATA_BYTES = 4 << 20
 # System -> os.name, sys.platform, platform.system().
-_SYSTEMS = {
+SYSTEMS = {
     "linux": ("posix", "linux", "Linux"),
     "macos": ("posix", "darwin", "Darwin"),
     "windows": ("nt", "win32", "Windows"),
@@ -75,7 +75,7 @@ class Interpreter:
     def markers(self, extra: str) -> dict[str, str]:
         """What conditions of requirements are about."""
         system, _, machine = self.platform.partition("-")
-        name, platform, title = _SYSTEMS[system]
+        name, platform, title = SYSTEMS[system]
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",

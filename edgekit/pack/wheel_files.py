@@ -20,7 +20,7 @@ from pathlib import Path
 from edgekit.artifacts.files import replacing
 from edgekit.errors import ArtifactError
 
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.+!]+)-(?:\d[^-]*-)?(?P<tag>[^-]+-[^-]+-[^-]+)\.whl")
+_NAME = re.compile(r"(?P<name>[\w.]+)-(?P<version>[\w.+!]+)-(?:\d[^-]*-)?(?P<tag>[^-]+-[^-]+-[^-]+)\.whl", re.ASCII)
 _MOST_BYTES = 1 << 30  # of a wheel's content: it is read into memory
 _DATE = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can state
 _REMEDY = "fetch or build it again"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,17 @@ from typing import TYPE_CHECKING
 
 from edgekit.artifacts.files import copy, make_folder, replacing
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
-from edgekit.machine.cpu import Cpu, cpu
+from edgekit.machine.cpu import platform_name
 from edgekit.machine.devices import device
 from edgekit.machine.temporary import temporary_folder
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import llama_wheel
-from edgekit.pack.needed_wheels import Interpreter, Needed, needed
+from edgekit.pack.needed_wheels import SYSTEMS, Interpreter, Needed, needed
 from edgekit.pack.wheel_files import write_wheel
 from edgekit.progress import Progress
 from edgekit.runtime.llama.build_inputs import run_pip
 from edgekit.runtime.llama.target_build import is_compiled
-from edgekit.runtime.llama.targets import TARGETS, best, platform_here
+from edgekit.runtime.llama.targets import TARGETS, best
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -69,7 +68,13 @@ class Wanted:
         return tuple(Interpreter(version, self.platform) for version in self.python)
 
     def check(self) -> None:
-        """Raise UsageError for a level of another platform, a Python that edgekit does not run on, or no folder."""
+        """Raise UsageError for what edgekit does not run on, a level of another platform, or no folder."""
+        if self.platform.partition("-")[0] not in SYSTEMS:
+            raise UsageError(
+                f"{self.platform}: edgekit cannot be installed there",
+                allowed=", ".join(SYSTEMS),
+                remedy="a classifier runs there in a browser: edgekit pack --target web",
+            )
         for level in self.levels:
             known = [row.name for row in TARGETS.values() if row.platform == self.platform]
             if known and level not in known:
@@ -94,33 +99,11 @@ def for_device(name: str | None, levels: tuple[str, ...] = (), python: tuple[str
         UsageError: there is no such device, or as `Wanted.check`.
     """
     profile = device(name) if name else None
-    platform = profile.platform if profile else platform_here()
-    own = profile.cpu if profile else best(TARGETS, cpu().flags)
+    platform = profile.platform if profile else platform_name()
+    own = profile.cpu if profile else best(TARGETS)
     wanted = Wanted(platform, levels or ((own,) if own else ()), python or (PYTHON_HERE,))
     wanted.check()
     return wanted
-
-
-def places(wheels: Path, levels: Iterable[str], processor: Cpu) -> tuple[Path, ...]:
-    """The folders of a wheelhouse that an installation on a processor looks into.
-
-    Args:
-        levels: those that it has builds of llama.cpp for.
-
-    Raises:
-        UsageError: the processor runs none of them.
-    """
-    built = [level for level in levels if (wheels / level).is_dir()]
-    if not built:  # one build for all, which is not ours: a Mac's
-        return (wheels,)
-    level = best(built, processor.flags)
-    if level is None:
-        raise UsageError(
-            f"this is made for another processor than {processor.name} ({processor.architecture})",
-            allowed=" or ".join(built),
-            remedy="pack it for this processor: edgekit pack --cpu LEVEL",
-        )
-    return wheels, wheels / level
 
 
 def gather(wanted: Wanted, folder: Path, progress: Progress | None = None) -> tuple[Path, ...]:
@@ -211,7 +194,7 @@ class _Sources:
     def _add(self, found: Needed, interpreter: Interpreter) -> bool:
         """Offer what is missing, from what is installed or else from the index; whether there is any more."""
         before = len(self._offered)
-        if interpreter == Interpreter(PYTHON_HERE, platform_here()):
+        if interpreter == Interpreter(PYTHON_HERE, platform_name()):
             for requirement in found.missing.values():
                 with suppress(MissingDependencyError, ArtifactError):  # another source may have it
                     self._offer(write_wheel(installed_wheel(requirement.name), self._scratch))

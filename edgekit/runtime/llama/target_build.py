@@ -12,10 +12,11 @@ from pathlib import Path
 
 from edgekit.artifacts.files import sha256_json
 from edgekit.errors import EdgekitError, MissingDependencyError
+from edgekit.machine.cpu import platform_name
 from edgekit.runtime.llama.build import RECIPE, Plan, cached_wheel, common_ingredients, wheel_of
 from edgekit.runtime.llama.build_inputs import VERSION
 from edgekit.runtime.llama.compiler import Compiler, find_compiler, identify, tool
-from edgekit.runtime.llama.targets import Target, platform_here
+from edgekit.runtime.llama.targets import Target
 
 _PORTABLE = Path(__file__).with_name("llama_portable.cmake")
 _OPENMP = "libgomp.so.1"
@@ -44,9 +45,7 @@ def plan_target(target: Target) -> Plan:
         MissingDependencyError: there is no compiler for its platform, or it is built on that system alone.
     """
     chain = _toolchain(target.platform)
-    gcc_breaks_tiles = chain.compiler.kind == "gcc" and chain.compiler.version <= (13, 2, 0)
-    tiles = "repair" if target.amx and gcc_breaks_tiles else "as-is"
-    options = ("GGML_NATIVE=OFF", f"EDGEKIT_AMX={tiles}", *target.options, *chain.definitions)
+    options = ("GGML_NATIVE=OFF", "EDGEKIT_AMX=as-is", *target.options, *chain.definitions)  # no level has tiles
     ingredients = {**common_ingredients(chain.compiler, options, RECIPE, _PORTABLE), "target": target.name}
     key = "-".join([VERSION, target.platform, target.name, sha256_json(ingredients)[:16]])
     return Plan(options, key, ingredients, f"edgekit wheelhouse --cpu {target.name} --force --to DIR", _PORTABLE)
@@ -94,7 +93,7 @@ def _toolchain(platform: str) -> _Toolchain:
     Raises:
         MissingDependencyError: nothing does.
     """
-    if platform == platform_here():
+    if platform == platform_name():
         return _Toolchain(tool("CXX"), find_compiler(), ())
     prefix = _TOOLS[platform]
     names = [f"{prefix}-gcc", f"{prefix}-g++"]

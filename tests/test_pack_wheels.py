@@ -23,6 +23,7 @@ import pytest
 import edgekit
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
 from edgekit.machine.cpu import Cpu, platform_name
+from edgekit.pack import wheelhouse
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import oldest_glibc, portable
 from edgekit.pack.needed_wheels import Interpreter, needed
@@ -346,6 +347,12 @@ def test_the_openmp_library_comes_along(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- the wheelhouse
 
 
+@pytest.fixture
+def _built_once(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """edgekit's own wheel, which takes seconds, is the one that was built for the tests above."""
+    monkeypatch.setattr(wheelhouse, "own_wheel", lambda folder: shutil.copy(own, folder / own.name))
+
+
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with builds of llama.cpp for two levels, both the one that is installed here."""
@@ -379,6 +386,7 @@ def test_pip_resolves_the_same_from_it_alone(house: Path) -> None:
     assert taken == {path.name for path in house.glob("*.whl")} | {path.name for path in house.glob("x86-64-v2/*.whl")}
 
 
+@pytest.mark.usefixtures("_built_once")
 def test_two_wheelhouses_are_the_same_bytes(house: Path, given: Path, tmp_path: Path) -> None:
     gather(Wanted("linux-x86_64", ("x86-64-v2",), (PYTHON_HERE,), given=given), tmp_path / "other")
     files = {path.relative_to(tmp_path / "other"): path for path in (tmp_path / "other").rglob("*.whl")}
@@ -386,6 +394,7 @@ def test_two_wheelhouses_are_the_same_bytes(house: Path, given: Path, tmp_path: 
     assert all((house / name).read_bytes() == path.read_bytes() for name, path in files.items())
 
 
+@pytest.mark.usefixtures("_built_once")
 def test_what_is_found_nowhere_is_all_named(given: Path, tmp_path: Path) -> None:
     wanted = Wanted("linux-aarch64", (), ("3.12",), given=given / "x86-64-v2")
     with pytest.raises(ArtifactError, match=r"no wheel for Python 3\.12 on linux-aarch64") as caught:

@@ -145,9 +145,10 @@ class _Sources:
 
     def __init__(self, wanted: Wanted, scratch: Path) -> None:
         self._wanted, self._scratch = wanted, scratch
+        self._own: Path | None = None
         given = sorted(wanted.given.glob("*.whl")) if wanted.given else []
         # Of edgekit it is the version that packs, whatever a folder has.
-        self._offered = [own_wheel(scratch), *(wheel for wheel in given if not wheel.name.startswith("edgekit-"))]
+        self._offered = [wheel for wheel in given if not wheel.name.startswith("edgekit-")]
 
     def llama(self, level: str) -> Path | None:
         """The build for a level; None where one that was given serves all levels.
@@ -177,6 +178,9 @@ class _Sources:
         Raises:
             ArtifactError: some are found nowhere.
         """
+        if self._own is None:
+            self._own = own_wheel(self._scratch)
+            self._offered.append(self._own)
         roots = [f"edgekit[{','.join(self._wanted.extras)}]", _LLAMA]
         found = needed(self._offered, roots, interpreter)
         for _ in range(_MOST_ROUNDS):

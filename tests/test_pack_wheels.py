@@ -22,14 +22,14 @@ import pytest
 
 import edgekit
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
-from edgekit.machine.cpu import Cpu, platform_name
+from edgekit.machine.cpu import platform_name
 from edgekit.pack import wheelhouse
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import oldest_glibc, portable
 from edgekit.pack.needed_wheels import Interpreter, needed
 from edgekit.pack.wheel_files import Wheel, read_wheel, write_wheel
 from edgekit.pack.wheelhouse import PYTHON_HERE, Wanted, for_device, gather
-from edgekit.runtime.llama.targets import TARGETS, best
+from edgekit.runtime.llama.targets import TARGETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
@@ -249,38 +249,6 @@ def test_a_file_that_is_no_wheel(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- processors
-
-NEHALEM = "lm fpu cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2"
-HASWELL = f"{NEHALEM} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
-PROCESSORS = {
-    "Core 2 Duo": ("x86_64", "lm fpu cx16 lahf_lm pni ssse3 sse4_1", "x86-64"),
-    "Nehalem": ("x86_64", NEHALEM, "x86-64-v2"),
-    "Sandy Bridge": ("x86_64", f"{NEHALEM} avx xsave", "x86-64-v2"),
-    "Haswell": ("x86_64", HASWELL, "x86-64-v3"),
-    "Skylake-SP": ("x86_64", f"{HASWELL} avx512f avx512bw avx512cd avx512dq avx512vl", "x86-64-v4"),
-    "Raspberry Pi 4": ("aarch64", "fp asimd evtstrm crc32 cpuid", "armv8-a"),
-    "Raspberry Pi 5": ("aarch64", "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm "
-                       "lrcpc dcpop asimddp", "armv8.2-a+dotprod+fp16"),
-}  # fmt: skip
-
-
-def processor(architecture: str, flags: str) -> Cpu:
-    return Cpu("a processor", architecture, tuple(flags.split()), 2, 2)
-
-
-@pytest.mark.parametrize("name", PROCESSORS)
-def test_each_processor_gets_the_most_that_it_runs(name: str) -> None:
-    architecture, flags, level = PROCESSORS[name]
-    assert best(TARGETS, processor(architecture, flags)) == level
-    assert best(["x86-64-v9", *reversed(TARGETS)], processor(architecture, flags)) == level
-    assert best([], processor(architecture, flags)) is None
-
-
-def test_a_smaller_build_where_there_is_no_better() -> None:
-    assert best(["x86-64-v2", "armv8-a"], processor("x86_64", HASWELL)) == "x86-64-v2"
-    assert best(["x86-64-v3"], processor("x86_64", NEHALEM)) is None
-    assert best(TARGETS) in TARGETS
-
 
 # ggml's switch -> what gcc defines where it may use that.
 MACROS = {

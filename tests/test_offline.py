@@ -116,6 +116,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "report": [["ran", "--to", "again"]],
     "keygen": [["--to", "key"]],
     "verify": [["bundle", "--key", "signer.pub"]],
+    "pack": [["{gguf}", "--hub", "repository"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "list": [["levels"]],
     "doctor": [[]],

@@ -478,6 +478,11 @@ def test_a_repository_of_the_hub(medgemma_artifact: Path, copied: Copy, tmp_path
     manifest = manifests.read(tmp_path / "repository")
     assert list(manifest.variants) == list(manifests.read(folder).variants)
     card = metadata(tmp_path / "repository" / "README.md")
+    modelfile = files["Modelfile.Q4_0"].decode()
+    parameters = json.loads(files["params"])
+    assert f'TEMPLATE """{files["template"].decode().rstrip()}"""' in modelfile.replace('\n"""', '"""')
+    assert [f'PARAMETER stop "{stop}"' in modelfile for stop in parameters["stop"]] == [True] * len(parameters["stop"])
+    assert parameters["temperature"] == 0
     assert card["tags"][0] == "gguf"
     assert card["library_name"] == "gguf"
     for level in manifest.variants:  # as llama.cpp and Ollama choose a file: by the level's name in it

@@ -21,17 +21,19 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.cli import main
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
 from edgekit.machine.cpu import platform_name
-from edgekit.pack import wheelhouse
+from edgekit.pack import keys, wheelhouse
+from edgekit.pack.build import PackOptions, build
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import oldest_glibc, portable
 from edgekit.pack.needed_wheels import Interpreter, needed
 from edgekit.pack.wheel_files import Wheel, read_wheel, write_wheel
 from edgekit.pack.wheelhouse import PYTHON_HERE, Wanted, for_device, gather
+from edgekit.progress import Progress
 from edgekit.runtime.llama.targets import TARGETS
 
-ROOT = Path(__file__).resolve().parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 HERE = Interpreter(PYTHON_HERE, platform_name())
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels of Linux")
@@ -367,7 +369,9 @@ def test_what_is_found_nowhere_is_all_named(given: Path, tmp_path: Path) -> None
     wanted = Wanted("linux-aarch64", (), ("3.12",), given=given / "x86-64-v2")
     with pytest.raises(ArtifactError, match=r"no wheel for Python 3\.12 on linux-aarch64") as caught:
         gather(wanted, tmp_path / "new")
-    assert {"llama-cpp-python"} < {item.split(",")[0] for item in caught.value.items}
+    assert {"numpy<3,>=2.1, which edgekit needs", "cryptography<52,>=46; extra == \"install\", which edgekit needs"} < {
+        *caught.value.items
+    }
     assert "--download" in str(caught.value.remedy)
     assert not (tmp_path / "new").exists()
 
@@ -389,6 +393,32 @@ def test_a_level_of_another_platform_and_no_folder(tmp_path: Path) -> None:
     for python in ("2.7", "3", "3.99", "three", "3.11.4"):
         with pytest.raises(UsageError, match="no version of Python that edgekit runs on"):
             for_device(None, python=(python,))
+
+
+@pytest.mark.usefixtures("_built_once")
+def test_the_command_says_what_it_gathered(
+    given: Path, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["wheelhouse", "--cpu", "x86-64-v3", "--wheelhouse", str(given), "--to", str(tmp_path / "new"), "--json"]
+    assert main(asked) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["platform"], said["cpu"], said["python"]) == ("linux-x86_64", ["x86-64-v3"], [PYTHON_HERE])
+    found = {path.relative_to(tmp_path / "new").as_posix(): path.read_bytes() for path in tmp_path.rglob("*.whl")}
+    assert {row["path"]: row["sha256"] for row in said["wheels"]} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in found.items()
+    }
+    assert [name for name in found if "/" in name] == [f"x86-64-v3/{next(house.glob('x86-64-v3/*')).name}"]
+
+
+@pytest.mark.usefixtures("_built_once")
+def test_a_bundle_brings_them(medsiglip_artifact: Path, house: Path, tmp_path: Path) -> None:
+    """All but llama.cpp, which an ONNX file does not need."""
+    keys.generate(tmp_path / "key")
+    options = PackOptions("laptop-16gb-cpu", tmp_path / "key", "fp32")
+    bundle = build(medsiglip_artifact, options, tmp_path / "bundle", Progress())
+    brought = {file.path: file.sha256 for file in bundle.files if file.path.startswith("wheels/")}
+    there = {f"wheels/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in house.glob("*.whl")}
+    assert brought == there
 
 
 @pytest.mark.slow

@@ -47,7 +47,7 @@ class Wanted:
 
     Attributes:
         platform: system and processor: `linux-aarch64`.
-        levels: of processors, each with a build of llama.cpp.
+        levels: of processors, each with a build of llama.cpp; none for what it does not run.
         python: versions of Python: `3.11`.
         extras: of edgekit.
         given: a folder of wheels that are taken first; None without one.
@@ -181,7 +181,7 @@ class _Sources:
         if self._own is None:
             self._own = own_wheel(self._scratch)
             self._offered.append(self._own)
-        roots = [f"edgekit[{','.join(self._wanted.extras)}]", _LLAMA]
+        roots = [f"edgekit[{','.join(self._wanted.extras)}]", *([_LLAMA] if self._wanted.levels else [])]
         found = needed(self._offered, roots, interpreter)
         for _ in range(_MOST_ROUNDS):
             if not found.missing or not self._add(found, interpreter):

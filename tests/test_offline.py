@@ -21,9 +21,9 @@ from edgekit.bench import write
 from edgekit.commands import verbs
 from edgekit.pack import keys
 
-# Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, and `export --download`,
-# which test_hub.py tests, a model.
-EXCEPT = {"setup"}
+# Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `wheelhouse --download`
+# that and wheels, and `export --download`, which test_hub.py tests, a model.
+EXCEPT = {"setup", "wheelhouse"}
 # Ends when it is told to, so a program starts it: SERVED.
 TOLD_TO_END = {"serve"}
 # Its parts are the other commands; by itself it takes minutes.

@@ -64,14 +64,13 @@ def manifest(bundle: Path) -> bytes:
 
 @pytest.mark.parametrize("host", HOSTS)
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("end", [":7", ":v1.0_a-b", ":Latest", f"@sha256:{'ab' * 32}"])
-def test_a_reference_is_read_as_it_is_written(host: str, name: str, end: str) -> None:
-    found = reference(f"{host}/{name}{end}")
-    assert (found.registry, found.repository, str(found)) == (host, name, f"{host}/{name}{end}")
-    # and as the library reads it
-    container = providers.oras.container.Container(str(found)) if host[0] != "[" and "." in host else None
-    if container:
-        assert container.manifest_url() == f"{host}/v2/{name}/manifests/{end[1:]}"
+def test_a_reference_is_read_as_it_is_written(host: str, name: str) -> None:
+    for end in (":7", ":v1.0_a-b", ":Latest", f"@sha256:{'ab' * 32}"):
+        found = reference(f"{host}/{name}{end}")
+        assert (found.registry, found.repository, str(found)) == (host, name, f"{host}/{name}{end}")
+        if "." in host:  # and as the library reads it
+            theirs = providers.oras.container.Container(str(found))
+            assert theirs.manifest_url() == f"{host}/v2/{name}/manifests/{end[1:]}"
 
 
 def test_a_tag_beside_a_digest_says_nothing() -> None:

@@ -26,7 +26,8 @@ T = TypeVar("T")
 
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between attempts that brought nothing
 _TIMEOUTS_S = (10.0, 60.0)  # to connect, and between two packets
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20  # of what is sent
+_PACKET_BYTES = 1 << 16  # of what is received, and lost at most when a connection breaks
 _MOST_ERROR_BYTES = 1 << 16
 _AGAIN = "run the same command again: what is complete stays, and what broke off goes on"
 
@@ -248,7 +249,7 @@ class Remote:
         """An answer's body; no more than one block behind a limit."""
         got = 0
         with self._explained():
-            for block in answer.iter_content(_BLOCK_BYTES):
+            for block in answer.iter_content(_PACKET_BYTES):
                 got += len(block)
                 yield block
                 if most_bytes is not None and got > most_bytes:

@@ -20,9 +20,11 @@ from watched import Seen, can_watch, watch
 from edgekit.bench import write
 from edgekit.commands import verbs
 from edgekit.pack import keys
+from edgekit.pack.registry.layout import Layout
+from edgekit.pack.registry.push import push
 
-# Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, and `export --download`,
-# which test_hub.py tests, a model.
+# Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `export --download`, which
+# test_hub.py tests, a model; and `push` and `pull`, which test_pack_registry.py tests, where they name a registry.
 EXCEPT = {"setup"}
 # Ends when it is told to, so a program starts it: SERVED.
 TOLD_TO_END = {"serve"}
@@ -115,6 +117,8 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "report": [["ran", "--to", "again"]],
     "keygen": [["--to", "key"]],
     "verify": [["bundle", "--key", "signer.pub"]],
+    "push": [["bundle", "2", "--layout", "images"]],
+    "pull": [["1", "--layout", "images", "--to", "pulled", "--key", "signer.pub"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "list": [["levels"]],
     "doctor": [[]],
@@ -144,6 +148,7 @@ def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, f
     write(results(row("Q8_0", answers(0.8))), desk.work / "ran")
     keys.generate(desk.work / "signer")
     make(desk.work / "bundle", {"model/edgekit.json": b"{}"}, desk.work / "signer")
+    push(desk.work / "bundle", Layout(desk.work / "images", "1"))
     tasks = desk.root / "edgekit" / "benchmarks"
     tasks.mkdir(parents=True)
     (tasks / "few.toml").write_text(FEW)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors, named
 from edgekit.artifacts.documents import is_file, read_json
-from edgekit.artifacts.files import copy, rename, sha256_file, sync
+from edgekit.artifacts.files import copy, sha256_file
 from edgekit.artifacts.folders import MARKER, appear, check_free, check_place, claimed, remove, staging_of, take_back
 from edgekit.errors import BundleError, NoSpaceError, RegistryError, UsageError
 from edgekit.machine.temporary import temporary_folder
@@ -100,9 +100,11 @@ def pull(
                 (staging / SIGNATURE).write_bytes(signature)
                 _lay_out(staging, wanted)
                 appear(staging, [DOCUMENT, SIGNATURE, *(file.path for file in wanted)], bundle)
-            finally:
-                if bundle.is_dir() or not any((staging / _STORE).glob("*")):  # else the next run goes on with it
+            except BaseException:
+                if not _files(staging):  # else the next run goes on with them
                     remove(staging)
+                raise
+            remove(staging)
     return Pulled(document, digest_of(manifest), moved + len(data) + len(signature), document.bytes)
 
 
@@ -166,6 +168,12 @@ def _is_there(file: BundleFile, at_hand: Mapping[str, Path]) -> bool:
     return file.sha256 in at_hand and sha256_file(at_hand[file.sha256]) == file.sha256
 
 
+def _files(staging: Path) -> list[Path]:
+    """What is in an unfinished folder but its marker, an empty file, as there may be in a bundle."""
+    paths = [path for path in staging.rglob("*") if path != staging / MARKER]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
 def _kept(staging: Path, wanted: Mapping[str, int]) -> set[str]:
     """What earlier runs completed, found by its hash wherever it lies, and moved to the store; all else is removed.
 
@@ -176,14 +184,13 @@ def _kept(staging: Path, wanted: Mapping[str, int]) -> set[str]:
     store = staging / _STORE
     store.mkdir(exist_ok=True)
     kept = set()
-    marker = staging / MARKER  # an empty file, as there may be in a bundle
-    for path in [path for path in staging.rglob("*") if path != marker and path.is_file() and not path.is_symlink()]:
+    for path in _files(staging):
         if path.stat().st_size in wanted.values() and (digest := sha256_file(path)) in wanted:
             path.replace(store / digest)
             kept.add(digest)
     parts = {f"{digest}{_PART}" for digest in set(wanted) - kept}
     for path in [*staging.iterdir(), *store.iterdir()]:
-        if path in (store, marker) or (path.parent == store and path.name in kept | parts):
+        if path in (store, staging / MARKER) or (path.parent == store and path.name in kept | parts):
             continue
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return kept
@@ -231,13 +238,8 @@ def _copied(source: Path, target: Path) -> bool:
     if sha256_file(part) != target.name:
         part.unlink()
         return False
-    _complete(part, target)
+    part.replace(target)
     return True
-
-
-def _complete(part: Path, target: Path) -> None:
-    sync(part)
-    rename(part, target)
 
 
 def _fetch(place: Place, blob: Blob, target: Path, progress: Progress) -> int:
@@ -259,7 +261,7 @@ def _fetch(place: Place, blob: Blob, target: Path, progress: Progress) -> int:
                 progress.advance(len(block))
                 moved += len(block)
         if digest.hexdigest() == blob.sha256:
-            _complete(part, target)
+            part.replace(target)  # not durably: whoever finds it hashes it
             return moved
         part.unlink()
         if not begun:
@@ -290,4 +292,5 @@ def _lay_out(staging: Path, files: Sequence[BundleFile]) -> None:
         content = staging / _STORE / file.sha256
         copy(content, target) if left[file.sha256] else content.replace(target)
         if file.executable:
-            target.chmod(target.stat().st_mode | 0o111)
+            mode = target.stat().st_mode
+            target.chmod(mode | (mode & 0o444) >> 2)  # by whoever may read it

@@ -226,3 +226,8 @@ int linkat(int folder, const char *name, int other, const char *target, int flag
     return on_paths("link", folder, name, other, target) ? -1 : syscall(SYS_linkat, folder, name, other, target, flags);
 }
 int link(const char *name, const char *target) { return linkat(AT_FDCWD, name, AT_FDCWD, target, 0); }
+
+int symlinkat(const char *target, int folder, const char *name) {
+    return on_path("symlink", NAME, folder, name) ? -1 : syscall(SYS_symlinkat, target, folder, name);
+}
+int symlink(const char *target, const char *name) { return symlinkat(target, AT_FDCWD, name); }

@@ -6,10 +6,6 @@ from edgekit.pack.bundle import Bundle, BundleFile
 
 
 def missing(new: Bundle, old: Bundle) -> tuple[BundleFile, ...]:
-    """The files of a bundle that are nowhere in another, whatever their paths, in the order of the bundle.
-
-    Of two files of the same content the first is enough.
-    """
+    """The files of a bundle whose content is nowhere in another, whatever their paths, in the order of the bundle."""
     known = {file.sha256 for file in old.files}
-    wanted = {file.sha256: file for file in reversed(new.files) if file.sha256 not in known}
-    return tuple(file for file in new.files if wanted.get(file.sha256) is file)
+    return tuple(file for file in new.files if file.sha256 not in known)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.documents import is_file, read_bounded
-from edgekit.artifacts.files import make_folder, sync, write_atomically
+from edgekit.artifacts.files import make_folder, write_atomically
 from edgekit.errors import BundleError, UsageError
 from edgekit.pack import document, launchers, roots, signature, slots
 from edgekit.pack.bundle import DOCUMENT, SIGNATURE, Bundle
@@ -84,12 +84,7 @@ def update(source: Path, root: Path, key: Path | None = None, progress: Progress
     """
     with file_errors(root), roots.alone(root) as place:
         roots.installed(root)
-        try:
-            return _deploy(source, place, key or root / KEY, progress or Progress())
-        except BaseException:
-            if roots.read(root).used == place.used:
-                roots.clear(place.other)
-            raise
+        return _deploy(source, place, key or root / KEY, progress or Progress())
 
 
 def rollback(root: Path, progress: Progress | None = None) -> Bundle:
@@ -119,14 +114,12 @@ def status(root: Path) -> Status:
 
     Raises:
         UsageError: nothing is.
-        BundleError: its state, or the document of a slot, is damaged.
+        BundleError: its state, or the document of the slot in use, is damaged; an update mends the latter.
     """
     place, used = roots.installed(root)
     assert place.state, "installed"
-    bundle, other = roots.whole(used), roots.whole(place.other)
-    if bundle is None:
-        raise BundleError(f"{used / DOCUMENT}: is missing", remedy="edgekit rollback, or install.sh of a whole bundle")
-    return Status(root, used.name, bundle, other, place.state.minimum, place.state.key)
+    bundle, _ = document.read(used)
+    return Status(root, used.name, bundle, roots.readable(place.other), place.state.minimum, place.state.key)
 
 
 def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
@@ -142,7 +135,7 @@ def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
     slots.fitting(stated)  # before gigabytes are hashed
     present = frozenset(file.path for file in stated.files if is_file(source / file.path)) if root.used else None
     bundle = verify(source, key, minimum=minimum, present=present, progress=progress)
-    old = _in_use(root)
+    old = roots.readable(root.used) if root.used else None
     if old and old.name == bundle.name:
         if bundle == old and root.used and _works(root.used, bundle):
             return bundle
@@ -172,20 +165,11 @@ def _make(root: Root, supply: Supply, raw: bytes, key: Path, progress: Progress)
     slots.try_out(slot, supply.bundle)
     (slot / SIGNATURE).write_bytes(read_bounded(supply.source / SIGNATURE, BundleError, _MOST_BYTES))
     signature.verify(raw, slot / SIGNATURE, key)
-    sync(slot / SIGNATURE)
     slots.settle(slot)
     write_atomically(slot / DOCUMENT, raw)
     if root.used is None:
         write_atomically(root.folder / KEY, read_bounded(key, UsageError, _MOST_BYTES))
     launchers.write(root.folder)
-
-
-def _in_use(root: Root) -> Bundle | None:
-    """The bundle in use; None where its document was damaged, which an update mends."""
-    try:
-        return roots.whole(root.used) if root.used else None
-    except BundleError:
-        return None
 
 
 def _works(slot: Path, bundle: Bundle) -> bool:

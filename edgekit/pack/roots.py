@@ -98,9 +98,12 @@ def installed(folder: Path) -> tuple[Root, Path]:
     return root, root.used
 
 
-def whole(slot: Path) -> Bundle | None:
-    """The bundle that is in a slot, None where it is empty or was not finished. Raises BundleError where it is none."""
-    return document.read(slot)[0] if is_file(slot / DOCUMENT) else None
+def readable(slot: Path) -> Bundle | None:
+    """The bundle that is in a slot; None where it is empty, was not finished, or has a damaged document."""
+    try:
+        return document.read(slot)[0] if is_file(slot / DOCUMENT) else None
+    except BundleError:
+        return None
 
 
 @contextmanager

@@ -14,14 +14,13 @@ from pathlib import Path
 from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import copy, link_or_copy, sync, sync_folder
 from edgekit.errors import BundleError, NoSpaceError
-from edgekit.machine.cpu import cpu
+from edgekit.machine.cpu import cpu, levels
 from edgekit.machine.worker import death
 from edgekit.pack import document
 from edgekit.pack.bootstrap.environment import clean_variables, make_environment, python_of, unpacked_bytes
 from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, here
 from edgekit.pack.bundle import GOLDEN, MODEL, WHEELS, Bundle, BundleFile
 from edgekit.progress import Progress
-from edgekit.runtime.llama.targets import best
 
 ENVIRONMENT = "env"
 TRIAL_LIMIT_S = 3600.0  # of a self-test: an image costs minutes on the slowest machines that are packed for
@@ -83,9 +82,9 @@ def fitting(bundle: Bundle) -> list[str]:
     with refused():
         check_platform(bundle.model_dump(include={"name", "platform", "python"}), machine)
         paths = [file.path for file in bundle.files if file.path.startswith(f"{WHEELS}/")]
-        levels = [path.split("/")[1] for path in paths if path.count("/") > 1]
-        level = best(levels, cpu().flags)
-        if levels and level is None:
+        built = {path.split("/")[1] for path in paths if path.count("/") > 1}
+        level = next((level for level in levels() if level in built), None)
+        if built and level is None:
             raise BundleError(
                 f"bundle {bundle.name} is for processors of {' or '.join(bundle.cpu)}, and {cpu().name} is none",
                 remedy="ask for a bundle for this machine: edgekit doctor shows its processor",
@@ -147,19 +146,17 @@ def _place(slot: Path, file: BundleFile, supply: Supply) -> None:
         break
     if file.executable:
         target.chmod(0o755)
-    sync(target)
 
 
 def settle(slot: Path) -> None:
-    """Wait until a filled slot is on the disk. The files of the bundle are; of the environment there are thousands."""
-    if hasattr(os, "sync"):
+    """Wait until a filled slot is on the disk. Raises OSError where the disk failed."""
+    if hasattr(os, "sync"):  # all of it at once: one file after the other, an environment takes a stick a minute
         os.sync()
-    else:
-        for path in (slot / ENVIRONMENT).rglob("*"):
-            if path.is_file():
-                sync(path)
-    for folder in (slot, *(path for path in slot.rglob("*") if path.is_dir() and not path.is_symlink())):
-        sync_folder(folder)
+    for path in (slot, *slot.rglob("*")):  # and what failed is said file by file
+        if path.is_dir() and not path.is_symlink():
+            sync_folder(path)
+        elif not path.is_symlink():
+            sync(path)
 
 
 def try_out(slot: Path, bundle: Bundle) -> None:

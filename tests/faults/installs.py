@@ -17,18 +17,18 @@ from typing import Any
 from bundles import make
 
 from edgekit.cli import main
-from edgekit.machine.cpu import cpu
+from edgekit.machine.cpu import levels
 from edgekit.pack import differences, document
 from edgekit.pack.bootstrap.here import here
 from edgekit.pack.bundle import Bundle
-from edgekit.runtime.llama.targets import TARGETS, best
 
 # What stands in for edgekit where a bundle is installed.
 _MAIN = """
 import sys
 from pathlib import Path
 from edgekit import VERSION
-said = [(Path(word) / "weights").read_text() if Path(word).is_dir() else word for word in sys.argv[1:]]
+models = {word: Path(word) / "weights" for word in sys.argv[1:]}
+said = [path.read_text() if path.is_file() else word for word, path in models.items()]
 print("edgekit", VERSION, *said)
 """
 _WORKER = """
@@ -64,7 +64,7 @@ def content(version: int, weights: str = "", expected: str | None = None) -> dic
         "edgekit/machine/__init__.py": "",
         "edgekit/machine/worker.py": _WORKER,
     }
-    level = best(TARGETS, cpu().flags) or "x86-64-v2"
+    level = levels()[0]
     return {
         "model/weights": weights.encode(),
         "model/tokenizer": b"the same in all of them",
@@ -80,7 +80,7 @@ def content(version: int, weights: str = "", expected: str | None = None) -> dic
 
 def made(folder: Path, key: Path, version: int, files: Mapping[str, bytes] | None = None, **more: Any) -> Bundle:
     """A bundle for this machine; its name is the same whatever its version."""
-    said = {"platform": here().platform, "python": [PYTHON], "cpu": [best(TARGETS, cpu().flags) or "x86-64-v2"]}
+    said = {"platform": here().platform, "python": [PYTHON], "cpu": [levels()[0]]}
     said |= {"version": version, "minimum_version": 1}
     return make(folder, content(version) if files is None else files, key, **{**said, **more})
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.artifacts.version import __version__
 from edgekit.errors import (
     ArtifactError,
+    BundleError,
     CheckpointError,
     EdgekitError,
     EdgekitWarning,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArtifactError",
+    "BundleError",
     "CheckpointError",
     "Choice",
     "EdgekitError",

@@ -5,6 +5,7 @@
     ├── CheckpointError         the source folder is not what it must be
     ├── HubError                a model cannot be had from the hub, or not as it should be
     ├── ArtifactError           an artifact folder or its manifest is not what it must be
+    ├── BundleError             a bundle is not what its maker signed, or is none for this machine
     ├── InputError              an image or a prompt cannot be used
     ├── GateError               an artifact was compared with its original and refused
     ├── WorkerError             no process of our own can be started
@@ -114,6 +115,10 @@ class ArtifactError(EdgekitError):
 
 class NoSpaceError(ArtifactError):
     """The disk is too small for what is to be written."""
+
+
+class BundleError(EdgekitError):
+    """A bundle is not what its maker signed, or is none for this machine."""
 
 
 class InputError(EdgekitError):

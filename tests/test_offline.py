@@ -12,12 +12,14 @@ from typing import Any
 
 import pytest
 from bench_records import answers, results, row
+from bundles import make
 from material import photo
 from PIL import Image
 from watched import Seen, can_watch, watch
 
 from edgekit.bench import write
 from edgekit.commands import verbs
+from edgekit.pack import keys
 
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, and `export --download`,
 # which test_hub.py tests, a model.
@@ -111,6 +113,8 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
     "report": [["ran", "--to", "again"]],
+    "keygen": [["--to", "key"]],
+    "verify": [["bundle", "--key", "signer.pub"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "list": [["levels"]],
     "doctor": [[]],
@@ -138,6 +142,8 @@ def test_every_command_is_watched() -> None:
 def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, folders: Mapping[str, Path]) -> None:
     Image.fromarray(photo(90, 70)).save(desk.work / "chest.png")
     write(results(row("Q8_0", answers(0.8))), desk.work / "ran")
+    keys.generate(desk.work / "signer")
+    make(desk.work / "bundle", {"model/edgekit.json": b"{}"}, desk.work / "signer")
     tasks = desk.root / "edgekit" / "benchmarks"
     tasks.mkdir(parents=True)
     (tasks / "few.toml").write_text(FEW)

@@ -60,8 +60,8 @@ class BundleFile(StrictModel):
                 raise ValueError("is no plain path below the bundle")
             if name.split(".")[0].casefold() in _RESERVED:
                 raise ValueError("is a device on Windows")
-        if PurePosixPath(path).as_posix() != path or path in (DOCUMENT, SIGNATURE):
-            raise ValueError("is not its plain form, or names the document itself")
+        if path.split("/")[0].casefold() in (DOCUMENT, SIGNATURE):
+            raise ValueError("is the document itself, or its signature")
         return path
 
     @model_validator(mode="after")
@@ -112,12 +112,9 @@ class Bundle(StrictModel):
         paths = [file.path for file in self.files]
         if paths != sorted(paths):
             raise ValueError("files: not in the order of their paths")
-        folded = {path.casefold() for path in paths}
-        if len(folded) != len(paths):
-            raise ValueError("files: two of one name, where a system takes no notice of case")
-        above = {str(parent).casefold() for path in paths for parent in PurePosixPath(path).parents}
-        if folded & above:
-            raise ValueError("files: a path that is a file and a folder")
+        folders = {str(above) for path in paths for above in PurePosixPath(path).parents}
+        if len({name.casefold() for name in (*paths, *folders)}) != len(paths) + len(folders):
+            raise ValueError("files: two files or folders of one name, where a system takes no notice of case")
         return self
 
     @property

@@ -1,0 +1,144 @@
+"""Keys that sign bundles: Ed25519 (RFC 8032), as files that OpenSSL reads and writes.
+
+The private key is PEM (PKCS #8, without a password), and its owner alone may read it. Beside it lie what recipients
+get: `NAME.pub`, the public key (PEM, SubjectPublicKeyInfo), which `edgekit verify` takes, and `NAME.crt`, a certificate
+of the same key that signs itself, which verifiers of the OpenSSF's model signatures take as their root of trust.
+
+A key is known by its id, the SHA-256 of the public key's 32 bytes, which is short enough to be read out by telephone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgekit.artifacts.disk_errors import named
+from edgekit.artifacts.documents import read_bounded
+from edgekit.artifacts.files import make_folder, sync_folder
+from edgekit.errors import UsageError
+from edgekit.pack import certificates
+from edgekit.pack.extras import needed
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+_MOST_BYTES = 1 << 16
+_NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+
+
+def public_path(key: Path) -> Path:
+    """Where the public key of a private one is written."""
+    return key.with_name(f"{key.name}.pub")
+
+
+def certificate_path(key: Path) -> Path:
+    """Where the certificate of a private key is written."""
+    return key.with_name(f"{key.name}.crt")
+
+
+def generate(path: Path) -> str:
+    """Make a key: the private one at `path`, what recipients get at `public_path` and `certificate_path`.
+
+    Returns:
+        its id.
+
+    Raises:
+        UsageError: one of the three is there already.
+        MissingDependencyError: cryptography is not installed.
+    """
+    with needed("install"):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+    key = Ed25519PrivateKey.generate()
+    files = {
+        path: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        public_path(path): key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+        certificate_path(path): certificates.of_key(key).public_bytes(Encoding.PEM),
+    }
+    make_folder(path.parent)
+    written: list[Path] = []
+    try:
+        for place, data in files.items():
+            _write_new(place, data, 0o600 if place == path else 0o644)
+            written.append(place)
+    except BaseException:
+        for place in written:
+            place.unlink()
+        raise
+    return key_id(key.public_key())
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """What a key is known by: the SHA-256 of its 32 bytes, in hexadecimal."""
+    return hashlib.sha256(key.public_bytes_raw()).hexdigest()
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """The key that signs.
+
+    Raises:
+        UsageError: the file is none.
+        MissingDependencyError: cryptography is not installed.
+    """
+    with needed("install"):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+        from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    key = _loaded(path, lambda pem: load_pem_private_key(pem, password=None))
+    if not isinstance(key, Ed25519PrivateKey):
+        raise _no_key(path, "private")
+    return key
+
+
+def public_key(path: Path) -> Ed25519PublicKey:
+    """The key that a signature is checked with.
+
+    Raises:
+        UsageError: the file is none.
+        MissingDependencyError: cryptography is not installed.
+    """
+    with needed("install"):
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    key = _loaded(path, load_pem_public_key)
+    if not isinstance(key, Ed25519PublicKey):
+        raise _no_key(path, "public")
+    return key
+
+
+def _loaded(path: Path, load: Callable[[bytes], object]) -> object:
+    """What a PEM file holds, None where it is no such file."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+
+    pem = read_bounded(path, UsageError, _MOST_BYTES)
+    try:
+        return load(pem)
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # no PEM, with a password, of an unknown algorithm
+        return None
+
+
+def _no_key(path: Path, kind: str) -> UsageError:
+    return UsageError(
+        f"{path}: no {kind} key",
+        allowed=f"a {kind} Ed25519 key as PEM, without a password",
+        remedy=f"edgekit keygen --to FILE makes one: FILE signs, {public_path(Path('FILE'))} verifies",
+        param="key",
+    )
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    """Write a file that is not there yet, durably."""
+    try:
+        handle = os.open(path, _NEW, mode)
+    except FileExistsError as error:
+        raise UsageError(f"{path}: is there, and no key is ever overwritten", remedy="name another file") from error
+    with named(path), os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(handle)
+    sync_folder(path.parent)

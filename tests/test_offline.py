@@ -24,9 +24,9 @@ from edgekit.pack import signature
 from edgekit.pack.install import install, update
 from edgekit.pack import keys
 
-# Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, and `export --download`,
-# which test_hub.py tests, a model.
-EXCEPT = {"setup"}
+# Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `wheelhouse --download`
+# that and wheels, and `export --download`, which test_hub.py tests, a model.
+EXCEPT = {"setup", "wheelhouse"}
 # Ends when it is told to, so a program starts it: SERVED.
 TOLD_TO_END = {"serve"}
 # Its parts are the other commands; by itself it takes minutes.
@@ -113,6 +113,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "chat": [["{gguf}", "--max-tokens", "3", "--conversation", "two"]],
     "cache": [[], ["--clear"]],
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
+    "profile": [["--to", "desk.toml"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
     "report": [["ran", "--to", "again"]],

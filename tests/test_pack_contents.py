@@ -18,7 +18,6 @@ import yaml
 from bench_records import HERE, answers, compared, results, row, times
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from edgekit.pack.verify import verify
 from material import Copy, contents, edit_json
 
 from edgekit import bench, cli
@@ -31,6 +30,7 @@ from edgekit.pack import keys
 from edgekit.pack.build import PackOptions, build
 from edgekit.pack.contents import sbom
 from edgekit.pack.contents.base import About
+from edgekit.pack.verify import verify
 from edgekit.progress import Progress
 from edgekit.runtime import open_model
 
@@ -324,7 +324,7 @@ def test_what_others_wrote_stays_in_its_place(medgemma_artifact: Path, copied: C
     assert metadata(card)["license"] == "other"
     text = card.read_text(encoding="utf-8")
     assert text.count("\n---\n") == 1
-    assert "](http" not in text
+    assert not re.search(r"(?<!\\)\]\(http", text)
     assert not re.search(r"(?<!\\)<img", text)
     strictly_valid(tmp_path / "bundle" / "papers" / "mlbom.cdx.json")
 
@@ -473,7 +473,7 @@ def test_a_repository_of_the_hub(medgemma_artifact: Path, copied: Copy, tmp_path
     code = cli.main(["pack", str(folder), "--hub", str(tmp_path / "repository"), "--terms", str(tmp_path / "terms")])
     assert code == 0
     files = contents(tmp_path / "repository")
-    assert {"README.md", "NOTICE", "TERMS.txt", "MODIFICATIONS.md", "mlbom.cdx.json", "edgekit.json"} <= files.keys()
+    assert {"README.md", "NOTICE", "papers/TERMS.txt", "papers/NOTICE", "edgekit.json"} <= files.keys()
     assert not any(name.startswith(("golden", "wheels", "install", "bundle")) for name in files)
     manifest = manifests.read(tmp_path / "repository")
     assert list(manifest.variants) == list(manifests.read(folder).variants)

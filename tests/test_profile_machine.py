@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +20,8 @@ from typing import Any
 import pytest
 
 from edgekit.cli import main
-from edgekit.commands.support import diagnosis
 from edgekit.errors import UsageError, WorkerError
-from edgekit.machine import cpuid, cuda, disk, here, nearest, profile, worker
+from edgekit.machine import cpuid, cuda, disk, disturbance, here, nearest, profile, worker
 from edgekit.machine.cpu import LEVELS, Cpu, cpu, level, levels, linux_name, platform_name
 from edgekit.machine.cuda import Reached
 from edgekit.machine.devices import Device, device, text
@@ -31,12 +30,13 @@ from edgekit.machine.vulkan import VulkanDevice
 from edgekit.machine.worker import End
 from edgekit.progress import Progress
 
-# As /proc/cpuinfo lists them: a Xeon X5570 (2009), a Core i5-4570 (2013), an Atom D2550 (2012), a Xeon Gold 6130 (2017).
-NEHALEM = """fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush dts acpi mmx fxsr sse sse2 ss
-ht tm pbe syscall nx rdtscp lm constant_tsc pni dtes64 monitor vmx est tm2 ssse3 cx16 xtpr pdcm dca sse4_1 sse4_2 popcnt
-lahf_lm"""
+# As /proc/cpuinfo lists them, shortened: a Xeon X5570 (2009), a Core i5-4570 (2013), an Atom D2550 (2012), a Xeon Gold
+# 6130 (2017), a Raspberry Pi 4's and 5's processor.
+NEHALEM = """fpu vme de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush dts acpi mmx fxsr sse sse2
+ss ht tm pbe syscall nx rdtscp lm constant_tsc pni dtes64 monitor vmx est tm2 ssse3 cx16 xtpr pdcm dca sse4_1 sse4_2
+popcnt lahf_lm"""
 HASWELL = NEHALEM + " aes avx f16c fma movbe xsave abm bmi1 bmi2 avx2 erms"
-ATOM = NEHALEM.replace(" sse4_1 sse4_2 popcnt", " movbe")
+ATOM = " ".join(NEHALEM.split()).replace(" sse4_1 sse4_2 popcnt", " movbe")
 SKYLAKE_SP = HASWELL + " avx512f avx512dq avx512cd avx512bw avx512vl"
 CORTEX_A72, CORTEX_A76 = "fp asimd evtstrm aes pmull sha1 sha2 crc32 cpuid", "fp asimd aes atomics fphp asimdhp asimddp"
 
@@ -68,7 +68,7 @@ def dynamic_loader() -> str | None:
 @pytest.mark.skipif(dynamic_loader() is None, reason="no glibc on x86-64, which says what it searches")
 def test_levels_here_are_those_that_the_c_library_searches() -> None:
     said = subprocess.run([str(dynamic_loader()), "--help"], capture_output=True, text=True, check=True).stdout
-    expected = {name for name in re.findall(r"^  (x86-64-v\d) \(supported", said, re.MULTILINE)}
+    expected = set(re.findall(r"^  (x86-64-v\d) \(supported", said, re.MULTILINE))
     if "x86-64-v" not in said:
         pytest.skip("a glibc before 2.33")
     assert set(levels()) == expected | {"x86-64"}
@@ -164,8 +164,13 @@ def test_a_process_that_cannot_start_measures_no_gpu(monkeypatch: pytest.MonkeyP
 # ---------------------------------------------------------------- the profile
 
 
+def doubtful(monkeypatch: pytest.MonkeyPatch, why: str | None) -> None:
+    """Have the machine be disturbed, or quiet, while it is measured."""
+    monkeypatch.setattr(disturbance.Conditions, "disturbed", property(lambda conditions: why))
+
+
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Workers that answer at once, by the name of their work; a test changes what they say."""
     said: dict[str, list[Any]] = {
         "measure_bandwidth": [{"1": 1.23456e10}, {"1": 1.23456e10, "2": 2.2e10}],
@@ -177,15 +182,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[Any]]]:
         return answers, End(0 if answers else 1, "" if answers else "it broke")
 
     monkeypatch.setattr(worker, "run", run)
+    doubtful(monkeypatch, None)
     monkeypatch.setattr(profile, "find_gpus", lambda: ())
     monkeypatch.setattr(profile, "vulkan_devices", lambda: ())
     monkeypatch.setattr(profile, "read_speed", lambda folder: (2.5e9, "100 MB by one reader"))
-    yield said
+    return said
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_profile_says_what_when_and_how(tmp_path: Path) -> None:
-    found = profile.measure(tmp_path)
+    found = profile.measure(tmp_path).device
     assert found.name == "here"
     assert (found.bandwidth_gb_s, dict(found.bandwidth_by_threads)) == (22.0, {"1": 12.3, "2": 22.0})
     assert (found.gflops, found.disk_gb_s, found.gpu_memory_gb) == ({"fp32": 100.0}, 2.5, 0)
@@ -203,7 +209,7 @@ def test_a_profile_says_what_when_and_how(tmp_path: Path) -> None:
 
 def test_a_library_that_dies_costs_its_own_figure(quick: dict[str, list[Any]], tmp_path: Path) -> None:
     quick["measure_rates"] = []
-    found = profile.measure(tmp_path)
+    found = profile.measure(tmp_path).device
     assert (found.bandwidth_gb_s, found.gflops) == (22.0, {})
     assert "gflops" not in found.sources
     quick["measure_bandwidth"] = []
@@ -214,7 +220,7 @@ def test_a_library_that_dies_costs_its_own_figure(quick: dict[str, list[Any]], t
 @pytest.mark.usefixtures("quick")
 def test_what_could_not_be_measured_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "read_speed", lambda folder: (None, "not measured: the folder is in memory"))
-    found = profile.measure(tmp_path)
+    found = profile.measure(tmp_path).device
     assert (found.disk_gb_s, found.sources["disk_gb_s"]) == (None, "not measured: the folder is in memory")
 
 
@@ -245,7 +251,7 @@ def test_gpus(
     monkeypatch.setattr(profile, "find_gpus", lambda: gpus)
     monkeypatch.setattr(profile, "vulkan_devices", lambda: vulkan)
     monkeypatch.setattr(cuda, "reached", lambda: reached)
-    found = profile.measure(tmp_path)
+    found = profile.measure(tmp_path).device
     assert (found.gpu_memory_gb, (found.gpu_bandwidth_gb_s, found.gpu_gflops)) == (memory, speed)
     assert found.unified_memory is unified
     assert ("gpu_memory_gb" in found.sources) is bool(memory)
@@ -255,14 +261,14 @@ def test_gpus(
 def test_unified_memory_is_granted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(profile, "find_gpus", lambda: (Gpu("Orin", 0, 0, "540", "8.7"),))
     monkeypatch.setattr(cuda, "reached", lambda: Reached("Orin", 8 << 30, True, 5.8e10, 7.5e12))
-    found = profile.measure(tmp_path)
+    found = profile.measure(tmp_path).device
     assert found.unified_memory
     assert found.gpu_memory_gb == found.model_memory_gb
 
 
 def test_this_machine_is_measured_in_less_than_a_minute(tmp_path: Path) -> None:
     started = time.monotonic()
-    found = profile.measure(tmp_path)
+    found = profile.measure(tmp_path).device
     assert time.monotonic() - started < 60
     assert 0.5 < found.bandwidth_gb_s < 5000
     assert 1 < found.gflops["fp32"] < 1e6
@@ -280,7 +286,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("quick")
-def test_here_is_measured_once(cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_here_is_measured_once(
+    cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = device("here")
     assert "measuring this machine" in capsys.readouterr().err
     (path,) = (cache / "machine").iterdir()
@@ -310,6 +318,22 @@ def test_what_holds_no_more_is_measured_again(change: str, cache: Path, monkeypa
     assert here.known() is None
     assert device("here").bandwidth_gb_s == 22.0
     assert here.known() is not None
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_was_measured_on_a_busy_machine_holds_for_an_hour(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    doubtful(monkeypatch, "other work took 84% of the cores")
+    assert "other work took 84% of the cores: " in device("here").sources["bandwidth_gb_s"]
+    (path,) = (cache / "machine").iterdir()
+    assert here.known() is not None
+    earlier = time.time() - here.BUSY_S - 60
+    os.utime(path, (earlier, earlier))
+    assert here.known() is None
+    doubtful(monkeypatch, None)
+    quiet = device("here")
+    os.utime(path)  # of two, the quiet one counts
+    assert here.known() == quiet
+    assert "other work" not in quiet.sources["bandwidth_gb_s"]
 
 
 @pytest.mark.usefixtures("quick")
@@ -369,16 +393,17 @@ def test_of_no_profile_none_is_nearest() -> None:
     assert nearest.choose({"cores": 2.0}, "x86_64", (), []) is None
 
 
-def test_a_wrong_profile_of_the_users_does_not_keep_doctor_from_its_report(
+def test_a_wrong_profile_of_the_users_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "devices").mkdir()
     (tmp_path / "devices" / "broken.toml").write_text("cores = -1")
     monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
-    report = diagnosis.diagnose()
-    assert report.device is not None
-    assert f"device   nearest is {report.device.name}" in str(report)
-    assert json.loads(json.dumps(report.to_dict()))["device"]["name"] == report.device.name
+    with pytest.raises(UsageError):
+        device("broken")
+    found = nearest.nearest()
+    assert found is not None
+    assert str(found).startswith(f"{found.name} (")
 
 
 # ---------------------------------------------------------------- the command
@@ -389,8 +414,8 @@ def test_the_command_writes_what_it_shows(tmp_path: Path, capsys: pytest.Capture
     target = tmp_path / "desk.toml"
     assert main(["profile", "--to", str(target)]) == 0
     said = capsys.readouterr()
-    assert re.search(r"^bandwidth_by_threads\.2 +22 +measured \d{4}", said.out, re.MULTILINE)
-    assert re.search(r"^gflops\.fp32 +100 +measured", said.out, re.MULTILINE)
+    assert re.search(r"^bandwidth_by_threads\.2 +22 +0.5 GB", said.out, re.MULTILINE)
+    assert re.search(r"^gflops\.fp32 +100 +a product", said.out, re.MULTILINE)
     assert "nearest of the profiles: " in said.err
     assert f"kept for --device here, written to {target}" in said.err
     written = device(str(target))

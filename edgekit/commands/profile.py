@@ -33,16 +33,20 @@ def run(options: Namespace) -> int:
         _check_place(options.to)
     if options.disk and not options.disk.is_dir():
         raise UsageError(f"--disk {options.disk}: is no folder", remedy="name a folder on the disk that models lie on")
-    found = here.measured(options.disk, on_stderr())
+    measured = here.measured(options.disk, on_stderr())
+    found = measured.device
     if options.to:
         from edgekit.artifacts.files import write_atomically
 
         write_atomically(options.to, text(found))
     near = nearest()
     if options.json:
-        print_json({"device": found.model_dump(mode="json"), "nearest": near and near.name})
+        plain = {"device": found.model_dump(mode="json"), "doubt": measured.doubt, "nearest": near and near.name}
+        print_json(plain)
         return 0
-    print_lines([f"{found.title}, on {found.power}", *table([*_rows(found)])])
+    print_lines([f"{found.title}; on {found.power}", *table([*_rows(found)])])
+    if measured.doubt:
+        say(f"{measured.doubt} meanwhile: kept for an hour; measure again when this machine is quiet")
     if near:
         say(f"nearest of the profiles: {near}")
     say(f"kept for --device here{f', written to {options.to}' if options.to else ''}")
@@ -50,12 +54,15 @@ def run(options: Namespace) -> int:
 
 
 def _rows(found: Device) -> Iterator[dict[str, str]]:
-    """Each figure with its source."""
+    """Each figure with how it was measured."""
+    from edgekit.machine.profile import MEASURED
+
     if found.unified_memory:
-        yield {"figure": "unified_memory", "value": "yes", "source": "the GPU's memory is a part of main memory"}
+        yield {"figure": "unified_memory", "value": "yes", "how": "the GPU's memory is a part of main memory"}
     for key, source in found.sources.items():
+        how = source.partition(": ")[2] if source.startswith(MEASURED) else source
         for name, value in _values(found, key):
-            yield {"figure": name, "value": value, "source": source}
+            yield {"figure": name, "value": value, "how": how}
 
 
 def _values(found: Device, key: str) -> Iterator[tuple[str, str]]:

@@ -22,12 +22,15 @@ _Threads = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")]
 _Source = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
 
 
-def _usual_platform(data: Mapping[str, Any]) -> str:
+_Platform = Literal["linux-x86_64", "linux-aarch64", "macos-arm64", "windows-x86_64", "android-aarch64"]
+
+
+def _usual_platform(data: dict[str, Any]) -> _Platform:
     """Where a profile does not say: whatever has ARM's vector extension is Linux on ARM."""
     return "linux-aarch64" if "neon" in data.get("instruction_sets", ()) else "linux-x86_64"
 
 
-def _usual_level(data: Mapping[str, Any]) -> str:
+def _usual_level(data: dict[str, Any]) -> str:
     """Where a profile does not say: what its instruction sets allow; x86-64 has AVX2 where it names none."""
     named = set(data.get("instruction_sets", ()))
     if architecture(data.get("platform", "linux-x86_64")) == "aarch64":
@@ -54,7 +57,7 @@ class Device(StrictModel):
         gflops: rates of large matrix products by kind of number (`fp32`, `bf16`, `int8`), in 10**9 operations a second.
         disk_gb_s: how fast a file is read that is in no cache, in GB/s.
         power: what it ran on when it was measured; a battery slows many machines down.
-        sources: key -> where its figure comes from: `measured`, with when and how, a document, or an estimate's reasons.
+        sources: key -> where its figure comes from: `measured`, with when and how; a document; or an estimate, and why.
     """
 
     name: Name
@@ -70,9 +73,7 @@ class Device(StrictModel):
     gpu_gflops: _Rate | None = None
     unified_memory: bool = False
     context: int = Field(default=4096, gt=0, lt=1 << 24)
-    platform: Literal["linux-x86_64", "linux-aarch64", "macos-arm64", "windows-x86_64", "android-aarch64"] = Field(
-        default_factory=_usual_platform
-    )
+    platform: _Platform = Field(default_factory=_usual_platform)
     cpu: Name = Field(default_factory=_usual_level)
     gflops: Annotated[Mapping[Literal["fp32", "bf16", "int8"], _Rate], Field(max_length=3)] = {}
     disk_gb_s: float | None = Field(default=None, gt=0, le=1e4)

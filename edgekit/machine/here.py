@@ -13,12 +13,16 @@ from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine import profile
 from edgekit.machine.cache import cache_folder, private_folder
 from edgekit.machine.devices import HERE, Device, text
+from edgekit.machine.profile import Measured
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress
 from edgekit.terminal import say
 
 LATELY_S = 30 * 24 * 3600.0
+BUSY_S = 3600.0  # so long holds what was measured while other work disturbed it
 _METHOD = 1  # a change of how things are measured makes what was kept worthless
+_FOLDER, _QUIET, _BUSY = "machine", ".toml", "-busy.toml"
+_HOLDS = {_QUIET: LATELY_S, _BUSY: BUSY_S}
 
 
 def device() -> Device:
@@ -30,17 +34,17 @@ def device() -> Device:
     if found := known():
         return found
     say("measuring this machine, once: half a minute at most")
-    return measured()
+    return measured().device
 
 
-def measured(folder: Path | None = None, progress: Progress | None = None) -> Device:
+def measured(folder: Path | None = None, progress: Progress | None = None) -> Measured:
     """Measure this machine and keep the profile for `device`.
 
     Args:
         folder: on the disk that is measured; the cache's without one.
     """
     found = profile.measure(folder or _usual_folder(), progress)
-    keep(found)
+    _keep(found)
     return found
 
 
@@ -54,25 +58,24 @@ def _usual_folder() -> Path:
 
 def known() -> Device | None:
     """What was kept lately of this machine as it is now, with these libraries, on mains or on battery."""
-    try:
-        path = _path()
-        if not is_file(path) or time.time() - path.stat().st_mtime > LATELY_S:
-            return None
-        found = validated(Device, {"name": HERE, **read_toml(path, UsageError)}, str(path), UsageError)
-    except (OSError, EdgekitError):  # there is no cache, or what it holds is damaged
-        return None
-    return found
+    key = _key()
+    for suffix, holds_s in _HOLDS.items():
+        try:
+            path = cache_folder() / _FOLDER / f"{key}{suffix}"
+            if is_file(path) and time.time() - path.stat().st_mtime <= holds_s:
+                return validated(Device, {"name": HERE, **read_toml(path, UsageError)}, str(path), UsageError)
+        except (OSError, EdgekitError):  # there is no cache, or what it holds is damaged
+            continue
+    return None
 
 
-def keep(found: Device) -> None:
+def _keep(found: Measured) -> None:
     """Keep a profile of this machine; where the cache cannot be written, it is measured again the next time."""
     with suppress(OSError, EdgekitError):
-        path = _path()
-        private_folder(path.parent)
-        write_atomically(path, text(found))
+        folder = private_folder(cache_folder() / _FOLDER)
+        write_atomically(folder / f"{_key()}{_BUSY if found.doubt else _QUIET}", text(found.device))
 
 
-def _path() -> Path:
-    """Named by all that the figures depend on."""
-    key = sha256_json({"method": _METHOD, **profile.fingerprint()})
-    return cache_folder() / "machine" / f"{key}.toml"
+def _key() -> str:
+    """A hash of all that the figures depend on."""
+    return sha256_json({"method": _METHOD, **profile.fingerprint()})

@@ -74,7 +74,11 @@ def of_device(profile: Device) -> dict[str, float]:
         "gpu_memory_gb": profile.gpu_memory_gb,
         **{f"gflops.{kind}": rate for kind, rate in profile.gflops.items()},
     }
-    optional = {"gpu_bandwidth_gb_s": profile.gpu_bandwidth_gb_s, "gpu_gflops": profile.gpu_gflops}
+    optional = {
+        "disk_gb_s": profile.disk_gb_s,
+        "gpu_bandwidth_gb_s": profile.gpu_bandwidth_gb_s,
+        "gpu_gflops": profile.gpu_gflops,
+    }
     return figures | {name: value for name, value in optional.items() if value is not None}
 
 

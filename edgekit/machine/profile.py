@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edgekit.errors import WorkerError
 from edgekit.machine import cuda, roofline, worker
-from edgekit.machine.cpu import Cpu, cpu, level, platform_name
+from edgekit.machine.cpu import cpu, level, platform_name
 from edgekit.machine.devices import HERE, Device
 from edgekit.machine.disk import read_speed
 from edgekit.machine.disturbance import on_battery, watched
@@ -26,6 +26,8 @@ from edgekit.machine.vulkan import vulkan_devices
 from edgekit.progress import Progress
 from edgekit.terminal import stripped_line
 
+MEASURED = "measured "  # how a source begins that says when, on what, and behind a colon how
+_NOT_MEASURED = ("not measured", "estimate: ")
 LIBRARIES = ("numpy", "onnxruntime", "openvino")  # what the limits of the CPU are measured with
 MODEL_SHARE = 2 / 3  # of main memory, for a model's weights: a choice; the rest is the system's and other programs'
 _LARGE_GB = 14.0  # from here on a device reserves a longer context
@@ -46,7 +48,19 @@ class _Found:
         self.how |= dict.fromkeys(keys, how)
 
 
-def measure(folder: Path, progress: Progress | None = None) -> Device:
+@dataclass(frozen=True)
+class Measured:
+    """What was measured.
+
+    Attributes:
+        doubt: why its figures are doubtful, so that they should be measured again; None where nothing disturbed them.
+    """
+
+    device: Device
+    doubt: str | None
+
+
+def measure(folder: Path, progress: Progress | None = None) -> Measured:
     """Measure this machine.
 
     Args:
@@ -58,22 +72,19 @@ def measure(folder: Path, progress: Progress | None = None) -> Device:
         OSError: the folder cannot be written to.
     """
     progress, found = progress or Progress(), _Found()
-    steps: tuple[Callable[[_Found], None], ...] = (_machine, _bandwidth, _rates, _gpu, lambda all: _disk(all, folder))
+    steps: tuple[Callable[[_Found], None], ...] = (_machine, _bandwidth, _rates, _gpu, lambda into: _disk(into, folder))
     progress.start("measuring this machine", len(steps))
     with watched() as conditions:
         for step in steps:
             step(found)
             progress.advance()
     progress.finish()
-    power = "battery" if conditions.on_battery else "mains"
-    conditions.on_battery = False  # said already, so no doubt
-    doubt = f"; {conditions.disturbed}" if conditions.disturbed else ""
-    when = f"measured {time.strftime('%Y-%m-%d', time.gmtime())} on {power}{doubt}: "
-    sources = {key: f"{'' if how.startswith(_NOT_MEASURED) else when}{how}" for key, how in found.how.items()}
-    return Device(name=HERE, **found.keys, power=power, sources=sources)
-
-
-_NOT_MEASURED = ("not measured", "estimate: ")
+    power: Literal["mains", "battery"] = "battery" if conditions.on_battery else "mains"
+    conditions.on_battery = False  # said as the power, and no doubt
+    doubt = conditions.disturbed
+    when = f"{MEASURED}{time.strftime('%Y-%m-%d', time.gmtime())} on {power}{f'; {doubt}' if doubt else ''}: "
+    sources = {key: how if how.startswith(_NOT_MEASURED) else f"{when}{how}" for key, how in found.how.items()}
+    return Measured(Device(name=HERE, **found.keys, power=power, sources=sources), doubt)
 
 
 def fingerprint() -> dict[str, Any]:

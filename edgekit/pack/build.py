@@ -17,11 +17,11 @@ from edgekit.artifacts.documents import is_folder
 from edgekit.artifacts.folders import MARKER, new_folder, staging_of
 from edgekit.artifacts.validation import validated
 from edgekit.artifacts.version import __version__
-from edgekit.errors import ArtifactError, UsageError
+from edgekit.errors import UsageError
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device
 from edgekit.pack import document, keys, openssf, signature
-from edgekit.pack.bundle import MODEL, Bundle, BundleFile
+from edgekit.pack.bundle import Bundle, BundleFile
 from edgekit.pack.contents import contents
 from edgekit.pack.contents.base import About, Gathering, Target
 from edgekit.pack.differences import missing
@@ -159,9 +159,7 @@ def _described(gathering: Gathering, options: PackOptions) -> Bundle:
         gathering.write(gathering.staging / openssf.PATH, openssf.sign(files, options.key))
         files = sorted([*files, document.describe(gathering.staging, openssf.PATH)], key=lambda file: file.path)
     described = [file.model_dump() for file in files]
-    bundle = validated(Bundle, {**said, "files": described}, "the bundle", UsageError)
-    _check_model(gathering, bundle)
-    return bundle
+    return validated(Bundle, {**said, "files": described}, "the bundle", UsageError)
 
 
 def _files(gathering: Gathering) -> list[BundleFile]:
@@ -187,14 +185,3 @@ def _remove_known(staging: Path, bundle: Bundle, since: Bundle) -> None:
     for folder in sorted((path for path in staging.rglob("*") if path.is_dir()), reverse=True):
         if not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _check_model(gathering: Gathering, bundle: Bundle) -> None:
-    """Raise ArtifactError where a file that was packed is not the one that the artifact's manifest describes."""
-    packed = {file.path: file.sha256 for file in bundle.files}
-    for entry in gathering.manifest.files:
-        if packed[f"{MODEL}/{entry.path}"] != entry.sha256:
-            raise ArtifactError(
-                f"{gathering.artifact / entry.path}: is not the file that the manifest describes",
-                remedy="the file was damaged or changed after it was proven: export the artifact again",
-            )

@@ -60,7 +60,9 @@ def _of(level: str, record: Record, full: Record | None) -> list[Figure]:
                     name=head_of(measured.kind, name, scored=True),
                     estimate=measured.metrics[name],
                     value=text_of(measured.kind, name, measured.metrics[name], scored=True),
-                    full_precision=text_of(measured.kind, name, of_full and of_full.metrics.get(name), scored=True),
+                    full_precision=text_of(
+                        measured.kind, name, of_full.metrics.get(name) if of_full else None, scored=True
+                    ),
                     difference=difference(measured),
                     counted=measured.counted,
                     machine=machine,

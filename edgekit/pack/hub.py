@@ -5,7 +5,7 @@
     mmproj-*.gguf      vision parts
     onnx/              as Transformers.js and optimum look for them
     config.json, tokenizer.json, ...
-    NOTICE, TERMS.txt, MODIFICATIONS.md, mlbom.cdx.json
+    papers/            notice, agreement, modifications, ML-BOM
     edgekit.json       so that edgekit opens it as any other artifact
 
 Artifacts are laid out so already: what a repository has beside is the card and the papers.
@@ -50,8 +50,6 @@ def lay_out(artifact: Path, levels: Sequence[str], about: About, target: Path, p
                 if not content.installs:
                     progress.start(content.label, 0)
                     content.write(gathering)
-            progress.start("verifying", 0)
-            manifests.verify(staging, gathering.manifest.files)
         finally:
             progress.finish()
     return gathering.manifest

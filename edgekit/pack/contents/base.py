@@ -12,7 +12,7 @@ from edgekit.artifacts.licenses import Agreement, agreement_of
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.bench.records import Record
 from edgekit.machine.devices import Device
-from edgekit.pack.bundle import MODEL, PAPERS
+from edgekit.pack.bundle import MODEL
 from edgekit.progress import Progress
 
 
@@ -56,7 +56,6 @@ class Gathering:
     Attributes:
         staging: the folder that becomes the bundle; what lies there at the end is in it.
         model: the folder in it that the artifact's files go to: the staging folder itself for the hub.
-        papers: the folder in it that notices and lists of materials go to.
         artifact: the artifact that it is made from.
         manifest: that artifact's, of the chosen levels alone; its default is the one that is installed.
         records: what was measured of this model, of all levels; none where no results were given.
@@ -86,11 +85,6 @@ class Gathering:
     def model(self) -> Path:
         """Where the artifact's files go."""
         return self.staging / MODEL if self.target else self.staging
-
-    @property
-    def papers(self) -> Path:
-        """Where notices go."""
-        return self.staging / PAPERS if self.target else self.staging
 
     @property
     def level(self) -> str:

@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.export import llama_programs
 from edgekit.export.readme import quoted
+from edgekit.pack.bundle import PAPERS
 from edgekit.pack.contents.base import Content, Gathering
 from edgekit.pack.contents.papers import AGREEMENT, MODIFICATIONS, NOTICE, restrictions
 from edgekit.pack.figures import figures
@@ -32,7 +33,6 @@ def text(gathering: Gathering) -> str:
     """The card; the same for the same artifact, records and options."""
     manifest, target = gathering.manifest, gathering.target
     shown = figures(manifest, gathering.records)
-    papers = gathering.papers.relative_to(gathering.staging)
     return _template().render(
         metadata=[f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata(gathering).items()],
         manifest=manifest,
@@ -40,9 +40,9 @@ def text(gathering: Gathering) -> str:
         target=target,
         origin=gathering.base_model or manifest.source.name,
         restrictions=restrictions(gathering.license) if gathering.license else None,
-        notice=(papers / NOTICE).as_posix(),
-        agreement=(papers / AGREEMENT).as_posix() if gathering.agreement else None,
-        modifications=(papers / MODIFICATIONS).as_posix(),
+        notice=f"{PAPERS}/{NOTICE}",
+        agreement=f"{PAPERS}/{AGREEMENT}" if gathering.agreement else None,
+        modifications=f"{PAPERS}/{MODIFICATIONS}",
         files=list(_files(gathering)),
         parts=[(part, _parity(part)) for part in manifest.parts],
         figures=shown,
@@ -65,7 +65,7 @@ def metadata(gathering: Gathering) -> dict[str, Any]:
         named = {"license": "gemma"} if agreement.id == "gemma" else {"license": "other", "license_name": agreement.id}
         said = {**named, "license_link": agreement.url}
     elif manifest.stand_in:
-        said = {"license": "other", "license_name": "reference-model", "license_link": NOTICE}
+        said = {"license": "other", "license_name": "reference-model", "license_link": f"{PAPERS}/{NOTICE}"}
     if gathering.base_model:
         said |= {"base_model": [gathering.base_model], "base_model_relation": "quantized"}
     said["pipeline_tag"] = task_of(gathering.parts.values())

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from edgekit.artifacts.manifest import Part
+from edgekit.pack.bundle import PAPERS
 from edgekit.pack.contents.base import Content, Gathering
 from edgekit.pack.extras import needed
 from edgekit.pack.figures import figures
@@ -26,14 +27,16 @@ def write(gathering: Gathering) -> None:
         from cyclonedx.model.bom import Bom
 
     bom = Bom()
-    bom.metadata.component = _model(gathering)
-    for part in gathering.manifest.parts:
-        bom.components.add(_part(part))
+    bom.metadata.component = model = _model(gathering)
+    parts = [_part(part) for part in gathering.manifest.parts]
+    for part in parts:
+        bom.components.add(part)
+    bom.register_dependency(model, parts)
 
     def with_card(data: dict[str, Any]) -> None:
         data["metadata"]["component"]["modelCard"] = _card(gathering)
 
-    gathering.write(gathering.papers / FILE_NAME, finished(bom, with_card))
+    gathering.write(gathering.staging / PAPERS / FILE_NAME, finished(bom, with_card))
 
 
 def _model(gathering: Gathering) -> Component:

@@ -10,10 +10,12 @@ from edgekit.artifacts.licenses import Agreement, agreement_of, read_agreement
 from edgekit.artifacts.manifest import Manifest
 from edgekit.errors import UsageError
 from edgekit.export.readme import quoted
+from edgekit.pack.bundle import PAPERS
 from edgekit.pack.contents.base import Content, Gathering
 
 NOTICE, AGREEMENT, MODIFICATIONS = "NOTICE", "TERMS.txt", "MODIFICATIONS.md"
 _NAMES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "TERMS", "TERMS.txt", "TERMS.md", "terms.txt")  # in a checkpoint
+_LONG = 2000  # characters of one thing that a manifest says
 _LEAST_CHARACTERS = 4000  # a page that only links to an agreement is no copy of it
 
 
@@ -58,10 +60,11 @@ def _inside(folder: Path) -> Path:
 
 def write(gathering: Gathering) -> None:
     """Write them beside each other."""
-    gathering.write(gathering.papers / NOTICE, _notice(gathering))
-    gathering.write(gathering.papers / MODIFICATIONS, _modifications(gathering.manifest))
+    folder = gathering.staging / PAPERS
+    gathering.write(folder / NOTICE, _notice(gathering))
+    gathering.write(folder / MODIFICATIONS, _modifications(gathering.manifest))
     if gathering.agreement is not None:
-        gathering.write(gathering.papers / AGREEMENT, gathering.agreement)
+        gathering.write(folder / AGREEMENT, gathering.agreement)
 
 
 def restrictions(agreement: Agreement) -> str:
@@ -96,7 +99,7 @@ def _modification_lines(manifest: Manifest) -> Iterator[str]:
     source = manifest.source
     yield f"# Modifications: {quoted(manifest.title)}"
     yield ""
-    yield quoted(manifest.modified)
+    yield quoted(manifest.modified, _LONG)
     yield ""
     yield f"- Made from: {quoted(source.revision or source.name)}"
     yield f"- SHA-256 over its files: {source.sha256}"
@@ -110,8 +113,8 @@ def _modification_lines(manifest: Manifest) -> Iterator[str]:
         yield ""
         yield f"## {quoted(part.role)}, {quoted(part.level)}"
         yield ""
-        yield f"- Converted to {quoted(part.format)} by {quoted(tools)}"
-        yield f"- {part.weights} weights, stored as: {quoted(types)} ({part.bits_per_weight:g} bits a weight)"
+        yield f"- Converted to {quoted(part.format)} by {quoted(tools, _LONG)}"
+        yield f"- {part.weights} weights, stored as: {quoted(types, _LONG)} ({part.bits_per_weight:g} bits a weight)"
         if part.calibrated_on:
             yield f"- Ranges of activations measured on: {quoted(part.calibrated_on)}"
         yield from (f"- Modified: `{quoted(file.path)}`, SHA-256 {file.sha256}" for file in part.files)

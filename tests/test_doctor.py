@@ -21,6 +21,9 @@ def test_this_machine() -> None:
     assert plain["cpu"]["features"] == list(report.cpu.features)
     assert {ability["name"]: ability["possible"] for ability in plain["abilities"]}["run ONNX"] is True
     assert report.cpu.name in str(report)
+    assert report.device is not None
+    assert plain["device"]["name"] == report.device.name
+    assert f"device   nearest is {report.device.name} (" in str(report)
 
 
 def test_missing_libraries_name_their_command(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +86,9 @@ def test_gpus_and_the_build_for_one_are_shown(monkeypatch: pytest.MonkeyPatch) -
     report = diagnosis.diagnose()
     assert "llvmpipe (Vulkan, software)" in str(report)
     assert "llama.cpp on a GPU: Vulkan on a card: logits within 0.1%" in str(report)
-    assert json.loads(json.dumps(report.to_dict()))["vulkan"] == [{"name": "llvmpipe", "software": True}]
+    assert json.loads(json.dumps(report.to_dict()))["vulkan"] == [
+        {"name": "llvmpipe", "software": True, "memory_bytes": 0}
+    ]
     monkeypatch.undo()
     monkeypatch.setenv("EDGEKIT_CACHE", "/nowhere")
     assert diagnosis.placing.state() == "not built for a GPU (edgekit setup --gpu auto)"

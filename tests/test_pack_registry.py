@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from bundles import make
+from faults.installs import made
 from material import contents, largest_file
 from registry_server import BreakingWire, SmallRegistry, debians, debians_registry, digest, free_port
 
@@ -24,6 +25,7 @@ from edgekit import cli
 from edgekit.artifacts.folders import locked, staging_of
 from edgekit.errors import ArtifactError, BundleError, MissingDependencyError, RegistryError, UsageError
 from edgekit.pack import keys
+from edgekit.pack.install import install, update
 from edgekit.pack.registry.image import reference
 from edgekit.pack.registry.pull import Pulled, pull
 from edgekit.pack.registry.push import push
@@ -157,18 +159,21 @@ def test_a_difference_leaves_out_what_is_there(
     verify(tmp_path / "d", keys.public_path(key), present=present, progress=Progress())
 
 
-def test_what_is_installed_is_at_hand(registry: SmallRegistry, bundle: Path, later: Path, tmp_path: Path) -> None:
-    push(later, at(registry, "4"))
-    bundle.rename(tmp_path / "root-b")
-    (tmp_path / "root" / "a").mkdir(parents=True)
-    (tmp_path / "root-b").rename(tmp_path / "root" / "b")
-    (tmp_path / "root" / "state.json").write_text('{"schema_version":1,"slot":"b","minimum":1,"key":"ab"}')
-    fetched(registry, tmp_path / "b", "4", have=[tmp_path / "root"])
-    assert contents(tmp_path / "b") == contents(later)
-    assert registry.gets(LARGE) == []
-    (tmp_path / "root" / "state.json").write_text('{"schema_version":1,"slot":null,"minimum":1,"key":"ab"}')
+def test_what_is_installed_is_updated_from_a_registry(registry: SmallRegistry, key: Path, tmp_path: Path) -> None:
+    root, public = tmp_path / "root", keys.public_path(key)
+    for version in (1, 2):
+        made(tmp_path / f"{version}", key, version)
+        push(tmp_path / f"{version}", at(registry, str(version)))
     with pytest.raises(UsageError, match="holds no bundle"):
-        fetched(registry, tmp_path / "c", "4", have=[tmp_path / "root"])
+        fetched(registry, tmp_path / "first", "1", have=[root])
+    fetched(registry, tmp_path / "first", "1")
+    install(tmp_path / "first", root, public)
+    pulled = fetched(registry, tmp_path / "second", "2", have=[root], difference=True)
+    old, new = contents(tmp_path / "1"), contents(tmp_path / "2")
+    new_ones = {path: data for path, data in new.items() if data not in old.values()}
+    assert contents(tmp_path / "second") == new_ones
+    assert pulled.moved_bytes == sum(map(len, set(new_ones.values()))) < pulled.bytes
+    assert update(tmp_path / "second", root).version == 2
 
 
 @pytest.mark.parametrize("difference", [False, True])
@@ -528,7 +533,7 @@ def test_the_commands_say_what_moved(
     arguments = ["pull", other, "--to", str(tmp_path / "d"), "--have", str(tmp_path / "b"), "--difference", "--json"]
     assert cli.main(arguments) == 0
     said = json.loads(capsys.readouterr().out)
-    assert (said["version"], said["bytes"]) == (4, sum(map(len, LATER.values())))
+    assert (said["version"], said["bytes"]) == (4, sum(map(len, contents(later).values())))
     assert said["moved_bytes"] < len(OTHER) + 20_000
     assert cli.main(["push", str(bundle), "3", "--layout", str(tmp_path / "layout")]) == 0
     assert cli.main(["pull", "3", "--layout", str(tmp_path / "layout"), "--to", str(tmp_path / "c")]) == 0

@@ -19,6 +19,7 @@ from typing import Any
 
 from edgekit.artifacts.files import rename, sync, write_atomically
 from edgekit.artifacts.folders import locked
+from edgekit.artifacts.licenses import AGREEMENTS
 from edgekit.checkpoints.checkpoint import COMMIT, SOURCE_FILES
 from edgekit.checkpoints.json_files import read_json
 from edgekit.checkpoints.weight_files import ADAPTER, INDEX, SINGLE
@@ -28,14 +29,6 @@ from edgekit.terminal import stripped_line
 _ID = re.compile(r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$", re.ASCII)
 _REVISION = re.compile(r"^(?!.*\.\.)[A-Za-z0-9][\w./-]*$", re.ASCII)
 _WEIGHTS = re.compile(r"^model(-\d+-of-\d+)?\.safetensors$")
-# The licences of Google's models that someone must accept, by the name in a model card's metadata.
-_TERMS = {
-    "gemma": ("Gemma Terms of Use", "https://ai.google.dev/gemma/terms"),
-    "health-ai-developer-foundations": (
-        "Health AI Developer Foundations Terms of Use",
-        "https://developers.google.com/health-ai-developer-foundations/terms",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -190,9 +183,9 @@ def _terms(repository: str, info: Any, endpoint: str) -> Terms | None:
     """What the model card names, and for a gated model at least its page."""
     card = info.card_data
     license_, name, link = (getattr(card, key, None) for key in ("license", "license_name", "license_link"))
-    for key in (name, license_):
-        if isinstance(key, str) and key in _TERMS:
-            return Terms(repository, *_TERMS[key])
+    for agreement in AGREEMENTS:
+        if agreement.id in (name, license_):
+            return Terms(repository, agreement.title, agreement.url)
     if not info.gated:
         return None
     page = f"{endpoint}/{repository}"

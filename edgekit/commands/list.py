@@ -54,7 +54,7 @@ def devices() -> Rows:
     from edgekit.artifacts import find
     from edgekit.machine.devices import device
 
-    fields = {"name", "title", "memory_gb", "model_memory_gb", "cores", "gpu_memory_gb"}
+    fields = {"name", "title", "memory_gb", "model_memory_gb", "cores", "bandwidth_gb_s", "gpu_memory_gb", "platform"}
     return [_row_or_error(lambda name: device(name).model_dump(include=fields), name) for name in find.names("devices")]
 
 

@@ -56,13 +56,13 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Check everything, listen, serve until told to end."""
+    from edgekit.artifacts.licenses import read_agreement
     from edgekit.machine.resident import keep_no_core
     from edgekit.runtime import tuning_results
     from edgekit.serve.engines.served import served
     from edgekit.serve.http import guard, logs
     from edgekit.serve.http.keys import read_keys
     from edgekit.serve.http.server import listen
-    from edgekit.serve.http.terms import read_agreement
 
     models = served(options.folders, options.level, context=options.context, device=options.device)
     tuning_results.named(options.runtime)

@@ -116,9 +116,13 @@ def _commands(manifest: Manifest) -> Iterator[list[str]]:
             yield ["ollama", "create", "NAME", "-f", llama_programs.file_name(name)]
 
 
-def quoted(text: Any) -> str:
-    """What others wrote, as Markdown shows it: in one line, with no link, picture, markup or column of their own."""
-    return re.sub(r"([\\`*<>\[\]|#!&~])", r"\\\1", stripped_line(text))
+def quoted(text: Any, most: int = 200) -> str:
+    """What others wrote, as Markdown shows it: in one line, with no link, picture, markup or column of their own.
+
+    Args:
+        most: characters that are kept.
+    """
+    return re.sub(r"([\\`*<>\[\]|#!&~])", r"\\\1", stripped_line(text, most))
 
 
 @cache

@@ -6,7 +6,7 @@ is to go is noted first: after a kill, the next removal in this folder does the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,19 +104,29 @@ def _without(
         raise UsageError(
             f"{folder}: {manifest.default} is the default level", remedy=f"--default {' or '.join(kept)}, from now on"
         )
-    needed = {part_id for parts in kept.values() for part_id in parts.values()}
-    gone = [llama_programs.file_name(name) for name in levels]
-    slim = manifest.model_copy(
-        update={
-            "variants": kept,
-            "default": default or manifest.default,
-            "parts": tuple(part for part in manifest.parts if part.id in needed),
-            "support_files": tuple(entry for entry in manifest.support_files if entry.path not in gone),
-        }
-    )
+    slim = only(manifest, kept, default or manifest.default)
     listed = {entry.path for entry in slim.files}
     files = tuple(entry for entry in manifest.files if entry.path not in listed)
-    return slim, files, tuple(part for part in manifest.parts if part.id not in needed)
+    return slim, files, tuple(part for part in manifest.parts if part not in slim.parts)
+
+
+def only(manifest: Manifest, levels: Collection[str], default: str) -> Manifest:
+    """The manifest of some of its levels: their parts, and the support files without those of other levels.
+
+    Args:
+        default: one of these levels, which is opened when none is named.
+    """
+    kept = {name: parts for name, parts in manifest.variants.items() if name in levels}
+    needed = {part_id for parts in kept.values() for part_id in parts.values()}
+    others = [llama_programs.file_name(name) for name in manifest.variants if name not in kept]
+    return manifest.model_copy(
+        update={
+            "variants": kept,
+            "default": default,
+            "parts": tuple(part for part in manifest.parts if part.id in needed),
+            "support_files": tuple(entry for entry in manifest.support_files if entry.path not in others),
+        }
+    )
 
 
 def _note(folder: Path) -> _Note:

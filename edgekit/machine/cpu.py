@@ -1,4 +1,4 @@
-"""This machine's CPU: its name, instruction sets and cores, and how busy it is."""
+"""This machine's CPU: its name, instruction sets, level and cores, and how busy it is."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
+
+from edgekit.machine import cpuid
 
 # Kernel spellings -> the family a person asks for. One row per family; a CPU has it if it has any of the flags.
 FAMILIES: dict[str, tuple[str, ...]] = {
@@ -30,7 +32,38 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 # winnt.h's PF_*_INSTRUCTIONS_AVAILABLE: all that Windows says without a library.
-_WINDOWS_FLAGS = {"sse3": 13, "neon": 19, "avx": 39, "avx2": 40, "avx512f": 41, "asimddp": 43}
+_WINDOWS_FLAGS = {"sse3": 13, "neon": 19, "sse4_2": 38, "avx": 39, "avx2": 40, "avx512f": 41, "asimddp": 43}
+
+_V2 = frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"})
+_V3 = _V2 | {"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}
+_V4 = _V3 | {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
+
+
+@dataclass(frozen=True)
+class Level:
+    """What a build may take for granted of a CPU.
+
+    Attributes:
+        architecture: as Linux calls it.
+        flags: of the kernel; on x86-64 as its psABI lists them for each level.
+        families: what of `FAMILIES` it has; where the system lists no more than a few flags, these decide alone.
+    """
+
+    architecture: str
+    flags: frozenset[str] = frozenset()
+    families: frozenset[str] = frozenset()
+
+
+# Name, as compilers take it behind `-march=` -> what it is; of each architecture the one that needs most comes first.
+LEVELS: Mapping[str, Level] = {
+    "x86-64-v4": Level("x86_64", _V4, frozenset({"avx512"})),
+    "x86-64-v3": Level("x86_64", _V3, frozenset({"avx2"})),
+    "x86-64-v2": Level("x86_64", _V2, frozenset({"sse4.2"})),
+    "x86-64": Level("x86_64"),
+    "armv8.2-a+dotprod+fp16+i8mm": Level("aarch64", families=frozenset({"neon", "dotprod", "fp16", "i8mm"})),
+    "armv8.2-a+dotprod+fp16": Level("aarch64", families=frozenset({"neon", "dotprod", "fp16"})),
+    "armv8-a": Level("aarch64"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +86,20 @@ class Cpu:
     def features(self) -> tuple[str, ...]:
         """The instruction set families that decide speed, in the order of `FAMILIES`."""
         return tuple(name for name, spellings in FAMILIES.items() if not set(spellings).isdisjoint(self.flags))
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Every level that it runs, the highest first; its architecture alone, where there are no levels of that."""
+        architecture = linux_name(self.architecture)
+        return tuple(
+            name for name, level in LEVELS.items() if level.architecture == architecture and self._runs(level)
+        ) or (architecture,)
+
+    def _runs(self, level: Level) -> bool:
+        if "lm" in self.flags:  # a kernel that lists all of x86-64's
+            return level.flags <= set(self.flags)
+        known = {*self.features, *(("sse4.2",) if not {"sse4_2", "sse4.2"}.isdisjoint(self.flags) else ())}
+        return level.families <= known
 
 
 def limit_openmp_spin() -> None:
@@ -77,6 +124,34 @@ def cpu() -> Cpu:
     usable = _usable_cores()
     physical = min(psutil.cpu_count(logical=False) or usable, usable)
     return Cpu(name or platform.processor() or architecture, architecture, flags, usable, physical)
+
+
+def linux_name(architecture: str) -> str:
+    """An architecture by the name that it has on Linux, whatever other systems call it."""
+    small = architecture.lower()
+    return {"amd64": "x86_64", "arm64": "aarch64"}.get(small, small)
+
+
+@functools.cache
+def levels() -> tuple[str, ...]:
+    """Every level of builds that this CPU runs, the highest first; under an emulator, of the one that is emulated."""
+    asked = cpuid.flags(platform.machine().lower())
+    return (cpu() if asked is None else replace(cpu(), flags=_sorted({*asked, "lm"}))).levels
+
+
+def level() -> str:
+    """The highest level of builds that this CPU runs: `x86-64-v3`, `armv8.2-a+dotprod+fp16`, ..."""
+    return levels()[0]
+
+
+def platform_name() -> str:
+    """This system and processor, as packages are made for: `linux-x86_64`, `linux-aarch64`, `macos-arm64`, ..."""
+    architecture = linux_name(platform.machine())
+    if sys.platform == "darwin":
+        return f"macos-{'arm64' if architecture == 'aarch64' else architecture}"
+    if sys.platform == "win32":
+        return f"windows-{architecture}"
+    return f"{'android' if hasattr(sys, 'getandroidapilevel') else 'linux'}-{architecture}"
 
 
 def busy_cores(watch_s: float = 0.5) -> float:

@@ -60,8 +60,13 @@ def watched(root: Path = Path("/")) -> Iterator[Conditions]:
     found.governor = ", ".join(sorted({_text(path) for path in (root / _CPUS).glob("cpu*/cpufreq/scaling_governor")}))
     found.temperature_c = _hottest()
     found.throttled = max(0, _throttled(root) - throttled)
+    found.on_battery = on_battery()
+
+
+def on_battery() -> bool:
+    """Whether this machine runs on a battery now; not where the system does not say."""
     battery = psutil.sensors_battery() if hasattr(psutil, "sensors_battery") else None
-    found.on_battery = bool(battery and battery.power_plugged is False)
+    return bool(battery and battery.power_plugged is False)
 
 
 def _machine() -> tuple[float, float]:

@@ -74,9 +74,23 @@ def measure(job: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     Args:
         job: `threads`, numbers of them to measure the bandwidth with; powers of two up to all cores without.
     """
-    cores = cpu().usable_cores
-    counts = (job or {}).get("threads") or _counts(cores)
-    yield Roofline({count: bandwidth(count) for count in counts}, rates(cores)).to_json()
+    counts = (job or {}).get("threads") or _counts(cpu().usable_cores)
+    yield Roofline({count: bandwidth(count) for count in counts}, rates(cpu().usable_cores)).to_json()
+
+
+def measure_bandwidth(job: object = None) -> Iterator[dict[str, float]]:
+    """A worker's work: number of threads -> bytes a second; again with each number, so that a crash loses the last."""
+    found: dict[str, float] = {}
+    for count in _counts(cpu().usable_cores):
+        found[str(count)] = bandwidth(count)
+        yield found
+
+
+def measure_rates(job: object = None) -> Iterator[dict[str, Any]]:
+    """A worker's work: the fields of a `Rate` by kind of number; again with each library that is tried."""
+    found: dict[str, Rate] = {}
+    for _ in _tried(found, cpu().usable_cores, _SHAPE):
+        yield {kind: asdict(rate) for kind, rate in found.items()}
 
 
 def _counts(cores: int) -> list[int]:
@@ -96,12 +110,19 @@ def bandwidth(threads: int, size: int = _READ_BYTES) -> float:
 def rates(threads: int, shape: tuple[int, int, int] = _SHAPE) -> dict[str, Rate]:
     """The fastest product of each kind of number, over all libraries that are here."""
     found: dict[str, Rate] = {}
+    for _ in _tried(found, threads, shape):
+        pass
+    return found
+
+
+def _tried(found: dict[str, Rate], threads: int, shape: tuple[int, int, int]) -> Iterator[None]:
+    """Put the fastest rate of each kind into `found`, one try after the other."""
     rows, inputs, outputs = shape
     for kind, library, product in _products(threads, shape):
         rate = Rate(2.0 * rows * inputs * outputs / _best_s(product), library)
         if kind not in found or rate.per_s > found[kind].per_s:
             found[kind] = rate
-    return found
+        yield
 
 
 def _best_s(call: Callable[[], Any]) -> float:

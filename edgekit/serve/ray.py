@@ -28,6 +28,7 @@ from ray.serve.schema import LoggingConfig
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edgekit.artifacts.licenses import read_agreement
 from edgekit.errors import UsageError
 from edgekit.machine.resident import keep_no_core
 from edgekit.serve import api, page
@@ -43,7 +44,7 @@ from edgekit.serve.http.house import House, Life
 from edgekit.serve.http.keys import read_keys
 from edgekit.serve.http.limits import Limits
 from edgekit.serve.http.metrics import MeasuredEngines
-from edgekit.serve.http.terms import need_agreement, read_agreement
+from edgekit.serve.http.terms import need_agreement
 
 _AT_ONCE = 1000  # requests that a replica takes: it refuses by itself what its models' queues have no place for
 _HEALTH_S, _UNHEALTHY_S, _GRACE_S = 5.0, 15.0, 5.0

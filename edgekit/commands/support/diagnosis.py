@@ -17,6 +17,7 @@ from edgekit.formats import FORMATS
 from edgekit.machine.cpu import Cpu, cpu
 from edgekit.machine.gpu import Gpu, find_gpus
 from edgekit.machine.memory import Memory, memory
+from edgekit.machine.nearest import Nearest, nearest
 from edgekit.machine.vulkan import VulkanDevice, vulkan_devices
 from edgekit.machine.worker import probe
 from edgekit.runtime import tuning_results
@@ -98,6 +99,7 @@ class Report:
         llama_weights: which layouts of quantized weights llama.cpp may use here; None where it does not start.
         llama_gpu: llama.cpp's build for a GPU, the GPU that it finds, and whether it may be used.
         choices: what `edgekit tune` measured with these libraries.
+        device: the profile that is nearest to this machine.
     """
 
     system: str
@@ -112,6 +114,7 @@ class Report:
     llama_gpu: str
     abilities: tuple[Ability, ...]
     choices: tuple[tuning_results.TuningResult, ...] = ()
+    device: Nearest | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """For `--json`."""
@@ -134,6 +137,7 @@ class Report:
         lines += [f"GPU      {gpu.name}, {gpu.memory_mib} MiB, {gpu.free_mib} free" for gpu in self.gpus]
         lines += [] if self.gpus else ["GPU      none with an NVIDIA driver"]
         lines += [f"         {device}" for device in self.vulkan]
+        lines += [f"device   nearest is {self.device}"] if self.device else []
         lines += ["", "libraries"] + [f"  {_library_line(library)}" for library in self.libraries]
         if self.llama_weights:
             lines.append(f"  llama.cpp with weights laid out for this CPU: {self.llama_weights}")
@@ -172,6 +176,7 @@ def diagnose() -> Report:
         llama_gpu=placing.state() if weights else "",
         abilities=abilities,
         choices=tuple(tuning_results.load_all()),
+        device=nearest(),
     )
 
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors, named
-from edgekit.artifacts.documents import is_file, read_json
+from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import copy, sha256_file
 from edgekit.artifacts.folders import MARKER, appear, check_free, check_place, claimed, remove, staging_of, take_back
-from edgekit.errors import BundleError, NoSpaceError, RegistryError, UsageError
+from edgekit.errors import NoSpaceError, RegistryError, UsageError
 from edgekit.machine.temporary import temporary_folder
 from edgekit.pack import bundle as bundles
 from edgekit.pack import document as documents
+from edgekit.pack import roots
 from edgekit.pack import signature as signatures
 from edgekit.pack.bundle import DOCUMENT, SIGNATURE, Bundle, BundleFile
 from edgekit.pack.registry.image import MOST_SIGNATURE_BYTES, Descriptor, digest_of, read_manifest
@@ -30,7 +31,6 @@ from edgekit.progress import Progress
 
 _STORE = ".blobs"  # in the unfinished folder: what is complete, by its hash
 _PART = ".part"  # and what is not
-_STATE, _SLOTS = "state.json", ("a", "b")  # of a root that bundles are installed in
 _BLOCK_BYTES = 1 << 20
 
 
@@ -105,7 +105,8 @@ def pull(
                     remove(staging)
                 raise
             remove(staging)
-    return Pulled(document, digest_of(manifest), moved + len(data) + len(signature), document.bytes)
+    documents_bytes = len(data) + len(signature)
+    return Pulled(document, digest_of(manifest), moved + documents_bytes, document.bytes + documents_bytes)
 
 
 # ---------------------------------------------------------------- documents
@@ -157,11 +158,10 @@ def _at_hand(folders: Iterable[Path]) -> dict[str, Path]:
 
 def _in_use(root: Path) -> Path:
     """The slot in use of a root. Raises UsageError for what is none, or has nothing installed."""
-    state = read_json(root / _STATE, BundleError) if is_file(root / _STATE) else None
-    slot = state.get("slot") if isinstance(state, dict) else None
-    if slot not in _SLOTS:
+    used = roots.read(root).used
+    if used is None:
         raise UsageError(f"{root}: holds no bundle", allowed="a bundle, or a folder that one is installed in")
-    return root / str(slot)
+    return used
 
 
 def _is_there(file: BundleFile, at_hand: Mapping[str, Path]) -> bool:

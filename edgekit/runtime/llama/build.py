@@ -32,11 +32,11 @@ from edgekit.machine.worker import probe
 from edgekit.runtime.llama import build_inputs
 from edgekit.runtime.llama.build_inputs import VERSION
 from edgekit.runtime.llama.build_process import run_build
-from edgekit.runtime.llama.compiler import find_compiler
+from edgekit.runtime.llama.compiler import Compiler, find_compiler
 from edgekit.runtime.llama.gpu_kinds import GpuKind
 
 AMX_HEADER = Path(__file__).with_name("amx_tile_loadconfig.h")
-_CMAKE_FILE = Path(__file__).with_name("llama_build.cmake")
+RECIPE = Path(__file__).with_name("llama_build.cmake")
 _RECORD = "build.json"  # beside the wheel: what shaped it, its name and its hash
 
 # What a user may set to change the build (another compiler, other options): all of it belongs in the key.
@@ -55,12 +55,14 @@ class Plan:
 
     Attributes:
         again: the command that compiles it, whatever the cache holds.
+        recipe: the CMake file that the package's own reads first.
     """
 
     options: tuple[str, ...]
     key: str
     ingredients: dict[str, object]
     again: str
+    recipe: Path = RECIPE
 
 
 class _Wheel(BaseModel):
@@ -141,20 +143,29 @@ def plan_build(*, amx: bool = True, gpu: GpuKind | None = None) -> Plan:
     compiler, processor = find_compiler(), cpu()
     tiles = "off" if not amx else "repair" if compiler.breaks_amx(processor) else "as-is"
     options = ("GGML_NATIVE=ON", f"EDGEKIT_AMX={tiles}", *(gpu.definitions if gpu else ()))
-    ingredients: dict[str, object] = {
+    ingredients = {**common_ingredients(compiler, options, RECIPE), "cpu": processor.flags or processor.name}
+    names = (VERSION, sysconfig.get_platform(), *([gpu.name] if gpu else []), sha256_json(ingredients)[:16])
+    again = " ".join(["edgekit setup --force", *([f"--gpu {gpu.name}"] if gpu else [])])
+    return Plan(options, "-".join(names), ingredients, again)
+
+
+def common_ingredients(compiler: Compiler, options: tuple[str, ...], *recipe: Path) -> dict[str, object]:
+    """All that shapes a build but the processor that it is for.
+
+    Args:
+        recipe: the CMake files that are read.
+    """
+    read = b"".join(file.read_bytes() for file in (*recipe, AMX_HEADER))
+    return {
         "llama_cpp_python": VERSION,
         "source": build_inputs.SOURCE_SHA256,
         "tools": sha256_file(build_inputs.REQUIREMENTS),
         "compiler": str(compiler),
         "options": options,
         "environment": {name: os.environ[name] for name in _BUILD_VARIABLES if name in os.environ},
-        "recipe": hashlib.sha256(_CMAKE_FILE.read_bytes() + AMX_HEADER.read_bytes()).hexdigest(),
+        "recipe": hashlib.sha256(read).hexdigest(),
         "platform": [sysconfig.get_platform(), *platform.libc_ver()],
-        "cpu": processor.flags or processor.name,
     }
-    names = (VERSION, sysconfig.get_platform(), *([gpu.name] if gpu else []), sha256_json(ingredients)[:16])
-    again = " ".join(["edgekit setup --force", *([f"--gpu {gpu.name}"] if gpu else [])])
-    return Plan(options, "-".join(names), ingredients, again)
 
 
 def installed_key() -> str | None:
@@ -215,7 +226,7 @@ def _build(plan: Plan, folder: Path, *, progress: bool) -> Path:
             "wheel", str(source), "--no-deps", "--no-index", "--no-build-isolation",
             # pip's own cache knows neither our options nor the CPU.
             "--no-cache-dir", "--wheel-dir", temporary, "-v",
-            f"--config-settings=cmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={_CMAKE_FILE.as_posix()}",
+            f"--config-settings=cmake.define.CMAKE_PROJECT_llama_cpp_INCLUDE={plan.recipe.as_posix()}",
             *(f"--config-settings=cmake.define.{option}" for option in plan.options),
             f"--config-settings=wheel.exclude={';'.join(_NOT_PACKAGED)}",
         )  # fmt: skip

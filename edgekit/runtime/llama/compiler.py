@@ -63,8 +63,8 @@ def find_compiler() -> Compiler:
     """
     if sys.platform == "win32":
         return Compiler("msvc", ())
-    _command("CC")
-    return identify(_command("CXX"))
+    tool("CC")
+    return identify(tool("CXX"))
 
 
 def identify(command: list[str]) -> Compiler:
@@ -95,8 +95,12 @@ def install_command() -> str:
     return commands[0] if commands else "install gcc and g++, version 10 or newer, with your system's package manager"
 
 
-def _command(variable: str) -> list[str]:
-    """$CC or $CXX, else the first candidate on the path."""
+def tool(variable: str) -> list[str]:
+    """The command for a language: what $CC or $CXX says, else the first candidate on the path.
+
+    Raises:
+        MissingDependencyError: there is none.
+    """
     if named := os.environ.get(variable):
         command = shlex.split(named)
         if shutil.which(command[0]):

@@ -1,0 +1,71 @@
+"""What llama.cpp is compiled with ahead of time for each level of processors: one row each.
+
+A build for the machine at hand uses all that its processor has (`edgekit.runtime.llama.build`). One that goes to other
+machines may use no more than all of its level have: on a processor without an instruction it dies by SIGILL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edgekit.errors import unknown
+from edgekit.machine.cpu import LEVELS, Cpu, levels
+
+# ggml's switches for x86-64, all of which are set, since CMake's defaults depend on what else is.
+_X86 = (
+    "SSE42", "AVX", "F16C", "AVX2", "BMI2", "FMA", "AVX_VNNI", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16",
+    "AMX_TILE", "AMX_INT8", "AMX_BF16",
+)  # fmt: skip
+_V2 = ("SSE42",)
+_V3 = (*_V2, "AVX", "F16C", "AVX2", "BMI2", "FMA")
+_V4 = (*_V3, "AVX512")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A level of processors that llama.cpp is built for.
+
+    Attributes:
+        name: the level's.
+        platform: the system and processor of its wheels.
+        options: CMake definitions.
+    """
+
+    name: str
+    platform: str
+    options: tuple[str, ...]
+
+
+def _x86(*on: str) -> tuple[str, ...]:
+    return tuple(f"GGML_{switch}={'ON' if switch in on else 'OFF'}" for switch in _X86)
+
+
+def _options(name: str) -> tuple[str, ...]:
+    known = {"x86-64": (), "x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
+    return _x86(*known[name]) if name in known else (f"GGML_CPU_ARM_ARCH={name}",)  # as compilers take it
+
+
+TARGETS = {
+    name: Target(name, f"linux-{level.architecture}", _options(name))
+    for name, level in LEVELS.items()
+    if level.architecture in ("x86_64", "aarch64")
+}
+
+
+def target(name: str) -> Target:
+    """The target of this name. Raises UsageError where there is none."""
+    if name not in TARGETS:
+        raise unknown("processor level", name, TARGETS)
+    return TARGETS[name]
+
+
+def best(names: Iterable[str], processor: Cpu | None = None) -> str | None:
+    """The level, of those that there are builds for, that gets the most out of a processor; None where it runs none.
+
+    Args:
+        names: of levels; one that is unknown here, of a later edgekit, is none that can be chosen.
+        processor: the one at hand for None, as it says itself: under an emulator the one that is emulated.
+    """
+    built = set(names)
+    return next((level for level in (processor.levels if processor else levels()) if level in built), None)

@@ -1,0 +1,528 @@
+"""What `edgekit pack` puts into a bundle: a model that opens, papers, lists, a card; the same every time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from zipfile import ZipFile
+
+import pytest
+import yaml
+from bench_records import HERE, answers, compared, results, row, times
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+from material import Copy, contents, edit_json
+
+from edgekit import bench, cli
+from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.licenses import AGREEMENTS
+from edgekit.errors import ArtifactError, NoSpaceError, UsageError
+from edgekit.pack import build as building
+from edgekit.pack import contents as kinds
+from edgekit.pack import keys
+from edgekit.pack.build import PackOptions, build
+from edgekit.pack.contents import sbom
+from edgekit.pack.contents.base import About
+from edgekit.pack.verify import verify
+from edgekit.progress import Progress
+from edgekit.runtime import open_model
+
+LEVEL, DEVICE = "Q4_0", "laptop-16gb-cpu"
+HAI_DEF = AGREEMENTS[0]
+TERMS = f"Health AI Developer\n Foundations Terms of Use\n{'words ' * 1000}3.2 Use restrictions.\n"
+OTHERS = ("wheels", "programs")  # contents that have tests of their own
+
+
+@pytest.fixture(autouse=True)
+def _without_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in OTHERS)
+    monkeypatch.setattr(building, "contents", lambda: own)
+
+
+@pytest.fixture(scope="module")
+def key(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "key"
+    keys.generate(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def bundle(medgemma_artifact: Path, key: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Q4_0 of the MedGemma-like model."""
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        own = tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in OTHERS)
+        patch.setattr(building, "contents", lambda: own)
+        build(medgemma_artifact, PackOptions(DEVICE, key, LEVEL), folder, Progress())
+    return folder
+
+
+def hai_def(folder: Path) -> Path:
+    """The artifact under the licence of the real model."""
+    edit_json(folder / "edgekit.json", {"license": f"{HAI_DEF.title}\n{HAI_DEF.notice}"})
+    return folder
+
+
+def strictly_valid(path: Path) -> Any:
+    """A list of materials, as CycloneDX's strict schema has it."""
+    text = path.read_text(encoding="utf-8")
+    problem = JsonStrictValidator(SchemaVersion.V1_6).validate_str(text)
+    assert problem is None, problem
+    return json.loads(text)
+
+
+# ---------------------------------------------------------------- the bundle
+
+
+def test_it_names_every_file_with_its_own_hash(bundle: Path, key: Path) -> None:
+    there = contents(bundle)
+    said = json.loads(there["bundle.json"])
+    assert {file["path"] for file in said["files"]} == there.keys() - {"bundle.json", "bundle.sig.json"}
+    for file in said["files"]:
+        data = there[file["path"]]
+        assert (file["bytes"], file["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
+    found = verify(bundle, keys.public_path(key), progress=Progress())
+    assert (found.level, found.platform, found.version) == (LEVEL, "linux-x86_64", 1)
+    assert found.name == "reference-medgemma-q4_0-laptop-16gb-cpu"
+    assert not any(path.is_symlink() or path.name.startswith(".") for path in bundle.rglob("*"))
+
+
+def test_its_model_is_the_artifacts_level_alone(bundle: Path, medgemma_artifact: Path) -> None:
+    packed, whole = manifests.read(bundle / "model"), manifests.read(medgemma_artifact)
+    assert packed.variants == {LEVEL: whole.variants[LEVEL]}
+    assert packed.default == LEVEL
+    manifests.verify(bundle / "model", packed.files)
+    files = contents(bundle / "model")
+    assert files.keys() == {"edgekit.json", "README.md", *(entry.path for entry in packed.files)}
+    assert sorted(name for name in files if name.endswith(".gguf")) == [
+        "medgemma-reference-Q4_0.gguf",
+        "mmproj-medgemma-reference-Q8_0.gguf",
+    ]
+    assert [name for name in files if name.startswith("Modelfile")] == ["Modelfile.Q4_0"]
+    with open_model(bundle / "model") as model:
+        assert {"generate", "classify"} <= model.abilities
+
+
+def test_twice_the_same_bytes(bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    """Of a copy with other times and modes, at another place, below another mask."""
+    copy = tmp_path / "another place" / "artifact"
+    shutil.copytree(medgemma_artifact, copy)
+    for path in copy.rglob("*"):
+        os.utime(path, (1, 1))
+    before = os.umask(0o077)
+    try:
+        build(copy, PackOptions(DEVICE, key, LEVEL), tmp_path / "again", Progress())
+    finally:
+        os.umask(before)
+    assert contents(tmp_path / "again") == contents(bundle)
+
+
+def test_nothing_in_it_names_a_place_of_this_machine(bundle: Path, medgemma_artifact: Path) -> None:
+    for name, data in contents(bundle).items():
+        for place in (str(bundle), str(medgemma_artifact), str(Path.home()) + "/"):
+            assert place.encode() not in data, name
+
+
+def test_a_damaged_artifact_is_refused_and_leaves_nothing(
+    medgemma_artifact: Path, copied: Copy, key: Path, tmp_path: Path
+) -> None:
+    folder = copied(medgemma_artifact)
+    with (folder / "config.json").open("ab") as file:
+        file.write(b" ")
+    place = tmp_path / "place"
+    place.mkdir()
+    with pytest.raises(ArtifactError, match=re.escape("config.json: is not the file that the manifest describes")):
+        build(folder, PackOptions(DEVICE, key, LEVEL), place / "bundle", Progress())
+    (folder / "config.json").unlink()
+    with pytest.raises(ArtifactError, match=re.escape("config.json: missing")):
+        build(folder, PackOptions(DEVICE, key, LEVEL), place / "bundle", Progress())
+    assert list(place.iterdir()) == []
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "level": ({"level": "Q2_K"}, "no level 'Q2_K'"),
+    "device": ({"device": "a-toaster"}, "unknown device"),
+    "key": ({"key": Path("/nowhere/key")}, "/nowhere/key"),
+    "minimum": ({"minimum_version": 3, "version": 2}, "a minimum version of 3"),
+    "no minimum": ({"minimum_version": 0}, "a minimum version of 0"),
+    "python": ({"python": ("2.7",)}, "python.0"),
+    "base model": ({"about": About(base_model="medgemma")}, "--base-model medgemma"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_packed_is_refused(case: str, medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    changes, said = REFUSED[case]
+    options = replace(PackOptions(DEVICE, key, LEVEL), **changes)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        build(medgemma_artifact, options, tmp_path / "bundle", Progress())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_runs_no_python_is_refused(medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    phone = tmp_path / "phone.toml"
+    phone.write_text(
+        'title = "A phone"\nmemory_gb = 8\nmodel_memory_gb = 4\ncores = 8\nbandwidth_gb_s = 50\n'
+        'platform = "android-aarch64"\n'
+    )
+    with pytest.raises(UsageError, match="android-aarch64"):
+        build(medgemma_artifact, PackOptions(str(phone), key, LEVEL), tmp_path / "bundle", Progress())
+
+
+def test_a_disk_that_is_too_small_is_said_before(
+    medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=1_000_000))
+    with pytest.raises(NoSpaceError, match="GB are needed"):
+        build(medgemma_artifact, PackOptions(DEVICE, key, LEVEL), tmp_path / "bundle", Progress())
+
+
+# ---------------------------------------------------------------- the papers
+
+
+def test_without_the_agreement_nothing_is_passed_on(
+    medgemma_artifact: Path, copied: Copy, key: Path, tmp_path: Path
+) -> None:
+    folder = hai_def(copied(medgemma_artifact))
+    linked = tmp_path / "linked.txt"
+    linked.write_text(f"{HAI_DEF.notice}\n")
+    other = tmp_path / "other.txt"
+    other.write_text("Some other licence\n" * 1000)
+    for terms, said in (
+        (None, "must get a copy"),
+        (linked, "is not the text of the"),
+        (other, "is not the text of the"),
+        (tmp_path, "has no text of an agreement"),
+        (tmp_path / "nowhere.txt", "no such file"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            build(folder, PackOptions(DEVICE, key, LEVEL, about=About(terms)), tmp_path / "bundle", Progress())
+        assert said in str(caught.value)
+    assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("from_folder", [True, False])
+def test_the_agreement_goes_with_every_copy(
+    medgemma_artifact: Path, copied: Copy, key: Path, tmp_path: Path, from_folder: bool
+) -> None:
+    """Terms 3.1: the whole agreement, the notice word for word, the restrictions, a statement of modification."""
+    folder = hai_def(copied(medgemma_artifact))
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "LICENSE").write_text(TERMS, encoding="utf-8")
+    terms = tmp_path / "checkpoint" if from_folder else tmp_path / "checkpoint" / "LICENSE"
+    options = PackOptions(DEVICE, key, LEVEL, about=About(terms, base_model="google/medgemma-4b-it"))
+    build(folder, options, tmp_path / "bundle", Progress())
+    papers = tmp_path / "bundle" / "papers"
+    assert (papers / "TERMS.txt").read_text(encoding="utf-8") == TERMS
+    notice = (papers / "NOTICE").read_text(encoding="utf-8")
+    assert notice.splitlines()[0] == (
+        "HAI-DEF is provided under and subject to the Health AI Developer Foundations Terms of Use found at "
+        "https://developers.google.com/health-ai-developer-foundations/terms"
+    )
+    for text in (notice, (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8").replace("\\", "")):
+        assert "section 3.2" in text
+        assert "prohibited-use-policy" in text
+    assert "Modified: converted and quantized by edgekit" in notice
+    card = metadata(tmp_path / "bundle" / "README.md")
+    assert card["license_name"] == "health-ai-developer-foundations"
+    assert (card["base_model"], card["base_model_relation"]) == (["google/medgemma-4b-it"], "quantized")
+
+
+def test_every_modified_file_is_named(bundle: Path) -> None:
+    text = (bundle / "papers" / "MODIFICATIONS.md").read_text(encoding="utf-8")
+    manifest = manifests.read(bundle / "model")
+    assert manifest.source.sha256 in text
+    for part in manifest.parts:
+        for file in part.files:
+            assert f"Modified: `{file.path}`, SHA-256 {file.sha256}" in text.replace("\\", "")
+
+
+# ---------------------------------------------------------------- the card
+
+
+def metadata(card: Path) -> Any:
+    """What the hub reads at its top."""
+    _, head, _ = card.read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(head)
+
+
+def test_the_hub_can_read_its_metadata(bundle: Path) -> None:
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    card = huggingface_hub.ModelCard.load(bundle / "README.md")
+    assert card.data.to_dict() == metadata(bundle / "README.md")
+    assert card.data.pipeline_tag == "image-text-to-text"
+    assert "base_model" not in card.data.to_dict()  # a stand-in is made from no model of the hub
+    assert "**Stand-in:**" in card.text
+
+
+def test_its_table_has_the_files_as_they_are(bundle: Path) -> None:
+    text = (bundle / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(model/[^`]+)` \| .* \| `([0-9a-f]{64})` \|$", text, re.MULTILINE)
+    files = {path: hashlib.sha256(data).hexdigest() for path, data in contents(bundle).items()}
+    assert dict(rows) == {path: digest for path, digest in files.items() if path in dict(rows)}
+    assert {"model/medgemma-reference-Q4_0.gguf", "model/config.json"} <= dict(rows).keys()
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        assert (bundle / link).is_file()
+
+
+def measured(folder: Path, artifact: Path, **more: Any) -> Path:
+    """Results of this artifact's Q4_0 and of full precision."""
+    manifest = manifests.read(artifact)
+    alike = {"source_sha256": manifest.source.sha256, **more}
+    full = row("full precision", answers(0.91), kind="reference", **alike)
+    own = row(
+        LEVEL,
+        answers(0.84, compared(-0.1, -0.07, -0.04)),
+        times(1234.0, 2e9),
+        part_ids=manifest.variants[LEVEL],
+        **alike,
+    )
+    other = row("Q8_0", answers(0.5), part_ids=manifest.variants["Q8_0"], **alike)
+    bench.write(results(full, own, other), folder)
+    return folder
+
+
+def test_figures_come_from_the_records_of_these_very_parts(medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    records = measured(tmp_path / "ran", medgemma_artifact)
+    options = PackOptions(DEVICE, key, LEVEL, about=About(records=records))
+    build(medgemma_artifact, options, tmp_path / "bundle", Progress())
+    text = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8").replace("\\", "")
+    (line,) = [line for line in text.splitlines() if "Findings" in line]
+    assert [cell.strip() for cell in line.split("|")[3:8]] == [
+        "accuracy %", "84.0 [79.0, 89.0]", "91.0 [86.0, 96.0]", "-7.0 [-10.0, -4.0]", "240",
+    ]  # fmt: skip
+    assert f"{HERE.cpu}, {HERE.cores} cores" in text
+    said = strictly_valid(tmp_path / "bundle" / "papers" / "mlbom.cdx.json")
+    metrics = said["metadata"]["component"]["modelCard"]["quantitativeAnalysis"]["performanceMetrics"]
+    assert {"lowerBound": "0.79", "upperBound": "0.89"} in [metric["confidenceInterval"] for metric in metrics]
+    assert "1234" in {metric["value"] for metric in metrics}
+    assert "0.5" not in {metric["value"] for metric in metrics}  # another level's
+
+
+def test_results_of_another_model_are_refused(medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    records = measured(tmp_path / "ran", medgemma_artifact, source_sha256="f" * 64)
+    options = PackOptions(DEVICE, key, LEVEL, about=About(records=records))
+    with pytest.raises(UsageError, match="holds results of A model"):
+        build(medgemma_artifact, options, tmp_path / "bundle", Progress())
+
+
+def test_what_others_wrote_stays_in_its_place(medgemma_artifact: Path, copied: Copy, key: Path, tmp_path: Path) -> None:
+    """A title and a source are a manifest's, and so anybody's."""
+    folder = copied(medgemma_artifact)
+    evil = "a\n---\nlicense: mit\n# B | c [d](http://e) <img> `f`"
+    edit_json(folder / "edgekit.json", {"license": evil, "source.name": evil, "modified": evil, "stand_in": evil})
+    build(folder, PackOptions(DEVICE, key, LEVEL), tmp_path / "bundle", Progress())
+    card = tmp_path / "bundle" / "README.md"
+    assert metadata(card)["license"] == "other"
+    text = card.read_text(encoding="utf-8")
+    assert text.count("\n---\n") == 1
+    assert not re.search(r"(?<!\\)\]\(http", text)
+    assert not re.search(r"(?<!\\)<img", text)
+    strictly_valid(tmp_path / "bundle" / "papers" / "mlbom.cdx.json")
+
+
+# ---------------------------------------------------------------- lists of materials
+
+
+def wheel(folder: Path, name: str, version: str, metadata_lines: str, *, more: str | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}-{version}-py3-none-any.whl"
+    with ZipFile(path, "w") as archive:
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata_lines}\n"
+        archive.writestr(f"{name}-{version}.dist-info/METADATA", text)
+        if more:
+            archive.writestr(more, text)
+    return path
+
+
+@pytest.fixture
+def with_wheels(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], Any]], None]:
+    """Has a bundle's wheels be what a function puts there."""
+
+    def patch(put: Callable[[Path], Any]) -> None:
+        own = building.contents()
+        wheels = kinds.Content(
+            "wheels", 60, lambda gathering: put(gathering.staging / "wheels") and None, installs=True
+        )
+        ordered = sorted([*own, wheels], key=lambda one: one.order)
+        monkeypatch.setattr(building, "contents", lambda: tuple(ordered))
+
+    return patch
+
+
+def test_the_software_is_listed_wheel_by_wheel(
+    medsiglip_artifact: Path, key: Path, tmp_path: Path, with_wheels: Callable[[Callable[[Path], Any]], None]
+) -> None:
+    def put(folder: Path) -> None:
+        wheel(folder, "Edge_Kit", "1.0", "License-Expression: Apache-2.0\nRequires-Dist: a.b>=1\nSummary: S")
+        wheel(folder, "a_b", "1.2", "License: Some words of our own\nRequires-Dist: Edge.Kit ; extra == 'x'")
+        wheel(
+            folder / "x86-64-v3",
+            "c",
+            "3",
+            f"License: {'a text ' * 50}\nClassifier: License :: OSI Approved :: MIT License",
+        )
+        wheel(folder / "x86-64-v2", "c", "3", "License: UNKNOWN")
+
+    with_wheels(put)
+    build(medsiglip_artifact, PackOptions(DEVICE, key), tmp_path / "bundle", Progress())
+    said = strictly_valid(tmp_path / "bundle" / "papers" / "sbom.cdx.json")
+    found = {one["bom-ref"]: one for one in said["components"] if one["type"] == "library"}
+    paths = [path.relative_to(tmp_path / "bundle").as_posix() for path in (tmp_path / "bundle").rglob("*.whl")]
+    assert found.keys() == set(paths)
+    for path, one in found.items():
+        data = (tmp_path / "bundle" / path).read_bytes()
+        assert one["hashes"] == [{"alg": "SHA-256", "content": hashlib.sha256(data).hexdigest()}]
+    first = found["wheels/Edge_Kit-1.0-py3-none-any.whl"]
+    assert (first["name"], first["version"], first["purl"]) == ("edge-kit", "1.0", "pkg:pypi/edge-kit@1.0")
+    assert first["licenses"] == [{"license": {"acknowledgement": "declared", "id": "Apache-2.0"}}] or first[
+        "licenses"
+    ] == [{"license": {"id": "Apache-2.0"}}]
+    named = {
+        path: one.get("licenses", [{"license": {"name": None}}])[0]["license"].get("name")
+        for path, one in found.items()
+    }
+    assert named["wheels/a_b-1.2-py3-none-any.whl"] == "Some words of our own"
+    assert named["wheels/x86-64-v3/c-3-py3-none-any.whl"] == "MIT License"
+    assert named["wheels/x86-64-v2/c-3-py3-none-any.whl"] is None
+    needs = {one["ref"]: one.get("dependsOn", []) for one in said["dependencies"]}
+    assert needs["wheels/Edge_Kit-1.0-py3-none-any.whl"] == ["wheels/a_b-1.2-py3-none-any.whl"]
+    assert needs["wheels/a_b-1.2-py3-none-any.whl"] == []
+    assert set(needs["bundle"]) == {"model", *paths}
+
+
+def no_zip(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "a-1-py3-none-any.whl").write_bytes(b"PK\x03\x04 and no more")
+
+
+BAD_WHEELS: dict[str, Callable[[Path], Any]] = {
+    "no zip": no_zip,
+    "two": lambda folder: wheel(folder, "a", "1", "", more="b-1.dist-info/METADATA"),
+    "large": lambda folder: wheel(folder, "a", "1", "X: " + "y" * (1 << 21)),
+    "no name": lambda folder: wheel(folder, "", "1", ""),
+    "requires": lambda folder: wheel(folder, "a", "1", "Requires-Dist: ]["),
+}
+
+
+@pytest.mark.parametrize("case", BAD_WHEELS)
+def test_a_file_that_is_no_wheel_is_refused(case: str, tmp_path: Path) -> None:
+    BAD_WHEELS[case](tmp_path / "wheels")
+    (path,) = (tmp_path / "wheels").iterdir()
+    with pytest.raises(ArtifactError, match=r"no wheel|metadata|needs what"):
+        sbom.read_wheel(path, "a")
+
+
+def test_the_model_has_a_list_of_its_own(bundle: Path) -> None:
+    said = strictly_valid(bundle / "papers" / "mlbom.cdx.json")
+    manifest = manifests.read(bundle / "model")
+    model = said["metadata"]["component"]
+    assert model["type"] == "machine-learning-model"
+    (source,) = model["pedigree"]["ancestors"]
+    assert source["hashes"] == [{"alg": "SHA-256", "content": manifest.source.sha256}]
+    listed = {file["name"]: file["hashes"][0]["content"] for part in said["components"] for file in part["components"]}
+    assert listed == {file.path: file.sha256 for part in manifest.parts for file in part.files}
+    card = model["modelCard"]
+    assert card["modelParameters"]["task"] == "image-text-to-text"
+    assert card["modelParameters"]["inputs"] == [{"format": "image"}, {"format": "text"}]
+    assert any("stand-in" in limit for limit in card["considerations"]["technicalLimitations"])
+    assert "timestamp" not in said["metadata"]
+
+
+# ---------------------------------------------------------------- differences
+
+
+def test_an_update_has_only_what_the_earlier_bundle_lacks(
+    bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path
+) -> None:
+    records = measured(tmp_path / "ran", medgemma_artifact)
+    options = PackOptions(DEVICE, key, LEVEL, since=bundle / "bundle.json", about=About(records=records))
+    made = build(medgemma_artifact, options, tmp_path / "update", Progress())
+    assert made.version == 2
+    there = contents(tmp_path / "update").keys() - {"bundle.json", "bundle.sig.json"}
+    old = {hashlib.sha256(data).hexdigest() for data in contents(bundle).values()}
+    assert {file.sha256 for file in made.files if file.path in there} == {file.sha256 for file in made.files} - old
+    assert {"README.md", "papers/mlbom.cdx.json"} <= there
+    assert not any(path.startswith("model/") for path in there)
+    verify(tmp_path / "update", keys.public_path(key), present=frozenset(there), progress=Progress())
+
+
+def test_an_update_is_of_the_same_bundle_and_later(
+    bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path
+) -> None:
+    for changes in ({"version": 1}, {"level": "Q8_0"}, {"device": "laptop-8gb-cpu"}):
+        options = replace(PackOptions(DEVICE, key, LEVEL, since=bundle), **changes)
+        with pytest.raises(UsageError, match="is no update of"):
+            build(medgemma_artifact, options, tmp_path / "update", Progress())
+
+
+# ---------------------------------------------------------------- the hub
+
+
+def test_a_repository_of_the_hub(medgemma_artifact: Path, copied: Copy, tmp_path: Path) -> None:
+    folder = hai_def(copied(medgemma_artifact))
+    (tmp_path / "terms").write_text(TERMS)
+    code = cli.main(["pack", str(folder), "--hub", str(tmp_path / "repository"), "--terms", str(tmp_path / "terms")])
+    assert code == 0
+    files = contents(tmp_path / "repository")
+    assert {"README.md", "NOTICE", "papers/TERMS.txt", "papers/NOTICE", "edgekit.json"} <= files.keys()
+    assert not any(name.startswith(("golden", "wheels", "install", "bundle")) for name in files)
+    manifest = manifests.read(tmp_path / "repository")
+    assert list(manifest.variants) == list(manifests.read(folder).variants)
+    card = metadata(tmp_path / "repository" / "README.md")
+    assert card["tags"][0] == "gguf"
+    assert card["library_name"] == "gguf"
+    for level in manifest.variants:  # as llama.cpp and Ollama choose a file: by the level's name in it
+        named = [name for name in files if re.search(rf"[.-]{level}(-\d+-of-\d+)?\.gguf$", name, re.IGNORECASE)]
+        assert [name for name in named if "mmproj" not in name] == [f"medgemma-reference-{level}.gguf"]
+    assert any(name.startswith("mmproj-") and "/" not in name for name in files)
+    with open_model(tmp_path / "repository", LEVEL) as model:
+        assert "generate" in model.abilities
+
+
+def test_an_onnx_repository_has_its_files_where_transformers_js_looks(medsiglip_artifact: Path, tmp_path: Path) -> None:
+    assert cli.main(["pack", str(medsiglip_artifact), "--hub", str(tmp_path / "repository"), "--json"]) == 0
+    files = contents(tmp_path / "repository")
+    needed = {"config.json", "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert {*needed, "onnx/vision_model.onnx", "onnx/text_model.onnx"} <= files.keys()
+    card = metadata(tmp_path / "repository" / "README.md")
+    assert card["library_name"] == "transformers.js"
+    assert card["pipeline_tag"] == "zero-shot-image-classification"
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_says_what_it_made(
+    medsiglip_artifact: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["pack", str(medsiglip_artifact), "--device", DEVICE, "--key", str(key), "--to", str(tmp_path / "bundle")]
+    assert cli.main([*line, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["name"] == "reference-medsiglip-fp32-laptop-16gb-cpu"
+    assert set(said["files"]) == contents(tmp_path / "bundle").keys() - {"bundle.json", "bundle.sig.json"}
+    assert cli.main([*line[:-1], str(tmp_path / "update"), "--since", str(tmp_path / "bundle")]) == 0
+    assert "version 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--to", "x"], "a bundle without --device, --key"),
+        (["--hub", "x", "--to", "y"], "--hub beside --to"),
+        (["--to", "x", "--device", DEVICE, "--key", "k", "--level", "a", "--level", "b"], "a bundle of 2 levels"),
+    ],
+)
+def test_the_command_refuses_half_a_wish(
+    words: list[str], said: str, medsiglip_artifact: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["pack", str(medsiglip_artifact), *words]) == 2
+    assert said in capsys.readouterr().err

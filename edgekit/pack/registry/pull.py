@@ -19,7 +19,6 @@ from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import copy, sha256_file
 from edgekit.artifacts.folders import MARKER, appear, check_free, check_place, claimed, remove, staging_of, take_back
 from edgekit.errors import NoSpaceError, RegistryError, UsageError
-from edgekit.machine.temporary import temporary_folder
 from edgekit.pack import bundle as bundles
 from edgekit.pack import document as documents
 from edgekit.pack import roots
@@ -85,7 +84,7 @@ def pull(
     signature = _small(place, found.signature, MOST_SIGNATURE_BYTES)
     document = documents.parsed(data, f"{place.name}, {DOCUMENT}")
     if key:
-        _check_signature(data, signature, key)
+        signatures.check(data, signature, f"{place.name}, {SIGNATURE}", key)
     again = "make room there and run the same command again: it goes on where it stopped"
     staging = staging_of(bundle)
     with file_errors(staging, again):
@@ -120,12 +119,6 @@ def _small(place: Place, blob: Descriptor, most_bytes: int) -> bytes:
     if digest_of(data) != blob.digest:
         raise _lie(place, blob.sha256, hashlib.sha256(data).hexdigest())
     return data
-
-
-def _check_signature(document: bytes, signature: bytes, key: Path) -> None:
-    with temporary_folder("signature") as folder:
-        (folder / SIGNATURE).write_bytes(signature)
-        signatures.verify(document, folder / SIGNATURE, key)
 
 
 def _lie(place: Place, said: str, found: str) -> RegistryError:

@@ -4,6 +4,7 @@
     ├── UsageError              exit code 2: a wrong option, name or combination
     ├── CheckpointError         the source folder is not what it must be
     ├── HubError                a model cannot be had from the hub, or not as it should be
+    ├── RegistryError           a bundle cannot be stored in a registry or a layout, or had from there as it should be
     ├── ArtifactError           an artifact folder or its manifest is not what it must be
     ├── BundleError             a bundle is not what its maker signed, or is none for this machine
     ├── InputError              an image or a prompt cannot be used
@@ -79,6 +80,10 @@ class CheckpointError(EdgekitError):
 
 class HubError(EdgekitError):
     """A model cannot be had from Hugging Face's hub or from its local cache, or its files are not the hub's."""
+
+
+class RegistryError(EdgekitError):
+    """A bundle cannot be stored in a registry of containers or a layout, or had from there as it was stored."""
 
 
 def unknown(

@@ -13,16 +13,21 @@ from typing import Any
 import pytest
 from bench_records import answers, results, row
 from bundles import make
+from faults.installs import made
 from material import photo
 from PIL import Image
 from watched import Seen, can_watch, watch
 
 from edgekit.bench import write
 from edgekit.commands import verbs
-from edgekit.pack import keys
+from edgekit.pack import keys, signature
+from edgekit.pack.install import install, update
+from edgekit.pack.registry.layout import Layout
+from edgekit.pack.registry.push import push
 
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `wheelhouse --download`
-# that and wheels, and `export --download`, which test_hub.py tests, a model.
+# that and wheels, `export --download`, which test_hub.py tests, a model; and `push` and `pull`, which
+# test_pack_registry.py tests, where they name a registry.
 EXCEPT = {"setup", "wheelhouse"}
 # Ends when it is told to, so a program starts it: SERVED.
 TOLD_TO_END = {"serve"}
@@ -117,7 +122,13 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "keygen": [["--to", "key"]],
     "verify": [["bundle", "--key", "signer.pub"]],
     "pack": [["{gguf}", "--hub", "repository"]],
+    "push": [["bundle", "2", "--layout", "images"]],
+    "pull": [["1", "--layout", "images", "--to", "pulled", "--key", "signer.pub"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
+    "install": [["first", "--to", "new root", "--key", "maker.pub"]],
+    "update": [["next", "--to", "root"]],
+    "rollback": [["updated"]],
+    "installed": [["root"]],
     "list": [["levels"]],
     "doctor": [[]],
     "demo": [["--to", "shown"]],
@@ -144,8 +155,11 @@ def test_every_command_is_watched() -> None:
 def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, folders: Mapping[str, Path]) -> None:
     Image.fromarray(photo(90, 70)).save(desk.work / "chest.png")
     write(results(row("Q8_0", answers(0.8))), desk.work / "ran")
+    if command in ("install", "update", "rollback", "installed"):
+        lay_out_bundles(desk.work)
     keys.generate(desk.work / "signer")
     make(desk.work / "bundle", {"model/edgekit.json": b"{}"}, desk.work / "signer")
+    push(desk.work / "bundle", Layout(desk.work / "images", "1"))
     tasks = desk.root / "edgekit" / "benchmarks"
     tasks.mkdir(parents=True)
     (tasks / "few.toml").write_text(FEW)
@@ -154,6 +168,16 @@ def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, f
         filled = [word.format(**folders, decoder=decoder) for word in line]
         seen = desk.run("-m", "edgekit", command, *filled, EDGEKIT_HOME=str(tasks.parent))
         desk.check(seen, *folders.values())
+
+
+def lay_out_bundles(work: Path) -> None:
+    """A key and two bundles of it, of which the first is installed, and what came of an update."""
+    signature.generate(work / "maker")
+    for version, name in enumerate(("first", "next"), 1):
+        made(work / name, work / "maker", version)
+    for name in ("root", "updated"):
+        install(work / "first", work / name, work / "maker.pub")
+    update(work / "next", work / "updated")
 
 
 SERVED = """

@@ -100,7 +100,8 @@ def _changed(lines: Sequence[str], cwd: Path) -> Iterator[Path]:
         call, rest = _parts(line)
         reads = call.startswith("open") and not re.search("O_WRONLY|O_RDWR|O_CREAT|O_TMPFILE|O_TRUNC", rest)
         if call.startswith(_CHANGING) and not reads:
-            for folder, name in _PLACE.findall(rest):
+            places = _PLACE.findall(rest)
+            for folder, name in places[-1:] if call.startswith("symlink") else places:  # what it points at stays
                 yield Path(os.path.normpath(Path(folder or cwd) / name))
 
 

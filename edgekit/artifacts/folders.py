@@ -155,7 +155,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     folder = folder.resolve()
     staging = staging_of(folder)
     if not staging.is_dir():  # else a killed run may have left it behind a folder that it had finished
-        _check_free(folder)
+        check_free(folder)
     made = [place for place in staging.parents if not place.exists()]
     with claimed(staging):
         if (staging / STAMP).is_file():
@@ -164,7 +164,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
                 remedy="run that export again, choose another folder, or remove this one",
             )
         try:
-            _check_free(folder)
+            check_free(folder)
             empty(staging)
             yield staging
             files = [path for path in staging.rglob("*") if path.is_file() and path != staging / MARKER]
@@ -175,7 +175,8 @@ def new_folder(folder: Path) -> Iterator[Path]:
         remove(staging)
 
 
-def _check_free(folder: Path) -> None:
+def check_free(folder: Path) -> None:
+    """Raise UsageError for a place that holds something."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty", allowed="a new or an empty folder")
 

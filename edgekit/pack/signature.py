@@ -20,7 +20,7 @@ from edgekit.pack.document import ANEW, canonical, read_small
 from edgekit.pack.extras import needed
 from edgekit.pack.keys import generate, key_id, private_key, public_key
 
-__all__ = ["DOMAIN", "generate", "sign", "verify", "write"]
+__all__ = ["DOMAIN", "check", "generate", "sign", "verify", "write"]
 
 DOMAIN = b"edgekit bundle v1\n"  # stands before the document in what is signed
 
@@ -79,14 +79,26 @@ def verify(document: bytes, signature: Path, key: Path) -> str:
         UsageError: as `public_key`.
         MissingDependencyError: cryptography is not installed.
     """
+    raw = read_small(signature, _MOST_BYTES, "is missing: nobody signed this bundle")
+    return check(document, raw, str(signature), key)
+
+
+def check(document: bytes, raw: bytes, signature: str, key: Path) -> str:
+    """Check that a document was signed by a key, where no file has its signature yet; the key's id.
+
+    Args:
+        raw: the bytes of `bundle.sig.json`.
+        signature: what errors call it.
+        key: the public one, which the caller trusts.
+
+    Raises:
+        BundleError, UsageError, MissingDependencyError: as `verify`.
+    """
     with needed("install"):
         from cryptography.exceptions import InvalidSignature
 
     public = public_key(key)
-    raw = read_small(signature, _MOST_BYTES, "is missing: nobody signed this bundle")
-    found = validated(
-        _Signature, json_value(raw, str(signature), BundleError), str(signature), BundleError, remedy=ANEW
-    )
+    found = validated(_Signature, json_value(raw, signature, BundleError), signature, BundleError, remedy=ANEW)
     if canonical(found.model_dump(mode="json")) != raw:
         raise BundleError(f"{signature}: is not the canonical form (RFC 8785) of what it says", remedy=ANEW)
     if found.key != key_id(public):

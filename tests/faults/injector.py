@@ -58,10 +58,19 @@ class Injector:
         root: the folder whose files count; temporary files and the cache lie in it too.
         scratch: for what this needs itself, beside the root.
         proofs: whether proofs will be run: their libraries are imported first.
+        server: the module that calls `serve`.
     """
 
-    def __init__(self, root: Path, scratch: Path, environment: dict[str, str], *, proofs: bool = True) -> None:
-        self._proofs = ["proofs"] if proofs else []
+    def __init__(
+        self,
+        root: Path,
+        scratch: Path,
+        environment: dict[str, str],
+        *,
+        proofs: bool = True,
+        server: str = "faults.server",
+    ) -> None:
+        self._proofs, self._serving = ["proofs"] if proofs else [], server
         self._root, self._log, self._said = root, scratch / "operations", scratch / "said"
         control = scratch / "control"
         control.write_bytes(bytes(_CONTROL.size))
@@ -87,7 +96,7 @@ class Injector:
 
     def __enter__(self) -> Self:
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "faults.server", str(self._root), str(self._said), *self._proofs],
+            [sys.executable, "-m", self._serving, str(self._root), str(self._said), *self._proofs],
             env=self._environment, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         return self
@@ -102,7 +111,7 @@ class Injector:
         self._file.close()
 
     def run(self, call: str, *, at: int = 0, fault: str = "killed") -> Ended:
-        """Run one of `writers.CALLS`, with a fault at its operation number `at`, from 1; without one for 0."""
+        """Run one of the server's calls, with a fault at its operation number `at`, from 1; without one for 0."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         (self._root / "tmp").mkdir(exist_ok=True)

@@ -171,6 +171,8 @@ ssize_t copy_file_range(int from, off64_t *at, int to, off64_t *there, size_t si
 
 int fsync(int handle) { return on_handle("fsync", SYNC, handle) ? -1 : syscall(SYS_fsync, handle); }
 int fdatasync(int handle) { return on_handle("fsync", SYNC, handle) ? -1 : syscall(SYS_fdatasync, handle); }
+/* Nothing is written: a process that ends loses nothing, and all disks of a machine are many. */
+void sync(void) { fate("sync", SYNC, root, NULL); }
 int ftruncate64(int handle, off64_t size) {
     return on_handle("truncate", SHRINK, handle) ? -1 : syscall(SYS_ftruncate, handle, size);
 }
@@ -226,3 +228,8 @@ int linkat(int folder, const char *name, int other, const char *target, int flag
     return on_paths("link", folder, name, other, target) ? -1 : syscall(SYS_linkat, folder, name, other, target, flags);
 }
 int link(const char *name, const char *target) { return linkat(AT_FDCWD, name, AT_FDCWD, target, 0); }
+
+int symlinkat(const char *target, int folder, const char *name) {
+    return on_path("symlink", NAME, folder, name) ? -1 : syscall(SYS_symlinkat, target, folder, name);
+}
+int symlink(const char *target, const char *name) { return symlinkat(target, AT_FDCWD, name); }

@@ -1,0 +1,52 @@
+"""`edgekit installed`: what is installed in a root."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from edgekit.commands import Verb
+from edgekit.commands.support.bundles import add_root, described, fields
+from edgekit.commands.support.printing import print_json, print_lines
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which root."""
+    add_root(parser, "where `edgekit install` put a bundle", option=False)
+
+
+def run(options: Namespace) -> int:
+    """Print what both slots have."""
+    from edgekit.pack.install import status
+
+    found = status(options.root)
+    if options.json:
+        print_json(
+            {
+                "slot": found.slot,
+                "in_use": fields(found.bundle),
+                "before": fields(found.other) if found.other else None,
+                "minimum_version": found.minimum,
+                "key": found.key,
+            }
+        )
+        return 0
+    print_lines(
+        [
+            f"in use    {described(found.bundle)} (slot {found.slot})",
+            f"before    {described(found.other) if found.other else 'nothing to go back to'}",
+            f"minimum   version {found.minimum}; earlier ones were withdrawn"
+            if found.minimum > 1
+            else "minimum   none; no version was withdrawn",
+            f"key       {found.key}",
+        ]
+    )
+    return 0
+
+
+VERB = Verb(
+    "show which bundle is in use in a root, and which one an update replaced",
+    ("installed /opt/medgemma", "installed /opt/medgemma --json"),
+    run,
+    add_options,
+    order=116,
+)

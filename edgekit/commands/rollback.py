@@ -1,0 +1,32 @@
+"""`edgekit rollback`: go back to what an update replaced."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+
+from edgekit.commands import Verb
+from edgekit.commands.support.bundles import add_root, print_bundle
+from edgekit.progress import on_stderr
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Which root."""
+    add_root(parser, "where `edgekit install` put a bundle", option=False)
+
+
+def run(options: Namespace) -> int:
+    """Verify and try the other slot, switch."""
+    from edgekit.pack.install import rollback
+
+    bundle = rollback(options.root, on_stderr())
+    print_bundle("in use", bundle, options)
+    return 0
+
+
+VERB = Verb(
+    "go back to the bundle that the last update replaced",
+    ("rollback /opt/medgemma",),
+    run,
+    add_options,
+    order=115,
+)

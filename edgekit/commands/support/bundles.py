@@ -1,0 +1,42 @@
+"""What the verbs about installed bundles share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.commands.support.printing import print_json, print_lines
+
+if TYPE_CHECKING:
+    from edgekit.pack.bundle import Bundle
+
+
+def add_root(parser: ArgumentParser, summary: str, *, option: bool = True) -> None:
+    """Where bundles are installed: `--to ROOT`, or ROOT alone."""
+    if option:
+        parser.add_argument("--to", type=Path, required=True, dest="root", metavar="ROOT", help=summary)
+    else:
+        parser.add_argument("root", type=Path, metavar="ROOT", help=summary)
+
+
+def described(bundle: Bundle) -> str:
+    """A bundle in a line."""
+    return f"{bundle.name} version {bundle.version}: {bundle.title}, {bundle.level}"
+
+
+def fields(bundle: Bundle) -> dict[str, Any]:
+    """A bundle without its list of files."""
+    return {**bundle.model_dump(mode="json", exclude={"files"}), "bytes": bundle.bytes}
+
+
+def print_bundle(what: str, bundle: Bundle, options: Namespace) -> None:
+    """What was done, and how to run it."""
+    if options.json:
+        print_json(fields(bundle))
+        return
+    lines = [f"{what:<9} {described(bundle)}"]
+    if bundle.stand_in:
+        lines.append(f"stand-in  {bundle.stand_in}")
+    root = options.root.resolve()
+    print_lines([*lines, f"run       {root / 'run'} edgekit inspect :model"])

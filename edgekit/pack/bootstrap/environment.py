@@ -1,0 +1,87 @@
+"""A virtual environment of wheels in a folder: no index, no network, and no pip, which Debian's Python lacks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sysconfig
+import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from edgekit.pack.bootstrap.here import RefusedError
+
+
+def make_environment(place: Path, wheels: Iterable[Path]) -> None:
+    """An environment of these wheels and nothing else. It has no scripts: `python_of(place) -m NAME` runs it.
+
+    Nothing in it depends on its place, so that it may be moved.
+
+    Args:
+        place: a new folder.
+
+    Raises:
+        RefusedError: a wheel is none, or this Python cannot make one.
+        OSError: the disk is full.
+    """
+    try:
+        import venv
+    except ModuleNotFoundError as error:
+        raise RefusedError("this Python has no module venv; on Debian, apt-get install python3-venv") from error
+    venv.EnvBuilder(symlinks=os.name != "nt").create(place)
+    site = Path(sysconfig.get_path("purelib", "venv", {"base": str(place), "platbase": str(place)}))
+    for wheel in wheels:
+        _unpack(wheel, site, place)
+
+
+def python_of(place: Path, system: str = os.name) -> Path:
+    """The interpreter of an environment.
+
+    Args:
+        system: `os.name` where that is.
+    """
+    return place / "Scripts" / "python.exe" if system == "nt" else place / "bin" / "python"
+
+
+def clean_variables() -> dict[str, str]:
+    """This process's variables, without those that would have another Python find other modules."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def unpacked_bytes(wheels: Iterable[Path]) -> int:
+    """What wheels take unpacked. Raises RefusedError for one that is none."""
+    total = 0
+    for wheel in wheels:
+        with _opened(wheel) as archive:
+            total += sum(member.file_size for member in archive.infolist())
+    return total
+
+
+@contextmanager
+def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            yield archive
+    except (zipfile.BadZipFile, NotImplementedError) as error:
+        raise RefusedError(f"{wheel}: is no wheel: {error}") from error
+
+
+def _unpack(wheel: Path, site: Path, place: Path) -> None:
+    """PEP 427, without scripts, and without headers, which nobody compiles with here."""
+    with _opened(wheel) as archive:
+        for member in archive.infolist():
+            if member.is_dir():
+                continue
+            parts = member.filename.split("/")
+            if any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts):
+                raise RefusedError(f"{wheel}: holds {member.filename!r:.80}, which is no plain path")
+            base: Path | None = site
+            if parts[0].endswith(".data") and len(parts) > 2:
+                base, parts = {"purelib": site, "platlib": site, "data": place}.get(parts[1]), parts[2:]
+            if base is None:
+                continue
+            target = base.joinpath(*parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(member) as given, target.open("wb") as made:
+                shutil.copyfileobj(given, made, 1 << 20)

@@ -1,0 +1,190 @@
+"""Install a bundle, update it, go back: no network, no compiler, and at every moment one slot that works.
+
+The slot that is not in use is emptied and filled: a file that the slot in use has, by its SHA-256, is linked from there
+and hashed again, the others are copied from the bundle and hashed as copies. An environment is made of the wheels, its
+edgekit asks the model what it was asked where it was packed, all of it reaches the disk, and one rename switches.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.documents import is_file, read_bounded
+from edgekit.artifacts.files import make_folder, write_atomically
+from edgekit.errors import BundleError, UsageError
+from edgekit.pack import document, launchers, roots, signature, slots
+from edgekit.pack.bundle import DOCUMENT, SIGNATURE, Bundle
+from edgekit.pack.roots import KEY, Root
+from edgekit.pack.slots import Supply
+from edgekit.pack.verify import check_version, verify
+from edgekit.progress import Progress
+
+_MOST_BYTES = 1 << 16  # of a signature, or a key
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is installed in a root.
+
+    Attributes:
+        slot: the one in use.
+        bundle: what it has.
+        other: what `rollback` would go back to.
+        minimum: the earliest version that may be installed here.
+        key: the id of the key that signs bundles for this root.
+    """
+
+    root: Path
+    slot: str
+    bundle: Bundle
+    other: Bundle | None
+    minimum: int
+    key: str
+
+
+def install(source: Path, root: Path, key: Path, progress: Progress | None = None) -> Bundle:
+    """Install a bundle where there is none.
+
+    Args:
+        source: a whole bundle.
+        root: a new or an empty folder, or one whose first install was interrupted.
+        key: the public key of the bundle's maker.
+
+    Raises:
+        UsageError: something is in the root, or the key is none.
+        BundleError: the bundle is not what was signed, is for another machine, or fails its self-test here.
+        ArtifactError: another process is at work in the root, or its disk is full or failed.
+    """
+    with file_errors(root), roots.alone(root) as place:
+        if place.used:
+            raise UsageError(f"{root}: a bundle is installed here", remedy=f"edgekit update {source} --to {root}")
+        try:
+            return _deploy(source, place, key, progress or Progress())
+        except BaseException:
+            if roots.read(root).used is None:
+                roots.forget(root)
+            raise
+
+
+def update(source: Path, root: Path, key: Path | None = None, progress: Progress | None = None) -> Bundle:
+    """Replace what is installed by another bundle; what is in use now stays, to go back to.
+
+    The bundle in use is not installed again where it passes its self-test, and is otherwise, to repair it.
+
+    Args:
+        source: a bundle, whole or without the files that the one in use has.
+        key: the public key that its maker has; the one of the first install for None, and no other.
+
+    Raises:
+        UsageError: nothing is installed in the root.
+        BundleError, ArtifactError: as `install`; or the bundle is older than the one in use.
+    """
+    with file_errors(root), roots.alone(root) as place:
+        roots.installed(root)
+        return _deploy(source, place, key or root / KEY, progress or Progress())
+
+
+def rollback(root: Path, progress: Progress | None = None) -> Bundle:
+    """Go back to what was in use before the last update, after all that a bundle is checked for.
+
+    Raises:
+        UsageError: nothing is installed in the root, or there is nothing to go back to.
+        BundleError: the other slot was damaged or fails its self-test, or its version was withdrawn since.
+    """
+    with file_errors(root), roots.alone(root) as place:
+        roots.installed(root)
+        assert place.state, "installed"
+        slot = place.other
+        if not is_file(slot / DOCUMENT):
+            raise UsageError(f"{root}: there is nothing to go back to")
+        bundle, raw = document.read(slot)
+        signature.verify(raw, slot / SIGNATURE, root / KEY)
+        check_version(bundle, place.state.minimum)
+        document.hash_files(slot, bundle.files, progress or Progress())
+        slots.try_out(slot, bundle)
+        place.switch(place.state.key, place.state.minimum, slot)
+        return bundle
+
+
+def status(root: Path) -> Status:
+    """What is installed in a root.
+
+    Raises:
+        UsageError: nothing is.
+        BundleError: its state, or the document of the slot in use, is damaged; an update mends the latter.
+    """
+    place, used = roots.installed(root)
+    assert place.state, "installed"
+    bundle, _ = document.read(used)
+    return Status(root, used.name, bundle, roots.readable(place.other), place.state.minimum, place.state.key)
+
+
+def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
+    """Check a bundle, make the other slot of it, switch."""
+    stated, raw = document.read(source)
+    key_id = signature.verify(raw, source / SIGNATURE, key)
+    minimum = root.state.minimum if root.state else 1
+    if root.used and root.state and key_id != root.state.key:
+        raise BundleError(
+            f"{key}: another key than the one that {root.folder} takes bundles of, {root.state.key[:16]}...",
+            remedy="to trust another maker, install their bundle into another folder",
+        )
+    slots.fitting(stated)  # before gigabytes are hashed
+    present = frozenset(file.path for file in stated.files if is_file(source / file.path)) if root.used else None
+    bundle = verify(source, key, minimum=minimum, present=present, progress=progress)
+    old = roots.readable(root.used) if root.used else None
+    if old and old.name == bundle.name:
+        if bundle == old and root.used and _works(root.used, bundle):
+            return bundle
+        _check_later(bundle, old)
+    supply = Supply(bundle, source, root.used, {file.sha256: file for file in old.files} if old else {})
+    supply.check()
+    slots.check_room(root.other, supply.bytes)
+    if root.used is None:
+        root.switch(key_id, minimum, None)  # from here on the folder is a root
+    try:
+        _make(root, supply, raw, key, progress)
+        root.switch(key_id, max(minimum, bundle.minimum_version), root.other)
+    except BaseException:
+        if roots.read(root.folder).used != root.other:
+            with suppress(OSError):
+                roots.clear(root.other)
+        raise
+    return bundle
+
+
+def _make(root: Root, supply: Supply, raw: bytes, key: Path, progress: Progress) -> None:
+    """Make the other slot, to the last step before it is used."""
+    slot = root.other
+    roots.clear(slot)
+    make_folder(slot)
+    slots.fill(slot, supply, progress)
+    slots.try_out(slot, supply.bundle)
+    (slot / SIGNATURE).write_bytes(read_bounded(supply.source / SIGNATURE, BundleError, _MOST_BYTES))
+    signature.verify(raw, slot / SIGNATURE, key)
+    slots.settle(slot)
+    write_atomically(slot / DOCUMENT, raw)
+    if root.used is None:
+        write_atomically(root.folder / KEY, read_bounded(key, UsageError, _MOST_BYTES))
+    launchers.write(root.folder)
+
+
+def _works(slot: Path, bundle: Bundle) -> bool:
+    try:
+        slots.try_out(slot, bundle)
+    except BundleError:
+        return False
+    return True
+
+
+def _check_later(bundle: Bundle, old: Bundle) -> None:
+    """Of one name, versions only go up; `rollback` is the one way back."""
+    if bundle.version < old.version or (bundle.version == old.version and bundle != old):
+        raise BundleError(
+            f"bundle {bundle.name} is version {bundle.version}, and version {old.version} is in use",
+            allowed=f"{old.version + 1} or later",
+            remedy="edgekit rollback goes back to what was in use before",
+        )

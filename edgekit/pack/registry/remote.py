@@ -1,0 +1,316 @@
+"""A repository of a registry of containers, through the library oras: the OCI distribution specification 1.1.
+
+The library finds who the user is (where `docker login` and `podman login` keep it) and gets tokens. Connections are
+kept here: the library itself waits for ever, reads whole files into memory, and does not go on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urljoin
+
+from edgekit.errors import RegistryError
+from edgekit.pack.extras import needed
+from edgekit.pack.registry.image import INDEX, MANIFEST, MOST_BYTES, Reference, digest_of
+from edgekit.pack.registry.place import Blob
+from edgekit.progress import Progress
+
+T = TypeVar("T")
+
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)  # between attempts that brought nothing
+_TIMEOUTS_S = (10.0, 60.0)  # to connect, and between two packets
+_BLOCK_BYTES = 1 << 20  # of what is sent
+_PACKET_BYTES = 1 << 16  # of what is received, and lost at most when a connection breaks
+_MOST_ERROR_BYTES = 1 << 16
+_AGAIN = "run the same command again: what is complete stays, and what broke off goes on"
+
+
+class _BrokenError(RegistryError):
+    """What may be right the next time: a connection that failed, a registry that is busy."""
+
+
+class _Content:
+    """A file's content as the body of a request, from its beginning each time that it is sent."""
+
+    def __init__(self, path: Path, size: int, progress: Progress) -> None:
+        self._path, self._size, self._progress, self._sent = path, size, progress, 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        self._progress.advance(-self._sent)
+        self._sent = 0
+        with self._path.open("rb") as stream:
+            while block := stream.read(_BLOCK_BYTES):
+                self._sent += len(block)
+                self._progress.advance(len(block))
+                yield block
+
+
+class Remote:
+    """One image of a registry.
+
+    Args:
+        reference: where it is.
+        plain_http: speak to the registry without TLS, as with one on this machine always.
+        pauses: how long to wait after each attempt in a row that brought nothing, in seconds.
+
+    Raises:
+        RegistryError: nobody answers there, or no registry does.
+        MissingDependencyError: oras is not installed.
+    """
+
+    def __init__(self, reference: Reference, *, plain_http: bool = False, pauses: Sequence[float] = PAUSES_S) -> None:
+        with needed("oras"):
+            import oras.provider
+            import oras.utils
+            import requests
+
+        self.reference = reference
+        self._pauses = pauses
+        self._failed = requests.exceptions.RequestException
+        self._untrusted = requests.exceptions.SSLError
+        self._append = oras.utils.append_url_params
+        self._new = partial(oras.provider.Registry, insecure=plain_http or reference.loopback)
+        self._send: Any = oras.provider.Registry.do_request.__wrapped__  # without its retries, which take two minutes
+        logging.getLogger("oras.logger").setLevel(logging.CRITICAL + 1)  # what is wrong is in the error
+        self._connect()
+
+    @property
+    def name(self) -> str:
+        """Registry, repository, and tag or digest."""
+        return str(self.reference)
+
+    def manifest(self) -> bytes:
+        """The manifest of the digest, or of what has the tag now.
+
+        Raises:
+            RegistryError: there is none, it is too large, or it has another digest than was asked for or is said.
+        """
+        asked = self.reference.digest or self.reference.tag
+        data, said = self._persist(lambda: self._get_manifest(asked))
+        for digest in filter(None, (self.reference.digest, said)):
+            if digest.startswith("sha256:") and digest != digest_of(data):
+                raise RegistryError(
+                    f"{self.name}: the registry sent a manifest with the digest {digest_of(data):.23}..., "
+                    f"and says that it is {digest:.23}..."
+                )
+        return data
+
+    def has(self, blob: Blob) -> bool:
+        """As `Place.has`."""
+        answer = self._persist(lambda: self._once("HEAD", f"blobs/sha256:{blob.sha256}", expected=(200, 404)))
+        return bool(answer.status_code == 200)
+
+    def blocks(self, blob: Blob, begun: int) -> Iterator[bytes]:
+        """As `Place.blocks`: a connection that broke is made again, and goes on where the last one ended."""
+        failures = 0
+        while begun < blob.bytes:
+            try:
+                for block in self._stream(blob, begun):
+                    begun, failures = begun + len(block), 0
+                    yield block
+            except _BrokenError as error:
+                failures += 1
+                self._pause(failures, error)
+
+    def put(self, blob: Blob, path: Path, progress: Progress) -> None:
+        """As `Place.put`: in one request, since not every registry takes parts, and from the beginning where it fails.
+
+        What a registry gets is hashed there.
+        """
+        content = _Content(path, blob.bytes, progress)
+        self._persist(lambda: self._upload(blob, content))
+
+    def publish(self, manifest: bytes) -> None:
+        """As `Place.publish`."""
+        headers = {"Content-Type": MANIFEST}
+        path = f"manifests/{self.reference.digest or self.reference.tag}"
+        answer = self._persist(
+            lambda: self._once("PUT", path, expected=(201,), headers=dict(headers), data=manifest)  # oras adds to them
+        )
+        said = answer.headers.get("Docker-Content-Digest", digest_of(manifest))
+        if said.startswith("sha256:") and said != digest_of(manifest):
+            raise RegistryError(f"{self.name}: the registry took the manifest for another, {said:.23}...")
+
+    # ------------------------------------------------------------ requests
+
+    def _connect(self) -> None:
+        """Ask whether there is a registry and how it asks who somebody is, and find what it is to be told."""
+        self._registry, self._headers = self._made("token"), {}
+        basic = self._ping().headers.get("WWW-Authenticate", "").lower().startswith("basic")
+        if basic:
+            self._registry = self._made("basic")
+        auth = self._registry.auth
+        try:
+            auth.load_configs(self._registry.get_container(self.name), configs=_logins())
+        except (ValueError, OSError) as error:
+            raise RegistryError(f"{self.name}: what a login wrote cannot be read: {error}") from error
+        if not basic:
+            return
+        if getattr(auth, "_basic_auth", None):
+            # A password goes with every request: else each would be refused first, and a large file sent twice.
+            self._headers = dict(auth.get_auth_header())
+        else:
+            auth.set_basic_auth("", "")  # which is refused, where the library knows nothing to say
+
+    def _made(self, auth: str) -> Any:
+        """The library's registry, which waits for no answer for ever."""
+        made = self._new(auth_backend=auth)
+        made.session.request = partial(made.session.request, timeout=_TIMEOUTS_S)
+        return made
+
+    def _ping(self) -> Any:
+        with self._explained():
+            answer = self._registry.session.request("GET", f"{self._registry.prefix}://{self.reference.registry}/v2/")
+        if answer.status_code not in (200, 401, 403):
+            raise RegistryError(f"{self.reference.registry}: is no registry of containers ({answer.status_code})")
+        return answer
+
+    def _get_manifest(self, asked: str) -> tuple[bytes, str | None]:
+        accepted = {"Accept": f"{MANIFEST}, {INDEX}"}
+        with self._once("GET", f"manifests/{asked}", expected=(200,), headers=accepted, keep=True) as answer:
+            data = b"".join(self._body(answer, MOST_BYTES))
+            if len(data) > MOST_BYTES:
+                raise RegistryError(f"{self.name}: its manifest is too large", allowed=f"at most {MOST_BYTES} bytes")
+            return data, answer.headers.get("Docker-Content-Digest")
+
+    def _stream(self, blob: Blob, begun: int) -> Iterator[bytes]:
+        """A blob's bytes from one on, from one answer: all that are left."""
+        called = f"sha256:{blob.sha256:.16}..."
+        headers = {"Accept-Encoding": "identity"}
+        if begun:
+            headers["Range"] = f"bytes={begun}-"
+        path = f"blobs/sha256:{blob.sha256}"
+        with self._once("GET", path, expected=(200, 206), headers=headers, keep=True) as answer:
+            before = begun if answer.status_code == 200 else 0  # a registry that sends all or nothing
+            if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {begun}-"):
+                raise RegistryError(f"{self.name}: the registry sent another part of {called} than was asked for")
+            for block in self._body(answer):
+                skipped = min(before, len(block))
+                before -= skipped
+                begun += len(block) - skipped
+                if begun > blob.bytes:
+                    raise RegistryError(f"{self.name}: the registry sent more of {called} than its {blob.bytes} bytes")
+                yield block[skipped:]
+        if begun < blob.bytes:
+            raise _BrokenError(f"{self.name}: {called} ended after {begun} of {blob.bytes} bytes")
+
+    def _upload(self, blob: Blob, content: _Content) -> None:
+        begun = self._once("POST", "blobs/uploads/", expected=(202,))
+        location = urljoin(begun.url, begun.headers.get("Location", ""))
+        place = self._append(location, {"digest": f"sha256:{blob.sha256}"})
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(blob.bytes)}
+        self._once("PUT", place, expected=(201,), headers=headers, data=content)
+
+    def _once(
+        self,
+        method: str,
+        path: str,
+        *,
+        expected: Sequence[int],
+        headers: Mapping[str, str] | None = None,
+        data: bytes | _Content | None = None,
+        keep: bool = False,
+    ) -> Any:
+        """One request, without another attempt.
+
+        Args:
+            path: below the repository, or a whole address.
+            expected: the answers that are none of failure.
+            keep: leave the answer's body to the caller.
+        """
+        image = self.reference
+        address = urljoin(f"{self._registry.prefix}://{image.registry}/v2/{image.repository}/", path)
+        auth = self._registry.auth
+        with self._explained():
+            for _ in range(2):
+                given = {**self._headers, **(headers or {})}
+                answer = self._send(self._registry, address, method, data=data, headers=given, stream=True)
+                if answer.status_code != 401 or not getattr(auth, "token", None):
+                    break
+                auth.token = None  # it has expired, or is for less than this
+        if answer.status_code not in expected:
+            raise self._refused(answer, path)
+        if not keep:
+            with answer:
+                list(self._body(answer, _MOST_ERROR_BYTES))
+        return answer
+
+    def _body(self, answer: Any, most_bytes: int | None = None) -> Iterator[bytes]:
+        """An answer's body; no more than one block behind a limit."""
+        got = 0
+        with self._explained():
+            for block in answer.iter_content(_PACKET_BYTES):
+                got += len(block)
+                yield block
+                if most_bytes is not None and got > most_bytes:
+                    return
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """The library's errors as ours."""
+        try:
+            yield
+        except self._untrusted as error:
+            raise RegistryError(
+                f"{self.name}: no secure connection: {error}",
+                remedy="name the certificates of your own authority in $REQUESTS_CA_BUNDLE; --plain-http does without",
+            ) from error
+        except self._failed as error:
+            raise _BrokenError(f"{self.name}: the connection failed: {error}", remedy=_AGAIN) from error
+        except ValueError as error:  # it has no answer to the question who somebody is
+            raise self._stranger("") from error
+
+    def _refused(self, answer: Any, path: str) -> RegistryError:
+        """What an answer means that is not the expected one."""
+        status = answer.status_code
+        with answer:
+            said = b"".join(self._body(answer, _MOST_ERROR_BYTES)).decode("utf-8", "replace").strip()
+        if status == 429 or status >= 500:
+            return _BrokenError(f"{self.name}: the registry answered {status}: {said:.200}")
+        if status in (401, 403):
+            return self._stranger(f" ({status})")
+        if status == 404:
+            return RegistryError(f"{self.name}: the registry has no {path:.40} (404)", allowed="what was pushed there")
+        return RegistryError(f"{self.name}: the registry refused {path:.40} ({status}): {said:.200}")
+
+    def _stranger(self, status: str) -> RegistryError:
+        return RegistryError(
+            f"{self.name}: the registry does not know you, or does not let you{status}",
+            remedy=f"docker login {self.reference.registry} (or podman login); else ask who keeps the registry",
+        )
+
+    # ------------------------------------------------------------ again
+
+    def _persist(self, attempt: Callable[[], T]) -> T:
+        failures = 0
+        while True:
+            try:
+                return attempt()
+            except _BrokenError as error:
+                failures += 1
+                self._pause(failures, error)
+
+    def _pause(self, failures: int, error: RegistryError) -> None:
+        """Wait before another attempt. Raises RegistryError where there were enough."""
+        if failures > len(self._pauses):
+            raise RegistryError(error.message, remedy=_AGAIN) from error
+        time.sleep(self._pauses[failures - 1])
+
+
+def _logins() -> list[str]:
+    """Files in which Docker and Podman keep who the user is, besides the first one's usual place."""
+    places = [os.environ.get("REGISTRY_AUTH_FILE", "")]
+    for folder, name in (("DOCKER_CONFIG", "config.json"), ("XDG_RUNTIME_DIR", "containers/auth.json")):
+        if folder in os.environ:
+            places.append(str(Path(os.environ[folder], name)))
+    return [place for place in places if Path(place).is_file()]

@@ -1,0 +1,425 @@
+"""What runs before edgekit does: its own verification, choice of wheels and unpacking, and the scripts that hold it."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from faults.installs import PYTHON, content, made, wheel
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from packaging.tags import Tag, sys_tags
+
+from edgekit.errors import EdgekitError
+from edgekit.pack import signature
+from edgekit.pack.bootstrap import environment, trust
+from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, here
+from edgekit.pack.contents import programs
+
+EVERY = frozenset(sys_tags())
+LINUX = Here((3, 11), "linux-x86_64", (2, 36))
+
+# ---------------------------------------------------------------- Ed25519
+
+# RFC 8032, 7.1: public key, message, signature.
+KNOWN = [
+    (
+        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
+        "",
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe246"
+        "55141438e7a100b",
+    ),
+    (
+        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
+        "72",
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb"
+        "00d291612bb0c00",
+    ),
+]
+
+
+@pytest.mark.parametrize(("public", "message", "signed"), KNOWN)
+def test_what_the_rfc_signed_is_signed(public: str, message: str, signed: str) -> None:
+    assert trust.is_signed(bytes.fromhex(message), bytes.fromhex(signed), bytes.fromhex(public))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.binary(max_size=200), st.integers(0, 8 * 96 - 1), st.binary(min_size=32, max_size=32))
+def test_what_another_library_signed_is_signed_and_nothing_else(message: bytes, bit: int, seed: bytes) -> None:
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    public, signed = key.public_key().public_bytes_raw(), key.sign(message)
+    assert trust.is_signed(message, signed, public)
+    assert not trust.is_signed(message + b"x", signed, public)
+    both = bytearray(public + signed)
+    both[bit // 8] ^= 1 << bit % 8
+    assert not trust.is_signed(message, bytes(both[32:]), bytes(both[:32]))
+
+
+@pytest.mark.parametrize("length", [0, 31, 63, 65])
+def test_a_signature_of_another_length_is_none(length: int) -> None:
+    assert not trust.is_signed(b"", bytes(length), bytes.fromhex(KNOWN[0][0]))
+
+
+def test_a_scalar_beyond_the_order_is_refused() -> None:
+    """Else each signature would have a second form."""
+    order = 2**252 + 27742317777372353535851937790883648493
+    signed = bytes.fromhex(KNOWN[0][2])
+    moved = (int.from_bytes(signed[32:], "little") + order).to_bytes(32, "little")
+    assert not trust.is_signed(b"", signed[:32] + moved, bytes.fromhex(KNOWN[0][0]))
+
+
+# ---------------------------------------------------------------- wheels that fit
+
+
+def fits(tag: str, machine: Here) -> bool:
+    try:
+        return chosen([f"wheels/a-1.0-{tag}.whl"], machine) != []
+    except RefusedError:
+        return False
+
+
+def test_what_fits_here_is_what_packaging_says() -> None:
+    machine = here()
+    assert machine.python == sys.version_info[:2]
+    assert [tag for tag in EVERY if not fits(str(tag), machine)] == []
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from(["cp39", "cp310", "cp311", "cp312", "cp313", "py3", "py2", "py311", "py312", "pp311"]),
+    st.sampled_from(["none", "abi3", "cp310", "cp311", "cp312", "cp313"]),
+    st.sampled_from(
+        ["any", "linux_x86_64", "linux_aarch64", "win_amd64", "macosx_11_0_arm64", "manylinux2014_x86_64",
+         "manylinux2014_aarch64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64", "manylinux_2_99_x86_64",
+         "manylinux_2_28_aarch64", "musllinux_1_2_x86_64"]
+    ),
+)  # fmt: skip
+def test_nothing_fits_here_that_packaging_refuses(python: str, abi: str, platform: str) -> None:
+    assume(platform != "any" or abi == "none")  # what is bound to an interpreter's binary interface is compiled
+    assert fits(f"{python}-{abi}-{platform}", here()) == (Tag(python, abi, platform) in EVERY)
+
+
+@pytest.mark.parametrize(
+    ("tag", "machine", "expected"),
+    [
+        ("cp311-cp311-macosx_11_0_arm64", Here((3, 11), "macos-arm64", (14, 2)), True),
+        ("cp311-cp311-macosx_15_0_arm64", Here((3, 11), "macos-arm64", (14, 2)), False),
+        ("cp311-cp311-macosx_10_9_universal2", Here((3, 11), "macos-arm64", (14, 2)), True),
+        ("cp311-cp311-macosx_10_9_x86_64", Here((3, 11), "macos-arm64", (14, 2)), False),
+        ("cp311-cp311-win_amd64", Here((3, 11), "windows-x86_64"), True),
+        ("cp311-cp311-win_arm64", Here((3, 11), "windows-x86_64"), False),
+        ("cp311-cp311-win_arm64", Here((3, 11), "windows-arm64"), True),
+        ("cp312-cp312-win_amd64", Here((3, 11), "windows-x86_64"), False),
+        ("cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64", LINUX, True),
+        ("cp311-cp311-manylinux_2_28_x86_64", Here((3, 11), "linux-x86_64", (2, 27)), False),
+        ("cp311-cp311-manylinux_2_28_x86_64", Here((3, 11), "linux-x86_64"), False),  # another C library
+        ("cp311-cp311-manylinux_2_17_aarch64", Here((3, 11), "linux-aarch64-32bit", (2, 36)), False),
+        ("py3-none-any", Here((3, 13), "windows-arm64"), True),
+    ],
+)
+def test_what_fits_elsewhere(tag: str, machine: Here, expected: bool) -> None:
+    assert fits(tag, machine) == expected
+
+
+def test_of_each_package_one_wheel_is_taken() -> None:
+    wheels = [
+        "wheels/a_b-1.0-cp311-cp311-manylinux_2_17_x86_64.whl",
+        "wheels/a_b-1.0-cp312-cp312-manylinux_2_17_x86_64.whl",
+        "wheels/c-1.0-1x-py3-none-any.whl",
+    ]
+    assert chosen(wheels, LINUX) == [wheels[0], wheels[2]]
+    with pytest.raises(RefusedError, match=r"^2 wheels of a-b fit Python 3.11 on linux-x86_64"):
+        chosen([*wheels, "wheels/A.B-1.1-py3-none-any.whl"], LINUX)
+    with pytest.raises(RefusedError, match=r"^no wheels of a-b fit Python 3.13 on linux-x86_64"):
+        chosen(wheels, Here((3, 13), "linux-x86_64", (2, 36)))
+    with pytest.raises(RefusedError, match="not named as a wheel"):
+        chosen(["wheels/README"], LINUX)
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        ({"platform": "linux-aarch64"}, "bundle b is for linux-aarch64, and this machine is linux-x86_64"),
+        ({"python": ["3.12", "3.13"]}, "bundle b has wheels for Python 3.12, 3.13, and this is 3.11"),
+    ],
+)
+def test_a_bundle_for_another_machine_is_refused(stated: dict[str, object], said: str) -> None:
+    document = {"name": "b", "platform": "linux-x86_64", "python": ["3.11"]}
+    check_platform(document, LINUX)
+    with pytest.raises(RefusedError) as caught:
+        check_platform({**document, **stated}, LINUX)
+    assert str(caught.value) == said
+
+
+# ---------------------------------------------------------------- environments
+
+
+def test_a_wheel_is_unpacked_as_pip_unpacks_it(tmp_path: Path) -> None:
+    name = "thing-1.0-py3-none-any.whl"
+    files = {
+        "thing/__init__.py": "X = 1\n",
+        "thing/data/empty": "",
+        "thing-1.0.data/purelib/beside.py": "Y = 2\n",
+        "thing-1.0.data/platlib/other/__init__.py": "Z = 3\n",
+        "thing-1.0.data/scripts/tool": "#!python\n",
+        "thing-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: thing\nVersion: 1.0\n",
+        "thing-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    files["thing-1.0.dist-info/RECORD"] = "".join(f"{path},,\n" for path in files)
+    with zipfile.ZipFile(tmp_path / name, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, text)
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-compile", "--target"]
+    subprocess.run([*command, tmp_path / "pip", tmp_path / name], check=True)
+    environment.make_environment(tmp_path / "ours", [tmp_path / name])
+    python = environment.python_of(tmp_path / "ours")
+    printed = subprocess.run(
+        [python, "-c", "import thing, beside, other; print(thing.__file__)"], capture_output=True, text=True, check=True
+    ).stdout
+    site = Path(printed.strip()).parents[1]
+    assert site.is_relative_to(tmp_path / "ours")
+
+    def seen(folder: Path) -> dict[str, bytes]:
+        found = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+        own = ("INSTALLER", "REQUESTED", "RECORD", "direct_url.json")
+        return {
+            name: path.read_bytes()
+            for name, path in found.items()
+            if path.name not in own and path.suffix != ".pyc" and not name.startswith("bin/")
+        }
+
+    assert seen(site) == seen(tmp_path / "pip")
+
+
+def test_an_environment_may_be_moved_and_finds_nothing_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x.whl").write_bytes(wheel({"thing.py": "print('thing')\n"}))
+    environment.make_environment(tmp_path / "one", [tmp_path / "x.whl"])
+    (tmp_path / "one").rename(tmp_path / "two")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"))
+    code = "import sys, thing; print(*sys.path)"
+    done = subprocess.run(
+        [environment.python_of(tmp_path / "two"), "-P", "-c", code],
+        capture_output=True, text=True, check=True, env=environment.clean_variables(),
+    )  # fmt: skip
+    assert str(tmp_path / "two") in done.stdout
+    assert "elsewhere" not in done.stdout
+    assert "numpy" not in done.stdout
+
+
+def test_the_interpreter_stands_where_each_system_has_it() -> None:
+    assert environment.python_of(Path("e"), "posix") == Path("e/bin/python")
+    assert environment.python_of(Path("e"), "nt") == Path("e/Scripts/python.exe")
+
+
+@pytest.mark.parametrize("name", ["../out", "/out", "a/../../out", "a\\..\\out", "c:out", "a//b", "a/./b"])
+def test_a_wheel_cannot_write_beside_its_environment(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), "x")
+    with pytest.raises(RefusedError, match="no plain path"):
+        environment.make_environment(tmp_path / "env", [tmp_path / "x.whl"])
+    assert not list(tmp_path.rglob("*out"))
+
+
+def test_what_is_no_wheel_is_said(tmp_path: Path) -> None:
+    (tmp_path / "x.whl").write_bytes(b"PK nothing")
+    with pytest.raises(RefusedError, match="is no wheel"):
+        environment.make_environment(tmp_path / "env", [tmp_path / "x.whl"])
+    with pytest.raises(RefusedError, match="is no wheel"):
+        environment.unpacked_bytes([tmp_path / "x.whl"])
+
+
+# ---------------------------------------------------------------- the scripts
+
+
+def test_the_program_is_standard_and_in_every_shells_letters() -> None:
+    text = programs.program()
+    imported = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.split(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported.add((node.module or "").split(".")[0])
+    assert imported <= sys.stdlib_module_names
+    for script in programs.texts().values():
+        assert script.isascii()
+    assert not any(line.startswith(("'@", "END_OF_PROGRAM")) for line in text.splitlines())
+
+
+def test_both_scripts_hold_the_same_program() -> None:
+    shell, powershell = programs.texts().values()
+    assert programs.program() in shell
+    assert programs.program() in powershell.replace("\r\n", "\n")
+    assert shell.count("\r") == 0
+    assert powershell.count("\r\n") == powershell.count("\n")
+
+
+pytestmark_posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    signature.generate(tmp_path / "key")
+    return tmp_path / "key"
+
+
+def packed(folder: Path, key: Path, **more: object) -> Path:
+    """A bundle with its install script."""
+    made(folder, key, 1, {**content(1), "install.sh": programs.texts()["install.sh"].encode()}, **more)
+    return folder
+
+
+def script(*words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", *map(str, words)]
+    variables = {**os.environ, "PYTHON": sys.executable, **more}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=60)
+
+
+@pytestmark_posix
+@pytest.mark.parametrize("away", [False, True])
+def test_the_script_runs_the_bundles_edgekit(tmp_path: Path, key: Path, away: bool) -> None:
+    """From the bundle, or a copy of it that came with the key."""
+    bundle = packed(tmp_path / "a bundle", key)
+    copy = shutil.copy(bundle / "install.sh", tmp_path / "mine.sh")
+    words = [copy, bundle] if away else [bundle / "install.sh"]
+    root, public = tmp_path / "new" / "root", tmp_path / "key.pub"
+    done = script(*words, "--to", root, "--key", public, PYTHONPATH=str(tmp_path / "elsewhere"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"edgekit 1 install {bundle} --to {root} --key {public}\n"
+    assert list(root.parent.iterdir()) == []  # what was made for the moment is gone
+
+
+@pytestmark_posix
+@pytest.mark.parametrize(("slot", "verb"), [('"a"', "update"), ("null", "install")])
+def test_the_script_updates_what_is_installed(tmp_path: Path, key: Path, slot: str, verb: str) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "state.json").write_text(f'{{"slot": {slot}}}')
+    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+    assert done.stdout.startswith(f"edgekit 1 {verb} ")
+
+
+def flip_wheel(bundle: Path) -> None:
+    path = bundle / "wheels" / "edgekit-1.0-py3-none-any.whl"
+    data = bytearray(path.read_bytes())
+    data[40] ^= 1
+    path.write_bytes(data)
+
+
+def edit_document(bundle: Path) -> None:
+    path = bundle / "bundle.json"
+    path.write_bytes(path.read_bytes().replace(b'"version":1', b'"version":2'))
+
+
+def take_signature(bundle: Path) -> None:
+    (bundle / "bundle.sig.json").unlink()
+
+
+def spoil_signature(bundle: Path) -> None:
+    (bundle / "bundle.sig.json").write_text('{"signature": 5}')
+
+
+def take_wheel(bundle: Path) -> None:
+    (bundle / "wheels" / "edgekit-1.0-py3-none-any.whl").unlink()
+
+
+@pytestmark_posix
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (flip_wheel, "is not the file that was signed"),
+        (edit_document, "was not signed by"),
+        (take_signature, "bundle.sig.json: No such file"),
+        (spoil_signature, "is no signature of a bundle"),
+        (take_wheel, "No such file"),
+    ],
+)
+def test_nothing_of_a_changed_bundle_is_run(tmp_path: Path, key: Path, harm: object, said: str) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    assert callable(harm)
+    harm(bundle)
+    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("install: ")
+    assert done.stderr.count("\n") == 1
+    assert said in done.stderr
+    assert not (tmp_path / "root").exists()
+
+
+@pytestmark_posix
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"platform": "windows-arm64"}, "is for windows-arm64, and this machine is"),
+        ({"python": ["3.99"]}, f"has wheels for Python 3.99, and this is {PYTHON}"),
+    ],
+)
+def test_the_script_refuses_a_bundle_for_another_machine(
+    tmp_path: Path, key: Path, more: dict[str, object], said: str
+) -> None:
+    bundle = packed(tmp_path / "bundle", key, **more)
+    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+    assert done.returncode == 1
+    assert said in done.stderr
+
+
+@pytestmark_posix
+def test_the_script_refuses_another_key(tmp_path: Path, key: Path) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    signature.generate(tmp_path / "other")
+    (tmp_path / "text").write_text("-----BEGIN PUBLIC KEY-----\n!\n-----END PUBLIC KEY-----\n")
+    for name, said in (("other.pub", "was not signed by"), ("text", "no public key"), ("none", "No such file")):
+        done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / name)
+        assert done.returncode == 1
+        assert said in done.stderr
+
+
+@pytestmark_posix
+def test_the_script_says_where_trust_comes_from(tmp_path: Path, key: Path) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    done = script(bundle / "install.sh", "--help")
+    assert done.returncode == 0
+    assert "Trust comes from the key" in done.stdout.replace("\n", " ")
+    done = script(bundle / "install.sh", "--to", tmp_path / "root")
+    assert done.returncode == 2
+    assert "--key" in done.stderr
+
+
+@pytestmark_posix
+def test_the_script_says_that_it_needs_python(tmp_path: Path, key: Path) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("dirname", "sed", "tr"):
+        (tools / name).symlink_to(str(shutil.which(name)))
+    shell = str(shutil.which("sh"))
+    done = subprocess.run(
+        [shell, bundle / "install.sh"], capture_output=True, text=True, check=False, env={"PATH": str(tools)}
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no Python 3.11 or later was found" in done.stderr
+
+
+def test_a_signature_that_this_accepts_is_one_for_everybody(tmp_path: Path, key: Path) -> None:
+    """Both verifiers agree on a bundle, and on each flipped bit of its signature's file that leaves it readable."""
+    bundle = packed(tmp_path / "bundle", key)
+    public = tmp_path / "key.pub"
+    document, signed = (bundle / "bundle.json").read_bytes(), bundle / "bundle.sig.json"
+    assert trust.verified(bundle, public)["version"] == 1
+    original = signed.read_bytes()
+    start = original.index(b'"signature":"') + len(b'"signature":"')
+    for at in (start, start + 63, start + 64, start + 127):
+        digit = b"0" if original[at : at + 1] != b"0" else b"1"
+        signed.write_bytes(original[:at] + digit + original[at + 1 :])
+        with pytest.raises(RefusedError):
+            trust.verified(bundle, public)
+        with pytest.raises(EdgekitError):
+            signature.verify(document, signed, public)

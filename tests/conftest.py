@@ -116,6 +116,15 @@ def medsiglip_artifact(medsiglip_source: Path, tmp_path_factory: pytest.TempPath
 
 
 @pytest.fixture(scope="session")
+def medsiglip_few(medsiglip_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The MedSigLIP-like model at fp32, int8 and q4, unproven. Copy it before changing it."""
+    from edgekit.prove import publish as artifact
+
+    folder = tmp_path_factory.mktemp("artifacts") / "medsiglip"
+    return artifact.export(medsiglip_source, folder, levels=["fp32", "int8", "q4"], prove=False).folder
+
+
+@pytest.fixture(scope="session")
 def decoder(medgemma_artifact: Path) -> Path:
     """The Q4_0 decoder file of `medgemma_artifact`, as others make one."""
     (path,) = medgemma_artifact.glob("medgemma-*-Q4_0.gguf")

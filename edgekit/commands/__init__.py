@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Verb:
-    """One command; its name is its module's.
+    """One command; its name is its module's, with hyphens.
 
     Attributes:
         summary: one line, without a capital and a full stop.
@@ -38,5 +38,5 @@ def verbs() -> dict[str, Verb]:
     """All commands by name, in the order of the help: found in this folder, written down nowhere."""
     modules = [info.name for info in pkgutil.iter_modules(__path__) if not info.ispkg]
     loaded = {name: getattr(importlib.import_module(f"{__name__}.{name}"), "VERB", None) for name in modules}
-    known = {name: verb for name, verb in loaded.items() if isinstance(verb, Verb)}
+    known = {name.replace("_", "-"): verb for name, verb in loaded.items() if isinstance(verb, Verb)}
     return dict(sorted(known.items(), key=lambda item: (item[1].order, item[0])))

@@ -111,18 +111,28 @@ class ContrastiveModel(EmbeddingModel):
         return self.reader.ids(texts)
 
     def _classify(self, images: Sequence[Any], labels: Sequence[Sequence[str]], scores: Scores | None) -> Float:
-        """SigLIP's score of each label, a sigmoid: labels do not compete, unless they are asked to. Texts of one label
-        are averaged.
-        """
-        ids, (nothing,) = [self._ids(label) for label in labels], self.reader.ids([""])
-        read = [[row.tobytes() for row in rows] for rows in ids]
-        reads = f"its first {self.settings.text_length} tokens, as the model's tokenizer has them"
-        check_labels(labels, read, nothing.tobytes(), reads)
-        texts = unit(np.stack([np.mean([self._label_vector(row) for row in rows], axis=0) for rows in ids]))
+        """SigLIP's score of each label, a sigmoid: labels do not compete, unless they are asked to."""
+        texts = self._embed_labels(labels)
         logits = self._embed_image(images) @ texts.T * np.exp(self.settings.logit_scale) + self.settings.logit_bias
         if scores == "softmax":
             return np.asarray(np.exp(log_softmax(logits)), np.float32)
         return np.asarray(1 / (1 + np.exp(-logits)), np.float32)
+
+    def embed_labels(self, labels: Sequence[Sequence[str]]) -> Float:
+        """Unit vectors [n, hidden] of labels, as `classify` has them: the texts of one are averaged.
+
+        Raises:
+            UsageError: as `classify`.
+        """
+        with self._using("vectors of labels"):
+            return self._embed_labels(labels)
+
+    def _embed_labels(self, labels: Sequence[Sequence[str]]) -> Float:
+        ids, (nothing,) = [self._ids(label) for label in labels], self.reader.ids([""])
+        read = [[row.tobytes() for row in rows] for rows in ids]
+        reads = f"its first {self.settings.text_length} tokens, as the model's tokenizer has them"
+        check_labels(labels, read, nothing.tobytes(), reads)
+        return unit(np.stack([np.mean([self._label_vector(row) for row in rows], axis=0) for rows in ids]))
 
     def _label_vector(self, ids: Ids) -> Float:
         """A text's vector, which does not depend on what else is asked: each is encoded by itself."""

@@ -48,11 +48,13 @@ class Input:
         types: of its elements.
         ranks: least and greatest.
         stored: whether it must be a tensor of the file.
+        empty: whether it must be one without numbers: an input that is left out, in operators with others behind it.
     """
 
     types: Collection[str]
     ranks: tuple[int, int] = (0, 4)
     stored: bool = False
+    empty: bool = False
 
 
 Tensors = Sequence[OnnxTensor | None]  # what enters a node; None for what is no tensor of the file
@@ -229,17 +231,20 @@ OPERATORS: Mapping[tuple[str, str], Operator] = {
 }
 
 
-def read_checked(path: Path, listed: Collection[Path] | None = None) -> OnnxHeader:
+def read_checked(
+    path: Path, listed: Collection[Path] | None = None, table: Mapping[tuple[str, str], Operator] = OPERATORS
+) -> OnnxHeader:
     """Read an ONNX file that a runtime can be trusted with.
 
     Args:
         listed: see `edgekit.formats.onnx.header.read`.
+        table: what nodes may be.
 
     Raises:
         ArtifactError: as `read`; or a node is of an unknown operator, has other inputs, outputs or attributes than that
             one, or reads what nothing before it gives.
     """
-    checker = _Checker(path)
+    checker = _Checker(path, table)
     header = read(path, listed, checker)
     if (opset := header.opsets.get("", _OPSETS[0])) not in _OPSETS:
         raise ArtifactError(f"{path}: opset {opset}", allowed=f"{_OPSETS[0]} to {_OPSETS[-1]}")
@@ -251,8 +256,8 @@ def read_checked(path: Path, listed: Collection[Path] | None = None) -> OnnxHead
 class _Checker:
     """Holds nodes to their rows: `edgekit.formats.onnx.model.Visitor`."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, table: Mapping[tuple[str, str], Operator]) -> None:
+        self._path, self._table = path, table
         self._tensors: dict[str, OnnxTensor] = {}
         self._given: set[str] = set()
 
@@ -267,9 +272,9 @@ class _Checker:
     def node(self, node: OnnxNode) -> None:
         """See `Visitor`."""
         what = f"{node.domain or 'ai.onnx'}.{node.operator} {node.name!r:.100}"
-        row = OPERATORS.get((node.domain, node.operator))
+        row = self._table.get((node.domain, node.operator))
         if row is None:
-            raise self._wrong(f"{what}: an operator that no graph of edgekit's has", ", ".join(n for _, n in OPERATORS))
+            raise self._wrong(f"{what}: an operator that no graph of edgekit's has", ", ".join(n for _, n in self._table))
         least, most = len(row.inputs) - row.optional, len(row.inputs) + row.more
         if not least <= len(node.inputs) <= most or len(node.outputs) != 1:
             said = f"{len(node.inputs)} inputs and {len(node.outputs)} outputs"
@@ -317,8 +322,9 @@ class _Checker:
                 raise self._wrong(f"{what} is computed", "a tensor of the file")
             return
         least, most = rule.ranks
-        if tensor.type not in rule.types or not least <= len(tensor.shape) <= most or 0 in tensor.shape:
-            allowed = f"{' or '.join(sorted(rule.types))} of {least} to {most} sides"
+        sides = least <= len(tensor.shape) <= most and (0 in tensor.shape) == rule.empty
+        if tensor.type not in rule.types or not sides:
+            allowed = f"{' or '.join(sorted(rule.types))} of {least} to {most} sides{', empty' if rule.empty else ''}"
             raise self._wrong(f"{what} is {tensor.type} {list(tensor.shape)}", allowed)
 
     def _wrong(self, what: str, allowed: str | None = None) -> ArtifactError:

@@ -1,0 +1,168 @@
+"""Gather a classifier, ONNX Runtime for browsers and a page into a folder; the same inputs give the same bytes.
+
+    index.html app.js ...    the page
+    service-worker.js        keeps all files on the device, each compared with the SHA-256 in files.js
+    NAME.onnx                the classifier; NAME.onnx_data where its weights lie outside
+    model.json test.png      what the page says of it, and a self-test with the scores that ONNX Runtime gives here
+    ort*                     ONNX Runtime, as its package on npm has it
+    NOTICE.txt TERMS.txt
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from edgekit.artifacts.documents import is_file, read_json
+from edgekit.artifacts.files import copy, sha256_file, sha256_json
+from edgekit.artifacts.folders import MARKER, new_folder
+from edgekit.classifier.card import Card, Proof
+from edgekit.classifier.opened import Classifier, files, read
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.formats.onnx.header import OnnxHeader
+from edgekit.formats.onnx.requirements import first_release, spelled
+from edgekit.inputs.pictures import pictures
+from edgekit.terminal import json_text
+
+_PACKAGE = "onnxruntime-web"
+# Its build for WebAssembly alone: the page, the threads' script, and the library with SIMD and threads.
+_RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+_GET = f"npm pack {_PACKAGE} && tar -xzf {_PACKAGE}-*.tgz, which makes the folder `package`"
+_HEALTH_AI = ("hai-def", "health ai developer foundations")
+# Of a score in the self-test: WebAssembly's kernels add up in another order, and round activations to 8 bits elsewhere.
+_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True)
+class WebApp:
+    """What was written.
+
+    Attributes:
+        files: path -> SHA-256, of all that the app keeps on a device.
+        bytes: of these together.
+    """
+
+    folder: Path
+    files: Mapping[str, str]
+    bytes: int
+
+
+def build(model: Path, runtime: Path, target: Path, terms: Path | None = None) -> WebApp:
+    """Make the app.
+
+    Args:
+        model: a classifier, as `edgekit compile-classifier` writes it.
+        runtime: the folder of onnxruntime-web's package.
+        target: a new folder.
+        terms: the text of the licence's terms, which recipients must get.
+
+    Raises:
+        ArtifactError: the model is no classifier, or the package is another one or too old for it.
+        UsageError: the licence demands its terms and there are none, or the folder is there.
+    """
+    header, card, proof = read(model)
+    version = _check_runtime(runtime, header)
+    demands = any(name in card.license.lower() for name in _HEALTH_AI)
+    if demands and terms is None:
+        raise UsageError(
+            f"{model}: its licence has every recipient get its terms, and the web app has none",
+            remedy="--terms FILE, the text of https://developers.google.com/health-ai-developer-foundations/terms",
+        )
+    with new_folder(target) as staging:
+        for page in resources(__package__).joinpath("static").iterdir():
+            (staging / page.name).write_bytes(page.read_bytes())
+        for name in _RUNTIME:
+            copy(runtime / "dist" / name, staging / name)
+        for path in files(model):
+            copy(path, staging / path.name)
+        if terms:
+            copy(terms, staging / "TERMS.txt")
+        (staging / "NOTICE.txt").write_text(_notice(card, version), encoding="utf-8")
+        test = _self_test(staging, staging / model.name)
+        (staging / "model.json").write_text(json_text(_described(card, proof, staging / model.name, test), 1) + "\n", "utf-8")
+        listed = _listed(staging)
+        sizes = sum((staging / name).stat().st_size for name in listed)
+    return WebApp(target, listed, sizes)
+
+
+def _check_runtime(folder: Path, header: OnnxHeader) -> str:
+    """Its version. Raises ArtifactError where it is another package, lacks a file, or cannot run the model."""
+    if not is_file(folder / "package.json"):
+        raise ArtifactError(f"{folder}: no package.json: is no package of npm's", remedy=_GET)
+    stated = read_json(folder / "package.json", ArtifactError)
+    name, version = (stated.get(key) if isinstance(stated, dict) else None for key in ("name", "version"))
+    if name != _PACKAGE or not isinstance(version, str):
+        raise ArtifactError(f"{folder}: is the package {name!r:.80}", allowed=_PACKAGE, remedy=_GET)
+    if missing := next((name for name in _RUNTIME if not is_file(folder / "dist" / name)), None):
+        raise ArtifactError(f"{folder}: no dist/{missing}", remedy=_GET)
+    needed = first_release(header)
+    numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if needed is None or numbers < needed:
+        wanted = spelled(needed) if needed else "a newer release than edgekit knows"
+        raise ArtifactError(f"{_PACKAGE} {version} is too old for the model", allowed=f"{wanted} or newer", remedy=_GET)
+    return version
+
+
+def _self_test(staging: Path, model: Path) -> dict[str, Any]:
+    """A picture that no lossy format touched, and its scores by ONNX Runtime here."""
+    picture = pictures()[0]
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    (staging / "test.png").write_bytes(stream.getvalue())
+    with Classifier(model) as classifier:
+        scores, _ = classifier.ask([picture])
+    rounded = [round(float(score), 6) for score in scores[0]]
+    return {"image": "test.png", "scores": rounded, "tolerance": _TOLERANCE}
+
+
+def _described(card: Card, proof: Proof | None, model: Path, test: Mapping[str, Any]) -> dict[str, Any]:
+    """What the page shows, and what it loads."""
+    parity = "not measured"
+    if proof:
+        parity = (
+            f"scores of {proof.images} images differ by at most {proof.worst_resized:.2g} from the artifact's, and by "
+            f"{proof.loss_worst:.2g} from its level {proof.against}"
+        )
+    return {
+        "title": card.title,
+        "labels": card.labels.names,
+        "level": card.level,
+        "stand_in": card.stand_in,
+        "license": card.license,
+        "modified": card.modified,
+        "parity": parity,
+        "terms": model.with_name("TERMS.txt").exists(),
+        "files": [path.name for path in files(model)],
+        "test": test,
+    }
+
+
+def _notice(card: Card, version: str) -> str:
+    parts = (
+        f"{card.title}: an image classifier of {len(card.labels.labels)} labels, compiled by edgekit {card.edgekit}.",
+        card.stand_in or "",
+        card.license,
+        f"Modifications: {card.modified}",
+        f"ONNX Runtime Web {version}: Copyright (c) Microsoft Corporation, MIT License, "
+        "https://github.com/microsoft/onnxruntime",
+        "Not a medical device, and not cleared for clinical use.",
+    )
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _listed(staging: Path) -> dict[str, str]:
+    """Write the list of all files but the two that a service worker is made of; the list."""
+    apart = {MARKER, "service-worker.js", "files.js"}
+    paths = sorted(path for path in staging.iterdir() if path.name not in apart)
+    listed = {path.name: sha256_file(path) for path in paths}
+    worker = sha256_file(staging / "service-worker.js")
+    script = f"const FILES = {json.dumps(listed, indent=1)};\nconst VERSION = {sha256_json([listed, worker])[:16]!r};\n"
+    (staging / "files.js").write_text(script.replace("'", '"'), encoding="utf-8")
+    return listed

@@ -108,6 +108,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "chat": [["{gguf}", "--max-tokens", "3", "--conversation", "two"]],
     "cache": [[], ["--clear"]],
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
+    "plan": [["{siglip}", "--device", "laptop-8gb-cpu"], ["medgemma-4b", "--device", "raspberry-pi-5"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
     "report": [["ran", "--to", "again"]],

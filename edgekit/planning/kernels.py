@@ -87,7 +87,8 @@ class Library:
         local: window, tokens of an image -> positions that a layer with a window keeps.
         maps: whether weights that are not laid out anew stay pages of their file.
         offloads: whether layers can go to a GPU.
-        activations: what an encoder's intermediate results take, as a multiple of `offload.vision_compute`, by number.
+        activations: what an encoder's intermediate results take, as a multiple of `offload.vision_compute`, by type of
+            weights; of a type that has none, the least of them.
         load_s_per_byte: of a file that the system still has in memory.
     """
 
@@ -99,7 +100,7 @@ class Library:
     local: Callable[[int, int], int]
     maps: bool
     offloads: bool
-    activations: Mapping[Number, float]
+    activations: Mapping[str, float]
     load_s_per_byte: float
 
     def kernel(self, stored: str, *, encodes: bool = False) -> Kernel:
@@ -118,7 +119,7 @@ LIBRARIES: Mapping[str, Library] = {
         local=lambda window, image_tokens: window + batch_of(image_tokens),
         maps=True,
         offloads=True,
-        activations={"fp32": 1.0},
+        activations={"F16": 0.5},
         load_s_per_byte=1e-9,
     ),
     "onnx": Library(
@@ -130,7 +131,7 @@ LIBRARIES: Mapping[str, Library] = {
         local=local_positions,
         maps=False,
         offloads=False,
-        activations={"fp32": 1.2, "int8": 1.6},
+        activations={"float32": 1.25, "int8": 1.5},
         load_s_per_byte=2.2e-9,
     ),
 }

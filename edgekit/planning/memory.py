@@ -11,8 +11,9 @@ from edgekit.planning.kernels import CacheType
 from edgekit.planning.offload import RESERVE_BYTES, Plan, Sizes, decoder_compute, plan, vision_compute
 from edgekit.planning.parts import PlannedPart
 
-# Python, numpy, edgekit and a runtime, without a model; and what a tokenizer takes for each of its tokens.
-LIBRARY_BYTES, TOKEN_BYTES = 120_000_000, 600
+# Python, numpy, edgekit and a runtime, without a model: their own, and pages of their files; and what a tokenizer and a
+# vocabulary take for each token.
+LIBRARY_BYTES, LIBRARY_MAPPED_BYTES, TOKEN_BYTES = 70_000_000, 40_000_000, 800
 NOT_PLACED = Plan(0, vision=False, bytes=0)
 
 
@@ -26,7 +27,7 @@ class MemoryUse:
         compute: intermediate results.
         vision: the encoder of images before a decoder, with its intermediate results.
         library: Python, the runtimes, the tokenizer.
-        mapped: of `weights`, what are pages of a file, which the system can read again.
+        mapped: of all that, what are pages of files, which the system can read again.
         laid_out: pages of the file beside them while weights are laid out anew, which are given back then.
     """
 
@@ -69,16 +70,17 @@ def memory_use(
     # One is computed with at a time.
     activations = max((_activations(part) for part in encoders), default=0)
     rows = max((part.shape.vocabulary for part in parts if part.shape), default=0)
-    library = LIBRARY_BYTES + TOKEN_BYTES * rows
+    library = LIBRARY_BYTES + LIBRARY_MAPPED_BYTES + TOKEN_BYTES * rows
     if decoder is None:
-        return MemoryUse(weights=encoded, compute=activations, library=library)
+        return MemoryUse(weights=encoded, compute=activations, library=library, mapped=LIBRARY_MAPPED_BYTES)
     weights, mapped, laid_out = _decoder_weights(decoder, on_gpu.layers)
     cache = compute = 0
     if shape := decoder.decoder:
         kept = cache_bytes(decoder, shape, context, cache_type)
         cache = sum(kept[: max(len(kept) + 1 - on_gpu.layers, 0)])
         compute = decoder_compute(decoder.library.batch(shape.image_tokens), 0, shape.wide, shape.hidden, 0)
-    return MemoryUse(weights, cache, compute, encoded + activations, library, mapped, laid_out)
+    seen = encoded + activations
+    return MemoryUse(weights, cache, compute, seen, library, mapped + LIBRARY_MAPPED_BYTES, laid_out)
 
 
 def cache_bytes(part: PlannedPart, shape: DecoderShape, context: int, cache_type: CacheType) -> list[int]:
@@ -122,6 +124,6 @@ def _activations(part: PlannedPart) -> int:
     if part.encoder is None:
         return 0
     largest = max(part.multiplied, key=lambda name: part.multiplied[name])
-    number = part.library.kernel(largest, encodes=True).number
+    factors = part.library.activations
     compute = vision_compute(part.encoder.positions, part.encoder.hidden, part.encoder.wide)
-    return round(part.library.activations[number] * compute)
+    return round(factors.get(largest, min(factors.values())) * compute)

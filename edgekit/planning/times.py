@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from edgekit.families.shapes import DecoderShape, EncoderShape
 from edgekit.machine.devices import Device
+from edgekit.planning.kernels import Number
 from edgekit.planning.parts import PlannedPart
 
 QUESTION_TOKENS = 24  # of a question beside its image, with what a chat format puts around it
@@ -71,9 +72,9 @@ def times(parts: Sequence[PlannedPart], device: Device) -> Times:
     )
 
 
-def _rate(gflops: Mapping[str, float], number: str) -> float | None:
+def _rate(device: Device, number: Number) -> float | None:
     """Operations a second; of a kind that the device does not state, those in single precision."""
-    stated = gflops.get(number) or gflops.get("fp32")
+    stated = device.gflops.get(number) or device.gflops.get("fp32")
     return 1e9 * stated if stated else None
 
 
@@ -82,7 +83,7 @@ def _products_s(part: PlannedPart, rows: int, device: Device, *, encodes: bool =
     total = 0.0
     for name, count in part.multiplied.items():
         kernel = part.library.kernel(name, encodes=encodes)
-        rate = _rate(device.gflops, kernel.number)
+        rate = _rate(device, kernel.number)
         if rate is None:
             return None
         total += 2.0 * count * rows / (rate * kernel.many)
@@ -108,7 +109,7 @@ def _one_row_s(part: PlannedPart, types: Mapping[str, int], device: Device) -> f
     total = 0.0
     for name, count in types.items():
         kernel = part.library.kernel(name)
-        rate = _rate(device.gflops, kernel.number)
+        rate = _rate(device, kernel.number)
         read = part.stored_bytes(name, count) / (1e9 * device.bandwidth_gb_s * kernel.bandwidth)
         total += max(read, 2.0 * count / (rate * kernel.one) if rate else 0.0)
     return total
@@ -117,7 +118,7 @@ def _one_row_s(part: PlannedPart, types: Mapping[str, int], device: Device) -> f
 def _item_s(part: PlannedPart, shape: EncoderShape, device: Device) -> float | None:
     """One image, or one text."""
     products = _products_s(part, shape.positions, device, encodes=True)
-    rate = _rate(device.gflops, "fp32")
+    rate = _rate(device, "fp32")
     if products is None or rate is None:
         return None
     attention = 4.0 * shape.positions**2 * shape.hidden * shape.layers / (rate * part.library.attention)

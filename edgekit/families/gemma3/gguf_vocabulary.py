@@ -129,7 +129,7 @@ def vocabulary_bytes(plan: PartPlan) -> int:
     """What tokens, scores, types and the chat template take in a header; without a tokenizer, as many tokens as there
     are rows, each as long as those of Gemma 3 are on average.
     """
-    rows, checkpoint = plan.config.text_config.vocab_size, plan.checkpoint
+    rows, checkpoint = int(plan.config.text_config.vocab_size), plan.checkpoint
     data = checkpoint.json("tokenizer.json").get("model", {})
     tokens = data.get("vocab") if isinstance(data, dict) else None
     lengths = sum(len(token.encode()) for token in tokens) if isinstance(tokens, dict) else rows * _TOKEN_BYTES

@@ -24,12 +24,13 @@ from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.formats.gguf.library import libraries_in, library
 from edgekit.inputs.phantoms import draw
 from edgekit.machine import worker
+from edgekit.planning.offload import Plan, Sizes, plan
 from edgekit.runtime import open_model
 from edgekit.runtime.base import Tokens
 from edgekit.runtime.llama.cache_form import CacheForm
 from edgekit.runtime.llama.decoder import LlamaDecoder, LlamaVision
 from edgekit.runtime.llama.gpu_build import GpuBuild
-from edgekit.runtime.llama.offload import Plan, Sizes, decoder_sizes, plan, vision_bytes
+from edgekit.runtime.llama.offload import decoder_sizes, vision_bytes
 
 # ---------------------------------------------------------------- the plan
 

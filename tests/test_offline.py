@@ -116,6 +116,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "cache": [[], ["--clear"]],
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
     "profile": [["--to", "desk.toml"]],
+    "plan": [["{siglip}", "--device", "laptop-8gb-cpu"], ["medgemma-4b", "--device", "raspberry-pi-5"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
     "report": [["ran", "--to", "again"]],

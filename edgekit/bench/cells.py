@@ -59,6 +59,7 @@ class ModelRef:
         bfloat16: whether the full-precision model runs in bfloat16, for the noise floor.
         threads: how many a variant or a peer computes with; as many as there are cores for None.
         peer: which other program opens it.
+        device: whose plan a variant obeys; None for this machine alone.
     """
 
     folder: str
@@ -69,6 +70,7 @@ class ModelRef:
     bfloat16: bool = False
     threads: int | None = None
     peer: PeerRef | None = None
+    device: str | None = None
 
     @property
     def is_full_precision(self) -> bool:

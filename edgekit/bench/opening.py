@@ -17,7 +17,8 @@ def open_row(ref: ModelRef) -> Model:
         from edgekit.runtime.tuning_results import DEFAULT
 
         # What `edgekit tune` found on this machine must not decide what a record of this level says, unless asked for.
-        return open_model(Path(ref.folder), ref.level, runtime=None if ref.tuned else DEFAULT, threads=ref.threads)
+        runtime = None if ref.tuned else DEFAULT
+        return open_model(Path(ref.folder), ref.level, ref.device, runtime=runtime, threads=ref.threads)
     if control := ref.control:
         return open_control(Path(ref.folder), control.role, Rounding(control.bits, control.scale))
     from edgekit.full_precision.bounded import open_full_precision

@@ -29,6 +29,7 @@ from edgekit.bench.execute import Executor, threads
 from edgekit.bench.execute.local import Local
 from edgekit.bench.kinds import Task
 from edgekit.bench.ledger import Ledger
+from edgekit.bench.obeying import obeying
 from edgekit.bench.peers.rows import timed
 from edgekit.bench.plan import choose, fits, notes
 from edgekit.bench.records import Measurement, Record
@@ -63,6 +64,7 @@ class Sweep:
         peers: other programs that are timed beside them, NAME or NAME=PROGRAM.
         install_peers: make a peer's environment with pip where there is none.
         gates: what the results will be asked, of which nothing may be that no task gives.
+        device: the profile whose plan levels obey; None for all that this machine has.
     """
 
     artifacts: Sequence[Path]
@@ -83,6 +85,7 @@ class Sweep:
     peers: Sequence[str] = ()
     install_peers: bool = False
     gates: Sequence[Gate] = ()
+    device: str | None = None
 
 
 def bench(
@@ -101,7 +104,9 @@ def bench(
     """
     _check(sweep)
     beside = [peers.found(name, install=sweep.install_peers) for name in sweep.peers]
-    measured = timed(subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned), sweep.threads, beside)
+    found = subjects(sweep.artifacts, sweep.levels, sweep.checkpoints, sweep.tuned)
+    found, left_out = obeying(found, sweep.device) if sweep.device else (found, ())
+    measured = timed(found, sweep.threads, beside)
     mine = own.tasks(sweep.images, sweep.questions, download=sweep.download)
     every = choose(sweep.tasks, sweep.data, measured, mine, download=sweep.download)
     _check_timed(measured, every)
@@ -122,7 +127,7 @@ def bench(
         run.phase("accuracy and fidelity", run.quality)
         run.phase("coarser controls", run.coarsen_controls)
         run.phase("latency", run.rounds)
-        said = (*notes(measured, tasks, sweep.tuned), *run.notes)
+        said = (*notes(measured, tasks, sweep.tuned), *left_out, *run.notes)
         return Results(run.records(), dict(run.phases), said if sweep.controls else (*said, "no control was asked for"))
 
 

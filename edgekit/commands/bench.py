@@ -115,7 +115,7 @@ def _add_results(group: _ArgumentGroup) -> None:
         help="write results.json, the reports and the figures here; an interrupted run goes on from it",
     )
     add_output(group)
-    add_question(group)
+    add_question(group, "measure the levels that fit this device, as a plan for it has them run")
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -153,6 +153,7 @@ def run(options: Namespace) -> int:
         peers=options.peer,
         install_peers=options.install_peers,
         gates=question.gates,
+        device=options.device,
     )
     results = bench.bench(sweep, work=options.to and options.to / "work", progress=on_stderr())
     results = bench.typed(results, options.words)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
 from edgekit.commands.support.options import add_levels, add_proof_inputs
+from edgekit.commands.support.plans import add_goal, planned
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
 from edgekit.progress import on_stderr
@@ -39,6 +40,10 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="ROLE=LEVEL",
         help="give a part another level than the variant does; may be repeated",
     )
+    parser.add_argument(
+        "--device", metavar="NAME", help="make the variant that edgekit plan recommends for a device, or here"
+    )
+    add_goal(parser)
     parser.add_argument("--no-prove", action="store_true", help="publish without comparing; every open will say so")
     parser.add_argument("--fresh", action="store_true", help="forget what an interrupted run left")
     add_proof_inputs(parser, "calibrate and prove")
@@ -52,6 +57,10 @@ def run(options: Namespace) -> int:
     from edgekit.inputs.samples import given_inputs
     from edgekit.prove import publish
 
+    if options.device and options.level:
+        raise UsageError("--device beside --level", allowed="one of them: a plan chooses the level for a device")
+    if options.goal and not options.device:
+        raise UsageError("--goal without --device", remedy="--device here")
     parts: dict[str, str] = {}
     for role, level in map(part_level, options.part):
         if parts.setdefault(role, level) != level:
@@ -59,11 +68,12 @@ def run(options: Namespace) -> int:
     given = options.images or options.text
     source = download(options) if options.download else source_folder(options.source, options.revision)
     default = default_of(options.to)
+    levels = [recommended(options, source)] if options.device else options.level
     exported = publish.export(
         source,
         options.to,
         recipe_name=options.recipe,
-        levels=options.level,
+        levels=levels,
         parts=parts,
         prove=not options.no_prove,
         fresh=options.fresh,
@@ -83,6 +93,14 @@ def run(options: Namespace) -> int:
         print_lines(["nothing new: every part was there already"])
     print_lines(usage_lines(exported.folder, exported.manifest))
     return 0
+
+
+def recommended(options: Namespace, source: Path) -> str:
+    """The variant that a plan recommends, which is said with the reasons. Raises UsageError where nothing fits."""
+    made = planned(str(source), options.device, options.goal, options.recipe)
+    best = made.chosen()
+    say(f"{best.variant} for {made.device.name}: {'; '.join(made.reasons)}")
+    return best.variant
 
 
 def default_of(folder: Path) -> str | None:
@@ -127,6 +145,7 @@ VERB = Verb(
     (
         "export ./medgemma-4b-it --recipe medgemma-4b --to ./medgemma",
         "export medsiglip-reference --to ./medsiglip --level int8",
+        "export ./medgemma-4b-it --recipe medgemma-4b --to ./medgemma --device raspberry-pi-5",
         "export google/medgemma-4b-it --download --recipe medgemma-4b --to ./medgemma",
     ),
     run,

@@ -17,6 +17,7 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.errors import CheckpointError
 from edgekit.families.composition import Composition, reads_text
 from edgekit.families.full_precision import FullPrecision
+from edgekit.families.shapes import Shape
 from edgekit.families.synthesis import Synthesis
 from edgekit.formats import FORMATS
 
@@ -54,12 +55,14 @@ class Role:
         forms: format -> what that format wants to be told of this part, of the format's own type. The first is what
             people are offered first.
         input: what one item is, where it encodes items; None for a decoder.
+        shape: what its times and its memory follow from, from the validated configuration; None where nobody says.
     """
 
     tensors: Callable[[Any], list[TensorSpec]]
     output: Output
     forms: Mapping[str, Any]
     input: Literal["pixels", "ids"] | None = None
+    shape: Callable[[Any], Shape] | None = None
 
     @property
     def formats(self) -> list[str]:

@@ -46,6 +46,7 @@ class Format:
         file_names: a part's files relative to the artifact, by plan and stem; the one that a runtime opens stands
             first, and the order is that of the manifest.
         content: the one file with the weights, to be written in the pass over the checkpoint.
+        beside: bytes of a part's files beside its tensors, before any is written, as near as they can be told.
         finish: writes a part's other files, once that one is complete.
         requires: what a runtime must offer to open the part, whose files are complete.
         activations: how activations enter matrices at a level, for people.
@@ -76,6 +77,7 @@ class Format:
     requires: Callable[[PartPlan, Path, str], dict[str, Any]]
     stored: Callable[[Sequence[TensorSpec], Any, Any, Sequence[Path]], Mapping[str, StoredTensor]]
     exactness: Exactness
+    beside: Callable[[PartPlan, str], int] = lambda plan, stem: 0
     finish: Callable[[PartPlan, Path, FileLabel], None] = lambda plan, folder, label: None
     activations: Callable[[Level], str] = lambda level: level.activations
     notes: Callable[[Sequence[PartPlan]], tuple[str, ...]] = lambda plans: ()

@@ -24,7 +24,6 @@ from edgekit.errors import ArtifactError, CheckpointError, UsageError
 from edgekit.families import Family, family_named
 from edgekit.families.composition import ChatSettings, Composition, Settings, checked_settings
 from edgekit.inputs.text import LoadedTokenizer, check_rows, read_tokenizer
-from edgekit.machine.devices import Device
 
 _CONFIG = "config.json"
 # What an export's settings were read from, and still can be; tokenizers are verified and read where they are loaded.
@@ -102,23 +101,6 @@ def unproven_together(parts: Collection[Part], folder: Path) -> str | None:
     decoder, eye = pair
     together = f"{decoder.role} {decoder.level} behind {eye.role} {eye.level}"
     return f"{together}: not proven end to end (edgekit prove {folder})"
-
-
-def check_memory(manifest: Manifest, name: str, parts: Mapping[str, Part], device: Device) -> None:
-    """Raise UsageError for what cannot fit, with the variants that do."""
-
-    def need(variant: Mapping[str, Part]) -> int:
-        return sum(int(part.requires.get("memory_bytes", 0)) for part in variant.values())
-
-    limit = device.model_memory_gb * 1e9
-    if need(parts) > limit:
-        fitting = [other for other in manifest.variants if need(manifest.variant(other)[1]) <= limit]
-        needed = need(parts) / 1e9
-        digits = f"{needed:.1f}" if needed >= 1 else f"{needed:.2g}"
-        raise UsageError(
-            f"{name} needs {digits} GB, {device.title} gives a model {device.model_memory_gb:g} GB",
-            allowed=", ".join(fitting) or "none of this artifact's levels",
-        )
 
 
 def checked_context(context: int, settings: Settings, title: str) -> int:

@@ -19,6 +19,7 @@ from edgekit.machine.devices import device as load_device
 from edgekit.machine.devices import missing_here
 from edgekit.machine.gpu import video_memory
 from edgekit.machine.kept import IMAGES, Kept
+from edgekit.planning import obeyed
 from edgekit.progress import Progress
 from edgekit.runtime import backends, manifest_checks, trial, tuning_results
 from edgekit.runtime.backends import BACKENDS, Backend
@@ -26,7 +27,7 @@ from edgekit.runtime.base import Decoder, Encoder, Model, SupportsOffload, conte
 from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.compose import compose
 from edgekit.runtime.owned_parts import LaterEncoder
-from edgekit.runtime.parts import Placement, RunOptions
+from edgekit.runtime.parts import CacheType, Placement, RunOptions
 from edgekit.runtime.tuning_results import DecoderResult, EncoderResult
 from edgekit.runtime.use import Use
 from edgekit.runtime.variant import Variant
@@ -50,9 +51,10 @@ def open_model(
     Args:
         folder: an artifact folder.
         level: a variant's name; the recipe's default for None.
-        device: a device profile whose cores, context and memory limit are obeyed; this machine for None.
+        level: the variant; for None the one that a plan for the device recommends, without a device the default.
+        device: a device profile, whose plan is obeyed (`edgekit.planning`); this machine for None.
         context: tokens that a decoder's cache holds, prompt and answer together, up to what the model was made for;
-            the device's, or 4096, for None.
+            what the device's plan says, or 4096, for None.
         runtime: the backend of parts that several can open (`edgekit.runtime.backends.runtimes`); `default` for the
             defaults, whatever was measured here; for None what $EDGEKIT_RUNTIME says, else what `edgekit tune` found
             fastest.
@@ -66,8 +68,7 @@ def open_model(
             or its context more than is free.
     """
     opening = prepare(folder, level, device, runtime=runtime, progress=progress)
-    if context is not None:
-        opening.context = manifest_checks.checked_context(context, opening.settings, opening.manifest.title)
+    opening.set_context(context)
     opening.threads = threads or opening.threads
     return opened(opening, use)
 
@@ -109,19 +110,21 @@ def prepare(
     named = tuning_results.named(runtime)
     manifest = manifests.read(folder)
     profile = load_device(device) if device else None
-    name, parts = manifest.variant(level)
+    name, parts = manifest.variant(level or (obeyed.recommended(folder, manifest, profile) if profile else None))
     if runtime in backends.runtimes():
         backends.check_runtime(runtime, [part.format for part in parts.values()], name)
     files = tuple(file for part in parts.values() for file in part.files)
     verify_once(folder, (*files, *([manifest.tokenizer] if manifest.tokenizer else [])), hashed)
-    if profile:
-        manifest_checks.check_memory(manifest, name, parts, profile)
-    threads = min(profile.cores, cpu().usable_cores) if profile else cpu().usable_cores
-    context = context or (profile.context if profile else DEFAULT_CONTEXT)
+    planned = obeyed.planned_row(folder, manifest, name, profile, context).settings if profile else None
+    threads = min(planned.threads, cpu().usable_cores) if planned else cpu().usable_cores
+    context = context or (planned.context if planned else DEFAULT_CONTEXT)
     video = video_memory(profile.gpu_memory_gb if profile else None, ignored=named == tuning_results.DEFAULT)
     opening = Opening(folder, manifest, name, parts, context, device, threads, video, named, progress or Progress())
-    if profile and (warning := missing_here(profile)):
-        opening.warnings.append(warning)
+    if profile and planned:
+        opening.cache_type = planned.cache_type
+        opening.warnings += [said] if (said := missing_here(profile)) else []
+        if level is None and name != manifest.default:
+            opening.warnings.append(f"level {name}, as a plan for {profile.name} recommends")
     return opening
 
 
@@ -133,6 +136,7 @@ class Opening(Variant):
         device: the device profile that was named, if any.
         gpu_memory: bytes of video memory that it may take; 0 for the CPU alone.
         runtime: which runtime was named; None where what was measured decides.
+        cache_type: what keys and values are rounded to where its use does not say.
         runtimes: role -> what runs it, of the parts loaded so far.
         use: what the model is to be used for.
         held_bytes: what the decoder's contexts take in memory, once they are taken.
@@ -145,6 +149,7 @@ class Opening(Variant):
     gpu_memory: int
     runtime: str | None
     progress: Progress
+    cache_type: CacheType = field(default=RunOptions.cache_type, init=False)
     runtimes: dict[str, str] = field(default_factory=dict, init=False)
     hints: list[str] = field(default_factory=list, init=False)
 
@@ -154,6 +159,20 @@ class Opening(Variant):
         self._threads_beside, self.held_bytes = self.threads, 0
         self._tried = False
         self._placement: Placement | None = None
+
+    def set_context(self, context: int | None) -> None:
+        """Have a context that was asked for, and keys and values as a device's plan has them then; nothing for None.
+
+        Raises:
+            UsageError: the model was not made for it, or the device has no room for it.
+        """
+        if context is None:
+            return
+        self.context = manifest_checks.checked_context(context, self.settings, self.manifest.title)
+        if self.device:
+            profile = load_device(self.device)
+            planned = obeyed.planned_row(self.folder, self.manifest, self.level, profile, context)
+            self.cache_type = planned.settings.cache_type
 
     def encoder(self, role: str, beside: Decoder | None = None) -> Encoder:
         """Load an encoder, now or later, in the runtime that was named, or measured to be the fastest here."""
@@ -223,7 +242,7 @@ class Opening(Variant):
     def _decoder_choice(self, role: str) -> tuple[Backend, RunOptions]:
         backend = self._named_backend(role)
         options = self._decoder_options(role, backend)
-        return backend, replace(options, sequences=self.use.slots, cache_type=self.use.cache_type)
+        return backend, replace(options, sequences=self.use.slots, cache_type=self.use.cache_type or self.cache_type)
 
     def _say_cache(self, role: str) -> None:
         """What the contexts take, before they do, where more than usual is asked for."""
@@ -248,7 +267,7 @@ class Opening(Variant):
         backend = self._named_backend(role) if role else None
         if role is None or backend is None or backend.cache_bytes is None:
             return 0
-        options = RunOptions(self.threads, sequences=use.slots, cache_type=use.cache_type)
+        options = RunOptions(self.threads, sequences=use.slots, cache_type=use.cache_type or self.cache_type)
         return backend.cache_bytes(self.decoder_file(role), options)
 
     def _try(self, role: str) -> None:
@@ -303,7 +322,7 @@ class Opening(Variant):
         backend = self._named_backend(role) if role else None
         if role is None or backend is None or backend.place is None:
             return Placement()
-        options = RunOptions(self.threads, sequences=self.use.slots, cache_type=self.use.cache_type)
+        options = RunOptions(self.threads, sequences=self.use.slots, cache_type=self.use.cache_type or self.cache_type)
         return backend.place(self.decoder_file(role), self._leaning_file(backend), options, self.gpu_memory)
 
     def _leaning_file(self, backend: Backend) -> Path | None:

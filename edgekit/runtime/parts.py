@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.artifacts.manifest import Preprocessing
 from edgekit.inputs.image import normalize
+from edgekit.planning.kernels import CacheType
 from edgekit.runtime.base import EncoderSpec
-
-CacheType = Literal["f16", "q8_0"]
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ class Use:
 
     Attributes:
         slots: answers that a chat model can have under way at once, each with the whole context.
-        cache_type: what its keys and values are rounded to: `f16`, or `q8_0`, of half the size.
+        cache_type: what its keys and values are rounded to: `f16`, or `q8_0`, of half the size; for None as a device's
+            plan says, `f16` without one.
         sees: when its encoder of images is loaded: `at once`, `later`, with the first image whose embeddings are not
             known, or `never`, for texts alone.
         keep: whether embeddings of images stay on disk, see `edgekit.machine.kept`; they derive from patients.
     """
 
     slots: int = RunOptions.sequences
-    cache_type: CacheType = RunOptions.cache_type
+    cache_type: CacheType | None = None
     sees: Sees = "at once"
     keep: bool = False

@@ -34,8 +34,8 @@ def add_cache_type(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--cache-type",
         choices=("f16", "q8_0"),
-        default="f16",
-        help="what the context's keys and values are rounded to: q8_0 takes half the memory of f16 (GGUF alone)",
+        help="what the context's keys and values are rounded to: q8_0 takes half the memory of f16 (GGUF alone); "
+        "without the option f16, or what a --device has room for",
     )
 
 

@@ -54,8 +54,11 @@ def add_opening(parser: ArgumentParser, *, level: bool = True) -> None:
         level: whether there is a `--level`, one.
     """
     if level:
-        parser.add_argument("--level", metavar="NAME", help="a variant; the recipe's default without it")
-    parser.add_argument("--device", metavar="NAME", help="obey a device profile's cores, context and memory")
+        shown = "a variant; without it the recipe's default, or the one that a plan for a --device recommends"
+        parser.add_argument("--level", metavar="NAME", help=shown)
+    parser.add_argument(
+        "--device", metavar="NAME", help="obey the plan for a device: its level, cores, context, cache and GPU"
+    )
     parser.add_argument(
         "--context",
         type=int,

@@ -12,8 +12,12 @@ if TYPE_CHECKING:
     from edgekit.bench.results import Results
 
 
-def add_question(group: _ActionsContainer) -> None:
-    """`--gate`, any number of times, and `--device`."""
+def add_question(group: _ActionsContainer, device: str = "say which levels fit this device") -> None:
+    """`--gate`, any number of times, and `--device`.
+
+    Args:
+        device: what that does.
+    """
     group.add_argument(
         "--gate",
         action="append",
@@ -22,7 +26,7 @@ def add_question(group: _ActionsContainer) -> None:
         help='what a level must keep: "accuracy_drop <= 1, kl_p99 <= 0.2, first_token_s <= 20", tested at the bound of '
         "the 95 %% interval; FIGURE or TASK:FIGURE; exit code 1 where no level of a model keeps all; may be repeated",
     )
-    group.add_argument("--device", metavar="NAME", help="say which levels fit this device (edgekit list devices)")
+    group.add_argument("--device", metavar="NAME", help=f"{device} (edgekit list devices)")
 
 
 def add_output(group: _ActionsContainer) -> None:

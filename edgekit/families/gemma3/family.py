@@ -27,6 +27,7 @@ from edgekit.families.gemma3 import (
 from edgekit.families.gemma3.chat import IMAGE, NAMED_TOKENS
 from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
+from edgekit.families.gemma3.shapes import decoder_shape, vision_part_shape
 from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
 from edgekit.families.gemma3.synthesis import SYNTHESIS, TEXT_ONLY_SYNTHESIS
 from edgekit.families.gemma3.template_chat import chat_format, notes, own_template, renders_gemmas_turns
@@ -111,6 +112,7 @@ _DECODER = Role(
             onnx_positions.DECODER,
         ),
     },
+    shape=decoder_shape,
 )
 _TEXT_CHAT = Chat("decoder", None, ChatSettings, chat_format)
 
@@ -135,6 +137,7 @@ MEDGEMMA = Family(
                 ),
             },
             input="pixels",
+            shape=vision_part_shape,
         ),
     },
     parse=parse,

@@ -13,7 +13,7 @@ from edgekit.families.gemma3 import gguf_audit, gguf_checks, gguf_schema
 from edgekit.families.gemma3.chat import MARKERS
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_meanings import meaning
-from edgekit.families.gemma3.gguf_vocabulary import add_stops, add_tokenizer, notes, vocabulary
+from edgekit.families.gemma3.gguf_vocabulary import add_stops, add_tokenizer, notes, vocabulary, vocabulary_bytes
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.template_chat import same_turns
 from edgekit.families.gemma3.tensors import DECODER_PREFIX, TOWER_PREFIX, decoder_tensors, vision_part_tensors
@@ -184,6 +184,7 @@ DECODER = GgufForm(
     same_turns=same_turns,
     markers=MARKERS,
     needs=gguf_checks.markers_needed,
+    vocabulary_bytes=vocabulary_bytes,
 )
 VISION = GgufForm(
     "clip",

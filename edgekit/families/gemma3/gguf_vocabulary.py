@@ -29,6 +29,8 @@ from edgekit.machine.temporary import temporary_folder
 
 _FILES = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 _SPACE = "\u2581"  # SentencePiece's
+_TOKEN_BYTES = 8.84  # mean of the 262,144 pieces of Gemma 3's tokenizer in UTF-8
+_ROW_BYTES = 8 + 4 + 4  # length of a token, score, type
 
 
 class Vocabulary(NamedTuple):
@@ -121,6 +123,20 @@ def add_tokenizer(writer: Any, vocabulary: Vocabulary, root: Path) -> None:
     writer.add_add_eos_token(False)
     writer.add_add_sep_token(False)
     writer.add_add_space_prefix(False)
+
+
+def vocabulary_bytes(plan: PartPlan) -> int:
+    """What tokens, scores, types and the chat template take in a header; without a tokenizer, as many tokens as there
+    are rows, each as long as those of Gemma 3 are on average.
+    """
+    rows, checkpoint = int(plan.config.text_config.vocab_size), plan.checkpoint
+    data = checkpoint.json("tokenizer.json").get("model", {})
+    tokens = data.get("vocab") if isinstance(data, dict) else None
+    lengths = sum(len(token.encode()) for token in tokens) if isinstance(tokens, dict) else rows * _TOKEN_BYTES
+    if isinstance(tokens, dict):
+        lengths += sum(len(f"[PAD{row}]") for row in range(len(tokens), rows))
+    template = checkpoint.chat_template() if tokens else None
+    return round(lengths) + rows * _ROW_BYTES + len((template or "").encode())
 
 
 def add_stops(writer: Any, vocabulary: Vocabulary, checkpoint: Checkpoint) -> None:

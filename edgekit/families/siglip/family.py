@@ -15,13 +15,14 @@ from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.checkpoints.tensors import is_buffer
 from edgekit.families.base import Family, Role, preprocessing_of
 from edgekit.families.composition import Contrastive, ContrastiveSettings, Embedding, EmbeddingSettings
+from edgekit.families.shapes import EncoderShape
 from edgekit.families.siglip import graph, onnx_constants, onnx_interfaces
 from edgekit.families.siglip.config import ImageEncoderConfig, MedSiglipConfig, parse, parse_vision
 from edgekit.families.siglip.full_precision import FULL_PRECISION, VISION_FULL_PRECISION
 from edgekit.families.siglip.made_tokenizer import tokenizer_json
 from edgekit.families.siglip.synthesis import SYNTHESIS, VISION_SYNTHESIS
 from edgekit.families.siglip.text import captions, text_ids, text_lengths
-from edgekit.families.siglip.tower import encoder_tensors, vision_tensors
+from edgekit.families.siglip.tower import encoder_tensors, vision_shape, vision_tensors
 from edgekit.formats.onnx.form import OnnxForm
 
 _VISION = "vision_model."
@@ -130,7 +131,16 @@ _IMAGE_ENCODER = Role(
         )
     },
     input="pixels",
+    shape=lambda config: vision_shape(config.vision_config),
 )
+
+
+def text_shape(config: MedSiglipConfig) -> EncoderShape:
+    """What encoding a text takes; every one is padded to the same length."""
+    text, length = config.text_config, config.text_config.max_position_embeddings
+    looked_up, layers = (text.vocab_size + length) * text.hidden_size, text.num_hidden_layers
+    return EncoderShape(layers, text.hidden_size, text.intermediate_size, length, looked_up, text.vocab_size)
+
 
 MEDSIGLIP = Family(
     name="medsiglip",
@@ -152,6 +162,7 @@ MEDSIGLIP = Family(
                 )
             },
             input="ids",
+            shape=text_shape,
         ),
     },
     parse=parse,

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from edgekit.artifacts.levels import LayerPosition
 from edgekit.checkpoints.tensor_spec import TensorSpec
 from edgekit.families.base import Count, ModelConfig
+from edgekit.families.shapes import EncoderShape
 
 
 class EncoderConfig(ModelConfig):
@@ -108,3 +109,9 @@ def vision_tensors(prefix: str, vision: VisionConfig) -> list[TensorSpec]:
         TensorSpec(f"{prefix}post_layernorm.weight", (hidden,), "norm", keep="F32"),
         TensorSpec(f"{prefix}post_layernorm.bias", (hidden,), "bias", keep="F32"),
     ]
+
+
+def vision_shape(vision: VisionConfig) -> EncoderShape:
+    """What encoding an image takes."""
+    hidden, patches = vision.hidden_size, vision.patches
+    return EncoderShape(vision.num_hidden_layers, hidden, vision.intermediate_size, patches, patches * hidden)

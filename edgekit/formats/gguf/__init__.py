@@ -6,6 +6,7 @@ from edgekit.artifacts.levels import Level
 from edgekit.formats.base import Exactness, Format
 from edgekit.formats.gguf import writer
 from edgekit.formats.gguf.audit import audit
+from edgekit.formats.gguf.beside import beside
 from edgekit.formats.gguf.codecs import CODECS
 from edgekit.formats.gguf.form import stated
 from edgekit.formats.gguf.stored import stored
@@ -17,6 +18,7 @@ FORMAT = Format(
     shape_of=writer.shape_of,
     file_names=writer.file_names,
     content=writer.content,
+    beside=beside,
     requires=writer.requires,
     activations=lambda level: "as llama.cpp does",
     notes=writer.notes,

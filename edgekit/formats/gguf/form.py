@@ -53,6 +53,7 @@ class GgufForm:
         same_turns: whether two chat templates, by the variables that they may use, can render nothing but the same.
         markers: tokens of a model's vocabulary that are control tokens, whatever type a file gives them.
         needs: the markers that a vocabulary must have, by what the file states of the model's settings.
+        vocabulary_bytes: what the vocabulary and the chat template take in the header, as near as a plan tells.
     """
 
     architecture: str
@@ -73,6 +74,7 @@ class GgufForm:
     same_turns: Callable[[str, str, Mapping[str, str]], bool] = lambda one, other, variables: False
     markers: tuple[str, ...] = ()
     needs: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
+    vocabulary_bytes: Callable[[PartPlan], int] = lambda plan: 0
 
 
 def read_checked(form: GgufForm, path: Path) -> GgufHeader:

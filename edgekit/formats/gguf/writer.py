@@ -23,7 +23,7 @@ from edgekit.formats.plan import PartPlan, PlannedTensor
 from edgekit.formats.sections import EncodedBytes, FileContent, Section
 from edgekit.machine.temporary import temporary_folder
 
-_ALIGNMENT = 32  # GGUF's default
+ALIGNMENT = 32  # GGUF's default
 _FILE_TYPES = {name: number for number, name in FILE_TYPES.items()}
 
 
@@ -105,7 +105,7 @@ def _section(planned: PlannedTensor, form: GgufTensorForm) -> Section:
 
     bytes_form = (codec.name, planned.shape)
     return Section(
-        planned.tensor.name, planned.tensor.size, bytes_form, encode, planned.bytes, -planned.bytes % _ALIGNMENT
+        planned.tensor.name, planned.tensor.size, bytes_form, encode, planned.bytes, -planned.bytes % ALIGNMENT
     )
 
 
@@ -141,4 +141,4 @@ def _head(plan: PartPlan, tensors: Any, label: FileLabel) -> bytes:
         finally:
             writer.close()
         head = path.read_bytes()
-    return head + bytes(-len(head) % _ALIGNMENT)
+    return head + bytes(-len(head) % ALIGNMENT)

@@ -6,6 +6,7 @@ from edgekit.artifacts.levels import LEVELS
 from edgekit.formats.base import Exactness, Format
 from edgekit.formats.onnx import piece, writer
 from edgekit.formats.onnx.audit import audit
+from edgekit.formats.onnx.beside import beside
 from edgekit.formats.onnx.codecs import CODECS
 from edgekit.formats.onnx.stated import stated
 from edgekit.formats.onnx.stored import stored
@@ -18,6 +19,7 @@ FORMAT = Format(
     file_names=writer.file_names,
     content=writer.content,
     requires=writer.requires,
+    beside=beside,
     finish=writer.write_graphs,
     calibration_file=writer.calibration_file,
     stated=stated,

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 from edgekit.families.gemma3.layers import is_global
 from edgekit.formats.gguf.header import GgufHeader
-
-# What one key or value takes: blocks of q8_0 have 32 bytes and a scale in half precision.
-_BYTES = {"f32": 4.0, "f16": 2.0, "q8_0": 34 / 32}
+from edgekit.planning.caches import layer_bytes
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,6 @@ def layer_cache_bytes(header: GgufHeader, batch: int, context: int, form: CacheF
     heads, *widths = (
         header.integer(f"{prefix}.attention.{name}", 0) for name in ("head_count_kv", "key_length", "value_length")
     )
-    position = form.sequences * _BYTES[form.held_as] * heads * sum(widths)
     layers = range(min(header.integer(f"{prefix}.block_count", 0), 1024))  # what else it says is found out later
-    return [int(position * (context if is_global(layer) else local)) for layer in layers]
+    numbers = form.sequences * heads * sum(widths)
+    return layer_bytes(list(map(is_global, layers)), numbers, form.held_as, local, context)

@@ -21,6 +21,7 @@ from edgekit.errors import ArtifactError, InputError, SnapshotError, UsageError
 from edgekit.formats.gguf.header import GgufHeader, read_header
 from edgekit.formats.gguf.library import library, log_tail
 from edgekit.machine.memory import release_mapped
+from edgekit.planning.caches import BATCH, batch_of
 from edgekit.runtime.base import (
     MOST_ROWS,
     Embeddings,
@@ -35,7 +36,6 @@ from edgekit.runtime.owned_parts import OwnedEncoder
 from edgekit.runtime.sequences import OwnedSequences, check_sequences
 from edgekit.runtime.snapshots import fingerprint
 
-_BATCH = 512
 _ROWS_TOGETHER = 4  # that kernels for laid-out weights work on
 _ROWS_A_PASS = 4  # that take as long as a pass over the weights for one
 Place = tuple[int, int, bool]  # of an item in a batch: its sequence and position, and whether its logits are wanted
@@ -269,11 +269,6 @@ class LlamaDecoder(OwnedSequences):
             self._context = self._memory = self.model = None
 
 
-def batch_of(image_tokens: int) -> int:
-    """Positions that are computed at once; an image's all together."""
-    return max(_BATCH, image_tokens)
-
-
 def cache_bytes(header: GgufHeader, image_tokens: int, cache: CacheForm, gpu_layers: int, context: int) -> int:
     """What keys and values of a decoder's sequences take in main memory; 0 where the file does not say.
 
@@ -287,10 +282,10 @@ def cache_bytes(header: GgufHeader, image_tokens: int, cache: CacheForm, gpu_lay
 
 
 def _chunks(position: int, length: int, wanted: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of a token run of at most _BATCH tokens with at most MOST_ROWS wanted positions each."""
+    """Ranges of a token run of at most BATCH tokens with at most MOST_ROWS wanted positions each."""
     start = 0
     while start < length:
-        end = min(start + _BATCH, length)
+        end = min(start + BATCH, length)
         inside = [w - position for w in wanted if position + start <= w < position + end]
         if len(inside) > MOST_ROWS:
             end = inside[MOST_ROWS]

@@ -9,10 +9,11 @@ from edgekit.errors import EdgekitError, UsageError
 from edgekit.formats.gguf.header import read_header
 from edgekit.formats.gguf.library import load_from
 from edgekit.machine.gpu import AUTO, VARIABLE, video_memory
+from edgekit.planning.caches import batch_of
+from edgekit.planning.offload import RESERVE_BYTES, Plan, Sizes, plan
 from edgekit.runtime.llama import gpu_build, gpu_trial
 from edgekit.runtime.llama.cache_form import CacheForm
-from edgekit.runtime.llama.decoder import batch_of
-from edgekit.runtime.llama.offload import RESERVE_BYTES, Plan, Sizes, decoder_sizes, plan, vision_bytes
+from edgekit.runtime.llama.offload import decoder_sizes, vision_bytes
 from edgekit.runtime.llama.video import VideoDevice
 from edgekit.runtime.parts import DecoderFile, Placement, RunOptions
 

@@ -10,9 +10,10 @@ from edgekit.artifacts.validation import ANEW
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
 from edgekit.formats.onnx.names import EMBEDDING_STEM
 from edgekit.formats.onnx.operators import read_checked
+from edgekit.planning.caches import local_positions
 from edgekit.runtime.base import Decoder, Encoder
 from edgekit.runtime.onnx.cache import cache_bytes as bytes_of_caches
-from edgekit.runtime.onnx.decoder import OrtDecoder, local_positions
+from edgekit.runtime.onnx.decoder import OrtDecoder
 from edgekit.runtime.onnx.interface import decoder_shape
 from edgekit.runtime.onnx.openvino_encoder import INSTALL, OpenVinoEncoder, Precision, devices, precisions
 from edgekit.runtime.onnx.session import CUDA, OrtEncoder

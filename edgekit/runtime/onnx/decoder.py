@@ -19,6 +19,7 @@ from edgekit.errors import ArtifactError, InputError
 from edgekit.formats.onnx import names
 from edgekit.formats.onnx.operators import read_checked
 from edgekit.machine.memory import unmap_large_blocks
+from edgekit.planning.caches import CHUNK, local_positions
 from edgekit.runtime.base import MOST_ROWS, Embeddings, Float, Segment, Tokens, check_cache
 from edgekit.runtime.onnx.cache import KeyValueCache, cache_bytes
 from edgekit.runtime.onnx.interface import decoder_shape
@@ -26,14 +27,7 @@ from edgekit.runtime.onnx.session import running, session
 from edgekit.runtime.sequences import OwnedSequences, check_sequences
 from edgekit.runtime.snapshots import fingerprint
 
-CHUNK = 256  # positions of a call; an image of more takes a call of its own
-
 Runs = tuple[Segment, ...]
-
-
-def local_positions(window: int, image_tokens: int, chunk: int = CHUNK) -> int:
-    """Positions that a local layer's cache holds: what the first of a call's sees, and the call."""
-    return window - 1 + max(chunk, image_tokens)
 
 
 class OrtDecoder(OwnedSequences):

@@ -26,7 +26,7 @@ from edgekit.artifacts.disk_errors import file_errors
 from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.families.composition import Chat
 from edgekit.machine import resident, temporary, worker
-from edgekit.runtime import manifest_checks, opening
+from edgekit.runtime import opening
 from edgekit.runtime.model import Model
 from edgekit.runtime.opening import Opening
 from edgekit.runtime.use import Use
@@ -205,9 +205,7 @@ def _opened(frames: queue.SimpleQueue[channel.Frame], output: Output) -> tuple[M
     if digest_of(prepared.manifest, prepared.parts) != wanted["digest"]:
         problem = f"the level {wanted['level']} has other files or settings than when the server started"
         raise ArtifactError(problem, remedy="start the server again, which reads what it serves anew")
-    if wanted["context"] is not None:
-        title = prepared.manifest.title
-        prepared.context = manifest_checks.checked_context(wanted["context"], prepared.settings, title)
+    prepared.set_context(wanted["context"])
     use = Use(cache_type=wanted["cache_type"], keep=wanted["keep"])
     several = wanted["most_slots"] if isinstance(prepared.composition, Chat) else 1
     contexts = [prepared.contexts_bytes(replace(use, slots=slots)) for slots in range(1, several + 1)]

@@ -13,7 +13,9 @@ from edgekit.artifacts.files import sha256_json
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.errors import UsageError
 from edgekit.families.composition import Chat, ChatSettings
+from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as load_device
+from edgekit.planning import of_artifact, plan, row
 from edgekit.runtime import manifest_checks
 from edgekit.runtime.compose import abilities_of
 from edgekit.runtime.opening import DEFAULT_CONTEXT
@@ -93,21 +95,36 @@ def served(
             raise UsageError(f"{named[name]} and {folder} would both be served as {name}", remedy="rename one of them")
         named[name] = folder
     profile = load_device(device) if device else None
-    wanted = context or (profile.context if profile else None)
     manifests_ = {name: manifests.read(folder) for name, folder in named.items()}
     known = {level for manifest in manifests_.values() for level in manifest.variants}
     if missing := sorted(set(levels) - known):
         raise UsageError(f"no artifact here has the level {missing[0]!r:.80}", allowed=", ".join(sorted(known)))
     found = [
-        _described(name, named[name], manifest, level, place == 0, wanted)
-        for name, manifest in manifests_.items()
-        for place, level in enumerate(_levels(manifest, levels))
+        _described(name, folder, manifest, level, place == 0, context or _planned(folder, manifest, level, profile))
+        for (name, manifest), folder in zip(manifests_.items(), named.values(), strict=True)
+        for place, level in enumerate(_levels(manifest, levels, _first(folder, manifest, profile)))
     ]
     longest = max(one.context_limit for one in found)
     if context is not None and not 1 <= context <= longest:
         allowed = f"1 to {longest}, which a model here was made for" if longest else "none: no model here has one"
         raise UsageError(f"a context of {context} tokens", allowed=allowed)
     return tuple(found)
+
+
+def _planned(folder: Path, manifest: Manifest, level: str, device: Device | None) -> int | None:
+    """The context that a plan for a device has; the device's own where the level does not fit, as loading it will say;
+    None without a device."""
+    if device is None:
+        return None
+    model = of_artifact(folder, manifest)
+    found = row(level, model.variants[level], device)
+    return found.settings.context if found.fits else device.context
+
+
+def _first(folder: Path, manifest: Manifest, device: Device | None) -> str:
+    """The level that is opened when none is named: as `edgekit.runtime.opening.open_model` has it."""
+    best = plan(of_artifact(folder, manifest), device).recommended if device else None
+    return best.variant if best else manifest.default
 
 
 def _name(folder: Path) -> str:
@@ -149,10 +166,10 @@ def _described(
     )
 
 
-def _levels(manifest: Manifest, wanted: Collection[str]) -> list[str]:
+def _levels(manifest: Manifest, wanted: Collection[str], first: str) -> list[str]:
     """Those of an artifact that are served, first the one that its name stands for: many clients take the first."""
     found = [level for level in manifest.variants if not wanted or level in wanted]
-    return sorted(found, key=lambda level: level != manifest.default)
+    return sorted(found, key=lambda level: level != first)
 
 
 def digest_of(manifest: Manifest, parts: Mapping[str, Part]) -> str:

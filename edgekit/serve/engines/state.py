@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.runtime.parts import CacheType, RunOptions
+from edgekit.runtime.parts import CacheType
 from edgekit.serve.engines.child import SILENT_S
 from edgekit.serve.engines.suspects import FORGET_S
 
@@ -34,7 +34,7 @@ class EngineOptions:
     context: int | None = None
     device: str | None = None
     runtime: str | None = None
-    cache_type: CacheType = RunOptions.cache_type
+    cache_type: CacheType | None = None
     keep: bool = False
     forget_s: float = FORGET_S
     silent_s: float = SILENT_S

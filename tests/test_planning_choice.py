@@ -1,0 +1,185 @@
+"""What a plan recommends, with which settings, and what it says where nothing fits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgekit.errors import UsageError
+from edgekit.machine.devices import Device
+from edgekit.planning import GOALS, Loss, PlannedModel, plan, planned_model, row
+
+FACTS: dict[str, Any] = {
+    "name": "board",
+    "title": "A board",
+    "memory_gb": 16,
+    "model_memory_gb": 11,
+    "cores": 4,
+    "bandwidth_gb_s": 30,
+    "gflops": {"fp32": 200.0, "bf16": 400.0, "int8": 700.0},
+    "disk_gb_s": 1.0,
+}
+
+
+def device(**changes: Any) -> Device:
+    """A device with these facts."""
+    return Device(**{**FACTS, **changes})
+
+
+@pytest.fixture(scope="module")
+def medgemma() -> PlannedModel:
+    return planned_model("medgemma-4b")
+
+
+# ---------------------------------------------------------------- full size, from the recipe alone
+
+
+def test_sizes_at_full_shape_are_those_that_were_measured(medgemma: PlannedModel) -> None:
+    """Exports of random weights of the full shape: see onnx-decoder.md, onnx-full-size.md, onnx-encoders.md in
+    benchmarks/results."""
+    assert medgemma.variants["Q4_0"][0].bytes / 1e9 == pytest.approx(2.36, abs=0.005)
+    assert sum(part.bytes for part in medgemma.variants["q4"]) / 1e9 == pytest.approx(2.89, abs=0.005)
+    assert medgemma.variants["fp32"][1].bytes / 1e9 == pytest.approx(1.69, abs=0.015)
+
+
+def test_a_cache_is_what_is_counted_by_hand(medgemma: PlannedModel) -> None:
+    """34 layers, of which 5 see everything; 4 heads of 256 keys and as many values, 2 bytes each."""
+    made = row("Q4_0", medgemma.variants["Q4_0"], device(), 4096)
+    position = 2 * 4 * 256 * 2
+    assert made.memory.cache == position * (5 * 4096 + 29 * (1024 + 512))
+    assert made.memory.total == sum(
+        getattr(made.memory, name) for name in ("weights", "cache", "compute", "vision", "library")
+    )
+    rounded = row("Q4_0", medgemma.variants["Q4_0"], device(memory_gb=4.4), 4096)
+    assert rounded.settings.cache_type in ("f16", "q8_0")
+
+
+def test_decoding_is_bound_by_reading_all_weights_once(medgemma: PlannedModel) -> None:
+    made = row("Q8_0", medgemma.variants["Q8_0"], device())
+    decoder = medgemma.variants["Q8_0"][0]
+    assert made.times.decode_tokens_per_s is not None
+    assert made.times.decode_tokens_per_s * decoder.bytes <= 30e9
+    twice = row("Q8_0", medgemma.variants["Q8_0"], device(bandwidth_gb_s=15))
+    assert twice.times.decode_tokens_per_s is not None
+    assert made.times.decode_tokens_per_s > 1.6 * twice.times.decode_tokens_per_s
+
+
+def test_a_device_without_rates_has_no_times_of_prompts_and_says_so(medgemma: PlannedModel) -> None:
+    made = plan(medgemma, device(gflops={}, disk_gb_s=None))
+    assert all(one.times.image_s is None and one.times.load_cold_s is None for one in made.rows)
+    assert any("gflops" in note for note in made.notes)
+    assert any("disk_gb_s" in note for note in made.notes)
+    assert made.recommended
+    assert made.recommended.variant == medgemma.default
+
+
+# ---------------------------------------------------------------- what is taken
+
+
+def test_each_goal_takes_what_it_names(medgemma: PlannedModel) -> None:
+    rows = {goal: plan(medgemma, device(), goal).chosen() for goal in GOALS}  # type: ignore[arg-type]
+    able = [one for one in plan(medgemma, device()).rows if one.fits and one.variant not in medgemma.left_out]
+    assert rows["smallest"].bytes == min(one.bytes for one in able)
+    assert rows["fastest"].times.answer_s() == min(one.times.answer_s() or 1e9 for one in able)
+    assert rows["most-faithful"].variant in ("BF16", "F16", "Q8_0")
+    usual = plan(medgemma, device()).chosen()
+    assert usual.times.answer_s() is not None
+    assert usual.times.answer_s() <= 1.5 * rows["fastest"].times.answer_s()  # type: ignore[operator]
+
+
+def test_what_is_made_on_request_alone_is_shown_and_not_taken(medgemma: PlannedModel) -> None:
+    made = plan(medgemma, device(memory_gb=200, model_memory_gb=180), "most-faithful")
+    assert {"fp32", "fp16"} <= {one.variant for one in made.rows if one.fits}
+    assert made.chosen().variant not in ("fp32", "fp16")
+
+
+def test_a_context_that_finds_no_room_is_rounded_first_and_halved_then(medgemma: PlannedModel) -> None:
+    """A long context, on devices of less and less memory: never more than fits, never less than is needed."""
+    parts = medgemma.variants["Q4_0"]
+    seen = []
+    for tenths in range(120, 30, -1):
+        made = row("Q4_0", parts, device(memory_gb=tenths / 10, context=131_072))
+        if not made.fits:
+            break
+        assert made.memory.total <= 0.85e9 * tenths / 10
+        seen.append((made.settings.context, made.settings.cache_type))
+    assert seen[0] == (131_072, "f16")
+    assert (131_072, "q8_0") in seen
+    assert all(before >= after for before, after in zip([c for c, _ in seen], [c for c, _ in seen][1:], strict=False))
+    assert seen[-1][0] < 131_072
+
+
+def test_a_context_that_was_asked_for_is_not_shortened(medgemma: PlannedModel) -> None:
+    small = device(memory_gb=5.2, context=1024)
+    assert row("Q4_0", medgemma.variants["Q4_0"], small).fits
+    asked = row("Q4_0", medgemma.variants["Q4_0"], small, 131_072)
+    assert asked.settings.context == 131_072
+    assert not asked.fits
+    assert "131,072 tokens" in asked.against
+
+
+def test_an_image_budget_leaves_room_for_words(medgemma: PlannedModel) -> None:
+    settings = row("Q4_0", medgemma.variants["Q4_0"], device(context=4096)).settings
+    assert settings.images == (4096 - 1024) // 256
+    assert settings.threads == 4
+
+
+@given(memory=st.floats(0.5, 64), share=st.floats(0.1, 1), context=st.integers(64, 131_072))
+def test_what_is_recommended_always_fits(memory: float, share: float, context: int) -> None:
+    model = planned_model_once()
+    made = plan(model, device(memory_gb=memory, model_memory_gb=memory * share, context=context))
+    if made.recommended:
+        used = made.recommended.memory
+        assert used.total <= 0.85e9 * memory
+        assert sum(part.opened_bytes for part in model.variants[made.recommended.variant]) <= 1e9 * memory * share
+        assert made.recommended.settings.context <= context
+    else:
+        assert all(not one.fits for one in made.rows if one.variant not in model.left_out)
+        assert "nothing fits board" in made.missing
+
+
+_MADE: dict[str, PlannedModel] = {}
+
+
+def planned_model_once() -> PlannedModel:
+    """MedGemma 4B by its recipe, worked out once."""
+    if not _MADE:
+        _MADE["it"] = planned_model("medgemma-4b")
+    return _MADE["it"]
+
+
+def test_nothing_that_fits_is_an_error_that_says_what_is_missing(medgemma: PlannedModel) -> None:
+    made = plan(medgemma, device(memory_gb=2, model_memory_gb=1))
+    assert made.recommended is None
+    with pytest.raises(UsageError, match=r"nothing fits board: \S+, which takes the least, needs \d\.\d GB"):
+        made.chosen()
+
+
+# ---------------------------------------------------------------- a GPU
+
+
+def test_a_gpu_takes_as_many_layers_as_it_holds(medgemma: PlannedModel) -> None:
+    parts, layers = medgemma.variants["Q4_0"], []
+    for gigabytes in (0, 1, 2, 3, 4, 6, 24):
+        settings = row("Q4_0", parts, device(gpu_memory_gb=gigabytes)).settings
+        layers.append(settings.gpu_layers)
+    assert layers[0] == 0
+    assert layers[-1] == 35  # 34, and the output
+    assert any(0 < one < 35 for one in layers)
+    whole = row("Q4_0", parts, device(gpu_memory_gb=24))
+    assert whole.settings.gpu_vision
+    assert whole.memory.weights < row("Q4_0", parts, device()).memory.weights / 2
+    assert whole.memory.cache == 0
+
+
+# ---------------------------------------------------------------- what is known of levels
+
+
+def test_what_records_know_stands_in_the_rows(medgemma: PlannedModel) -> None:
+    made = plan(medgemma, device(), losses={"Q4_0": Loss({"kl": 0.1}, "measured.json")})
+    rows = {one.variant: one for one in made.rows}
+    assert rows["Q4_0"].loss == Loss({"kl": 0.1}, "measured.json")
+    assert rows["Q8_0"].loss is None

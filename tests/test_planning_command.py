@@ -1,0 +1,208 @@
+"""`edgekit plan`, and everything with a --device that obeys the same plan."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgekit.artifacts import manifest as manifests
+from edgekit.bench.obeying import obeying
+from edgekit.bench.subjects import subjects
+from edgekit.cli import main
+from edgekit.errors import UsageError
+from edgekit.machine.devices import device as load_device
+from edgekit.planning import of_artifact, planned_model, row
+from edgekit.runtime.opening import prepare
+from edgekit.serve.engines.served import served
+
+BOARD = """
+title = "A board"
+memory_gb = {memory}
+model_memory_gb = {weights}
+cores = 2
+bandwidth_gb_s = 12
+disk_gb_s = 0.5
+context = {context}
+
+[gflops]
+fp32 = 50
+int8 = 150
+"""
+Board = Callable[..., str]
+
+
+@pytest.fixture
+def board(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Board:
+    """A device of one's own."""
+    monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / "home"))
+    (tmp_path / "home/devices").mkdir(parents=True)
+
+    def make(memory: float = 4, weights: float = 3, context: int = 2048, more: str = "") -> str:
+        text = BOARD.format(memory=memory, weights=weights, context=context)
+        (tmp_path / "home/devices/board.toml").write_text(more + text)
+        return "board"
+
+    return make
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
+    assert main([*words, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_recipe_is_planned_without_a_checkpoint(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "plan", "medgemma-4b", "--device", board(8, 6))
+    rows = found["variants"]
+    assert rows["BF16"]["fits"] is False
+    assert "needs 8.6 GB, A board gives a model 6 GB" in rows["BF16"]["against"]
+    best = rows[found["recommended"]]
+    assert best["fits"]
+    assert best["settings"]["context"] == 2048
+    assert best["memory"]["total"] <= 0.85 * 8e9
+    assert best["times"]["decode_tokens_per_s"] > 1
+    assert found["reasons"]
+    # the largest file takes longest to load and to decode
+    assert rows["Q8_0"]["times"]["decode_tokens_per_s"] < rows["Q4_0"]["times"]["decode_tokens_per_s"]
+
+
+def test_people_see_every_level_and_why_one_is_taken(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "medgemma-4b", "--device", board(8, 6), "--goal", "smallest"]) == 0
+    said = capsys.readouterr().out
+    for name in planned_model("medgemma-4b").variants:
+        assert name in said
+    assert "take      Q2_K" in said
+    assert "the smallest of the" in said
+    assert "context 2048" in said
+
+
+def test_records_say_what_the_reference_model_lost(capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "plan", "reference-medgemma", "--device", "laptop-16gb-cpu")
+    lost = {name: row["loss"] for name, row in found["variants"].items()}
+    assert lost["Q2_K"]["source"] == "medgemma-reference.json"
+    assert lost["Q2_K"]["kl"] > lost["Q8_0"]["kl"] >= 0
+    assert 0 < lost["Q4_0"]["accuracy"] <= 1
+    siglip = printed(capsys, "plan", "reference-medsiglip", "--device", "laptop-16gb-cpu")
+    assert siglip["variants"]["int8"]["settings"]["context"] == 0
+    assert siglip["variants"]["int8"]["loss"]["cosine_image"] > 0.9
+
+
+def test_nothing_fits_is_said_with_what_is_missing(board: Board, capsys: pytest.CaptureFixture[str]) -> None:
+    name = board(2, 1)
+    assert main(["plan", "medgemma-4b", "--device", name]) == 1
+    captured = capsys.readouterr()
+    assert "nothing fits board: " in captured.err
+    assert "gives a model 1 GB" in captured.err
+    assert "Q2_K" in captured.out
+    assert printed(capsys, "plan", "medgemma-4b", "--device", name, code=1)["recommended"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", "medgemma-4b", "--device", "abacus"], "unknown device"),
+        (["plan", "medgemma-9b", "--device", "laptop-8gb-cpu"], "unknown recipe"),
+        (["plan", "medgemma-4b", "--device", "laptop-8gb-cpu", "--records", "none.json"], "none.json"),
+        (["export", "medgemma-reference", "--to", "x", "--device", "laptop-8gb-cpu", "--level", "Q4_0"], "--level"),
+        (["export", "medgemma-reference", "--to", "x", "--goal", "fastest"], "--goal without --device"),
+    ],
+)
+def test_a_wrong_word_is_one_clear_message(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) != 0
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "Traceback" not in captured.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_file_with_a_negative_number_is_refused_by_its_key(
+    board: Board, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "medgemma-4b", "--device", board(-4, 3)]) == 2
+    assert "memory_gb" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- who obeys it
+
+
+def test_an_export_for_a_device_makes_what_the_plan_recommends(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = board()
+    best = printed(capsys, "plan", "medgemma-reference", "--device", name, "--goal", "smallest")["recommended"]
+    words = ["export", "medgemma-reference", "--to", str(tmp_path / "made"), "--device", name, "--no-prove"]
+    assert main([*words, "--goal", "smallest"]) == 0
+    assert f"{best} for board: the smallest" in capsys.readouterr().err
+    assert list(manifests.read(tmp_path / "made").variants) == [best]
+
+
+def test_opening_takes_the_level_and_the_settings_of_the_plan(medgemma_artifact: Path, board: Board) -> None:
+    manifest = manifests.read(medgemma_artifact)
+    name = board(context=1024)
+    profile = load_device(name)
+    opened = prepare(medgemma_artifact, None, name)
+    model = of_artifact(medgemma_artifact, manifest)
+    planned = row(opened.level, model.variants[opened.level], profile)
+    assert opened.level == main_choice(medgemma_artifact, name)
+    assert (opened.context, opened.threads, opened.cache_type) == (
+        planned.settings.context, planned.settings.threads, planned.settings.cache_type,
+    )  # fmt: skip
+    said = f"level {opened.level}, as a plan for board recommends"
+    assert (said in opened.warnings) == (opened.level != manifest.default)
+
+
+def main_choice(folder: Path, device: str) -> str:
+    """What `edgekit plan` recommends."""
+    from edgekit.commands.support.plans import planned
+
+    return planned(str(folder), device, None).chosen().variant
+
+
+def test_a_long_context_is_opened_with_rounded_keys_where_memory_demands_it(
+    medgemma_artifact: Path, board: Board
+) -> None:
+    """The reference model's longest context, on a device that has room for half of its keys and values."""
+    manifest = manifests.read(medgemma_artifact)
+    model = of_artifact(medgemma_artifact, manifest)
+    profile = load_device(board(64, 32, 1_000_000))
+    whole = row("Q8_0", model.variants["Q8_0"], profile)
+    need = whole.memory.total - whole.memory.cache / 3
+    name = board(need / 0.85e9, 0.1, 1_000_000)
+    opened = prepare(medgemma_artifact, "Q8_0", name)
+    assert (opened.cache_type, opened.context) == ("q8_0", whole.settings.context)
+    opened.set_context(64)
+    assert (opened.cache_type, opened.context) == ("f16", 64)
+
+
+def test_what_finds_no_room_beside_its_context_is_not_opened(medgemma_artifact: Path, board: Board) -> None:
+    with pytest.raises(UsageError, match=r"Q8_0 takes \S+ GB with a context of 2,048 tokens, A board leaves"):
+        prepare(medgemma_artifact, "Q8_0", board(0.05, 0.04))
+
+
+def test_what_is_served_stands_first_as_the_plan_recommends(medgemma_artifact: Path, board: Board) -> None:
+    first, *_ = served([medgemma_artifact], device=board(context=1024))
+    assert (first.level, first.context) == (main_choice(medgemma_artifact, "board"), 1024)
+
+
+def test_a_benchmark_runs_what_fits_as_the_plan_has_it(medgemma_artifact: Path, board: Board) -> None:
+    manifest = manifests.read(medgemma_artifact)
+    model = of_artifact(medgemma_artifact, manifest)
+    weights = {name: sum(part.opened_bytes for part in parts) for name, parts in model.variants.items()}
+    between = (weights["Q8_0"] + weights["BF16"]) / 2e9
+    name = board(4, between, 1024)
+    (found,), notes = obeying(subjects([medgemma_artifact], (), ()), name)
+    variants = [one for one in found.rows if one.kind == "variant"]
+    assert [one.level for one in variants] == [level for level in manifest.variants if level != "BF16"]
+    assert {one.model.device for one in variants} == {name}
+    assert len(notes) == 1
+    assert "BF16" in notes[0]
+    plain = {one.level: one.key for one in subjects([medgemma_artifact], (), ())[0].rows}
+    assert all(one.key != plain[one.level] for one in variants)
+    with pytest.raises(UsageError, match="no level fits board"):
+        obeying(subjects([medgemma_artifact], (), ()), board(4, 1e-6))

@@ -119,6 +119,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "report": [["ran", "--to", "again"]],
     "keygen": [["--to", "key"]],
     "verify": [["bundle", "--key", "signer.pub"]],
+    "pack": [["{gguf}", "--hub", "repository"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "install": [["first", "--to", "new root", "--key", "maker.pub"]],
     "update": [["next", "--to", "root"]],

@@ -363,6 +363,25 @@ def test_a_key_is_made_and_a_bundle_verified(
     assert "README.md" in capsys.readouterr().err
 
 
+def test_the_command_verifies_a_difference_by_the_bundle_that_it_was_made_from(
+    original: Path, key: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    update = tmp_path / "update"
+    make(update, {**FILES, "README.md": b"# Another"}, key, version=4)
+    for path in every_file(update):
+        if path.name not in ("README.md", "bundle.json", "bundle.sig.json"):
+            path.unlink()
+    for folder in reversed(every_folder(update)[1:]):
+        folder.rmdir()
+    command = ["verify", str(update), "--key", str(keys.public_path(key))]
+    assert main(command) == 1
+    assert "is missing" in capsys.readouterr().err
+    assert main([*command, "--since", str(original)]) == 0
+    assert f"1 of {len(FILES)} files" in capsys.readouterr().out
+    (update / "README.md").write_bytes(b"# Anothex")
+    assert main([*command, "--since", str(original)]) == 1
+
+
 def test_a_private_key_verifies_nothing(original: Path, key: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", str(original), "--key", str(key)]) == 2
     assert "no public key" in capsys.readouterr().err

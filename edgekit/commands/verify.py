@@ -20,22 +20,34 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="the public key of the one whom you trust to have made it",
     )
+    parser.add_argument(
+        "--since", type=Path, metavar="BUNDLE", help="of one that brings only what this earlier bundle lacks"
+    )
     parser.add_argument("--minimum", type=int, default=1, metavar="N", help="refuse a version below this one")
 
 
 def run(options: Namespace) -> int:
     """Check it whole, and say what it is."""
+    from edgekit.pack import document
+    from edgekit.pack.differences import missing
     from edgekit.pack.keys import key_id, public_key
     from edgekit.pack.verify import verify
 
-    found = verify(options.bundle, options.key, minimum=options.minimum, progress=on_stderr())
+    present = None
+    if options.since:
+        new, old = (document.read(bundle)[0] for bundle in (options.bundle, options.since))
+        present = frozenset(file.path for file in missing(new, old))
+    found = verify(options.bundle, options.key, minimum=options.minimum, present=present, progress=on_stderr())
+    verified = [file for file in found.files if present is None or file.path in present]
     key = key_id(public_key(options.key))
     if options.json:
-        counted = {"files": len(found.files), "bytes": found.bytes, "key": key}
+        counted = {"files": len(found.files), "bytes": found.bytes, "verified": len(verified), "key": key}
         print_json(found.model_dump(mode="json", exclude={"files"}) | counted)
     else:
+        size = sum(file.bytes for file in verified)
+        of_all = f" of {len(found.files)}" if len(verified) < len(found.files) else ""
         lines = [
-            f"verified  {found.name}, version {found.version}: {len(found.files)} files, {found.bytes / 1e9:.2f} GB",
+            f"verified  {found.name}, version {found.version}: {len(verified)}{of_all} files, {size / 1e6:.1f} MB",
             f"key       {key}",
             f"model     {found.title}, {found.level}",
             f"for       {found.device}: {found.platform}, {', '.join(found.cpu)}, Python {', '.join(found.python)}",
@@ -46,7 +58,11 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "check that a bundle is the one that was signed",
-    ("verify ./bundle --key ./clinic.key.pub", "verify ./bundle --key ./clinic.key.pub --minimum 3 --json"),
+    (
+        "verify ./bundle --key ./clinic.key.pub",
+        "verify ./update --key ./clinic.key.pub --since ./bundle",
+        "verify ./bundle --key ./clinic.key.pub --minimum 3 --json",
+    ),
     run,
     add_options,
     go_on="nothing was changed: the same command begins again",

@@ -1,7 +1,9 @@
 """The OpenSSF's model signature, beside ours: for recipients who check models with the tools that they have.
 
-It says of every file below `model/` its SHA-256, as `model_signing verify certificate` of the OpenSSF reads it: an
-in-toto statement (predicate `https://model_signing/signature/v1.0`) in a DSSE envelope, in a Sigstore bundle, version
+    model_signing verify certificate BUNDLE/model --signature BUNDLE/papers/model.sig --certificate_chain NAME.crt
+
+It says of every file below `model/` its SHA-256, in the form that this program of the OpenSSF reads: an in-toto
+statement (predicate `https://model_signing/signature/v1.0`) in a DSSE envelope, in a Sigstore bundle, version
 0.3. That format knows ECDSA alone, so what signs is a key on P-256, made for this one statement, whose certificate the
 bundle's key signs: who trusts `NAME.crt` trusts the same key as who trusts `NAME.pub`.
 

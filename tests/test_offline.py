@@ -20,9 +20,8 @@ from watched import Seen, can_watch, watch
 
 from edgekit.bench import write
 from edgekit.commands import verbs
-from edgekit.pack import signature
+from edgekit.pack import keys, signature
 from edgekit.pack.install import install, update
-from edgekit.pack import keys
 
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `wheelhouse --download`
 # that and wheels, and `export --download`, which test_hub.py tests, a model.

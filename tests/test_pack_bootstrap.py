@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from packaging.tags import Tag, sys_tags
 
 from edgekit.errors import EdgekitError
-from edgekit.pack import signature
+from edgekit.pack import launchers, signature
 from edgekit.pack.bootstrap import environment, trust
 from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, here
 from edgekit.pack.contents import programs
@@ -260,6 +260,17 @@ def test_both_scripts_hold_the_same_program() -> None:
     assert programs.program() in powershell.replace("\r\n", "\n")
     assert shell.count("\r") == 0
     assert powershell.count("\r\n") == powershell.count("\n")
+
+
+@pytest.mark.parametrize("name", ["install.ps1", "run.ps1"])
+def test_powershell_would_read_what_is_written_for_it(name: str) -> None:
+    """No Windows and no PowerShell is here; a grammar of its language is."""
+    tree_sitter = pytest.importorskip("tree_sitter")
+    grammar = pytest.importorskip("tree_sitter_powershell")
+    text = {**programs.texts(), **launchers.texts("nt")}[name].encode()
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    assert not parser.parse(text).root_node.has_error
+    assert parser.parse(text + b"if (").root_node.has_error
 
 
 pytestmark_posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")

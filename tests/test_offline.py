@@ -123,6 +123,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "verify": [["bundle", "--key", "signer.pub"]],
     "push": [["bundle", "2", "--layout", "images"]],
     "pull": [["1", "--layout", "images", "--to", "pulled", "--key", "signer.pub"]],
+    "pack": [["{gguf}", "--hub", "repository"]],
     "remove": [["{gguf}", "--level", "Q8_0", "--level", "BF16", "--default", "Q4_0"]],
     "install": [["first", "--to", "new root", "--key", "maker.pub"]],
     "update": [["next", "--to", "root"]],

@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -40,10 +41,15 @@ TERMS = f"Health AI Developer\n Foundations Terms of Use\n{'words ' * 1000}3.2 U
 OTHERS = ("wheels", "programs")  # contents that have tests of their own
 
 
+def own(*left_out: str) -> tuple[kinds.Content, ...]:
+    """The contents that are tested here, without these."""
+    return tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in (*OTHERS, *left_out))
+
+
 @pytest.fixture(autouse=True)
-def _without_wheels(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in OTHERS)
-    monkeypatch.setattr(building, "contents", lambda: own)
+def _quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without wheels, and without a self-test, which opens the model."""
+    monkeypatch.setattr(building, "contents", partial(own, "golden"))
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +64,7 @@ def bundle(medgemma_artifact: Path, key: Path, tmp_path_factory: pytest.TempPath
     """Q4_0 of the MedGemma-like model."""
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
-        own = tuple(one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] not in OTHERS)
-        patch.setattr(building, "contents", lambda: own)
+        patch.setattr(building, "contents", own)
         build(medgemma_artifact, PackOptions(DEVICE, key, LEVEL), folder, Progress())
     return folder
 
@@ -110,8 +115,11 @@ def test_its_model_is_the_artifacts_level_alone(bundle: Path, medgemma_artifact:
         assert {"generate", "classify"} <= model.abilities
 
 
-def test_twice_the_same_bytes(bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+def test_twice_the_same_bytes(
+    bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a copy with other times and modes, at another place, below another mask."""
+    monkeypatch.setattr(building, "contents", own)
     copy = tmp_path / "another place" / "artifact"
     shutil.copytree(medgemma_artifact, copy)
     for path in copy.rglob("*"):
@@ -185,6 +193,12 @@ def test_a_disk_that_is_too_small_is_said_before(
         build(medgemma_artifact, PackOptions(DEVICE, key, LEVEL), tmp_path / "bundle", Progress())
 
 
+def test_the_models_own_signature_is_part_of_it(medsiglip_artifact: Path, key: Path, tmp_path: Path) -> None:
+    bundle = build(medsiglip_artifact, PackOptions(DEVICE, key, model_signing=True), tmp_path / "bundle", Progress())
+    assert "papers/model.sig" in {file.path for file in bundle.files}
+    assert verify(tmp_path / "bundle", keys.public_path(key), progress=Progress()) == bundle
+
+
 # ---------------------------------------------------------------- the papers
 
 
@@ -207,6 +221,19 @@ def test_without_the_agreement_nothing_is_passed_on(
             build(folder, PackOptions(DEVICE, key, LEVEL, about=About(terms)), tmp_path / "bundle", Progress())
         assert said in str(caught.value)
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_of_unknown_terms_is_not_passed_on_without_them(
+    medgemma_artifact: Path, copied: Copy, key: Path, tmp_path: Path
+) -> None:
+    folder = copied(medgemma_artifact)
+    edit_json(folder / "edgekit.json", {"license": "a licence of others", "stand_in": None})
+    with pytest.raises(UsageError, match="nobody here knows under which terms"):
+        build(folder, PackOptions(DEVICE, key, LEVEL), tmp_path / "bundle", Progress())
+    (tmp_path / "licence").write_text("You may.")
+    build(folder, PackOptions(DEVICE, key, LEVEL, about=About(tmp_path / "licence")), tmp_path / "bundle", Progress())
+    assert (tmp_path / "bundle" / "papers" / "TERMS.txt").read_text() == "You may."
+    assert "[the whole agreement](papers/TERMS.txt)" in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("from_folder", [True, False])
@@ -348,11 +375,10 @@ def with_wheels(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], A
     """Has a bundle's wheels be what a function puts there."""
 
     def patch(put: Callable[[Path], Any]) -> None:
-        own = building.contents()
         wheels = kinds.Content(
             "wheels", 60, lambda gathering: put(gathering.staging / "wheels") and None, installs=True
         )
-        ordered = sorted([*own, wheels], key=lambda one: one.order)
+        ordered = sorted([*own("golden"), wheels], key=lambda one: one.order)
         monkeypatch.setattr(building, "contents", lambda: tuple(ordered))
 
     return patch
@@ -455,11 +481,10 @@ def test_an_update_has_only_what_the_earlier_bundle_lacks(
     verify(tmp_path / "update", keys.public_path(key), present=frozenset(there), progress=Progress())
 
 
-def test_an_update_is_of_the_same_bundle_and_later(
-    bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path
-) -> None:
-    for changes in ({"version": 1}, {"level": "Q8_0"}, {"device": "laptop-8gb-cpu"}):
-        options = replace(PackOptions(DEVICE, key, LEVEL, since=bundle), **changes)
+def test_an_update_is_later(bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    """It may be of another level: that is what an update to a better one is."""
+    for level in (LEVEL, "Q8_0"):
+        options = PackOptions(DEVICE, key, level, since=bundle, version=1)
         with pytest.raises(UsageError, match="is no update of"):
             build(medgemma_artifact, options, tmp_path / "update", Progress())
 
@@ -478,6 +503,11 @@ def test_a_repository_of_the_hub(medgemma_artifact: Path, copied: Copy, tmp_path
     manifest = manifests.read(tmp_path / "repository")
     assert list(manifest.variants) == list(manifests.read(folder).variants)
     card = metadata(tmp_path / "repository" / "README.md")
+    modelfile = files["Modelfile.Q4_0"].decode()
+    parameters = json.loads(files["params"])
+    assert f'TEMPLATE """{files["template"].decode().rstrip()}"""' in modelfile.replace('\n"""', '"""')
+    assert [f'PARAMETER stop "{stop}"' in modelfile for stop in parameters["stop"]] == [True] * len(parameters["stop"])
+    assert parameters["temperature"] == 0
     assert card["tags"][0] == "gguf"
     assert card["library_name"] == "gguf"
     for level in manifest.variants:  # as llama.cpp and Ollama choose a file: by the level's name in it

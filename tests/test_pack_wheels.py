@@ -21,17 +21,19 @@ from pathlib import Path
 import pytest
 
 import edgekit
+from edgekit.cli import main
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
-from edgekit.machine.cpu import Cpu, platform_name
-from edgekit.pack import wheelhouse
+from edgekit.machine.cpu import platform_name
+from edgekit.pack import keys, wheelhouse
+from edgekit.pack.build import PackOptions, build
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import oldest_glibc, portable
 from edgekit.pack.needed_wheels import Interpreter, needed
 from edgekit.pack.wheel_files import Wheel, read_wheel, write_wheel
 from edgekit.pack.wheelhouse import PYTHON_HERE, Wanted, for_device, gather
-from edgekit.runtime.llama.targets import TARGETS, best
+from edgekit.progress import Progress
+from edgekit.runtime.llama.targets import TARGETS
 
-ROOT = Path(__file__).resolve().parent.parent
 PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
 HERE = Interpreter(PYTHON_HERE, platform_name())
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="wheels of Linux")
@@ -250,38 +252,6 @@ def test_a_file_that_is_no_wheel(tmp_path: Path) -> None:
 
 # ---------------------------------------------------------------- processors
 
-NEHALEM = "lm fpu cx16 lahf_lm popcnt pni ssse3 sse4_1 sse4_2"
-HASWELL = f"{NEHALEM} avx avx2 bmi1 bmi2 f16c fma abm movbe xsave"
-PROCESSORS = {
-    "Core 2 Duo": ("x86_64", "lm fpu cx16 lahf_lm pni ssse3 sse4_1", "x86-64"),
-    "Nehalem": ("x86_64", NEHALEM, "x86-64-v2"),
-    "Sandy Bridge": ("x86_64", f"{NEHALEM} avx xsave", "x86-64-v2"),
-    "Haswell": ("x86_64", HASWELL, "x86-64-v3"),
-    "Skylake-SP": ("x86_64", f"{HASWELL} avx512f avx512bw avx512cd avx512dq avx512vl", "x86-64-v4"),
-    "Raspberry Pi 4": ("aarch64", "fp asimd evtstrm crc32 cpuid", "armv8-a"),
-    "Raspberry Pi 5": ("aarch64", "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm "
-                       "lrcpc dcpop asimddp", "armv8.2-a+dotprod+fp16"),
-}  # fmt: skip
-
-
-def processor(architecture: str, flags: str) -> Cpu:
-    return Cpu("a processor", architecture, tuple(flags.split()), 2, 2)
-
-
-@pytest.mark.parametrize("name", PROCESSORS)
-def test_each_processor_gets_the_most_that_it_runs(name: str) -> None:
-    architecture, flags, level = PROCESSORS[name]
-    assert best(TARGETS, processor(architecture, flags)) == level
-    assert best(["x86-64-v9", *reversed(TARGETS)], processor(architecture, flags)) == level
-    assert best([], processor(architecture, flags)) is None
-
-
-def test_a_smaller_build_where_there_is_no_better() -> None:
-    assert best(["x86-64-v2", "armv8-a"], processor("x86_64", HASWELL)) == "x86-64-v2"
-    assert best(["x86-64-v3"], processor("x86_64", NEHALEM)) is None
-    assert best(TARGETS) in TARGETS
-
-
 # ggml's switch -> what gcc defines where it may use that.
 MACROS = {
     "SSE42": "__SSE4_2__", "AVX": "__AVX__", "F16C": "__F16C__", "AVX2": "__AVX2__", "BMI2": "__BMI2__",
@@ -399,7 +369,9 @@ def test_what_is_found_nowhere_is_all_named(given: Path, tmp_path: Path) -> None
     wanted = Wanted("linux-aarch64", (), ("3.12",), given=given / "x86-64-v2")
     with pytest.raises(ArtifactError, match=r"no wheel for Python 3\.12 on linux-aarch64") as caught:
         gather(wanted, tmp_path / "new")
-    assert {"llama-cpp-python"} < {item.split(",")[0] for item in caught.value.items}
+    assert {"numpy<3,>=2.1, which edgekit needs", "cryptography<52,>=46; extra == \"install\", which edgekit needs"} < {
+        *caught.value.items
+    }
     assert "--download" in str(caught.value.remedy)
     assert not (tmp_path / "new").exists()
 
@@ -421,6 +393,32 @@ def test_a_level_of_another_platform_and_no_folder(tmp_path: Path) -> None:
     for python in ("2.7", "3", "3.99", "three", "3.11.4"):
         with pytest.raises(UsageError, match="no version of Python that edgekit runs on"):
             for_device(None, python=(python,))
+
+
+@pytest.mark.usefixtures("_built_once")
+def test_the_command_says_what_it_gathered(
+    given: Path, house: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = ["wheelhouse", "--cpu", "x86-64-v3", "--wheelhouse", str(given), "--to", str(tmp_path / "new"), "--json"]
+    assert main(asked) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert (said["platform"], said["cpu"], said["python"]) == ("linux-x86_64", ["x86-64-v3"], [PYTHON_HERE])
+    found = {path.relative_to(tmp_path / "new").as_posix(): path.read_bytes() for path in tmp_path.rglob("*.whl")}
+    assert {row["path"]: row["sha256"] for row in said["wheels"]} == {
+        name: hashlib.sha256(data).hexdigest() for name, data in found.items()
+    }
+    assert [name for name in found if "/" in name] == [f"x86-64-v3/{next(house.glob('x86-64-v3/*')).name}"]
+
+
+@pytest.mark.usefixtures("_built_once")
+def test_a_bundle_brings_them(medsiglip_artifact: Path, house: Path, tmp_path: Path) -> None:
+    """All but llama.cpp, which an ONNX file does not need."""
+    keys.generate(tmp_path / "key")
+    options = PackOptions("laptop-16gb-cpu", tmp_path / "key", "fp32")
+    bundle = build(medsiglip_artifact, options, tmp_path / "bundle", Progress())
+    brought = {file.path: file.sha256 for file in bundle.files if file.path.startswith("wheels/")}
+    there = {f"wheels/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest() for path in house.glob("*.whl")}
+    assert brought == there
 
 
 @pytest.mark.slow

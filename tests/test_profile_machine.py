@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import platform
@@ -11,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from typing import Any
 import pytest
 
 from edgekit.cli import main
-from edgekit.errors import UsageError, WorkerError
+from edgekit.errors import EdgekitError, UsageError, WorkerError
 from edgekit.machine import cpuid, cuda, disk, disturbance, here, nearest, profile, worker
 from edgekit.machine.cpu import LEVELS, Cpu, cpu, level, levels, linux_name, platform_name
 from edgekit.machine.cuda import Reached
@@ -84,6 +85,21 @@ def test_what_the_processor_says_is_what_the_kernel_says() -> None:
     assert asked == known & set(cpu().flags)
 
 
+EMULATOR = shutil.which("qemu-x86_64-static") or shutil.which("qemu-x86_64")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(EMULATOR is None, reason="no qemu-user")
+@pytest.mark.parametrize(("model", "expected"), [("Nehalem", "x86-64-v2"), ("Haswell", "x86-64-v3")])
+def test_under_an_emulator_the_level_is_of_what_is_emulated(model: str, expected: str) -> None:
+    """The kernel's list is the host's there."""
+    code = "from edgekit.machine.cpu import level; print(level())"
+    command = [str(EMULATOR), "-cpu", model, sys.executable, "-c", code]
+    there = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parent.parent)}
+    done = subprocess.run(command, env=there, capture_output=True, text=True, check=True, timeout=300)
+    assert done.stdout.strip() == expected
+
+
 def test_nobody_can_be_asked_of_another_processor() -> None:
     assert cpuid.flags("riscv64") is None
 
@@ -144,13 +160,132 @@ def test_this_machines_folder_in_memory_is_seen() -> None:
 # ---------------------------------------------------------------- GPUs
 
 
+def missing_library(name: str) -> None:
+    raise OSError(name)
+
+
 def test_no_nvidia_driver_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda.ctypes, "CDLL", missing_library)
+    monkeypatch.setattr(ctypes, "CDLL", missing_library)
     assert list(cuda.measure(None)) == []
 
 
-def missing_library(name: str) -> None:
-    raise OSError(name)
+NUMBER, WORD, SIZE = ctypes.POINTER(ctypes.c_int), ctypes.POINTER(ctypes.c_uint64), ctypes.POINTER(ctypes.c_size_t)
+COPY_S, PRODUCT_S = 0.002, 0.004
+ATTRIBUTES = {16: 10, 18: 0, 75: 8, 76: 9}  # multiprocessors, integrated, compute capability 8.9
+
+
+class Driver:
+    """NVIDIA's driver as far as it is asked, as functions that ctypes calls: a card of 8 GB with 2 GB free.
+
+    Attributes:
+        kernels: the PTX that was loaded.
+        shapes: of the grids and blocks that were started.
+        fails: names of functions, which say that memory is full.
+    """
+
+    def __init__(self, fails: tuple[str, ...] = (), attributes: Mapping[int, int] = ATTRIBUTES) -> None:
+        self.kernels: list[str] = []
+        self.shapes: list[tuple[int, ...]] = []
+        self.fails, self.attributes = fails, attributes
+        c = ctypes
+        self.cuInit = self.function("cuInit", lambda flags: None, c.c_uint)
+        self.cuDeviceGetCount = self.function("cuDeviceGetCount", lambda at: put(at, 1), NUMBER)
+        self.cuDeviceGet = self.function("cuDeviceGet", lambda at, number: put(at, 7), NUMBER, c.c_int)
+        self.cuDeviceGetName = self.function("cuDeviceGetName", self.name, c.c_void_p, c.c_int, c.c_int)
+        self.cuDeviceTotalMem_v2 = self.function("", lambda at, device: put(at, 8 << 30), SIZE, c.c_int)
+        self.cuDeviceGetAttribute = self.function("", self.attribute, NUMBER, c.c_int, c.c_int)
+        self.cuCtxCreate_v2 = self.function("cuCtxCreate_v2", lambda *given: None, c.c_void_p, c.c_uint, c.c_int)
+        self.cuMemGetInfo_v2 = self.function("", lambda free, total: put(free, 2 << 30), SIZE, SIZE)
+        self.cuMemAlloc_v2 = self.function("cuMemAlloc_v2", lambda at, size: put(at, 4096), WORD, c.c_size_t)
+        self.cuMemFree_v2 = self.function("", lambda address: None, c.c_uint64)
+        self.cuMemcpyDtoD_v2 = self.function("", self.copy, c.c_uint64, c.c_uint64, c.c_size_t)
+        self.cuCtxSynchronize = self.function("", lambda: None)
+        self.cuModuleLoadData = self.function("cuModuleLoadData", self.load, c.c_void_p, c.c_char_p)
+        self.cuModuleGetFunction = self.function("", lambda *given: None, c.c_void_p, c.c_void_p, c.c_char_p)
+        shape = (c.c_uint,) * 7
+        pointers = (c.c_void_p,) * 3
+        self.cuLaunchKernel = self.function("", self.launch, c.c_void_p, *shape, *pointers)
+
+    def function(self, name: str, does: Callable[..., None], *takes: Any) -> Any:
+        return ctypes.CFUNCTYPE(ctypes.c_int, *takes)(
+            lambda *given: 2 if name and name in self.fails else (does(*given), 0)[1]
+        )
+
+    def name(self, at: int, size: int, device: int) -> None:
+        ctypes.memmove(at, b"A card\0", 7)
+
+    def attribute(self, at: Any, number: int, device: int) -> None:
+        put(at, self.attributes[number])
+
+    def copy(self, target: int, source: int, size: int) -> None:
+        assert size == 512 << 20, "a quarter of what is free, and beyond any cache"
+        time.sleep(COPY_S)
+
+    def load(self, module: int, image: bytes) -> None:
+        self.kernels.append(image.decode())
+
+    def launch(self, kernel: int, *given: Any) -> None:
+        self.shapes.append(given[:6])
+        time.sleep(PRODUCT_S)
+
+
+def put(at: Any, value: int) -> None:
+    at[0] = value
+
+
+def measured_on(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reached]:
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: driver)
+    return (Reached(**json.loads(json.dumps(answer))) for answer in cuda.measure(None))
+
+
+def test_a_gpu_is_measured_through_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver()
+    known, copied, multiplied = measured_on(driver, monkeypatch)
+    assert known == Reached("A card", 8 << 30, False)
+    assert copied.bytes_per_s is not None
+    assert 0.2 < copied.bytes_per_s * COPY_S / (2 * (512 << 20)) <= 1
+    assert multiplied.flops is not None
+    # 10 multiprocessors, 4 blocks each of 8 warps, 2^15 rounds of 8 products of 16 x 16 with 16 x 8.
+    operations = 10 * 4 * 8 * 2**15 * 8 * (2 * 16 * 16 * 8)
+    assert 0.2 < multiplied.flops * PRODUCT_S / operations <= 1
+    assert set(driver.shapes) == {(40, 1, 1, 256, 1, 1)}
+    (kernel,) = driver.kernels
+    assert ".target sm_80" in kernel
+    assert kernel.count("mma.sync.aligned.m16n8k16") == 8
+
+
+def test_an_older_gpu_gets_the_product_that_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(attributes={**ATTRIBUTES, 75: 7, 76: 5, 18: 1})
+    *_, last = measured_on(driver, monkeypatch)
+    assert last.unified
+    assert ".target sm_75" in driver.kernels[0]
+    assert driver.kernels[0].count("mma.sync.aligned.m16n8k8.") == 8
+
+
+@pytest.mark.parametrize(("fails", "known"), [("cuModuleLoadData", 2), ("cuMemAlloc_v2", 1), ("cuCtxCreate_v2", 1)])
+def test_what_was_measured_before_a_failure_counts(fails: str, known: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = measured_on(Driver((fails,)), monkeypatch)
+    assert [next(answers).name for _ in range(known)] == ["A card"] * known
+    with pytest.raises(EdgekitError, match="the NVIDIA driver says CUresult 2"):
+        next(answers)
+
+
+@pytest.mark.parametrize("fails", ["cuInit", "cuDeviceGetCount"])
+def test_a_driver_without_a_gpu(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(measured_on(Driver((fails,)), monkeypatch)) == []
+
+
+@pytest.mark.skipif(shutil.which("ptxas") is None, reason="NVIDIA's assembler is not on the path")
+@pytest.mark.parametrize(("major", "minor"), [(7, 5), (8, 0), (8, 6), (8, 9), (9, 0)])
+def test_the_kernel_is_what_nvidias_assembler_takes(
+    major: int, minor: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Driver(attributes={**ATTRIBUTES, 75: major, 76: minor})
+    assert list(measured_on(driver, monkeypatch))
+    monkeypatch.undo()
+    (tmp_path / "kernel.ptx").write_text(driver.kernels[0])
+    command = ["ptxas", f"-arch=sm_{major}{minor}", str(tmp_path / "kernel.ptx"), "-o", str(tmp_path / "kernel.o")]
+    subprocess.run(command, check=True)
 
 
 def test_a_process_that_cannot_start_measures_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 
@@ -72,19 +73,44 @@ def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
         UsageError: there is no such variant.
     """
     name, parts = manifest.variant(variant)[0], arguments(manifest, variant)
-    template = FAMILIES[manifest.family].ollama if parts else None
-    if parts is None or template is None or (settings := _settings(manifest)).template:
+    template = _ollama_template(manifest) if parts else None
+    if parts is None or template is None:
         return None
+    settings = _settings(manifest)
     notes = [f"{manifest.title}, {name}", *([manifest.stand_in] if manifest.stand_in else []), "Not a medical device."]
     return _template().render(
         notes=[line for note in notes for line in note.splitlines()],
         files=[part.files[0].path for part in parts.values()],
         context=server_context(manifest),
-        stops=[token for token in settings.stop_tokens if token.isprintable() and '"' not in token],
+        stops=_stops(settings),
         template=template if settings.chat else None,
         license=manifest.license,
         modified=manifest.modified,
     )
+
+
+def hub_files(manifest: Manifest) -> dict[str, str]:
+    """What Ollama takes from a repository of the hub in place of a Modelfile (the hub's documentation: "Ollama").
+
+    Returns:
+        file name -> text; nothing where Ollama runs no variant, or the model has no chat format.
+    """
+    name = runnable(manifest)
+    if name is None or (template := _ollama_template(manifest)) is None or not (settings := _settings(manifest)).chat:
+        return {}
+    parameters = {"num_ctx": server_context(manifest), "stop": _stops(settings), "temperature": 0}
+    return {"template": template + "\n", "params": json.dumps(parameters, indent=1) + "\n"}
+
+
+def _ollama_template(manifest: Manifest) -> str | None:
+    """The family's chat format; None where it has none, or the model one of its own."""
+    if manifest.family not in FAMILIES or _settings(manifest).template:
+        return None
+    return FAMILIES[manifest.family].ollama
+
+
+def _stops(settings: ChatSettings) -> list[str]:
+    return [token for token in settings.stop_tokens if token.isprintable() and '"' not in token]
 
 
 def server_context(manifest: Manifest) -> int:

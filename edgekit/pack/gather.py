@@ -40,6 +40,9 @@ def gather(
     names = [manifest.variant(name)[0] for name in levels or [manifest.default]]
     chosen = only(manifest, names, names[0])
     agreement = agreement_text(manifest, about.terms)
+    base_model = _base_model(about.base_model, manifest)
+    if base_model is None and not manifest.stand_in:
+        progress.note("the card names no base model, for nothing here says which it was: --base-model OWNER/NAME")
     _check_space(staging.parent, chosen)
     return Gathering(
         staging=staging,
@@ -47,7 +50,7 @@ def gather(
         manifest=chosen,
         records=_records(about.records, manifest),
         agreement=agreement,
-        base_model=_base_model(about.base_model, manifest),
+        base_model=base_model,
         target=target,
         progress=progress,
     )

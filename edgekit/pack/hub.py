@@ -5,6 +5,7 @@
     mmproj-*.gguf      vision parts
     onnx/              as Transformers.js and optimum look for them
     config.json, tokenizer.json, ...
+    template, params   for Ollama
     papers/            notice, agreement, modifications, ML-BOM
     edgekit.json       so that edgekit opens it as any other artifact
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.artifacts.files import copy, make_folder, replacing
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
+from edgekit.machine.cpu import level as level_here
 from edgekit.machine.cpu import platform_name
 from edgekit.machine.devices import device
 from edgekit.machine.temporary import temporary_folder
@@ -29,7 +30,7 @@ from edgekit.pack.wheel_files import write_wheel
 from edgekit.progress import Progress
 from edgekit.runtime.llama.build_inputs import run_pip
 from edgekit.runtime.llama.target_build import is_compiled
-from edgekit.runtime.llama.targets import TARGETS, best
+from edgekit.runtime.llama.targets import TARGETS
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -46,7 +47,7 @@ class Wanted:
 
     Attributes:
         platform: system and processor: `linux-aarch64`.
-        levels: of processors, each with a build of llama.cpp.
+        levels: of processors, each with a build of llama.cpp; none for what it does not run.
         python: versions of Python: `3.11`.
         extras: of edgekit.
         given: a folder of wheels that are taken first; None without one.
@@ -100,8 +101,7 @@ def for_device(name: str | None, levels: tuple[str, ...] = (), python: tuple[str
     """
     profile = device(name) if name else None
     platform = profile.platform if profile else platform_name()
-    own = profile.cpu if profile else best(TARGETS)
-    wanted = Wanted(platform, levels or ((own,) if own else ()), python or (PYTHON_HERE,))
+    wanted = Wanted(platform, levels or (profile.cpu if profile else level_here(),), python or (PYTHON_HERE,))
     wanted.check()
     return wanted
 
@@ -181,7 +181,7 @@ class _Sources:
         if self._own is None:
             self._own = own_wheel(self._scratch)
             self._offered.append(self._own)
-        roots = [f"edgekit[{','.join(self._wanted.extras)}]", _LLAMA]
+        roots = [f"edgekit[{','.join(self._wanted.extras)}]", *([_LLAMA] if self._wanted.levels else [])]
         found = needed(self._offered, roots, interpreter)
         for _ in range(_MOST_ROUNDS):
             if not found.missing or not self._add(found, interpreter):

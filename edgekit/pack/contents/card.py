@@ -38,7 +38,6 @@ def text(gathering: Gathering) -> str:
         manifest=manifest,
         gathering=gathering,
         target=target,
-        origin=gathering.base_model or manifest.source.name,
         restrictions=restrictions(gathering.license) if gathering.license else None,
         notice=f"{PAPERS}/{NOTICE}",
         agreement=f"{PAPERS}/{AGREEMENT}" if gathering.agreement else None,
@@ -75,13 +74,13 @@ def metadata(gathering: Gathering) -> dict[str, Any]:
 
 
 def _files(gathering: Gathering) -> Iterator[tuple[str, str, str, str]]:
-    """Path, what it is, MB, SHA-256 of the model's files."""
+    """Path, what it is, bytes, SHA-256 of the model's files."""
     manifest = gathering.manifest
     roles = {file.path: f"{part.role}, {part.level}" for part in manifest.parts for file in part.files}
     roles |= {manifest.tokenizer.path: "tokenizer"} if manifest.tokenizer else {}
     top = gathering.model.relative_to(gathering.staging)
     for entry in {entry.path: entry for entry in manifest.files}.values():
-        yield (top / entry.path).as_posix(), roles.get(entry.path, ""), f"{entry.bytes / 1e6:.2f}", entry.sha256
+        yield (top / entry.path).as_posix(), roles.get(entry.path, ""), f"{entry.bytes:,}", entry.sha256
 
 
 def _parity(part: Part) -> str:

@@ -26,7 +26,8 @@ def agreement_text(manifest: Manifest, given: Path | None) -> str | None:
         given: its file, or the checkpoint's folder that has it.
 
     Raises:
-        UsageError: the model's licence wants such a text, and there is none, or another one.
+        UsageError: the model's licence wants such a text, or nobody here knows what it wants, and there is none, or
+            another one.
     """
     wanted = agreement_of(manifest.license)
     if given is None:
@@ -34,6 +35,11 @@ def agreement_text(manifest: Manifest, given: Path | None) -> str | None:
             raise UsageError(
                 f"{manifest.title} is under the {wanted.title}, of which everybody who is given it must get a copy",
                 remedy=f"save the text of {wanted.url} and name it: --terms FILE",
+            )
+        if not manifest.stand_in:
+            raise UsageError(
+                f"{manifest.title}: nobody here knows under which terms it may be passed on",
+                remedy="name the text of its licence: --terms FILE",
             )
         return None
     path = _inside(given) if is_folder(given) else given

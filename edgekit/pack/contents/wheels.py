@@ -8,12 +8,11 @@ from edgekit.pack.wheelhouse import Wanted, gather
 
 
 def write(gathering: Gathering) -> None:
-    """Write edgekit's own wheel, those of what it needs, and a build of llama.cpp for each level of processors."""
+    """Write edgekit's own wheel, those of what it needs, and for a GGUF file a build of llama.cpp for each level."""
     target = gathering.target
     assert target is not None, "a repository of the hub has no wheels"
-    wanted = Wanted(
-        target.platform, target.cpu, target.python, given=target.wheelhouse, download=target.download
-    )
+    levels = target.cpu if any(part.format == "gguf" for part in gathering.parts.values()) else ()
+    wanted = Wanted(target.platform, levels, target.python, given=target.wheelhouse, download=target.download)
     gather(wanted, gathering.staging / WHEELS, gathering.progress)
 
 

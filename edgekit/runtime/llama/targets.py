@@ -1,4 +1,4 @@
-"""What llama.cpp is compiled with ahead of time for each level of processors: one row each.
+"""What llama.cpp is compiled with ahead of time for each level of processors (`edgekit.machine.cpu.LEVELS`).
 
 A build for the machine at hand uses all that its processor has (`edgekit.runtime.llama.build`). One that goes to other
 machines may use no more than all of its level have: on a processor without an instruction it dies by SIGILL.
@@ -6,11 +6,10 @@ machines may use no more than all of its level have: on a processor without an i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from edgekit.errors import unknown
-from edgekit.machine.cpu import LEVELS, Cpu, levels
+from edgekit.machine.cpu import LEVELS
 
 # ggml's switches for x86-64, all of which are set, since CMake's defaults depend on what else is.
 _X86 = (
@@ -58,14 +57,3 @@ def target(name: str) -> Target:
     if name not in TARGETS:
         raise unknown("processor level", name, TARGETS)
     return TARGETS[name]
-
-
-def best(names: Iterable[str], processor: Cpu | None = None) -> str | None:
-    """The level, of those that there are builds for, that gets the most out of a processor; None where it runs none.
-
-    Args:
-        names: of levels; one that is unknown here, of a later edgekit, is none that can be chosen.
-        processor: the one at hand for None, as it says itself: under an emulator the one that is emulated.
-    """
-    built = set(names)
-    return next((level for level in (processor.levels if processor else levels()) if level in built), None)

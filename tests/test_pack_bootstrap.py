@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from packaging.tags import Tag, sys_tags
 
 from edgekit.errors import EdgekitError
-from edgekit.pack import signature
+from edgekit.pack import launchers, signature
 from edgekit.pack.bootstrap import environment, trust
 from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, here
 from edgekit.pack.contents import programs
@@ -262,7 +262,18 @@ def test_both_scripts_hold_the_same_program() -> None:
     assert powershell.count("\r\n") == powershell.count("\n")
 
 
-pytestmark_posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")
+@pytest.mark.parametrize("name", ["install.ps1", "run.ps1"])
+def test_powershell_would_read_what_is_written_for_it(name: str) -> None:
+    """No Windows and no PowerShell is here; a grammar of its language is."""
+    tree_sitter = pytest.importorskip("tree_sitter")
+    grammar = pytest.importorskip("tree_sitter_powershell")
+    text = {**programs.texts(), **launchers.texts("nt")}[name].encode()
+    parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
+    assert not parser.parse(text).root_node.has_error
+    assert parser.parse(text + b"if (").root_node.has_error
+
+
+posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")
 
 
 @pytest.fixture
@@ -283,7 +294,7 @@ def script(*words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=60)
 
 
-@pytestmark_posix
+@posix
 @pytest.mark.parametrize("away", [False, True])
 def test_the_script_runs_the_bundles_edgekit(tmp_path: Path, key: Path, away: bool) -> None:
     """From the bundle, or a copy of it that came with the key."""
@@ -297,7 +308,7 @@ def test_the_script_runs_the_bundles_edgekit(tmp_path: Path, key: Path, away: bo
     assert list(root.parent.iterdir()) == []  # what was made for the moment is gone
 
 
-@pytestmark_posix
+@posix
 @pytest.mark.parametrize(("slot", "verb"), [('"a"', "update"), ("null", "install")])
 def test_the_script_updates_what_is_installed(tmp_path: Path, key: Path, slot: str, verb: str) -> None:
     bundle = packed(tmp_path / "bundle", key)
@@ -331,7 +342,7 @@ def take_wheel(bundle: Path) -> None:
     (bundle / "wheels" / "edgekit-1.0-py3-none-any.whl").unlink()
 
 
-@pytestmark_posix
+@posix
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
@@ -354,7 +365,7 @@ def test_nothing_of_a_changed_bundle_is_run(tmp_path: Path, key: Path, harm: obj
     assert not (tmp_path / "root").exists()
 
 
-@pytestmark_posix
+@posix
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -371,7 +382,7 @@ def test_the_script_refuses_a_bundle_for_another_machine(
     assert said in done.stderr
 
 
-@pytestmark_posix
+@posix
 def test_the_script_refuses_another_key(tmp_path: Path, key: Path) -> None:
     bundle = packed(tmp_path / "bundle", key)
     signature.generate(tmp_path / "other")
@@ -382,7 +393,7 @@ def test_the_script_refuses_another_key(tmp_path: Path, key: Path) -> None:
         assert said in done.stderr
 
 
-@pytestmark_posix
+@posix
 def test_the_script_says_where_trust_comes_from(tmp_path: Path, key: Path) -> None:
     bundle = packed(tmp_path / "bundle", key)
     done = script(bundle / "install.sh", "--help")
@@ -393,7 +404,7 @@ def test_the_script_says_where_trust_comes_from(tmp_path: Path, key: Path) -> No
     assert "--key" in done.stderr
 
 
-@pytestmark_posix
+@posix
 def test_the_script_says_that_it_needs_python(tmp_path: Path, key: Path) -> None:
     bundle = packed(tmp_path / "bundle", key)
     tools = tmp_path / "bin"

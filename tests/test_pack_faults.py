@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,12 +112,12 @@ def _text(path: Path) -> str:
     return path.read_text() if path.is_file() else ""
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
-    folder = tmp_path_factory.mktemp("installs")
+@contextmanager
+def laid_out(folder: Path) -> Iterator[Range]:
+    """Two bundles, what an update brings of the second, and roots in which they were installed."""
     work, shop, scratch = (folder / name for name in ("work", "shop", "scratch"))
-    for made_here in (work, shop, scratch):
-        made_here.mkdir()
+    for place in (work, shop, scratch):
+        place.mkdir()
     signature.generate(work / "key")
     made(work / "one", work / "key", 1)
     made(work / "two", work / "key", 2)
@@ -126,6 +127,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
     update(work / "two", shop / "root-2")
     with Injector(work, scratch, {}, proofs=False, server="faults.installs") as injector:
         yield Range(work, shop, injector)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Range]:
+    with laid_out(tmp_path_factory.mktemp("installs")) as found:
+        yield found
 
 
 def struck(names: Sequence[str], fault: str) -> list[int]:

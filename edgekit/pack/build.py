@@ -121,10 +121,10 @@ def _target(options: PackOptions) -> Target:
 def _version(name: str, options: PackOptions, since: Bundle | None) -> int:
     """Which version it is. Raises UsageError for one that is no update of the bundle that it is to update."""
     version = options.version or (since.version + 1 if since else 1)
-    if since and (since.name != name or since.version >= version):
+    if since and since.version >= version:  # another level may follow, and its name is another
         raise UsageError(
             f"{name}, version {version}, is no update of {since.name}, version {since.version}",
-            allowed="a later version of the same model, level and device",
+            allowed=f"version {since.version + 1} or later",
         )
     if not 0 < options.minimum_version <= version:
         raise UsageError(f"a minimum version of {options.minimum_version}", allowed=f"1 to {version}, this one's own")

@@ -124,7 +124,7 @@ def status(root: Path) -> Status:
 
 def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
     """Check a bundle, make the other slot of it, switch."""
-    stated, raw = document.read(source)
+    bundle, raw = document.read(source)
     key_id = signature.verify(raw, source / SIGNATURE, key)
     minimum = root.state.minimum if root.state else 1
     if root.used and root.state and key_id != root.state.key:
@@ -132,9 +132,10 @@ def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
             f"{key}: another key than the one that {root.folder} takes bundles of, {root.state.key[:16]}...",
             remedy="to trust another maker, install their bundle into another folder",
         )
-    slots.fitting(stated)  # before gigabytes are hashed
-    present = frozenset(file.path for file in stated.files if is_file(source / file.path)) if root.used else None
-    bundle = verify(source, key, minimum=minimum, present=present, progress=progress)
+    check_version(bundle, minimum)
+    slots.fitting(bundle)  # before gigabytes are hashed
+    present = frozenset(file.path for file in bundle.files if is_file(source / file.path)) if root.used else None
+    verify(source, key, minimum=minimum, present=present, progress=progress)
     old = roots.readable(root.used) if root.used else None
     if old and old.name == bundle.name:
         if bundle == old and root.used and _works(root.used, bundle):

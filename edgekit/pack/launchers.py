@@ -49,7 +49,7 @@ if ($args.Count -eq 0 -or $args[0] -ne 'edgekit') {
     [Console]::Error.WriteLine('run: say: run edgekit COMMAND ...')
     exit 2
 }
-Remove-Item Env:PYTHONPATH, Env:PYTHONHOME -ErrorAction SilentlyContinue
+foreach ($name in 'PYTHONPATH', 'PYTHONHOME') { Remove-Item "Env:$name" -ErrorAction SilentlyContinue }
 $model = Join-Path $PSScriptRoot "$slot\\model"
 $words = @($args | Select-Object -Skip 1 | ForEach-Object { if ($_ -eq ':model') { $model } else { $_ } })
 & $python -P -m edgekit @words

@@ -50,15 +50,14 @@ param(
     [Parameter(Mandatory = $true)][string]$To,
     [Parameter(Mandatory = $true)][string]$Key
 )
-$ErrorActionPreference = 'Stop'
 $OutputEncoding = New-Object System.Text.UTF8Encoding $false
 # Which versions of Python the bundle has wheels for: a hint, of which nothing is believed before it was checked.
-$hint = @((Get-Content -Raw (Join-Path $Bundle 'bundle.json') | ConvertFrom-Json).python)
+$hint = @((Get-Content -Raw -ErrorAction Stop (Join-Path $Bundle 'bundle.json') | ConvertFrom-Json).python)
 $candidates = @()
 if ($env:PYTHON) { $candidates += , @($env:PYTHON) }
 foreach ($version in $hint) { $candidates += , @('py', "-$version"); $candidates += , @("python$version") }
 $candidates += , @('python')
-$test = 'import sys; sys.exit("%d.%d" % sys.version_info[:2] not in sys.argv[1:])'
+$test = 'import sys; sys.exit(''.''.join(map(str, sys.version_info[:2])) not in sys.argv[1:])'
 $python = $null
 foreach ($candidate in $candidates) {
     if (-not (Get-Command $candidate[0] -ErrorAction SilentlyContinue)) { continue }

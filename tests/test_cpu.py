@@ -9,6 +9,7 @@ import sys
 import psutil
 import pytest
 
+from edgekit.machine import cpu as cpu_module
 from edgekit.machine.cpu import Cpu, busy_cores, cpu, limit_openmp_spin, parse_cpuinfo
 
 INTEL = """processor	: 0
@@ -85,3 +86,21 @@ def test_a_user_may_let_threads_spin(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOMP_SPINCOUNT", "infinity")
     limit_openmp_spin()
     assert os.environ["GOMP_SPINCOUNT"] == "infinity"
+
+
+@pytest.mark.parametrize(
+    ("said", "level"),
+    [
+        ({"asimd"}, "armv8-a"),
+        ({"asimd", "asimdhp", "asimddp"}, "armv8.2-a+dotprod+fp16"),
+        ({"asimd", "asimdhp", "asimddp", "i8mm", "bf16"}, "armv8.2-a+dotprod+fp16+i8mm"),
+    ],
+)
+def test_an_arm_processor_runs_no_more_than_it_says(
+    said: set[str], level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Raspberry Pi 5 has no i8mm: the build that uses it would die there."""
+    arm = Cpu("a processor", "aarch64", (), 4, 4)
+    monkeypatch.setattr(cpu_module, "cpu", lambda: arm)
+    monkeypatch.setattr(cpu_module.cpuid, "flags", lambda architecture: frozenset(said))
+    assert cpu_module.levels.__wrapped__()[0] == level

@@ -96,7 +96,7 @@ class Cpu:
         ) or (architecture,)
 
     def _runs(self, level: Level) -> bool:
-        if "lm" in self.flags:  # a kernel that lists all of x86-64's
+        if "lm" in self.flags and level.architecture == "x86_64":  # a kernel that lists all of x86-64's
             return level.flags <= set(self.flags)
         known = {*self.features, *(("sse4.2",) if not {"sse4_2", "sse4.2"}.isdisjoint(self.flags) else ())}
         return level.families <= known

@@ -62,7 +62,9 @@ def measured() -> str:
         results = bench.read(path)
         head = f"## [{path.name}](results/{path.name})"
         typed = f"    {results.command}" if results.command else "The record does not say which command made it."
-        parts.append(f"{head}\n\n{typed}\n\n{bench.markdown(results, level=3)}")
+        beside = path.with_suffix(".md")
+        said = f"What it was made from: [{beside.name}](results/{beside.name})\n\n" if beside.is_file() else ""
+        parts.append(f"{head}\n\n{said}{typed}\n\n{bench.markdown(results, level=3)}")
     return "\n\n".join(parts) or "No run of `edgekit bench` is committed yet."
 
 

@@ -81,6 +81,7 @@ def run(options: Namespace) -> int:
 
 def _build(options: Namespace, about: About) -> int:
     from edgekit.pack.build import PackOptions, build
+    from edgekit.pack.keys import public_path
 
     wanted = PackOptions(
         device=options.device,
@@ -111,7 +112,7 @@ def _build(options: Namespace, about: About) -> int:
             f"bundle    {bundle.name}, version {bundle.version}",
             f"for       {bundle.platform}, {', '.join(bundle.cpu)}, Python {', '.join(bundle.python)}",
             f"brings    {brings}",
-            f"verify    edgekit verify {options.to} --key {options.key}.pub",
+            f"verify    edgekit verify {options.to} --key {public_path(options.key)}",
         ]
     )
     return 0

@@ -46,7 +46,7 @@ _SEED = 770_001  # of phantoms: training, calibration, proofs and benchmarks dra
 _IMAGES = ("pneumothorax.png", "no-finding.png")  # phantoms, by their finding
 _TOKENS, _CONTEXT = 8, 1024
 _DIGITS = 5  # of a vector's numbers: rounding moves a vector of 1,152 by a ten-thousandth of its length
-_SHOWN = "What is the main finding in this image?"
+_SHOWN = ("What is the main finding in this image?", "Is there a pneumothorax in this image?")
 _ASKED = ("What is a pneumothorax?", "Name the four chambers of the heart.")
 _TEXTS = ("no finding", "pneumothorax", "a tumour of the brain")
 _REMEDY = "this bundle does not work on this machine: tell whoever made it which processor this is (edgekit doctor)"
@@ -185,7 +185,7 @@ def _images(target: Path, most: int) -> list[str]:
 
 
 def _answers(model: Model, folder: Path, images: Sequence[str]) -> list[Answer]:
-    questions = [*((_SHOWN, image) for image in images), *((words, None) for words in _ASKED)]
+    questions = [*((words, image) for image in images for words in _SHOWN), *((words, None) for words in _ASKED)]
     return [
         Answer(prompt=words, image=image, tokens=_acceptable(_asked(model, folder, words, image).tokens))
         for words, image in questions

@@ -25,7 +25,7 @@ from edgekit.progress import Progress
 ENVIRONMENT = "env"
 TRIAL_LIMIT_S = 3600.0  # of a self-test: an image costs minutes on the slowest machines that are packed for
 
-SILENT = Progress()
+_SILENT = Progress()
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _place(slot: Path, file: BundleFile, supply: Supply) -> None:
     for origin in (*linked, last):
         (copy if origin == supply.source / file.path else link_or_copy)(origin, target)
         try:
-            document.hash_files(slot, [file], SILENT)
+            document.hash_files(slot, [file], _SILENT)
         except BundleError:
             if origin == last:
                 raise

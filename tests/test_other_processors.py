@@ -37,15 +37,17 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 ANSWERS = """
 import json, sys
+from pathlib import Path
 import edgekit
+from edgekit.runtime import open_model
 from edgekit.runtime.generation.options import GenerationOptions
 
 folder, picture, level = sys.argv[1:]
 answers = []
-with edgekit.open(folder, level, threads=1, runtime="default") as model:
+with open_model(Path(folder), level, threads=1, runtime="default") as model:
     for content in (["Name a lung disease."], [edgekit.Image(picture), "What is the main finding in this image?"]):
         *_, end = model.generate([edgekit.Message("user", *content)], GenerationOptions(max_tokens=16, top_logprobs=0))
-        answers.append([[token.id for token in end.tokens], end.text, end.stopped])
+        answers.append([[chosen.token for chosen in end.tokens], end.text, end.stopped])
 print(json.dumps(answers))
 """
 

@@ -151,9 +151,7 @@ def resized(preprocessing: Preprocessing, picture: NDArray[np.uint8]) -> NDArray
 
 def test_softmax_where_labels_compete(medsiglip_few: Path, labels: Labels, tmp_path: Path) -> None:
     competing = labels.model_copy(update={"scores": "softmax"})
-    made = compile_classifier(
-        medsiglip_few, competing, tmp_path / "a.onnx", "fp32", inputs=shipped_inputs()
-    )
+    made = compile_classifier(medsiglip_few, competing, tmp_path / "a.onnx", "fp32", inputs=shipped_inputs())
     with open_model(medsiglip_few, "fp32", runtime="default") as model:
         expected = model.classify(pictures(), labels.prompts, "softmax")
     with Classifier(made.files[0]) as found:
@@ -173,12 +171,8 @@ def test_the_file_says_what_it_is(compiled: Compiled, medsiglip_few: Path, label
     assert [value.name for value in model.graph.input] == ["image"]
 
 
-def test_twice_gives_the_same_bytes(
-    medsiglip_few: Path, labels: Labels, compiled: Compiled, tmp_path: Path
-) -> None:
-    made = compile_classifier(
-        medsiglip_few, labels, tmp_path / "findings.onnx", "fp32", inputs=shipped_inputs()
-    )
+def test_twice_gives_the_same_bytes(medsiglip_few: Path, labels: Labels, compiled: Compiled, tmp_path: Path) -> None:
+    made = compile_classifier(medsiglip_few, labels, tmp_path / "findings.onnx", "fp32", inputs=shipped_inputs())
     assert made.files[0].read_bytes() == compiled.files[0].read_bytes()
     assert list(contents(tmp_path)) == ["findings.onnx"]
 
@@ -289,9 +283,7 @@ def test_the_right_file_is_not(compiled: Compiled, sides: Sides) -> None:
     assert found.spread > 0.3
 
 
-def test_a_proof_that_would_see_nothing_counts_for_nothing(
-    compiled: Compiled, sides: Sides, tmp_path: Path
-) -> None:
+def test_a_proof_that_would_see_nothing_counts_for_nothing(compiled: Compiled, sides: Sides, tmp_path: Path) -> None:
     """Labels that no image can tell apart: every file is right."""
     model = onnx.load(compiled.files[0])
     scaled("labels", 0)(model)

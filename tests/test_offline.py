@@ -27,8 +27,9 @@ from edgekit.pack.registry.push import push
 
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `wheelhouse --download`
 # that and wheels, `export --download`, which test_hub.py tests, a model; and `push` and `pull`, which
-# test_pack_registry.py tests, where they name a registry.
-EXCEPT = {"setup", "wheelhouse"}
+# test_pack_registry.py tests, where they name a registry. `web-app` makes a folder of files; a browser's requests are
+# watched in its tests.
+EXCEPT = {"setup", "wheelhouse", "web-app"}
 # Ends when it is told to, so a program starts it: SERVED.
 TOLD_TO_END = {"serve"}
 # Its parts are the other commands; by itself it takes minutes.
@@ -117,6 +118,7 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
     "profile": [["--to", "desk.toml"]],
     "plan": [["{siglip}", "--device", "laptop-8gb-cpu"], ["medgemma-4b", "--device", "raspberry-pi-5"]],
+    "compile-classifier": [["{siglip}", "--labels", "labels.txt", "--to", "findings.onnx"]],
     "tune": [["{siglip}", "--level", "fp32"]],
     "bench": [["{siglip}", "--task", "few", "--rounds", "1", "--to", "measured"]],
     "report": [["ran", "--to", "again"]],
@@ -155,6 +157,7 @@ def test_every_command_is_watched() -> None:
 )
 def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, folders: Mapping[str, Path]) -> None:
     Image.fromarray(photo(90, 70)).save(desk.work / "chest.png")
+    (desk.work / "labels.txt").write_text("normal lungs\npneumonia\n")
     write(results(row("Q8_0", answers(0.8))), desk.work / "ran")
     if command in ("install", "update", "rollback", "installed"):
         lay_out_bundles(desk.work)

@@ -7,7 +7,7 @@ vectors with the logit's scale folded in, its bias, and a sigmoid or a softmax.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,14 +173,14 @@ def _score(nodes: _Nodes, output: str, head: Head) -> None:
         nodes.op("Sigmoid", logits, named=SCORES)
 
 
-def _needed(nodes: Sequence[Any], output: str) -> Iterable[Any]:
+def _needed(nodes: Sequence[Any], output: str) -> list[Any]:
     """Those that a value is computed of, in their order."""
     wanted, needed = {output}, []
     for node in reversed(nodes):
         if wanted & set(node.output):
             wanted |= set(node.input)
             needed.append(node)
-    return reversed(needed)
+    return needed[::-1]
 
 
 class _Nodes:

@@ -1,9 +1,9 @@
 """The labels of a classifier, as users write them: a text file of one a line, or TOML with several prompts a label.
 
-    scores = "softmax"                    # or "sigmoid", each label by itself, which is what there is without it
-    [labels]
-    "no finding" = ["normal lungs", "an unremarkable chest x-ray"]
-    pneumonia = "bacterial pneumonia"
+scores = "softmax"                    # or "sigmoid", each label by itself, which is what there is without it
+[labels]
+"no finding" = ["normal lungs", "an unremarkable chest x-ray"]
+pneumonia = "bacterial pneumonia"
 """
 
 from __future__ import annotations

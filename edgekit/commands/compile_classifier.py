@@ -61,7 +61,7 @@ def _lines(compiled: Compiled) -> Iterator[str]:
     size = sum(path.stat().st_size for path in compiled.files) / 1e6
     yield f"{card.title}, {len(card.labels.labels)} labels  ({', '.join(map(str, compiled.files))}: {size:.1f} MB)"
     yield f"level     image encoder {card.level}; the labels' vectors from the text encoder {card.text_level}"
-    yield f"takes     image: uint8 [1, height, width, 3], RGB of any size"
+    yield "takes     image: uint8 [1, height, width, 3], RGB of any size"
     side = card.preprocessing.size
     yield f"          {card.preprocessing.resample} to {side} x {side} and normalization are built in"
     yield f"gives     scores and logits: float32 [1, {len(card.labels.labels)}], {card.labels.scores}"
@@ -73,8 +73,8 @@ def _lines(compiled: Compiled) -> Iterator[str]:
         f"{proof.worst_cosine:.2g} of {proof.spread:.2g}"
     )
     yield (
-        f"          resized as Pillow does, but for {proof.pixels:.2%} of the values, by 1 of 255; then scores differ by "
-        f"at most {proof.worst_resized:.2g}"
+        f"          resized as Pillow does, but for {proof.pixels:.2%} of the values, by 1 of 255; then scores differ "
+        f"by at most {proof.worst_resized:.2g}"
     )
     yield f"loss      against {proof.against}: scores differ by {proof.loss_mean:.2g}, at worst {proof.loss_worst:.2g}"
 

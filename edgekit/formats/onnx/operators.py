@@ -274,7 +274,8 @@ class _Checker:
         what = f"{node.domain or 'ai.onnx'}.{node.operator} {node.name!r:.100}"
         row = self._table.get((node.domain, node.operator))
         if row is None:
-            raise self._wrong(f"{what}: an operator that no graph of edgekit's has", ", ".join(n for _, n in self._table))
+            known = ", ".join(name for _, name in self._table)
+            raise self._wrong(f"{what}: an operator that no graph of edgekit's has", known)
         least, most = len(row.inputs) - row.optional, len(row.inputs) + row.more
         if not least <= len(node.inputs) <= most or len(node.outputs) != 1:
             said = f"{len(node.inputs)} inputs and {len(node.outputs)} outputs"

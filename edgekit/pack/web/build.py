@@ -1,11 +1,11 @@
 """Gather a classifier, ONNX Runtime for browsers and a page into a folder; the same inputs give the same bytes.
 
-    index.html app.js ...    the page
-    service-worker.js        keeps all files on the device, each compared with the SHA-256 in files.js
-    NAME.onnx                the classifier; NAME.onnx_data where its weights lie outside
-    model.json test.png      what the page says of it, and a self-test with the scores that ONNX Runtime gives here
-    ort*                     ONNX Runtime, as its package on npm has it
-    NOTICE.txt TERMS.txt
+index.html app.js ...    the page
+service-worker.js        keeps all files on the device, each compared with the SHA-256 in files.js
+NAME.onnx                the classifier; NAME.onnx_data where its weights lie outside
+model.json test.png      what the page says of it, and a self-test with the scores that ONNX Runtime gives here
+ort*                     ONNX Runtime, as its package on npm has it
+NOTICE.txt TERMS.txt
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ def build(model: Path, runtime: Path, target: Path, terms: Path | None = None) -
             copy(terms, staging / "TERMS.txt")
         (staging / "NOTICE.txt").write_text(_notice(card, version), encoding="utf-8")
         test = _self_test(staging, staging / model.name)
-        (staging / "model.json").write_text(json_text(_described(card, proof, staging / model.name, test), 1) + "\n", "utf-8")
+        described = _described(card, proof, staging / model.name, test)
+        (staging / "model.json").write_text(json_text(described, 1) + "\n", encoding="utf-8")
         listed = _listed(staging)
         sizes = sum((staging / name).stat().st_size for name in listed)
     return WebApp(target, listed, sizes)

@@ -181,7 +181,7 @@ def test_a_long_context_is_opened_with_rounded_keys_where_memory_demands_it(
 
 
 def test_what_finds_no_room_beside_its_context_is_not_opened(medgemma_artifact: Path, board: Board) -> None:
-    with pytest.raises(UsageError, match=r"Q8_0 takes \S+ GB with a context of 2,048 tokens, A board leaves"):
+    with pytest.raises(UsageError, match=r"Q8_0 takes \S+ GB with a context of 1,024 tokens, A board leaves"):
         prepare(medgemma_artifact, "Q8_0", board(0.05, 0.04))
 
 

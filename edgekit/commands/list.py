@@ -97,4 +97,4 @@ def run(options: Namespace) -> int:
     return 1 if wrong else 0
 
 
-VERB = Verb("list what can be named", ("list levels", "list recipes --json"), run, add_options, order=110)
+VERB = Verb("list what can be named", ("list levels", "list recipes --json"), run, add_options, order=118)

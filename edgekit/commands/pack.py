@@ -148,5 +148,5 @@ VERB = Verb(
     run,
     add_options,
     go_on="nothing is left of it: the same command begins again",
-    order=205,
+    order=108,
 )

@@ -96,5 +96,5 @@ VERB = Verb(
     ("profile", "profile --to ./front-desk.toml", "profile --disk /mnt/models --json"),
     run,
     add_options,
-    order=85,
+    order=12,
 )

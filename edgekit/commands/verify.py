@@ -66,5 +66,5 @@ VERB = Verb(
     run,
     add_options,
     go_on="nothing was changed: the same command begins again",
-    order=108,
+    order=109,
 )

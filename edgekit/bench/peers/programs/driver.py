@@ -58,11 +58,16 @@ def _questions(peer: Any, job: dict[str, Any], figures: dict[str, float]) -> Non
         return
     images, text = job["images"] if job["sees"] else [None] * len(job["images"]), job["text"]
     waits = [1000 * peer.first_token(text, image) for image in images]
-    figures["first_token_cold_ms"], figures["first_token_ms"] = waits[0], median(waits[1:])
+    figures["first_token_cold_ms"] = waits[0]
+    if warm := waits[1:]:
+        figures["first_token_ms"] = median(warm)
     figures["first_token_prefix_known_ms"] = 1000 * peer.first_token(f"{text} Answer in one word.", images[-1])
 
 
 def _encodings(peer: Any, job: dict[str, Any], figures: dict[str, float]) -> None:
+    """Of what is encoded the first time warms up: one image alone is no figure."""
+    if len(job["images"]) < 2:
+        return
     if hasattr(peer, "image"):
         figures["image_encode_ms"] = median([1000 * peer.image(image) for image in job["images"]][1:])
         figures["images_per_s"] = 1000 / figures["image_encode_ms"]

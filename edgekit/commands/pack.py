@@ -107,6 +107,7 @@ def _build(options: Namespace, about: About) -> int:
     brings = f"{len(there)} files, {size / 1e6:.1f} MB"
     if options.since:
         brings += f" of {len(bundle.files)} files, {bundle.bytes / 1e6:.1f} MB"
+    since = f" --since {options.since}" if options.since else ""
     print_lines(
         [
             f"bundle    {bundle.name}, version {bundle.version}",

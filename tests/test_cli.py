@@ -100,7 +100,11 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="shells with a completion of this kind are POSIX")
 @pytest.mark.parametrize(
     ("typed", "expected"),
-    [("edgekit insp", {"inspect "}), ("edgekit list ", {"levels", "recipes"}), ("edgekit ask DIR --ru", {"--runtime "})],
+    [
+        ("edgekit insp", {"inspect "}),
+        ("edgekit list ", {"levels", "recipes"}),
+        ("edgekit ask DIR --ru", {"--runtime "}),
+    ],
 )
 def test_a_shell_completes(typed: str, expected: set[str], tmp_path: Path) -> None:
     pytest.importorskip("argcomplete")

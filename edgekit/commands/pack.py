@@ -113,7 +113,7 @@ def _build(options: Namespace, about: About) -> int:
             f"bundle    {bundle.name}, version {bundle.version}",
             f"for       {bundle.platform}, {', '.join(bundle.cpu)}, Python {', '.join(bundle.python)}",
             f"brings    {brings}",
-            f"verify    edgekit verify {options.to} --key {public_path(options.key)}",
+            f"verify    edgekit verify {options.to} --key {public_path(options.key)}{since}",
         ]
     )
     return 0

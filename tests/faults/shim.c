@@ -82,7 +82,7 @@ static int applies(int kind, int class) {
 }
 
 static void die(void) {
-    kill(getpgrp(), SIGKILL); /* with its workers, as when the power fails */
+    kill(0, SIGKILL); /* with its workers, as when the power fails */
     for (;;) pause();
 }
 

@@ -16,4 +16,4 @@ def write(gathering: Gathering) -> None:
     gather(wanted, gathering.staging / WHEELS, gathering.progress)
 
 
-CONTENT = Content("gathering wheels", 60, write, installs=True)
+CONTENT = Content("gathering wheels", 5, write, installs=True)

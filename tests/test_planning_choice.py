@@ -25,8 +25,9 @@ FACTS: dict[str, Any] = {
 
 
 def device(**changes: Any) -> Device:
-    """A device with these facts."""
-    return Device(**{**FACTS, **changes})
+    """A device with these facts; of less memory, all of it a model's."""
+    facts = {**FACTS, **changes}
+    return Device(**{**facts, "model_memory_gb": min(facts["model_memory_gb"], facts["memory_gb"])})
 
 
 @pytest.fixture(scope="module")

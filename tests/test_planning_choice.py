@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from edgekit.errors import UsageError
 from edgekit.machine.devices import Device
+from edgekit.machine.devices import device as shipped
 from edgekit.planning import GOALS, Loss, PlannedModel, plan, planned_model, row
 
 FACTS: dict[str, Any] = {
@@ -184,3 +185,18 @@ def test_what_records_know_stands_in_the_rows(medgemma: PlannedModel) -> None:
     rows = {one.variant: one for one in made.rows}
     assert rows["Q4_0"].loss == Loss({"kl": 0.1}, "measured.json")
     assert rows["Q8_0"].loss is None
+
+
+@pytest.mark.parametrize("context", [1024, 65_536, 131_072])
+@pytest.mark.parametrize("name", ["apple-m-8gb", "apple-m-16gb", "jetson-orin-nano"])
+def test_what_a_gpu_holds_of_the_one_memory_counts(name: str, context: int) -> None:
+    board = shipped(name)
+    assert board.unified_memory
+    for recipe in ("medgemma-4b", "gemma-3-12b", "medgemma-27b"):
+        for level, parts in planned_model(recipe).variants.items():
+            made = row(level, parts, board, context)
+            alone = row(level, parts, board.model_copy(update={"unified_memory": False}), context)
+            assert made.memory.total >= alone.memory.total
+            if made.fits and made.settings.gpu_layers:
+                assert made.memory.shared > 0
+                assert made.memory.total <= 0.85e9 * board.memory_gb

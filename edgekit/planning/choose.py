@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from edgekit.artifacts.levels import limits_of
@@ -142,9 +142,7 @@ def row(
     )
 
 
-def _contexts(
-    parts: Sequence[PlannedPart], device: Device, context: int | None
-) -> Iterator[tuple[int, CacheType]]:
+def _contexts(parts: Sequence[PlannedPart], device: Device, context: int | None) -> Iterator[tuple[int, CacheType]]:
     decoder = next((part for part in parts if part.kind == "decoder"), None)
     if decoder is None:
         yield 0, "f16"
@@ -163,9 +161,9 @@ def _settled(
 ) -> tuple[Settings, MemoryUse, str]:
     placed = placement(parts, context, cache_type, int(1e9 * device.gpu_memory_gb))
     used = memory_use(parts, context, cache_type, placed)
-    settings = Settings(
-        device.cores, context, cache_type, placed.layers, placed.vision, _images(parts, context)
-    )
+    if device.unified_memory:
+        used = replace(used, shared=placed.bytes)
+    settings = Settings(device.cores, context, cache_type, placed.layers, placed.vision, _images(parts, context))
     return settings, used, _against(parts, used, device, context)
 
 

@@ -29,6 +29,7 @@ class MemoryUse:
         library: Python, the runtimes, the tokenizer.
         mapped: of all that, what are pages of files, which the system can read again.
         laid_out: pages of the file beside them while weights are laid out anew, which are given back then.
+        shared: what a GPU holds whose memory is a part of main memory.
     """
 
     weights: int = 0
@@ -38,11 +39,12 @@ class MemoryUse:
     library: int = 0
     mapped: int = 0
     laid_out: int = 0
+    shared: int = 0
 
     @property
     def total(self) -> int:
         """All that stays."""
-        return self.weights + self.cache + self.compute + self.vision + self.library
+        return self.weights + self.cache + self.compute + self.vision + self.library + self.shared
 
     @property
     def own(self) -> int:

@@ -584,6 +584,17 @@ def test_a_place_that_cannot_be_is_refused_before_anything_is_measured(
     assert (tmp_path / "taken.toml").read_text().startswith("[project]")
 
 
+@pytest.mark.usefixtures("cache")
+def test_the_nearest_is_that_of_what_was_measured_now(
+    quick: dict[str, list[Any]], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device("here")  # a quiet measurement, which a later one on a busy machine does not replace
+    doubtful(monkeypatch, "other work took 84% of the cores")
+    quick["measure_bandwidth"] = [{"1": 3e12}]
+    assert main(["profile"]) == 0
+    assert "bandwidth_gb_s 3000 here" in capsys.readouterr().err
+
+
 def test_progress_is_told_every_step(quick: dict[str, list[Any]], tmp_path: Path) -> None:
     class Told(Progress):
         steps, done = 0, 0

@@ -39,7 +39,7 @@ def run(options: Namespace) -> int:
         from edgekit.artifacts.files import write_atomically
 
         write_atomically(options.to, text(found))
-    near = nearest()
+    near = nearest(found)
     if options.json:
         plain = {"device": found.model_dump(mode="json"), "doubt": measured.doubt, "nearest": near and near.name}
         print_json(plain)

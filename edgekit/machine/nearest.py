@@ -39,12 +39,13 @@ class Nearest:
         return f"{self.name} ({self.title})" + (f": {said}" if said else "")
 
 
-def nearest() -> Nearest | None:
-    """The profile nearest to this machine, by what was measured of it lately, else by what the system says.
+def nearest(measured: Device | None = None) -> Nearest | None:
+    """The profile nearest to this machine; None where none can be read.
 
-    None where none can be read.
+    Args:
+        measured: this machine's own; without it what was measured lately, else what the system says.
     """
-    measured = here.known()
+    measured = measured or here.known()
     figures = of_device(measured) if measured else of_system()
     processor = architecture(measured.platform) if measured else linux_name(cpu().architecture)
     return choose(figures, processor, (*levels(), *cpu().features), _profiles())

@@ -254,6 +254,18 @@ def test_the_program_is_standard_and_in_every_shells_letters() -> None:
     assert not any(line.startswith(("'@", "END_OF_PROGRAM")) for line in text.splitlines())
 
 
+def test_no_module_of_the_program_takes_a_name_of_another() -> None:
+    """As one text they share one namespace."""
+    made = [node for node in ast.parse(programs.program()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    names = [node.name for node in made]
+    for node in ast.parse(programs.program()).body:
+        if isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names += [target.id for target in targets if isinstance(target, ast.Name)]
+    twice = {name for name in names if names.count(name) > 1}
+    assert twice == set()
+
+
 def test_both_scripts_hold_the_same_program() -> None:
     shell, powershell = programs.texts().values()
     assert programs.program() in shell
@@ -318,6 +330,44 @@ def test_the_script_updates_what_is_installed(tmp_path: Path, key: Path, slot: s
     assert done.stdout.startswith(f"edgekit 1 {verb} ")
 
 
+@posix
+@pytest.mark.parametrize("state", ["[]", "null", "x", '{"slot":', "[" * 100_000])
+def test_of_a_damaged_root_edgekit_says_what_is_wrong(tmp_path: Path, key: Path, state: str) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "state.json").write_text(state)
+    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("edgekit 1 update ")
+
+
+@posix
+def test_what_a_killed_script_left_is_removed_and_nothing_that_is_used(tmp_path: Path, key: Path) -> None:
+    import fcntl
+
+    bundle, place = packed(tmp_path / "bundle", key), tmp_path / "place"
+    for name in ("left", "used"):
+        (place / f".edgekit-install-{name}" / "env").mkdir(parents=True)
+    handle = os.open(place / ".edgekit-install-used", os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = script(bundle / "install.sh", "--to", place / "root", "--key", tmp_path / "key.pub")
+    finally:
+        os.close(handle)
+    assert done.returncode == 0
+    assert [path.name for path in place.iterdir()] == [".edgekit-install-used"]
+
+
+def test_a_wheel_that_is_changed_after_it_was_taken_is_not_the_one_that_is_unpacked(tmp_path: Path, key: Path) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    files = trust.verified(bundle, tmp_path / "key.pub")["files"]
+    taken = trust.take(bundle, [file for file in files if file["path"].endswith("any.whl")], tmp_path / "taken")
+    for path in bundle.rglob("*.whl"):
+        path.write_bytes(b"another")
+    for path in taken:
+        zipfile.ZipFile(path).close()
+
+
 def flip_wheel(bundle: Path) -> None:
     path = bundle / "wheels" / "edgekit-1.0-py3-none-any.whl"
     data = bytearray(path.read_bytes())
@@ -342,10 +392,34 @@ def take_wheel(bundle: Path) -> None:
     (bundle / "wheels" / "edgekit-1.0-py3-none-any.whl").unlink()
 
 
+def link_wheel(bundle: Path) -> None:
+    path = bundle / "wheels" / "edgekit-1.0-py3-none-any.whl"
+    path.unlink()
+    path.symlink_to("/dev/zero")
+
+
+def lengthen_wheel(bundle: Path) -> None:
+    with (bundle / "wheels" / "edgekit-1.0-py3-none-any.whl").open("ab") as stream:
+        stream.truncate(1 << 40)  # a hole: read to its end, it would take an hour
+
+
+def pipe_document(bundle: Path) -> None:
+    (bundle / "bundle.json").unlink()
+    os.mkfifo(bundle / "bundle.json")
+
+
+def nest_signature(bundle: Path) -> None:
+    (bundle / "bundle.sig.json").write_text("[" * 200_000)
+
+
 @posix
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
+        (link_wheel, "is a link"),
+        (lengthen_wheel, "is not the file that was signed"),
+        (pipe_document, "is no file"),
+        (nest_signature, "is no signature of a bundle"),
         (flip_wheel, "is not the file that was signed"),
         (edit_document, "was not signed by"),
         (take_signature, "bundle.sig.json: No such file"),

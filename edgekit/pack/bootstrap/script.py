@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgekit.pack.bootstrap.environment import clean_variables, make_environment, python_of
 from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, here
-from edgekit.pack.bootstrap.trust import check_hashes, read, verified
+from edgekit.pack.bootstrap.trust import read, take, verified
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX = ".edgekit-install-"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -47,15 +57,48 @@ def _install(bundle: Path, root: Path, key: Path) -> int:
     check_platform(document, machine)
     paths = [file["path"] for file in document["files"]]
     wheels = set(chosen([path for path in paths if re.fullmatch(r"wheels/[^/]+", path)], machine))
-    check_hashes(bundle, [file for file in document["files"] if file["path"] in wheels])
+    files = [file for file in document["files"] if file["path"] in wheels]
     root.parent.mkdir(parents=True, exist_ok=True)
-    state = root / "state.json"
-    verb = "update" if state.is_file() and json.loads(read(state)).get("slot") else "install"
+    _remove_left(root.parent)
     # On the disk of the root: the one for temporary files may be memory.
-    with tempfile.TemporaryDirectory(prefix=".edgekit-install-", dir=root.parent) as temporary:
-        make_environment(Path(temporary), [bundle / path for path in sorted(wheels)])
-        command = [python_of(Path(temporary)), "-P", "-m", "edgekit", verb, bundle, "--to", root, "--key", key]
-        return subprocess.call([str(word) for word in command], env=clean_variables())
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root.parent) as temporary, _locked(temporary):
+        environment, copies = Path(temporary, "env"), Path(temporary, "wheels")
+        make_environment(environment, take(bundle, files, copies))
+        shutil.rmtree(copies)
+        words = [python_of(environment), "-P", "-m", "edgekit", _verb(root / "state.json"), bundle]
+        return subprocess.call([*map(str, words), "--to", str(root), "--key", str(key)], env=clean_variables())
+
+
+def _verb(state: Path) -> str:
+    """What edgekit is to do in a root; where its state is damaged, `update` says so."""
+    if not state.is_file():
+        return "install"
+    try:
+        stated = json.loads(read(state))
+    except (ValueError, RecursionError):
+        return "update"
+    return "install" if isinstance(stated, dict) and not stated.get("slot") else "update"
+
+
+@contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """A folder that is in use as long as this process lives; raises BlockingIOError where another's lives."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _remove_left(folder: Path) -> None:
+    """Remove what scripts left that were killed; without locks, as on Windows, nobody knows which those are."""
+    for left in folder.glob(f"{_PREFIX}*") if fcntl else ():
+        with suppress(OSError), _locked(str(left)):
+            shutil.rmtree(left)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,8 @@ from edgekit.pack.bootstrap.here import RefusedError
 
 _DOMAIN = b"edgekit bundle v1\n"  # before the document, in what is signed
 _MOST_BYTES = 8 << 20  # of the document
+_BLOCK_BYTES = 1 << 20
+_SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PUBLIC_KEY = bytes.fromhex("302a300506032b6570032100")  # how a public key of Ed25519 begins in DER
 
 
@@ -28,10 +34,10 @@ def verified(bundle: Path, key: Path) -> dict[str, Any]:
         RefusedError: another did, or something cannot be read.
     """
     document, signature = (read(bundle / name) for name in ("bundle.json", "bundle.sig.json"))
-    public = _public_key(read(key), key)
+    public = _public_key(read(key.resolve()), key)  # the key may be a link: whoever installs names it
     try:
         signed = bytes.fromhex(json.loads(signature)["signature"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise RefusedError(f"{bundle / 'bundle.sig.json'}: is no signature of a bundle") from error
     if not is_signed(_DOMAIN + document, signed, public):
         raise RefusedError(f"{bundle / 'bundle.json'}: was not signed by {key}, or was changed since")
@@ -39,25 +45,50 @@ def verified(bundle: Path, key: Path) -> dict[str, Any]:
     return stated
 
 
-def check_hashes(bundle: Path, files: Iterable[Mapping[str, Any]]) -> None:
-    """Raise RefusedError where a file is not the one that a document names."""
+def take(bundle: Path, files: Iterable[Mapping[str, Any]], place: Path) -> list[Path]:
+    """Copy files into a new folder, hashed as they are copied: whoever changes the bundle now changes nothing more.
+
+    Raises:
+        RefusedError: one is not the file that a document names.
+    """
+    place.mkdir()
+    taken = []
     for file in files:
-        path = bundle / file["path"]
-        with path.open("rb") as stream:
-            if hashlib.file_digest(stream, "sha256").hexdigest() != file["sha256"]:
-                raise RefusedError(f"{path}: is not the file that was signed")
+        path, target = bundle / file["path"], place / file["path"].rpartition("/")[2]
+        digest, left = hashlib.sha256(), file["bytes"]
+        with _plain_file(path) as stream, target.open("wb") as made:
+            while left >= 0 and (block := stream.read(_BLOCK_BYTES)):
+                left -= len(block)
+                digest.update(block)
+                made.write(block)
+        if left or digest.hexdigest() != file["sha256"]:
+            raise RefusedError(f"{path}: is not the file that was signed")
+        taken.append(target)
+    return taken
 
 
 def read(path: Path) -> bytes:
-    """A small file. Raises RefusedError where it cannot be read, or is large."""
-    try:
-        with path.open("rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise RefusedError(f"{path}: {error.strerror}") from error
+    """A small file. Raises RefusedError where it cannot be read, is a link or no file, or is large."""
+    with _plain_file(path) as stream:
+        data = b""
+        while len(data) <= _MOST_BYTES and (block := stream.read(_BLOCK_BYTES)):
+            data += block
     if len(data) > _MOST_BYTES:
         raise RefusedError(f"{path}: is too large")
     return data
+
+
+@contextmanager
+def _plain_file(path: Path) -> Iterator[FileIO]:
+    """A plain file: no link is followed, no pipe waited for."""
+    try:
+        handle = os.open(path, os.O_RDONLY | _SAFELY)
+    except OSError as error:
+        raise RefusedError(f"{path}: {'is a link' if path.is_symlink() else error.strerror}") from error
+    with os.fdopen(handle, "rb", buffering=0) as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise RefusedError(f"{path}: is no file")
+        yield stream
 
 
 def _public_key(pem: bytes, path: Path) -> bytes:

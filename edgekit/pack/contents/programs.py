@@ -24,7 +24,10 @@ set -eu
 bundle=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 case ${1:-} in '' | -*) ;; *) bundle=$1; shift ;; esac
 # Which versions of Python the bundle has wheels for: a hint, of which nothing is believed before it was checked.
-hint=$(sed -n 's/.*"python":\\["\\([0-9.",]*\\)"\\].*/\\1/p' "$bundle/bundle.json" 2>/dev/null | tr '",' '  ')
+hint=
+if [ -f "$bundle/bundle.json" ]; then
+    hint=$(head -c 8388608 "$bundle/bundle.json" | sed -n 's/.*"python":\\["\\([0-9.",]*\\)"\\].*/\\1/p' | tr '",' '  ')
+fi
 found=
 for version in $hint ''; do
     for name in ${PYTHON:-} "python${version:-3}"; do

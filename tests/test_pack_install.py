@@ -115,7 +115,10 @@ def test_installed_updated_and_gone_back(desk: Desk) -> None:
 
     assert rollback(desk.root).version == 1
     desk.works(1)
-    assert rollback(desk.root).version == 2
+    with pytest.raises(UsageError, match="has gone back already, to version 1"):
+        rollback(desk.root)
+    desk.works(1)
+    update(desk.folder / "v2", desk.root)
     desk.works(2)
     update(desk.bundle(3), desk.root)
     desk.works(3)
@@ -354,9 +357,13 @@ def test_an_earlier_version_is_no_update(second: Desk) -> None:
     assert tree(second.root) == before
 
 
-def test_another_level_may_count_anew(second: Desk) -> None:
-    update(second.bundle(1, "other", name="another.level"), second.root)
-    second.works(1)
+def test_another_name_leads_to_no_earlier_version(second: Desk) -> None:
+    with pytest.raises(BundleError, match="is version 1, and version 2 is in use"):
+        update(second.bundle(1, "other", name="another.level"), second.root)
+    update(second.bundle(3, "later", name="another.level"), second.root)
+    with pytest.raises(BundleError, match="is version 2, and version 3 is in use"):
+        update(second.folder / "v2", second.root)
+    second.works(3)
 
 
 def test_a_version_that_was_withdrawn_never_comes_back(second: Desk) -> None:

@@ -75,8 +75,8 @@ class Bundle(StrictModel):
     """What `bundle.json` says.
 
     Attributes:
-        name: the model, the level and the device; one name, one line of versions.
-        version: counts up from 1; a later one replaces an earlier one.
+        name: the model, the level and the device.
+        version: counts up from 1; a later one replaces an earlier one, of the same name or another.
         minimum_version: what is older must not be installed any more, where this one ever was.
         edgekit: the version of edgekit that made it, and that it brings.
         stand_in: what its weights are, where they are no real model's.

@@ -91,16 +91,22 @@ def rollback(root: Path, progress: Progress | None = None) -> Bundle:
     """Go back to what was in use before the last update, after all that a bundle is checked for.
 
     Raises:
-        UsageError: nothing is installed in the root, or there is nothing to go back to.
+        UsageError: nothing is installed in the root, or there is nothing to go back to; a second time would lead
+            forward again, to what somebody in doubt went away from.
         BundleError: the other slot was damaged or fails its self-test, or its version was withdrawn since.
     """
     with file_errors(root), roots.alone(root) as place:
-        roots.installed(root)
+        _, used = roots.installed(root)
         assert place.state, "installed"
-        slot = place.other
+        slot, now = place.other, roots.readable(used)
         if not is_file(slot / DOCUMENT):
             raise UsageError(f"{root}: there is nothing to go back to")
         bundle, raw = document.read(slot)
+        if now and bundle.version > now.version:
+            raise UsageError(
+                f"{root}: has gone back already, to version {now.version}",
+                remedy=f"edgekit update BUNDLE --to {root} brings version {bundle.version} again",
+            )
         signature.verify(raw, slot / SIGNATURE, root / KEY)
         check_version(bundle, place.state.minimum)
         document.hash_files(slot, bundle.files, progress or Progress())
@@ -137,7 +143,7 @@ def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
     present = frozenset(file.path for file in bundle.files if is_file(source / file.path)) if root.used else None
     verify(source, key, minimum=minimum, present=present, progress=progress)
     old = roots.readable(root.used) if root.used else None
-    if old and old.name == bundle.name:
+    if old:
         if bundle == old and root.used and _works(root.used, bundle):
             return bundle
         _check_later(bundle, old)
@@ -182,10 +188,11 @@ def _works(slot: Path, bundle: Bundle) -> bool:
 
 
 def _check_later(bundle: Bundle, old: Bundle) -> None:
-    """Of one name, versions only go up; `rollback` is the one way back."""
+    """In a root versions only go up, whatever bundles are called: else one of another name would lead back to an old
+    one. `rollback` is the one way back."""
     if bundle.version < old.version or (bundle.version == old.version and bundle != old):
         raise BundleError(
             f"bundle {bundle.name} is version {bundle.version}, and version {old.version} is in use",
-            allowed=f"{old.version + 1} or later",
+            allowed=f"{old.version + 1} or later: edgekit pack --since, or --version",
             remedy="edgekit rollback goes back to what was in use before",
         )

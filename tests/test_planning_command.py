@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from edgekit.artifacts import manifest as manifests
 from edgekit.bench.obeying import obeying
 from edgekit.bench.subjects import subjects
+from edgekit.checkpoints import reference_models
 from edgekit.cli import main
 from edgekit.errors import UsageError
 from edgekit.machine.devices import device as load_device
@@ -82,12 +84,28 @@ def test_people_see_every_level_and_why_one_is_taken(board: Board, capsys: pytes
 def test_records_say_what_the_reference_model_lost(capsys: pytest.CaptureFixture[str]) -> None:
     found = printed(capsys, "plan", "reference-medgemma", "--device", "laptop-16gb-cpu")
     lost = {name: row["loss"] for name, row in found["variants"].items()}
-    assert lost["Q2_K"]["source"] == "medgemma-reference.json"
+    assert lost["Q2_K"]["source"].startswith("medgemma-reference.json, of the checkpoint ")
     assert lost["Q2_K"]["kl"] > lost["Q8_0"]["kl"] >= 0
     assert 0 < lost["Q4_0"]["accuracy"] <= 1
     siglip = printed(capsys, "plan", "reference-medsiglip", "--device", "laptop-16gb-cpu")
     assert siglip["variants"]["int8"]["settings"]["context"] == 0
     assert siglip["variants"]["int8"]["loss"]["cosine_image"] > 0.9
+
+
+def test_what_another_checkpoint_lost_is_not_this_ones(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of the same recipe, shape and names, with other weights."""
+    folder = tmp_path / "other"
+    shutil.copytree(reference_models.path("medgemma-reference"), folder)
+    weights = folder / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-2] ^= 1
+    weights.chmod(0o644)
+    weights.write_bytes(data)
+    found = printed(capsys, "plan", str(folder), "--device", "laptop-16gb-cpu")
+    assert {name for name, row in found["variants"].items() if row["loss"]} == set()
+    named = ["--records", "benchmarks/results/medgemma-reference.json"]
+    assert main(["plan", str(folder), "--device", "laptop-16gb-cpu", *named]) == 2
+    assert "says nothing of what any level of this model lost" in capsys.readouterr().err
 
 
 def test_nothing_fits_is_said_with_what_is_missing(board: Board, capsys: pytest.CaptureFixture[str]) -> None:

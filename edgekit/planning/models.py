@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from edgekit.artifacts import manifest as manifests
@@ -54,7 +55,8 @@ def of_recipe(model: Recipe) -> PlannedModel:
     """
     shipped = reference_models.named(model.source)
     if shipped and (folder := reference_models.path(shipped)):
-        return _planned(open_source(folder), model, f"recipe {model.name}")
+        source = open_source(folder)
+        return _planned(source, model, f"recipe {model.name}", sha256=lambda: source.checkpoint.sha256)
     if not matches(model, model.config):
         raise UsageError(
             f"recipe {model.name}: has no [config] that fits its own [match], so nothing says its model's shape",
@@ -67,7 +69,7 @@ def of_checkpoint(folder: Path, recipe_name: str | None = None) -> PlannedModel:
     """What exports of a checkpoint would be. Raises CheckpointError, and UsageError where no one recipe fits."""
     source = open_source(folder)
     model = choose(source.checkpoint.config, recipe_name, source.family.name, source.family.part_of)
-    return _planned(source, model, str(folder))
+    return _planned(source, model, str(folder), sha256=lambda: source.checkpoint.sha256)
 
 
 def unwritten(model: Recipe) -> Source:
@@ -82,7 +84,7 @@ def unwritten(model: Recipe) -> Source:
     return Source(Checkpoint(_NOWHERE, model.config, tensors, (_NOWHERE,)), family, config)
 
 
-def _planned(source: Source, model: Recipe, said: str) -> PlannedModel:
+def _planned(source: Source, model: Recipe, said: str, sha256: Callable[[], str] | None = None) -> PlannedModel:
     made: dict[tuple[str, str], PlannedPart] = {}
     for parts in model.variant.values():
         for role, level in parts.items():
@@ -94,7 +96,14 @@ def _planned(source: Source, model: Recipe, said: str) -> PlannedModel:
     }
     stand_in = model.stand_in or source.checkpoint.config.get(STAND_IN_KEY)
     return PlannedModel(
-        model.name, model.title, stand_in, variants, model.default, said, tuple(model.on_request)
+        model.name,
+        model.title,
+        stand_in,
+        variants,
+        model.default,
+        said,
+        left_out=tuple(model.on_request),
+        sha256=sha256,
     )
 
 
@@ -125,7 +134,15 @@ def of_artifact(folder: Path, manifest: Manifest) -> PlannedModel:
     variants = {
         name: tuple(parts[roles[role]] for role in order if role in roles) for name, roles in manifest.variants.items()
     }
-    return PlannedModel(manifest.recipe, manifest.title, manifest.stand_in, variants, manifest.default, str(folder))
+    return PlannedModel(
+        manifest.recipe,
+        manifest.title,
+        manifest.stand_in,
+        variants,
+        manifest.default,
+        str(folder),
+        sha256=lambda: manifest.source.sha256,
+    )
 
 
 def _written_part(folder: Path, manifest: Manifest, part: Part) -> PlannedPart:
@@ -146,12 +163,11 @@ def _written_part(folder: Path, manifest: Manifest, part: Part) -> PlannedPart:
         shape,
         layers,
         part.parity.loss if part.parity else None,
+        part.id,
     )
 
 
-def _described(
-    folder: Path, manifest: Manifest, role: Role, level: str
-) -> tuple[Shape | None, tuple[int, ...]]:
+def _described(folder: Path, manifest: Manifest, role: Role, level: str) -> tuple[Shape | None, tuple[int, ...]]:
     """A part's shape and its layers' sizes by the config.json beside it; neither where others made it, or the file is
     not as the family has it: opening the artifact says so."""
     path = folder / _CONFIG

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +28,7 @@ class PlannedPart:
         layer_bytes: of each layer's matrices in its file; empty where nobody says.
         shape: None where nobody says, as of files of others.
         loss: what its proof found against the original weights, None without one.
+        id: of the part that was written; empty of one that was not.
     """
 
     role: str
@@ -40,6 +41,7 @@ class PlannedPart:
     shape: Shape | None
     layer_bytes: tuple[int, ...] = ()
     loss: Mapping[str, float] | None = None
+    id: str = ""
 
     @property
     def weights(self) -> int:
@@ -96,6 +98,7 @@ class PlannedModel:
         default: the variant that is taken where nothing speaks for another.
         left_out: variants that are not made unless they are named.
         source: what it was planned from, for people: a recipe, a checkpoint or an artifact.
+        sha256: of the checkpoint; it reads all weights where nobody has hashed them. None for a recipe alone.
     """
 
     name: str
@@ -105,6 +108,7 @@ class PlannedModel:
     default: str
     source: str
     left_out: tuple[str, ...] = ()
+    sha256: Callable[[], str] | None = None
 
 
 def kind_of(role: Role) -> Kind:

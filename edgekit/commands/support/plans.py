@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from edgekit.commands.support.printing import table
 
 if TYPE_CHECKING:
-    from edgekit.planning import Goal, Loss, Plan, Row
+    from edgekit.planning import Goal, Loss, Plan, PlannedModel, Row
 
 _GOALS = ("fastest", "most-faithful", "smallest")
 _SHIPPED = Path(__file__).resolve().parents[3] / "benchmarks" / "results"  # of a checkout
@@ -35,19 +35,30 @@ def planned(
     from edgekit.machine import devices
 
     known = planning.planned_model(model, recipe)
-    return planning.plan(known, devices.device(device), goal, _losses(known.name, records))
+    return planning.plan(known, devices.device(device), goal, _losses(known, records))
 
 
-def _losses(recipe: str, records: Sequence[Path]) -> dict[str, Loss]:
-    """Of the records that are named, and of those of this checkout; the first that knows a level counts."""
+def _losses(model: PlannedModel, records: Sequence[Path]) -> dict[str, Loss]:
+    """Of the records that are named, and of those of this checkout; the first that knows a level counts.
+
+    Raises:
+        UsageError: results that are named say nothing of this model.
+    """
     from edgekit import bench
     from edgekit.bench.losses import losses
     from edgekit.checkpoints import reference_models
+    from edgekit.errors import UsageError
 
     shipped = [path for name in reference_models.NAMES if (path := _SHIPPED / f"{name}.json").is_file()]
     found: dict[str, Loss] = {}
-    for path in (*records, *(path for path in shipped if recipe.startswith("reference-"))):
-        for level, loss in losses(bench.read(path).records, recipe, path.name).items():
+    for path in (*records, *(path for path in shipped if model.name.startswith("reference-"))):
+        known = losses(bench.read(path).records, model, path.name)
+        if path in records and not known:
+            raise UsageError(
+                f"{path}: says nothing of what any level of this model lost",
+                allowed=f"results of {model.title}, of the same checkpoint and the same parts",
+            )
+        for level, loss in known.items():
             found.setdefault(level, loss)
     return found
 
@@ -138,7 +149,7 @@ def _lost(row: Row) -> str:
     named = {"kl": "KL {:.2g}", "cosine_image": "cosine {:.4f}", "cosine": "cosine {:.4f}"}
     said = [form.format(row.loss.figures[name]) for name, form in named.items() if name in row.loss.figures]
     if "accuracy_drop" in row.loss.figures:
-        said.append(f"{row.loss.figures['accuracy_drop']:.1f} points lost at worst")
+        said.append(f"{round(row.loss.figures['accuracy_drop'], 1) + 0.0:.1f} points lost at worst")
     return ", ".join(said) or "?"
 
 

@@ -85,8 +85,21 @@ def test_the_list_is_of_all_files(model: Path, package: Path, tmp_path: Path) ->
     assert "reference model" in said["stand_in"]
     assert not said["terms"]
     with Classifier(model) as classifier:
-        expected, _ = classifier.ask([app.folder / "test.png"])
-    assert np.allclose(said["test"]["scores"], expected[0], atol=1e-5)
+        _, expected = classifier.ask([app.folder / name for name in said["test"]["images"]])
+    logits = np.asarray(said["test"]["logits"])
+    assert np.allclose(logits, expected, atol=1e-4)
+    # A device that answers the same whatever it sees is found out, zeros among that.
+    assert np.ptp(logits, axis=0).max() / 2 > said["test"]["tolerance"]
+
+
+def test_what_answers_alike_whatever_it_sees_is_no_app(
+    model: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alike = np.full((3, len(NAMES)), -4, np.float32)
+    monkeypatch.setattr(Classifier, "ask", lambda self, images: (alike, alike))
+    with pytest.raises(ArtifactError, match="differ by 0 over the pictures of the self-test"):
+        build(model, package, tmp_path / "app")
+    assert not (tmp_path / "app").exists()
 
 
 @pytest.mark.parametrize("path", sorted(STATIC.rglob("*.*")), ids=lambda path: path.name)
@@ -121,13 +134,17 @@ def test_a_licence_that_demands_its_terms(
     folder = copied(medsiglip_artifact)
     edit_json(folder / "edgekit.json", {"license": "Health AI Developer Foundations Terms of Use"})
     (model,) = compile_classifier(folder, labels, tmp_path / "a.onnx", "fp32").files
-    with pytest.raises(UsageError, match="every recipient get its terms") as refused:
+    with pytest.raises(UsageError, match="everybody who is given it must get a copy") as refused:
         build(model, package, tmp_path / "app")
     assert "--terms FILE" in str(refused.value)
     terms = tmp_path / "terms.txt"
-    terms.write_text("what they say")
+    terms.write_text("a page that links to them")
+    with pytest.raises(UsageError, match="is not the text of the Health AI Developer Foundations Terms of Use"):
+        build(model, package, tmp_path / "app", terms)
+    whole = "Health AI Developer Foundations Terms of Use\n" + "what they say\n" * 400
+    terms.write_text(whole)
     app = build(model, package, tmp_path / "app", terms)
-    assert (app.folder / "TERMS.txt").read_text() == "what they say"
+    assert (app.folder / "TERMS.txt").read_text() == whole
     assert read_json(app.folder / "model.json")["terms"] is True
 
 
@@ -247,7 +264,7 @@ def test_a_file_that_was_changed_is_not_kept(model: Path, browser: Browser, tmp_
 def test_a_device_that_computes_something_else_is_found_out(model: Path, browser: Browser, tmp_path: Path) -> None:
     app = build(model, Path(RUNTIME), tmp_path / "app")
     said = read_json(app.folder / "model.json")
-    said["test"]["scores"][0] += 0.1
+    said["test"]["logits"][2][0] += 2 * said["test"]["tolerance"]
     (app.folder / "model.json").write_text(json.dumps(said))
     listed = (app.folder / "files.js").read_text()
     digest = hashlib.sha256((app.folder / "model.json").read_bytes()).hexdigest()

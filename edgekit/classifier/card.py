@@ -29,6 +29,7 @@ class Card(StrictModel):
         preprocessing: what the graph does with an image of any size.
         level: of the image encoder, and of its weights here.
         text_level: of the text encoder that the labels' vectors are from.
+        scale: that a cosine is multiplied by in a logit.
         rounded: whether the encoder's weights or activations are, to 8 bits or fewer.
         parts: role -> id of the parts that were compiled.
         source_sha256: of the checkpoint, as the artifact's manifest has it.
@@ -42,6 +43,7 @@ class Card(StrictModel):
     preprocessing: Preprocessing
     level: VariantName
     text_level: VariantName
+    scale: float = Field(gt=0, le=1e6)
     rounded: bool
     parts: dict[Name, Sha256]
     source_sha256: Sha256

@@ -89,7 +89,7 @@ def compile_classifier(
     with closing(_model(prepare(folder, best, runtime=DEFAULT, progress=progress))) as model:
         other = proof.faithful(model, best, labels, inputs)
     head = Head(other.vectors, float(np.exp(settings.logit_scale)), settings.logit_bias, labels.scores)
-    card = _card(opening, composition, labels, best)
+    card = _card(opening, composition, labels, best, head.scale)
     staging = staging_of(target)
     made = [place for place in staging.parents if not place.exists()]
     with claimed(staging):
@@ -161,7 +161,7 @@ def _write(opening: Opening, role: str, head: Head, card: Card, path: Path) -> t
     return files.write(model, places, path)
 
 
-def _card(opening: Opening, composition: Contrastive, labels: Labels, best: str) -> Card:
+def _card(opening: Opening, composition: Contrastive, labels: Labels, best: str, scale: float) -> Card:
     manifest, image = opening.manifest, opening.parts[composition.image]
     text = manifest.variant(best)[1][composition.text]
     modified = _MODIFIED.format(count=len(labels.labels), level=text.level)
@@ -171,6 +171,7 @@ def _card(opening: Opening, composition: Contrastive, labels: Labels, best: str)
         preprocessing=opening.preprocessing(),
         level=image.level,
         text_level=text.level,
+        scale=scale,
         rounded=image.bits_per_weight < _HALF,
         parts={composition.image: image.id, composition.text: text.id},
         source_sha256=manifest.source.sha256,

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgekit.artifacts.documents import is_folder
 from edgekit.artifacts.licenses import Agreement, agreement_of, read_agreement
 from edgekit.artifacts.manifest import Manifest
+from edgekit.classifier.card import Card
 from edgekit.errors import UsageError
 from edgekit.export.readme import quoted
 from edgekit.pack.bundle import PAPERS
@@ -19,7 +20,7 @@ _LONG = 2000  # characters of one thing that a manifest says
 _LEAST_CHARACTERS = 4000  # a page that only links to an agreement is no copy of it
 
 
-def agreement_text(manifest: Manifest, given: Path | None) -> str | None:
+def agreement_text(model: Manifest | Card, given: Path | None) -> str | None:
     """The text that must go with every copy of a model.
 
     Args:
@@ -29,16 +30,16 @@ def agreement_text(manifest: Manifest, given: Path | None) -> str | None:
         UsageError: the model's licence wants such a text, or nobody here knows what it wants, and there is none, or
             another one.
     """
-    wanted = agreement_of(manifest.license)
+    wanted = agreement_of(model.license)
     if given is None:
         if wanted:
             raise UsageError(
-                f"{manifest.title} is under the {wanted.title}, of which everybody who is given it must get a copy",
+                f"{model.title} is under the {wanted.title}, of which everybody who is given it must get a copy",
                 remedy=f"save the text of {wanted.url} and name it: --terms FILE",
             )
-        if not manifest.stand_in:
+        if not model.stand_in:
             raise UsageError(
-                f"{manifest.title}: nobody here knows under which terms it may be passed on",
+                f"{model.title}: nobody here knows under which terms it may be passed on",
                 remedy="name the text of its licence: --terms FILE",
             )
         return None

@@ -27,8 +27,9 @@ async function load([model, data]) {
 async function score({ data, width, height }) {
   const image = new ort.Tensor("uint8", data, [1, height, width, 3]);
   const began = performance.now();
-  const { scores } = await session.run({ image }, ["scores"]);
-  return { scores: Array.from(scores.data), ms: performance.now() - began, threads };
+  const { scores, logits } = await session.run({ image }, ["scores", "logits"]);
+  const ms = performance.now() - began;
+  return { scores: Array.from(scores.data), logits: Array.from(logits.data), ms, threads };
 }
 
 let before = Promise.resolve();

@@ -97,7 +97,7 @@ def test_what_answers_alike_whatever_it_sees_is_no_app(
 ) -> None:
     alike = np.full((3, len(NAMES)), -4, np.float32)
     monkeypatch.setattr(Classifier, "ask", lambda self, images: (alike, alike))
-    with pytest.raises(ArtifactError, match="differ by 0 over the pictures of the self-test"):
+    with pytest.raises(ArtifactError, match="differ by 0 over the self-test"):
         build(model, package, tmp_path / "app")
     assert not (tmp_path / "app").exists()
 

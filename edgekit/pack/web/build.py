@@ -125,7 +125,7 @@ def _self_test(staging: Path, model: Path) -> dict[str, Any]:
     spread = float(np.ptp(logits, axis=0).max())
     if not spread > _VISIBLE * tolerance:
         raise ArtifactError(
-            f"{model.name}: its logits differ by {spread:.3g} over the pictures of the self-test, which sees nothing so",
+            f"{model.name}: its logits differ by {spread:.3g} over the self-test's pictures, so that it sees nothing",
             allowed=f"more than {_VISIBLE * tolerance:.3g}",
             remedy="edgekit classify shows whether its labels tell images apart",
         )

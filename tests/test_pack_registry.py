@@ -535,7 +535,12 @@ def test_wrong_usage_reaches_nobody(arguments: list[str], tmp_path: Path, monkey
 # ---------------------------------------------------------------- Debian's registry
 
 
-@pytest.mark.skipif(not debians(), reason="needs docker-registry (apt install docker-registry), or $DOCKER_REGISTRY")
+needs_debians = pytest.mark.skipif(
+    not debians(), reason="needs docker-registry (apt install docker-registry), or $DOCKER_REGISTRY"
+)
+
+
+@needs_debians
 def test_debians_registry_serves_bundles(bundle: Path, later: Path, key: Path, tmp_path: Path) -> None:
     (tmp_path / "registry").mkdir()
     with debians_registry(tmp_path / "registry") as host:
@@ -564,3 +569,32 @@ def test_debians_registry_serves_bundles(bundle: Path, later: Path, key: Path, t
         client.OrasClient(insecure=True).pull(target=f"{host}/models/medgemma:3", outdir=str(tmp_path / "theirs"))
         assert contents(tmp_path / "theirs") == contents(bundle)
         wire.close()
+
+
+@needs_debians
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_debians_registry_with_a_killed_pull_and_a_damaged_store(bundle: Path, tmp_path: Path) -> None:
+    """What came before SIGKILL is not fetched again; a blob that is another on its disk is found out."""
+    (tmp_path / "registry").mkdir()
+    with debians_registry(tmp_path / "registry") as host:
+        image = Remote(reference(f"{host}/models/m:3"), pauses=())
+        whole = push(bundle, image).bytes
+        run = [sys.executable, "-c", KILLED, f"{host}/models/m:3", str(tmp_path / "b")]
+        with subprocess.Popen(run, stdout=subprocess.PIPE) as running:
+            assert running.stdout
+            for _ in range(12):
+                assert running.stdout.readline()
+            running.send_signal(signal.SIGKILL)
+        assert not (tmp_path / "b").exists()
+        assert pull(image, tmp_path / "b").moved_bytes < whole
+        assert contents(tmp_path / "b") == contents(bundle)
+        assert not staging_of(tmp_path / "b").exists()
+        (stored,) = (path for path in (tmp_path / "registry").rglob("data") if path.read_bytes() == LARGE)
+        stored.write_bytes(LARGE[:-1] + b"?")
+        with pytest.raises(RegistryError, match="other bytes came") as refused:
+            pull(image, tmp_path / "c")
+        assert digest(LARGE)[:20] in refused.value.message
+        assert not (tmp_path / "c").exists()
+        stored.write_bytes(LARGE)
+        pull(image, tmp_path / "c")
+        assert contents(tmp_path / "c") == contents(bundle)

@@ -9,16 +9,24 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs|manifests)/(?P<rest>.*)")
@@ -38,19 +46,30 @@ class SmallRegistry:
         cut: digest -> how many bytes of an answer are sent before the connection breaks, once for each entry.
         statuses: answers to the next requests for blobs and manifests, in place of what they ask for.
         ranges: whether parts of blobs are sent.
+        sends_on: start of a path -> the address that it is sent on to.
+        pages: starts of paths at which a web page answers.
+        uploads_at: what is before the path of the place that an upload is given.
+        asks: what it asks who somebody is by, in place of the usual.
         password: what Basic authentication must say, as `user:password`.
         token_uses: how often a token is taken; None where none is asked for.
         log: method, path and range of each request.
+        told: what each request said of who asks.
         got: how many bytes of blobs were sent.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.blobs: dict[str, bytes] = {}
         self.manifests: dict[str, bytes] = {}
         self.sent: dict[str, bytes] = {}
         self.cut: dict[str, list[int]] = {}
         self.statuses: deque[int] = deque()
         self.ranges = True
+        self.sends_on: dict[str, str] = {}
+        self.pages: list[str] = []
+        self.uploads_at = ""
+        self.asks: str | None = None
+        self.told: list[str | None] = []
+        self.closed = False
         self.password: str | None = None
         self.token_uses: int | None = None
         self.tokens: dict[str, tuple[set[str], int]] = {}  # token -> what it is for, how often it was used
@@ -75,10 +94,13 @@ class SmallRegistry:
 
         self.server = Server(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.host = f"127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
     def close(self) -> None:
+        self.closed = True
         self.server.shutdown()
         self.server.server_close()
 
@@ -93,12 +115,20 @@ class SmallRegistry:
     # ------------------------------------------------------------ answers
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        if self.closed:  # connections that there were are answered no more, either
+            request.close_connection = True
+            return None
         path = urlsplit(request.path).path
         length = int(request.headers.get("Content-Length") or 0)
         body = request.rfile.read(length) if length else b""
+        if target := next((to for start, to in self.sends_on.items() if path.startswith(start)), None):
+            return self.send(request, 307, b"", {"Location": target + path})
+        if any(path.startswith(start) for start in self.pages):
+            return self.send(request, 200, b"<html>log in</html>", {"Content-Type": "text/html; charset=utf-8"})
         if path == "/token":
             return self.give_token(request)
         self.log.append((request.command, path, request.headers.get("Range")))
+        self.told.append(request.headers.get("Authorization"))
         if not self.is_known(request):
             return self.refuse(request)
         if path == "/v2/":
@@ -128,7 +158,7 @@ class SmallRegistry:
 
     def post(self, request: BaseHTTPRequestHandler, kind: str, name: str, _: bytes) -> None:
         assert (kind, name) == ("blobs", "uploads/")
-        self.send(request, 202, b"", {"Location": f"{urlsplit(request.path).path}1?state=of=it"})
+        self.send(request, 202, b"", {"Location": f"{self.uploads_at}{urlsplit(request.path).path}1?state=of=it"})
 
     def put(self, request: BaseHTTPRequestHandler, kind: str, name: str, body: bytes) -> None:
         if kind == "manifests":
@@ -181,7 +211,7 @@ class SmallRegistry:
 
     def refuse(self, request: BaseHTTPRequestHandler) -> None:
         asked = f'realm="http://{self.host}/token",service="small",scope="repository:m:{",".join(self.needed(request))}"'
-        asks = "Basic realm=small" if self.token_uses is None else f"Bearer {asked}"
+        asks = self.asks or ("Basic realm=small" if self.token_uses is None else f"Bearer {asked}")
         self.send(request, 401, b'{"errors": [{"code": "UNAUTHORIZED"}]}', {"WWW-Authenticate": asks})
 
     def give_token(self, request: BaseHTTPRequestHandler) -> None:
@@ -193,6 +223,30 @@ class SmallRegistry:
         scope = parse_qs(urlsplit(request.path).query).get("scope", [":"])[0]
         self.tokens[token] = (set(scope.rsplit(":", 1)[1].split(",")), 0)
         return self.send(request, 200, json.dumps({"token": token}).encode())
+
+
+def certificate(folder: Path, name: str, ends: datetime) -> tuple[Path, ssl.SSLContext]:
+    """A server's certificate for a name, signed by itself, and what serves with it."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    said = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(said)
+        .issuer_name(said)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(ends - timedelta(days=400))
+        .not_valid_after(ends)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path, secret = folder / f"{name}.crt", folder / f"{name}.key"
+    path.write_bytes(made.public_bytes(Encoding.PEM))
+    secret.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(path, secret)
+    return path, context
 
 
 # ---------------------------------------------------------------- Debian's

@@ -470,7 +470,9 @@ def test_an_update_has_only_what_the_earlier_bundle_lacks(
     bundle: Path, medgemma_artifact: Path, key: Path, tmp_path: Path
 ) -> None:
     records = measured(tmp_path / "ran", medgemma_artifact)
-    options = PackOptions(DEVICE, key, LEVEL, since=bundle / "bundle.json", about=About(records=records))
+    (tmp_path / "kept").mkdir()
+    shutil.copy(bundle / "bundle.json", tmp_path / "kept")  # which is all that it takes of the earlier one
+    options = PackOptions(DEVICE, key, LEVEL, since=tmp_path / "kept", about=About(records=records))
     made = build(medgemma_artifact, options, tmp_path / "update", Progress())
     assert made.version == 2
     there = contents(tmp_path / "update").keys() - {"bundle.json", "bundle.sig.json"}
@@ -538,7 +540,8 @@ def test_the_command_says_what_it_made(
     assert cli.main([*line, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["name"] == "reference-medsiglip-fp32-laptop-16gb-cpu"
-    assert set(said["files"]) == contents(tmp_path / "bundle").keys() - {"bundle.json", "bundle.sig.json"}
+    assert set(said["brought"]) == contents(tmp_path / "bundle").keys() - {"bundle.json", "bundle.sig.json"}
+    assert (said["files"], said["bytes"]) == (len(said["brought"]), said["brought_bytes"])
     assert cli.main([*line[:-1], str(tmp_path / "update"), "--since", str(tmp_path / "bundle")]) == 0
     assert "version 2" in capsys.readouterr().out
 

@@ -489,14 +489,14 @@ def test_the_commands(desk: Desk, typed: Said) -> None:
     assert f"{desk.root}/run edgekit inspect :model" in out
     code, out, _ = typed("update", desk.bundle(2), "--to", desk.root, "--json")
     assert (code, json.loads(out)["version"]) == (0, 2)
-    code, out, _ = typed("installed", desk.root, "--json")
+    code, out, _ = typed("installed", "--to", desk.root, "--json")
     told = json.loads(out)
     assert (told["slot"], told["in_use"]["version"], told["before"]["version"]) == ("b", 2, 1)
-    code, out, _ = typed("rollback", desk.root)
+    code, out, _ = typed("rollback", "--to", desk.root)
     assert code == 0
     assert "version 1" in out
-    code, out, _ = typed("installed", desk.root)
+    code, out, _ = typed("installed", "--to", desk.root)
     assert [line.split()[0] for line in out.splitlines()] == ["in", "before", "minimum", "key"]
-    code, _, err = typed("installed", desk.folder)
+    code, _, err = typed("installed", "--to", desk.folder)
     assert code == 2
     assert "nothing is installed" in err

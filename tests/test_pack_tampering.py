@@ -356,7 +356,7 @@ def test_a_key_is_made_and_a_bundle_verified(
     assert (said["key"], said["version"], said["files"]) == (made["key"], 3, len(FILES))
     assert main(command) == 0
     assert made["key"] in capsys.readouterr().out
-    assert main([*command, "--minimum", "4"]) == 1
+    assert main([*command, "--minimum-version", "4"]) == 1
     assert "version 3 was withdrawn" in capsys.readouterr().err
     (original / "README.md").write_bytes(b"other")
     assert main(command) == 1
@@ -375,7 +375,10 @@ def test_the_command_verifies_a_difference_by_the_bundle_that_it_was_made_from(
         folder.rmdir()
     command = ["verify", str(update), "--key", str(keys.public_path(key))]
     assert main(command) == 1
-    assert "is missing" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"is missing, as are {len(FILES) - 2} others of {len(FILES) + 2} files" in said
+    assert "a difference, as `edgekit pack --since`" in said
+    assert "is verified with --since the bundle that it was made from" in said
     assert main([*command, "--since", str(original)]) == 0
     assert f"1 of {len(FILES)} files" in capsys.readouterr().out
     (update / "README.md").write_bytes(b"# Anothex")

@@ -1,4 +1,6 @@
-"""From a model to a machine far away and back: each step of a bundle's life, without a network, with Python alone.
+"""From a model to a machine far away and back: plan, export, pack, verify, install, serve, update, rollback.
+
+Without a network at any step, and with Python alone from the installation on.
 
 Slow: it takes some 250 MB of wheels through five places.
 """
@@ -37,13 +39,16 @@ pytestmark = [
     pytest.mark.skipif(not can_be_alone(), reason="no network namespaces"),
 ]
 
+DEVICE = "laptop-16gb-cpu"
+
 # Runs in the namespace, by the system's Python: brings its loopback up, serves, asks as a client would.
 SERVED = """
 import fcntl, json, socket, struct, subprocess, sys, urllib.request
 
 fcntl.ioctl(socket.socket(), 0x8914, struct.pack("16sh14x", b"lo", 1))  # SIOCSIFFLAGS, IFF_UP
 server = subprocess.Popen(
-    [sys.argv[1], "edgekit", "serve", ":model", "--port", "0", "--json"], stdout=subprocess.PIPE, text=True
+    [sys.argv[1], "edgekit", "serve", ":model", "--device", sys.argv[2], "--port", "0", "--json"],
+    stdout=subprocess.PIPE, text=True,
 )
 url = json.loads(server.stdout.readline())["url"]
 body = {"model": "model", "max_tokens": 5, "messages": [{"role": "user", "content": "What is a pneumothorax?"}]}
@@ -77,33 +82,40 @@ def test_the_whole_way_of_a_bundle(tmp_path: Path) -> None:
     def edgekit(*words: str | Path) -> str:
         return run(sys.executable, "-m", "edgekit", *words, PYTHONPATH=str(REPOSITORY))
 
-    # Where bundles are made.
+    # Where bundles are made: what the plan recommends, and another level to update to.
+    plan = json.loads(edgekit("plan", "medgemma-reference", "--device", DEVICE, "--json"))
+    best = plan["recommended"]
+    assert plan["variants"][best]["fits"]
+    edgekit("export", "medgemma-reference", "--to", "artifact", "--device", DEVICE, "--no-prove")
+    assert json.loads((tmp_path / "artifact" / "edgekit.json").read_text())["default"] == best
+    other = "Q4_K_M" if best != "Q4_K_M" else "Q4_0"
+    edgekit("export", "medgemma-reference", "--to", "artifact", "--level", other, "--no-prove")
     level = levels()[0]
-    (tmp_path / "given" / level).mkdir(parents=True)
-    write_wheel(installed_wheel("llama-cpp-python"), tmp_path / "given" / level)
-    edgekit("export", "medgemma-reference", "--to", "art", "--level", "Q4_0", "--level", "Q4_K_M", "--no-prove")
-    edgekit("keygen", "--to", "maker")
-    packed = ("--device", "laptop-16gb-cpu", "--cpu", level, "--key", "maker", "--wheelhouse", "given")
-    edgekit("pack", "art", "--level", "Q4_0", *packed, "--to", "bundle")
-    edgekit("pack", "art", "--level", "Q4_K_M", *packed, "--to", "next", "--since", "bundle")
-    edgekit("verify", "bundle", "--key", "maker.pub")
+    (tmp_path / "wheels" / level).mkdir(parents=True)
+    write_wheel(installed_wheel("llama-cpp-python"), tmp_path / "wheels" / level)
+    edgekit("keygen", "--to", "clinic.key")
+    packed = ("--device", DEVICE, "--cpu", level, "--key", "clinic.key", "--wheelhouse", "wheels")
+    edgekit("pack", "artifact", "--level", best, *packed, "--to", "bundle")
+    edgekit("pack", "artifact", "--level", other, *packed, "--to", "update", "--since", "bundle")
+    edgekit("verify", "bundle", "--key", "clinic.key.pub")
+    edgekit("verify", "update", "--key", "clinic.key.pub", "--since", "bundle")
 
     # Where they are used: Python alone.
     root, question = tmp_path / "root", ("ask", ":model", "What is a pneumothorax?", "--max-tokens", "5")
-    run("sh", "bundle/install.sh", "--to", root, "--key", "maker.pub", PYTHON=python)
+    run("sh", "bundle/install.sh", "--to", root, "--key", "clinic.key.pub", PYTHON=python)
     (tmp_path / "bundle").rename(tmp_path / "the stick is gone")
     first = run(root / "run", "edgekit", *question)
     assert first.strip()
-    assert run(python, "-c", SERVED, root / "run").strip() == first.strip()
+    assert run(python, "-c", SERVED, root / "run", DEVICE).strip() == first.strip()
 
     def in_use() -> tuple[str, str | None]:
-        found = json.loads(run(root / "run", "edgekit", "installed", root, "--json"))
+        found = json.loads(run(root / "run", "edgekit", "installed", "--to", root, "--json"))
         return found["in_use"]["level"], found["before"] and found["before"]["level"]
 
-    assert in_use() == ("Q4_0", None)
-    run(root / "run", "edgekit", "update", "next", "--to", root)
-    assert in_use() == ("Q4_K_M", "Q4_0")
+    assert in_use() == (best, None)
+    run(root / "run", "edgekit", "update", "update", "--to", root)
+    assert in_use() == (other, best)
     assert run(root / "run", "edgekit", *question).strip()
-    run(root / "run", "edgekit", "rollback", root)
-    assert in_use() == ("Q4_0", "Q4_K_M")
+    run(root / "run", "edgekit", "rollback", "--to", root)
+    assert in_use() == (best, other)
     assert run(root / "run", "edgekit", *question) == first

@@ -34,7 +34,7 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "install a bundle here: verified, tried by its self-test, without a network",
-    ("install ./medgemma-bundle --to /opt/medgemma --key maker.pub",),
+    ("install ./bundle --to /opt/medgemma --key ./clinic.key.pub",),
     run,
     add_options,
     go_on="the same command begins again",

@@ -11,7 +11,7 @@ from edgekit.commands.support.printing import print_json, print_lines
 
 def add_options(parser: ArgumentParser) -> None:
     """Which root."""
-    add_root(parser, "where `edgekit install` put a bundle", option=False)
+    add_root(parser)
 
 
 def run(options: Namespace) -> int:
@@ -45,7 +45,7 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "show which bundle is in use in a root, and which one an update replaced",
-    ("installed /opt/medgemma", "installed /opt/medgemma --json"),
+    ("installed --to /opt/medgemma", "installed --to /opt/medgemma --json"),
     run,
     add_options,
     order=116,

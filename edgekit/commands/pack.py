@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
+from edgekit.commands.support.bundles import add_since
 from edgekit.commands.support.options import add_artifact, add_levels
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
@@ -59,9 +60,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="N",
         help="where this bundle was installed, none below this version can be any more (default: 1)",
     )
-    group.add_argument(
-        "--since", type=Path, metavar="BUNDLE", help="write only what an earlier bundle lacks, to update from it"
-    )
+    add_since(group, "write only what an earlier bundle lacks, to update from it")
 
 
 def run(options: Namespace) -> int:
@@ -101,8 +100,9 @@ def _build(options: Namespace, about: About) -> int:
     there = [file for file in bundle.files if (options.to / file.path).is_file()]
     size = sum(file.bytes for file in there)
     if options.json:
-        said = bundle.model_dump(mode="json", exclude={"files"})
-        print_json({**said, "bytes": size, "files": [file.path for file in there]})
+        counted = {"files": len(bundle.files), "bytes": bundle.bytes, "brought_bytes": size}
+        brought = [file.path for file in there]
+        print_json(bundle.model_dump(mode="json", exclude={"files"}) | counted | {"brought": brought})
         return 0
     brings = f"{len(there)} files, {size / 1e6:.1f} MB"
     if options.since:
@@ -141,8 +141,8 @@ def _lay_out(options: Namespace, about: About) -> int:
 VERB = Verb(
     "make a signed bundle for a device, or a repository for Hugging Face's hub",
     (
-        "pack ./medgemma --level Q4_K_M --device laptop-16gb-cpu --key ./clinic --terms ./terms.txt --to ./bundle",
-        "pack ./medgemma --level Q4_0 --device laptop-16gb-cpu --key ./clinic --terms ./terms.txt --since ./bundle "
+        "pack ./medgemma --level Q4_K_M --device laptop-16gb-cpu --key ./clinic.key --terms ./terms.txt --to ./bundle",
+        "pack ./medgemma --level Q4_0 --device laptop-16gb-cpu --key ./clinic.key --terms ./terms.txt --since ./bundle "
         "--to ./update",
         "pack ./medgemma --hub ./repository --terms ./terms.txt",
     ),

@@ -6,9 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
+from edgekit.commands.support.bundles import add_since
 from edgekit.commands.support.images import add_place, place_of
 from edgekit.commands.support.printing import print_json, print_lines
-from edgekit.errors import UsageError
 from edgekit.progress import on_stderr
 
 
@@ -22,27 +22,23 @@ def add_options(parser: ArgumentParser) -> None:
         type=Path,
         action="append",
         default=[],
-        metavar="DIR",
+        metavar="FOLDER",
         help="a bundle, or the folder one is installed in: what it has is copied and not fetched; may be repeated",
     )
-    parser.add_argument(
-        "--difference", action="store_true", help="leave out what --have has, as `edgekit update` of it takes it"
-    )
+    add_since(parser, "bring only what an earlier bundle lacks, to update from it")
 
 
 def run(options: Namespace) -> int:
     """Fetch what is not at hand, and say what to do with it."""
     from edgekit.pack.registry.pull import pull
 
-    if options.difference and not options.have:
-        raise UsageError("--difference without --have", remedy="--have names what the bundle is to differ from")
     place = place_of(options)
     pulled = pull(
         place,
         options.to,
         key=options.key,
         have=options.have,
-        difference=options.difference,
+        since=options.since,
         progress=on_stderr(),
     )
     found = pulled.bundle
@@ -65,7 +61,7 @@ VERB = Verb(
     "fetch a bundle from a registry of containers",
     (
         "pull registry.example.org/models/medgemma:7 --key ./clinic.key.pub --to ./bundle",
-        "pull registry.example.org/models/medgemma:8 --have /opt/medgemma --difference --to ./update",
+        "pull registry.example.org/models/medgemma:8 --since /opt/medgemma --to ./update",
         "pull 7 --layout /media/stick/models --to ./bundle",
     ),
     run,

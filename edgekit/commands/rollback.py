@@ -11,7 +11,7 @@ from edgekit.progress import on_stderr
 
 def add_options(parser: ArgumentParser) -> None:
     """Which root."""
-    add_root(parser, "where `edgekit install` put a bundle", option=False)
+    add_root(parser)
 
 
 def run(options: Namespace) -> int:
@@ -25,7 +25,7 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "go back to the bundle that the last update replaced",
-    ("rollback /opt/medgemma",),
+    ("rollback --to /opt/medgemma",),
     run,
     add_options,
     order=115,

@@ -18,7 +18,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="BUNDLE",
         help="a bundle's folder, whole or as `edgekit pack --since` writes it, without the files that are here already",
     )
-    add_root(parser, "where `edgekit install` put a bundle")
+    add_root(parser)
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="the maker's public key; the first install's without it, and no other"
     )
@@ -35,7 +35,7 @@ def run(options: Namespace) -> int:
 
 VERB = Verb(
     "replace an installed bundle by another, in one step and with a way back",
-    ("update ./medgemma-bundle-2 --to /opt/medgemma",),
+    ("update ./update --to /opt/medgemma",),
     run,
     add_options,
     go_on="what was in use still is: the same command begins again",

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from edgekit.commands import Verb
+from edgekit.commands.support.bundles import add_since
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.progress import on_stderr
 
@@ -20,10 +21,8 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help="the public key of the one whom you trust to have made it",
     )
-    parser.add_argument(
-        "--since", type=Path, metavar="BUNDLE", help="of one that brings only what this earlier bundle lacks"
-    )
-    parser.add_argument("--minimum", type=int, default=1, metavar="N", help="refuse a version below this one")
+    add_since(parser, "of one that brings only what an earlier bundle lacks")
+    parser.add_argument("--minimum-version", type=int, default=1, metavar="N", help="refuse a version below this one")
 
 
 def run(options: Namespace) -> int:
@@ -31,13 +30,14 @@ def run(options: Namespace) -> int:
     from edgekit.pack import document
     from edgekit.pack.differences import missing
     from edgekit.pack.keys import key_id, public_key
+    from edgekit.pack.roots import bundle_in
     from edgekit.pack.verify import verify
 
     present = None
     if options.since:
-        new, old = (document.read(bundle)[0] for bundle in (options.bundle, options.since))
+        new, old = (document.read(bundle)[0] for bundle in (options.bundle, bundle_in(options.since)))
         present = frozenset(file.path for file in missing(new, old))
-    found = verify(options.bundle, options.key, minimum=options.minimum, present=present, progress=on_stderr())
+    found = verify(options.bundle, options.key, minimum=options.minimum_version, present=present, progress=on_stderr())
     verified = [file for file in found.files if present is None or file.path in present]
     key = key_id(public_key(options.key))
     if options.json:
@@ -61,7 +61,7 @@ VERB = Verb(
     (
         "verify ./bundle --key ./clinic.key.pub",
         "verify ./update --key ./clinic.key.pub --since ./bundle",
-        "verify ./bundle --key ./clinic.key.pub --minimum 3 --json",
+        "verify ./bundle --key ./clinic.key.pub --minimum-version 3 --json",
     ),
     run,
     add_options,

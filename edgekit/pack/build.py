@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgekit.artifacts.disk_errors import file_errors
-from edgekit.artifacts.documents import is_folder
 from edgekit.artifacts.folders import MARKER, new_folder, staging_of
 from edgekit.artifacts.validation import validated
 from edgekit.artifacts.version import __version__
 from edgekit.errors import UsageError
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device
-from edgekit.pack import document, keys, openssf, signature
+from edgekit.pack import document, keys, openssf, roots, signature
 from edgekit.pack.bundle import Bundle, BundleFile
 from edgekit.pack.contents import contents
 from edgekit.pack.contents.base import About, Gathering, Target
@@ -41,7 +40,8 @@ class PackOptions:
         key: the private key that signs it.
         version: None for 1, or with `since` for the one after that bundle's.
         minimum_version: what is older must not be installed any more.
-        since: an earlier bundle, or its document: only the files that it lacks are written.
+        since: an earlier bundle, its document alone in a folder, or a root that it is installed in: only the files
+            that it lacks are written.
         python: versions of Python that its wheels are for; this one for none.
         cpu: levels of processors that llama.cpp is brought for; the device's own for none.
         wheelhouse, download: see `Target`.
@@ -80,7 +80,7 @@ def build(artifact: Path, options: PackOptions, target: Path, progress: Progress
         EdgekitError: the packed model cannot be opened here, or a wheel is missing.
     """
     keys.private_key(options.key)  # before anything is copied
-    since = _read_document(options.since) if options.since else None
+    since = document.read(roots.bundle_in(options.since))[0] if options.since else None
     levels = [options.level] if options.level else []
     gathering = gather(artifact, levels, options.about, staging_of(target), _target(options), progress)
     gathering = replace(gathering, version=_version(gathering.name, options, since))
@@ -129,10 +129,6 @@ def _version(name: str, options: PackOptions, since: Bundle | None) -> int:
     if not 0 < options.minimum_version <= version:
         raise UsageError(f"a minimum version of {options.minimum_version}", allowed=f"1 to {version}, this one's own")
     return version
-
-
-def _read_document(since: Path) -> Bundle:
-    return document.read(since if is_folder(since) else since.parent)[0]
 
 
 def _described(gathering: Gathering, options: PackOptions) -> Bundle:

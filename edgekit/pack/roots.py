@@ -98,6 +98,21 @@ def installed(folder: Path) -> tuple[Root, Path]:
     return root, root.used
 
 
+def bundle_in(folder: Path) -> Path:
+    """The bundle that a folder is, or that is in use in it, where it is a root.
+
+    Raises:
+        UsageError: it is neither.
+        BundleError: as `read`.
+    """
+    if is_file(folder / DOCUMENT):
+        return folder
+    used = read(folder).used
+    if used is None:
+        raise UsageError(f"{folder}: holds no bundle", allowed="a bundle, or a folder that one is installed in")
+    return used
+
+
 def readable(slot: Path) -> Bundle | None:
     """The bundle that is in a slot; None where it is empty, was not finished, or has a damaged document."""
     try:

@@ -17,6 +17,10 @@ from edgekit.pack.bundle import DOCUMENT, SIGNATURE, Bundle
 from edgekit.pack.document import ANEW
 from edgekit.progress import Progress
 
+_DIFFERENCE = (
+    "a difference, as `edgekit pack --since` and `edgekit pull --since` write it, is verified with --since the bundle "
+    f"that it was made from, and installed where that one is by `edgekit update`; if it is none, {ANEW}"
+)
 _LINK_ON_WINDOWS = getattr(stat, "FILE_ATTRIBUTE_REPARSE_POINT", 0)
 
 
@@ -83,7 +87,8 @@ def check_names(bundle: Path, paths: set[str]) -> None:
             raise _wrong(bundle / path, f"does not belong to the bundle: {signed}", f"remove it, or {ANEW}")
         seen.add(path)
     if missing := sorted(wanted - seen):
-        raise _wrong(bundle / missing[0], "is missing")
+        others = f", as are {len(missing) - 1} others of {len(wanted)} files" if len(missing) > 1 else ""
+        raise _wrong(bundle / missing[0], f"is missing{others}", _DIFFERENCE)
 
 
 def _walked(bundle: Path, folder: str, folders: set[str]) -> Iterator[str]:

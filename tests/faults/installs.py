@@ -108,7 +108,7 @@ CALLS: Mapping[str, Callable[[], int]] = {
     "install": partial(_run, "install", "one", "--to", "root", "--key", "key.pub"),
     "update": partial(_run, "update", "two", "--to", "root"),
     "update by difference": partial(_run, "update", "less", "--to", "root"),
-    "rollback": partial(_run, "rollback", "root"),
+    "rollback": partial(_run, "rollback", "--to", "root"),
 }
 
 if __name__ == "__main__":

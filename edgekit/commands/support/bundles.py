@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 from edgekit.commands.support.printing import print_json, print_lines
 
 if TYPE_CHECKING:
+    from argparse import _ArgumentGroup
+
     from edgekit.pack.bundle import Bundle
 
 
-def add_root(parser: ArgumentParser, summary: str, *, option: bool = True) -> None:
-    """Where bundles are installed: `--to ROOT`, or ROOT alone."""
-    if option:
-        parser.add_argument("--to", type=Path, required=True, dest="root", metavar="ROOT", help=summary)
-    else:
-        parser.add_argument("root", type=Path, metavar="ROOT", help=summary)
+def add_root(parser: ArgumentParser, summary: str = "where `edgekit install` put a bundle") -> None:
+    """Where bundles are installed."""
+    parser.add_argument("--to", type=Path, required=True, dest="root", metavar="ROOT", help=summary)
+
+
+def add_since(parser: ArgumentParser | _ArgumentGroup, summary: str) -> None:
+    """The bundle that a difference is to."""
+    parser.add_argument("--since", type=Path, metavar="FOLDER", help=f"{summary}: its folder, or where it is installed")
 
 
 def described(bundle: Bundle) -> str:

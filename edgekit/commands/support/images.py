@@ -20,7 +20,7 @@ def add_place(parser: ArgumentParser) -> None:
         help="REGISTRY/NAME:TAG, or REGISTRY/NAME@sha256:DIGEST to pull; with --layout, a tag",
     )
     parser.add_argument(
-        "--layout", type=Path, metavar="DIR", help="in place of a registry, a folder (OCI image layout); no network"
+        "--layout", type=Path, metavar="FOLDER", help="in place of a registry, an OCI image layout; no network"
     )
     parser.add_argument(
         "--plain-http", action="store_true", help="the registry speaks no TLS; one on this machine never does"

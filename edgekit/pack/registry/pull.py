@@ -18,7 +18,7 @@ from edgekit.artifacts.disk_errors import file_errors, named
 from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import copy, sha256_file
 from edgekit.artifacts.folders import MARKER, appear, check_free, check_place, claimed, remove, staging_of, take_back
-from edgekit.errors import NoSpaceError, RegistryError, UsageError
+from edgekit.errors import NoSpaceError, RegistryError
 from edgekit.pack import bundle as bundles
 from edgekit.pack import document as documents
 from edgekit.pack import roots
@@ -56,7 +56,7 @@ def pull(
     *,
     key: Path | None = None,
     have: Sequence[Path] = (),
-    difference: bool = False,
+    since: Path | None = None,
     progress: Progress | None = None,
 ) -> Pulled:
     """Fetch a bundle into a new folder.
@@ -64,14 +64,15 @@ def pull(
     Args:
         key: the public key that it must be signed by, which is looked at before any file is fetched; for None
             `edgekit verify` and `edgekit install` will.
-        have: bundles, and roots that some are installed in, whose files need not be fetched.
-        difference: leave out what they have, in place of copying it: what `edgekit update` takes.
+        have: bundles, and roots that some are installed in, whose files are copied and not fetched.
+        since: an earlier bundle, or a root that it is installed in: only the files that it lacks come, as
+            `edgekit pack --since` writes them and `edgekit update` takes them.
 
     Raises:
         RegistryError: there is no such image, it is no bundle, its blobs are not what it names, or the connection
             failed too often.
         BundleError: its document or its signature is not what it must be.
-        UsageError: the folder holds something, or one in `have` is no bundle and no root.
+        UsageError: the folder holds something, or one of the others is no bundle and no root.
         ArtifactError: the file system refused something, or has no room.
     """
     progress = progress or Progress()
@@ -88,8 +89,8 @@ def pull(
     again = "make room there and run the same command again: it goes on where it stopped"
     staging = staging_of(bundle)
     with file_errors(staging, again):
-        at_hand = _at_hand(have)
-        left_out = {file.sha256 for file in document.files if _is_there(file, at_hand)} if difference else set()
+        at_hand, earlier = _at_hand(have), _at_hand([since] if since else [])
+        left_out = {file.sha256 for file in document.files if _is_there(file, earlier)}
         with claimed(staging):
             check_free(bundle)
             wanted = tuple(file for file in document.files if file.sha256 not in left_out)
@@ -141,20 +142,12 @@ def _at_hand(folders: Iterable[Path]) -> dict[str, Path]:
     """
     files: dict[str, Path] = {}
     for folder in folders:
-        place = folder if is_file(folder / DOCUMENT) else _in_use(folder)
+        place = roots.bundle_in(folder)
         for file in documents.read(place)[0].files:
             path = place / file.path
             if is_file(path) and path.stat().st_size == file.bytes:
                 files.setdefault(file.sha256, path)
     return files
-
-
-def _in_use(root: Path) -> Path:
-    """The slot in use of a root. Raises UsageError for what is none, or has nothing installed."""
-    used = roots.read(root).used
-    if used is None:
-        raise UsageError(f"{root}: holds no bundle", allowed="a bundle, or a folder that one is installed in")
-    return used
 
 
 def _is_there(file: BundleFile, at_hand: Mapping[str, Path]) -> bool:

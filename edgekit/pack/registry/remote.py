@@ -14,10 +14,13 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
+from edgekit.artifacts.disk_errors import named
 from edgekit.errors import RegistryError
 from edgekit.pack.extras import needed
+from edgekit.pack.registry import errors
+from edgekit.pack.registry.errors import BrokenError
 from edgekit.pack.registry.image import INDEX, MANIFEST, MOST_BYTES, Reference, digest_of
 from edgekit.pack.registry.place import Blob
 from edgekit.progress import Progress
@@ -29,11 +32,6 @@ _TIMEOUTS_S = (10.0, 60.0)  # to connect, and between two packets
 _BLOCK_BYTES = 1 << 20  # of what is sent
 _PACKET_BYTES = 1 << 16  # of what is received, and lost at most when a connection breaks
 _MOST_ERROR_BYTES = 1 << 16
-_AGAIN = "run the same command again: what is complete stays, and what broke off goes on"
-
-
-class _BrokenError(RegistryError):
-    """What may be right the next time: a connection that failed, a registry that is busy."""
 
 
 class _Content:
@@ -48,11 +46,24 @@ class _Content:
     def __iter__(self) -> Iterator[bytes]:
         self._progress.advance(-self._sent)
         self._sent = 0
-        with self._path.open("rb") as stream:
+        with named(self._path), self._path.open("rb") as stream:
             while block := stream.read(_BLOCK_BYTES):
                 self._sent += len(block)
                 self._progress.advance(len(block))
                 yield block
+
+
+class _Nowhere:
+    """Where requests without TLS end that come of a registry with it: redirects, places for uploads and for tokens."""
+
+    def __init__(self, registry: str) -> None:
+        self._registry = registry
+
+    def send(self, request: Any, **_: object) -> Any:
+        raise errors.without_tls(self._registry, request.url)
+
+    def close(self) -> None:
+        """As sessions close what is mounted in them."""
 
 
 class Remote:
@@ -72,12 +83,9 @@ class Remote:
         with needed("oras"):
             import oras.provider
             import oras.utils
-            import requests
 
         self.reference = reference
         self._pauses = pauses
-        self._failed = requests.exceptions.RequestException
-        self._untrusted = requests.exceptions.SSLError
         self._append = oras.utils.append_url_params
         self._new = partial(oras.provider.Registry, insecure=plain_http or reference.loopback)
         self._send: Any = oras.provider.Registry.do_request.__wrapped__  # without its retries, which take two minutes
@@ -118,7 +126,7 @@ class Remote:
                 for block in self._stream(blob, begun):
                     begun, failures = begun + len(block), 0
                     yield block
-            except _BrokenError as error:
+            except BrokenError as error:
                 failures += 1
                 self._pause(failures, error)
 
@@ -134,9 +142,7 @@ class Remote:
         """As `Place.publish`."""
         headers = {"Content-Type": MANIFEST}
         path = f"manifests/{self.reference.digest or self.reference.tag}"
-        answer = self._persist(
-            lambda: self._once("PUT", path, expected=(201,), headers=dict(headers), data=manifest)  # oras adds to them
-        )
+        answer = self._persist(lambda: self._once("PUT", path, expected=(201,), headers=headers, data=manifest))
         said = answer.headers.get("Docker-Content-Digest", digest_of(manifest))
         if said.startswith("sha256:") and said != digest_of(manifest):
             raise RegistryError(f"{self.name}: the registry took the manifest for another, {said:.23}...")
@@ -146,7 +152,7 @@ class Remote:
     def _connect(self) -> None:
         """Ask whether there is a registry and how it asks who somebody is, and find what it is to be told."""
         self._registry, self._headers = self._made("token"), {}
-        basic = self._ping().headers.get("WWW-Authenticate", "").lower().startswith("basic")
+        basic = self._ping().lower().startswith("basic")
         if basic:
             self._registry = self._made("basic")
         auth = self._registry.auth
@@ -163,17 +169,21 @@ class Remote:
             auth.set_basic_auth("", "")  # which is refused, where the library knows nothing to say
 
     def _made(self, auth: str) -> Any:
-        """The library's registry, which waits for no answer for ever."""
+        """The library's registry, which waits for no answer for ever, and goes nowhere without TLS from one with it."""
         made = self._new(auth_backend=auth)
         made.session.request = partial(made.session.request, timeout=_TIMEOUTS_S)
+        if made.prefix == "https":
+            made.session.mount("http://", _Nowhere(self.reference.registry))
         return made
 
-    def _ping(self) -> Any:
+    def _ping(self) -> str:
+        """What the registry says of how it asks who somebody is; empty where it does not."""
+        registry = self.reference.registry
         with self._explained():
-            answer = self._registry.session.request("GET", f"{self._registry.prefix}://{self.reference.registry}/v2/")
-        if answer.status_code not in (200, 401, 403):
-            raise RegistryError(f"{self.reference.registry}: is no registry of containers ({answer.status_code})")
-        return answer
+            address = f"{self._registry.prefix}://{registry}/v2/"
+            answer = self._registry.session.request("GET", address, allow_redirects=False)
+        errors.check_registry(answer, registry)
+        return str(answer.headers.get("WWW-Authenticate", ""))
 
     def _get_manifest(self, asked: str) -> tuple[bytes, str | None]:
         accepted = {"Accept": f"{MANIFEST}, {INDEX}"}
@@ -202,7 +212,7 @@ class Remote:
                     raise RegistryError(f"{self.name}: the registry sent more of {called} than its {blob.bytes} bytes")
                 yield block[skipped:]
         if begun < blob.bytes:
-            raise _BrokenError(f"{self.name}: {called} ended after {begun} of {blob.bytes} bytes")
+            raise BrokenError(f"{self.name}: {called} ended after {begun} of {blob.bytes} bytes", remedy=errors.AGAIN)
 
     def _upload(self, blob: Blob, content: _Content) -> None:
         begun = self._once("POST", "blobs/uploads/", expected=(202,))
@@ -230,19 +240,30 @@ class Remote:
         """
         image = self.reference
         address = urljoin(f"{self._registry.prefix}://{image.registry}/v2/{image.repository}/", path)
-        auth = self._registry.auth
         with self._explained():
-            for _ in range(2):
-                given = {**self._headers, **(headers or {})}
-                answer = self._send(self._registry, address, method, data=data, headers=given, stream=True)
-                if answer.status_code != 401 or not getattr(auth, "token", None):
-                    break
-                auth.token = None  # it has expired, or is for less than this
+            answer = self._answer(method, address, headers or {}, data)
         if answer.status_code not in expected:
-            raise self._refused(answer, path)
+            with answer:
+                said = b"".join(self._body(answer, _MOST_ERROR_BYTES))
+            raise errors.refused(answer, said, image.registry, self.name, path)
+        if errors.is_page(answer):
+            raise errors.page(answer, image.registry)
         if not keep:
             with answer:
                 list(self._body(answer, _MOST_ERROR_BYTES))
+        return answer
+
+    def _answer(self, method: str, address: str, headers: Mapping[str, str], data: bytes | _Content | None) -> Any:
+        """What is answered; whatever another host is asked, it is not told who the user is."""
+        if _host(address) != _host(f"//{self.reference.registry}"):
+            session = self._registry.session
+            return session.request(method, address, data=data, headers=dict(headers), stream=True)
+        auth = self._registry.auth
+        given = {**self._headers, **headers}
+        answer = self._send(self._registry, address, method, data=data, headers=dict(given), stream=True)
+        if answer.status_code == 401 and getattr(auth, "token", None):
+            auth.token = None  # it has expired, or is for less than this
+            answer = self._send(self._registry, address, method, data=data, headers=dict(given), stream=True)
         return answer
 
     def _body(self, answer: Any, most_bytes: int | None = None) -> Iterator[bytes]:
@@ -260,34 +281,10 @@ class Remote:
         """The library's errors as ours."""
         try:
             yield
-        except self._untrusted as error:
-            raise RegistryError(
-                f"{self.name}: no secure connection: {error}",
-                remedy="name the certificates of your own authority in $REQUESTS_CA_BUNDLE; --plain-http does without",
-            ) from error
-        except self._failed as error:
-            raise _BrokenError(f"{self.name}: the connection failed: {error}", remedy=_AGAIN) from error
+        except OSError as error:
+            raise errors.failed(error, self.reference.registry, self.name) from error
         except ValueError as error:  # it has no answer to the question who somebody is
-            raise self._stranger("") from error
-
-    def _refused(self, answer: Any, path: str) -> RegistryError:
-        """What an answer means that is not the expected one."""
-        status = answer.status_code
-        with answer:
-            said = b"".join(self._body(answer, _MOST_ERROR_BYTES)).decode("utf-8", "replace").strip()
-        if status == 429 or status >= 500:
-            return _BrokenError(f"{self.name}: the registry answered {status}: {said:.200}")
-        if status in (401, 403):
-            return self._stranger(f" ({status})")
-        if status == 404:
-            return RegistryError(f"{self.name}: the registry has no {path:.40} (404)", allowed="what was pushed there")
-        return RegistryError(f"{self.name}: the registry refused {path:.40} ({status}): {said:.200}")
-
-    def _stranger(self, status: str) -> RegistryError:
-        return RegistryError(
-            f"{self.name}: the registry does not know you, or does not let you{status}",
-            remedy=f"docker login {self.reference.registry} (or podman login); else ask who keeps the registry",
-        )
+            raise errors.stranger(self.reference.registry, self.name) from error
 
     # ------------------------------------------------------------ again
 
@@ -296,15 +293,20 @@ class Remote:
         while True:
             try:
                 return attempt()
-            except _BrokenError as error:
+            except BrokenError as error:
                 failures += 1
                 self._pause(failures, error)
 
     def _pause(self, failures: int, error: RegistryError) -> None:
         """Wait before another attempt. Raises RegistryError where there were enough."""
         if failures > len(self._pauses):
-            raise RegistryError(error.message, remedy=_AGAIN) from error
+            raise RegistryError(error.message, remedy=error.remedy) from error
         time.sleep(self._pauses[failures - 1])
+
+
+def _host(address: str) -> str:
+    """Host and port, the latter where it is not that of TLS."""
+    return urlsplit(address).netloc.lower().removesuffix(":443")
 
 
 def _logins() -> list[str]:

@@ -140,10 +140,10 @@ def _reasons(best: Row, device: Device) -> Iterator[str]:
         images = f", room for {settings.images} images" if settings.images else ""
         yield f"a context of {settings.context:,} tokens{shorter} {where} keys and values in {rounded}{images}"
     if device.gpu_memory_gb:
-        vision = ["the vision part"] if settings.gpu_vision else []
-        output = ["the output layer", f"{settings.gpu_layers - 1} layers"] if settings.gpu_layers else []
-        what = "all of it goes" if settings.gpu_whole else f"{' and '.join([*vision, *output]) or 'nothing'} goes"
-        yield f"{what} to its GPU, {gigabytes(used.gpu)} of {device.gpu_memory_gb:g} GB"
+        moved = ["the vision part"] if settings.gpu_vision else []
+        moved += ["the output layer", f"{settings.gpu_layers - 1} layers"] if settings.gpu_layers else []
+        what = "all of it" if settings.gpu_whole else ", ".join(moved) or "nothing"
+        yield f"on its GPU: {what}, {gigabytes(used.gpu)} of {device.gpu_memory_gb:g} GB"
 
 
 def _notes(device: Device, rows: Sequence[Row]) -> Iterator[str]:

@@ -113,3 +113,29 @@ def test_what_the_peers_import_from_edgekit_exists(path: Path) -> None:
             module = importlib.import_module(str(node.module))
             for name in node.names:
                 assert hasattr(module, name.name) or importlib.import_module(f"{node.module}.{name.name}")
+
+
+def test_plans_of_whole_models_lie_as_near_to_their_records_as_is_promised(peers: Any) -> None:
+    """By recipes alone, of what nothing else disturbed; but for opening a model that memory cannot hold twice."""
+    planning = peers("planning")
+    found = [one for name in ("medgemma-4b", "medsiglip-448", "medgemma-27b") for one in planning.levels(results(name))]
+    pairs = [pair for one in found for pair in planning.compared(one, [], ["medgemma-27b:bytes"]) if not pair.disturbed]
+    wrong = {(pair.results, pair.figure) for pair in pairs if not pair.holds}
+    assert wrong <= {("medgemma-27b", "load_s")}
+    assert {pair.figure for pair in pairs} >= {"bytes", "own_memory_bytes", "prefill_tokens_per_s", "image_encode_ms"}
+    assert [pair.results for pair in pairs if pair.held_out] == ["medgemma-27b"]
+    text = "\n".join(planning.lines(found, pairs))
+    assert "| held out: sizes, within 0.1 % | 1 | 1 |" in text
+    assert "(1.000)\\* |" in text
+
+
+def test_a_slice_is_not_planned_by_the_recipe_of_the_whole(peers: Any) -> None:
+    planning = peers("planning")
+    one = next(planning.levels(results("medgemma-4b-slice")))
+    with pytest.raises(SystemExit, match="of another shape than its recipe; name its folder with --artifact"):
+        list(planning.compared(one, [], []))
+
+
+def results(name: str) -> Path:
+    """Committed records."""
+    return PEERS.parent / "results" / f"{name}.json"

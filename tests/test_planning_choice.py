@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgekit import bench
 from edgekit.errors import UsageError
 from edgekit.machine.devices import Device
 from edgekit.machine.devices import device as shipped
-from edgekit.planning import GOALS, Loss, PlannedModel, plan, planned_model, row
+from edgekit.planning import GOALS, Loss, PlannedModel, figure, plan, planned_model, row
+from edgekit.planning.kernels import LIBRARIES
 
 FACTS: dict[str, Any] = {
     "name": "board",
@@ -23,6 +26,8 @@ FACTS: dict[str, Any] = {
     "gflops": {"fp32": 200.0, "bf16": 400.0, "int8": 700.0},
     "disk_gb_s": 1.0,
 }
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+GPU: dict[str, Any] = {"gpu_memory_gb": 8, "gpu_bandwidth_gb_s": 200, "gpu_gflops": 10_000}
 
 
 def device(**changes: Any) -> Device:
@@ -175,6 +180,114 @@ def test_a_gpu_takes_as_many_layers_as_it_holds(medgemma: PlannedModel) -> None:
     assert whole.settings.gpu_vision
     assert whole.memory.weights < row("Q4_0", parts, device()).memory.weights / 2
     assert whole.memory.cache == 0
+
+
+def test_what_lies_on_a_gpu_is_stated_and_is_no_more_than_it_has(medgemma: PlannedModel) -> None:
+    for name, parts in medgemma.variants.items():
+        made = row(name, parts, device(gpu_memory_gb=4))
+        assert made.memory.gpu <= 4e9
+        assert bool(made.memory.gpu) == bool(made.settings.gpu_layers or made.settings.gpu_vision)
+    whole = row("Q4_0", medgemma.variants["Q4_0"], device(gpu_memory_gb=24))
+    assert whole.settings.gpu_whole
+    assert whole.memory.gpu > sum(part.bytes for part in medgemma.variants["Q4_0"])
+    assert row("Q4_0", medgemma.variants["Q4_0"], device()).memory.gpu == 0
+
+
+def test_a_gpu_decodes_no_faster_than_it_reads_its_weights(medgemma: PlannedModel) -> None:
+    """All weights on the GPU in the time that its bandwidth allows; the more of them there, the faster."""
+    parts = medgemma.variants["Q8_0"]
+    whole = row("Q8_0", parts, device(**GPU))
+    assert whole.times.decode_tokens_per_s is not None
+    assert 0.5 < whole.times.decode_tokens_per_s * parts[0].bytes / 200e9 < 1
+    speeds = [row("Q8_0", parts, device(**{**GPU, "gpu_memory_gb": size})).times for size in (0.5, 2, 3, 4, 5, 8)]
+    rates = [times.decode_tokens_per_s or 0 for times in speeds]
+    assert rates == sorted(rates)
+    assert rates[-1] > 3 * rates[0]
+    assert speeds[-1].image_s < speeds[0].image_s  # type: ignore[operator]
+
+
+def test_times_on_a_gpu_are_estimates_or_not_known(medgemma: PlannedModel) -> None:
+    known = plan(medgemma, device(**GPU, cpu="x86-64-v4"))
+    moved = next(one for one in known.rows if one.variant == "Q4_0")
+    assert {"decode_tokens_per_s", "first_token_s", "image_s"} <= set(moved.times.estimated)
+    assert any("what its GPU runs are estimates" in note for note in known.notes)
+    silent = plan(medgemma, device(gpu_memory_gb=8))
+    rows = {one.variant: one for one in silent.rows}
+    assert rows["Q4_0"].times.decode_tokens_per_s is rows["Q4_0"].times.image_s is None
+    assert rows["q4"].times.decode_tokens_per_s is not None  # a decoder in ONNX stays on the CPU
+    assert any("no gpu_bandwidth_gb_s and no gpu_gflops" in note for note in silent.notes)
+
+
+def test_without_times_a_goal_decides_among_what_the_gpu_holds_whole(medgemma: PlannedModel) -> None:
+    silent = {goal: plan(medgemma, device(gpu_memory_gb=8), goal) for goal in (None, *GOALS)}  # type: ignore[arg-type]
+    whole = [one for one in silent[None].rows if one.settings.gpu_whole]
+    assert 1 < len(whole) < len(silent[None].rows)
+    assert silent[None].chosen().variant == "Q8_0"  # BF16 is larger than the GPU
+    assert "that its GPU holds whole" in silent[None].reasons[0]
+    assert silent["fastest"].chosen() == min(whole, key=lambda one: one.bytes)
+    assert silent["most-faithful"].chosen().variant == "F16"
+    small = plan(medgemma, device(gpu_memory_gb=1))
+    assert small.chosen().variant == medgemma.default
+    assert "times are not known" in small.reasons[0]
+
+
+def test_the_only_one_that_fits_is_said_to_be(medgemma: PlannedModel) -> None:
+    for goal in (None, *GOALS):
+        made = plan(medgemma, device(memory_gb=3.5, model_memory_gb=2.3), goal)  # type: ignore[arg-type]
+        assert [one.variant for one in made.rows if one.fits] == ["Q2_K"]
+        assert made.reasons[0].startswith("the only one that fits: a question")
+
+
+# ---------------------------------------------------------------- what was measured, and what was not
+
+
+def test_times_are_estimates_where_nobody_measured_them(medgemma: PlannedModel) -> None:
+    alike = {one.variant: one for one in plan(medgemma, device(cpu="x86-64-v4")).rows}
+    assert alike["Q4_0"].times.estimated == ()
+    assert "decode_tokens_per_s" in alike["fp16"].times.estimated  # of such a decoder there is no record
+    assert "image_s" not in alike["fp16"].times.estimated  # of such an encoder there is
+
+
+def test_what_is_said_to_be_measured_has_a_record_of_such_weights() -> None:
+    for library in LIBRARIES.values():
+        for name, kernel in library.decoder.items():
+            if kernel.measured:
+                records = bench.read(RESULTS / kernel.measured).records
+                assert any(name in (record.tensor_types or {}) for record in records if record.kind == "variant"), name
+        for kernel in library.encoder.values():
+            assert not kernel.measured or (RESULTS / kernel.measured).is_file()
+
+
+def test_a_type_that_has_no_row_is_an_estimate_by_the_slowest() -> None:
+    unknown = LIBRARIES["gguf"].kernel("Q1_9")
+    assert not unknown.is_measured
+    assert unknown.many == min(kernel.many for kernel in LIBRARIES["gguf"].decoder.values())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"cpu": "x86-64-v3"},
+        {"cpu": "armv8.2-a+dotprod+fp16", "platform": "linux-aarch64"},
+        {"cpu": "x86-64-v4", "instruction_sets": ("avx512", "amx")},
+        {"cpu": "x86-64-v4", "sources": {"gflops": "estimate: by its data sheet"}},
+    ],
+)
+def test_on_other_processors_every_time_is_an_estimate(other: dict[str, Any], medgemma: PlannedModel) -> None:
+    made = plan(medgemma, device(**other))
+    for one in made.rows:
+        named = {name for name in vars(one.times) if name != "estimated" and getattr(one.times, name) is not None}
+        assert set(one.times.estimated) == named
+    assert any(note.startswith("all times are estimates") for note in made.notes)
+    assert " in ~" in made.reasons[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [(0, 3, "0"), (2560, 3, "2,560"), (-25.64, 3, "-25.6"), (0.002561, 2, "0.0026"), (1.0, 2, "1.0")],
+)
+def test_figures_are_written_without_powers_of_ten(value: float, digits: int, text: str) -> None:
+    assert figure(value, digits) == text
 
 
 # ---------------------------------------------------------------- what is known of levels

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.artifacts.manifest import Served
 from edgekit.bench.obeying import obeying
 from edgekit.bench.subjects import subjects
 from edgekit.checkpoints import reference_models
 from edgekit.cli import main
+from edgekit.commands.support.plans import plan_lines
 from edgekit.errors import UsageError
+from edgekit.export import llama_programs
 from edgekit.machine.devices import device as load_device
-from edgekit.planning import of_artifact, planned_model, row
+from edgekit.planning import GOALS, Loss, of_artifact, plan, planned_model, row
 from edgekit.runtime.opening import prepare
 from edgekit.serve.engines.served import served
 
@@ -34,6 +39,7 @@ context = {context}
 fp32 = 50
 int8 = 150
 """
+DEVICES = Path(__file__).parent.parent / "devices"
 Board = Callable[..., str]
 
 
@@ -79,6 +85,44 @@ def test_people_see_every_level_and_why_one_is_taken(board: Board, capsys: pytes
     assert "take      Q2_K" in said
     assert "the smallest of the" in said
     assert "context 2048" in said
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in DEVICES.glob("*.toml")))
+def test_a_table_is_no_wider_than_a_terminal_and_explains_its_marks(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for recipe in ("medgemma-4b", "medgemma-27b", "medsiglip", "reference-medgemma"):
+        main(["plan", recipe, "--device", name])
+        said = capsys.readouterr().out
+        assert max(map(len, said.splitlines())) <= 120
+        assert not re.search(r"\de[+-]\d|-0\.0\b|the smallest the", said)
+        head, legend, *_ = said.split("\nlegend ")
+        assert ("GPU GB" in head) == bool(load_device(name).gpu_memory_gb)
+        for mark, meaning in {"\n*": "* to be taken", "~": "~ estimated", " ? ": "? not known"}.items():
+            assert (mark in f"{head} ") == (meaning in legend)
+        for word in ("weights", "memory"):
+            assert (f"no, {word}" in head) == (f"no, {word}: " in " ".join(legend.split()))
+
+
+def test_the_widest_row_fits(board: Board, medgemma_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A level of a long name on a device with a GPU, of which records know all that they can."""
+    name = board(64, 48, 8192, "gpu_memory_gb = 8\ngpu_bandwidth_gb_s = 100\ngpu_gflops = 1000\n")
+    made = plan(
+        planned_model("medgemma-4b"),
+        load_device(name),
+        losses={"Q4_K_M+vision-int8": Loss({"kl": 0.0123, "accuracy_drop": -0.04}, "records")},
+    )
+    rows = tuple(replace(one, variant=one.variant.replace("int8", "int8_dynamic")) for one in made.rows)
+    lines = list(plan_lines(replace(made, rows=rows)))
+    assert max(map(len, lines)) <= 120
+    assert any("KL 0.012, 0.0 pt" in line for line in lines)
+
+
+def test_programs_are_told_which_times_are_estimates(capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "plan", "medgemma-4b", "--device", "raspberry-pi-5")
+    assert {row["estimated"] for row in found["variants"].values()} == {True}
+    assert "decode_tokens_per_s" in found["variants"]["Q4_0"]["times"]["estimated"]
+    assert any("estimates" in note for note in found["notes"])
 
 
 def test_records_say_what_the_reference_model_lost(capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,11 +183,33 @@ def test_a_wrong_word_is_one_clear_message(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_file_with_a_negative_number_is_refused_by_its_key(
-    board: Board, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("values", "more", "said"),
+    [
+        ((-4, 3), "", "memory_gb: -4"),
+        ((float("nan"), 3), "", "memory_gb: nan"),
+        ((1e300, 3), "", "memory_gb: 1e+300"),
+        ((4, float("inf")), "", "model_memory_gb: inf"),
+        ((4, 3), "cores = 4\n", "cores"),  # twice
+        ((4, 3, -1), "", "context: -1"),
+    ],
+)
+def test_a_wrong_number_in_a_device_file_is_refused_by_its_key(
+    values: tuple[float, ...], more: str, said: str, board: Board, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["plan", "medgemma-4b", "--device", board(-4, 3)]) == 2
-    assert "memory_gb" in capsys.readouterr().err
+    assert main(["plan", "medgemma-4b", "--device", board(*values, more=more)]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert "board.toml" in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_a_goal_that_nobody_knows_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["plan", "medgemma-4b", "--device", "raspberry-pi-5", "--goal", "cheapest"])
+    said = capsys.readouterr().err
+    assert "cheapest" in said
+    assert all(goal in said for goal in GOALS)
 
 
 # ---------------------------------------------------------------- who obeys it
@@ -158,6 +224,31 @@ def test_an_export_for_a_device_makes_what_the_plan_recommends(
     assert main([*words, "--goal", "smallest"]) == 0
     assert f"{best} for board: the smallest" in capsys.readouterr().err
     assert list(manifests.read(tmp_path / "made").variants) == [best]
+
+
+def test_other_programs_are_told_the_context_of_the_plan(
+    board: Board, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the line for llama-server and in the Modelfile, also after another level was added without a device."""
+    folder, words = tmp_path / "made", ["export", "medgemma-reference", "--no-prove", "--to", str(tmp_path / "made")]
+    assert main([*words, "--device", board(context=1024), "--goal", "smallest"]) == 0
+    assert re.search(r"llama-server .* -c 1024 ", capsys.readouterr().out)
+    assert main([*words, "--level", "Q8_0"]) == 0
+    assert re.search(r"llama-server .* -c 1024 ", capsys.readouterr().out)
+    files = list(folder.glob("Modelfile.*"))
+    assert len(files) == 2
+    assert all("PARAMETER num_ctx 1024\n" in path.read_text() for path in files)
+    assert main([*words, "--device", board(context=512), "--goal", "smallest"]) == 0
+    assert all("PARAMETER num_ctx 512\n" in path.read_text() for path in files)
+
+
+def test_keys_and_values_in_8_bits_are_told_too(medgemma_artifact: Path) -> None:
+    found = manifests.read(medgemma_artifact).model_copy(update={"served": Served(context=2048, cache_type="q8_0")})
+    command = " ".join(llama_programs.server_command(Path(), found, "Q8_0") or [])
+    assert "-c 2048 -ctk q8_0 -ctv q8_0" in command
+    text = llama_programs.modelfile(found, "Q8_0") or ""
+    assert "PARAMETER num_ctx 2048\n" in text
+    assert re.search("^# .*OLLAMA_KV_CACHE_TYPE=q8_0$", text, re.MULTILINE)
 
 
 def test_opening_takes_the_level_and_the_settings_of_the_plan(medgemma_artifact: Path, board: Board) -> None:

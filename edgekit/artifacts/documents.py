@@ -22,6 +22,7 @@ _MOST_DIGITS = 40  # tokenizers of the hub say 10**30 where they mean infinity
 _BEYOND_USE = 10**_MOST_DIGITS
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _STRUCTURE = (b",", b":", b"[", b"{")
+_AT_LINE = re.compile(r"at line (\d{1,9})\b")  # as tomllib ends its messages
 # tomllib takes minutes for a key of many thousand parts: its time grows with their square.
 _LONG_KEY = re.compile(r"""(?<![^\s.="'])(?:(?:"(?:[^"\\\n]|\\.)*+"|'[^'\n]*+'|[^\s.="']++)[ \t]*+\.[ \t]*+){64}""")
 
@@ -74,10 +75,17 @@ def read_toml(path: Path, error: type[EdgekitError]) -> dict[str, Any]:
         long_key = _LONG_KEY.search(text)
         value = {} if long_key else tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
-        raise error(f"{path}: not valid TOML: {problem}") from problem
+        raise error(f"{path}: not valid TOML: {problem}{_quoted_line(str(problem), raw)}") from problem
     if long_key:
         raise error(f"{path}: a key of more than 64 parts")
     return _checked(value, str(path), error)
+
+
+def _quoted_line(problem: str, raw: bytes) -> str:
+    """The line that a parser stumbled over, which says more than its number: a key that stands there twice."""
+    place = _AT_LINE.search(problem)
+    lines = raw.decode("utf-8", "replace").split("\n")
+    return f": {lines[int(place[1]) - 1].strip()!r:.80}" if place and int(place[1]) <= len(lines) else ""
 
 
 def _checked(value: T, where: str, error: type[EdgekitError]) -> T:

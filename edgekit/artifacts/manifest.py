@@ -170,6 +170,18 @@ class SourceRecord(StrictModel):
     revision: Name | None = None
 
 
+class Served(StrictModel):
+    """What other programs are told to reserve for a model: as a plan for a device chose it.
+
+    Attributes:
+        context: tokens of prompt and answer together.
+        cache_type: what keys and values are rounded to.
+    """
+
+    context: int = Field(gt=0, lt=1 << 24)
+    cache_type: Literal["f16", "q8_0"] = "f16"
+
+
 class Manifest(StrictModel):
     """Everything a runtime and a reader must know about one artifact folder."""
 
@@ -186,6 +198,8 @@ class Manifest(StrictModel):
     # What the family needs to build prompts and scores: token ids, image tokens, logit scale and bias, context length.
     settings: Annotated[Mapping[Name, Any], _Few]
     support_files: Listed[FileEntry] = Field(default=(), max_length=1000)
+    # What Ollama and llama-server are to reserve, of an export for a device; None leaves them their usual context.
+    served: Served | None = None
     parts: Listed[Part] = Field(max_length=1000)
     variants: Annotated[Mapping[VariantName, Annotated[Mapping[Name, Sha256], _Few]], _Few]
     default: Name

@@ -24,23 +24,25 @@ def losses(records: Iterable[Record], model: PlannedModel, source: str) -> Mappi
     Raises:
         UsageError: of a recipe alone, they are of several checkpoints, and nothing says which one is planned for.
     """
-    own = [record for record in records if record.recipe == model.name]
-    checkpoints = {record.source_sha256 for record in own}
+    known = ((record, _figures(record)) for record in records if record.recipe == model.name)
+    own = [(record, figures) for record, figures in known if figures and _is_planned(record, model)]
+    checkpoints = {record.source_sha256 for record, _ in own}
     if own and model.sha256:
         checkpoints &= {model.sha256()}
     if len(checkpoints) > 1:
         raise UsageError(f"{source}: results of {len(checkpoints)} checkpoints", remedy="name the one to plan for")
     found: dict[str, Loss] = {}
-    for record in own:
-        if record.source_sha256 not in checkpoints or not _is_planned(record, model):
-            continue
-        figures = {name: reading.value for name in FIGURES if (reading := first(record, name))}
-        drops = [-100 * m.paired.difference.value for m in record.measurements if m.paired and m.headline == "accuracy"]
-        if drops:
-            figures["accuracy_drop"] = max(drops)
-        if figures and record.level:
+    for record, figures in own:
+        if record.source_sha256 in checkpoints and record.level:
             found.setdefault(record.level, Loss(figures, f"{source}, of the checkpoint {record.source_sha256[:16]}"))
     return found
+
+
+def _figures(record: Record) -> dict[str, float]:
+    """What it says that was lost; a drop of nothing is 0, not -0."""
+    figures = {name: reading.value for name in FIGURES if (reading := first(record, name))}
+    drops = [-100 * m.paired.difference.value for m in record.measurements if m.paired and m.headline == "accuracy"]
+    return {**figures, "accuracy_drop": max(drops) + 0.0} if drops else figures
 
 
 def _is_planned(record: Record, model: PlannedModel) -> bool:

@@ -17,7 +17,9 @@ from edgekit.progress import on_stderr
 from edgekit.terminal import say
 
 if TYPE_CHECKING:
+    from edgekit.artifacts.manifest import Served
     from edgekit.checkpoints.hub import Terms
+    from edgekit.planning import Row, Settings
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -68,16 +70,17 @@ def run(options: Namespace) -> int:
     given = options.images or options.text
     source = download(options) if options.download else source_folder(options.source, options.revision)
     default = default_of(options.to)
-    levels = [recommended(options, source)] if options.device else options.level
+    best = recommended(options, source) if options.device else None
     exported = publish.export(
         source,
         options.to,
         recipe_name=options.recipe,
-        levels=levels,
+        levels=[best.variant] if best else options.level,
         parts=parts,
         prove=not options.no_prove,
         fresh=options.fresh,
         inputs=given_inputs(options.images, options.text) if given else None,
+        served=served_as(best.settings) if best else None,
         progress=on_stderr(),
     )
     if default and default != exported.manifest.default:
@@ -95,12 +98,19 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def recommended(options: Namespace, source: Path) -> str:
-    """The variant that a plan recommends, which is said with the reasons. Raises UsageError where nothing fits."""
+def recommended(options: Namespace, source: Path) -> Row:
+    """What a plan recommends, which is said with the reasons. Raises UsageError where nothing fits."""
     made = planned(str(source), options.device, options.goal, options.recipe)
     best = made.chosen()
     say(f"{best.variant} for {made.device.name}: {'; '.join(made.reasons)}")
-    return best.variant
+    return best
+
+
+def served_as(settings: Settings) -> Served | None:
+    """What other programs are to reserve as a plan has it; None for a model without a context."""
+    from edgekit.artifacts.manifest import Served
+
+    return Served(context=settings.context, cache_type=settings.cache_type) if settings.context else None
 
 
 def default_of(folder: Path) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from edgekit.artifacts.gates import Gates
 from edgekit.artifacts.levels import LEVELS
 from edgekit.artifacts.levels import level as level_of
+from edgekit.artifacts.manifest import Served
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, choose
 from edgekit.errors import CheckpointError, UsageError, unknown
 from edgekit.families import Family
@@ -30,12 +31,14 @@ class Job:
     Attributes:
         variants: name -> {role: level}.
         notes: what users should know about the source.
+        served: what other programs are to reserve for it, where a plan for a device says so.
     """
 
     source: Source
     recipe: Recipe
     variants: Mapping[str, Mapping[str, str]]
     notes: tuple[str, ...] = ()
+    served: Served | None = None
 
     @property
     def stand_in(self) -> str | None:

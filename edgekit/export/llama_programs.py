@@ -14,7 +14,7 @@ from edgekit.families import FAMILIES
 from edgekit.families.composition import ChatSettings, checked_settings
 from edgekit.formats.gguf.form import GgufForm
 
-CONTEXT = 8192  # tokens that a server's cache holds: 160 MB for MedGemma 4B's global layers
+CONTEXT = 8192  # tokens that a server's cache holds where no plan says how many: 160 MB for MedGemma 4B's global layers
 _MODEL = "-m"
 
 
@@ -57,7 +57,14 @@ def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] 
         return None
     files = [word for argument, part in parts.items() for word in (argument, str(folder / part.files[0].path))]
     # The model's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
-    return ["llama-server", *files, "--jinja", "-fa", "on", "-c", str(server_context(manifest)), "--temp", "0"]
+    context = ["-c", str(server_context(manifest)), *_cache_words(manifest)]
+    return ["llama-server", *files, "--jinja", "-fa", "on", *context, "--temp", "0"]
+
+
+def _cache_words(manifest: Manifest) -> list[str]:
+    if manifest.served is None or manifest.served.cache_type == "f16":
+        return []
+    return ["-ctk", manifest.served.cache_type, "-ctv", manifest.served.cache_type]
 
 
 def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
@@ -78,6 +85,8 @@ def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
         return None
     settings = _settings(manifest)
     notes = [f"{manifest.title}, {name}", *([manifest.stand_in] if manifest.stand_in else []), "Not a medical device."]
+    if _cache_words(manifest) and manifest.served:  # which is a setting of the server, and none of a model
+        notes.append(f"Its context was planned for OLLAMA_KV_CACHE_TYPE={manifest.served.cache_type}")
     return _template().render(
         notes=[line for note in notes for line in note.splitlines()],
         files=[part.files[0].path for part in parts.values()],
@@ -114,12 +123,14 @@ def _stops(settings: ChatSettings) -> list[str]:
 
 
 def server_context(manifest: Manifest) -> int:
-    """How many tokens a server's cache should hold: enough for images and answers, and no more than the model has.
+    """How many tokens a server's cache should hold: what a plan chose, else enough for images and answers, and no more
+    than the model has.
 
     Raises:
         ArtifactError: the manifest does not say, or has something else there.
     """
-    return min(CONTEXT, _settings(manifest).context)
+    wanted = manifest.served.context if manifest.served else CONTEXT
+    return min(wanted, _settings(manifest).context)
 
 
 def _settings(manifest: Manifest) -> ChatSettings:

@@ -277,6 +277,7 @@ def manifest_of(
         tokenizer=manifests.file_entry(staging, staging / TOKENIZER) if job.source.family.reads_text else None,
         settings=job.source.settings,
         support_files=support,
+        served=job.served or (existing.served if existing else None),
         parts=tuple(sorted(parts.values(), key=lambda part: (part.role, part.format, part.level))),
         variants={name: merged[name] for name in order},
         default=_default(job, existing, merged),

@@ -49,6 +49,7 @@ class EncoderShape:
         positions: of one item: an image's patches, a text's tokens.
         vocabulary: rows of its table of tokens; 0 of an encoder of images.
         looked_up: weights of which an item reads some rows and multiplies with none: tables of tokens and positions.
+        once: weights that one row of an item is multiplied with, or few: what pools and projects.
     """
 
     layers: int
@@ -57,6 +58,7 @@ class EncoderShape:
     positions: int
     looked_up: int
     vocabulary: int = 0
+    once: int = 0
 
 
 Shape = DecoderShape | EncoderShape

@@ -4,14 +4,16 @@
     memory          weights as a library lays them out, keys and values, intermediate results
     kernels, times  how long it takes, by the device's limits and the share that each kernel reaches of them
     offload         what of it goes to a GPU
-    choose          every variant as a row, the settings of each, and the one to take
+    rows            a variant on a device: settings, memory, times, and why it does not fit
+    choose          every variant as a row, and the one to take
 """
 
 from __future__ import annotations
 
-from edgekit.planning.choose import GOALS, Goal, Loss, Plan, Row, Settings, plan, row
+from edgekit.planning.choose import GOALS, Goal, Plan, figure, plan
 from edgekit.planning.models import of_artifact, of_checkpoint, of_recipe, planned_model
 from edgekit.planning.parts import PlannedModel, PlannedPart
+from edgekit.planning.rows import Loss, Row, Settings, row
 
 __all__ = [
     "GOALS",
@@ -22,6 +24,7 @@ __all__ = [
     "PlannedPart",
     "Row",
     "Settings",
+    "figure",
     "of_artifact",
     "of_checkpoint",
     "of_recipe",

@@ -2,80 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from edgekit.artifacts.levels import limits_of
 from edgekit.errors import UsageError
 from edgekit.machine.devices import SOLD_AS, Device
-from edgekit.planning.kernels import CacheType
-from edgekit.planning.memory import MemoryUse, memory_use, placement
-from edgekit.planning.parts import PlannedModel, PlannedPart
-from edgekit.planning.times import Times, times
+from edgekit.planning.kernels import comparable
+from edgekit.planning.parts import PlannedModel
+from edgekit.planning.rows import Loss, Row, gigabytes, row
 
 Goal = Literal["fastest", "most-faithful", "smallest"]
 GOALS: tuple[str, ...] = get_args(Goal)
-LEAST_CONTEXT = 1024  # tokens; a shorter one is of no use with an image and an answer
 _SLOWER = 1.5  # than the fastest: what a more faithful variant may take where no goal is named
-_TEXT_SHARE, _MOST_TEXT = 4, 1024  # of a context, what is left for words beside images
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What a variant is known to have lost.
-
-    Attributes:
-        figures: by name, as records have them: `kl`, `accuracy_drop` in points, `cosine_image`, ...
-        source: who says so.
-    """
-
-    figures: Mapping[str, float]
-    source: str
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a variant is run on a device.
-
-    Attributes:
-        context: tokens of prompt and answer together; 0 for a model that has none.
-        cache_type: what its keys and values are rounded to.
-        gpu_layers: of its decoder that a GPU runs, as the library counts them; `gpu_vision`, whether its encoder, too.
-        images: that a context holds, beside a fourth of it, or 1,024 tokens, for words.
-    """
-
-    threads: int
-    context: int = 0
-    cache_type: CacheType = "f16"
-    gpu_layers: int = 0
-    gpu_vision: bool = False
-    images: int = 0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One variant on a device.
-
-    Attributes:
-        parts: role -> level.
-        bytes: of its files.
-        against: why it does not fit; empty where it does.
-    """
-
-    variant: str
-    parts: Mapping[str, str]
-    bytes: int
-    settings: Settings
-    memory: MemoryUse
-    times: Times
-    loss: Loss | None
-    against: str = ""
-
-    @property
-    def fits(self) -> bool:
-        """Whether the device can run it."""
-        return not self.against
+_BY = "by what a proof lets its levels lose"
 
 
 @dataclass(frozen=True)
@@ -123,103 +65,48 @@ def plan(
     return Plan(model, device, goal, rows, best, (why, *_reasons(best, device)), notes=notes)
 
 
-def row(
-    name: str, parts: Sequence[PlannedPart], device: Device, context: int | None = None, loss: Loss | None = None
-) -> Row:
-    """One variant on a device, with the longest context up to the wanted one, and its keys and values in half
-    precision, where memory allows both; in 8 bits before the context is halved.
-
-    Args:
-        context: that must be; the device's, or as much of it as fits, for None.
-    """
-    tried = [_settled(parts, device, tokens, kind) for tokens, kind in _contexts(parts, device, context)]
-    settings, used, against = next((one for one in tried if not one[2]), tried[-1])
-    size = sum(part.bytes for part in parts)
-    on_gpu = settings.gpu_layers > 0 or settings.gpu_vision
-    levels = {part.role: part.level for part in parts}
-    return Row(
-        name, levels, size, settings, used, Times() if on_gpu else times(parts, device), loss or _proven(parts), against
-    )
-
-
-def _contexts(parts: Sequence[PlannedPart], device: Device, context: int | None) -> Iterator[tuple[int, CacheType]]:
-    decoder = next((part for part in parts if part.kind == "decoder"), None)
-    if decoder is None:
-        yield 0, "f16"
-        return
-    most = decoder.decoder.context if decoder.decoder else device.context
-    tokens = min(context or device.context, most)
-    while True:
-        yield from ((tokens, kind) for kind in decoder.library.caches)
-        if context or tokens // 2 < LEAST_CONTEXT:
-            return
-        tokens //= 2
-
-
-def _settled(
-    parts: Sequence[PlannedPart], device: Device, context: int, cache_type: CacheType
-) -> tuple[Settings, MemoryUse, str]:
-    placed = placement(parts, context, cache_type, int(1e9 * device.gpu_memory_gb))
-    used = memory_use(parts, context, cache_type, placed)
-    if device.unified_memory:
-        used = replace(used, shared=placed.bytes)
-    settings = Settings(device.cores, context, cache_type, placed.layers, placed.vision, _images(parts, context))
-    return settings, used, _against(parts, used, device, context)
-
-
-def _images(parts: Sequence[PlannedPart], context: int) -> int:
-    decoder = next((part.decoder for part in parts if part.decoder), None)
-    if decoder is None or not decoder.image_tokens:
-        return 0
-    return (context - min(_MOST_TEXT, context // _TEXT_SHARE)) // decoder.image_tokens
-
-
-def _against(parts: Sequence[PlannedPart], used: MemoryUse, device: Device, context: int) -> str:
-    """Why a device cannot hold it; empty where it can."""
-    weights, given = sum(part.opened_bytes for part in parts), 1e9 * device.model_memory_gb
-    if weights > given:
-        return f"needs {_gb(weights)} GB, {device.title} gives a model {device.model_memory_gb:g} GB"
-    if used.total > (left := SOLD_AS * 1e9 * device.memory_gb):
-        beside = f" with a context of {context:,} tokens" if context else ""
-        return f"takes {_gb(used.total)} GB{beside}, {device.title} leaves {_gb(left)} GB to programs"
-    return ""
-
-
-def _proven(parts: Sequence[PlannedPart]) -> Loss | None:
-    """What the proof of its main part found: the divergence of a decoder, or the cosine of an encoder."""
-    proven = {part.kind: part.loss["mean"] for part in parts if part.loss and "mean" in part.loss}
-    if "decoder" in proven:
-        return Loss({"kl": proven["decoder"]}, "its proof")
-    return Loss({"cosine": min(proven.values())}, "its proof") if len(proven) == len(parts) else None
-
-
-# ---------------------------------------------------------------- the choice
-
-
 def _best(model: PlannedModel, able: Sequence[Row], goal: Goal | None) -> tuple[Row, str]:
-    fitting = f"of the {len(able)} that fit" if len(able) > 1 else "the only one that fits"
-    if goal == "smallest":
-        return min(able, key=lambda one: one.bytes), f"the smallest {fitting}" if len(able) > 1 else fitting
-    if goal == "most-faithful":
-        best = min(able, key=_faithfulness)
-        return best, f"the most faithful {fitting}, {_by(best)}" if len(able) > 1 else fitting
     timed = {one.variant: seconds for one in able if (seconds := one.times.answer_s()) is not None}
+    if len(able) == 1:
+        (best,) = able
+        return best, ": ".join(["the only one that fits", *(_waits(timed[name], best) for name in timed)])
+    fitting = f"of the {len(able)} that fit"
+    if goal == "smallest":
+        return min(able, key=lambda one: one.bytes), f"the smallest {fitting}"
+    if goal == "most-faithful":
+        return min(able, key=_faithfulness), f"the most faithful {fitting}, {_BY}"
     if len(timed) < len(able):
-        usual = next((one for one in able if one.variant == model.default), min(able, key=lambda one: one.bytes))
-        said = "the recipe's default, which fits" if usual.variant == model.default else f"the smallest {fitting}"
-        return usual, f"{said}; its times are not known on this device"
+        return _untimed(model, able, goal)
     fastest = min(able, key=lambda one: timed[one.variant])
     waits = _waits(timed[fastest.variant], fastest)
     if goal == "fastest":
-        return fastest, f"the fastest {fitting}: {waits}" if len(able) > 1 else fitting
+        return fastest, f"the fastest {fitting}: {waits}"
     near = [one for one in able if timed[one.variant] <= _SLOWER * timed[fastest.variant]]
     best = min(near, key=_faithfulness)
-    if best is fastest or len(near) == 1:
-        return best, f"{fitting}: {waits}" if len(able) == 1 else f"the fastest, and the most faithful near it: {waits}"
+    if best is fastest:
+        return best, f"the fastest, and the most faithful near it: {waits}"
     return best, (
-        f"the most faithful, {_by(best)}, of the {len(near)} that take at most half as long again as the fastest "
+        f"the most faithful, {_BY}, of the {len(near)} that take at most half as long again as the fastest "
         f"({fastest.variant}, {waits}): {_waits(timed[best.variant], best)}"
     )
+
+
+def _untimed(model: PlannedModel, able: Sequence[Row], goal: Goal | None) -> tuple[Row, str]:
+    """Where nothing says how long each takes: what a GPU runs alone is faster than what waits for main memory, and of
+    two that lie alike the one that reads fewer bytes."""
+    whole = [one for one in able if one.settings.gpu_whole]
+    fitting = f"of the {len(whole)} that its GPU holds whole" if whole else f"of the {len(able)} that fit"
+    if len(whole) == 1:
+        best, said = whole[0], "the only one that its GPU holds whole"
+    elif goal == "fastest":
+        best, said = min(whole or able, key=lambda one: one.bytes), f"the smallest {fitting}, which reads the least"
+    elif whole:
+        best, said = min(whole, key=_faithfulness), f"the most faithful {fitting}, {_BY}"
+    elif usual := next((one for one in able if one.variant == model.default), None):
+        best, said = usual, "the recipe's default, which fits"
+    else:
+        best, said = min(able, key=lambda one: one.bytes), f"the smallest {fitting}"
+    return best, f"{said}; times are not known on this device"
 
 
 def _faithfulness(one: Row) -> tuple[float, float, int]:
@@ -228,30 +115,35 @@ def _faithfulness(one: Row) -> tuple[float, float, int]:
     return main.loss_kl, sum(limit.loss_error for limit in limits), -one.bytes
 
 
-def _by(one: Row) -> str:
-    return "by what a proof lets its levels lose"
-
-
 def _waits(seconds: float, one: Row) -> str:
     what = "a question about an image with 100 tokens of answer" if one.times.first_token_s else "an image"
-    return f"{what} in {seconds:.3g} s"
+    guessed = {"first_token_s", "decode_tokens_per_s", "image_s"} & set(one.times.estimated)
+    return f"{what} in {'~' if guessed else ''}{figure(seconds, 2)} s"
+
+
+def figure(value: float, digits: int = 3) -> str:
+    """So many digits or more, never as a power of ten: `2,560`, `25.6`, `0.00256`."""
+    if value == 0:
+        return "0"
+    places = max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+    return f"{value:,.{places}f}"
 
 
 def _reasons(best: Row, device: Device) -> Iterator[str]:
     settings, used = best.settings, best.memory
     left = SOLD_AS * device.memory_gb
-    yield f"it takes {_gb(used.total)} of the {left:.3g} GB that {device.name} leaves to programs"
+    yield f"it takes {gigabytes(used.total)} of the {left:.3g} GB that {device.name} leaves to programs"
     if settings.context:
         shorter = f", and not {device.context:,}," if settings.context < device.context else ""
+        where = "lies with its layers," if settings.gpu_layers else f"takes {gigabytes(used.cache)} GB with"
         rounded = "8 bits (q8_0), for in 16 they find no room" if settings.cache_type == "q8_0" else "f16"
         images = f", room for {settings.images} images" if settings.images else ""
-        yield (
-            f"a context of {settings.context:,} tokens{shorter} takes {_gb(used.cache)} GB with keys and values in "
-            f"{rounded}{images}"
-        )
+        yield f"a context of {settings.context:,} tokens{shorter} {where} keys and values in {rounded}{images}"
     if device.gpu_memory_gb:
-        parts = [f"{settings.gpu_layers} layers", *(["the vision part"] if settings.gpu_vision else [])]
-        yield f"{' and '.join(parts)} go to its GPU of {device.gpu_memory_gb:g} GB"
+        moved = ["the vision part"] if settings.gpu_vision else []
+        moved += ["the output layer", f"{settings.gpu_layers - 1} layers"] if settings.gpu_layers else []
+        what = "all of it" if settings.gpu_whole else ", ".join(moved) or "nothing"
+        yield f"on its GPU: {what}, {gigabytes(used.gpu)} of {device.gpu_memory_gb:g} GB"
 
 
 def _notes(device: Device, rows: Sequence[Row]) -> Iterator[str]:
@@ -259,8 +151,17 @@ def _notes(device: Device, rows: Sequence[Row]) -> Iterator[str]:
         yield f"{device.name} states no gflops, so nothing says how long prompts and images take"
     if device.disk_gb_s is None:
         yield f"{device.name} states no disk_gb_s, so nothing says how long a cold load takes"
-    if any(one.settings.gpu_layers or one.settings.gpu_vision for one in rows):
-        yield "times of what runs on a GPU are not predicted"
+    if not comparable(device):
+        yield (
+            f"all times are estimates: what kernels reach of a processor's limits was measured on x86-64 with AVX-512 "
+            f"and without AMX, where those limits were measured, too; {device.name} is another ({device.cpu})"
+        )
+    if any(one.memory.gpu for one in rows):
+        lacking = [name for name in ("gpu_bandwidth_gb_s", "gpu_gflops") if getattr(device, name) is None]
+        if lacking:
+            yield f"{device.name} states no {' and no '.join(lacking)}, so nothing says how long its GPU takes"
+        else:
+            yield "times of what its GPU runs are estimates by its bandwidth and rate of products; none was measured"
 
 
 def _missing(rows: Sequence[Row], device: Device) -> str:
@@ -276,7 +177,3 @@ def nothing_fits(made: Plan) -> UsageError:
         allowed="a device with more memory, or a smaller model",
         remedy=f"edgekit plan {made.model.name} --device NAME",
     )
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.1f}" if count >= 1e9 else f"{count / 1e9:.2g}"

@@ -13,7 +13,7 @@ from edgekit.planning.parts import PlannedPart
 
 # Python, numpy, edgekit and a runtime, without a model: their own, and pages of their files; and what a tokenizer and a
 # vocabulary take for each token.
-LIBRARY_BYTES, LIBRARY_MAPPED_BYTES, TOKEN_BYTES = 70_000_000, 40_000_000, 800
+LIBRARY_BYTES, LIBRARY_MAPPED_BYTES, TOKEN_BYTES = 70_000_000, 60_000_000, 800
 NOT_PLACED = Plan(0, vision=False, bytes=0)
 
 
@@ -29,6 +29,7 @@ class MemoryUse:
         library: Python, the runtimes, the tokenizer.
         mapped: of all that, what are pages of files, which the system can read again.
         laid_out: pages of the file beside them while weights are laid out anew, which are given back then.
+        gpu: what lies in a GPU's memory, no part of the sums below.
         shared: what a GPU holds whose memory is a part of main memory.
     """
 
@@ -39,6 +40,7 @@ class MemoryUse:
     library: int = 0
     mapped: int = 0
     laid_out: int = 0
+    gpu: int = 0
     shared: int = 0
 
     @property
@@ -74,7 +76,7 @@ def memory_use(
     rows = max((part.shape.vocabulary for part in parts if part.shape), default=0)
     library = LIBRARY_BYTES + LIBRARY_MAPPED_BYTES + TOKEN_BYTES * rows
     if decoder is None:
-        return MemoryUse(weights=encoded, compute=activations, library=library, mapped=LIBRARY_MAPPED_BYTES)
+        return MemoryUse(encoded, compute=activations, library=library, mapped=LIBRARY_MAPPED_BYTES)
     weights, mapped, laid_out = _decoder_weights(decoder, on_gpu.layers)
     cache = compute = 0
     if shape := decoder.decoder:
@@ -82,7 +84,7 @@ def memory_use(
         cache = sum(kept[: max(len(kept) + 1 - on_gpu.layers, 0)])
         compute = decoder_compute(decoder.library.batch(shape.image_tokens), 0, shape.wide, shape.hidden, 0)
     seen = encoded + activations
-    return MemoryUse(weights, cache, compute, seen, library, mapped + LIBRARY_MAPPED_BYTES, laid_out)
+    return MemoryUse(weights, cache, compute, seen, library, mapped + LIBRARY_MAPPED_BYTES, laid_out, on_gpu.bytes)
 
 
 def cache_bytes(part: PlannedPart, shape: DecoderShape, context: int, cache_type: CacheType) -> list[int]:
@@ -108,17 +110,21 @@ def placement(parts: Sequence[PlannedPart], context: int, cache_type: CacheType,
 
 def _decoder_weights(part: PlannedPart, gpu_layers: int) -> tuple[int, int, int]:
     """What a decoder's weights take in main memory, what of that is mapped, and what is laid out anew."""
-    if not part.library.maps:
-        return part.opened_bytes, 0, 0
+    if not part.library.maps:  # but for the embedding, whose rows are read where they lie in the file
+        table = part.stored_bytes(part.head_type, part.decoder.head) if part.decoder else 0
+        return part.opened_bytes + table, table, 0
     left, share = part.bytes, 1.0
     if gpu_layers:
         left = sum(part.layer_bytes[: len(part.layer_bytes) + 1 - gpu_layers])
         share = left / max(sum(part.layer_bytes), 1)
-    laid_out = sum(
-        part.stored_bytes(name, count) for name, count in part.multiplied.items() if part.library.kernel(name).laid_out
-    )
-    again = min(left, round(laid_out * share))
+    again = min(left, round(laid_out_bytes(part) * share))
     return left, left - again, again
+
+
+def laid_out_bytes(part: PlannedPart) -> int:
+    """Weights of a decoder that its library lays out anew, whose pages of the file are not needed then."""
+    kinds = {name: count for name, count in part.multiplied.items() if part.library.kernel(name).laid_out}
+    return sum(part.stored_bytes(name, count) for name, count in kinds.items())
 
 
 def _activations(part: PlannedPart) -> int:

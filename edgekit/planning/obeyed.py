@@ -7,8 +7,9 @@ from pathlib import Path
 from edgekit.artifacts.manifest import Manifest
 from edgekit.errors import UsageError
 from edgekit.machine.devices import Device
-from edgekit.planning.choose import Row, plan, row
+from edgekit.planning.choose import plan
 from edgekit.planning.models import of_artifact
+from edgekit.planning.rows import Row, row
 
 
 def recommended(folder: Path, manifest: Manifest, device: Device) -> str:

@@ -72,14 +72,14 @@ class PlannedPart:
 
     @property
     def multiplied(self) -> Mapping[str, int]:
-        """Weights by type that every position is multiplied with: all but the head, and what is only looked up."""
+        """Weights by type that every position is multiplied with: all but the head, and what few rows or none are."""
+        apart = Counter[str]()
         if self.decoder:
-            apart = {self.head_type: self.decoder.head}
+            apart[self.head_type] += self.decoder.head
         elif self.encoder:
-            apart = {self.head_type: self.encoder.looked_up}
-        else:
-            apart = {}
-        left = {name: count - apart.get(name, 0) for name, count in self.types.items()}
+            apart[self.head_type] += self.encoder.looked_up
+            apart[max(self.types, key=lambda name: self.types[name])] += self.encoder.once
+        left = {name: count - apart[name] for name, count in self.types.items()}
         return {name: count for name, count in left.items() if count > 0}
 
     def stored_bytes(self, name: str, count: int) -> int:

@@ -113,7 +113,8 @@ def _modelfile(manifest: Manifest, variant: str) -> Iterator[str]:
     settings, parts = manifest.settings, manifest.variant(variant)[1].values()
     for part in sorted(parts, key=lambda part: part.output != "logits"):
         yield f"FROM ./{part.files[0].path}"
-    yield f"PARAMETER num_ctx {min(llama_programs.CONTEXT, settings['context'])}"
+    context = manifest.served.context if manifest.served else llama_programs.CONTEXT
+    yield f"PARAMETER num_ctx {min(context, settings['context'])}"
     yield "PARAMETER temperature 0"
     quotable = (token for token in settings["stop_tokens"] if token.isprintable() and '"' not in token)
     yield from (f'PARAMETER stop "{token}"' for token in quotable)

@@ -7,7 +7,7 @@ the manifest, replaced atomically. Bad input and failed gates leave nothing behi
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgekit.artifacts import manifest as manifests
@@ -15,7 +15,7 @@ from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.files import unchanged
 from edgekit.artifacts.folders import check_place, staging_of, updating
-from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part
+from edgekit.artifacts.manifest import FileEntry, Manifest, Parity, Part, Served
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.export import readme, stage
 from edgekit.export.job import Job, resolve
@@ -74,6 +74,7 @@ def export(
     prove: bool = True,
     fresh: bool = False,
     inputs: Inputs | None = None,
+    served: Served | None = None,
     progress: Progress | None = None,
 ) -> Exported:
     """Convert a checkpoint into an artifact folder, proven unless told otherwise.
@@ -85,6 +86,7 @@ def export(
         parts: role -> level, to be used in place of each variant's own choice.
         fresh: forget what an interrupted run left.
         inputs: what the proof compares on, and calibration measures; what comes with edgekit for None.
+        served: what other programs are told to reserve for it; for None as it was, or their usual context.
 
     Raises:
         CheckpointError, UsageError: the source or a name is wrong, or a part that is there was calibrated on others
@@ -94,7 +96,7 @@ def export(
     """
     progress = progress or Progress()
     with file_errors(source):
-        job = resolve(source, recipe_name, levels, parts or {})
+        job = replace(resolve(source, recipe_name, levels, parts or {}), served=served)
     for note in job.notes:
         progress.note(note)
     if left_out := [name for name in job.recipe.variant if not levels and name in job.recipe.on_request]:

@@ -24,6 +24,6 @@ def decoder_shape(config: MedGemmaConfig) -> DecoderShape:
 
 
 def vision_part_shape(config: MedGemmaConfig) -> EncoderShape:
-    """The vision tower; what pools and projects its patches is little beside it."""
+    """The vision tower, and the matrix that projects what is pooled of its patches."""
     assert config.vision_config is not None, "a configuration with a vision part has a vision tower"
-    return vision_shape(config.vision_config)
+    return vision_shape(config.vision_config, config.vision_config.hidden_size * config.text_config.hidden_size)

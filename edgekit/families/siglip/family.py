@@ -117,6 +117,12 @@ def settings(checkpoint: Checkpoint, config: MedSiglipConfig, tokenizer: Tokeniz
     }
 
 
+def image_shape(config: ImageEncoderConfig) -> EncoderShape:
+    """What encoding an image takes: its head's query, its output and its MLP see one row."""
+    vision = config.vision_config
+    return vision_shape(vision, 2 * vision.hidden_size * (vision.hidden_size + vision.intermediate_size))
+
+
 _IMAGE_ENCODER = Role(
     image_encoder_tensors,
     "pooled",
@@ -131,7 +137,7 @@ _IMAGE_ENCODER = Role(
         )
     },
     input="pixels",
-    shape=lambda config: vision_shape(config.vision_config),
+    shape=image_shape,
 )
 
 

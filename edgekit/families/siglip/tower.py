@@ -111,7 +111,7 @@ def vision_tensors(prefix: str, vision: VisionConfig) -> list[TensorSpec]:
     ]
 
 
-def vision_shape(vision: VisionConfig) -> EncoderShape:
-    """What encoding an image takes."""
-    hidden, patches = vision.hidden_size, vision.patches
-    return EncoderShape(vision.num_hidden_layers, hidden, vision.intermediate_size, patches, patches * hidden)
+def vision_shape(vision: VisionConfig, once: int) -> EncoderShape:
+    """What encoding an image takes, with so many weights behind the tower that see few rows."""
+    hidden, wide, patches = vision.hidden_size, vision.intermediate_size, vision.patches
+    return EncoderShape(vision.num_hidden_layers, hidden, wide, patches, patches * hidden, once=once)

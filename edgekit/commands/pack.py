@@ -54,7 +54,7 @@ def add_options(parser: ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="3.X",
-        help="a version of Python to bring wheels for (this one); may be repeated: whichever is there is installed with",
+        help="a version of Python to bring wheels for (this one); may be repeated: any of them installs it",
     )
     group.add_argument(
         "--cpu",

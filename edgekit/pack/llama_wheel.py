@@ -57,13 +57,13 @@ def no_build(level: str, platform: str, given: Path | None) -> ArtifactError:
     Args:
         given: the folder of wheels that was looked in; None without one.
     """
-    ways, maker, target = {}, f"edgekit setup on {platform}", target_of(level, platform)
+    ways, made, target = {}, f"edgekit setup makes it on {platform}", target_of(level, platform)
     if lower := _at_hand(level, platform, given):
         ways[f"--cpu {lower}"] = f"in place of {level}: is built already and runs on such a processor too, slower"
     if target:
         ways["--download"] = _compiling(target)
-        maker = f"edgekit wheelhouse --cpu {level} --download --to FOLDER elsewhere"
-    ways["--wheelhouse FOLDER"] = f"takes {level}/llama_cpp_python-*.whl from there, which {maker} makes"
+        made = f"another machine makes it by edgekit wheelhouse --cpu {level} --download --to FOLDER"
+    ways["--wheelhouse FOLDER"] = f"takes {level}/llama_cpp_python-*.whl from there; {made}"
     return ArtifactError(
         f"there is no build of llama.cpp for {level}{f' in {given}, nor' if given else ''} here",
         items=[f"{option}: {what}" for option, what in ways.items()],

@@ -16,7 +16,7 @@ class Progress:
     """What long work reports to; this one ignores it."""
 
     def start(self, label: str, total: int) -> None:
-        """A phase of `total` units begins; the one before is done."""
+        """A phase of `total` units begins, 0 where nobody knows how many; the one before is done."""
 
     def advance(self, units: int = 1) -> None:
         """Units of the current phase are done."""
@@ -39,7 +39,10 @@ class Bars(Progress):
         from tqdm import tqdm
 
         self.finish()
-        self._bar = tqdm(total=total, desc=printable(label), unit_scale=total > 1000, leave=False, file=sys.stderr)
+        form = None if total else "{desc} ..."
+        self._bar = tqdm(
+            total=total, desc=printable(label), unit_scale=total > 1000, leave=False, file=sys.stderr, bar_format=form
+        )
 
     def advance(self, units: int = 1) -> None:
         """Move the bar; what is still to do after the last unit has no share that a bar could show."""
@@ -103,14 +106,44 @@ class Lines(Progress):
             say(line(self._label, self._done, self._total, time.monotonic() - self._began))
 
 
+class Steps(Progress):
+    """Says every phase as it begins, also a short one, and has another show how far it is.
+
+    For work whose steps a user should know: what is done to a machine, and what is being waited for.
+    """
+
+    def __init__(self, shown: Progress) -> None:
+        self._shown = shown
+
+    def start(self, label: str, total: int) -> None:
+        """Say it, and show it."""
+        self._shown.finish()
+        self._shown.note(label)
+        self._shown.start(label, total)
+
+    def advance(self, units: int = 1) -> None:
+        """Show it."""
+        self._shown.advance(units)
+
+    def finish(self) -> None:
+        """Show no more of this phase."""
+        self._shown.finish()
+
+    def note(self, text: str) -> None:
+        """Say it."""
+        self._shown.note(text)
+
+
 def line(label: str, done: int, total: int, seconds: float) -> str:
     """A phase in words. What remains is estimated from what was done, once a hundredth was.
 
     Work may go on behind the last unit, of which nobody knows how much there is.
     """
-    if total and done >= total:
+    if not total:
+        return f"{label}: {duration(seconds)} so far"
+    if done >= total:
         return f"{label}: finishing, {duration(seconds)}"
-    share = done / total if total else 0.0
+    share = done / total
     rest = f", about {duration(seconds / share * (1 - share))} left" if share >= 0.01 else ""
     return f"{label}: {share:.0%} after {duration(seconds)}{rest}"
 
@@ -122,6 +155,20 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
+def amount(count: int) -> str:
+    """So many bytes in words, not more exact than a person asks."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
 def on_stderr() -> Progress:
     """Progress on standard error as suits it: bars on a terminal, elsewhere lines."""
     return Bars() if sys.stderr.isatty() else Lines()
+
+
+def steps_on_stderr(*, silent: bool) -> Progress:
+    """The same with every step said.
+
+    Args:
+        silent: for a program, which waits for the result alone.
+    """
+    return Progress() if silent else Steps(on_stderr())

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from packaging.tags import Tag, sys_tags
 from edgekit.errors import EdgekitError
 from edgekit.pack import launchers, signature
 from edgekit.pack.bootstrap import environment, trust
-from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, here
+from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.contents import programs
 
 EVERY = frozenset(sys_tags())
@@ -237,6 +238,14 @@ def test_what_is_no_wheel_is_said(tmp_path: Path) -> None:
         environment.unpacked_bytes([tmp_path / "x.whl"])
 
 
+def test_a_pythons_wheels_are_everyones_and_its_own() -> None:
+    files = ["bundle.json", "wheels/a.whl", "wheels/3.11/b.whl", "wheels/3.12/c.whl", "wheels/3.1/d.whl",
+             "wheels/x86-64-v3/e.whl", "wheels/3.11/x/f.whl", "model/3.11/g.whl", "wheels/armv8.2-a/h.whl"]  # fmt: skip
+    assert for_python(files, LINUX) == ["wheels/a.whl", "wheels/3.11/b.whl"]
+    assert for_python(files, Here((3, 12), "windows-arm64")) == ["wheels/a.whl", "wheels/3.12/c.whl"]
+    assert for_python(files, Here((3, 13), "macos-arm64")) == ["wheels/a.whl"]
+
+
 # ---------------------------------------------------------------- the scripts
 
 
@@ -301,9 +310,59 @@ def packed(folder: Path, key: Path, **more: object) -> Path:
 
 
 def script(*words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-    command = ["sh", *map(str, words)]
+    command = [str(shutil.which("sh")), *map(str, words)]
     variables = {**os.environ, "PYTHON": sys.executable, **more}
     return subprocess.run(command, capture_output=True, text=True, check=False, env=variables, timeout=60)
+
+
+@pytest.fixture
+def pythons(tmp_path: Path) -> Callable[..., dict[str, str]]:
+    """Variables by which no Python is found but stand-ins of these names, each this one that states its version."""
+
+    def made(**versions: str) -> dict[str, str]:
+        folder = tmp_path / "pythons"
+        folder.mkdir(exist_ok=True)
+        for tool in ("cat", "dirname", "head", "sed", "tr"):
+            (folder / tool).symlink_to(str(shutil.which(tool)))
+        for name, version in versions.items():
+            path = folder / name.replace("_", ".")
+            path.write_text(
+                f'#!/bin/sh\nif [ "$1" = -c ]; then echo {version}; else echo "$0"; cat > /dev/null; fi\n'
+            )
+            path.chmod(0o755)
+        return {"PATH": str(folder), "PYTHON": ""}
+
+    return made
+
+
+@posix
+@pytest.mark.parametrize(
+    ("there", "named", "expected"),
+    [
+        ({"python3_11": "3.11", "python3_12": "3.12"}, "", "python3.11"),
+        ({"python3_12": "3.12", "python3": "3.10"}, "", "python3.12"),
+        ({"python3": "3.12"}, "", "python3"),
+        ({"python3_11": "3.11", "python3_12": "3.12"}, "python3.12", "python3.12"),
+        ({"python3_11": "3.11", "mine": "3.13"}, "mine", "mine"),  # which is then refused by name
+    ],
+)
+def test_whichever_python_is_there_runs_it(
+    tmp_path: Path, key: Path, pythons: Callable[..., dict[str, str]], there: dict[str, str], named: str, expected: str
+) -> None:
+    bundle = packed(tmp_path / "bundle", key, python=["3.11", "3.12"])
+    done = script(bundle / "install.sh", **{**pythons(**there), "PYTHON": named})
+    assert done.stdout.strip().rpartition("/")[2] == expected
+
+
+@posix
+@pytest.mark.parametrize("there", [{}, {"python3": "", "python3_13": "3.13"}])
+def test_the_pythons_that_would_do_are_named(
+    tmp_path: Path, key: Path, pythons: Callable[..., dict[str, str]], there: dict[str, str]
+) -> None:
+    bundle = packed(tmp_path / "bundle", key, python=["3.11", "3.12"])
+    done = script(bundle / "install.sh", **pythons(**there))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "install: no Python 3.11 or 3.12 was found; PYTHON=... names one\n"
 
 
 @posix
@@ -315,9 +374,66 @@ def test_the_script_runs_the_bundles_edgekit(tmp_path: Path, key: Path, away: bo
     words = [copy, bundle] if away else [bundle / "install.sh"]
     root, public = tmp_path / "new" / "root", tmp_path / "key.pub"
     done = script(*words, "--to", root, "--key", public, PYTHONPATH=str(tmp_path / "elsewhere"))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr == "install: checking the installer: 1 wheels, 0 MB\ninstall: unpacking the installer\n"
     assert done.stdout == f"edgekit 1 install {bundle} --to {root} --key {public}\n"
     assert list(root.parent.iterdir()) == []  # what was made for the moment is gone
+    done = script(*words, "--to", root, "--key", public, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"edgekit 1 install {bundle} --to {root} --key {public} --json\n"
+
+
+@posix
+@pytest.mark.parametrize("broken", [False, True])
+def test_a_terminal_is_told_how_far_the_installer_is(tmp_path: Path, key: Path, broken: bool) -> None:
+    """Each step in one line that counts on, which also an error leaves whole."""
+    bundle = packed(tmp_path / "bundle", key)
+    if broken:
+        lengthen_wheel(bundle)
+    controller, terminal = os.openpty()
+    command = ["sh", bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub"]
+    variables = {**os.environ, "PYTHON": sys.executable}
+    subprocess.run(command, stderr=terminal, stdout=subprocess.DEVNULL, check=False, env=variables, timeout=60)
+    os.close(terminal)
+    shown = os.read(controller, 1 << 16).decode().replace("\r\n", "\n")
+    os.close(controller)
+    first, second, end = shown.split("\n")
+    assert first == "\rinstall: checking the installer: 1 wheels, 0 MB: 1 of 1"
+    if broken:
+        assert second.endswith("is not the file that was signed")
+    else:
+        assert second == "\rinstall: unpacking the installer: 1 of 1"
+    assert end == ""
+
+
+def other_pythons() -> list[str]:
+    """Interpreters beside this one: on the path, and those that lie where this one does."""
+    names = [f"python3.{minor}" for minor in (11, 12, 13) if minor != sys.version_info.minor]
+    around = [path for name in names for path in Path(sys.base_prefix).parent.glob(f"*/bin/{name}")]
+    found = [*filter(None, map(shutil.which, names)), *map(str, around)]
+    return [path for path in found if subprocess.run([path, "-c", "import venv"], check=False).returncode == 0]
+
+
+@posix
+def test_each_of_several_pythons_gets_its_own_wheels(tmp_path: Path, key: Path) -> None:
+    """By the interpreters that are here: each imports what was made for it, and one without wheels is named."""
+    files, name = content(1), "edgekit-1.0-py3-none-any.whl"
+    files[f"wheels/{name}"] = wheel({"edgekit/__main__.py": "import thing; print(thing.MADE_FOR)\n"}, name)
+    for short in ("cp311", "cp312"):
+        name = f"thing-1.0-{short}-{short}-any.whl"
+        files[f"wheels/3.{short[3:]}/{name}"] = wheel({"thing.py": f"MADE_FOR = {short!r}\n"}, name)
+    files["install.sh"] = programs.texts()["install.sh"].encode()
+    made(tmp_path / "bundle", key, 1, files, python=["3.11", "3.12"])
+    for python in (sys.executable, *other_pythons()):
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        version = subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        words = (tmp_path / "bundle" / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+        done = script(*words, PYTHON=python)
+        if version in ("3.11", "3.12"):
+            assert (done.returncode, done.stdout) == (0, f"cp{version.replace('.', '')}\n")
+        else:
+            assert done.returncode == 1
+            assert f"has wheels for Python 3.11, 3.12, and this is {version}" in done.stderr
 
 
 @posix
@@ -336,7 +452,7 @@ def test_of_a_damaged_root_edgekit_says_what_is_wrong(tmp_path: Path, key: Path,
     bundle = packed(tmp_path / "bundle", key)
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "state.json").write_text(state)
-    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("edgekit 1 update ")
 
@@ -433,9 +549,10 @@ def test_nothing_of_a_changed_bundle_is_run(tmp_path: Path, key: Path, harm: obj
     harm(bundle)
     done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("install: ")
-    assert done.stderr.count("\n") == 1
-    assert said in done.stderr
+    *steps, last = done.stderr.splitlines()
+    assert all(step.startswith("install: checking the installer") for step in steps)
+    assert last.startswith("install: ")
+    assert said in last
     assert not (tmp_path / "root").exists()
 
 
@@ -443,6 +560,7 @@ def test_nothing_of_a_changed_bundle_is_run(tmp_path: Path, key: Path, harm: obj
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        ({"python": ["3.98", "3.99"]}, f"has wheels for Python 3.98, 3.99, and this is {PYTHON}"),
         ({"platform": "windows-arm64"}, "is for windows-arm64, and this machine is"),
         ({"python": ["3.99"]}, f"has wheels for Python 3.99, and this is {PYTHON}"),
     ],

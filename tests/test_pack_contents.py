@@ -25,6 +25,7 @@ from edgekit import bench, cli
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.licenses import AGREEMENTS
 from edgekit.errors import ArtifactError, NoSpaceError, UsageError
+from edgekit.machine import devices
 from edgekit.pack import build as building
 from edgekit.pack import contents as kinds
 from edgekit.pack import keys
@@ -182,6 +183,20 @@ def test_a_device_that_runs_no_python_is_refused(medgemma_artifact: Path, key: P
     )
     with pytest.raises(UsageError, match="android-aarch64"):
         build(medgemma_artifact, PackOptions(str(phone), key, LEVEL), tmp_path / "bundle", Progress())
+
+
+@pytest.mark.parametrize("levels", [(), ("x86-64-v2", "x86-64-v3")])
+def test_what_is_packed_for_here_has_a_name_that_means_something_elsewhere(
+    medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: tuple[str, ...]
+) -> None:
+    """This machine's own processor, or those that were asked for."""
+    mine = devices.device("laptop-8gb-cpu").model_copy(update={"name": devices.HERE, "cpu": "x86-64-v4"})
+    monkeypatch.setattr(building, "device", {devices.HERE: mine}.__getitem__)
+    options = PackOptions(devices.HERE, key, LEVEL, cpu=levels)
+    bundle = build(medgemma_artifact, options, tmp_path / "bundle", Progress())
+    words = "-".join(levels or ("x86-64-v4",))
+    assert bundle.name == f"{manifests.read(medgemma_artifact).recipe}-q4_0-{words}".lower()
+    assert bundle.device == words
 
 
 def test_a_disk_that_is_too_small_is_said_before(
@@ -423,6 +438,42 @@ def test_the_software_is_listed_wheel_by_wheel(
     assert needs["wheels/Edge_Kit-1.0-py3-none-any.whl"] == ["wheels/a_b-1.2-py3-none-any.whl"]
     assert needs["wheels/a_b-1.2-py3-none-any.whl"] == []
     assert set(needs["bundle"]) == {"model", *paths}
+
+
+def test_the_compilers_libraries_in_a_wheel_are_components_of_their_own(
+    medsiglip_artifact: Path, key: Path, tmp_path: Path, with_wheels: Callable[[Callable[[Path], Any]], None]
+) -> None:
+    """Under their own terms, by their own hashes, as what the wheel depends on."""
+    brought = {
+        "llama_cpp/lib/libgomp.so.1": ("libgomp", "GPL-3.0-or-later WITH GCC-exception-3.1"),
+        "a.libs/libgfortran-040039e1-0352e75f.so.5.0.0": ("libgfortran", "GPL-3.0-or-later WITH GCC-exception-3.1"),
+        "a.libs/libquadmath-96973f99-934c22de.so.0.0.0": ("libquadmath", "LGPL-2.1-or-later"),
+    }
+    others = ("llama_cpp/lib/libllama.so", "a/libgomp.py", "a.dist-info/licenses/libgomp.txt", "a/mylibgomp.so.1")
+
+    def put(folder: Path) -> None:
+        for level in ("x86-64-v2", "x86-64-v3"):
+            path = wheel(folder / level, "llama_cpp_python", "0.3", "License-Expression: MIT")
+            with ZipFile(path, "a") as archive:
+                for name in (*brought, *others):
+                    archive.writestr(name, f"{level} {name}")
+
+    with_wheels(put)
+    build(medsiglip_artifact, PackOptions(DEVICE, key), tmp_path / "bundle", Progress())
+    said = strictly_valid(tmp_path / "bundle" / "papers" / "sbom.cdx.json")
+    found = {one["bom-ref"]: one for one in said["components"] if "#" in one["bom-ref"]}
+    needs = {one["ref"]: one.get("dependsOn", []) for one in said["dependencies"]}
+    assert len(found) == 2 * len(brought)
+    for level in ("x86-64-v2", "x86-64-v3"):
+        whole = f"wheels/{level}/llama_cpp_python-0.3-py3-none-any.whl"
+        assert set(needs[whole]) == {f"{whole}#{path}" for path in brought}
+        for path, (name, terms) in brought.items():
+            one = found[f"{whole}#{path}"]
+            assert (one["type"], one["name"], one["purl"]) == ("library", name, f"pkg:generic/{name}")
+            (stated,) = one["licenses"]
+            assert stated.get("expression") == terms or stated["license"]["id"] == terms
+            digest = hashlib.sha256(f"{level} {path}".encode()).hexdigest()
+            assert one["hashes"] == [{"alg": "SHA-256", "content": digest}]
 
 
 def no_zip(folder: Path) -> None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from faults.installs import content, made, without_known
+from faults.installs import PYTHON, content, made, wheel, without_known
 
 from edgekit.artifacts.files import sha256_file
 from edgekit.cli import main
+from edgekit.commands.support import bundles
 from edgekit.errors import ArtifactError, BundleError, EdgekitError, NoSpaceError, UsageError
-from edgekit.pack import differences, document, launchers, signature
+from edgekit.pack import differences, document, launchers, signature, slots
 from edgekit.pack.bundle import Bundle
 from edgekit.pack.install import install, rollback, status, update
+from edgekit.progress import Progress
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX")
 
@@ -152,6 +156,43 @@ def test_the_build_for_this_processor_is_taken(desk: Desk) -> None:
     assert ours.split("/")[1] in found.read_text()
 
 
+def test_the_best_build_that_this_processor_runs_is_taken(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several levels, in whatever order a bundle names them."""
+    files, build = content(1), "llama_cpp_python-1.0-py3-none-any.whl"
+    files = {path: data for path, data in files.items() if "llama" not in path}
+    for level in ("x86-64-v2", "x86-64-v3", "x86-64-v4"):
+        files[f"wheels/{level}/{build}"] = wheel({"llama_cpp.py": f"LEVEL = {level!r}\n"}, build)
+    bundle = desk.bundle(1, files=files, cpu=["x86-64-v2", "x86-64-v4", "x86-64-v3"])
+    for runs, best in ((4, "x86-64-v4"), (3, "x86-64-v3"), (2, "x86-64-v2")):
+        names = tuple(f"x86-64-v{number}" for number in range(runs, 1, -1))
+        monkeypatch.setattr(slots, "levels", lambda names=names: names)
+        root = desk.folder / best
+        install(bundle, root, desk.key)
+        (found,) = (root / "a" / "env").rglob("llama_cpp.py")
+        assert found.read_text() == f"LEVEL = {best!r}\n"
+    monkeypatch.setattr(slots, "levels", lambda: ("x86-64",))
+    with pytest.raises(BundleError, match="is for processors of x86-64-v2 or x86-64-v4 or x86-64-v3"):
+        install(bundle, desk.folder / "none", desk.key)
+
+
+def for_several_pythons(desk: Desk, *others: str) -> Path:
+    """A bundle with a package that each version has a wheel of its own of."""
+    files = content(1)
+    for python in (PYTHON, *others):
+        short = f"cp{python.replace('.', '')}"
+        name = f"thing-1.0-{short}-{short}-any.whl"
+        files[f"wheels/{python}/{name}"] = wheel({"thing.py": f"MADE_FOR = {python!r}\n"}, name)
+    return desk.bundle(1, files=files, python=[PYTHON, *others])
+
+
+def test_a_bundle_for_several_pythons_installs_with_the_one_that_is_here(desk: Desk) -> None:
+    bundle = for_several_pythons(desk, "3.98", "3.99")
+    install(bundle, desk.root, desk.key)
+    (found,) = (desk.root / "a" / "env").rglob("thing.py")
+    assert found.read_text() == f"MADE_FOR = {PYTHON!r}\n"
+    desk.works(1)
+
+
 def test_a_root_may_be_moved(first: Desk) -> None:
     moved = first.root.rename(first.folder / "another place")
     done = subprocess.run([moved / "run", "edgekit", ":model", "a b"], capture_output=True, text=True, check=True)
@@ -160,7 +201,8 @@ def test_a_root_may_be_moved(first: Desk) -> None:
 
 def test_the_launcher_needs_its_program_named(first: Desk) -> None:
     done = subprocess.run([first.root / "run", "ask"], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "run: say: run edgekit COMMAND ...\n")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: run edgekit COMMAND ...\n:model is the folder of the model")
     done = subprocess.run(
         [first.root / "run", "edgekit"],
         capture_output=True, text=True, check=False, env={**os.environ, "EDGEKIT_SLOT": "b"},
@@ -175,6 +217,77 @@ def test_each_system_has_its_launcher() -> None:
     assert set(windows) == {"run.cmd", "run.ps1"}
     assert all(text.isascii() and text.count("\n") == text.count("\r\n") for text in windows.values())
     assert "env\\Scripts\\python.exe" in windows["run.ps1"]
+
+
+# ---------------------------------------------------------------- what is said meanwhile
+
+
+class Reported(Progress):
+    """What is reported, in order."""
+
+    def __init__(self) -> None:
+        self.labels: list[str] = []
+        self.notes: list[str] = []
+
+    def start(self, label: str, total: int) -> None:
+        self.labels.append(label)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def asking(*lines: str) -> dict[str, bytes]:
+    """The files of version 2, whose self-test writes these lines beside what libraries write."""
+    files = content(2)
+    worker = "import sys\nsys.stderr.write('a library says so\\n' * 10_000)\n"
+    worker += "".join(f"print({line!r}, flush=True)\n" for line in lines)
+    name = "wheels/edgekit-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(io.BytesIO(files[name])) as archive:
+        program = {path: archive.read(path).decode() for path in archive.namelist() if path.startswith("edgekit/")}
+    return {**files, name: wheel({**program, "edgekit/machine/worker.py": worker})}
+
+
+STEPS = [
+    "verifying 0 MB",
+    "copying 0 MB",
+    "making the environment of 2 wheels",
+    "opening the model",
+    "waiting for the disk",
+    "switching",
+]
+
+
+def test_every_step_is_reported(desk: Desk) -> None:
+    steps = Reported()
+    install(desk.bundle(1), desk.root, desk.key, steps)
+    assert steps.labels == STEPS
+    update(desk.bundle(2, files=asking('{"question": 1, "of": 2}', '{"question": 2, "of": 2}', '"ok"')), desk.root)
+    steps = Reported()
+    rollback(desk.root, steps)
+    assert steps.labels == ["verifying 0 MB", "opening the model", "switching"]
+    steps = Reported()
+    update(desk.folder / "v2", desk.root, progress=steps)
+    asked = ["asking the model: question 1 of 2", "asking the model: question 2 of 2"]
+    assert steps.labels == [*STEPS[:4], *asked, *STEPS[4:]]
+
+
+@pytest.mark.parametrize("line", ["", "no JSON", "[", "3", '{"question": "x", "of": 2}', '{"question": 1}', "é"])
+def test_what_another_versions_self_test_says_is_left_alone(desk: Desk, line: str) -> None:
+    steps = Reported()
+    install(desk.bundle(2, files=asking(line)), desk.root, desk.key, steps)
+    assert steps.labels == STEPS
+    desk.works(2)
+
+
+def test_a_self_test_that_does_not_end_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "TRIAL_LIMIT_S", 0.5)
+    files = content(2)
+    files["wheels/edgekit-1.0-py3-none-any.whl"] = wheel(
+        {"edgekit/__init__.py": "", "edgekit/machine/__init__.py": "", "edgekit/machine/worker.py": "while True: pass"}
+    )
+    with pytest.raises(BundleError, match="its self-test did not end: stopped after"):
+        install(desk.bundle(2, files=files), desk.root, desk.key)
+    assert not desk.root.exists()
 
 
 # ---------------------------------------------------------------- by difference
@@ -258,9 +371,11 @@ def test_an_update_mends_a_slot_whose_document_is_gone(first: Desk) -> None:
 
 
 def test_the_bundle_in_use_is_not_installed_again(second: Desk) -> None:
-    before = tree(second.root)
-    assert update(second.folder / "v2", second.root).version == 2
+    before, steps = tree(second.root), Reported()
+    assert update(second.folder / "v2", second.root, progress=steps).version == 2
     assert tree(second.root) == before
+    assert steps.notes == ["version 2 is already in use, its self-test passed: nothing was changed"]
+    assert "switching" not in steps.labels
 
 
 def test_the_bundle_in_use_is_repaired(first: Desk) -> None:
@@ -483,12 +598,16 @@ def typed(capsys: pytest.CaptureFixture[str]) -> Said:
 
 
 def test_the_commands(desk: Desk, typed: Said) -> None:
-    code, out, _ = typed("install", desk.bundle(1), "--to", desk.root, "--key", desk.key)
+    code, out, err = typed("install", desk.bundle(1), "--to", desk.root, "--key", desk.key)
     assert code == 0
     assert "version 1" in out
     assert f"{desk.root}/run edgekit inspect :model" in out
-    code, out, _ = typed("update", desk.bundle(2), "--to", desk.root, "--json")
-    assert (code, json.loads(out)["version"]) == (0, 2)
+    assert err.splitlines() == [f"edgekit: {step}" for step in STEPS]
+    code, out, err = typed("update", desk.bundle(2), "--to", desk.root, "--json")
+    assert (code, json.loads(out)["version"], err) == (0, 2, "")
+    code, out, err = typed("update", desk.folder / "v2", "--to", desk.root)
+    assert code == 0
+    assert err.splitlines()[-1] == "edgekit: version 2 is already in use, its self-test passed: nothing was changed"
     code, out, _ = typed("installed", "--to", desk.root, "--json")
     told = json.loads(out)
     assert (told["slot"], told["in_use"]["version"], told["before"]["version"]) == ("b", 2, 1)
@@ -500,3 +619,26 @@ def test_the_commands(desk: Desk, typed: Said) -> None:
     code, _, err = typed("installed", "--to", desk.folder)
     assert code == 2
     assert "nothing is installed" in err
+
+
+@pytest.mark.parametrize(
+    ("artifact", "expected"),
+    [
+        ("medgemma_artifact", "edgekit ask :model QUESTION --image FILE"),
+        ("medsiglip_artifact", "edgekit classify :model IMAGE --label A --label B"),
+    ],
+)
+def test_what_the_model_can_be_asked_is_said(
+    first: Desk, artifact: str, expected: str, request: pytest.FixtureRequest
+) -> None:
+    """The levels of a bundle's model are one, its default."""
+    assert bundles.example(first.root) == "edgekit inspect :model"
+    shutil.copytree(request.getfixturevalue(artifact), first.root / "a" / "model", dirs_exist_ok=True)
+    assert bundles.example(first.root) == expected
+
+
+@pytest.mark.parametrize("verb", ["install", "update", "rollback", "installed"])
+def test_help_says_what_the_models_name_is(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([verb, "--help"])
+    assert ":model in it is the folder of its model" in " ".join(capsys.readouterr().out.split())

@@ -20,7 +20,18 @@ from edgekit.bench.cells import Cell, Outcome, complete
 from edgekit.bench.environment import Environment, environment
 from edgekit.bench.execute import Receiver
 from edgekit.machine.worker import Workers
-from edgekit.progress import LINE_EVERY_S, Bars, Lines, Progress, duration, line, on_stderr
+from edgekit.progress import (
+    LINE_EVERY_S,
+    Bars,
+    Lines,
+    Progress,
+    Steps,
+    amount,
+    duration,
+    line,
+    on_stderr,
+    steps_on_stderr,
+)
 
 
 def until(happened: Callable[[], Any], limit_s: float = 60) -> Any:
@@ -75,7 +86,8 @@ def test_a_short_phase_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
         (1, 10, 7200, "x: 10% after 2.0 h, about 18.0 h left"),
         (10, 10, 300, "x: finishing, 5 min"),
         (11, 10, 30, "x: finishing, 30 s"),
-        (0, 0, 30, "x: 0% after 30 s"),
+        (0, 0, 30, "x: 30 s so far"),
+        (3, 0, 120, "x: 2 min so far"),
     ],
 )
 def test_a_phase_in_words(done: int, total: int, seconds: float, expected: str) -> None:
@@ -84,6 +96,42 @@ def test_a_phase_in_words(done: int, total: int, seconds: float, expected: str) 
 
 def test_a_duration_in_words() -> None:
     assert [duration(seconds) for seconds in (0, 99, 120, 5940, 6000)] == ["0 s", "99 s", "2 min", "99 min", "1.7 h"]
+
+
+def test_an_amount_in_words() -> None:
+    counts = (0, 499_999, 500_001, 261_700_000, 999_000_000, 2_560_000_000)
+    assert [amount(count) for count in counts] == ["0 MB", "0 MB", "1 MB", "262 MB", "999 MB", "2.6 GB"]
+
+
+def test_every_step_is_said_once_and_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    steps = steps_on_stderr(silent=False)
+    assert isinstance(steps, Steps)
+    steps.start("verifying 2 MB", 2)
+    steps.advance(2)
+    assert capfd.readouterr().err == "edgekit: verifying 2 MB\n"
+    steps.start("switching", 0)
+    steps.note("something")
+    steps.finish()
+    assert capfd.readouterr().err == "edgekit: switching\nedgekit: something\n"
+
+
+def test_a_program_is_told_no_steps(capfd: pytest.CaptureFixture[str]) -> None:
+    steps = steps_on_stderr(silent=True)
+    steps.start("verifying", 1)
+    steps.note("something")
+    steps.finish()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_bar_states_no_share_of_what_nobody_knows(capfd: pytest.CaptureFixture[str]) -> None:
+    bars = Bars()
+    bars.start("waiting for the disk", 0)
+    bars.advance()
+    bars.finish()
+    shown = capfd.readouterr().err
+    assert "waiting for the disk ..." in shown
+    assert "%" not in shown
+    assert "it/s" not in shown
 
 
 def test_a_terminal_gets_bars_and_a_pipe_lines(monkeypatch: pytest.MonkeyPatch) -> None:

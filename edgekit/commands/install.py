@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.bundles import add_root, print_bundle
-from edgekit.progress import on_stderr
+from edgekit.progress import steps_on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def run(options: Namespace) -> int:
     """Verify, copy, try, switch."""
     from edgekit.pack.install import install
 
-    bundle = install(options.bundle, options.root, options.key, on_stderr())
+    bundle = install(options.bundle, options.root, options.key, steps_on_stderr(silent=options.json))
     print_bundle("installed", bundle, options)
     return 0
 

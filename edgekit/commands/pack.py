@@ -44,12 +44,25 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--wheelhouse", type=Path, metavar="FOLDER", help="wheels for the device's platform, which are taken first"
     )
-    group.add_argument("--download", action="store_true", help="fetch wheels that are missing from the package index")
     group.add_argument(
-        "--python", action="append", default=[], metavar="3.X", help="versions of Python to bring wheels for (this one)"
+        "--download",
+        action="store_true",
+        help="fetch wheels that are missing from the package index, and compile llama.cpp where it was not yet, which "
+        "takes minutes",
     )
     group.add_argument(
-        "--cpu", action="append", default=[], metavar="LEVEL", help="levels of processors to bring (the device's own)"
+        "--python",
+        action="append",
+        default=[],
+        metavar="3.X",
+        help="a version of Python to bring wheels for (this one); may be repeated: any of them installs it",
+    )
+    group.add_argument(
+        "--cpu",
+        action="append",
+        default=[],
+        metavar="LEVEL",
+        help="a level of processors to bring llama.cpp for (the device's own); may be repeated: the best is installed",
     )
     group = parser.add_argument_group("the version")
     group.add_argument("--version", type=int, metavar="N", help="counts up (default: 1, or one more than --since)")

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 
 from edgekit.commands import Verb
 from edgekit.commands.support.bundles import add_root, print_bundle
-from edgekit.progress import on_stderr
+from edgekit.progress import steps_on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def run(options: Namespace) -> int:
     """Verify and try the other slot, switch."""
     from edgekit.pack.install import rollback
 
-    bundle = rollback(options.root, on_stderr())
+    bundle = rollback(options.root, steps_on_stderr(silent=options.json))
     print_bundle("in use", bundle, options)
     return 0
 

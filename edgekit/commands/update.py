@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.bundles import add_root, print_bundle
-from edgekit.progress import on_stderr
+from edgekit.progress import steps_on_stderr
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def run(options: Namespace) -> int:
     """Verify, fill the other slot, try it, switch."""
     from edgekit.pack.install import update
 
-    bundle = update(options.bundle, options.root, options.key, on_stderr())
+    bundle = update(options.bundle, options.root, options.key, steps_on_stderr(silent=options.json))
     print_bundle("in use", bundle, options)
     return 0
 

@@ -34,7 +34,10 @@ def add_options(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--wheelhouse", type=Path, metavar="FOLDER", help="a folder of wheels that are taken first")
     parser.add_argument(
-        "--download", action="store_true", help="fetch from the package index, and compile, what is not here"
+        "--download",
+        action="store_true",
+        help="fetch from the package index what is not here, and compile llama.cpp where it was not yet, which takes "
+        "minutes",
     )
     parser.add_argument(
         "--constraint",

@@ -144,7 +144,7 @@ def _described(gathering: Gathering, options: PackOptions) -> Bundle:
         "license": manifest.license,
         "stand_in": manifest.stand_in,
         "level": gathering.level,
-        "device": target.device.name,
+        "device": target.name,
         "platform": target.platform,
         "cpu": target.cpu,
         "python": target.python,

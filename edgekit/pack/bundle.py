@@ -4,7 +4,7 @@
     bundle.sig.json  its signature (`edgekit.pack.signature`)
     model/           an artifact folder of one level: edgekit.json, its parts, tokenizer, what it was made from
     golden/          the self-test: golden.json and its images (`edgekit.pack.golden`)
-    wheels/          edgekit and what it needs, for the bundle's platform
+    wheels/          edgekit and what it needs, for the bundle's platform (`edgekit.pack.wheelhouse`)
     papers/          NOTICE, terms, SBOM, ML-BOM, record of modifications
     README.md        the model card
     install.sh install.ps1
@@ -81,7 +81,7 @@ class Bundle(StrictModel):
         edgekit: the version of edgekit that made it, and that it brings.
         stand_in: what its weights are, where they are no real model's.
         level: the variant's name in `model/edgekit.json`.
-        device: the profile that it was made for.
+        device: the profile that it was made for; the levels of the processor, where that was of the machine at hand.
         platform: system and processor of its wheels: `linux-x86_64`, `linux-aarch64`, ...
         cpu: the level of the processor that its llama.cpp was built for: `x86-64-v3`, `armv8.2-a+dotprod+fp16`, ...;
             each of several, where it brings several builds.

@@ -25,7 +25,7 @@ from edgekit.machine.cpu import cpu
 from edgekit.pack import bundle as bundles
 from edgekit.pack.bundle import DOCUMENT, MOST_BYTES, SCHEMA, Bundle, BundleFile
 from edgekit.pack.extras import needed
-from edgekit.progress import Progress
+from edgekit.progress import Progress, amount
 
 ANEW = "copy the bundle anew from whoever made it"
 
@@ -199,7 +199,8 @@ def hash_files(bundle: Path, files: Collection[BundleFile], progress: Progress) 
         BundleError: one is missing, is a link or no file, or has another size or other bytes; the first in their order.
     """
     tasks = [(file, number) for file in files for number in range(max(1, len(file.chunks)))]
-    progress.start("verifying", sum(file.bytes for file in files))
+    total = sum(file.bytes for file in files)
+    progress.start(f"verifying {amount(total)}", total)
     pool = ThreadPoolExecutor(cpu().usable_cores)
     try:
         for done in pool.map(lambda task: _check_chunk(bundle, *task), tasks):

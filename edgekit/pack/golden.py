@@ -142,14 +142,27 @@ def check(golden: Path, model: Path, level: str) -> None:
         BundleError: an answer or a vector is another one, with the question that it is about; or the model cannot be
             opened or asked here.
     """
+    for _ in checking(golden, model, level):
+        pass
+
+
+def checking(golden: Path, model: Path, level: str) -> Iterator[tuple[int, int]]:
+    """As `check`, by whoever reads to the end.
+
+    Yields:
+        Before each question its number from 1, and how many there are.
+    """
     expected = read(golden)
     if expected.level != level:
         raise BundleError(f"{golden / FILE_NAME}: is of {expected.level}, not of {level}")
     try:
         with _opened(model, level) as (opened, _):
-            for answer in expected.answers:
+            total = len(expected.answers) + len(expected.vectors)
+            for number, answer in enumerate(expected.answers, 1):
+                yield number, total
                 _compare(answer, _asked(opened, golden, answer.prompt, answer.image))
-            for vector in expected.vectors:
+            for number, vector in enumerate(expected.vectors, 1 + len(expected.answers)):
+                yield number, total
                 if vector.image:
                     (row,) = opened.embed_image([str(golden / vector.image)])
                 else:

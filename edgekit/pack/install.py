@@ -109,9 +109,12 @@ def rollback(root: Path, progress: Progress | None = None) -> Bundle:
             )
         signature.verify(raw, slot / SIGNATURE, root / KEY)
         check_version(bundle, place.state.minimum)
-        document.hash_files(slot, bundle.files, progress or Progress())
-        slots.try_out(slot, bundle)
+        progress = progress or Progress()
+        document.hash_files(slot, bundle.files, progress)
+        slots.try_out(slot, bundle, progress)
+        progress.start("switching", 0)
         place.switch(place.state.key, place.state.minimum, slot)
+        progress.finish()
         return bundle
 
 
@@ -144,7 +147,8 @@ def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
     verify(source, key, minimum=minimum, present=present, progress=progress)
     old = roots.readable(root.used) if root.used else None
     if old:
-        if bundle == old and root.used and _works(root.used, bundle):
+        if bundle == old and root.used and _works(root.used, bundle, progress):
+            progress.note(f"version {bundle.version} is already in use, its self-test passed: nothing was changed")
             return bundle
         _check_later(bundle, old)
     supply = Supply(bundle, source, root.used, {file.sha256: file for file in old.files} if old else {})
@@ -154,12 +158,15 @@ def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
         root.switch(key_id, minimum, None)  # from here on the folder is a root
     try:
         _make(root, supply, raw, key, progress)
+        progress.start("switching", 0)
         root.switch(key_id, max(minimum, bundle.minimum_version), root.other)
     except BaseException:
         if roots.read(root.folder).used != root.other:
             with suppress(OSError):
                 roots.clear(root.other)
         raise
+    finally:
+        progress.finish()
     return bundle
 
 
@@ -169,19 +176,19 @@ def _make(root: Root, supply: Supply, raw: bytes, key: Path, progress: Progress)
     roots.clear(slot)
     make_folder(slot)
     slots.fill(slot, supply, progress)
-    slots.try_out(slot, supply.bundle)
+    slots.try_out(slot, supply.bundle, progress)
     (slot / SIGNATURE).write_bytes(read_bounded(supply.source / SIGNATURE, BundleError, _MOST_BYTES))
     signature.verify(raw, slot / SIGNATURE, key)
-    slots.settle(slot)
+    slots.settle(slot, progress)
     write_atomically(slot / DOCUMENT, raw)
     if root.used is None:
         write_atomically(root.folder / KEY, read_bounded(key, UsageError, _MOST_BYTES))
     launchers.write(root.folder)
 
 
-def _works(slot: Path, bundle: Bundle) -> bool:
+def _works(slot: Path, bundle: Bundle, progress: Progress) -> bool:
     try:
-        slots.try_out(slot, bundle)
+        slots.try_out(slot, bundle, progress)
     except BundleError:
         return False
     return True

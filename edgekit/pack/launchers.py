@@ -30,7 +30,13 @@ if [ "${1:-}" = edgekit ]; then
     shift
     exec "$here/$slot/env/bin/python" -P -m edgekit "$@"
 fi
-echo 'run: say: run edgekit COMMAND ...' >&2
+cat >&2 <<'END_OF_USAGE'
+usage: run edgekit COMMAND ...
+:model is the folder of the model that is installed here:
+    run edgekit inspect :model    what it is and what it can do
+    run edgekit serve :model      a server for it
+    run edgekit --help            all commands
+END_OF_USAGE
 exit 2
 """
 
@@ -46,7 +52,8 @@ if (-not $slot -or -not (Test-Path $python)) {
     exit 1
 }
 if ($args.Count -eq 0 -or $args[0] -ne 'edgekit') {
-    [Console]::Error.WriteLine('run: say: run edgekit COMMAND ...')
+    [Console]::Error.WriteLine('usage: run edgekit COMMAND ...')
+    [Console]::Error.WriteLine(':model is the folder of the model that is installed here: run edgekit inspect :model')
     exit 2
 }
 foreach ($name in 'PYTHONPATH', 'PYTHONHOME') { Remove-Item "Env:$name" -ErrorAction SilentlyContinue }

@@ -11,9 +11,11 @@ import dataclasses
 import re
 from pathlib import Path
 
+from edgekit.errors import ArtifactError, MissingDependencyError
+from edgekit.machine.cpu import LEVELS
 from edgekit.pack.wheel_files import Wheel, read_wheel, write_wheel
 from edgekit.runtime.llama import target_build
-from edgekit.runtime.llama.targets import Target
+from edgekit.runtime.llama.targets import TARGETS, Target
 
 _LIBRARIES = "llama_cpp/lib"
 _OLDEST_GLIBC = 17  # manylinux2014's, the oldest that any wheel here states
@@ -36,6 +38,58 @@ def llama_wheel(target: Target, folder: Path, *, force: bool = False, progress: 
     """
     built, _ = target_build.compiled(target, force=force, progress=progress)
     return write_wheel(portable(read_wheel(built), target.platform, target_build.openmp_library(target)), folder)
+
+
+def target_of(level: str, platform: str) -> Target | None:
+    """What a build for a level is compiled for on a platform; None where it can be built on that system alone."""
+    target = TARGETS.get(level)
+    return target if target and target.platform == platform else None
+
+
+def build_in(folder: Path | None, level: str) -> Path | None:
+    """The build for a level in a folder of wheels, as `edgekit.pack.wheelhouse` lays them out; None without one."""
+    return next(iter(sorted((folder / level).glob("llama_cpp_python-*.whl"))), None) if folder else None
+
+
+def no_build(level: str, platform: str, given: Path | None) -> ArtifactError:
+    """The error for a level that nothing was built for: each way to go on, and what it costs.
+
+    Args:
+        given: the folder of wheels that was looked in; None without one.
+    """
+    ways, made, target = {}, f"edgekit setup makes it on {platform}", target_of(level, platform)
+    if lower := _at_hand(level, platform, given):
+        ways[f"--cpu {lower}"] = f"in place of {level}: is built already and runs on such a processor too, slower"
+    if target:
+        ways["--download"] = _compiling(target)
+        made = f"another machine makes it by edgekit wheelhouse --cpu {level} --download --to FOLDER"
+    ways["--wheelhouse FOLDER"] = f"takes {level}/llama_cpp_python-*.whl from there; {made}"
+    return ArtifactError(
+        f"there is no build of llama.cpp for {level}{f' in {given}, nor' if given else ''} here",
+        items=[f"{option}: {what}" for option, what in ways.items()],
+        remedy=f"the same command with {' or '.join(ways)}",
+    )
+
+
+def _at_hand(level: str, platform: str, given: Path | None) -> str | None:
+    """The highest of the lower levels that a build is there for; it runs on a processor of this one, too."""
+    architecture = LEVELS[level].architecture if level in LEVELS else None
+    names = [name for name, one in LEVELS.items() if one.architecture == architecture]
+    for lower in names[names.index(level) + 1 :] if names else ():
+        target = target_of(lower, platform)
+        if build_in(given, lower) or (target and target_build.is_compiled(target)):
+            return lower
+    return None
+
+
+def _compiling(target: Target) -> str:
+    """What it takes to build for a target here."""
+    try:
+        target_build.plan_target(target)
+        first = ""
+    except MissingDependencyError as error:
+        first = f"after {error.remedy} "
+    return f"{first}compiles it here, once, for about 4 minutes on two cores, and fetches wheels that are missing"
 
 
 def portable(wheel: Wheel, platform: str, openmp: Path) -> Wheel:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from edgekit.errors import ArtifactError, MissingDependencyError
 
 if TYPE_CHECKING:
+    from packaging.metadata import RawMetadata
     from packaging.requirements import Requirement
     from packaging.tags import Tag
     from packaging.version import Version
@@ -93,16 +94,37 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
-class Needed:
-    """What a set of requirements takes.
+class Missing:
+    """A package of which no wheel meets what is required.
 
     Attributes:
-        wheels: the wheel of each package, by its normalized name.
-        missing: requirements that no wheel meets, by what to say of them: `tqdm<5,>=4.67, which edgekit needs`.
+        requirement: all that is required of it together, without conditions, which have been looked at.
+        whose: the packages that require it; none where it was asked for by itself.
+    """
+
+    requirement: Requirement
+    whose: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """`tqdm<5,>=4.67, which edgekit and transformers need`."""
+        if not self.whose:
+            return str(self.requirement)
+        *others, last = self.whose
+        names = f"{', '.join(others)} and {last}" if others else last
+        return f"{self.requirement}, which {names} need{'' if others else 's'}"
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What a set of requirements takes, by the packages' normalized names.
+
+    Attributes:
+        wheels: the wheel of each package.
+        missing: those without one.
     """
 
     wheels: dict[str, Path]
-    missing: dict[str, Requirement]
+    missing: dict[str, Missing]
 
 
 def needed(offered: Iterable[Path], roots: Iterable[str], interpreter: Interpreter) -> Needed:
@@ -119,26 +141,36 @@ def needed(offered: Iterable[Path], roots: Iterable[str], interpreter: Interpret
     candidates: _Candidates = {}
     for path in offered:
         _offer(path, interpreter, candidates)
-    asked: dict[str, list[Requirement]] = {}
+    asked: dict[str, list[tuple[Requirement, str]]] = {}
     found = Needed({}, {})
     read: set[tuple[Path, str]] = set()
     waiting = [(requirement_of(root), "") for root in roots]
     while waiting:
         requirement, whose = waiting.pop()
         name = _normalized(requirement.name)
-        asked.setdefault(name, []).append(requirement)
-        wheel = _chosen(asked[name], candidates.get(name, ()))
+        asked.setdefault(name, []).append((requirement, whose))
+        requirements = [one for one, _ in asked[name]]
+        wheel = _chosen(requirements, candidates.get(name, ()))
         if wheel is None:
             found.wheels.pop(name, None)
-            found.missing.setdefault(f"{requirement}{whose and f', which {whose} needs'}", requirement)
+            found.missing[name] = _missing(name, asked[name])
             continue
         found.wheels[name] = wheel
-        for extra in sorted({"", *(extra for one in asked[name] for extra in one.extras)}):
+        for extra in sorted({"", *(extra for one in requirements for extra in one.extras)}):
             if (wheel, extra) not in read:
                 read.add((wheel, extra))
                 required = map(requirement_of, _requirements(wheel))
                 waiting += [(one, name) for one in required if _applies(one, extra, interpreter)]
     return found
+
+
+def _missing(name: str, asked: Sequence[tuple[Requirement, str]]) -> Missing:
+    """What several packages require of one, as one requirement."""
+    together = _packaging()(name)
+    for requirement, _ in asked:
+        together.extras |= requirement.extras
+        together.specifier &= requirement.specifier
+    return Missing(together, tuple(sorted({whose for _, whose in asked if whose})))
 
 
 def _applies(requirement: Requirement, extra: str, interpreter: Interpreter) -> bool:
@@ -174,7 +206,7 @@ def _offer(path: Path, interpreter: Interpreter, candidates: _Candidates) -> Non
     except InvalidWheelFilename as error:
         raise ArtifactError(f"{path}: {error}", allowed="files named as wheels are") from error
     ranks = [interpreter.ranks[tag] for tag in tags if tag in interpreter.ranks]
-    if ranks:
+    if ranks and _takes(path, interpreter):
         candidates.setdefault(name, []).append((version, -min(ranks), path))
 
 
@@ -186,6 +218,23 @@ def _chosen(asked: Iterable[Requirement], offered: Iterable[tuple[Version, int, 
 
 def _requirements(wheel: Path) -> tuple[str, ...]:
     """What a wheel's metadata requires."""
+    return tuple(_metadata(wheel).get("requires_dist", ()))
+
+
+def _takes(wheel: Path, interpreter: Interpreter) -> bool:
+    """Whether a wheel is for a version of Python: one in Python alone says so in its metadata, not in its tag.
+
+    Which release of that version a machine will have nobody knows: it is taken for a late one.
+    """
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+    try:
+        return SpecifierSet(_metadata(wheel).get("requires_python", "")).contains(f"{interpreter.python}.99")
+    except InvalidSpecifier as error:
+        raise ArtifactError(f"{wheel}: its Requires-Python cannot be read: {error}") from error
+
+
+def _metadata(wheel: Path) -> RawMetadata:
     from packaging.metadata import parse_email
 
     folder = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
@@ -196,4 +245,4 @@ def _requirements(wheel: Path) -> tuple[str, ...]:
             raw, _ = parse_email(archive.read(f"{folder}/METADATA"))
     except (zipfile.BadZipFile, KeyError) as error:
         raise ArtifactError(f"{wheel}: is no wheel: {error}", remedy="fetch or build it again") from error
-    return tuple(raw.get("requires_dist", ()))
+    return raw

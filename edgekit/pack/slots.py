@@ -6,10 +6,13 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import copy, link_or_copy, sync, sync_folder
@@ -18,9 +21,9 @@ from edgekit.machine.cpu import cpu, levels
 from edgekit.machine.worker import death
 from edgekit.pack import document
 from edgekit.pack.bootstrap.environment import clean_variables, make_environment, python_of, unpacked_bytes
-from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, here
+from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.bundle import GOLDEN, MODEL, WHEELS, Bundle, BundleFile
-from edgekit.progress import Progress
+from edgekit.progress import Progress, amount
 
 ENVIRONMENT = "env"
 TRIAL_LIMIT_S = 3600.0  # of a self-test: an image costs minutes on the slowest machines that are packed for
@@ -82,14 +85,20 @@ def fitting(bundle: Bundle) -> list[str]:
     with refused():
         check_platform(bundle.model_dump(include={"name", "platform", "python"}), machine)
         paths = [file.path for file in bundle.files if file.path.startswith(f"{WHEELS}/")]
-        built = {path.split("/")[1] for path in paths if path.count("/") > 1}
-        level = next((level for level in levels() if level in built), None)
-        if built and level is None:
-            raise BundleError(
-                f"bundle {bundle.name} is for processors of {' or '.join(bundle.cpu)}, and {cpu().name} is none",
-                remedy="ask for a bundle for this machine: edgekit doctor shows its processor",
-            )
-        return chosen([path for path in paths if path.count("/") == 1 or path.split("/")[1] == level], machine)
+        return chosen([*for_python(paths, machine), *_for_processor(paths, bundle)], machine)
+
+
+def _for_processor(paths: Sequence[str], bundle: Bundle) -> list[str]:
+    """The builds for the best level of processors that this one runs."""
+    builds = {level: [path for path in paths if path.startswith(f"{WHEELS}/{level}/")] for level in bundle.cpu}
+    built = {level: found for level, found in builds.items() if found}
+    level = next((level for level in levels() if level in built), None)
+    if built and level is None:
+        raise BundleError(
+            f"bundle {bundle.name} is for processors of {' or '.join(bundle.cpu)}, and {cpu().name} is none",
+            remedy="ask for a bundle for this machine: edgekit doctor shows its processor",
+        )
+    return built[level] if level else []
 
 
 @contextmanager
@@ -119,14 +128,22 @@ def fill(slot: Path, supply: Supply, progress: Progress) -> None:
         BundleError: a file is not the one that was signed.
         OSError: the disk is full, or failed.
     """
-    progress.start("installing", supply.bundle.bytes)
+    progress.start(f"copying {amount(supply.bundle.bytes)}", supply.bundle.bytes)
     for file in supply.bundle.files:
         _place(slot, file, supply)
         progress.advance(file.bytes)
-    progress.start("making the environment", 1)
+    wheels = [slot / path for path in fitting(supply.bundle)]
+    progress.start(f"making the environment of {len(wheels)} wheels", sum(wheel.stat().st_size for wheel in wheels))
     with refused():
-        make_environment(slot / ENVIRONMENT, [slot / path for path in fitting(supply.bundle)])
+        make_environment(slot / ENVIRONMENT, _counted(wheels, progress))
     progress.finish()
+
+
+def _counted(wheels: Sequence[Path], progress: Progress) -> Iterator[Path]:
+    """Each wheel; it is done when the next one is asked for."""
+    for wheel in wheels:
+        yield wheel
+        progress.advance(wheel.stat().st_size)
 
 
 def _place(slot: Path, file: BundleFile, supply: Supply) -> None:
@@ -148,8 +165,9 @@ def _place(slot: Path, file: BundleFile, supply: Supply) -> None:
         target.chmod(0o755)
 
 
-def settle(slot: Path) -> None:
+def settle(slot: Path, progress: Progress) -> None:
     """Wait until a filled slot is on the disk. Raises OSError where the disk failed."""
+    progress.start("waiting for the disk", 0)
     if hasattr(os, "sync"):  # all of it at once: one file after the other, an environment takes a stick a minute
         os.sync()
     for path in (slot, *slot.rglob("*")):  # and what failed is said file by file
@@ -159,7 +177,7 @@ def settle(slot: Path) -> None:
             sync(path)
 
 
-def try_out(slot: Path, bundle: Bundle) -> None:
+def try_out(slot: Path, bundle: Bundle, progress: Progress) -> None:
     """Have a slot's own edgekit ask its model what it was asked where it was packed.
 
     Raises:
@@ -168,20 +186,69 @@ def try_out(slot: Path, bundle: Bundle) -> None:
     job = {"golden": str(slot / GOLDEN), "model": str(slot / MODEL), "level": bundle.level}
     command = [str(python_of(slot / ENVIRONMENT)), "-P", "-m", "edgekit.machine.worker", "edgekit.pack.trial:run"]
     remedy = "the slot in use, where there is one, was not touched; tell the bundle's maker what edgekit doctor says"
+    progress.start("opening the model", 0)
     try:
-        done = subprocess.run(
+        code, complaint = _told(command, json.dumps(job), lambda told: _show_question(told, progress))
+    except OSError as error:
+        raise BundleError(f"bundle {bundle.name}: its self-test did not end: {error}", remedy=remedy) from error
+    finally:
+        progress.finish()
+    if code:
+        said = [line for line in complaint.splitlines() if line.strip()]
+        why = f"it died with {died}" if (died := death(code)) else (said or ["exit code 1"])[-1]
+        raise BundleError(f"bundle {bundle.name}: its self-test failed on this machine: {why}", remedy=remedy)
+
+
+def _show_question(told: str, progress: Progress) -> None:
+    """What `edgekit.pack.trial` yields, of this version or another, which may say nothing or something else."""
+    with suppress(ValueError):
+        match json.loads(told):
+            case {"question": int(number), "of": int(total)}:
+                progress.start(f"asking the model: question {number} of {total}", 0)
+
+
+def _told(command: Sequence[str], job: str, hear: Callable[[str], Any]) -> tuple[int, str]:
+    """Run a slot's program, and hear each line that it writes; its exit code and what it complained of.
+
+    Raises:
+        OSError: it does not start, or takes longer than `TRIAL_LIMIT_S` (TimeoutError).
+    """
+    with (
+        subprocess.Popen(
             command,
-            input=json.dumps(job),
-            capture_output=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
             env=clean_variables(),
-            timeout=TRIAL_LIMIT_S,
-            check=False,
-        )
-    except (subprocess.TimeoutExpired, OSError) as error:
-        raise BundleError(f"bundle {bundle.name}: its self-test did not end: {error}", remedy=remedy) from error
-    if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip()]
-        why = f"it died with {died}" if (died := death(done.returncode)) else (said or ["exit code 1"])[-1]
-        raise BundleError(f"bundle {bundle.name}: its self-test failed on this machine: {why}", remedy=remedy)
+        ) as process,
+        ThreadPoolExecutor(1) as other,
+    ):
+        assert process.stdin, "opened as a pipe"
+        assert process.stdout, "opened as a pipe"
+        assert process.stderr, "opened as a pipe"
+        complaint = other.submit(process.stderr.read)
+        late = threading.Event()
+        limit = threading.Timer(TRIAL_LIMIT_S, _kill, [process, late])
+        limit.daemon = True
+        limit.start()
+        try:
+            with suppress(BrokenPipeError), process.stdin as stdin:  # it may have died before it read its job
+                stdin.write(job)
+            for line in process.stdout:
+                hear(line)
+            process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            limit.cancel()
+    if late.is_set():
+        raise TimeoutError(f"stopped after {TRIAL_LIMIT_S:.0f} s")
+    return process.returncode, complaint.result()
+
+
+def _kill(process: subprocess.Popen[str], late: threading.Event) -> None:
+    late.set()
+    process.kill()

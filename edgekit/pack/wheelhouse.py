@@ -1,21 +1,23 @@
 """A wheelhouse: all wheels that edgekit's installation on another machine takes, and no others.
 
-    WHEELS/*.whl           edgekit and what it needs, for each version of Python
+    WHEELS/*.whl           edgekit and what it needs, for every version of Python that was asked for
+    WHEELS/3.11/*.whl      what only this one of several takes
     WHEELS/LEVEL/*.whl     llama.cpp, a build for each level of processors (`edgekit.runtime.llama.targets`)
 
 Each is taken from the first of these that has it: a folder of wheels that is given, what is installed here, where that
 is the same platform and Python, and the package index, where that was asked for. An installation finds the wheels with
-`pip install --no-index --find-links WHEELS --find-links WHEELS/LEVEL edgekit[install] llama-cpp-python`.
+`pip install --no-index --find-links WHEELS --find-links WHEELS/3.11 --find-links WHEELS/LEVEL edgekit[install]
+llama-cpp-python`.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import sys
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from edgekit.artifacts.files import copy, make_folder, replacing
 from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
@@ -24,19 +26,17 @@ from edgekit.machine.cpu import platform_name
 from edgekit.machine.devices import device
 from edgekit.machine.temporary import temporary_folder
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
-from edgekit.pack.llama_wheel import llama_wheel
+from edgekit.pack.llama_wheel import build_in, llama_wheel, no_build, target_of
 from edgekit.pack.needed_wheels import SYSTEMS, Interpreter, Needed, needed
 from edgekit.pack.wheel_files import write_wheel
-from edgekit.progress import Progress
+from edgekit.progress import Progress, amount
 from edgekit.runtime.llama.build_inputs import run_pip
 from edgekit.runtime.llama.target_build import is_compiled
 from edgekit.runtime.llama.targets import TARGETS
 
-if TYPE_CHECKING:
-    from packaging.requirements import Requirement
-
 PYTHONS = ("3.11", "3.12", "3.13")
 PYTHON_HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
+_HERE = Interpreter(PYTHON_HERE, platform_name())
 _LLAMA = "llama-cpp-python"
 _MOST_ROUNDS = 20  # of what is missing, then what that requires: chains of requirements are not longer
 
@@ -120,35 +120,42 @@ def gather(wanted: Wanted, folder: Path, progress: Progress | None = None) -> tu
     """
     wanted.check()
     progress = progress or Progress()
-    progress.start("gathering wheels", len(wanted.levels) + len(wanted.python))
     with temporary_folder("wheels") as scratch:
-        sources = _Sources(wanted, scratch)
-        found: dict[str, Path] = {}
-        for level in wanted.levels:
-            if wheel := sources.llama(level):
-                found[f"{level}/{wheel.name}"] = wheel
-            progress.advance()
-        for interpreter in wanted.interpreters:
-            alone = sources.complete(interpreter)
-            found |= {path.name: path for path in alone if path not in found.values()}
-            progress.advance()
-        for name, wheel in found.items():
-            make_folder((folder / name).parent)
-            with replacing(folder / name) as temporary:
-                copy(wheel, temporary)
-    progress.finish()
+        sources = _Sources(wanted, scratch, progress)
+        try:
+            builds = {level: wheel for level in wanted.levels if (wheel := sources.llama(level))}
+            # What is installed here comes first: others may take it, too.
+            ordered = sorted(wanted.interpreters, key=lambda one: one != _HERE)
+            taken = {one.python: sources.complete(one).difference(builds.values()) for one in ordered}
+            found = {f"{level}/{wheel.name}": wheel for level, wheel in builds.items()} | _placed(taken)
+            total = sum(wheel.stat().st_size for wheel in found.values())
+            progress.start(f"copying {len(found)} wheels, {amount(total)}", total)
+            for name, wheel in found.items():
+                make_folder((folder / name).parent)
+                with replacing(folder / name) as temporary:
+                    copy(wheel, temporary)
+                progress.advance(wheel.stat().st_size)
+        finally:
+            progress.finish()
     return tuple(folder / name for name in sorted(found))
+
+
+def _placed(taken: Mapping[str, Iterable[Path]]) -> dict[str, Path]:
+    """Where wheels go, by which version of Python takes them: a folder of its own has what not all of them take."""
+    common = set.intersection(*map(set, taken.values()))
+    own = {f"{python}/{wheel.name}": wheel for python, wheels in taken.items() for wheel in {*wheels} - common}
+    return {wheel.name: wheel for wheel in common} | own
 
 
 class _Sources:
     """Where wheels are found, one after the other; what was found lies in a folder of its own or in the user's."""
 
-    def __init__(self, wanted: Wanted, scratch: Path) -> None:
-        self._wanted, self._scratch = wanted, scratch
+    def __init__(self, wanted: Wanted, scratch: Path, progress: Progress) -> None:
+        self._wanted, self._scratch, self._progress = wanted, scratch, progress
         self._own: Path | None = None
-        given = sorted(wanted.given.glob("*.whl")) if wanted.given else []
-        # Of edgekit it is the version that packs, whatever a folder has.
-        self._offered = [wheel for wheel in given if not wheel.name.startswith("edgekit-")]
+        self._offered: list[Path] = []
+        self._offer_given()
+        self._is_llama_given = any(wheel.name.startswith("llama_cpp_python-") for wheel in self._offered)
 
     def llama(self, level: str) -> Path | None:
         """The build for a level; None where one that was given serves all levels.
@@ -156,31 +163,31 @@ class _Sources:
         Raises:
             ArtifactError: there is none.
         """
-        given = self._wanted.given and self._wanted.given / level
-        wheel = next(iter(sorted(given.glob("llama_cpp_python-*.whl"))), None) if given else None
-        if wheel is None and any(path.name.startswith("llama_cpp_python-") for path in self._offered):
+        wheel = build_in(self._wanted.given, level)
+        if wheel is None and self._is_llama_given:
             return None
-        if wheel is None and level in TARGETS and (self._wanted.download or is_compiled(TARGETS[level])):
-            wheel = llama_wheel(TARGETS[level], _made(self._scratch / level))
+        target = target_of(level, self._wanted.platform)
+        if wheel is None and target and (is_compiled(target) or self._wanted.download):
+            if not is_compiled(target):
+                self._progress.note(f"compiling llama.cpp for {level}, once: about 4 minutes on two cores")
+            wheel = llama_wheel(target, _made(self._scratch / level))
         if wheel is None:
-            build = f"edgekit wheelhouse --cpu {level} --download --to FOLDER"
-            foreign = f"edgekit setup on {self._wanted.platform} builds it; put that wheel into a folder"
-            raise ArtifactError(
-                f"there is no build of llama.cpp for {level}",
-                remedy=f"{build if level in TARGETS else foreign}, and name that: --wheelhouse FOLDER",
-            )
-        self._offered.append(wheel)
+            raise no_build(level, self._wanted.platform, self._wanted.given)
+        self._offer(wheel)
         return wheel
 
-    def complete(self, interpreter: Interpreter) -> tuple[Path, ...]:
+    def complete(self, interpreter: Interpreter) -> frozenset[Path]:
         """All wheels that a Python takes.
 
         Raises:
             ArtifactError: some are found nowhere.
         """
         if self._own is None:
+            self._progress.start("making edgekit's own wheel", 0)
             self._own = own_wheel(self._scratch)
-            self._offered.append(self._own)
+            self._offer(self._own)
+        self._progress.start(f"finding wheels for Python {interpreter.python}", 0)
+        self._offer_given(interpreter.python)
         roots = [f"edgekit[{','.join(self._wanted.extras)}]", *([_LLAMA] if self._wanted.levels else [])]
         found = needed(self._offered, roots, interpreter)
         for _ in range(_MOST_ROUNDS):
@@ -190,25 +197,33 @@ class _Sources:
         if found.missing:
             raise ArtifactError(
                 f"no wheel for Python {interpreter.python} on {interpreter.platform}:",
-                items=sorted(found.missing),
-                remedy="give a folder that has them, or have them fetched: --wheelhouse FOLDER, --download",
+                items=[str(found.missing[name]) for name in sorted(found.missing)],
+                remedy="add --download, which fetches them from the package index, or --wheelhouse FOLDER, which has "
+                "them",
             )
-        return tuple(found.wheels.values())
+        return frozenset(found.wheels.values())
 
     def _add(self, found: Needed, interpreter: Interpreter) -> bool:
         """Offer what is missing, from what is installed or else from the index; whether there is any more."""
         before = len(self._offered)
-        if interpreter == Interpreter(PYTHON_HERE, platform_name()):
-            for requirement in found.missing.values():
+        if interpreter == _HERE:
+            for name in found.missing:
                 with suppress(MissingDependencyError, ArtifactError):  # another source may have it
-                    self._offer(write_wheel(installed_wheel(requirement.name), self._scratch))
+                    self._offer(write_wheel(installed_wheel(name), self._scratch))
         if len(self._offered) == before and self._wanted.download:
             self._fetch(found, interpreter)
         return len(self._offered) > before
 
     def _offer(self, wheel: Path) -> None:
-        if wheel not in self._offered:
+        """Of two wheels of one name the first source's is taken, for every Python."""
+        if all(wheel.name != offered.name for offered in self._offered):
             self._offered.append(wheel)
+
+    def _offer_given(self, folder: str = "") -> None:
+        """The wheels in a folder of those that were given. Of edgekit it is the version that packs that is taken."""
+        for wheel in sorted((self._wanted.given / folder).glob("*.whl")) if self._wanted.given else ():
+            if not wheel.name.startswith("edgekit-"):
+                self._offer(wheel)
 
     def _fetch(self, found: Needed, interpreter: Interpreter) -> None:
         """Fetch what is missing, with what it needs, as pip chooses."""
@@ -216,11 +231,12 @@ class _Sources:
         if not self._wanted.constraints:
             installed = {one.name: one.version for one in importlib.metadata.distributions() if one.name != "edgekit"}
             constraints.write_text("".join(f"{name}=={version}\n" for name, version in sorted(installed.items())))
+        self._progress.start(f"fetching wheels for Python {interpreter.python}", 0)
         folder = self._scratch / f"fetched-{interpreter.python}"
         options = ["--quiet", "--only-binary", ":all:", "--dest", str(folder), "--constraint", str(constraints)]
         options += ["--python-version", interpreter.python, "--implementation", "cp"]
         options += [word for platform in interpreter.platforms for word in ("--platform", platform)]
-        asked = sorted({_plain(requirement) for requirement in found.missing.values()})
+        asked = sorted(str(missing.requirement) for missing in found.missing.values())
         run_pip(f"wheels for {interpreter.platform}", "download", *options, *asked)
         for wheel in sorted(folder.glob("*.whl")):
             self._offer(wheel)
@@ -229,9 +245,3 @@ class _Sources:
 def _made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def _plain(requirement: Requirement) -> str:
-    """A requirement without its condition, which has been looked at."""
-    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
-    return f"{requirement.name}{extras}{requirement.specifier}"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.errors import ArtifactError
 
 if TYPE_CHECKING:
     from argparse import _ArgumentGroup
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from edgekit.pack.bundle import Bundle
 
 
+_MODEL = ":model"  # what `edgekit.pack.launchers` replaces
+_RUN = f"ROOT/run edgekit COMMAND runs what is installed, and {_MODEL} in it is the folder of its model"
+
+
 def add_root(parser: ArgumentParser, summary: str = "where `edgekit install` put a bundle") -> None:
     """Where bundles are installed."""
-    parser.add_argument("--to", type=Path, required=True, dest="root", metavar="ROOT", help=summary)
+    parser.add_argument("--to", type=Path, required=True, dest="root", metavar="ROOT", help=f"{summary}. {_RUN}")
 
 
 def add_since(parser: ArgumentParser | _ArgumentGroup, summary: str) -> None:
@@ -35,7 +40,7 @@ def fields(bundle: Bundle) -> dict[str, Any]:
 
 
 def print_bundle(what: str, bundle: Bundle, options: Namespace) -> None:
-    """What was done, and how to run it."""
+    """What was done, and how to use it."""
     if options.json:
         print_json(fields(bundle))
         return
@@ -43,4 +48,19 @@ def print_bundle(what: str, bundle: Bundle, options: Namespace) -> None:
     if bundle.stand_in:
         lines.append(f"stand-in  {bundle.stand_in}")
     root = options.root.resolve()
-    print_lines([*lines, f"run       {root / 'run'} edgekit inspect :model"])
+    print_lines([*lines, f"run       {root / 'run'} {example(root)}", f"          {_MODEL} is the folder of its model"])
+
+
+def example(root: Path) -> str:
+    """What the model that is in use in a root can be asked, as a command line of `ROOT/run`."""
+    from edgekit.artifacts import manifest as manifests
+    from edgekit.commands.support import uses
+    from edgekit.pack import roots
+    from edgekit.pack.bundle import MODEL
+
+    usual = f"edgekit inspect {_MODEL}"
+    try:
+        manifest = manifests.read(roots.installed(root)[1] / MODEL)
+    except ArtifactError:  # `inspect` says what is wrong
+        return usual
+    return uses.command(Path(_MODEL), manifest, manifest.default) or usual

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _WHEEL = re.compile(r"([\w.]+)-([^-]+)(?:-\d[^-]*)?-([^-]+)-([^-]+)-([^-]+)\.whl")
+_OF_PYTHON = re.compile(r"wheels/(?:(\d+)\.(\d+)/)?[^/]+")
 _SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
 _WINDOWS = {"x86_64": "win_amd64", "arm64": "win_arm64"}
 _MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
@@ -63,6 +64,14 @@ def check_platform(document: Mapping[str, Any], machine: Here) -> None:
         raise RefusedError(f"bundle {name} is for {document['platform']}, and this machine is {machine.platform}")
     if mine not in document["python"]:
         raise RefusedError(f"bundle {name} has wheels for Python {', '.join(document['python'])}, and this is {mine}")
+
+
+def for_python(paths: Iterable[str], machine: Here) -> list[str]:
+    """Of a bundle's files the wheels for its Python: `wheels/*.whl`, which every Python takes that the bundle is for,
+    and `wheels/3.11/*.whl`, which this one takes and not all do.
+    """
+    matched = [(path, _OF_PYTHON.fullmatch(path)) for path in paths]
+    return [path for path, of in matched if of and (not of[1] or (int(of[1]), int(of[2])) == machine.python)]
 
 
 def chosen(wheels: Iterable[str], machine: Here) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -14,9 +13,10 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TypeVar
 
 from edgekit.pack.bootstrap.environment import clean_variables, make_environment, python_of
-from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, here
+from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.bootstrap.trust import read, take, verified
 
 try:
@@ -25,10 +25,11 @@ except ModuleNotFoundError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".edgekit-install-"
+_Item = TypeVar("_Item")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`BUNDLE --to ROOT --key FILE`.
+    """`BUNDLE --to ROOT --key FILE [--json]`.
 
     Returns:
         The exit code; why it is not 0 is said on standard error.
@@ -43,30 +44,68 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="its folder (default: where this script lies)")
     parser.add_argument("--to", type=Path, required=True, metavar="ROOT", help="a new folder, or an earlier ROOT")
     parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="the public key of the bundle's maker")
+    parser.add_argument("--json", action="store_true", help="say no steps, and print the result as JSON")
     options = parser.parse_args(arguments)
+    steps = Steps(silent=options.json)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what is temporary is removed
     try:
-        return _install(options.bundle.absolute(), options.to.absolute(), options.key.absolute())
+        return _install(options.bundle.absolute(), options.to.absolute(), options.key.absolute(), steps)
     except (RefusedError, OSError) as error:
+        steps.end()
         sys.stderr.write(f"install: {error}\n")
         return 1
 
 
-def _install(bundle: Path, root: Path, key: Path) -> int:
+class Steps:
+    """What is being done, a line each on standard error; on a terminal the line counts on.
+
+    Args:
+        silent: say nothing.
+    """
+
+    def __init__(self, *, silent: bool) -> None:
+        self.silent, self._counts, self._open = silent, sys.stderr.isatty(), False
+
+    def each(self, label: str, items: Sequence[_Item]) -> Iterator[_Item]:
+        """A step of several items, which are handed out one after the other."""
+        for number, item in enumerate(items, 1):
+            if self._counts:
+                self._write(f"\rinstall: {label}: {number} of {len(items)}")
+            elif number == 1:
+                self._write(f"install: {label}")
+            self._open = True
+            yield item
+        self.end()
+
+    def end(self) -> None:
+        """End the line that is being written."""
+        if self._open:
+            self._write("\n")
+        self._open = False
+
+    def _write(self, text: str) -> None:
+        if not self.silent:
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def _install(bundle: Path, root: Path, key: Path, steps: Steps) -> int:
     document, machine = verified(bundle, key), here()
     check_platform(document, machine)
-    paths = [file["path"] for file in document["files"]]
-    wheels = set(chosen([path for path in paths if re.fullmatch(r"wheels/[^/]+", path)], machine))
+    wheels = set(chosen(for_python([file["path"] for file in document["files"]], machine), machine))
     files = [file for file in document["files"] if file["path"] in wheels]
+    amount = f"{len(files)} wheels, {sum(file['bytes'] for file in files) / 1e6:.0f} MB"
     root.parent.mkdir(parents=True, exist_ok=True)
     _remove_left(root.parent)
     # On the disk of the root: the one for temporary files may be memory.
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root.parent) as temporary, _locked(temporary):
         environment, copies = Path(temporary, "env"), Path(temporary, "wheels")
-        make_environment(environment, take(bundle, files, copies))
+        taken = take(bundle, steps.each(f"checking the installer: {amount}", files), copies)
+        make_environment(environment, steps.each("unpacking the installer", taken))
         shutil.rmtree(copies)
         words = [python_of(environment), "-P", "-m", "edgekit", _verb(root / "state.json"), bundle]
-        return subprocess.call([*map(str, words), "--to", str(root), "--key", str(key)], env=clean_variables())
+        words += ["--to", root, "--key", key, *(["--json"] if steps.silent else [])]
+        return subprocess.call([*map(str, words)], env=clean_variables())
 
 
 def _verb(state: Path) -> str:

@@ -11,7 +11,7 @@ from edgekit.artifacts.files import create
 from edgekit.artifacts.licenses import Agreement, agreement_of
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.bench.records import Record
-from edgekit.machine.devices import Device
+from edgekit.machine.devices import HERE, Device
 from edgekit.pack.bundle import MODEL
 from edgekit.progress import Progress
 
@@ -48,6 +48,11 @@ class Target:
     wheelhouse: Path | None = None
     download: bool = False
 
+    @property
+    def name(self) -> str:
+        """The device's; of the machine at hand, which has another name everywhere else, what it runs."""
+        return self.device.name if self.device.name != HERE else "-".join(self.cpu)
+
 
 @dataclass(frozen=True)
 class Gathering:
@@ -78,7 +83,7 @@ class Gathering:
     @property
     def name(self) -> str:
         """What is packed: the model, and for a bundle its level and device."""
-        words = [self.manifest.recipe, *([self.level, self.target.device.name] if self.target else [])]
+        words = [self.manifest.recipe, *([self.level, self.target.name] if self.target else [])]
         return re.sub(r"[^a-z0-9._+-]", "-", "-".join(words).lower())
 
     @property

@@ -18,7 +18,7 @@ _LEFT_OUT = ("from edgekit.", "from __future__ ")  # lines that begin so
 _POSIX = """\
 #!/bin/sh
 # Installs a bundle, the one that this lies in or one that is named first:
-#     install.sh [BUNDLE] --to ROOT --key FILE
+#     install.sh [BUNDLE] --to ROOT --key FILE [--json]
 # It needs Python 3.11 or later ($PYTHON names another than is found) and nothing else, no network.
 set -eu
 bundle=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
@@ -29,15 +29,16 @@ if [ -f "$bundle/bundle.json" ]; then
     hint=$(head -c 8388608 "$bundle/bundle.json" | sed -n 's/.*"python":\\["\\([0-9.",]*\\)"\\].*/\\1/p' | tr '",' '  ')
 fi
 found=
+wanted=
 for version in $hint ''; do
-    for name in ${PYTHON:-} "python${version:-3}"; do
-        said=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2] if sys.version_info >= (3, 11) else "")' \\
-            2>/dev/null) || continue
-        if [ -n "$said" ] && { [ -z "$version" ] || [ "$said" = "$version" ]; }; then found=$name; break 2; fi
-    done
+    wanted=$wanted${version:+${wanted:+ or }$version}
+    name=${PYTHON:-python${version:-3}}
+    said=$("$name" -c 'import sys; print("%d.%d" % sys.version_info[:2] if sys.version_info >= (3, 11) else "")' \\
+        2>/dev/null) || continue
+    if [ -n "$said" ] && { [ -z "$version" ] || [ "$said" = "$version" ]; }; then found=$name; break; fi
 done
 if [ -z "$found" ]; then
-    echo 'install: no Python 3.11 or later was found; PYTHON=... names one' >&2
+    echo "install: no Python ${wanted:-3.11 or later} was found; PYTHON=... names one" >&2
     exit 1
 fi
 exec "$found" -I - "$bundle" "$@" <<'END_OF_PROGRAM'
@@ -46,12 +47,13 @@ exec "$found" -I - "$bundle" "$@" <<'END_OF_PROGRAM'
 
 _POWERSHELL = """\
 # Installs a bundle, the one that this lies in or one that is named:
-#     powershell -ExecutionPolicy Bypass -File install.ps1 [-Bundle BUNDLE] -To ROOT -Key FILE
+#     powershell -ExecutionPolicy Bypass -File install.ps1 [-Bundle BUNDLE] -To ROOT -Key FILE [-Json]
 # It needs Python 3.11 or later ($env:PYTHON names another than is found) and nothing else, no network.
 param(
     [string]$Bundle = $PSScriptRoot,
     [Parameter(Mandatory = $true)][string]$To,
-    [Parameter(Mandatory = $true)][string]$Key
+    [Parameter(Mandatory = $true)][string]$Key,
+    [switch]$Json
 )
 $OutputEncoding = New-Object System.Text.UTF8Encoding $false
 # Which versions of Python the bundle has wheels for: a hint, of which nothing is believed before it was checked.
@@ -75,7 +77,8 @@ if (-not $python) {
 $more = @($python | Select-Object -Skip 1)
 $program = @'
 {program}'@
-$program | & $python[0] @more -I - $Bundle --to $To --key $Key
+$silent = @(if ($Json) { '--json' })
+$program | & $python[0] @more -I - $Bundle --to $To --key $Key @silent
 exit $LASTEXITCODE
 """
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.message import Message
 from email.parser import BytesParser
@@ -23,6 +26,11 @@ FILE_NAME = "sbom.cdx.json"
 _MOST_BYTES = 1 << 20  # of a wheel's metadata
 _LONGEST = 100  # characters of a licence's name; what is longer is its text
 _CLASSIFIER = "License :: "
+# Run-time libraries of the GNU Compiler Collection, which builders put into wheels, some with a hash in the name. Their
+# terms are GCC's and not those that a wheel states for itself.
+_RUNTIME = re.compile(r"(libgomp|libgfortran|libquadmath|libgcc_s|libstdc\+\+)(?:-[0-9a-f-]+)?\.so(?:\.\d+)*")
+_RUNTIME_TERMS = {"libquadmath": "LGPL-2.1-or-later"}
+_GCC_TERMS = "GPL-3.0-or-later WITH GCC-exception-3.1"
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,21 @@ class Wheel:
     license: str
     sha256: str
     requires: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library of another maker's in a wheel.
+
+    Attributes:
+        path: in the wheel.
+        license: an SPDX expression.
+    """
+
+    path: str
+    name: str
+    license: str
+    sha256: str
 
 
 def read_wheel(path: Path, name: str) -> Wheel:
@@ -76,6 +99,16 @@ def read_wheel(path: Path, name: str) -> Wheel:
     )
 
 
+def runtime_libraries(wheel: Path) -> Iterator[Library]:
+    """The compiler's libraries in a wheel, in the order of their paths."""
+    with zipfile.ZipFile(wheel) as archive:
+        for path in sorted(archive.namelist()):
+            if found := _RUNTIME.fullmatch(path.rpartition("/")[2]):
+                with archive.open(path) as stream:
+                    digest = hashlib.file_digest(stream, "sha256")  # type: ignore[arg-type]  # reads alone
+                yield Library(path, found[1], _RUNTIME_TERMS.get(found[1], _GCC_TERMS), digest.hexdigest())
+
+
 def _metadata(path: Path) -> Message:
     try:
         with zipfile.ZipFile(path) as archive:
@@ -103,7 +136,7 @@ def _license(said: Message) -> str:
 
 
 def write(gathering: Gathering) -> None:
-    """List the wheels, what each needs of the others, and the model, whose own list is beside it."""
+    """List the wheels, what each brings and needs of the others, and the model, whose own list is beside it."""
     with needed("pack"):
         from cyclonedx.model.bom import Bom
         from cyclonedx.model.component import Component, ComponentType
@@ -128,8 +161,10 @@ def write(gathering: Gathering) -> None:
     )
     bom.components.add(model)
     for wheel in wheels:
+        brought = [_brought(wheel, library) for library in runtime_libraries(gathering.staging / wheel.path)]
+        bom.components.update(brought)
         needs = [components[other.path] for other in wheels if other.name in wheel.requires]
-        bom.register_dependency(components[wheel.path], needs)
+        bom.register_dependency(components[wheel.path], [*needs, *brought])
     bom.register_dependency(root, [*components.values(), model])
     gathering.write(gathering.staging / PAPERS / FILE_NAME, finished(bom))
 
@@ -148,6 +183,22 @@ def _component(wheel: Wheel) -> Component:
         licenses=licenses(wheel.license),
         purl=PackageURL("pypi", None, wheel.name, wheel.version),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sha256)],
+    )
+
+
+def _brought(wheel: Wheel, library: Library) -> Component:
+    from cyclonedx.model import HashAlgorithm, HashType
+    from cyclonedx.model.component import Component, ComponentType
+    from packageurl import PackageURL
+
+    return Component(
+        name=library.name,
+        type=ComponentType.LIBRARY,
+        bom_ref=f"{wheel.path}#{library.path}",
+        description=f"{library.path} in the wheel of {wheel.name}: of the GNU Compiler Collection",
+        licenses=licenses(library.license),
+        purl=PackageURL("generic", None, library.name),
+        hashes=[HashType(alg=HashAlgorithm.SHA_256, content=library.sha256)],
     )
 
 

@@ -59,7 +59,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="where this bundle was installed, none below this version can be any more (default: 1)",
+        help="where this bundle was installed, none of any name below this version can be any more (default: 1)",
     )
     group.add_argument(
         "--since", type=Path, metavar="BUNDLE", help="write only what an earlier bundle lacks, to update from it"

@@ -52,6 +52,11 @@ def test_the_same_model_passes(chat_test: Path, medgemma_artifact: Path) -> None
     golden.check(chat_test, medgemma_artifact, LEVEL)
 
 
+def test_a_decoder_in_onnx_passes(medgemma_onnx: Path, tmp_path: Path) -> None:
+    assert golden.make(medgemma_onnx, "q4", tmp_path).unseen == ()
+    golden.check(tmp_path, medgemma_onnx, "q4")
+
+
 def test_its_likelihoods_are_those_of_the_answer_word_for_word(chat_test: Path, medgemma_artifact: Path) -> None:
     """By another way: a decoder that is told each token, one after the other."""
     answer = golden.read(chat_test).answers[2]

@@ -386,8 +386,9 @@ def test_a_higher_minimum_takes_the_place_of_a_lower_one_and_not_the_other_way(f
     update(first.bundle(4, minimum_version=3, name="one"), first.root)
     update(first.bundle(5, minimum_version=2, name="two"), first.root)
     assert (status(first.root).minimum, status(first.root).minimum_by) == (3, "one version 4")
-    update(first.bundle(6, minimum_version=6, name="two"), first.root)
-    assert (status(first.root).minimum, status(first.root).minimum_by) == (6, "two version 6")
+    longest = "n" * 200
+    update(first.bundle(6, minimum_version=6, name=longest), first.root)
+    assert (status(first.root).minimum, status(first.root).minimum_by) == (6, f"{longest} version 6")
 
 
 def test_what_was_not_there_before_cannot_be_gone_back_to(first: Desk) -> None:

@@ -24,7 +24,7 @@ from pydantic import Field
 from edgekit.artifacts.documents import is_file, read_json
 from edgekit.artifacts.files import sync_folder, write_atomically
 from edgekit.artifacts.folders import locked
-from edgekit.artifacts.validation import Name, StrictModel, validated
+from edgekit.artifacts.validation import StrictModel, validated
 from edgekit.errors import BundleError, UsageError
 from edgekit.pack import document, launchers
 from edgekit.pack.bundle import DOCUMENT, Bundle
@@ -47,7 +47,7 @@ class State(StrictModel):
     schema_version: Literal[1] = 1
     slot: SlotName | None = None
     minimum: Annotated[int, Field(ge=1, lt=1 << 31)] = 1
-    minimum_by: Name | None = None
+    minimum_by: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+-]{0,199} version [0-9]{1,10}$")] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -20,6 +20,7 @@ from edgekit.commands.support.printing import own_warnings_printed
 from edgekit.commands.support.streams import escape_what_cannot_be_shown
 from edgekit.errors import EdgekitError, MissingDependencyError, UsageError
 from edgekit.machine import privacy
+from edgekit.pack import occupied
 from edgekit.terminal import say, say_json
 
 INTERRUPTED = 130
@@ -116,7 +117,8 @@ def complete(command_line: argparse.ArgumentParser) -> None:
 def guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a verb; what it raises becomes a message on standard error and an exit code."""
     try:
-        return run(options)
+        with occupied.held():
+            return run(options)
     except (SystemExit, GeneratorExit, KeyboardInterrupt):
         raise
     except BrokenPipeError:  # the reader of our output is gone: nobody is left to be told

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgekit.pack import document, signature
+from edgekit.pack import document, keys, signature
 from edgekit.pack.bundle import Bundle, BundleFile
 
 SAID: Mapping[str, Any] = {
@@ -39,7 +39,7 @@ def stated(files: Iterable[BundleFile], **more: Any) -> Bundle:
 def sign_folder(folder: Path, key: Path, **more: Any) -> Bundle:
     """Make a folder a bundle as it is."""
     found = stated(described(folder), **more)
-    signature.write(folder, document.write(folder, found), key)
+    signature.write(folder, document.write(folder, found), keys.private_key(key))
     return found
 
 

@@ -7,19 +7,22 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from html import unescape
 from pathlib import Path
 from typing import Any
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import pytest
 import yaml
 from bench_records import HERE, answers, compared, results, row, times
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
-from material import Copy, contents, edit_json
+from material import Copy, contents, edit_json, read_json
 
 from edgekit import bench, cli
 from edgekit.artifacts import manifest as manifests
@@ -36,6 +39,8 @@ from edgekit.pack.verify import verify
 from edgekit.progress import Progress
 from edgekit.runtime import open_model
 
+TESTS = Path(__file__).resolve().parent
+OWN_BOLD = re.compile(r"<strong>(Stand-in:|Not cleared for any clinical use\.)</strong>")  # of a card
 LEVEL, DEVICE = "Q4_0", "laptop-16gb-cpu"
 HAI_DEF = AGREEMENTS[0]
 TERMS = f"Health AI Developer\n Foundations Terms of Use\n{'words ' * 1000}3.2 Use restrictions.\n"
@@ -133,6 +138,48 @@ def test_twice_the_same_bytes(
     assert contents(tmp_path / "again") == contents(bundle)
 
 
+# Packs in a process of its own, with a few wheels in place of the many.
+PACK = """
+import sys
+from pathlib import Path
+from edgekit.pack import build as building, contents as kinds
+from edgekit.progress import Progress
+from test_pack_contents import wheel
+
+def put(gathering):
+    for name in ("zeta", "alpha", "beta", "gamma"):
+        wheel(gathering.staging / "wheels", name, "1", "License: MIT\\nRequires-Dist: alpha\\nRequires-Dist: zeta")
+
+others = [one for one in kinds.contents() if one.write.__module__.rpartition(".")[2] != "wheels"]
+building.contents = lambda: sorted([*others, kinds.Content("wheels", 5, put, installs=True)], key=lambda one: one.order)
+artifact, key, target = map(Path, sys.argv[1:])
+options = building.PackOptions("laptop-16gb-cpu", key, "Q4_0", model_signing=True)
+building.build(artifact, options, target, Progress())
+"""
+
+
+@pytest.mark.slow
+def test_the_same_bytes_whatever_the_environment(medgemma_artifact: Path, key: Path, tmp_path: Path) -> None:
+    """Self-test included: order of sets, time zone, language, mask, current folder, number of cores."""
+    made = []
+    for seed, zone, language, mask in (("1", "UTC", "C", 0o022), ("2", "Asia/Kathmandu", "tr_TR.UTF-8", 0o077)):
+        place = tmp_path / f"place {seed}"
+        place.mkdir()
+        variables = {"PYTHONHASHSEED": seed, "TZ": zone, "LC_ALL": language, "LANG": language}
+        paths = os.pathsep.join(str(path) for path in (TESTS.parent, TESTS))
+        done = subprocess.run(
+            [*(["taskset", "-c", "0"] if seed == "2" and shutil.which("taskset") else []),
+             sys.executable, "-P", "-c", PACK, medgemma_artifact, key, place / "bundle"],
+            env={**os.environ, **variables, "PYTHONPATH": paths}, cwd=place, umask=mask,
+            capture_output=True, text=True, check=False, timeout=900,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        made.append(contents(place / "bundle"))
+    assert made[0].keys() == made[1].keys()
+    assert [name for name in made[0] if made[0][name] != made[1][name]] == []
+    assert {"golden/golden.json", "papers/sbom.cdx.json", "papers/model.sig"} <= made[0].keys()
+
+
 def test_nothing_in_it_names_a_place_of_this_machine(bundle: Path, medgemma_artifact: Path) -> None:
     for name, data in contents(bundle).items():
         for place in (str(bundle), str(medgemma_artifact), str(Path.home()) + "/"):
@@ -163,6 +210,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no minimum": ({"minimum_version": 0}, "a minimum version of 0"),
     "python": ({"python": ("2.7",)}, "python.0"),
     "base model": ({"about": About(base_model="medgemma")}, "--base-model medgemma"),
+    "base model, two lines": ({"about": About(base_model="google/medgemma\n")}, "--base-model google/medgemma"),
 }
 
 
@@ -371,6 +419,33 @@ def test_what_others_wrote_stays_in_its_place(medgemma_artifact: Path, copied: C
     strictly_valid(tmp_path / "bundle" / "papers" / "mlbom.cdx.json")
 
 
+def test_a_parser_of_markdown_finds_nothing_of_theirs(
+    medgemma_artifact: Path, copied: Copy, tmp_path: Path
+) -> None:
+    """In a repository of the hub, whose files may have any name: no link, picture, HTML or further column."""
+    markdown_it = pytest.importorskip("markdown_it")
+    folder = copied(medgemma_artifact)
+    evil = "a ![p](//e/x.png) [l](javascript:1) <script>1</script> `code` | c | <http://e> &lt; **b** ~~s~~ http"
+    names = ["a`![p](x)`.txt", "b|c|d|e.txt", "<img src=x>.txt"]
+    support = read_json(folder / "edgekit.json")["support_files"]
+    for name in names:
+        (folder / name).write_bytes(b"x")
+        support.append({"path": name, "sha256": hashlib.sha256(b"x").hexdigest(), "bytes": 1})
+    said = dict.fromkeys(("title", "license", "modified", "stand_in", "source.name"), evil)
+    edit_json(folder / "edgekit.json", {**said, "support_files": support})
+    assert cli.main(["pack", str(folder), "--hub", str(tmp_path / "repository")]) == 0
+    for path in ("README.md", "papers/MODIFICATIONS.md"):
+        text = (tmp_path / "repository" / path).read_text(encoding="utf-8")
+        body = text.split("\n---\n", 1)[1] if path == "README.md" else text
+        html = markdown_it.MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(body)
+        assert not re.search(r"<(script|img|strong|s|a href=.(?!papers/))\b", OWN_BOLD.sub("", html)), path
+        cells = {row.count("<td") for row in re.findall(r"<tr>.*?</tr>", html, re.DOTALL)} - {0}
+        assert cells == ({4} if path == "README.md" else {2})
+        shown = unescape(re.sub(r"<[^>]+>", "", html))
+        assert evil.split(" ~~")[0] in shown
+        assert path != "README.md" or all(name in shown for name in names)
+
+
 # ---------------------------------------------------------------- lists of materials
 
 
@@ -379,7 +454,7 @@ def wheel(folder: Path, name: str, version: str, metadata_lines: str, *, more: s
     path = folder / f"{name}-{version}-py3-none-any.whl"
     with ZipFile(path, "w") as archive:
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{metadata_lines}\n"
-        archive.writestr(f"{name}-{version}.dist-info/METADATA", text)
+        archive.writestr(ZipInfo(f"{name}-{version}.dist-info/METADATA"), text)  # of no time
         if more:
             archive.writestr(more, text)
     return path
@@ -399,6 +474,11 @@ def with_wheels(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], A
     return patch
 
 
+LONG_EXPRESSION = " AND ".join(
+    ["BSD-3-Clause", "0BSD", "MIT", "Zlib", "CC0-1.0", "Apache-2.0 WITH LLVM-exception", "BSL-1.0", "MPL-2.0", "ISC"]
+)
+
+
 def test_the_software_is_listed_wheel_by_wheel(
     medsiglip_artifact: Path, key: Path, tmp_path: Path, with_wheels: Callable[[Callable[[Path], Any]], None]
 ) -> None:
@@ -412,6 +492,9 @@ def test_the_software_is_listed_wheel_by_wheel(
             f"License: {'a text ' * 50}\nClassifier: License :: OSI Approved :: MIT License",
         )
         wheel(folder / "x86-64-v2", "c", "3", "License: UNKNOWN")
+        wheel(folder, "d", "4", f"License-Expression: {LONG_EXPRESSION}\nLicense: MIT")
+        kinds_of = ("Apache Software License", "BSD License")
+        wheel(folder, "e", "5", "\n".join(f"Classifier: License :: OSI Approved :: {one}" for one in kinds_of))
 
     with_wheels(put)
     build(medsiglip_artifact, PackOptions(DEVICE, key), tmp_path / "bundle", Progress())
@@ -428,12 +511,14 @@ def test_the_software_is_listed_wheel_by_wheel(
         "licenses"
     ] == [{"license": {"id": "Apache-2.0"}}]
     named = {
-        path: one.get("licenses", [{"license": {"name": None}}])[0]["license"].get("name")
+        path: one.get("licenses", [{}])[0].get("license", {}).get("name")
         for path, one in found.items()
     }
     assert named["wheels/a_b-1.2-py3-none-any.whl"] == "Some words of our own"
     assert named["wheels/x86-64-v3/c-3-py3-none-any.whl"] == "MIT License"
     assert named["wheels/x86-64-v2/c-3-py3-none-any.whl"] is None
+    assert named["wheels/e-5-py3-none-any.whl"] == "Apache Software License, BSD License"
+    assert found["wheels/d-4-py3-none-any.whl"]["licenses"][0]["expression"] == LONG_EXPRESSION
     needs = {one["ref"]: one.get("dependsOn", []) for one in said["dependencies"]}
     assert needs["wheels/Edge_Kit-1.0-py3-none-any.whl"] == ["wheels/a_b-1.2-py3-none-any.whl"]
     assert needs["wheels/a_b-1.2-py3-none-any.whl"] == []

@@ -6,6 +6,7 @@ import fcntl
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import zipfile
@@ -465,18 +466,18 @@ def test_a_changed_bundle_is_refused(first: Desk) -> None:
 
 def test_an_earlier_version_is_no_update(second: Desk) -> None:
     before = tree(second.root)
-    with pytest.raises(BundleError, match="is version 1, and version 2 is in use"):
+    with pytest.raises(BundleError, match=r"is version 1, and \S+ version 2 is in use"):
         update(second.folder / "v1", second.root)
-    with pytest.raises(BundleError, match="is version 2, and version 2 is in use"):
+    with pytest.raises(BundleError, match=r"is version 2, and \S+ version 2 is in use"):
         update(second.bundle(2, "again", content(3)), second.root)
     assert tree(second.root) == before
 
 
 def test_another_name_leads_to_no_earlier_version(second: Desk) -> None:
-    with pytest.raises(BundleError, match="is version 1, and version 2 is in use"):
+    with pytest.raises(BundleError, match=r"is version 1, and \S+ version 2 is in use"):
         update(second.bundle(1, "other", name="another.level"), second.root)
     update(second.bundle(3, "later", name="another.level"), second.root)
-    with pytest.raises(BundleError, match="is version 2, and version 3 is in use"):
+    with pytest.raises(BundleError, match=r"is version 2, and another\.level version 3 is in use: versions"):
         update(second.folder / "v2", second.root)
     second.works(3)
 
@@ -484,14 +485,25 @@ def test_another_name_leads_to_no_earlier_version(second: Desk) -> None:
 def test_a_version_that_was_withdrawn_never_comes_back(second: Desk) -> None:
     """By an update, by going back, by another name, or after the bundle that said so was replaced."""
     update(second.bundle(4, minimum_version=3), second.root)
-    with pytest.raises(BundleError, match=r"version 2 was withdrawn\nallowed: 3 or later"):
+    demanded = "medgemma-4b.q4_k_m.raspberry-pi-5 version 4"
+    with pytest.raises(BundleError, match=rf"version 2 was withdrawn from \S+ by {re.escape(demanded)}") as caught:
         rollback(second.root)
+    assert caught.value.allowed == "3 or later"
     update(second.bundle(5), second.root)
     for name in ("n", "medgemma-4b.q4_k_m.raspberry-pi-5"):
-        with pytest.raises(BundleError, match="version 2 was withdrawn"):
+        with pytest.raises(BundleError, match=rf"{name}: version 2 was withdrawn from \S+ by .*bundles of every name"):
             update(second.bundle(2, f"old-{name}", name=name), second.root)
     second.works(5)
-    assert status(second.root).minimum == 3
+    assert (status(second.root).minimum, status(second.root).minimum_by) == (3, demanded)
+
+
+def test_a_higher_minimum_takes_the_place_of_a_lower_one_and_not_the_other_way(first: Desk) -> None:
+    update(first.bundle(4, minimum_version=3, name="one"), first.root)
+    update(first.bundle(5, minimum_version=2, name="two"), first.root)
+    assert (status(first.root).minimum, status(first.root).minimum_by) == (3, "one version 4")
+    longest = "n" * 200
+    update(first.bundle(6, minimum_version=6, name=longest), first.root)
+    assert (status(first.root).minimum, status(first.root).minimum_by) == (6, f"{longest} version 6")
 
 
 def test_what_was_not_there_before_cannot_be_gone_back_to(first: Desk) -> None:
@@ -616,6 +628,11 @@ def test_the_commands(desk: Desk, typed: Said) -> None:
     assert "version 1" in out
     code, out, _ = typed("installed", "--to", desk.root)
     assert [line.split()[0] for line in out.splitlines()] == ["in", "before", "minimum", "key"]
+    assert "minimum   none" in out
+    typed("update", desk.bundle(3, minimum_version=2), "--to", desk.root)
+    _, out, _ = typed("installed", "--to", desk.root)
+    by = "medgemma-4b.q4_k_m.raspberry-pi-5 version 3"
+    assert f"minimum   version 2, by {by}; earlier ones of every name were withdrawn" in out
     code, _, err = typed("installed", "--to", desk.folder)
     assert code == 2
     assert "nothing is installed" in err

@@ -37,7 +37,7 @@ def bundle(tmp_path: Path, key: Path) -> Path:
     for path, data in FILES.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(data)
-    signature = openssf.sign(described(folder), key)
+    signature = openssf.sign(described(folder), keys.private_key(key))
     (folder / openssf.PATH).parent.mkdir()
     (folder / openssf.PATH).write_bytes(signature)
     return folder
@@ -90,7 +90,8 @@ def test_their_verifier_refuses_another_statement(bundle: Path, key: Path) -> No
     said = json.loads(path.read_bytes())
     other = bundle.parent / "other"
     keys.generate(other)
-    said["dsseEnvelope"]["payload"] = json.loads(openssf.sign(described(bundle), other))["dsseEnvelope"]["payload"]
+    theirs = json.loads(openssf.sign(described(bundle), keys.private_key(other)))
+    said["dsseEnvelope"]["payload"] = theirs["dsseEnvelope"]["payload"]
     path.write_text(json.dumps(said))
     with pytest.raises(Exception) as caught:  # noqa: PT011  of cryptography, without a message
         accept(bundle, key)
@@ -98,11 +99,11 @@ def test_their_verifier_refuses_another_statement(bundle: Path, key: Path) -> No
 
 
 def test_twice_the_same_bytes_and_another_signer_for_another_model(bundle: Path, key: Path) -> None:
-    files = described(bundle)
-    first = openssf.sign(files, key)
-    assert openssf.sign(files, key) == first
+    files, private = described(bundle), keys.private_key(key)
+    first = openssf.sign(files, private)
+    assert openssf.sign(files, private) == first
     flipped(bundle)
-    other = openssf.sign(described(bundle), key)
+    other = openssf.sign(described(bundle), private)
 
     def certificate(raw: bytes) -> str:
         chain = json.loads(raw)["verificationMaterial"]["x509CertificateChain"]["certificates"]
@@ -123,5 +124,5 @@ def test_no_part_of_the_private_key_is_in_it(bundle: Path, key: Path) -> None:
 def test_it_needs_no_library_of_theirs(bundle: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("model_signing", "OpenSSL", "sigstore", "sigstore_models", "in_toto_attestation"):
         monkeypatch.setitem(sys.modules, name, None)
-    assert openssf.sign(described(bundle), key) == (bundle / openssf.PATH).read_bytes()
+    assert openssf.sign(described(bundle), keys.private_key(key)) == (bundle / openssf.PATH).read_bytes()
     assert (bundle / openssf.PATH).stat().st_size < 10_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import stat
 import subprocess
@@ -39,7 +40,7 @@ def key(tmp_path: Path) -> Path:
 
 
 def signed(folder: Path, key: Path, data: bytes = DOCUMENT) -> Path:
-    signature.write(folder, data, key)
+    signature.write(folder, data, keys.private_key(key))
     return folder / "bundle.sig.json"
 
 
@@ -131,6 +132,70 @@ def test_a_file_that_is_no_key(kind: str, tmp_path: Path) -> None:
             load(path)
 
 
+# ---------------------------------------------------------------- behind a password
+
+PASSWORD = "Fr\u00fchst\u00fcck 7"
+
+
+@pytest.fixture
+def protected(tmp_path: Path) -> Path:
+    path = tmp_path / "protected"
+    keys.generate(path, PASSWORD.encode())
+    return path
+
+
+def test_a_key_behind_a_password(protected: Path, tmp_path: Path) -> None:
+    assert protected.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    assert keys.is_encrypted(protected)
+    if sys.platform != "win32":
+        assert stat.S_IMODE(protected.stat().st_mode) == 0o600
+    private = keys.private_key(protected, PASSWORD.encode())
+    assert private.private_bytes_raw() not in protected.read_bytes()
+    assert keys.key_id(private.public_key()) == keys.key_id(keys.public_key(keys.public_path(protected)))
+    signature.write(tmp_path, DOCUMENT, private)
+    signature.verify(DOCUMENT, tmp_path / "bundle.sig.json", keys.public_path(protected))
+
+
+@openssl
+def test_openssl_reads_it_with_its_password(protected: Path) -> None:
+    read = ["openssl", "pkey", "-in", protected, "-pubout", "-passin", "env:WORD"]
+    right = subprocess.run(read, capture_output=True, check=True, env={**os.environ, "WORD": PASSWORD})
+    assert right.stdout == keys.public_path(protected).read_bytes()
+    wrong = subprocess.run(read, capture_output=True, check=False, env={**os.environ, "WORD": "another"})
+    assert wrong.returncode != 0
+
+
+@pytest.mark.parametrize(
+    ("password", "said"),
+    [
+        (None, "is protected by a password, and none was given"),
+        (b"another", "its password is another one"),
+        (b"", "its password is another one"),
+    ],
+)
+def test_another_password_is_refused(password: bytes | None, said: str, protected: Path) -> None:
+    with pytest.raises(UsageError, match=f"protected: {said}"):
+        keys.private_key(protected, password)
+
+
+def test_a_damaged_key_behind_a_password(protected: Path) -> None:
+    lines = protected.read_text().splitlines()
+    protected.write_text("\n".join([lines[0], "A" * len(lines[1]), *lines[2:]]))
+    with pytest.raises(UsageError, match="its password is another one, or the file is damaged"):
+        keys.private_key(protected, PASSWORD.encode())
+
+
+@pytest.mark.parametrize("password", [b"", b"a" * 1001])
+def test_what_is_no_password(password: bytes, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"a password of {len(password)} bytes"):
+        keys.generate(tmp_path / "key", password)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_without_a_password_needs_none(key: Path) -> None:
+    assert keys.private_key(key, b"unused").private_bytes_raw() == keys.private_key(key).private_bytes_raw()
+
+
 # ---------------------------------------------------------------- signatures
 
 
@@ -140,8 +205,8 @@ def test_a_signature_is_verified_by_its_key(key: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_document_has_the_same_signature(key: Path, tmp_path: Path) -> None:
-    assert signature.sign(DOCUMENT, key) == signature.sign(DOCUMENT, key)
-    assert document.canonical(signature.sign(DOCUMENT, key)) == signed(tmp_path, key).read_bytes()
+    assert signature.sign(DOCUMENT, keys.private_key(key)) == signature.sign(DOCUMENT, keys.private_key(key))
+    assert document.canonical(signature.sign(DOCUMENT, keys.private_key(key))) == signed(tmp_path, key).read_bytes()
 
 
 def test_another_key_is_named(key: Path, tmp_path: Path) -> None:
@@ -154,14 +219,15 @@ def test_another_key_is_named(key: Path, tmp_path: Path) -> None:
 
 def test_who_says_to_be_another_is_found_out(key: Path, tmp_path: Path) -> None:
     keys.generate(tmp_path / "other")
-    said = signature.sign(DOCUMENT, tmp_path / "other") | {"key": signature.sign(DOCUMENT, key)["key"]}
+    ours, theirs = (signature.sign(DOCUMENT, keys.private_key(one)) for one in (key, tmp_path / "other"))
+    said = theirs | {"key": ours["key"]}
     (tmp_path / "bundle.sig.json").write_bytes(document.canonical(said))
     with pytest.raises(BundleError, match="is not the signature of this bundle"):
         signature.verify(DOCUMENT, tmp_path / "bundle.sig.json", keys.public_path(key))
 
 
 def test_a_signature_of_the_bare_document_is_none(key: Path, tmp_path: Path) -> None:
-    said = signature.sign(DOCUMENT, key) | {"signature": keys.private_key(key).sign(DOCUMENT).hex()}
+    said = signature.sign(DOCUMENT, keys.private_key(key)) | {"signature": keys.private_key(key).sign(DOCUMENT).hex()}
     (tmp_path / "bundle.sig.json").write_bytes(document.canonical(said))
     with pytest.raises(BundleError, match="is not the signature of this bundle"):
         signature.verify(DOCUMENT, tmp_path / "bundle.sig.json", keys.public_path(key))
@@ -179,7 +245,7 @@ def test_no_bit_of_a_signatures_file_is_free(key: Path, tmp_path: Path) -> None:
 
 def test_a_signature_that_adds_the_groups_order_is_none(key: Path, tmp_path: Path) -> None:
     """RFC 8032, 5.1.7: S must be below the order, or anybody could make a second signature of the first."""
-    said = signature.sign(DOCUMENT, key)
+    said = signature.sign(DOCUMENT, keys.private_key(key))
     raw = bytes.fromhex(said["signature"])
     order = 2**252 + 27742317777372353535851937790883648493
     moved = raw[:32] + (int.from_bytes(raw[32:], "little") + order).to_bytes(32, "little")

@@ -188,7 +188,7 @@ def stripped_signature(bundle: Path, dice: random.Random) -> None:
         path.unlink()
         return
     said = json.loads(path.read_bytes())
-    theirs = signature.sign(raw, other)
+    theirs = signature.sign(raw, keys.private_key(other))
     path.write_bytes(
         dice.choice(
             (

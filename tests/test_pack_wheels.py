@@ -26,6 +26,7 @@ from edgekit.errors import ArtifactError, MissingDependencyError, UsageError
 from edgekit.machine.cpu import platform_name
 from edgekit.pack import keys, wheelhouse
 from edgekit.pack.build import PackOptions, build
+from edgekit.pack.contents import sbom
 from edgekit.pack.installed_wheels import installed_wheel, own_wheel
 from edgekit.pack.llama_wheel import oldest_glibc, portable
 from edgekit.pack.needed_wheels import Interpreter, needed
@@ -337,12 +338,18 @@ def test_the_openmp_library_comes_along(tmp_path: Path) -> None:
     openmp = tmp_path / "libgomp.so.1.0.0"
     openmp.write_bytes(b"\x7fELF\x00GLIBC_2.34\x00GLIBC_PRIVATE\x00")
     plain = wheel("llama_cpp_python", "0.3.36", "py3-none-linux_x86_64")
-    plain = dataclasses.replace(plain, files={**plain.files, "llama_cpp/lib/libllama.so": b"\x00GLIBC_2.29\x00"})
+    info = "llama_cpp_python-0.3.36.dist-info/METADATA"
+    said = b"Name: llama_cpp_python\nVersion: 0.3.36\nLicense: MIT\n\nLicense: see above\n"
+    library = {"llama_cpp/lib/libllama.so": b"\x00GLIBC_2.29\x00"}
+    plain = dataclasses.replace(plain, files={**plain.files, info: said, **library})
     made = portable(plain, "linux-aarch64", openmp)
     assert made.tag == "py3-none-manylinux_2_34_aarch64"
     assert made.files["llama_cpp/lib/libgomp.so.1"] == openmp.read_bytes()
     terms = made.files["llama_cpp_python-0.3.36.dist-info/licenses/libgomp.txt"]
     assert b"GPL-3.0-or-later WITH GCC-exception-3.1" in terms
+    path = write_wheel(made, tmp_path)
+    assert sbom.read_wheel(path, path.name).license == "MIT AND GPL-3.0-or-later WITH GCC-exception-3.1"
+    assert made.files[info].endswith(b"\n\nLicense: see above\n")
 
 
 # ---------------------------------------------------------------- the wheelhouse

@@ -555,7 +555,12 @@ def test_the_command_writes_what_it_shows(tmp_path: Path, capsys: pytest.Capture
     assert f"kept for --device here, written to {target}" in said.err
     written = device(str(target))
     assert (written.name, written.bandwidth_gb_s) == ("desk", 22.0)
-    assert main(["profile", "--to", str(target), "--json"]) == 0  # again, in place of itself
+    target.write_text(f"# ours\n{target.read_text()}")
+    assert main(["profile", "--to", str(target)]) == 2
+    assert f"--to {target}: is there" in capsys.readouterr().err
+    assert target.read_text().startswith("# ours\n")
+    assert main(["profile", "--to", str(target), "--force", "--json"]) == 0  # in place of itself
+    assert not target.read_text().startswith("# ours\n")
     assert json.loads(capsys.readouterr().out)["device"]["disk_gb_s"] == 2.5
     assert written.model_copy(update={"name": "here"}) == device("here")
 
@@ -566,6 +571,7 @@ def test_the_command_writes_what_it_shows(tmp_path: Path, capsys: pytest.Capture
         (["--to", "{folder}/notes.txt"], "allowed: the name of a .toml file"),
         (["--to", "{folder}/here.toml"], "allowed: the name of a .toml file other than here.toml"),
         (["--to", "{folder}/taken.toml"], "is there and no device profile"),
+        (["--to", "{folder}/taken.toml", "--force"], "is there and no device profile"),
         (["--to", "{folder}/nowhere/desk.toml"], "there is no folder"),
         (["--disk", "{folder}/taken.toml"], "is no folder"),
     ],

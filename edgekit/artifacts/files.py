@@ -182,8 +182,11 @@ def replacing(path: Path) -> Iterator[Path]:
             os.close(handle)
 
 
-def flock(handle: int, *, wait: bool) -> bool:
+def flock(handle: int, *, wait: bool, shared: bool = False) -> bool:
     """Lock a file or a folder for this process, until it is closed; False where another one has it.
+
+    Args:
+        shared: beside others that do so too, and not beside one that has it for itself.
 
     Raises:
         OSError: the file system has no locks.
@@ -193,7 +196,7 @@ def flock(handle: int, *, wait: bool) -> bool:
     except ModuleNotFoundError:  # Windows, where nobody exports
         return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True

@@ -26,6 +26,7 @@ def run(options: Namespace) -> int:
                 "in_use": fields(found.bundle),
                 "before": fields(found.other) if found.other else None,
                 "minimum_version": found.minimum,
+                "minimum_by": found.minimum_by,
                 "key": found.key,
             }
         )
@@ -34,8 +35,8 @@ def run(options: Namespace) -> int:
         [
             f"in use    {described(found.bundle)} (slot {found.slot})",
             f"before    {described(found.other) if found.other else 'nothing to go back to'}",
-            f"minimum   version {found.minimum}; earlier ones were withdrawn"
-            if found.minimum > 1
+            f"minimum   version {found.minimum}, by {found.minimum_by}; earlier ones of every name were withdrawn"
+            if found.minimum_by
             else "minimum   none; no version was withdrawn",
             f"key       {found.key}",
         ]

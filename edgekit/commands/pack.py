@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from edgekit.commands import Verb
 from edgekit.commands.support.bundles import add_since
 from edgekit.commands.support.options import add_artifact, add_levels
+from edgekit.commands.support.passwords import add_password, password_of
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
 from edgekit.progress import on_stderr
@@ -24,6 +25,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument("--to", type=Path, metavar="BUNDLE", help="the bundle: a new or an empty folder")
     parser.add_argument("--device", metavar="NAME", help="the device profile that a bundle is for")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key that signs it: edgekit keygen")
+    add_password(parser, new=False)
     parser.add_argument(
         "--model-signing", action="store_true", help="sign the model in the OpenSSF's format too, by the same key"
     )
@@ -71,7 +73,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="where this bundle was installed, none below this version can be any more (default: 1)",
+        help="where this bundle was installed, none of any name below this version can be any more (default: 1)",
     )
     add_since(group, "write only what an earlier bundle lacks, to update from it")
 
@@ -108,6 +110,7 @@ def _build(options: Namespace, about: About) -> int:
         wheelhouse=options.wheelhouse,
         download=options.download,
         model_signing=options.model_signing,
+        password=password_of(options.key, options),
     )
     bundle = build(options.folder, wanted, options.to, on_stderr())
     there = [file for file in bundle.files if (options.to / file.path).is_file()]

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def add_options(parser: ArgumentParser) -> None:
     """Where the profile is written, and which disk is measured."""
     parser.add_argument("--to", type=Path, metavar="FILE", help="write the profile here, for --device FILE elsewhere")
+    parser.add_argument("--force", action="store_true", help="write it in place of the profile that is there")
     parser.add_argument("--disk", type=Path, metavar="DIR", help="on the disk to measure (default: edgekit's cache)")
 
 
@@ -30,7 +31,7 @@ def run(options: Namespace) -> int:
     from edgekit.machine.nearest import nearest
 
     if options.to:
-        _check_place(options.to)
+        _check_place(options.to, force=options.force)
     if options.disk and not options.disk.is_dir():
         raise UsageError(f"--disk {options.disk}: is no folder", remedy="name a folder on the disk that models lie on")
     measured = here.measured(options.disk, on_stderr())
@@ -76,8 +77,10 @@ def _values(found: Device, key: str) -> Iterator[tuple[str, str]]:
         yield key, "-" if value is None else f"{value:g}"
 
 
-def _check_place(path: Path) -> None:
-    """Raise UsageError for a file that is no device profile, which would be lost, or that none could be read from."""
+def _check_place(path: Path, *, force: bool) -> None:
+    """Raise UsageError for a file that would be lost, which none but a device profile ever is, or that none could be
+    read from.
+    """
     from edgekit.machine.devices import device
 
     if path.suffix != ".toml" or path.stem == "here":
@@ -87,6 +90,8 @@ def _check_place(path: Path) -> None:
             device(str(path))
         except UsageError as error:
             raise UsageError(f"--to {path}: is there and no device profile: {error.message}") from error
+        if not force:
+            raise UsageError(f"--to {path}: is there", remedy="--force replaces that profile, or name another file")
     elif not path.absolute().parent.is_dir():
         raise UsageError(f"--to {path}: there is no folder {path.absolute().parent}")
 

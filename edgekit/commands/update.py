@@ -22,20 +22,24 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--key", type=Path, metavar="FILE", help="the maker's public key; the first install's without it, and no other"
     )
+    parser.add_argument(
+        "--wait", action="store_true", help="wait for programs that still run from the slot that is emptied"
+    )
 
 
 def run(options: Namespace) -> int:
     """Verify, fill the other slot, try it, switch."""
     from edgekit.pack.install import update
 
-    bundle = update(options.bundle, options.root, options.key, steps_on_stderr(silent=options.json))
+    progress = steps_on_stderr(silent=options.json)
+    bundle = update(options.bundle, options.root, options.key, progress, wait=options.wait)
     print_bundle("in use", bundle, options)
     return 0
 
 
 VERB = Verb(
     "replace an installed bundle by another, in one step and with a way back",
-    ("update ./update --to /opt/medgemma",),
+    ("update ./update --to /opt/medgemma", "update ./update --to /opt/medgemma --wait"),
     run,
     add_options,
     go_on="what was in use still is: the same command begins again",

@@ -11,6 +11,7 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.folders import MARKER, new_folder, staging_of
@@ -27,6 +28,9 @@ from edgekit.pack.differences import missing
 from edgekit.pack.gather import gather
 from edgekit.progress import Progress
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 _PLATFORMS = re.compile(r"^(linux|macos|windows)-")
 
 
@@ -37,7 +41,7 @@ class PackOptions:
     Attributes:
         level: a level of the artifact; its default for None.
         device: a device profile.
-        key: the private key that signs it.
+        key: the file of the private key that signs it.
         version: None for 1, or with `since` for the one after that bundle's.
         minimum_version: what is older must not be installed any more.
         since: an earlier bundle, its document alone in a folder, or a root that it is installed in: only the files
@@ -46,6 +50,7 @@ class PackOptions:
         cpu: levels of processors that llama.cpp is brought for; the device's own for none.
         wheelhouse, download: see `Target`.
         model_signing: whether the OpenSSF's signature of the model stands beside ours.
+        password: of the private key; None where it has none.
     """
 
     device: str
@@ -60,6 +65,7 @@ class PackOptions:
     wheelhouse: Path | None = None
     download: bool = False
     model_signing: bool = False
+    password: bytes | None = field(default=None, repr=False)
 
 
 def build(artifact: Path, options: PackOptions, target: Path, progress: Progress) -> Bundle:
@@ -79,7 +85,7 @@ def build(artifact: Path, options: PackOptions, target: Path, progress: Progress
         MissingDependencyError: a library is not installed.
         EdgekitError: the packed model cannot be opened here, or a wheel is missing.
     """
-    keys.private_key(options.key)  # before anything is copied
+    key = keys.private_key(options.key, options.password)  # before anything is copied
     since = document.read(roots.bundle_in(options.since))[0] if options.since else None
     levels = [options.level] if options.level else []
     gathering = gather(artifact, levels, options.about, staging_of(target), _target(options), progress)
@@ -90,10 +96,10 @@ def build(artifact: Path, options: PackOptions, target: Path, progress: Progress
             for content in contents():
                 progress.start(content.label, 0)
                 content.write(gathering)
-            bundle = _described(gathering, options)
+            bundle = _described(gathering, options, key)
         finally:
             progress.finish()
-        signature.write(staging, document.write(staging, bundle), options.key)
+        signature.write(staging, document.write(staging, bundle), key)
         if since:
             _remove_known(staging, bundle, since)
     return bundle
@@ -131,7 +137,7 @@ def _version(name: str, options: PackOptions, since: Bundle | None) -> int:
     return version
 
 
-def _described(gathering: Gathering, options: PackOptions) -> Bundle:
+def _described(gathering: Gathering, options: PackOptions, key: Ed25519PrivateKey) -> Bundle:
     """The document: all files that lie in the staging folder, hashed, and what the bundle is."""
     manifest, target = gathering.manifest, gathering.target
     assert target, "a bundle is for a machine"
@@ -152,7 +158,7 @@ def _described(gathering: Gathering, options: PackOptions) -> Bundle:
     }
     files = _files(gathering)
     if options.model_signing:
-        gathering.write(gathering.staging / openssf.PATH, openssf.sign(files, options.key))
+        gathering.write(gathering.staging / openssf.PATH, openssf.sign(files, key))
         files = sorted([*files, document.describe(gathering.staging, openssf.PATH)], key=lambda file: file.path)
     described = [file.model_dump() for file in files]
     return validated(Bundle, {**said, "files": described}, "the bundle", UsageError)

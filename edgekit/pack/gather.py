@@ -73,12 +73,11 @@ def _records(path: Path | None, manifest: Manifest) -> tuple[Record, ...]:
 def _base_model(given: str | None, manifest: Manifest) -> str | None:
     """`owner/name`: what the user says, else what the checkpoint was; nobody knows what a mere folder held."""
     if given is not None:
-        if not _HUB_ID.match(given):
+        if not _HUB_ID.fullmatch(given):
             raise UsageError(f"--base-model {given}", allowed="a model of the hub, as owner/name")
         return given
-    if manifest.stand_in or not manifest.source.revision:
-        return None
-    return manifest.source.revision.partition("@")[0]
+    name = (manifest.source.revision or "").partition("@")[0]
+    return name if _HUB_ID.fullmatch(name) and not manifest.stand_in else None
 
 
 def _check_space(place: Path, manifest: Manifest) -> None:

@@ -15,11 +15,11 @@ from edgekit.artifacts.disk_errors import file_errors
 from edgekit.artifacts.documents import is_file, read_bounded
 from edgekit.artifacts.files import make_folder, write_atomically
 from edgekit.errors import BundleError, UsageError
-from edgekit.pack import document, launchers, roots, signature, slots
+from edgekit.pack import document, launchers, occupied, roots, signature, slots
 from edgekit.pack.bundle import DOCUMENT, SIGNATURE, Bundle
 from edgekit.pack.roots import KEY, Root
 from edgekit.pack.slots import Supply
-from edgekit.pack.verify import check_version, verify
+from edgekit.pack.verify import verify
 from edgekit.progress import Progress
 
 _MOST_BYTES = 1 << 16  # of a signature, or a key
@@ -33,7 +33,8 @@ class Status:
         slot: the one in use.
         bundle: what it has.
         other: what `rollback` would go back to.
-        minimum: the earliest version that may be installed here.
+        minimum: the earliest version that may be installed here, of bundles of any name.
+        minimum_by: the bundle that demanded it; None where none did.
         key: the id of the key that signs bundles for this root.
     """
 
@@ -42,6 +43,7 @@ class Status:
     bundle: Bundle
     other: Bundle | None
     minimum: int
+    minimum_by: str | None
     key: str
 
 
@@ -69,7 +71,9 @@ def install(source: Path, root: Path, key: Path, progress: Progress | None = Non
             raise
 
 
-def update(source: Path, root: Path, key: Path | None = None, progress: Progress | None = None) -> Bundle:
+def update(
+    source: Path, root: Path, key: Path | None = None, progress: Progress | None = None, *, wait: bool = False
+) -> Bundle:
     """Replace what is installed by another bundle; what is in use now stays, to go back to.
 
     The bundle in use is not installed again where it passes its self-test, and is otherwise, to repair it.
@@ -77,14 +81,15 @@ def update(source: Path, root: Path, key: Path | None = None, progress: Progress
     Args:
         source: a bundle, whole or without the files that the one in use has.
         key: the public key that its maker has; the one of the first install for None, and no other.
+        wait: until no process runs any more from the slot that is emptied.
 
     Raises:
-        UsageError: nothing is installed in the root.
+        UsageError: nothing is installed in the root, or a process still runs from that slot.
         BundleError, ArtifactError: as `install`; or the bundle is older than the one in use.
     """
     with file_errors(root), roots.alone(root) as place:
         roots.installed(root)
-        return _deploy(source, place, key or root / KEY, progress or Progress())
+        return _deploy(source, place, key or root / KEY, progress or Progress(), wait=wait)
 
 
 def rollback(root: Path, progress: Progress | None = None) -> Bundle:
@@ -108,12 +113,12 @@ def rollback(root: Path, progress: Progress | None = None) -> Bundle:
                 remedy=f"edgekit update BUNDLE --to {root} brings version {bundle.version} again",
             )
         signature.verify(raw, slot / SIGNATURE, root / KEY)
-        check_version(bundle, place.state.minimum)
+        place.check_version(bundle)
         progress = progress or Progress()
         document.hash_files(slot, bundle.files, progress)
         slots.try_out(slot, bundle, progress)
         progress.start("switching", 0)
-        place.switch(place.state.key, place.state.minimum, slot)
+        place.switch(place.state.key, slot)
         progress.finish()
         return bundle
 
@@ -128,23 +133,23 @@ def status(root: Path) -> Status:
     place, used = roots.installed(root)
     assert place.state, "installed"
     bundle, _ = document.read(used)
-    return Status(root, used.name, bundle, roots.readable(place.other), place.state.minimum, place.state.key)
+    state, before = place.state, roots.readable(place.other)
+    return Status(root, used.name, bundle, before, state.minimum, state.minimum_by, state.key)
 
 
-def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
+def _deploy(source: Path, root: Root, key: Path, progress: Progress, *, wait: bool = False) -> Bundle:
     """Check a bundle, make the other slot of it, switch."""
     bundle, raw = document.read(source)
     key_id = signature.verify(raw, source / SIGNATURE, key)
-    minimum = root.state.minimum if root.state else 1
     if root.used and root.state and key_id != root.state.key:
         raise BundleError(
             f"{key}: another key than the one that {root.folder} takes bundles of, {root.state.key[:16]}...",
             remedy="to trust another maker, install their bundle into another folder",
         )
-    check_version(bundle, minimum)
+    root.check_version(bundle)
     slots.fitting(bundle)  # before gigabytes are hashed
     present = frozenset(file.path for file in bundle.files if is_file(source / file.path)) if root.used else None
-    verify(source, key, minimum=minimum, present=present, progress=progress)
+    verify(source, key, minimum=root.minimum, present=present, progress=progress)
     old = roots.readable(root.used) if root.used else None
     if old:
         if bundle == old and root.used and _works(root.used, bundle, progress):
@@ -153,20 +158,21 @@ def _deploy(source: Path, root: Root, key: Path, progress: Progress) -> Bundle:
         _check_later(bundle, old)
     supply = Supply(bundle, source, root.used, {file.sha256: file for file in old.files} if old else {})
     supply.check()
-    slots.check_room(root.other, supply.bytes)
-    if root.used is None:
-        root.switch(key_id, minimum, None)  # from here on the folder is a root
-    try:
-        _make(root, supply, raw, key, progress)
-        progress.start("switching", 0)
-        root.switch(key_id, max(minimum, bundle.minimum_version), root.other)
-    except BaseException:
-        if roots.read(root.folder).used != root.other:
-            with suppress(OSError):
-                roots.clear(root.other)
-        raise
-    finally:
-        progress.finish()
+    with occupied.unused(root.other, progress.note if wait else None):
+        slots.check_room(root.other, supply.bytes)
+        if root.used is None:
+            root.switch(key_id, None)  # from here on the folder is a root
+        try:
+            _make(root, supply, raw, key, progress)
+            progress.start("switching", 0)
+            root.switch(key_id, root.other, bundle)
+        except BaseException:
+            if roots.read(root.folder).used != root.other:
+                with suppress(OSError):
+                    roots.clear(root.other)
+            raise
+        finally:
+            progress.finish()
     return bundle
 
 
@@ -196,10 +202,12 @@ def _works(slot: Path, bundle: Bundle, progress: Progress) -> bool:
 
 def _check_later(bundle: Bundle, old: Bundle) -> None:
     """In a root versions only go up, whatever bundles are called: else one of another name would lead back to an old
-    one. `rollback` is the one way back."""
+    one. `rollback` is the one way back.
+    """
     if bundle.version < old.version or (bundle.version == old.version and bundle != old):
         raise BundleError(
-            f"bundle {bundle.name} is version {bundle.version}, and version {old.version} is in use",
+            f"bundle {bundle.name} is version {bundle.version}, and {old.name} version {old.version} is in use: "
+            "versions of a root count for bundles of every name",
             allowed=f"{old.version + 1} or later: edgekit pack --since, or --version",
             remedy="edgekit rollback goes back to what was in use before",
         )

@@ -1,8 +1,9 @@
 """Keys that sign bundles: Ed25519 (RFC 8032), as files that OpenSSL reads and writes.
 
-The private key is PEM (PKCS #8, without a password), and its owner alone may read it. Beside it lie what recipients
-get: `NAME.pub`, the public key (PEM, SubjectPublicKeyInfo), which `edgekit verify` takes, and `NAME.crt`, a certificate
-of the same key that signs itself, which verifiers of the OpenSSF's model signatures take as their root of trust.
+The private key is PEM (PKCS #8, encrypted where it has a password), and its owner alone may read it. Beside it lies
+what recipients get: `NAME.pub`, the public key (PEM, SubjectPublicKeyInfo), which `edgekit verify` takes, and
+`NAME.crt`, a certificate of the same key that signs itself, which verifiers of the OpenSSF's model signatures take as
+their root of trust.
 
 A key is known by its id, the SHA-256 of the public key's 32 bytes, which is short enough to be read out by telephone.
 """
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 _MOST_BYTES = 1 << 16
+_LONGEST_PASSWORD = 1000
+_ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"  # RFC 7468, 11
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 
@@ -39,23 +42,36 @@ def certificate_path(key: Path) -> Path:
     return key.with_name(f"{key.name}.crt")
 
 
-def generate(path: Path) -> str:
+def generate(path: Path, password: bytes | None = None) -> str:
     """Make a key: the private one at `path`, what recipients get at `public_path` and `certificate_path`.
+
+    Args:
+        password: what the private key is encrypted with: PBES2 (RFC 8018), as `cryptography` holds best; None: it is
+            not.
 
     Returns:
         its id.
 
     Raises:
-        UsageError: one of the three is there already.
+        UsageError: one of the three is there already, or the password is empty or too long.
         MissingDependencyError: cryptography is not installed.
     """
     with needed("install"):
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+        from cryptography.hazmat.primitives.serialization import (
+            BestAvailableEncryption,
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+            PublicFormat,
+        )
 
+    if password is not None:
+        check_password(password)
+    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
     key = Ed25519PrivateKey.generate()
     files = {
-        path: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
+        path: key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption),
         public_path(path): key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
         certificate_path(path): certificates.of_key(key).public_bytes(Encoding.PEM),
     }
@@ -77,18 +93,37 @@ def key_id(key: Ed25519PublicKey) -> str:
     return hashlib.sha256(key.public_bytes_raw()).hexdigest()
 
 
-def private_key(path: Path) -> Ed25519PrivateKey:
+def check_password(password: bytes) -> None:
+    """Raise UsageError for a password that is none, or longer than libraries take."""
+    if not 0 < len(password) <= _LONGEST_PASSWORD:
+        raise UsageError(f"a password of {len(password)} bytes", allowed=f"1 to {_LONGEST_PASSWORD} bytes")
+
+
+def is_encrypted(path: Path) -> bool:
+    """Whether a file says that it is a private key behind a password. Raises UsageError where it cannot be read."""
+    return _ENCRYPTED in read_bounded(path, UsageError, _MOST_BYTES)
+
+
+def private_key(path: Path, password: bytes | None = None) -> Ed25519PrivateKey:
     """The key that signs.
 
+    Args:
+        password: of a key that is encrypted; for another it is not asked.
+
     Raises:
-        UsageError: the file is none.
+        UsageError: the file is none, or its password is another.
         MissingDependencyError: cryptography is not installed.
     """
     with needed("install"):
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-    key = _loaded(path, lambda pem: load_pem_private_key(pem, password=None))
+    encrypted = is_encrypted(path)
+    if encrypted and password is None:
+        raise UsageError(f"{path}: is protected by a password, and none was given", param="key")
+    key = _loaded(path, lambda pem: load_pem_private_key(pem, password if encrypted else None))
+    if encrypted and key is None:
+        raise UsageError(f"{path}: its password is another one, or the file is damaged", param="key")
     if not isinstance(key, Ed25519PrivateKey):
         raise _no_key(path, "private")
     return key
@@ -118,14 +153,14 @@ def _loaded(path: Path, load: Callable[[bytes], object]) -> object:
     pem = read_bounded(path, UsageError, _MOST_BYTES)
     try:
         return load(pem)
-    except (ValueError, TypeError, UnsupportedAlgorithm):  # no PEM, with a password, of an unknown algorithm
+    except (ValueError, TypeError, UnsupportedAlgorithm):  # no PEM, another password, an unknown algorithm
         return None
 
 
 def _no_key(path: Path, kind: str) -> UsageError:
     return UsageError(
         f"{path}: no {kind} key",
-        allowed=f"a {kind} Ed25519 key as PEM, without a password",
+        allowed=f"a {kind} Ed25519 key as PEM",
         remedy=f"edgekit keygen --to FILE makes one: FILE signs, {public_path(Path('FILE'))} verifies",
         param="key",
     )

@@ -1,6 +1,7 @@
 """llama.cpp's wheel for a kind of processor, with what a machine without a compiler lacks, and honest about its needs.
 
-- OpenMP's library comes along: a system with Python and nothing else has the C and C++ libraries, and not that one.
+- OpenMP's library comes along, and its licence is named: a system with Python and nothing else has the C and C++
+  libraries, and not that one.
 - Its tag states the oldest C library that has all it calls (PEP 600), so that pip refuses it elsewhere.
 - The same build is the same bytes.
 """
@@ -19,6 +20,7 @@ from edgekit.runtime.llama.targets import TARGETS, Target
 
 _LIBRARIES = "llama_cpp/lib"
 _OLDEST_GLIBC = 17  # manylinux2014's, the oldest that any wheel here states
+_OPENMP_LICENSE = b"GPL-3.0-or-later WITH GCC-exception-3.1"
 _OPENMP_TERMS = """{file} is the OpenMP run-time library of the GNU Compiler Collection, as the compiler that built
 this package brings it, unchanged. Its terms: GPL-3.0-or-later WITH GCC-exception-3.1. Its source: https://gcc.gnu.org
 and the source package gcc of the distribution that the compiler is from.
@@ -101,8 +103,10 @@ def portable(wheel: Wheel, platform: str, openmp: Path) -> Wheel:
     """
     soname = re.sub(r"(\.so\.\d+).*", r"\1", openmp.name)
     terms = _OPENMP_TERMS.format(file=f"{_LIBRARIES}/{soname}").encode()
+    metadata = f"{wheel.info}/METADATA"
     files = {
         **wheel.files,
+        metadata: re.sub(rb"(?m)^(License: [^\r\n]+)", rb"\1 AND " + _OPENMP_LICENSE, wheel.files[metadata], count=1),
         f"{_LIBRARIES}/{soname}": openmp.read_bytes(),
         f"{wheel.info}/licenses/{soname.partition('.')[0]}.txt": terms,
     }

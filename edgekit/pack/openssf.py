@@ -16,14 +16,13 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from edgekit.pack import certificates
 from edgekit.pack.bundle import MODEL, PAPERS, BundleFile
 from edgekit.pack.document import canonical
 from edgekit.pack.extras import needed
-from edgekit.pack.keys import private_key
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
@@ -36,7 +35,7 @@ _P256_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 _PURPOSE = b"edgekit model signing v1, P-256"
 
 
-def sign(files: Iterable[BundleFile], key: Path) -> bytes:
+def sign(files: Iterable[BundleFile], key: Ed25519PrivateKey) -> bytes:
     """The model signature of a bundle, which belongs at `PATH`.
 
     Args:
@@ -44,7 +43,6 @@ def sign(files: Iterable[BundleFile], key: Path) -> bytes:
         key: the private key of the bundle's own signature.
 
     Raises:
-        UsageError: as `edgekit.pack.keys.private_key`.
         MissingDependencyError: cryptography or rfc8785 is not installed.
     """
     with needed("install"):
@@ -52,11 +50,10 @@ def sign(files: Iterable[BundleFile], key: Path) -> bytes:
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.serialization import Encoding
 
-    private = private_key(key)
     payload = canonical(_statement(files))
-    signer = _signer(private, payload)
+    signer = _signer(key, payload)
     signature = signer.sign(_to_sign(payload), ECDSA(SHA256(), deterministic_signing=True))
-    certificate = certificates.of_signer(signer.public_key(), private).public_bytes(Encoding.DER)
+    certificate = certificates.of_signer(signer.public_key(), key).public_bytes(Encoding.DER)
     return canonical(
         {
             "mediaType": "application/vnd.dev.sigstore.bundle.v0.3+json",

@@ -39,13 +39,15 @@ class State(StrictModel):
 
     Attributes:
         slot: the one in use; None before the first install has ended.
-        minimum: the highest `minimum_version` of any bundle that was ever installed here.
+        minimum: the highest `minimum_version` of any bundle that was ever installed here, whatever its name.
+        minimum_by: that bundle, `NAME version N`; None where none demanded one.
         key: the id of the key that signs the bundles of this root.
     """
 
     schema_version: Literal[1] = 1
     slot: SlotName | None = None
     minimum: Annotated[int, Field(ge=1, lt=1 << 31)] = 1
+    minimum_by: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._+-]{0,199} version [0-9]{1,10}$")] | None = None
     key: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -62,13 +64,41 @@ class Root:
         return self.folder / self.state.slot if self.state and self.state.slot else None
 
     @property
+    def minimum(self) -> int:
+        """The earliest version that may be installed."""
+        return self.state.minimum if self.state else 1
+
+    def check_version(self, bundle: Bundle) -> None:
+        """Raise BundleError for a version that must not be installed here any more.
+
+        A root counts one row of versions for bundles of all names, as each may take another's place.
+        """
+        if bundle.version < self.minimum:
+            by = f" by {self.state.minimum_by}" if self.state and self.state.minimum_by else ""
+            raise BundleError(
+                f"{bundle.name}: version {bundle.version} was withdrawn from {self.folder}{by}, which was installed "
+                "there: versions there count for bundles of every name",
+                allowed=f"{self.minimum} or later",
+                remedy="get a later version from whoever made it, or install it into another folder",
+            )
+
+    @property
     def other(self) -> Path:
         """The slot that is not in use."""
         return self.folder / ("b" if self.state and self.state.slot == "a" else "a")
 
-    def switch(self, key: str, minimum: int, slot: Path | None) -> None:
-        """Use a slot from now on, or none, in one atomic and durable step."""
-        state = State.model_validate({"slot": slot.name if slot else None, "minimum": minimum, "key": key})
+    def switch(self, key: str, slot: Path | None, bundle: Bundle | None = None) -> None:
+        """Use a slot from now on, or none, in one atomic and durable step.
+
+        Args:
+            bundle: what is in it now, where it is new; from then on its minimum holds.
+        """
+        said: dict[str, object] = {"slot": slot.name if slot else None, "key": key}
+        if bundle and bundle.minimum_version > self.minimum:
+            said |= {"minimum": bundle.minimum_version, "minimum_by": f"{bundle.name} version {bundle.version}"}
+        elif self.state:
+            said |= {"minimum": self.state.minimum, "minimum_by": self.state.minimum_by}
+        state = State.model_validate(said)
         write_atomically(self.folder / STATE, state.model_dump_json() + "\n")
 
 

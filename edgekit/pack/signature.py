@@ -7,7 +7,7 @@ taken for a bundle's.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -18,7 +18,10 @@ from edgekit.errors import BundleError
 from edgekit.pack.bundle import DOCUMENT, SIGNATURE
 from edgekit.pack.document import ANEW, canonical, read_small
 from edgekit.pack.extras import needed
-from edgekit.pack.keys import generate, key_id, private_key, public_key
+from edgekit.pack.keys import generate, key_id, public_key
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = ["DOMAIN", "check", "generate", "sign", "verify", "write"]
 
@@ -36,32 +39,19 @@ class _Signature(StrictModel):
     signature: Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
-def sign(document: bytes, key: Path) -> dict[str, Any]:
-    """What is written beside a document: its signature, and by which key.
-
-    Args:
-        key: the private one.
-
-    Raises:
-        UsageError: as `private_key`.
-        MissingDependencyError: cryptography is not installed.
-    """
-    private = private_key(key)
+def sign(document: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """What is written beside a document: its signature, and by which key."""
     signed = _Signature(
         schema_version=1,
         algorithm="Ed25519",
-        key=key_id(private.public_key()),
-        signature=private.sign(DOMAIN + document).hex(),
+        key=key_id(key.public_key()),
+        signature=key.sign(DOMAIN + document).hex(),
     )
     return signed.model_dump(mode="json")
 
 
-def write(bundle: Path, document: bytes, key: Path) -> str:
-    """Sign a document and write its signature into the bundle; the key's id.
-
-    Raises:
-        UsageError, MissingDependencyError: as `sign`.
-    """
+def write(bundle: Path, document: bytes, key: Ed25519PrivateKey) -> str:
+    """Sign a document and write its signature into the bundle; the key's id."""
     signed = sign(document, key)
     write_atomically(bundle / SIGNATURE, canonical(signed))
     return str(signed["key"])

@@ -360,8 +360,7 @@ class ChatModel(Model):
 
         Options of one token need nothing else; longer ones are appended to it where the decoder can take them back.
         """
-        segments = prompt()
-        total, scores = sum(map(len, segments)), []
+        segments, scores = prompt(), []
         behind: NDArray[np.float64] | None = None  # log probabilities of what an option may begin with
         for option in options:
             wanted.check()
@@ -371,13 +370,34 @@ class ChatModel(Model):
             if behind is not None and len(ids) == 1:
                 scores.append(float(behind[ids[0]]))
                 continue
-            whole = [*segments, Tokens(tuple(ids[:-1]))] if len(ids) > 1 else segments
-            self._check_length(total + len(ids) - 1)
-            rows = self._free_for(whole).rows(whole, range(total - 1, total + len(ids) - 1))
-            found = [log_softmax(row) for row in rows]
+            found = [log_softmax(row) for row in self._rows_of(segments, ids)]
             behind = found[0]
             scores.append(sum(float(row[token]) for row, token in zip(found, ids, strict=True)))
         return np.asarray(scores, np.float32)
+
+    def _rows_of(self, segments: Sequence[Segment], answer: Sequence[int]) -> Sequence[Float]:
+        """Logits in the place of each token of an answer behind a prompt, given those before it."""
+        whole = [*segments, Tokens(tuple(answer[:-1]))] if len(answer) > 1 else segments
+        first = sum(map(len, segments)) - 1
+        self._check_length(first + len(answer))
+        return self._free_for(whole).rows(whole, range(first, first + len(answer)))
+
+    def answer_logits(self, messages: Sequence[Message], answer: Sequence[int]) -> Float:
+        """Logits [len(answer), vocabulary] float32 in the place of each token of an answer, given those before it.
+
+        Args:
+            answer: token ids, at most `MOST_ROWS`.
+
+        Raises:
+            InputError: no answer or too long a one, an id that is no token, or more of them than the context holds.
+            UsageError: the model is closed, or an answer is under way.
+        """
+        if not 0 < len(answer) <= MOST_ROWS:
+            raise InputError(f"an answer of {len(answer)} tokens", allowed=f"1 to {MOST_ROWS}")
+        with self._using("scores"):
+            messages, known = with_pictures(messages)
+            images_.say(known)
+            return np.stack(self._rows_of(self._segments(messages), answer))
 
     def continuation(self, prompt: Sequence[int], answer: Sequence[int]) -> tuple[float, bool]:
         """The log-probability of token ids behind others, and whether greedy decoding would give them.

@@ -22,6 +22,7 @@ from edgekit.pack.limits import LIMITS, TRADEOFF, USES, task_of
 from edgekit.terminal import stripped_line
 
 FILE_NAME = "README.md"
+_LONG = 2000  # characters of one thing that others may have named
 
 
 def write(gathering: Gathering) -> None:
@@ -74,13 +75,18 @@ def metadata(gathering: Gathering) -> dict[str, Any]:
 
 
 def _files(gathering: Gathering) -> Iterator[tuple[str, str, str, str]]:
-    """Path, what it is, bytes, SHA-256 of the model's files."""
+    """Path as Markdown, what it is, bytes, SHA-256 of the model's files."""
     manifest = gathering.manifest
     roles = {file.path: f"{part.role}, {part.level}" for part in manifest.parts for file in part.files}
     roles |= {manifest.tokenizer.path: "tokenizer"} if manifest.tokenizer else {}
     top = gathering.model.relative_to(gathering.staging)
     for entry in {entry.path: entry for entry in manifest.files}.values():
-        yield (top / entry.path).as_posix(), roles.get(entry.path, ""), f"{entry.bytes:,}", entry.sha256
+        yield _code((top / entry.path).as_posix()), roles.get(entry.path, ""), f"{entry.bytes:,}", entry.sha256
+
+
+def _code(path: str) -> str:
+    """A path as code; one that would end it, or a column, as text."""
+    return quoted(path, _LONG) if set(path) & set("`|") else f"`{stripped_line(path, _LONG)}`"
 
 
 def _parity(part: Part) -> str:
@@ -123,7 +129,7 @@ def _template() -> Template:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = quoted
-    environment.filters["line"] = stripped_line
+    environment.filters["line"] = lambda line: stripped_line(line, _LONG)  # half a command is none
     return environment.get_template("card.md.jinja")
 
 

@@ -111,9 +111,9 @@ def _card(gathering: Gathering) -> dict[str, Any]:
     """What the library has no words for: CycloneDX's `modelCard`."""
     manifest = gathering.manifest
     outputs = {part.output for part in gathering.parts.values()}
-    takes = [*(["image"] if manifest.preprocessing else []), *(["text"] if manifest.tokenizer else [])]
+    takes = [*(["image"] if outputs & {"image_tokens", "pooled"} else []), *(["text"] if manifest.tokenizer else [])]
     gives = "text" if "logits" in outputs else "vector"
-    limits = [*([stripped_line(manifest.stand_in)] if manifest.stand_in else []), *LIMITS]
+    limits = [*(stripped_line(said) for said in (manifest.stand_in, manifest.provenance) if said), *LIMITS]
     considerations: dict[str, Any] = {
         "useCases": list(USES),
         "technicalLimitations": limits,

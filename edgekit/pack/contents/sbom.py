@@ -128,11 +128,14 @@ def _metadata(path: Path) -> Message:
 
 
 def _license(said: Message) -> str:
-    stated = [said["License-Expression"], said["License"]]
-    named = [text.removeprefix(_CLASSIFIER) for text in said.get_all("Classifier", []) if text.startswith(_CLASSIFIER)]
-    short = [line for text in stated if text and (line := str(text).strip()) and len(line) <= _LONGEST]
-    usable = [text for text in [*short, *(name.rpartition(" :: ")[2] for name in named)] if "\n" not in text]
-    return next((text for text in usable if text != "UNKNOWN"), "")
+    """An expression, whatever its length; else a short name; else all that the classifiers name."""
+    expression, name = (str(said[key] or "").strip() for key in ("License-Expression", "License"))
+    if expression:
+        return " ".join(expression.split())
+    if name and name != "UNKNOWN" and "\n" not in name and len(name) <= _LONGEST:
+        return name
+    named = [text.rpartition(" :: ")[2] for text in said.get_all("Classifier", []) if text.startswith(_CLASSIFIER)]
+    return ", ".join(dict.fromkeys(named))
 
 
 def write(gathering: Gathering) -> None:

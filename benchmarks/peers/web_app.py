@@ -35,10 +35,7 @@ from edgekit.inputs.pictures import pictures
 from edgekit.machine.cpu import cpu
 
 _LABELS = ("normal lungs", "pneumonia", "a glioma", "a healthy brain", "no finding")
-_SOURCES: Mapping[str, tuple[str, ...]] = {
-    "reference": (),
-    "full": ("synthesize", "medsiglip", "--layers", "1"),
-}
+_SHAPES = ("reference", "full")
 _RUNTIMES = ("browser", "node", "python")
 _JOB = Path(__file__).with_name("web_app_job.py")
 
@@ -61,27 +58,32 @@ class Made:
 def made(options: argparse.Namespace, shape: str) -> list[Made]:
     """A classifier and an app of each level, each step unless its result is there already."""
     work: Path = options.work.resolve()
-    source, artifact, labels = work / f"{shape}-checkpoint", work / f"{shape}-artifact", work / "labels.txt"
+    artifact, labels = work / f"{shape}-artifact", work / "labels.txt"
     labels.write_text("\n".join(_LABELS), encoding="utf-8")
     found = []
     for level in options.level:
         model, app = work / f"{shape}-{level}" / "findings.onnx", work / f"{shape}-{level}-app"
         if not model.exists():
-            if _SOURCES[shape] and not (source / "config.json").exists():
-                edgekit(*_SOURCES[shape][:2], source, *_SOURCES[shape][2:])
-            if not (artifact / "edgekit.json").exists():
-                recipe = ("--recipe", "medsiglip") if _SOURCES[shape] else ()
-                levels = [word for one in options.level for word in ("--level", one)]
-                given = source if _SOURCES[shape] else "medsiglip-reference"
-                edgekit("export", given, *recipe, "--to", artifact, "--no-prove", *levels)
+            recipe = ("--recipe", "medsiglip") if shape == "full" else ()
+            edgekit("export", checkpoint(work, shape), *recipe, "--to", artifact, "--no-prove", "--level", level)
             model.parent.mkdir(exist_ok=True)
             edgekit("compile-classifier", artifact, "--labels", labels, "--level", level, "--no-prove", "--to", model)
         if not app.exists():
-            terms = ("--terms", options.terms) if options.terms and _SOURCES[shape] else ()
+            terms = ("--terms", options.terms) if options.terms and shape == "full" else ()
             runtime = ("--onnxruntime-web", options.onnxruntime_web)
             edgekit("pack", model, "--target", "web", *runtime, *terms, "--to", app)
         found.append(Made(shape, level, model, app))
     return found
+
+
+def checkpoint(work: Path, shape: str) -> Path | str:
+    """What is exported: a name, or a folder with random weights."""
+    if shape == "reference":
+        return "medsiglip-reference"
+    source = work / "full-checkpoint"
+    if not (source / "config.json").exists():
+        edgekit("synthesize", "medsiglip", source, "--layers", 1)
+    return source
 
 
 def edgekit(*arguments: object) -> None:
@@ -173,7 +175,7 @@ def main() -> None:
     parser.add_argument("--onnxruntime-web", type=Path, required=True, metavar="FOLDER", help="npm's package")
     parser.add_argument("--onnxruntime-node", type=Path, metavar="FOLDER", help="what has its node_modules")
     parser.add_argument("--terms", type=Path, metavar="FILE", help="the text of the full model's licence")
-    parser.add_argument("--shape", action="append", choices=_SOURCES, help="one of them; both without it")
+    parser.add_argument("--shape", action="append", choices=_SHAPES, help="one of them; both without it")
     parser.add_argument("--level", action="append", metavar="NAME", help="int8 and q4 without it")
     parser.add_argument("--runtime", action="append", choices=_RUNTIMES, help="one of them; all without it")
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
@@ -185,7 +187,7 @@ def main() -> None:
     if "node" in options.runtime and not options.onnxruntime_node:
         parser.error("--runtime node takes --onnxruntime-node FOLDER")
     options.work.mkdir(parents=True, exist_ok=True)
-    files = [file for shape in options.shape or _SOURCES for file in made(options, shape)]
+    files = [file for shape in options.shape or _SHAPES for file in made(options, shape)]
     samples = measured(options, files)
     result = {
         "what": __doc__,

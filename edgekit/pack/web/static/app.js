@@ -52,7 +52,7 @@ async function kept() {
     worker.postMessage("claim");
     await controlling;
   }
-  location.reload();
+  location.replace("./"); // Chromium keeps a page that reloads itself, and brings it back at the user's next reload
   await new Promise(() => {}); // until it does
 }
 

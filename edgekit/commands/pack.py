@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.artifacts.documents import is_folder
 from edgekit.commands import Verb
 from edgekit.commands.support.options import FOLDER, add_levels, artifact
 from edgekit.commands.support.printing import print_json, print_lines
@@ -161,6 +163,9 @@ def _web_app(options: Namespace) -> int:
     from edgekit.pack.web import build
 
     _check(options, "a web app", ("onnxruntime_web", "to"))
+    if is_folder(options.folder):
+        remedy = f"{shlex.join(['edgekit', 'compile-classifier', str(options.folder)])} --labels FILE --to MODEL.onnx"
+        raise UsageError(f"{options.folder}: is a folder", allowed="a classifier's file, .onnx", remedy=remedy)
     app = build(options.folder, options.onnxruntime_web, options.to, options.terms)
     if options.json:
         print_json({"folder": str(app.folder), "bytes": app.bytes, "files": dict(app.files)})

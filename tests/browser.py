@@ -20,7 +20,7 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-WAIT_S = 60.0
+WAIT_S = 600.0  # ends what hangs; how long a page takes on a busy machine is nothing that a test knows
 _FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars")
 
 
@@ -40,11 +40,11 @@ def axe_source() -> str:
 
 
 @contextmanager
-def opened() -> Iterator[Browser]:
-    """A browser without a window; the test is skipped where there is none."""
+def opened(*flags: str) -> Iterator[Browser]:
+    """A browser without a window, with more flags of Chromium's; the test is skipped where there is none."""
     options = Options()
     options.binary_location = _program("chromium", "chromium-browser")
-    for flag in _FLAGS:
+    for flag in (*_FLAGS, *flags):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=Service(_program("chromedriver")))
@@ -64,6 +64,8 @@ class Browser:
     def __init__(self, driver: webdriver.Chrome) -> None:
         self.driver = driver
         self.driver.set_script_timeout(WAIT_S)
+        self.driver.set_page_load_timeout(WAIT_S)
+        self.driver.command_executor.client_config.timeout = WAIT_S
 
     def size(self, width: int, height: int) -> None:
         """Show pages as on a screen of so many CSS pixels."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from material import contents, photo, read_json
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from edgekit.artifacts import manifest
 from edgekit.artifacts.differences import DifferencesError
@@ -31,12 +32,13 @@ from edgekit.classifier.opened import Classifier
 from edgekit.classifier.opened import read as read_file
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, EdgekitError, InputError, UsageError
+from edgekit.inputs.image import PictureWarning
 from edgekit.inputs.samples import shipped_inputs
 from edgekit.progress import Progress
 from edgekit.runtime import open_model
 from edgekit.runtime.embedding_model import ContrastiveModel
 
-HERE = Path(__file__).parent
+NODE_SCRIPT = Path(__file__).parent.parent / "benchmarks" / "peers" / "onnxruntime_node.mjs"
 NODE = os.environ.get("EDGEKIT_ONNXRUNTIME_NODE", "")
 LABELS = """
 [labels]
@@ -79,30 +81,117 @@ def test_it_scores_as_classify_does(medsiglip_few: Path, compiled: Compiled, lab
     assert expected.max() > 0.1, "scores near nothing would show nothing"
 
 
-def test_it_scores_as_transformers_does(medsiglip_source: Path, compiled: Compiled, labels: Labels) -> None:
-    """Its own model, tokenizer and Pillow-backed processor, of the same checkpoint, behind plain ONNX Runtime."""
-    import torch
-    from transformers import AutoTokenizer, SiglipModel
-    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+def odd_files(folder: Path) -> Iterator[tuple[Path, Image.Image]]:
+    """Files of many kinds, each with the picture in it, by Pillow or by what it was made of."""
+    plain = [Image.fromarray(picture) for picture in pictures()]
+    picture, small = plain[0], plain[3]
+    fading = picture.copy()
+    fading.putalpha(Image.linear_gradient("L").resize(picture.size))
+    deep = np.random.default_rng(5).integers(0, 1 << 16, (70, 110)).astype(np.uint16)
+    kinds: list[tuple[str, Image.Image, dict[str, Any]]] = [
+        *((f"plain-{number}.png", image, {}) for number, image in enumerate(plain)),
+        *((f"narrow-{width}.png", Image.fromarray(photo(width, 92 - width)), {}) for width in (2, 90)),
+        *((f"turned-{turn}.jpg", plain[1], {"exif": exif(turn), "quality": 90}) for turn in range(1, 9)),
+        ("grey.png", picture.convert("L"), {}),
+        ("grey.jpg", small.convert("L"), {}),
+        ("black-and-white.png", picture.convert("1"), {}),
+        ("palette.png", picture.quantize(32), {}),
+        ("holes.png", picture.quantize(32), {"transparency": 3}),
+        ("fading.png", fading, {}),
+        ("fading.webp", fading, {"lossless": True}),
+        ("grey-fading.png", fading.convert("LA"), {}),
+        ("printer.jpg", picture.convert("CMYK"), {}),
+        ("printer.tif", small.convert("CMYK"), {}),
+        ("lossy.webp", plain[2], {}),
+        ("few.gif", small, {}),
+        ("rows.bmp", small, {}),
+        ("progressive.jpg", plain[2], {"progressive": True}),
+    ]
+    for name, image, options in kinds:
+        image.save(folder / name, **options)
+        yield folder / name, ImageOps.exif_transpose(Image.open(folder / name))
+    for name in ("deep.png", "deep.tif"):  # Pillow itself cuts 16 bits off at 255
+        Image.fromarray(deep).save(folder / name)
+        yield folder / name, Image.fromarray(np.rint(deep / 257).astype(np.uint8))
 
-    model = SiglipModel.from_pretrained(medsiglip_source, dtype=torch.float32).eval()
-    tokenizer = AutoTokenizer.from_pretrained(medsiglip_source)
-    processor = SiglipImageProcessorPil.from_pretrained(medsiglip_source)
+
+def exif(turn: int) -> bytes:
+    """What says how a camera was held."""
+    said = Image.Exif()
+    said[0x0112] = turn
+    return said.tobytes()
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """Its own model, tokenizer and Pillow-backed processor of a checkpoint, in float32: pictures to logits."""
+
+    model: Any
+    processor: Any
+    labels: Any  # unit vectors, [labels, width]
+
+    @classmethod
+    def of(cls, source: Path, labels: Labels) -> Transformers:
+        import torch
+        from transformers import AutoTokenizer, SiglipModel
+        from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+
+        model = SiglipModel.from_pretrained(source, dtype=torch.float32).eval()
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        length, vectors = model.config.text_config.max_position_embeddings, []
+        with torch.no_grad():
+            for prompts in labels.prompts:
+                ids = tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
+                rows = model.get_text_features(input_ids=ids["input_ids"]).pooler_output
+                mean = (rows / rows.norm(dim=-1, keepdim=True)).mean(dim=0)
+                vectors.append(mean / mean.norm())
+        return cls(model, SiglipImageProcessorPil.from_pretrained(source), torch.stack(vectors))
+
+    def logits(self, picture: Image.Image) -> NDArray[np.float32]:
+        import torch
+
+        asked = {"do_convert_rgb": True, "input_data_format": "channels_last", "return_tensors": "pt"}
+        with torch.no_grad():
+            pixels = self.processor(images=[picture], **asked)["pixel_values"]
+            image = self.model.get_image_features(pixel_values=pixels).pooler_output[0]
+            logits = self.labels @ (image / image.norm()) * self.model.logit_scale.exp() + self.model.logit_bias
+        return np.asarray(logits)
+
+
+def test_it_scores_as_transformers_does(
+    medsiglip_source: Path, compiled: Compiled, labels: Labels, tmp_path: Path
+) -> None:
+    """Files of 30 kinds; those of one row or column, which are no pictures to edgekit, as pixels."""
+    reference = Transformers.of(medsiglip_source, labels)
     session = onnxruntime.InferenceSession(compiled.files[0])
-    length = model.config.text_config.max_position_embeddings
-    with torch.no_grad():
-        vectors = []
-        for prompts in labels.prompts:
-            ids = tokenizer(prompts, padding="max_length", truncation=True, max_length=length, return_tensors="pt")
-            rows = model.get_text_features(input_ids=ids["input_ids"]).pooler_output
-            mean = (rows / rows.norm(dim=-1, keepdim=True)).mean(dim=0)
-            vectors.append(mean / mean.norm())
-        for picture in pictures():
-            pixels = processor(images=[Image.fromarray(picture)], return_tensors="pt")["pixel_values"]
-            image = model.get_image_features(pixel_values=pixels).pooler_output[0]
-            logits = torch.stack(vectors) @ (image / image.norm()) * model.logit_scale.exp() + model.logit_bias
-            (scores,) = session.run(["scores"], {"image": picture[None]})
-            assert np.abs(scores[0] - torch.sigmoid(logits).numpy()).max() < 1e-3
+    expected, found = [], []
+    with Classifier(compiled.files[0]) as classifier:
+        for path, picture in odd_files(tmp_path):
+            expected.append(reference.logits(picture))
+            found.append(classifier.ask([path])[1][0])
+        assert len(found) >= 30
+        for width, height in ((1, 90), (90, 1)):
+            row = photo(width, height)
+            expected.append(reference.logits(Image.fromarray(row)))
+            found.append(session.run(["logits"], {"image": row[None]})[0][0])
+            Image.fromarray(row).save(tmp_path / "row.png")
+            with pytest.raises(InputError, match=f"{width} x {height} pixels"):
+                classifier.ask([tmp_path / "row.png"])
+    scores, others = (1 / (1 + np.exp(-np.stack(logits))) for logits in (found, expected))
+    assert np.abs(scores - others).max() < 1e-3
+    assert np.abs(np.stack(found) - np.stack(expected)).max() / compiled.card.scale < 1e-3
+    assert np.ptp(others, axis=0).max() > 0.1, "scores alike would show nothing"
+
+
+def test_classify_scores_files_of_all_kinds_likewise(
+    medsiglip_few: Path, compiled: Compiled, labels: Labels, tmp_path: Path
+) -> None:
+    paths = [path for path, _ in odd_files(tmp_path)]
+    with open_model(medsiglip_few, "fp32", runtime="default") as model, warnings.catch_warnings():
+        warnings.simplefilter("ignore", PictureWarning)  # they are odd on purpose
+        expected = model.classify(paths, labels.prompts)
+    with Classifier(compiled.files[0]) as classifier:
+        assert np.abs(classifier.ask(paths)[0] - expected).max() < 1e-3
 
 
 @pytest.mark.parametrize("level", ["int8", "q4"])
@@ -407,19 +496,24 @@ def test_the_command(medsiglip_artifact: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.skipif(not NODE, reason="EDGEKIT_ONNXRUNTIME_NODE names no folder of node_modules")
 @pytest.mark.parametrize("level", ["fp32", "int8", "q4"])
 def test_onnxruntime_node(medsiglip_few: Path, labels: Labels, tmp_path: Path, level: str) -> None:
-    """The same library as in ONNX Runtime's packages for phones, behind another binding: the same file, by bytes.
+    """The same library as in ONNX Runtime's packages for phones, behind another binding: the same file.
 
     npm install --prefix /tmp/ort onnxruntime-node && EDGEKIT_ONNXRUNTIME_NODE=/tmp/ort
     """
     made = compile_classifier(medsiglip_few, labels, tmp_path / "a.onnx", level, inputs=shipped_inputs())
-    given = [{"shape": [1, *picture.shape], "data": picture.ravel().tolist()} for picture in pictures()]
+    given = []
+    for number, picture in enumerate(pictures()):
+        path = tmp_path / f"{number}.rgb"
+        path.write_bytes(picture.tobytes())
+        given.append({"shape": [1, *picture.shape], "path": str(path)})
     (tmp_path / "job.json").write_text(json.dumps({"model": str(made.files[0]), "images": given}))
-    command = ["node", HERE / "onnxruntime_node.mjs", NODE, tmp_path / "job.json", tmp_path / "answer.json"]
+    command = ["node", NODE_SCRIPT, NODE, tmp_path / "job.json", tmp_path / "answer.json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     with Classifier(made.files[0]) as here:
         expected, _ = here.ask(pictures())
-    assert np.abs(np.asarray(read_json(tmp_path / "answer.json")) - expected).max() < 1e-3
+    found = [image["scores"] for image in read_json(tmp_path / "answer.json")["images"]]
+    assert np.abs(np.asarray(found) - expected).max() < 1e-3
 
 
 def test_errors_are_edgekits(tmp_path: Path) -> None:

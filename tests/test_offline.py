@@ -27,9 +27,8 @@ from edgekit.pack.registry.push import push
 
 # Who makes an account of these may reach a network: `setup` fetches the source of llama.cpp, `wheelhouse --download`
 # that and wheels, `export --download`, which test_hub.py tests, a model; and `push` and `pull`, which
-# test_pack_registry.py tests, where they name a registry. `web-app` makes a folder of files; a browser's requests are
-# watched in its tests.
-EXCEPT = {"setup", "wheelhouse", "web-app"}
+# test_pack_registry.py tests, where they name a registry. A web app's requests are watched in its own tests.
+EXCEPT = {"setup", "wheelhouse"}
 # Ends when it is told to, so a program starts it: SERVED.
 TOLD_TO_END = {"serve"}
 # Its parts are the other commands; by itself it takes minutes.

@@ -686,7 +686,11 @@ def test_the_command_says_what_it_made(
     ("words", "said"),
     [
         (["--to", "x"], "a bundle without --device, --key"),
-        (["--hub", "x", "--to", "y"], "--hub beside --to"),
+        (["--hub", "x", "--to", "y", "--version", "2"], "a repository of the hub has no use for --to, --version"),
+        (["--hub", "x", "--model-signing"], "a repository of the hub has no use for --model-signing"),
+        (["--to", "x", "--target", "web", "--onnxruntime-web", "y"], "is a folder"),
+        (["--to", "x", "--target", "web"], "a web app without --onnxruntime-web"),
+        (["--to", "x", "--target", "web", "--onnxruntime-web", "y", "--level", "int8"], "has no use for --level"),
         (["--to", "x", "--device", DEVICE, "--key", "k", "--level", "a", "--level", "b"], "a bundle of 2 levels"),
     ],
 )

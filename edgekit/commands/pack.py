@@ -1,14 +1,17 @@
-"""`edgekit pack`: a signed bundle for a device, or a repository of Hugging Face's hub."""
+"""`edgekit pack`: a signed bundle for a device, a repository of Hugging Face's hub, or an offline web app."""
 
 from __future__ import annotations
 
+import shlex
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgekit.artifacts.documents import is_folder
 from edgekit.commands import Verb
 from edgekit.commands.support.bundles import add_since
-from edgekit.commands.support.options import add_artifact, add_levels
+from edgekit.commands.support.options import FOLDER, add_levels, artifact
 from edgekit.commands.support.passwords import add_password, password_of
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
@@ -17,12 +20,23 @@ from edgekit.progress import on_stderr
 if TYPE_CHECKING:
     from edgekit.pack.contents.base import About
 
+_SIGNED = ("device", "key", "model_signing", "wheelhouse", "download", "python", "cpu")
+_OF_A_BUNDLE = (*_SIGNED, "version", "minimum_version", "since")
+# What is made -> the options that it has no use for.
+_OTHERS = {
+    "a bundle": ("onnxruntime_web",),
+    "a repository of the hub": ("to", "onnxruntime_web", *_OF_A_BUNDLE),
+    "a web app": ("level", "hub", "records", "base_model", *_OF_A_BUNDLE),
+}
+
 
 def add_options(parser: ArgumentParser) -> None:
     """What is packed, for which machine, under whose key."""
-    add_artifact(parser)
+    parser.add_argument(
+        "folder", type=Path, metavar="DIR", help=f"{FOLDER}; for a web app the model of `edgekit compile-classifier`"
+    )
     add_levels(parser, "a bundle has one, by default the artifact's; a repository of the hub all or these")
-    parser.add_argument("--to", type=Path, metavar="BUNDLE", help="the bundle: a new or an empty folder")
+    parser.add_argument("--to", type=Path, metavar="BUNDLE", help="the bundle or the app: a new or an empty folder")
     parser.add_argument("--device", metavar="NAME", help="the device profile that a bundle is for")
     parser.add_argument("--key", type=Path, metavar="FILE", help="the private key that signs it: edgekit keygen")
     add_password(parser, new=False)
@@ -30,6 +44,14 @@ def add_options(parser: ArgumentParser) -> None:
         "--model-signing", action="store_true", help="sign the model in the OpenSSF's format too, by the same key"
     )
     parser.add_argument("--hub", type=Path, metavar="FOLDER", help="a repository for `hf upload` instead of a bundle")
+    parser.add_argument("--target", choices=("device", "web"), default="device", help="a bundle, or a web app")
+    group = parser.add_argument_group("a web app")
+    group.add_argument(
+        "--onnxruntime-web",
+        type=Path,
+        metavar="FOLDER",
+        help="npm's package: npm pack onnxruntime-web && tar -xzf onnxruntime-web-*.tgz makes it, called `package`",
+    )
     group = parser.add_argument_group("the model")
     group.add_argument(
         "--terms",
@@ -71,7 +93,6 @@ def add_options(parser: ArgumentParser) -> None:
     group.add_argument(
         "--minimum-version",
         type=int,
-        default=1,
         metavar="N",
         help="where this bundle was installed, none of any name below this version can be any more (default: 1)",
     )
@@ -79,15 +100,17 @@ def add_options(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    """Write the bundle, or the repository."""
+    """Write the bundle, the repository or the app."""
     from edgekit.pack.contents.base import About
 
+    if options.target == "web":
+        return _web_app(options)
+    artifact(str(options.folder))
     about = About(options.terms, options.records, options.base_model)
     if options.hub:
         return _lay_out(options, about)
-    if missing := [name for name in ("device", "key", "to") if getattr(options, name) is None]:
-        words = ", ".join(f"--{name}" for name in missing)
-        raise UsageError(f"a bundle without {words}", remedy="name them, or --hub FOLDER for a repository of the hub")
+    others = "name them, --hub FOLDER for a repository of the hub, or --target web"
+    _check(options, "a bundle", ("device", "key", "to"), others)
     if len(options.level) > 1:
         raise UsageError(f"a bundle of {len(options.level)} levels", allowed="one --level, or --hub FOLDER")
     return _build(options, about)
@@ -102,7 +125,7 @@ def _build(options: Namespace, about: About) -> int:
         key=options.key,
         level=options.level[0] if options.level else None,
         version=options.version,
-        minimum_version=options.minimum_version,
+        minimum_version=1 if options.minimum_version is None else options.minimum_version,
         since=options.since,
         about=about,
         python=tuple(options.python),
@@ -138,9 +161,7 @@ def _build(options: Namespace, about: About) -> int:
 def _lay_out(options: Namespace, about: About) -> int:
     from edgekit.pack.hub import lay_out
 
-    others = ("to", "device", "key", "since", "version", "wheelhouse")
-    if wrong := [name for name in others if getattr(options, name) is not None]:
-        raise UsageError(f"--hub beside --{wrong[0]}", allowed="a bundle, or a repository of the hub")
+    _check(options, "a repository of the hub")
     manifest = lay_out(options.folder, options.level, about, options.hub, on_stderr())
     if options.json:
         print_json(manifest.model_dump(mode="json"))
@@ -154,13 +175,47 @@ def _lay_out(options: Namespace, about: About) -> int:
     return 0
 
 
+def _web_app(options: Namespace) -> int:
+    from edgekit.pack.web import build
+
+    _check(options, "a web app", ("onnxruntime_web", "to"))
+    if is_folder(options.folder):
+        remedy = f"{shlex.join(['edgekit', 'compile-classifier', str(options.folder)])} --labels FILE --to MODEL.onnx"
+        raise UsageError(f"{options.folder}: is a folder", allowed="a classifier's file, .onnx", remedy=remedy)
+    app = build(options.folder, options.onnxruntime_web, options.to, options.terms)
+    if options.json:
+        print_json({"folder": str(app.folder), "bytes": app.bytes, "files": dict(app.files)})
+        return 0
+    print_lines(
+        [
+            f"{app.folder}: {len(app.files)} files, {app.bytes / 1e6:.1f} MB",
+            f"try it     python -m http.server --bind 127.0.0.1 --directory {app.folder} 8000",
+            "then open  http://localhost:8000/   (elsewhere by https, which threads and offline use need)",
+        ]
+    )
+    return 0
+
+
+def _check(options: Namespace, what: str, needed: Sequence[str] = (), remedy: str = "name them") -> None:
+    """Raise UsageError for an option that is missing, or of no use."""
+    if missing := [_word(name) for name in needed if getattr(options, name) is None]:
+        raise UsageError(f"{what} without {', '.join(missing)}", remedy=remedy)
+    if wrong := [_word(name) for name in _OTHERS[what] if getattr(options, name) not in (None, False, [])]:
+        raise UsageError(f"{what} has no use for {', '.join(wrong)}", remedy="leave that out")
+
+
+def _word(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 VERB = Verb(
-    "make a signed bundle for a device, or a repository for Hugging Face's hub",
+    "make a signed bundle for a device, a repository for Hugging Face's hub, or a web app of a classifier",
     (
         "pack ./medgemma --level Q4_K_M --device laptop-16gb-cpu --key ./clinic.key --terms ./terms.txt --to ./bundle",
         "pack ./medgemma --level Q4_0 --device laptop-16gb-cpu --key ./clinic.key --terms ./terms.txt --since ./bundle "
         "--to ./update",
         "pack ./medgemma --hub ./repository --terms ./terms.txt",
+        "pack findings.onnx --target web --onnxruntime-web ./package --to ./app",
     ),
     run,
     add_options,

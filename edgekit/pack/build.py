@@ -111,7 +111,7 @@ def _target(options: PackOptions) -> Target:
         raise UsageError(
             f"device {profile.name}: its platform is {profile.platform}",
             allowed="a device that runs Python on Linux, macOS or Windows",
-            remedy="edgekit compile-classifier and edgekit web-app, for what runs in a browser",
+            remedy="edgekit compile-classifier and edgekit pack --target web, for what runs in a browser",
         )
     here = ".".join(map(str, sys.version_info[:2]))
     return Target(

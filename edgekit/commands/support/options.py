@@ -10,18 +10,18 @@ from typing import Literal
 from edgekit.artifacts.documents import is_file
 from edgekit.errors import UsageError
 
-_FOLDER = "an artifact's folder, as `edgekit export` writes it"
+FOLDER = "an artifact's folder, as `edgekit export` writes it"
 
 
 def add_artifact(parser: ArgumentParser, *, several: bool = False) -> None:
     """The artifact's folder, or several."""
     if several:
-        parser.add_argument("folders", type=_artifact, nargs="+", metavar="DIR", help=f"{_FOLDER}; or several")
+        parser.add_argument("folders", type=artifact, nargs="+", metavar="DIR", help=f"{FOLDER}; or several")
     else:
-        parser.add_argument("folder", type=_artifact, metavar="DIR", help=_FOLDER)
+        parser.add_argument("folder", type=artifact, metavar="DIR", help=FOLDER)
 
 
-def _artifact(text: str) -> Path:
+def artifact(text: str) -> Path:
     """A folder, whatever is in it. Raises UsageError for a file, with what can be done with it."""
     path = Path(text)
     if not is_file(path):

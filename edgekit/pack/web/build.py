@@ -35,6 +35,7 @@ from edgekit.terminal import json_text
 _PACKAGE = "onnxruntime-web"
 # Its build for WebAssembly alone: the page, the threads' script, and the library with SIMD and threads.
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+_WORKER, _LIST = "service-worker.js", "files.js"
 _GET = f"npm pack {_PACKAGE} && tar -xzf {_PACKAGE}-*.tgz, which makes the folder `package`"
 # Of the self-test: pictures, and by whether weights or activations are rounded what a cosine may differ by, since
 # WebAssembly's kernels add up in another order, and round activations to 8 bits elsewhere.
@@ -47,7 +48,7 @@ class WebApp:
     """What was written.
 
     Attributes:
-        files: path -> SHA-256, of all that the app keeps on a device.
+        files: path -> SHA-256, of all that is in the folder.
         bytes: of these together.
     """
 
@@ -86,9 +87,9 @@ def build(model: Path, runtime: Path, target: Path, terms: Path | None = None) -
         test = _self_test(staging, staging / model.name)
         described = _described(card, proof, staging / model.name, test)
         (staging / "model.json").write_text(json_text(described, 1) + "\n", encoding="utf-8")
-        listed = _listed(staging)
-        sizes = sum((staging / name).stat().st_size for name in listed)
-    return WebApp(target, listed, sizes)
+        every = _listed(staging)
+        sizes = sum((staging / name).stat().st_size for name in every)
+    return WebApp(target, every, sizes)
 
 
 def _check_runtime(folder: Path, header: OnnxHeader) -> str:
@@ -169,11 +170,10 @@ def _notice(card: Card, version: str) -> str:
 
 
 def _listed(staging: Path) -> dict[str, str]:
-    """Write the list of all files but the two that a service worker is made of; the list."""
-    apart = {MARKER, "service-worker.js", "files.js"}
-    paths = sorted(path for path in staging.iterdir() if path.name not in apart)
+    """Write the list of all files but the two that a service worker is made of; the hashes of these, too."""
+    paths = sorted(path for path in staging.iterdir() if path.name not in (MARKER, _WORKER))
     listed = {path.name: sha256_file(path) for path in paths}
-    worker = sha256_file(staging / "service-worker.js")
+    worker = sha256_file(staging / _WORKER)
     script = f"const FILES = {json.dumps(listed, indent=1)};\nconst VERSION = {sha256_json([listed, worker])[:16]!r};\n"
-    (staging / "files.js").write_text(script.replace("'", '"'), encoding="utf-8")
-    return listed
+    (staging / _LIST).write_text(script.replace("'", '"'), encoding="utf-8")
+    return {**listed, _WORKER: worker, _LIST: sha256_file(staging / _LIST)}

@@ -23,34 +23,64 @@ function duration(ms) {
   return ms < 950 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(ms < 9950 ? 1 : 0)} s`;
 }
 
+const counted = (threads) => `${threads} ${threads === 1 ? "thread" : "threads"}`;
+
 /** Have the service worker keep every file. It also sets the headers without which there are no threads. */
 async function kept() {
-  if (!navigator.serviceWorker) return; // no secure context: the page works, with one thread and a network
-  const controlled = Boolean(navigator.serviceWorker.controller);
-  const registration = await navigator.serviceWorker.register("service-worker.js", { updateViaCache: "none" });
-  if (controlled) return;
-  state("Keeping the model for use without a network.");
-  await activated(registration.installing ?? registration.waiting ?? registration.active);
-  if (!navigator.serviceWorker.controller) {
-    await new Promise((resolve) => {
-      navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true });
+  const workers = navigator.serviceWorker;
+  if (!workers) return; // no secure context: the page works, with one thread and a network
+  const controlled = Boolean(workers.controller);
+  const failed = new Promise((resolve, reject) => {
+    workers.addEventListener("message", ({ data }) => {
+      if (controlled) tell("news", `A newer version of this app cannot be kept: ${data}.`);
+      else reject(new Error(`This app cannot be kept: ${data}. Load it again.`));
     });
+  });
+  const registration = await workers.register("service-worker.js", { updateViaCache: "none" });
+  if (controlled) {
+    announce(registration);
+    registration.addEventListener("updatefound", () => announce(registration));
+    return;
   }
-  location.reload();
+  state("Keeping the model for use without a network.");
+  const worker = registration.active ?? registration.waiting ?? registration.installing;
+  await Promise.race([failed, reached(worker, "activated")]);
+  if (!workers.controller) {
+    const controlling = new Promise((resolve) => {
+      workers.addEventListener("controllerchange", resolve, { once: true });
+    });
+    worker.postMessage("claim");
+    await controlling;
+  }
+  location.replace("./"); // Chromium keeps a page that reloads itself, and brings it back at the user's next reload
   await new Promise(() => {}); // until it does
 }
 
-function activated(worker) {
-  return new Promise((resolve, reject) => {
-    function look() {
-      if (worker.state === "activated") resolve();
-      if (worker.state === "redundant") {
-        reject(new Error("A file of this app is damaged, incomplete, or does not fit on this device. Load it again."));
-      }
-    }
+/** Resolves when a service worker is in a state; where its installation fails, it says itself why. */
+function reached(worker, wanted) {
+  return new Promise((resolve) => {
+    const look = () => { if (worker.state === wanted) resolve(); };
     worker.addEventListener("statechange", look);
     look();
   });
+}
+
+/** Say that another version waits: a tab whose files changed under it would mix the two. */
+async function announce(registration) {
+  const newer = registration.installing ?? registration.waiting;
+  if (!newer) return;
+  await reached(newer, "installed");
+  tell("news", "A newer version of this app is here. It takes over when all tabs and windows of this one are closed.");
+}
+
+/** Why there is one thread, where there is no more than that. */
+function withoutThreads(threads) {
+  if (threads > 1) return null;
+  if (!isSecureContext) {
+    return "One thread, and nothing is kept for use without a network: this page was opened neither by https nor " +
+      "from localhost.";
+  }
+  return `One thread: ${crossOriginIsolated ? "this device has one core" : "this browser gives this page no more"}.`;
 }
 
 /** The model in a thread of its own: what it answers is a promise. */
@@ -109,7 +139,7 @@ async function tested(model, scorer) {
 function draw(model, { scores, ms, threads }) {
   const highest = scores.indexOf(Math.max(...scores));
   place("scores").replaceChildren(...model.labels.map((label, at) => row(label, scores[at], at === highest)));
-  place("time").textContent = `${duration(ms)}, ${threads} ${threads === 1 ? "thread" : "threads"}`;
+  place("time").textContent = `${duration(ms)}, ${counted(threads)}`;
   place("time").dataset.ms = ms;
   state(`Highest: ${model.labels[highest]}, ${percent(scores[highest])}.`);
 }
@@ -138,10 +168,12 @@ async function show(model, scorer, file) {
   place("scores").replaceChildren(); // scores of another image must not stand beside this one
   place("time").textContent = "";
   tell("trouble", null);
+  tell("note", null);
   image.parentElement.hidden = true;
   state("Scoring.");
   try {
     const pixels = await pixelsOf(file);
+    tell("note", pixels.note);
     image.src = URL.createObjectURL(file);
     image.parentElement.hidden = false;
     draw(model, await scorer.score(pixels));
@@ -161,9 +193,9 @@ async function start() {
     const { threads, version, ms } = await scorer.ask({ load: model.files });
     state("Testing the model.");
     const worst = await tested(model, scorer);
-    const isolation = globalThis.crossOriginIsolated ? "" : " (this page was not opened in a secure context)";
+    tell("threads", withoutThreads(threads));
     const loaded = `loaded in ${duration(ms)}; self-test within ${worst.toPrecision(1)}`;
-    place("runtime").textContent = `onnxruntime-web ${version}, ${threads} threads${isolation}, ${loaded}`;
+    place("runtime").textContent = `onnxruntime-web ${version}, ${counted(threads)}, ${loaded}`;
     const input = place("file");
     input.addEventListener("change", async () => {
       if (!input.files[0]) return;

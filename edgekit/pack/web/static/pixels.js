@@ -2,21 +2,25 @@
 
 const LEAST_SIDE = 2;
 const MOST_PIXELS = 40e6;
+const REDUCTIONS = [1, 2, 4, 8];
 
-/** {data: Uint8Array of RGB, width, height} of an image file. */
+/** {data: Uint8Array of RGB, width, height, note} of an image file; what is above the limit is halved until it is not. */
 export async function pixelsOf(file) {
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
-    throw new Error("This is no image that the browser can read, or it is damaged.");
+    throw new Error("This is no image that the browser can read, or it is damaged or too large.");
   });
-  const { width, height } = bitmap;
-  if (Math.min(width, height) < LEAST_SIDE || width * height > MOST_PIXELS) {
+  const whole = `${bitmap.width} x ${bitmap.height} pixels`;
+  const by = REDUCTIONS.find((factor) => bitmap.width * bitmap.height <= MOST_PIXELS * factor ** 2);
+  if (Math.min(bitmap.width, bitmap.height) < LEAST_SIDE || !by) {
     bitmap.close();
-    throw new Error(`${width} x ${height} pixels; allowed: ${LEAST_SIDE} or more a side, at most 40 megapixels.`);
+    throw new Error(`${whole}; allowed: ${LEAST_SIDE} or more a side, at most 2560 megapixels.`);
   }
+  const [width, height] = [bitmap.width, bitmap.height].map((side) => Math.ceil(side / by));
   const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
   context.fillStyle = "#fff";
   context.fillRect(0, 0, width, height);
-  context.drawImage(bitmap, 0, 0);
+  context.imageSmoothingQuality = "high";
+  context.drawImage(bitmap, 0, 0, width, height);
   bitmap.close();
   const rgba = context.getImageData(0, 0, width, height).data;
   const data = new Uint8Array(3 * width * height);
@@ -25,5 +29,5 @@ export async function pixelsOf(file) {
     data[to + 1] = rgba[from + 1];
     data[to + 2] = rgba[from + 2];
   }
-  return { data, width, height };
+  return { data, width, height, note: by > 1 ? `${whole} are above the limit: read at 1/${by} of that.` : null };
 }

@@ -19,14 +19,24 @@ async function keep() {
   const cache = await caches.open(NAME);
   for (const [path, sha256] of Object.entries(FILES)) {
     if (await cache.match(path)) continue; // of an installation that was interrupted
-    const response = await fetch(path, { cache: "no-store" });
-    if (!response.ok) throw new Error(`${path}: ${response.status}`);
-    const content = await response.arrayBuffer();
-    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
-    const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    if (found !== sha256) throw new Error(`${path}: its SHA-256 is ${found}, not ${sha256}`);
-    await cache.put(path, new Response(content, { headers: { ...HEADERS, "Content-Type": typeOf(path, response) } }));
+    try {
+      await cache.put(path, await fetched(path, sha256));
+    } catch (error) {
+      const why = `${path}: ${error.message || error.name}`; // the page hears no more than that its worker is gone
+      for (const client of await clients.matchAll({ includeUncontrolled: true })) client.postMessage(why);
+      throw error;
+    }
   }
+}
+
+async function fetched(path, sha256) {
+  const response = await fetch(path, { cache: "no-store" });
+  if (!response.ok) throw new Error(`the server answers ${response.status}`);
+  const content = await response.arrayBuffer();
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", content));
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (found !== sha256) throw new Error(`its SHA-256 is ${found}, not ${sha256}`);
+  return new Response(content, { headers: { ...HEADERS, "Content-Type": typeOf(path, response) } });
 }
 
 /** Whatever a simple server thinks of it: a module of another type is not run. */
@@ -50,6 +60,8 @@ addEventListener("activate", (event) => {
     await clients.claim();
   })());
 });
+
+addEventListener("message", (event) => event.waitUntil(clients.claim())); // of a page that was reloaded past it
 
 addEventListener("fetch", (event) => {
   if (event.request.url.startsWith(registration.scope)) event.respondWith(answer(event.request));

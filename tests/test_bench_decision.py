@@ -19,7 +19,7 @@ from edgekit.bench.decision.pareto import front
 from edgekit.bench.decision.readings import first, names, readings
 from edgekit.bench.records import Record
 from edgekit.errors import UsageError
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.metrics import Estimate
 
 EQUAL = compared(-0.005, 0.0, 0.005, within=True, p=1.0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgekit import bench
 from edgekit.errors import UsageError
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.machine.devices import device as shipped
 from edgekit.planning import GOALS, Loss, PlannedModel, figure, plan, planned_model, row
 from edgekit.planning.kernels import LIBRARIES

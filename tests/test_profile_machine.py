@@ -25,7 +25,8 @@ from edgekit.errors import EdgekitError, UsageError, WorkerError
 from edgekit.machine import cpuid, cuda, disk, disturbance, here, nearest, profile, worker
 from edgekit.machine.cpu import LEVELS, Cpu, cpu, level, levels, linux_name, platform_name
 from edgekit.machine.cuda import Reached
-from edgekit.machine.devices import Device, device, text
+from edgekit.machine.device import Device, text
+from edgekit.machine.devices import device
 from edgekit.machine.gpu import Gpu
 from edgekit.machine.vulkan import VulkanDevice
 from edgekit.machine.worker import End

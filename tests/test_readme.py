@@ -20,7 +20,8 @@ from edgekit.bench.kinds import kinds
 from edgekit.cli import parser
 from edgekit.commands import verbs
 from edgekit.errors import InputError
-from edgekit.machine.devices import Device, device
+from edgekit.machine.device import Device
+from edgekit.machine.devices import device
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = ("README.md", "exports/README.md", "devices/README.md", "benchmarks/README.md", "benchmarks/RESULTS.md")

@@ -29,7 +29,8 @@ from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import EdgekitError, GateError, InputError
 from edgekit.inputs.message import Message
 from edgekit.machine.cpu import Cpu
-from edgekit.machine.devices import Device, device, missing
+from edgekit.machine.device import Device, missing
+from edgekit.machine.devices import device
 from edgekit.runtime.base import Generation, Model
 from edgekit.runtime.generation.answer import Piece
 from edgekit.runtime.generation.options import GenerationOptions

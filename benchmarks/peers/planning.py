@@ -24,7 +24,7 @@ from edgekit import bench
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.recipes import recipe
 from edgekit.bench.records import Measurement, Record
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.machine.roofline import Roofline
 from edgekit.planning import PlannedPart, Row, figure, of_artifact, of_recipe, row
 

@@ -20,7 +20,7 @@ from edgekit.progress import on_stderr
 if TYPE_CHECKING:
     from edgekit.pack.contents.base import About
 
-_SIGNED = ("device", "key", "model_signing", "wheelhouse", "download", "python", "cpu")
+_SIGNED = ("device", "key", "password_fd", "model_signing", "wheelhouse", "download", "python", "cpu")
 _OF_A_BUNDLE = (*_SIGNED, "version", "minimum_version", "since")
 # What is made -> the options that it has no use for.
 _OTHERS = {

@@ -14,7 +14,7 @@ from edgekit.progress import on_stderr
 from edgekit.terminal import say
 
 if TYPE_CHECKING:
-    from edgekit.machine.devices import Device
+    from edgekit.machine.device import Device
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Measure, keep, print."""
     from edgekit.machine import here
-    from edgekit.machine.devices import text
+    from edgekit.machine.device import text
     from edgekit.machine.nearest import nearest
 
     if options.to:

@@ -20,7 +20,8 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Measure, keep the results for every later open, print them."""
-    from edgekit.machine.devices import device, missing_here
+    from edgekit.machine.device import missing_here
+    from edgekit.machine.devices import device
     from edgekit.tuning import tune
 
     warning = missing_here(device(options.device)) if options.device else None

@@ -12,7 +12,7 @@ from edgekit.artifacts.validation import validated
 from edgekit.errors import EdgekitError, UsageError
 from edgekit.machine import profile
 from edgekit.machine.cache import cache_folder, private_folder
-from edgekit.machine.devices import HERE, Device, text
+from edgekit.machine.device import HERE, Device, text
 from edgekit.machine.profile import Measured
 from edgekit.machine.temporary import system_folder
 from edgekit.progress import Progress

@@ -11,7 +11,8 @@ from edgekit.artifacts import find
 from edgekit.errors import UsageError
 from edgekit.machine import here
 from edgekit.machine.cpu import cpu, levels, linux_name
-from edgekit.machine.devices import Device, architecture, device
+from edgekit.machine.device import Device, architecture
+from edgekit.machine.devices import device
 from edgekit.machine.gpu import find_gpus
 from edgekit.machine.memory import memory
 

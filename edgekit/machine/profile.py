@@ -17,7 +17,7 @@ from typing import Any, Literal
 from edgekit.errors import WorkerError
 from edgekit.machine import cuda, roofline, worker
 from edgekit.machine.cpu import cpu, level, platform_name
-from edgekit.machine.devices import HERE, Device
+from edgekit.machine.device import HERE, Device
 from edgekit.machine.disk import read_speed
 from edgekit.machine.disturbance import on_battery, watched
 from edgekit.machine.gpu import find_gpus

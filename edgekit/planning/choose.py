@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from edgekit.artifacts.levels import limits_of
 from edgekit.errors import UsageError
-from edgekit.machine.devices import SOLD_AS, Device
+from edgekit.machine.device import SOLD_AS, Device
 from edgekit.planning.kernels import comparable
 from edgekit.planning.parts import PlannedModel
 from edgekit.planning.rows import Loss, Row, gigabytes, row

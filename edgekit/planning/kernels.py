@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.planning.caches import CHUNK, batch_of, local_positions
 
 CacheType = Literal["f16", "q8_0"]

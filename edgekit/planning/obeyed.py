@@ -6,7 +6,7 @@ from pathlib import Path
 
 from edgekit.artifacts.manifest import Manifest
 from edgekit.errors import UsageError
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.planning.choose import plan
 from edgekit.planning.models import of_artifact
 from edgekit.planning.rows import Row, row

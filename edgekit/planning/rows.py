@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from edgekit.machine.devices import SOLD_AS, Device
+from edgekit.machine.device import SOLD_AS, Device
 from edgekit.planning import offload
 from edgekit.planning.kernels import CacheType
 from edgekit.planning.memory import MemoryUse, memory_use, placement

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgekit.families.shapes import DecoderShape, EncoderShape
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.planning.kernels import GPU_BANDWIDTH, GPU_PRODUCTS, Kernel, Number, comparable
 from edgekit.planning.memory import NOT_PLACED, laid_out_bytes
 from edgekit.planning.offload import Plan, vision_compute

@@ -15,8 +15,8 @@ from edgekit.artifacts.manifest import FileEntry
 from edgekit.errors import ArtifactError
 from edgekit.families.composition import Chat
 from edgekit.machine.cpu import cpu
+from edgekit.machine.device import missing_here
 from edgekit.machine.devices import device as load_device
-from edgekit.machine.devices import missing_here
 from edgekit.machine.gpu import video_memory
 from edgekit.machine.kept import IMAGES, Kept
 from edgekit.planning import obeyed

@@ -16,7 +16,7 @@ from edgekit.bench.decision.readings import first, names
 from edgekit.bench.kinds import of_machine
 from edgekit.bench.records import Record
 from edgekit.bench.results import damage, scored_tasks
-from edgekit.machine.devices import SOLD_AS, Device
+from edgekit.machine.device import SOLD_AS, Device
 from edgekit.metrics import Comparison, items_to_prove
 
 _SIGNIFICANT = 0.05

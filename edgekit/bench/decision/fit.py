@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from edgekit.bench.decision.readings import first
 from edgekit.bench.records import Record
-from edgekit.machine.devices import SOLD_AS, Device
+from edgekit.machine.device import SOLD_AS, Device
 
 
 @dataclass(frozen=True)

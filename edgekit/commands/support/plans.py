@@ -145,7 +145,7 @@ def _wrapped(head: str, text: str) -> list[str]:
 
 def _legend(made: Plan, shown: str) -> str:
     """What the marks in a table mean that are in it."""
-    from edgekit.machine.devices import SOLD_AS
+    from edgekit.machine.device import SOLD_AS
 
     device, lacking = made.device, {row.lacks for row in made.rows}
     said = {

@@ -11,7 +11,7 @@ from edgekit.artifacts.files import create
 from edgekit.artifacts.licenses import Agreement, agreement_of
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.bench.records import Record
-from edgekit.machine.devices import HERE, Device
+from edgekit.machine.device import HERE, Device
 from edgekit.pack.bundle import MODEL
 from edgekit.progress import Progress
 

@@ -13,7 +13,7 @@ from edgekit.artifacts.files import sha256_json
 from edgekit.artifacts.manifest import Manifest, Part
 from edgekit.errors import UsageError
 from edgekit.families.composition import Chat, ChatSettings
-from edgekit.machine.devices import Device
+from edgekit.machine.device import Device
 from edgekit.machine.devices import device as load_device
 from edgekit.planning import of_artifact, plan, row
 from edgekit.runtime import manifest_checks

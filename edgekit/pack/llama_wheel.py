@@ -59,7 +59,7 @@ def no_build(level: str, platform: str, given: Path | None) -> ArtifactError:
     Args:
         given: the folder of wheels that was looked in; None without one.
     """
-    ways, made, target = {}, f"edgekit setup makes it on {platform}", target_of(level, platform)
+    ways, made, target = {}, f"edgekit setup on {platform} makes it", target_of(level, platform)
     if lower := _at_hand(level, platform, given):
         ways[f"--cpu {lower}"] = f"in place of {level}: is built already and runs on such a processor too, slower"
     if target:

@@ -7,7 +7,7 @@ cores take longer to unpack and multiply them (the roofline model: Williams, Wat
 unpacks has little to do with the rate of large products, so that is stated by itself.
 
 Shares follow from latencies and limits of the same run (benchmarks/results/planning.md says which records, and how far
-predictions lie from them and from others): on AMD EPYC (Zen 4, AVX-512 with VNNI and BF16, no AMX), 2 cores,
+predictions lie from them and from others): on AMD EPYC (AVX-512 with VNNI and BF16, no AMX), 2 cores,
 llama-cpp-python 0.3.36, ONNX Runtime 1.32. A row that names no records is an estimate, after rows that are alike; on
 another kind of processor every row is one.
 """

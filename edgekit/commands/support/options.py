@@ -33,6 +33,8 @@ def artifact(text: str) -> Path:
         remedy = f"name the folder that it lies in: {around}"
     elif path.suffix.lower() == ".gguf":
         remedy = f"{shlex.join(['edgekit', 'adopt', text, '--to'])} DIR"
+    elif path.suffix.lower() == ".onnx":
+        remedy = f"where it is a classifier: {shlex.join(['edgekit', 'pack', text, '--target', 'web'])}"
     raise UsageError(f"{text}: is a file", allowed="an artifact's folder", remedy=remedy)
 
 

@@ -10,6 +10,8 @@ import importlib.util
 import json
 import os
 import re
+import signal
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +24,7 @@ from bench_stubs import InProcess
 from edgekit.artifacts import manifest as manifests
 from edgekit.bench import Sweep, bench, peers, runner
 from edgekit.bench.cells import Cell, CellTask, Outcome
+from edgekit.bench.peers import environments
 from edgekit.bench.peers.catalog import PEERS
 from edgekit.bench.peers.rows import timed
 from edgekit.bench.subjects import Subject, subjects
@@ -235,6 +238,52 @@ def test_an_environment_that_the_cache_holds_is_found(tmp_path: Path) -> None:
     found = peers.found("transformers")
     assert found.program == python
     assert set(found.versions) == set(PEERS["transformers"].distributions)
+
+
+INSTALLS = """
+import os, signal, sys
+from types import SimpleNamespace
+from edgekit.bench.peers import catalog, environments
+
+peer = catalog.Peer("own", "Own", ("pip",), "gguf", frozenset({"generate"}))  # which an environment has, offline
+environments.PEERS = {"own": peer}
+run, failed = environments.subprocess.run, environments.subprocess.CalledProcessError
+
+
+def stopped(command, **given):
+    if "install" not in command:
+        return run(command, **given)
+    if sys.argv[1] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise KeyboardInterrupt
+
+
+if sys.argv[1:]:
+    environments.subprocess = SimpleNamespace(run=stopped, CalledProcessError=failed)
+print(environments.found("own", install=True).program)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_an_installation_that_was_stopped_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the environment and its packages it leaves what looks like one; interrupted, nothing."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent))
+    kept = tmp_path / "cache" / "peers"
+
+    def installs(*stopped: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([sys.executable, "-c", INSTALLS, *stopped], capture_output=True, text=True, check=False)
+
+    assert installs("kill").returncode == -signal.SIGKILL
+    assert (kept / "own" / "bin" / "python").exists()
+    peer = replace(PEERS["transformers"], name="own", packages=("pip",))
+    monkeypatch.setattr(environments, "PEERS", {"own": peer})
+    assert peers.found("own").program == Path(sys.executable), "what was left is none"
+    assert installs("interrupt").returncode != 0
+    assert not (kept / "own").exists()
+    running = [subprocess.Popen([sys.executable, "-c", INSTALLS], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert {process.communicate()[0].strip() for process in running} == {str(kept / "own" / "bin" / "python")}
+    assert [path.name for path in kept.iterdir()] == ["own"]
 
 
 @pytest.mark.parametrize(("threads", "wrong"), [([0], 0), ([1, 100_000], 100_000)])

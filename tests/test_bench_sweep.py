@@ -117,7 +117,9 @@ def ends_alike(killed: Killed, folder: Path, *, kills: int, share: float) -> tup
     Returns:
         Which of those runs came to their end before, and how many figures were written down twice.
     """
-    whole, often = folder / "whole", folder / "often"
+    whole, often = (folder / name / "measured" for name in ("whole", "often"))  # results name what was typed
+    for place in (whole, often):
+        place.parent.mkdir()
     started = time.monotonic()
     assert killed.run(whole)
     length = time.monotonic() - started

@@ -11,6 +11,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.artifacts.folders import updating
 from edgekit.bench.peers.catalog import PEERS, Peer
 from edgekit.errors import EdgekitError, MissingDependencyError, unknown
 from edgekit.machine.cache import cache_folder, private_folder
@@ -64,9 +65,9 @@ def found(given: str, *, install: bool = False) -> Environment:
     if named:
         return _checked(peer, Path(named))
     python = _folder(peer) / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if install and not python.exists():
+    if install:
         _install(peer, python)
-    if python.exists():
+    if _is_made(peer, python):
         return _checked(peer, python)
     return _checked(peer, Path(sys.executable))  # where it may be installed, too
 
@@ -120,17 +121,37 @@ def _folder(peer: Peer) -> Path:
     return cache_folder() / "peers" / peer.name
 
 
+def _unfinished(peer: Peer) -> Path:
+    """The file that is there while an environment is made, and after a run that was killed at it."""
+    return _folder(peer).with_name(f".{peer.name}.unfinished")
+
+
+def _is_made(peer: Peer, python: Path) -> bool:
+    return python.exists() and not _unfinished(peer).exists()
+
+
 def _install(peer: Peer, python: Path) -> None:
-    """An environment by package names; one that was not finished is removed."""
+    """An environment by package names; one that was not finished is removed, here or by the next run that wants it."""
     folder = _folder(peer)
-    private_folder(folder.parent)
+    with updating(private_folder(folder.parent)):  # of two runs one installs, and the other waits for it
+        if _is_made(peer, python):
+            return
+        _unfinished(peer).touch()
+        try:
+            _fill(peer, folder, python)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        _unfinished(peer).unlink()
+
+
+def _fill(peer: Peer, folder: Path, python: Path) -> None:
     try:
-        venv.create(folder, with_pip=True)
+        venv.create(folder, with_pip=True, clear=True)
         pip = [str(python), "-m", "pip", "--quiet", "--disable-pip-version-check"]
         subprocess.run([*pip, "install", *peer.packages], capture_output=True, text=True, check=True)
         if peer.without:
             subprocess.run([*pip, "uninstall", "--yes", *peer.without], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        shutil.rmtree(folder, ignore_errors=True)
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         raise EdgekitError(f"{peer.title}: its environment cannot be made: {said[-1] if said else error}") from error

@@ -30,6 +30,7 @@ from edgekit.machine.devices import device
 from edgekit.machine.gpu import Gpu
 from edgekit.machine.vulkan import VulkanDevice
 from edgekit.machine.worker import End
+from edgekit.pack.bootstrap import here as bootstrap
 from edgekit.progress import Progress
 
 # As /proc/cpuinfo lists them, shortened: a Xeon X5570 (2009), a Core i5-4570 (2013), an Atom D2550 (2012), a Xeon Gold
@@ -113,13 +114,15 @@ def test_nobody_can_be_asked_of_another_processor() -> None:
         ("darwin", "arm64", "macos-arm64"),
         ("darwin", "x86_64", "macos-x86_64"),
         ("win32", "AMD64", "windows-x86_64"),
-        ("win32", "ARM64", "windows-aarch64"),
+        ("win32", "ARM64", "windows-arm64"),
     ],
 )
 def test_platforms(monkeypatch: pytest.MonkeyPatch, system: str, machine: str, expected: str) -> None:
+    """The installer, which has nothing of edgekit yet, calls each the same."""
     monkeypatch.setattr(sys, "platform", system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
     assert platform_name() == expected
+    assert bootstrap.here().platform == expected
     assert linux_name("ARM64") == "aarch64"
 
 

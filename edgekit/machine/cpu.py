@@ -147,10 +147,8 @@ def level() -> str:
 def platform_name() -> str:
     """This system and processor, as packages are made for: `linux-x86_64`, `linux-aarch64`, `macos-arm64`, ..."""
     architecture = linux_name(platform.machine())
-    if sys.platform == "darwin":
-        return f"macos-{'arm64' if architecture == 'aarch64' else architecture}"
-    if sys.platform == "win32":
-        return f"windows-{architecture}"
+    if system := {"darwin": "macos", "win32": "windows"}.get(sys.platform):
+        return f"{system}-{'arm64' if architecture == 'aarch64' else architecture}"
     return f"{'android' if hasattr(sys, 'getandroidapilevel') else 'linux'}-{architecture}"
 
 

@@ -18,9 +18,9 @@ _Rate = Annotated[float, Field(gt=0, le=1e9)]
 _Gigabytes = Annotated[float, Field(gt=0, le=1e6)]
 _Threads = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,4}$")]
 _Source = Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$")]
-
-
-_Platform = Literal["linux-x86_64", "linux-aarch64", "macos-arm64", "windows-x86_64", "android-aarch64"]
+_Platform = Literal[
+    "linux-x86_64", "linux-aarch64", "macos-arm64", "macos-x86_64", "windows-x86_64", "windows-arm64", "android-aarch64"
+]
 
 
 def _usual_platform(data: dict[str, Any]) -> _Platform:

@@ -16,6 +16,7 @@ _X86 = (
     "SSE42", "AVX", "F16C", "AVX2", "BMI2", "FMA", "AVX_VNNI", "AVX512", "AVX512_VBMI", "AVX512_VNNI", "AVX512_BF16",
     "AMX_TILE", "AMX_INT8", "AMX_BF16",
 )  # fmt: skip
+TOO_OLD = ("x86-64",)  # numpy's wheels need more, so nothing of edgekit runs there
 _V2 = ("SSE42",)
 _V3 = (*_V2, "AVX", "F16C", "AVX2", "BMI2", "FMA")
 _V4 = (*_V3, "AVX512")
@@ -41,14 +42,14 @@ def _x86(*on: str) -> tuple[str, ...]:
 
 
 def _options(name: str) -> tuple[str, ...]:
-    known = {"x86-64": (), "x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
+    known = {"x86-64-v2": _V2, "x86-64-v3": _V3, "x86-64-v4": _V4}
     return _x86(*known[name]) if name in known else (f"GGML_CPU_ARM_ARCH={name}",)  # as compilers take it
 
 
 TARGETS = {
     name: Target(name, f"linux-{level.architecture}", _options(name))
     for name, level in LEVELS.items()
-    if level.architecture in ("x86_64", "aarch64")
+    if level.architecture in ("x86_64", "aarch64") and name not in TOO_OLD
 }
 
 

@@ -134,7 +134,7 @@ def _products(
     for name, count in weights.items():
         kernel = part.library.kernel(name, encodes=encodes)
         rate = _rate(device, kernel.number)
-        measured = _measured(part, kernel, count)
+        measured = kernel.number in device.gflops and _measured(part, kernel, count)
         costs.append(_Cost(2.0 * count * rows / (rate * kernel.many), measured) if rate else None)
     return _sum(costs)
 
@@ -156,7 +156,7 @@ def _measured(part: PlannedPart, kernel: Kernel, count: int) -> bool:
 
 
 def _rate(device: Device, number: Number) -> float | None:
-    """Operations a second; of a kind that the device does not state, those in single precision."""
+    """Operations a second; of a kind that the device does not state, those in single precision, as an estimate."""
     stated = device.gflops.get(number) or device.gflops.get("fp32")
     return 1e9 * stated if stated else None
 

@@ -302,6 +302,12 @@ def test_a_rate_that_a_device_does_not_state_makes_estimates(medgemma: PlannedMo
     assert rows["Q8_0"].times.estimated == ()
 
 
+@pytest.mark.parametrize("name", ["reference-medgemma", "reference-medsiglip"])
+def test_times_of_models_narrower_than_any_that_was_measured_are_estimates(name: str) -> None:
+    for one in plan(planned_model(name), device(cpu="x86-64-v4")).rows:
+        assert {"load_s", "image_s"} <= set(one.times.estimated)
+
+
 @pytest.mark.parametrize(
     ("value", "digits", "text"),
     [(0, 3, "0"), (2560, 3, "2,560"), (-25.64, 3, "-25.6"), (0.002561, 2, "0.0026"), (1.0, 2, "1.0")],

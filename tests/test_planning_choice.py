@@ -271,6 +271,10 @@ def test_a_type_that_has_no_row_is_an_estimate_by_the_slowest() -> None:
         {"cpu": "armv8.2-a+dotprod+fp16", "platform": "linux-aarch64"},
         {"cpu": "x86-64-v4", "instruction_sets": ("avx512", "amx")},
         {"cpu": "x86-64-v4", "sources": {"gflops": "estimate: by its data sheet"}},
+        {
+            "cpu": "x86-64-v4",
+            "sources": {"gflops": "measured 2026-01-01 on mains; other work took 91% of the cores: a product"},
+        },
     ],
 )
 def test_on_other_processors_every_time_is_an_estimate(other: dict[str, Any], medgemma: PlannedModel) -> None:
@@ -280,6 +284,28 @@ def test_on_other_processors_every_time_is_an_estimate(other: dict[str, Any], me
         assert set(one.times.estimated) == named
     assert any(note.startswith("all times are estimates") for note in made.notes)
     assert " in ~" in made.reasons[0]
+
+
+def test_what_disturbed_a_profile_is_noted(medgemma: PlannedModel) -> None:
+    quiet = {"bandwidth_gb_s": "measured 2026-01-01 on mains: 0.5 GB read by NumPy; the best"}
+    assert not any("estimates" in note for note in plan(medgemma, device(cpu="x86-64-v4", sources=quiet)).notes)
+    busy = {"bandwidth_gb_s": "measured 2026-01-01 on mains; other work took 91% of the cores: 0.5 GB read"}
+    notes = plan(medgemma, device(cpu="x86-64-v4", sources=busy)).notes
+    assert any("other work took 91% of the cores; edgekit profile measures again" in note for note in notes)
+
+
+def test_a_rate_that_a_device_does_not_state_makes_estimates(medgemma: PlannedModel) -> None:
+    """Of BF16 products, whose rate is missing; not of those in 8 bits, nor of steps, which need no rate."""
+    rates = {"fp32": 200.0, "int8": 700.0}
+    rows = {one.variant: one for one in plan(medgemma, device(cpu="x86-64-v4", gflops=rates)).rows}
+    assert set(rows["BF16"].times.estimated) == {"first_token_s", "prefill_tokens_per_s"}
+    assert rows["Q8_0"].times.estimated == ()
+
+
+@pytest.mark.parametrize("name", ["reference-medgemma", "reference-medsiglip"])
+def test_times_of_models_narrower_than_any_that_was_measured_are_estimates(name: str) -> None:
+    for one in plan(planned_model(name), device(cpu="x86-64-v4")).rows:
+        assert {"load_s", "image_s"} <= set(one.times.estimated)
 
 
 @pytest.mark.parametrize(

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.artifacts import manifest as manifests
+from edgekit.commands.support.plans import plan_lines
 from edgekit.errors import CheckpointError, EdgekitError, UsageError
 from edgekit.export.synthesize import synthesize
-from edgekit.planning import of_artifact, planned_model
+from edgekit.machine.devices import device
+from edgekit.planning import of_artifact, plan, planned_model
+from edgekit.planning.parts import PlannedPart
 from edgekit.prove import publish
 
 # A model of another shape than any that is shipped: rows that divide into no block, layers that mixtures single out.
@@ -117,12 +122,37 @@ def test_an_artifact_is_planned_by_its_manifest(medgemma_artifact: Path) -> None
     assert sum(decoder.layer_bytes) < decoder.bytes
 
 
-def test_a_broken_config_beside_an_artifact_costs_the_shapes_alone(medgemma_artifact: Path, copied: object) -> None:
+def test_headers_say_the_shapes_where_no_config_does(medgemma_artifact: Path, copied: object) -> None:
+    """The same shapes and layers as config.json gives, of files that others made, too."""
     folder = copied(medgemma_artifact)  # type: ignore[operator]
+    manifest = manifests.read(folder)
+    expected = of_artifact(folder, manifest).variants
+    foreign = manifest.model_copy(update={"foreign": True})
+    for found in (of_artifact(folder, foreign).variants, _without_config(folder)):
+        for name, parts in expected.items():
+            for ours, theirs in zip(parts, found[name], strict=True):
+                assert ours.shape
+                assert theirs.shape
+                assert 0 <= theirs.shape.wide - ours.shape.wide < 32  # a tower's, in whole blocks
+                assert replace(theirs.shape, wide=ours.shape.wide) == ours.shape
+                assert theirs.layer_bytes == ours.layer_bytes
+
+
+def _without_config(folder: Path) -> Mapping[str, tuple[PlannedPart, ...]]:
     (folder / "config.json").write_text("{}")
-    model = of_artifact(folder, manifests.read(folder))
-    assert all(part.shape is None for parts in model.variants.values() for part in parts)
-    assert all(part.bytes for parts in model.variants.values() for part in parts)
+    return of_artifact(folder, manifests.read(folder)).variants
+
+
+def test_what_no_file_gives_a_shape_never_fits(medgemma_onnx: Path, copied: object) -> None:
+    folder = copied(medgemma_onnx)  # type: ignore[operator]
+    (folder / "config.json").write_text("{}")
+    made = plan(of_artifact(folder, manifests.read(folder)), device("laptop-16gb-cpu"))
+    assert made.recommended is None
+    assert {row.lacks for row in made.rows} == {"shape"}
+    assert "no file here states" in made.missing
+    rows = [line for line in plan_lines(made) if line.endswith("no, shape")]
+    assert len(rows) == len(made.rows)
+    assert all(line.split().count("?") >= 3 for line in rows)  # memory, keys and values, times
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Literal, get_args
 from edgekit.artifacts.levels import limits_of
 from edgekit.errors import UsageError
 from edgekit.machine.device import SOLD_AS, Device
-from edgekit.planning.kernels import comparable
+from edgekit.planning.kernels import comparable, doubt
 from edgekit.planning.parts import PlannedModel
 from edgekit.planning.rows import Loss, Row, gigabytes, row
 
@@ -151,7 +151,12 @@ def _notes(device: Device, rows: Sequence[Row]) -> Iterator[str]:
         yield f"{device.name} states no gflops, so nothing says how long prompts and images take"
     if device.disk_gb_s is None:
         yield f"{device.name} states no disk_gb_s, so nothing says how long a cold load takes"
-    if not comparable(device):
+    if disturbed := doubt(device):
+        yield (
+            f"all times are estimates: while the limits of {device.name} were measured, {disturbed}; "
+            "edgekit profile measures again"
+        )
+    elif not comparable(device):
         yield (
             f"all times are estimates: what kernels reach of a processor's limits was measured on x86-64 with AVX-512 "
             f"and without AMX, where those limits were measured, too; {device.name} is another ({device.cpu})"

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgekit.machine.device import Device
+from edgekit.machine.profile import MEASURED
 from edgekit.planning.caches import CHUNK, batch_of, local_positions
 
 CacheType = Literal["f16", "q8_0"]
@@ -170,7 +171,17 @@ LIBRARIES: Mapping[str, Library] = {
 }
 
 
+_LIMITS = ("gflops", "bandwidth_gb_s")  # what times follow from
+
+
 def comparable(device: Device) -> bool:
-    """Whether rows hold on a device: a processor of the kind that was measured, by limits that are no estimates."""
-    guessed = any(device.sources.get(key, "").startswith("estimate") for key in ("gflops", "bandwidth_gb_s"))
-    return device.cpu == "x86-64-v4" and "amx" not in device.instruction_sets and not guessed
+    """Whether rows hold on a device: a processor of the kind that was measured, by limits that are no estimates, and
+    that nothing disturbed while they were measured."""
+    guessed = any(device.sources.get(key, "").startswith("estimate") for key in _LIMITS)
+    return device.cpu == "x86-64-v4" and "amx" not in device.instruction_sets and not guessed and not doubt(device)
+
+
+def doubt(device: Device) -> str:
+    """What disturbed the measurement of a device's limits, as its profile says it; empty where nothing did."""
+    heads = (device.sources.get(key, "").partition(": ")[0] for key in _LIMITS)
+    return next((said for head in heads if head.startswith(MEASURED) and (said := head.partition("; ")[2])), "")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +22,12 @@ from edgekit.families import Role, family_named
 from edgekit.families.shapes import Shape
 from edgekit.families.source import Source, open_source
 from edgekit.formats import FORMATS
+from edgekit.formats.gguf.form import GgufForm, read_checked
 from edgekit.formats.plan import PartPlan
 from edgekit.planning.parts import PlannedModel, PlannedPart, kind_of, layer_bytes
 
 _CONFIG, _NOWHERE = "config.json", Path("/nonexistent/edgekit")
+_LAYER = re.compile(r"(?:v\.)?blk\.(\d+)\.")  # llama.cpp's names
 
 
 def planned_model(name: str, recipe_name: str | None = None) -> PlannedModel:
@@ -150,7 +154,7 @@ def _written_part(folder: Path, manifest: Manifest, part: Part) -> PlannedPart:
     if part.role not in family.roles:
         raise ArtifactError(f"{folder}: the part {part.role!r:.80}", allowed=", ".join(family.roles))
     role = family.roles[part.role]
-    shape, layers = _described(folder, manifest, role, part.level)
+    shape, layers = _described(folder, manifest, role, part)
     size = sum(file.bytes for file in part.files)
     return PlannedPart(
         part.role,
@@ -167,14 +171,29 @@ def _written_part(folder: Path, manifest: Manifest, part: Part) -> PlannedPart:
     )
 
 
-def _described(folder: Path, manifest: Manifest, role: Role, level: str) -> tuple[Shape | None, tuple[int, ...]]:
-    """A part's shape and its layers' sizes by the config.json beside it; neither where others made it, or the file is
-    not as the family has it: opening the artifact says so."""
+def _described(folder: Path, manifest: Manifest, role: Role, part: Part) -> tuple[Shape | None, tuple[int, ...]]:
+    """A part's shape and its layers' sizes by the config.json beside it, else by the header of its GGUF file; neither
+    where these are not as the family has them: opening the artifact says so."""
     path = folder / _CONFIG
     if manifest.foreign or role.shape is None or not is_file(path):
-        return None, ()
+        return _stated(folder, manifest, role, part)
     try:
         config = family_named(manifest.family, str(folder), ArtifactError).parse(read_json(path))
     except CheckpointError:
+        return _stated(folder, manifest, role, part)
+    return role.shape(config), layer_bytes(role, config, LEVELS[part.level]) if part.level in LEVELS else ()
+
+
+def _stated(folder: Path, manifest: Manifest, role: Role, part: Part) -> tuple[Shape | None, tuple[int, ...]]:
+    form = role.forms.get(part.format)
+    if not isinstance(form, GgufForm):
         return None, ()
-    return role.shape(config), layer_bytes(role, config, LEVELS[level]) if level in LEVELS else ()
+    try:
+        header = read_checked(form, folder / part.files[0].path)
+    except ArtifactError:
+        return None, ()
+    sizes = Counter[int]()
+    for tensor in header.tensors.values():
+        if (layer := _LAYER.match(tensor.name)) and len(tensor.shape) > 1:
+            sizes[int(layer[1])] += tensor.bytes
+    return form.shape(header, manifest.settings), tuple(sizes[layer] for layer in sorted(sizes))

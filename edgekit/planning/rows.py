@@ -13,7 +13,7 @@ from edgekit.planning.memory import MemoryUse, memory_use, placement
 from edgekit.planning.parts import PlannedPart
 from edgekit.planning.times import Times, times
 
-Lacking = Literal["", "weights", "memory"]
+Lacking = Literal["", "weights", "memory", "shape"]
 LEAST_CONTEXT = 1024  # tokens; a shorter one is of no use with an image and an answer
 _TEXT_SHARE, _MOST_TEXT = 4, 1024  # of a context, what is left for words beside images
 
@@ -60,7 +60,8 @@ class Row:
         parts: role -> level.
         bytes: of its files.
         against: why it does not fit; empty where it does.
-        lacks: the same in a word: its `weights` are more than a model may take, or with all else main `memory`.
+        lacks: the same in a word: its `weights` are more than a model may take, or with all else main `memory`;
+            without a `shape` nobody can say.
     """
 
     variant: str
@@ -160,6 +161,8 @@ def _against(parts: Sequence[PlannedPart], used: MemoryUse, device: Device, cont
     if used.total > (left := SOLD_AS * 1e9 * device.memory_gb):
         takes = f"{gigabytes(used.total)} GB{f' with a context of {context:,} tokens' if context else ''}"
         return "memory", f"takes {takes}, {device.title} leaves {gigabytes(left)} GB to programs"
+    if any(part.shape is None for part in parts):
+        return "shape", "is of a shape that no file here states, so nothing says what running it takes"
     return "", ""
 
 

@@ -24,6 +24,7 @@ _PROMPT_TOKENS = 512
 LAYER_S, CALL_S = 25e-6, 2e-4
 START_S = 0.05
 _FEW = 0.001  # of a part's weights
+_LEAST_WIDTH = {"decoder": 2560, "image": 1152, "text": 1152}  # that times were fitted to
 _PREPARE_S = {"image": 0.012, "text": 0.005}
 
 
@@ -90,8 +91,13 @@ def times(parts: Sequence[PlannedPart], device: Device, placed: Plan = NOT_PLACE
     rates = {"prefill_tokens_per_s": _PROMPT_TOKENS, "decode_tokens_per_s": 1}
     known = {name: cost for name, cost in found.items() if cost}
     figures = {name: rates[name] / cost.seconds if name in rates else cost.seconds for name, cost in known.items()}
-    alike = comparable(device)
+    alike = comparable(device) and all(map(_fitted, parts))
     return Times(**figures, estimated=tuple(name for name, cost in known.items() if not (alike and cost.measured)))
+
+
+def _fitted(part: PlannedPart) -> bool:
+    """Whether a part is as wide as those of the records: in a narrower one, what is not arithmetic counts most."""
+    return part.shape is None or part.shape.hidden >= _LEAST_WIDTH[part.kind]
 
 
 # ---------------------------------------------------------------- a decoder
@@ -134,7 +140,7 @@ def _products(
     for name, count in weights.items():
         kernel = part.library.kernel(name, encodes=encodes)
         rate = _rate(device, kernel.number)
-        measured = _measured(part, kernel, count)
+        measured = kernel.number in device.gflops and _measured(part, kernel, count)
         costs.append(_Cost(2.0 * count * rows / (rate * kernel.many), measured) if rate else None)
     return _sum(costs)
 
@@ -156,7 +162,7 @@ def _measured(part: PlannedPart, kernel: Kernel, count: int) -> bool:
 
 
 def _rate(device: Device, number: Number) -> float | None:
-    """Operations a second; of a kind that the device does not state, those in single precision."""
+    """Operations a second; of a kind that the device does not state, those in single precision, as an estimate."""
     stated = device.gflops.get(number) or device.gflops.get("fp32")
     return 1e9 * stated if stated else None
 

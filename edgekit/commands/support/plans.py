@@ -162,6 +162,8 @@ def _legend(made: Plan, shown: str) -> str:
     if "memory" in lacking:
         left = SOLD_AS * device.memory_gb
         words.append(f"no, memory: with its context more than the {left:.3g} GB that {device.title} leaves to programs")
+    if "shape" in lacking:
+        words.append("no, shape: no file here states it, so nothing says what running it takes")
     return "; ".join(words)
 
 
@@ -178,11 +180,11 @@ def _cells(made: Plan, row: Row) -> dict[str, str]:
         " ": "*" if row is made.recommended else " " if row.fits else "-",
         "level": row.variant,
         "file GB": _gb(row.bytes),
-        "mem GB": _gb(row.memory.total),
+        "mem GB": "?" if row.lacks == "shape" else _gb(row.memory.total),
         "GPU GB": _gb(row.memory.gpu),
         "load s": timed("load_s" if times.load_cold_s is None else "load_cold_s"),
         "image s": timed("image_s"),
-        "KV GB": _gb(row.memory.cache),
+        "KV GB": "?" if row.lacks == "shape" else _gb(row.memory.cache),
         "first s": timed("first_token_s"),
         "tok/s": timed("decode_tokens_per_s"),
         "lost": _lost(row),

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from edgekit.errors import CheckpointError
-from edgekit.families.gemma3 import gguf_audit, gguf_checks, gguf_schema
+from edgekit.families.gemma3 import gguf_audit, gguf_checks, gguf_schema, gguf_shapes
 from edgekit.families.gemma3.chat import MARKERS
 from edgekit.families.gemma3.config import GemmaTextConfig, MedGemmaConfig
 from edgekit.families.gemma3.gguf_meanings import meaning
@@ -185,6 +185,7 @@ DECODER = GgufForm(
     markers=MARKERS,
     needs=gguf_checks.markers_needed,
     vocabulary_bytes=vocabulary_bytes,
+    shape=gguf_shapes.decoder_shape,
 )
 VISION = GgufForm(
     "clip",
@@ -199,4 +200,5 @@ VISION = GgufForm(
     meaning=meaning,
     renamed=_renamed,
     prefix="mmproj-",
+    shape=gguf_shapes.projector_shape,
 )

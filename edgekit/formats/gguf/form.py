@@ -54,6 +54,8 @@ class GgufForm:
         markers: tokens of a model's vocabulary that are control tokens, whatever type a file gives them.
         needs: the markers that a vocabulary must have, by what the file states of the model's settings.
         vocabulary_bytes: what the vocabulary and the chat template take in the header, as near as a plan tells.
+        shape: what times and memory follow from (`edgekit.families.shapes`), from a checked header and the manifest's
+            settings; None where nobody says.
     """
 
     architecture: str
@@ -75,6 +77,7 @@ class GgufForm:
     markers: tuple[str, ...] = ()
     needs: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
     vocabulary_bytes: Callable[[PartPlan], int] = lambda plan: 0
+    shape: Callable[[GgufHeader, Mapping[str, Any]], Any] = lambda header, settings: None
 
 
 def read_checked(form: GgufForm, path: Path) -> GgufHeader:

@@ -184,3 +184,19 @@ def test_a_link_in_the_place_of_a_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"\.made\.partial: is a link"), locked(staging_of(tmp_path / "made")):
         pass
     assert (tmp_path / "theirs" / "precious").exists()
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() != 0, reason="needs to be root to make files of others")
+def test_a_folder_that_another_user_marked_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Whoever may write beside it could else choose what is emptied."""
+    staging = tmp_path / ".a.partial"
+    staging.mkdir()
+    (staging / MARKER).touch()
+    (staging / "theirs").touch()
+    os.chown(staging, 65534, 65534)
+    with pytest.raises(ArtifactError, match="is of another user, 65534"), claimed(staging):
+        pass
+    assert (staging / "theirs").exists()
+    os.chown(tmp_path, 65534, 65534)  # in a folder of theirs, as on a stick of theirs, it is for them to say
+    with claimed(staging):
+        pass

@@ -243,6 +243,21 @@ def test_a_tag_that_moved_meanwhile_keeps_what_was_fetched(
     assert not staging_of(tmp_path / "b").exists()
 
 
+def test_a_store_that_is_a_link_leads_nowhere(registry: SmallRegistry, bundle: Path, tmp_path: Path) -> None:
+    push(bundle, at(registry))
+    registry.cut[digest(LARGE)] = [4 * PACKET, 0, 0, 0]
+    with pytest.raises(RegistryError):
+        fetched(registry, tmp_path / "b")
+    (store,) = (path for path in staging_of(tmp_path / "b").iterdir() if path.is_dir())
+    shutil.rmtree(store)
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "work").write_text("of years")
+    store.symlink_to(tmp_path / "precious")
+    fetched(registry, tmp_path / "b")
+    assert contents(tmp_path / "b") == contents(bundle)
+    assert [path.name for path in (tmp_path / "precious").iterdir()] == ["work"]
+
+
 def test_what_an_earlier_run_left_damaged_is_fetched_again(
     registry: SmallRegistry, bundle: Path, tmp_path: Path
 ) -> None:

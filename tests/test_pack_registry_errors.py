@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import base64
 import errno
+import gzip
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -246,6 +249,52 @@ def test_without_an_end(registry: SmallRegistry, bundle: Path, tmp_path: Path) -
     push(bundle, at(registry))
     registry.sends_on = {"/v2/models/": f"http://{registry.host}"}
     assert "sends on to another address, and on" in said(lambda: pull(at(registry), tmp_path / "b"))
+
+
+def _packed(count: int) -> bytes:
+    return gzip.compress(bytes(count))
+
+
+@contextmanager
+def answering(head: bytes, blocks: Callable[[], Iterator[bytes]]) -> Iterator[str]:
+    """A host that answers every request by this head and whatever comes of these blocks, as long as somebody reads."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    with connection, suppress(OSError):
+                        connection.recv(1 << 16)
+                        connection.sendall(head)
+                        for block in blocks():
+                            connection.sendall(block)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("status", [b"200 OK", b"302 Found\r\nLocation: /v2/elsewhere", b"401 Unauthorized"])
+@pytest.mark.parametrize("way", ["endless", "bomb", "slow"])
+def test_an_answer_without_an_end(status: bytes, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the first question, before anything can be checked: in bytes, in unpacked bytes, in time."""
+    monkeypatch.setattr("edgekit.pack.registry.remote._WHOLE_S", 1.0)
+    encoding = b"Content-Encoding: gzip\r\n" if way == "bomb" else b""
+
+    def blocks() -> Iterator[bytes]:
+        if way == "bomb":
+            yield _packed(1 << 28)
+            return
+        while True:
+            yield bytes(4) if way == "slow" else bytes(1 << 16)
+            time.sleep(0.05 if way == "slow" else 0)
+
+    head = b"HTTP/1.1 " + status + b"\r\n" + encoding + b"Connection: close\r\n\r\n"
+    with answering(head, blocks) as host:
+        begun = time.monotonic()
+        assert "its answer has no end" in said(lambda: Remote(reference(f"{host}/models/a:1"), pauses=()))
+        assert time.monotonic() - begun < 60
 
 
 # ---------------------------------------------------------------- TLS

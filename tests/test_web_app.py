@@ -97,6 +97,17 @@ def test_the_list_is_of_all_files(model: Path, package: Path, tmp_path: Path) ->
     assert np.ptp(logits, axis=0).max() / 2 > said["test"]["tolerance"]
 
 
+@pytest.mark.parametrize("name", ["it's.onnx", "a#b?c%41.onnx", "Lunge übersehen.onnx"])
+def test_a_name_that_scripts_and_addresses_would_misread(
+    name: str, model: Path, package: Path, tmp_path: Path
+) -> None:
+    for path in model.parent.glob(f"{model.name}*"):
+        shutil.copy(path, tmp_path / path.name.replace(model.name, name))
+    with pytest.raises(UsageError, match="is no name for a file of a web app"):
+        build(tmp_path / name, package, tmp_path / "app")
+    assert not (tmp_path / "app").exists()
+
+
 def test_what_answers_alike_whatever_it_sees_is_no_app(
     model: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,9 @@ def claimed(folder: Path) -> Iterator[None]:
                 raise _of_others(folder)
             _mark(handle, folder, MARKER)
             os.fsync(handle)
+        elif (stranger := os.fstat(handle).st_uid) not in (os.geteuid(), folder.resolve().parent.stat().st_uid):
+            # Whoever may write beside it made it, with whatever in it, for us to go on with or to empty.
+            raise ArtifactError(f"{folder}: is of another user, {stranger}", remedy="remove it, or choose another")
         yield
 
 

@@ -48,6 +48,8 @@ class Labels(StrictModel):
     def _can_be_told_apart(self) -> Self:
         if twice := next((name for name in self.names if self.names.count(name) > 1), None):
             raise ValueError(f"{twice!r:.80} stands twice")
+        if self.scores == "softmax" and len(self.labels) == 1:
+            raise ValueError("softmax over one label is always 1: name another, or take sigmoid")
         texts = [prompt for label in self.labels for prompt in label.prompts]
         if len(texts) > _MOST_PROMPTS or sum(map(len, texts)) > _MOST_CHARACTERS:
             raise ValueError(f"more than {_MOST_PROMPTS} prompts, or {_MOST_CHARACTERS} characters")

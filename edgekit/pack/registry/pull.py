@@ -168,6 +168,8 @@ def _kept(staging: Path, wanted: Mapping[str, int]) -> set[str]:
     """
     take_back(staging)
     store = staging / _STORE
+    if store.is_symlink() or is_file(store):  # else files would be moved, and removed, wherever it leads
+        store.unlink()
     store.mkdir(exist_ok=True)
     kept = set()
     for path in _files(staging):

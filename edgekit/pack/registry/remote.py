@@ -32,6 +32,8 @@ _TIMEOUTS_S = (10.0, 60.0)  # to connect, and between two packets
 _BLOCK_BYTES = 1 << 20  # of what is sent
 _PACKET_BYTES = 1 << 16  # of what is received, and lost at most when a connection breaks
 _MOST_ERROR_BYTES = 1 << 16
+_MOST_WHOLE_BYTES, _WHOLE_S = 1 << 20, 60.0  # of an answer that the library reads whole: who somebody is
+_SIP_BYTES = 16  # so often such an answer's time is looked at
 
 
 class _Content:
@@ -172,8 +174,9 @@ class Remote:
         """The library's registry, which waits for no answer for ever, and goes nowhere without TLS from one with it."""
         made = self._new(auth_backend=auth)
         made.session.request = partial(made.session.request, timeout=_TIMEOUTS_S)
-        if made.prefix == "https":
-            made.session.mount("http://", _Nowhere(self.reference.registry))
+        made.session.mount("https://", _bounded_adapter())
+        secure = made.prefix == "https"
+        made.session.mount("http://", _Nowhere(self.reference.registry) if secure else _bounded_adapter())
         return made
 
     def _ping(self) -> str:
@@ -283,7 +286,7 @@ class Remote:
             yield
         except OSError as error:
             raise errors.failed(error, self.reference.registry, self.name) from error
-        except ValueError as error:  # it has no answer to the question who somebody is
+        except (ValueError, AttributeError, TypeError) as error:  # it has no answer to who somebody is, or got none
             raise errors.stranger(self.reference.registry, self.name) from error
 
     # ------------------------------------------------------------ again
@@ -302,6 +305,35 @@ class Remote:
         if failures > len(self._pauses):
             raise RegistryError(error.message, remedy=error.remedy) from error
         time.sleep(self._pauses[failures - 1])
+
+
+def _bounded_adapter() -> Any:
+    """How a session connects: what is no stream, or sent on elsewhere, is read whole here, within limits."""
+    from requests.adapters import HTTPAdapter
+
+    class Bounded(HTTPAdapter):
+        def send(self, request: Any, stream: bool = False, **options: Any) -> Any:
+            answer = super().send(request, stream=True, **options)
+            if not stream or answer.is_redirect:
+                answer._content = _whole(answer)  # what `Response.content` keeps once it was read
+            return answer
+
+    return Bounded()
+
+
+def _whole(answer: Any) -> bytes:
+    """An answer's body. Raises RegistryError where it is endless, in bytes, unpacked too, or in time."""
+    data, begun = bytearray(), time.monotonic()
+    for block in answer.iter_content(_SIP_BYTES):
+        data += block
+        if len(data) > _MOST_WHOLE_BYTES or time.monotonic() - begun > _WHOLE_S:
+            answer.close()
+            raise RegistryError(
+                f"{_host(answer.url)}: its answer has no end",
+                allowed=f"{_MOST_WHOLE_BYTES:,} bytes within {_WHOLE_S:.0f} s",
+                remedy="ask whoever runs this registry, or name another",
+            )
+    return bytes(data)
 
 
 def _host(address: str) -> str:

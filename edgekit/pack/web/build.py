@@ -11,6 +11,7 @@ NOTICE.txt TERMS.txt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files as resources
@@ -25,7 +26,7 @@ from edgekit.artifacts.files import copy, sha256_file, sha256_json
 from edgekit.artifacts.folders import MARKER, new_folder
 from edgekit.classifier.card import Card, Proof
 from edgekit.classifier.opened import Classifier, files, read
-from edgekit.errors import ArtifactError
+from edgekit.errors import ArtifactError, UsageError
 from edgekit.formats.onnx.header import OnnxHeader
 from edgekit.formats.onnx.requirements import first_release, spelled
 from edgekit.inputs.pictures import pictures
@@ -36,6 +37,7 @@ _PACKAGE = "onnxruntime-web"
 # Its build for WebAssembly alone: the page, the threads' script, and the library with SIMD and threads.
 _RUNTIME = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
 _WORKER, _LIST = "service-worker.js", "files.js"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,200}")
 _GET = f"npm pack {_PACKAGE} && tar -xzf {_PACKAGE}-*.tgz, which makes the folder `package`"
 # Of the self-test: pictures, and by whether weights or activations are rounded what a cosine may differ by, since
 # WebAssembly's kernels add up in another order, and round activations to 8 bits elsewhere.
@@ -69,9 +71,16 @@ def build(model: Path, runtime: Path, target: Path, terms: Path | None = None) -
     Raises:
         ArtifactError: the model is no classifier, or answers alike whatever it sees, or the package is another one, or
             too old for it.
-        UsageError: as `agreement_text`, or the folder is there.
+        UsageError: as `agreement_text`, or the folder is there, or the model's name is none for an address.
     """
     header, card, proof = read(model)
+    for path in files(model):
+        if not _NAME.fullmatch(path.name):
+            raise UsageError(
+                f"{path.name!r:.80}: is no name for a file of a web app, which addresses and scripts name",
+                allowed="letters of ASCII, digits, and . _ -",
+                remedy="compile it again under another name: its weights' file is named by it, too",
+            )
     version = _check_runtime(runtime, header)
     agreement = agreement_text(card, terms)
     with new_folder(target) as staging:
@@ -174,6 +183,7 @@ def _listed(staging: Path) -> dict[str, str]:
     paths = sorted(path for path in staging.iterdir() if path.name not in (MARKER, _WORKER))
     listed = {path.name: sha256_file(path) for path in paths}
     worker = sha256_file(staging / _WORKER)
-    script = f"const FILES = {json.dumps(listed, indent=1)};\nconst VERSION = {sha256_json([listed, worker])[:16]!r};\n"
-    (staging / _LIST).write_text(script.replace("'", '"'), encoding="utf-8")
+    version = json.dumps(sha256_json([listed, worker])[:16])
+    script = f"const FILES = {json.dumps(listed, indent=1)};\nconst VERSION = {version};\n"
+    (staging / _LIST).write_text(script, encoding="utf-8")
     return {**listed, _WORKER: worker, _LIST: sha256_file(staging / _LIST)}

@@ -18,11 +18,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packaging.tags import Tag, sys_tags
 
-from edgekit.errors import EdgekitError
+from edgekit.errors import ArtifactError, EdgekitError
 from edgekit.pack import launchers, signature
 from edgekit.pack.bootstrap import environment, trust
 from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.contents import programs
+from edgekit.pack.wheel_files import read_wheel
 
 EVERY = frozenset(sys_tags())
 LINUX = Here((3, 11), "linux-x86_64", (2, 36))
@@ -228,6 +229,45 @@ def test_a_wheel_cannot_write_beside_its_environment(tmp_path: Path, name: str) 
     with pytest.raises(RefusedError, match="no plain path"):
         environment.make_environment(tmp_path / "env", [tmp_path / "x.whl"])
     assert not list(tmp_path.rglob("*out"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links, which Windows' environments do without")
+@pytest.mark.parametrize("name", ["bin/python", "bin/python3", "bin/activate", "pyvenv.cfg", "bin/python/x"])
+def test_a_wheel_cannot_replace_what_an_environment_is_made_of(tmp_path: Path, name: str) -> None:
+    """Its interpreter is a link to the system's, which would be written through it."""
+    (tmp_path / "x.whl").write_bytes(wheel({f"x-1.data/data/{name}": "harm"}))
+    with pytest.raises(RefusedError, match="would replace"):
+        environment.make_environment(tmp_path / "env", [tmp_path / "x.whl"])
+    assert Path(sys.executable).read_bytes()[:4] != b"harm"
+    assert (tmp_path / "env" / "pyvenv.cfg").read_text() != "harm"
+
+
+def damaged_wheels() -> dict[str, bytes]:
+    """Whole archives of one member each that Python's zipfile cannot read."""
+    import io
+
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("thing.py"), b"x" * 1000, zipfile.ZIP_DEFLATED)
+    whole = data.getvalue()
+    local, central = 0, whole.index(b"PK\x01\x02")
+    encrypted, deflated, named = bytearray(whole), bytearray(whole), bytearray(whole)
+    encrypted[local + 6] |= 1
+    encrypted[central + 8] |= 1
+    deflated[local + 30 + len("thing.py")] = 0xFF
+    named[central + 9] |= 8  # the name is UTF-8
+    named[central + 46] = 0xFF
+    return {"encrypted": bytes(encrypted), "deflate": bytes(deflated), "name": bytes(named)}
+
+
+@pytest.mark.parametrize("harm", ["encrypted", "deflate", "name"])
+def test_a_damaged_wheel_is_refused_by_both_readers(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "thing-1.0-py3-none-any.whl"
+    path.write_bytes(damaged_wheels()[harm])
+    with pytest.raises(RefusedError, match="is no wheel"):
+        environment.make_environment(tmp_path / "env", [path])
+    with pytest.raises(ArtifactError, match="no zip archive"):
+        read_wheel(path)
 
 
 def test_what_is_no_wheel_is_said(tmp_path: Path) -> None:
@@ -472,6 +512,16 @@ def test_what_a_killed_script_left_is_removed_and_nothing_that_is_used(tmp_path:
         os.close(handle)
     assert done.returncode == 0
     assert [path.name for path in place.iterdir()] == [".edgekit-install-used"]
+
+
+@posix
+def test_a_pipe_of_the_name_of_what_was_left_is_not_waited_for(tmp_path: Path, key: Path) -> None:
+    bundle, place = packed(tmp_path / "bundle", key), tmp_path / "place"
+    place.mkdir()
+    os.mkfifo(place / ".edgekit-install-x")
+    done = script(bundle / "install.sh", "--to", place / "root", "--key", tmp_path / "key.pub")
+    assert done.returncode == 0
+    assert [path.name for path in place.iterdir()] == [".edgekit-install-x"]
 
 
 def test_a_wheel_that_is_changed_after_it_was_taken_is_not_the_one_that_is_unpacked(tmp_path: Path, key: Path) -> None:

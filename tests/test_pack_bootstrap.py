@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from packaging.tags import Tag, sys_tags
 
 from edgekit.errors import ArtifactError, EdgekitError
-from edgekit.pack import launchers, signature
+from edgekit.pack import document, launchers, signature
 from edgekit.pack.bootstrap import environment, trust
 from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.contents import programs
@@ -332,6 +332,57 @@ def test_powershell_would_read_what_is_written_for_it(name: str) -> None:
     parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
     assert not parser.parse(text).root_node.has_error
     assert parser.parse(text + b"if (").root_node.has_error
+
+
+def changed(document: bytes, old: str, new: str) -> bytes:
+    made = document.replace(old.encode(), new.encode(), 1)
+    assert made != document
+    return made
+
+
+DOCUMENTS: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda _: b"{",
+    "list": lambda _: b"[]",
+    "null": lambda _: b"null",
+    "deep": lambda _: b"[" * 100_000,
+    "long number": lambda said: changed(said, '"version":1', '"version":' + "1" * 5000),
+    "no text": lambda said: said.replace(b"linux", b"\xff"),
+    "mark": lambda said: b"\xef\xbb\xbf" + said,
+    "UTF-16": lambda said: said.decode().encode("utf-16"),
+    "space": lambda said: said + b"\n",
+    "twice": lambda said: changed(said, '{', '{"name":"b",'),
+    "NaN": lambda said: changed(said, '"version":1', '"version":NaN'),
+    "half a character": lambda said: changed(said, '"name":"', '"name":"\\ud800'),
+    "escape": lambda said: changed(said, '"name":"', '"name":"\\u001b[2J'),
+    "no name": lambda said: changed(said, '"name":', '"nome":'),
+    "no bytes": lambda said: changed(said, '"bytes":', '"bites":'),
+    "schema 2": lambda said: changed(said, '"schema_version":1', '"schema_version":2'),
+    "schema true": lambda said: changed(said, '"schema_version":1', '"schema_version":true'),
+    "version 0": lambda said: changed(said, '"version":1', '"version":0'),
+    "minimum beyond": lambda said: changed(said, '"minimum_version":1', '"minimum_version":2'),
+    "fraction": lambda said: changed(said, '"bytes":', '"bytes":1.0,"bites":'),
+    "infinite": lambda said: changed(said, '"bytes":', '"bytes":1e999,"bites":'),
+    "true": lambda said: changed(said, '"bytes":', '"bytes":true,"bites":'),
+    "text": lambda said: changed(said, '"python":[', '"python":"3.11","pythons":['),
+    "digits": lambda said: changed(said, '"python":["', '"python":["3.\u0661\u0661","'),
+    "wide": lambda said: changed(said, "wheels/", "wheels/\uff13.\uff11\uff11/"),
+    "newline": lambda said: changed(said, "wheels/", "wheels/\\n"),
+    "files null": lambda said: changed(said, '"files":[', '"files":null,"filed":['),
+    "files text": lambda said: changed(said, '"files":[', '"files":"x","filed":['),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_that_edgekit_refuses_is_refused_before_edgekit_runs(tmp_path: Path, key: Path, name: str) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    original = (bundle / "bundle.json").read_bytes()
+    assert trust.stated(original, bundle)["name"] == document.parsed(original, "here").name
+    harmed = DOCUMENTS[name](original)
+    with pytest.raises(EdgekitError):
+        document.parsed(harmed, "here")
+    with pytest.raises(RefusedError) as caught:
+        trust.stated(harmed, bundle)
+    assert str(caught.value).isprintable()
 
 
 posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")

@@ -566,6 +566,33 @@ def test_what_a_killed_script_left_is_removed_and_nothing_that_is_used(tmp_path:
 
 
 @posix
+def test_nothing_of_a_withdrawn_bundle_is_run(tmp_path: Path, key: Path) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    (tmp_path / "root").mkdir()
+    for minimum, code in ((2, 1), (1, 0)):
+        (tmp_path / "root" / "state.json").write_text(f'{{"slot":"a","minimum":{minimum}}}')
+        done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+        assert (done.returncode, "was withdrawn from" in done.stderr) == (code, bool(code))
+        assert bool(done.stdout) == (not code)
+
+
+@posix
+def test_a_launcher_is_found_through_links(tmp_path: Path) -> None:
+    root = tmp_path / "a root"
+    python = root / "a" / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$0"\n')
+    python.chmod(0o755)
+    (root / "state.json").write_text('{"slot":"a"}')
+    launchers.write(root)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "one").symlink_to("../a root/run")
+    (tmp_path / "two").symlink_to(tmp_path / "bin" / "one")
+    done = script("-c", '"$0" edgekit', tmp_path / "two")
+    assert (done.returncode, done.stdout.strip()) == (0, str(python.resolve()))
+
+
+@posix
 def test_a_pipe_of_the_name_of_what_was_left_is_not_waited_for(tmp_path: Path, key: Path) -> None:
     bundle, place = packed(tmp_path / "bundle", key), tmp_path / "place"
     place.mkdir()

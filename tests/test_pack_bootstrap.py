@@ -713,6 +713,17 @@ def test_the_script_refuses_another_key(tmp_path: Path, key: Path) -> None:
         assert said in done.stderr
 
 
+@pytest.mark.parametrize("before", ["key", "key.crt", None])
+def test_a_key_in_a_file_of_more_is_taken_by_neither(tmp_path: Path, key: Path, before: str | None) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    more = (tmp_path / before).read_bytes() if before else b"\n" * (1 << 16)
+    (tmp_path / "both").write_bytes(more + (tmp_path / "key.pub").read_bytes())
+    with pytest.raises(RefusedError, match="is no public key"):
+        trust.verified(bundle, tmp_path / "both")
+    with pytest.raises(EdgekitError):
+        signature.verify((bundle / "bundle.json").read_bytes(), bundle / "bundle.sig.json", tmp_path / "both")
+
+
 @posix
 def test_the_script_says_where_trust_comes_from(tmp_path: Path, key: Path) -> None:
     bundle = packed(tmp_path / "bundle", key)

@@ -132,7 +132,7 @@ def _check_version(document: Mapping[str, Any], state: Mapping[str, Any] | None,
     minimum = (state or {}).get("minimum", 1)
     if isinstance(minimum, int) and document["version"] < minimum:
         raise RefusedError(
-            f"{document['name']}: version {document['version']} was withdrawn from {root}: {minimum} or later is taken there"
+            f"{document['name']}: version {document['version']} was withdrawn from {root}, which takes {minimum} on"
         )
 
 

@@ -22,6 +22,7 @@ from edgekit.pack.bootstrap.here import RefusedError
 
 _DOMAIN = b"edgekit bundle v1\n"  # before the document, in what is signed
 _MOST_BYTES = 8 << 20  # of the document
+_MOST_KEY_BYTES = 1 << 16
 _MOST_FILES = 20_000
 _BLOCK_BYTES = 1 << 20
 _FIELDS = {"name": r"[a-z0-9][a-z0-9._+-]{0,199}", "platform": r"(linux|macos|windows)-(x86_64|aarch64|arm64)"}
@@ -86,7 +87,7 @@ def _wrong(said: object) -> str | None:
     for name, pattern in _FIELDS.items():
         if not _matches(pattern, said.get(name)):
             return f"{name} is missing or wrong"
-    version, minimum = said.get("version"), said.get("minimum_version")
+    version, minimum = said.get("version", 0), said.get("minimum_version")
     if not _counted(version, 1, 1 << 31) or not _counted(minimum, 1, version + 1):
         return "version or minimum_version is missing or wrong"
     python, files = said.get("python"), said.get("files")
@@ -167,7 +168,8 @@ def _public_key(pem: bytes, path: Path) -> bytes:
         der = base64.b64decode(b"".join(body[1].split()), validate=True) if body else b""
     except ValueError:
         der = b""
-    if not der.startswith(_PUBLIC_KEY) or len(der) != len(_PUBLIC_KEY) + 32:
+    alone = len(pem) <= _MOST_KEY_BYTES and pem.count(b"-----BEGIN ") == 1  # as edgekit takes them
+    if not alone or not der.startswith(_PUBLIC_KEY) or len(der) != len(_PUBLIC_KEY) + 32:
         raise RefusedError(f"{path}: is no public key of Ed25519 in PEM")
     return der[len(_PUBLIC_KEY) :]
 

@@ -18,11 +18,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packaging.tags import Tag, sys_tags
 
-from edgekit.errors import ArtifactError, EdgekitError
+from edgekit.errors import ArtifactError, EdgekitError, UsageError
 from edgekit.pack import document, launchers, signature
 from edgekit.pack.bootstrap import environment, trust
 from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.contents import programs
+from edgekit.pack.install import install
 from edgekit.pack.wheel_files import read_wheel
 
 EVERY = frozenset(sys_tags())
@@ -722,6 +723,20 @@ def test_a_key_in_a_file_of_more_is_taken_by_neither(tmp_path: Path, key: Path, 
         trust.verified(bundle, tmp_path / "both")
     with pytest.raises(EdgekitError):
         signature.verify((bundle / "bundle.json").read_bytes(), bundle / "bundle.sig.json", tmp_path / "both")
+
+
+@posix
+@pytest.mark.parametrize("name", ["c:d", "a\udcff", "a\n"])
+def test_a_root_that_no_environment_can_be_in_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no folder to install into"):
+        install(tmp_path / "none", tmp_path / name, tmp_path / "none.pub")
+    with pytest.raises(RefusedError, match="no folder to install into"):
+        environment.check_place(tmp_path / name)
+    (tmp_path / "install.sh").write_text(programs.texts()["install.sh"])
+    done = script(tmp_path / "install.sh", "--to", tmp_path / name, "--key", tmp_path / "none.pub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no folder to install into" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["install.sh"]
 
 
 @posix

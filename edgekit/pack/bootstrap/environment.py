@@ -37,6 +37,16 @@ def make_environment(place: Path, wheels: Iterable[Path]) -> None:
         _unpack(wheel, site, place, own)
 
 
+def check_place(place: Path) -> None:
+    """Raise RefusedError for a folder in which no environment can be: of such a name that it cannot be stated.
+
+    Python's venv refuses what separates paths, and no text has bytes that are no UTF-8.
+    """
+    name = str(place)
+    if not name.isprintable() or (os.pathsep in name):
+        raise RefusedError(f"{name!r:.200}: no folder to install into: a name is printable and has no {os.pathsep!r}")
+
+
 def python_of(place: Path, system: str = os.name) -> Path:
     """The interpreter of an environment.
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from edgekit.pack.bootstrap.environment import clean_variables, make_environment, python_of
+from edgekit.pack.bootstrap.environment import check_place, clean_variables, make_environment, python_of
 from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.bootstrap.trust import read, take, verified
 
@@ -91,6 +91,7 @@ class Steps:
 
 
 def _install(bundle: Path, root: Path, key: Path, steps: Steps) -> int:
+    check_place(root)
     document, machine = verified(bundle, key), here()
     check_platform(document, machine)
     state = _state(root / "state.json")

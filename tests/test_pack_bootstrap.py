@@ -18,11 +18,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from packaging.tags import Tag, sys_tags
 
-from edgekit.errors import EdgekitError
-from edgekit.pack import launchers, signature
+from edgekit.errors import ArtifactError, EdgekitError, UsageError
+from edgekit.pack import document, launchers, signature
 from edgekit.pack.bootstrap import environment, trust
 from edgekit.pack.bootstrap.here import Here, RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.contents import programs
+from edgekit.pack.install import install
+from edgekit.pack.wheel_files import read_wheel
 
 EVERY = frozenset(sys_tags())
 LINUX = Here((3, 11), "linux-x86_64", (2, 36))
@@ -230,6 +232,45 @@ def test_a_wheel_cannot_write_beside_its_environment(tmp_path: Path, name: str) 
     assert not list(tmp_path.rglob("*out"))
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links, which Windows' environments do without")
+@pytest.mark.parametrize("name", ["bin/python", "bin/python3", "bin/activate", "pyvenv.cfg", "bin/python/x"])
+def test_a_wheel_cannot_replace_what_an_environment_is_made_of(tmp_path: Path, name: str) -> None:
+    """Its interpreter is a link to the system's, which would be written through it."""
+    (tmp_path / "x.whl").write_bytes(wheel({f"x-1.data/data/{name}": "harm"}))
+    with pytest.raises(RefusedError, match="would replace"):
+        environment.make_environment(tmp_path / "env", [tmp_path / "x.whl"])
+    assert Path(sys.executable).read_bytes()[:4] != b"harm"
+    assert (tmp_path / "env" / "pyvenv.cfg").read_text() != "harm"
+
+
+def damaged_wheels() -> dict[str, bytes]:
+    """Whole archives of one member each that Python's zipfile cannot read."""
+    import io
+
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(zipfile.ZipInfo("thing.py"), b"x" * 1000, zipfile.ZIP_DEFLATED)
+    whole = data.getvalue()
+    local, central = 0, whole.index(b"PK\x01\x02")
+    encrypted, deflated, named = bytearray(whole), bytearray(whole), bytearray(whole)
+    encrypted[local + 6] |= 1
+    encrypted[central + 8] |= 1
+    deflated[local + 30 + len("thing.py")] = 0xFF
+    named[central + 9] |= 8  # the name is UTF-8
+    named[central + 46] = 0xFF
+    return {"encrypted": bytes(encrypted), "deflate": bytes(deflated), "name": bytes(named)}
+
+
+@pytest.mark.parametrize("harm", ["encrypted", "deflate", "name"])
+def test_a_damaged_wheel_is_refused_by_both_readers(tmp_path: Path, harm: str) -> None:
+    path = tmp_path / "thing-1.0-py3-none-any.whl"
+    path.write_bytes(damaged_wheels()[harm])
+    with pytest.raises(RefusedError, match="is no wheel"):
+        environment.make_environment(tmp_path / "env", [path])
+    with pytest.raises(ArtifactError, match="no zip archive"):
+        read_wheel(path)
+
+
 def test_what_is_no_wheel_is_said(tmp_path: Path) -> None:
     (tmp_path / "x.whl").write_bytes(b"PK nothing")
     with pytest.raises(RefusedError, match="is no wheel"):
@@ -292,6 +333,57 @@ def test_powershell_would_read_what_is_written_for_it(name: str) -> None:
     parser = tree_sitter.Parser(tree_sitter.Language(grammar.language()))
     assert not parser.parse(text).root_node.has_error
     assert parser.parse(text + b"if (").root_node.has_error
+
+
+def changed(document: bytes, old: str, new: str) -> bytes:
+    made = document.replace(old.encode(), new.encode(), 1)
+    assert made != document
+    return made
+
+
+DOCUMENTS: dict[str, Callable[[bytes], bytes]] = {
+    "cut off": lambda _: b"{",
+    "list": lambda _: b"[]",
+    "null": lambda _: b"null",
+    "deep": lambda _: b"[" * 100_000,
+    "long number": lambda said: changed(said, '"version":1', '"version":' + "1" * 5000),
+    "no text": lambda said: said.replace(b"linux", b"\xff"),
+    "mark": lambda said: b"\xef\xbb\xbf" + said,
+    "UTF-16": lambda said: said.decode().encode("utf-16"),
+    "space": lambda said: said + b"\n",
+    "twice": lambda said: changed(said, '{', '{"name":"b",'),
+    "NaN": lambda said: changed(said, '"version":1', '"version":NaN'),
+    "half a character": lambda said: changed(said, '"name":"', '"name":"\\ud800'),
+    "escape": lambda said: changed(said, '"name":"', '"name":"\\u001b[2J'),
+    "no name": lambda said: changed(said, '"name":', '"nome":'),
+    "no bytes": lambda said: changed(said, '"bytes":', '"bites":'),
+    "schema 2": lambda said: changed(said, '"schema_version":1', '"schema_version":2'),
+    "schema true": lambda said: changed(said, '"schema_version":1', '"schema_version":true'),
+    "version 0": lambda said: changed(said, '"version":1', '"version":0'),
+    "minimum beyond": lambda said: changed(said, '"minimum_version":1', '"minimum_version":2'),
+    "fraction": lambda said: changed(said, '"bytes":', '"bytes":1.0,"bites":'),
+    "infinite": lambda said: changed(said, '"bytes":', '"bytes":1e999,"bites":'),
+    "true": lambda said: changed(said, '"bytes":', '"bytes":true,"bites":'),
+    "text": lambda said: changed(said, '"python":[', '"python":"3.11","pythons":['),
+    "digits": lambda said: changed(said, '"python":["', '"python":["3.\u0661\u0661","'),
+    "wide": lambda said: changed(said, "wheels/", "wheels/\uff13.\uff11\uff11/"),
+    "newline": lambda said: changed(said, "wheels/", "wheels/\\n"),
+    "files null": lambda said: changed(said, '"files":[', '"files":null,"filed":['),
+    "files text": lambda said: changed(said, '"files":[', '"files":"x","filed":['),
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_document_that_edgekit_refuses_is_refused_before_edgekit_runs(tmp_path: Path, key: Path, name: str) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    original = (bundle / "bundle.json").read_bytes()
+    assert trust.stated(original, bundle)["name"] == document.parsed(original, "here").name
+    harmed = DOCUMENTS[name](original)
+    with pytest.raises(EdgekitError):
+        document.parsed(harmed, "here")
+    with pytest.raises(RefusedError) as caught:
+        trust.stated(harmed, bundle)
+    assert str(caught.value).isprintable()
 
 
 posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")
@@ -474,6 +566,43 @@ def test_what_a_killed_script_left_is_removed_and_nothing_that_is_used(tmp_path:
     assert [path.name for path in place.iterdir()] == [".edgekit-install-used"]
 
 
+@posix
+def test_nothing_of_a_withdrawn_bundle_is_run(tmp_path: Path, key: Path) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    (tmp_path / "root").mkdir()
+    for minimum, code in ((2, 1), (1, 0)):
+        (tmp_path / "root" / "state.json").write_text(f'{{"slot":"a","minimum":{minimum}}}')
+        done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+        assert (done.returncode, "was withdrawn from" in done.stderr) == (code, bool(code))
+        assert bool(done.stdout) == (not code)
+
+
+@posix
+def test_a_launcher_is_found_through_links(tmp_path: Path) -> None:
+    root = tmp_path / "a root"
+    python = root / "a" / "env" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$0"\n')
+    python.chmod(0o755)
+    (root / "state.json").write_text('{"slot":"a"}')
+    launchers.write(root)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "one").symlink_to("../a root/run")
+    (tmp_path / "two").symlink_to(tmp_path / "bin" / "one")
+    done = script("-c", '"$0" edgekit', tmp_path / "two")
+    assert (done.returncode, done.stdout.strip()) == (0, str(python.resolve()))
+
+
+@posix
+def test_a_pipe_of_the_name_of_what_was_left_is_not_waited_for(tmp_path: Path, key: Path) -> None:
+    bundle, place = packed(tmp_path / "bundle", key), tmp_path / "place"
+    place.mkdir()
+    os.mkfifo(place / ".edgekit-install-x")
+    done = script(bundle / "install.sh", "--to", place / "root", "--key", tmp_path / "key.pub")
+    assert done.returncode == 0
+    assert [path.name for path in place.iterdir()] == [".edgekit-install-x"]
+
+
 def test_a_wheel_that_is_changed_after_it_was_taken_is_not_the_one_that_is_unpacked(tmp_path: Path, key: Path) -> None:
     bundle = packed(tmp_path / "bundle", key)
     files = trust.verified(bundle, tmp_path / "key.pub")["files"]
@@ -583,6 +712,31 @@ def test_the_script_refuses_another_key(tmp_path: Path, key: Path) -> None:
         done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / name)
         assert done.returncode == 1
         assert said in done.stderr
+
+
+@pytest.mark.parametrize("before", ["key", "key.crt", None])
+def test_a_key_in_a_file_of_more_is_taken_by_neither(tmp_path: Path, key: Path, before: str | None) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    more = (tmp_path / before).read_bytes() if before else b"\n" * (1 << 16)
+    (tmp_path / "both").write_bytes(more + (tmp_path / "key.pub").read_bytes())
+    with pytest.raises(RefusedError, match="is no public key"):
+        trust.verified(bundle, tmp_path / "both")
+    with pytest.raises(EdgekitError):
+        signature.verify((bundle / "bundle.json").read_bytes(), bundle / "bundle.sig.json", tmp_path / "both")
+
+
+@posix
+@pytest.mark.parametrize("name", ["c:d", "a\udcff", "a\n"])
+def test_a_root_that_no_environment_can_be_in_is_refused_before_anything_is_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="no folder to install into"):
+        install(tmp_path / "none", tmp_path / name, tmp_path / "none.pub")
+    with pytest.raises(RefusedError, match="no folder to install into"):
+        environment.check_place(tmp_path / name)
+    (tmp_path / "install.sh").write_text(programs.texts()["install.sh"])
+    done = script(tmp_path / "install.sh", "--to", tmp_path / name, "--key", tmp_path / "none.pub")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no folder to install into" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["install.sh"]
 
 
 @posix

@@ -101,7 +101,7 @@ class Bundle(StrictModel):
     device: Name
     platform: Annotated[str, Field(pattern=r"^(linux|macos|windows)-(x86_64|aarch64|arm64)$")]
     cpu: Listed[Name] = Field(min_length=1, max_length=10)
-    python: Listed[Annotated[str, Field(pattern=r"^3\.\d{1,2}$")]] = Field(min_length=1, max_length=10)
+    python: Listed[Annotated[str, Field(pattern=r"^3\.[0-9]{1,2}$")]] = Field(min_length=1, max_length=10)
     source_sha256: Sha256
     files: Listed[BundleFile] = Field(min_length=1, max_length=20_000)
 

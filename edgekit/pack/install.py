@@ -16,6 +16,8 @@ from edgekit.artifacts.documents import is_file, read_bounded
 from edgekit.artifacts.files import make_folder, write_atomically
 from edgekit.errors import BundleError, UsageError
 from edgekit.pack import document, launchers, occupied, roots, signature, slots
+from edgekit.pack.bootstrap.environment import check_place
+from edgekit.pack.bootstrap.here import RefusedError
 from edgekit.pack.bundle import DOCUMENT, SIGNATURE, Bundle
 from edgekit.pack.roots import KEY, Root
 from edgekit.pack.slots import Supply
@@ -60,6 +62,10 @@ def install(source: Path, root: Path, key: Path, progress: Progress | None = Non
         BundleError: the bundle is not what was signed, is for another machine, or fails its self-test here.
         ArtifactError: another process is at work in the root, or its disk is full or failed.
     """
+    try:
+        check_place(root.absolute())
+    except RefusedError as error:
+        raise UsageError(str(error), remedy="name another folder") from error
     with file_errors(root), roots.alone(root) as place:
         if place.used:
             raise UsageError(f"{root}: a bundle is installed here", remedy=f"edgekit update {source} --to {root}")

@@ -14,7 +14,12 @@ _POSIX = """\
 # Runs what is installed here: run edgekit ask :model "..."; :model is the model's folder. EDGEKIT_SLOT=a or b runs what
 # is in a slot that is not in use.
 set -eu
-here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+self=$0
+while [ -L "$self" ]; do  # a link to it may lie anywhere
+    target=$(readlink "$self")
+    case $target in /*) self=$target ;; *) self=$(dirname -- "$self")/$target ;; esac
+done
+here=$(CDPATH='' cd -- "$(dirname -- "$self")" && pwd -P)
 slot=${EDGEKIT_SLOT:-$(sed -n 's/.*"slot":"\\([ab]\\)".*/\\1/p' "$here/state.json")}
 if [ ! -x "$here/$slot/env/bin/python" ]; then
     echo "run: nothing is installed in $here" >&2

@@ -13,6 +13,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +68,8 @@ def read_wheel(path: Path) -> Wheel:
             if sum(entry.file_size for entry in entries) > _MOST_BYTES:
                 raise ArtifactError(f"{path}: holds more than {_MOST_BYTES >> 20} MiB", remedy=_REMEDY)
             files = {entry.filename: archive.read(entry) for entry in entries}
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+    # RuntimeError: a member is encrypted, or of an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: is no zip archive: {error}", remedy=_REMEDY) from error
     wheel = Wheel(parts["name"], parts["version"], parts["tag"], files)
     record = f"{wheel.info}/RECORD"

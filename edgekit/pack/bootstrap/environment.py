@@ -6,7 +6,8 @@ import os
 import shutil
 import sysconfig
 import zipfile
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,8 +32,19 @@ def make_environment(place: Path, wheels: Iterable[Path]) -> None:
         raise RefusedError("this Python has no module venv; on Debian, apt-get install python3-venv") from error
     venv.EnvBuilder(symlinks=os.name != "nt").create(place)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(place), "platbase": str(place)}))
+    own = {_identity(path) for path in place.rglob("*") if not path.is_dir()}
     for wheel in wheels:
-        _unpack(wheel, site, place)
+        _unpack(wheel, site, place, own)
+
+
+def check_place(place: Path) -> None:
+    """Raise RefusedError for a folder in which no environment can be: of such a name that it cannot be stated.
+
+    Python's venv refuses what separates paths, and no text has bytes that are no UTF-8.
+    """
+    name = str(place)
+    if not name.isprintable() or (os.pathsep in name):
+        raise RefusedError(f"{name!r:.200}: no folder to install into: a name is printable and has no {os.pathsep!r}")
 
 
 def python_of(place: Path, system: str = os.name) -> Path:
@@ -63,12 +75,23 @@ def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(wheel) as archive:
             yield archive
-    except (zipfile.BadZipFile, NotImplementedError) as error:
+    # RuntimeError: a member is encrypted, or of an unknown compression.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise RefusedError(f"{wheel}: is no wheel: {error}") from error
 
 
-def _unpack(wheel: Path, site: Path, place: Path) -> None:
-    """PEP 427, without scripts, and without headers, which nobody compiles with here."""
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def _unpack(wheel: Path, site: Path, place: Path, own: Set[tuple[int, int]]) -> None:
+    """PEP 427, without scripts, and without headers, which nobody compiles with here.
+
+    Args:
+        own: the files that the environment had before any wheel. They stay as they are, and no link is followed: its
+            `bin/python` is one to the system's.
+    """
     with _opened(wheel) as archive:
         for member in archive.infolist():
             if member.is_dir():
@@ -82,6 +105,9 @@ def _unpack(wheel: Path, site: Path, place: Path) -> None:
             if base is None:
                 continue
             target = base.joinpath(*parts)
+            above = [target, *target.parents][: len(target.relative_to(place).parts)]
+            if any(path.is_symlink() for path in above) or (target.exists() and _identity(target) in own):
+                raise RefusedError(f"{wheel}: {member.filename!r:.80} would replace what the environment is made of")
             target.parent.mkdir(parents=True, exist_ok=True)
             with archive.open(member) as given, target.open("wb") as made:
                 shutil.copyfileobj(given, made, 1 << 20)

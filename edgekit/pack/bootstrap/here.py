@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _WHEEL = re.compile(r"([\w.]+)-([^-]+)(?:-\d[^-]*)?-([^-]+)-([^-]+)-([^-]+)\.whl")
-_OF_PYTHON = re.compile(r"wheels/(?:(\d+)\.(\d+)/)?[^/]+")
+_OF_PYTHON = re.compile(r"wheels/(?:(3)\.([0-9]{1,2})/)?[^/]+")
 _SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
 _WINDOWS = {"x86_64": "win_amd64", "arm64": "win_arm64"}
 _MANYLINUX = {"manylinux1": (2, 5), "manylinux2010": (2, 12), "manylinux2014": (2, 17)}
@@ -101,7 +101,7 @@ def _fits_python(pythons: str, abis: str, machine: Here) -> bool:
     major, minor = machine.python
     for tag in pythons.split("."):
         kind, version = tag[:2], tag[2:]
-        since = int(version[1:]) if version.startswith(str(major)) and version[1:].isdigit() else None
+        since = int(version[1:]) if version.startswith(str(major)) and re.fullmatch("[0-9]{1,4}", version[1:]) else None
         for abi in abis.split("."):
             if kind == "py" and abi == "none" and (version == str(major) or (since is not None and since <= minor)):
                 return True

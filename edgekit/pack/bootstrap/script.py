@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import shutil
@@ -10,12 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from edgekit.pack.bootstrap.environment import clean_variables, make_environment, python_of
+from edgekit.pack.bootstrap.environment import check_place, clean_variables, make_environment, python_of
 from edgekit.pack.bootstrap.here import RefusedError, check_platform, chosen, for_python, here
 from edgekit.pack.bootstrap.trust import read, take, verified
 
@@ -90,8 +91,11 @@ class Steps:
 
 
 def _install(bundle: Path, root: Path, key: Path, steps: Steps) -> int:
+    check_place(root)
     document, machine = verified(bundle, key), here()
     check_platform(document, machine)
+    state = _state(root / "state.json")
+    _check_version(document, state, root)
     wheels = set(chosen(for_python([file["path"] for file in document["files"]], machine), machine))
     files = [file for file in document["files"] if file["path"] in wheels]
     amount = f"{len(files)} wheels, {sum(file['bytes'] for file in files) / 1e6:.0f} MB"
@@ -103,20 +107,34 @@ def _install(bundle: Path, root: Path, key: Path, steps: Steps) -> int:
         taken = take(bundle, steps.each(f"checking the installer: {amount}", files), copies)
         make_environment(environment, steps.each("unpacking the installer", taken))
         shutil.rmtree(copies)
-        words = [python_of(environment), "-P", "-m", "edgekit", _verb(root / "state.json"), bundle]
+        words = [python_of(environment), "-P", "-m", "edgekit", _verb(state), bundle]
         words += ["--to", root, "--key", key, *(["--json"] if steps.silent else [])]
         return subprocess.call([*map(str, words)], env=clean_variables())
 
 
-def _verb(state: Path) -> str:
-    """What edgekit is to do in a root; where its state is damaged, `update` says so."""
-    if not state.is_file():
-        return "install"
+def _state(path: Path) -> dict[str, Any] | None:
+    """What a root's `state.json` says, nothing where there is none; None where it is damaged."""
+    if not path.is_file():
+        return {}
     try:
-        stated = json.loads(read(state))
+        said = json.loads(read(path))
     except (ValueError, RecursionError):
-        return "update"
-    return "install" if isinstance(stated, dict) and not stated.get("slot") else "update"
+        return None
+    return said if isinstance(said, dict) else None
+
+
+def _verb(state: Mapping[str, Any] | None) -> str:
+    """What edgekit is to do in a root; where its state is damaged, `update` says so."""
+    return "install" if state is not None and not state.get("slot") else "update"
+
+
+def _check_version(document: Mapping[str, Any], state: Mapping[str, Any] | None, root: Path) -> None:
+    """Raise RefusedError for a bundle that was withdrawn from a root: not even its edgekit is run any more."""
+    minimum = (state or {}).get("minimum", 1)
+    if isinstance(minimum, int) and document["version"] < minimum:
+        raise RefusedError(
+            f"{document['name']}: version {document['version']} was withdrawn from {root}, which takes {minimum} on"
+        )
 
 
 @contextmanager
@@ -125,8 +143,10 @@ def _locked(folder: str) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK | os.O_NOFOLLOW)  # a pipe is not waited for
     try:
+        if os.fstat(handle).st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "is another user's", folder)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:

@@ -458,6 +458,7 @@ def odd_pictures(folder: Path) -> dict[str, Path]:
         ("palette.png", picture.quantize(64), {}),
         ("alpha.png", alpha, {}),
         ("narrow.png", Image.fromarray(photo(2, 90)), {}),
+        ("turned.png", picture, {"exif": 6}),
     ):
         if "exif" in options:
             turned[0x0112] = options["exif"]
@@ -488,12 +489,22 @@ def test_pictures_that_are_odd_or_large_are_read_as_edgekit_does(model: Path, br
 @pytest.mark.slow
 @needs_runtime
 def test_what_is_no_image_is_said(model: Path, browser: Browser, tmp_path: Path) -> None:
+    """And what browsers read otherwise than edgekit: a WebP file is not turned as its EXIF says."""
     app = build(model, Path(RUNTIME), tmp_path / "app")
-    wrong = tmp_path / "wrong.png"
-    shutil.copy(app.folder / "app.js", wrong)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(photo(90, 60)).save(tmp_path / "turned.webp", exif=turned.tobytes())
+    (tmp_path / "turned.webp").rename(tmp_path / "turned.png")
+    shutil.copy(app.folder / "app.js", tmp_path / "wrong.png")
+    Image.fromarray(photo(90, 60)).save(tmp_path / "whole.jpg")
+    (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:40])
     with static_server(app.folder) as (url, _):
         visit(browser, url)
-        browser.find("#file").send_keys(str(wrong))
-        browser.until(lambda: trouble(browser))
-        assert "no image that the browser can read" in trouble(browser)
-        assert browser.all("#scores li") == []
+        for name, said in (
+            ("turned.png", "none of what is read here: JPEG, PNG"),
+            ("wrong.png", "none of what is read here: JPEG, PNG"),
+            ("half.jpg", "no image that the browser can read"),
+        ):
+            browser.find("#file").send_keys(str(tmp_path / name))
+            browser.until(lambda said=said: said in trouble(browser))  # type: ignore[misc]
+            assert browser.all("#scores li") == []

@@ -1,11 +1,17 @@
 // A file to pixels as edgekit reads one: turned as its EXIF says, what is transparent white, colours as they are stored.
 
+// By their first bytes; how browsers turn and colour files of other formats differs, from edgekit and among themselves.
+const READ = { JPEG: [0xff, 0xd8, 0xff], PNG: [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a] };
 const LEAST_SIDE = 2;
 const MOST_PIXELS = 40e6;
 const REDUCTIONS = [1, 2, 4, 8];
 
 /** {data: Uint8Array of RGB, width, height, note} of an image file; what is above the limit is halved until it is not. */
 export async function pixelsOf(file) {
+  const first = new Uint8Array(await file.slice(0, 8).arrayBuffer());
+  if (!Object.values(READ).some((bytes) => bytes.every((byte, at) => byte === first[at]))) {
+    throw new Error(`This is none of what is read here: ${Object.keys(READ).join(", ")}. Save it as one of these.`);
+  }
   const bitmap = await createImageBitmap(file, { colorSpaceConversion: "none" }).catch(() => {
     throw new Error("This is no image that the browser can read, or it is damaged or too large.");
   });

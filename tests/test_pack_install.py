@@ -627,8 +627,11 @@ def test_the_commands(desk: Desk, typed: Said) -> None:
     assert code == 0
     assert "version 1" in out
     code, out, _ = typed("installed", "--to", desk.root)
-    assert [line.split()[0] for line in out.splitlines()] == ["in", "before", "minimum", "key"]
+    assert [line.split()[0] for line in out.splitlines()] == ["in", "before", "after", "minimum", "key"]
+    assert "before    nothing to go back to\nafter     " in out
     assert "minimum   none" in out
+    code, out, _ = typed("installed", "--to", desk.root, "--json")
+    assert (json.loads(out)["before"], json.loads(out)["after"]["version"]) == (None, 2)
     typed("update", desk.bundle(3, minimum_version=2), "--to", desk.root)
     _, out, _ = typed("installed", "--to", desk.root)
     by = "medgemma-4b.q4_k_m.raspberry-pi-5 version 3"

@@ -24,7 +24,8 @@ def run(options: Namespace) -> int:
             {
                 "slot": found.slot,
                 "in_use": fields(found.bundle),
-                "before": fields(found.other) if found.other else None,
+                "before": fields(found.other) if found.other and found.back else None,
+                "after": fields(found.other) if found.other and not found.back else None,
                 "minimum_version": found.minimum,
                 "minimum_by": found.minimum_by,
                 "key": found.key,
@@ -34,7 +35,8 @@ def run(options: Namespace) -> int:
     print_lines(
         [
             f"in use    {described(found.bundle)} (slot {found.slot})",
-            f"before    {described(found.other) if found.other else 'nothing to go back to'}",
+            f"before    {described(found.other) if found.other and found.back else 'nothing to go back to'}",
+            *([f"after     {described(found.other)}, gone back from"] if found.other and not found.back else []),
             f"minimum   version {found.minimum}, by {found.minimum_by}; earlier ones of every name were withdrawn"
             if found.minimum_by
             else "minimum   none; no version was withdrawn",

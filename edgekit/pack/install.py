@@ -34,7 +34,7 @@ class Status:
     Attributes:
         slot: the one in use.
         bundle: what it has.
-        other: what `rollback` would go back to.
+        other: what the other slot has: before an update, or after a way back.
         minimum: the earliest version that may be installed here, of bundles of any name.
         minimum_by: the bundle that demanded it; None where none did.
         key: the id of the key that signs bundles for this root.
@@ -47,6 +47,11 @@ class Status:
     minimum: int
     minimum_by: str | None
     key: str
+
+    @property
+    def back(self) -> bool:
+        """Whether `rollback` would go to the other slot: it has an earlier version."""
+        return self.other is not None and self.other.version <= self.bundle.version
 
 
 def install(source: Path, root: Path, key: Path, progress: Progress | None = None) -> Bundle:
@@ -113,7 +118,7 @@ def rollback(root: Path, progress: Progress | None = None) -> Bundle:
         if not is_file(slot / DOCUMENT):
             raise UsageError(f"{root}: there is nothing to go back to")
         bundle, raw = document.read(slot)
-        if now and bundle.version > now.version:
+        if now and bundle.version > now.version:  # see `Status.back`
             raise UsageError(
                 f"{root}: has gone back already, to version {now.version}",
                 remedy=f"edgekit update BUNDLE --to {root} brings version {bundle.version} again",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgekit.artifacts.manifest import Part
+from edgekit.artifacts.manifest import Manifest, Part
 
-USES = (
+_USES = (
     "Research and development on radiology, pathology, dermatology and ophthalmology images and on medical text, where "
     "whoever uses it checks what it says.",
 )
@@ -17,6 +17,13 @@ LIMITS = (
     "Quantization changes answers. The figures say by how much on average, not for one question.",
 )
 TRADEOFF = "Fewer bits a weight: a smaller file and faster answers, further from full precision."
+
+
+def uses(manifest: Manifest) -> tuple[str, ...]:
+    """What a packed model may be used for; a stand-in for what it says itself alone."""
+    if manifest.stand_in:
+        return ("To try programs and machines with: a stand-in, whose answers mean nothing.",)
+    return _USES
 
 
 def task_of(parts: Iterable[Part]) -> str:

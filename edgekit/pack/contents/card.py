@@ -18,7 +18,7 @@ from edgekit.pack.bundle import PAPERS
 from edgekit.pack.contents.base import Content, Gathering
 from edgekit.pack.contents.papers import AGREEMENT, MODIFICATIONS, NOTICE, restrictions
 from edgekit.pack.figures import figures
-from edgekit.pack.limits import LIMITS, TRADEOFF, USES, task_of
+from edgekit.pack.limits import LIMITS, TRADEOFF, task_of, uses
 from edgekit.terminal import stripped_line
 
 FILE_NAME = "README.md"
@@ -47,7 +47,7 @@ def text(gathering: Gathering) -> str:
         parts=[(part, _parity(part)) for part in manifest.parts],
         figures=shown,
         machines=list(dict.fromkeys(figure.machine for figure in shown if figure.machine)),
-        uses=USES,
+        uses=uses(manifest),
         limits=(*LIMITS, TRADEOFF),
         commands=[shlex.join(words) for words in _commands(gathering)],
     )

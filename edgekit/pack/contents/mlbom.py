@@ -10,7 +10,7 @@ from edgekit.pack.bundle import PAPERS
 from edgekit.pack.contents.base import Content, Gathering
 from edgekit.pack.extras import needed
 from edgekit.pack.figures import figures
-from edgekit.pack.limits import LIMITS, TRADEOFF, USES, task_of
+from edgekit.pack.limits import LIMITS, TRADEOFF, task_of, uses
 from edgekit.pack.materials import finished
 from edgekit.terminal import stripped_line
 
@@ -115,7 +115,7 @@ def _card(gathering: Gathering) -> dict[str, Any]:
     gives = "text" if "logits" in outputs else "vector"
     limits = [*(stripped_line(said) for said in (manifest.stand_in, manifest.provenance) if said), *LIMITS]
     considerations: dict[str, Any] = {
-        "useCases": list(USES),
+        "useCases": list(uses(manifest)),
         "technicalLimitations": limits,
         "performanceTradeoffs": [TRADEOFF],
     }

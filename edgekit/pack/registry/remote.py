@@ -32,7 +32,7 @@ _TIMEOUTS_S = (10.0, 60.0)  # to connect, and between two packets
 _BLOCK_BYTES = 1 << 20  # of what is sent
 _PACKET_BYTES = 1 << 16  # of what is received, and lost at most when a connection breaks
 _MOST_ERROR_BYTES = 1 << 16
-_MOST_WHOLE_BYTES, _WHOLE_S = 1 << 20, 60.0  # of an answer that the library reads whole: who somebody is
+MOST_WHOLE_BYTES, WHOLE_S = 1 << 20, 60.0  # of an answer that the library reads whole: who somebody is
 _SIP_BYTES = 16  # so often such an answer's time is looked at
 
 
@@ -326,11 +326,11 @@ def _whole(answer: Any) -> bytes:
     data, begun = bytearray(), time.monotonic()
     for block in answer.iter_content(_SIP_BYTES):
         data += block
-        if len(data) > _MOST_WHOLE_BYTES or time.monotonic() - begun > _WHOLE_S:
+        if len(data) > MOST_WHOLE_BYTES or time.monotonic() - begun > WHOLE_S:
             answer.close()
             raise RegistryError(
                 f"{_host(answer.url)}: its answer has no end",
-                allowed=f"{_MOST_WHOLE_BYTES:,} bytes within {_WHOLE_S:.0f} s",
+                allowed=f"{MOST_WHOLE_BYTES:,} bytes within {WHOLE_S:.0f} s",
                 remedy="ask whoever runs this registry, or name another",
             )
     return bytes(data)

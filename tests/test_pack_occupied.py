@@ -162,7 +162,7 @@ def test_every_command_holds_the_slot_that_it_runs_from(root: Path, monkeypatch:
         seen.append(status(root).bundle.version)
         return 0
 
-    assert cli.guarded(run, cli.parser().parse_args(["installed", str(root)])) == 0
+    assert cli.guarded(run, cli.parser().parse_args(["installed", "--to", str(root)])) == 0
     assert seen == [2]
     update(root.parent / "v3", root)
     assert status(root).bundle.version == 3

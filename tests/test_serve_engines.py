@@ -114,7 +114,17 @@ def left_overs() -> tuple[int, int, set[int], set[Path]]:
     """Threads, open files, processes and temporary files of this process."""
     files = len(list(Path("/proc/self/fd").iterdir()))
     children = {child.pid for child in psutil.Process().children(recursive=True)}
-    return threading.active_count(), files, children, set(Path(tempfile.gettempdir()).iterdir())
+    # Python tries a temporary folder by a file of four bytes, which stays where a kill meets it.
+    folder = Path(tempfile.gettempdir())
+    paths = {path for path in folder.iterdir() if not (path.is_file() and path.stat().st_size <= 4)}
+    return threading.active_count(), files, children, paths
+
+
+def left_since(before: tuple[int, int, set[int], set[Path]]) -> list[object]:
+    """What is there now and was not: what an earlier test left and is gone by now is nobody's fault here."""
+    threads, files, children, paths = left_overs()
+    more = [max(0, threads - before[0]), max(0, files - before[1]), children - before[2], paths - before[3]]
+    return [one for one in more if one]
 
 
 # ---------------------------------------------------------------- answers
@@ -355,7 +365,7 @@ def test_500_leave_at_random_moments(medgemma_artifact: Path) -> None:
     before = left_overs()
     times = run(cancelled_at_random(medgemma_artifact, 500), 800)
     assert times[int(0.99 * len(times))] < 1
-    assert left_overs() == before
+    assert not left_since(before)
 
 
 # ---------------------------------------------------------------- crashes
@@ -597,7 +607,7 @@ def test_60_kills_under_load(medgemma_artifact: Path) -> None:
     edgekit.open(medgemma_artifact, "Q4_0").close()  # what libraries keep open from their first use on
     before = left_overs()
     run(killed_under_load(medgemma_artifact, 60), 800)
-    assert left_overs() == before
+    assert not left_since(before)
 
 
 def test_restarts_wait_longer_each_time() -> None:
@@ -1004,9 +1014,9 @@ def test_nothing_is_left(medgemma_artifact: Path, medsiglip_artifact: Path) -> N
     before = left_overs()
     run(all_kinds_of_ends())
     until_s = time.monotonic() + 30  # a process's own workers notice its end by themselves
-    while left_overs() != before and time.monotonic() < until_s:
+    while left_since(before) and time.monotonic() < until_s:
         time.sleep(0.05)
-    assert left_overs() == before
+    assert not left_since(before)
 
 
 def test_engines_end_with_a_server_that_is_killed(medgemma_artifact: Path) -> None:

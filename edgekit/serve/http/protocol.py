@@ -9,6 +9,7 @@ and takes the answer with it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -215,7 +216,8 @@ class FrontDoor(H11Protocol):
     def _linger(self) -> None:
         """Say that nothing more comes, and throw away for a moment what the client still sends."""
         if self._socket.can_write_eof():
-            self._socket.write_eof()
+            with contextlib.suppress(OSError):  # a client that has left already
+                self._socket.write_eof()
         self.flow.resume_reading()
         self.loop.call_later(self._limits.linger_s, self._socket.abort)
 

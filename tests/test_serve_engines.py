@@ -114,9 +114,8 @@ def left_overs() -> tuple[int, int, set[int], set[Path]]:
     """Threads, open files, processes and temporary files of this process."""
     files = len(list(Path("/proc/self/fd").iterdir()))
     children = {child.pid for child in psutil.Process().children(recursive=True)}
-    # Python tries a temporary folder by a file of four bytes, which stays where a kill meets it.
-    folder = Path(tempfile.gettempdir())
-    paths = {path for path in folder.iterdir() if not (path.is_file() and path.stat().st_size <= 4)}
+    # Python tries a temporary folder by a file of eight letters, which stays where a kill meets it.
+    paths = {path for path in Path(tempfile.gettempdir()).iterdir() if len(path.name) != 8}
     return threading.active_count(), files, children, paths
 
 

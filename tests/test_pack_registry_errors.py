@@ -279,7 +279,7 @@ def answering(head: bytes, blocks: Callable[[], Iterator[bytes]]) -> Iterator[st
 @pytest.mark.parametrize("way", ["endless", "bomb", "slow"])
 def test_an_answer_without_an_end(status: bytes, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the first question, before anything can be checked: in bytes, in unpacked bytes, in time."""
-    monkeypatch.setattr("edgekit.pack.registry.remote.WHOLE_S", 1.0)
+    monkeypatch.setattr("edgekit.pack.registry.connections.WHOLE_S", 1.0)
     encoding = b"Content-Encoding: gzip\r\n" if way == "bomb" else b""
 
     def blocks() -> Iterator[bytes]:

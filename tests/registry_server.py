@@ -51,6 +51,7 @@ class SmallRegistry:
         uploads_at: what is before the path of the place that an upload is given.
         asks: what it asks who somebody is by, in place of the usual.
         password: what Basic authentication must say, as `user:password`.
+        token_answer: what is given in place of a token.
         token_uses: how often a token is taken; None where none is asked for.
         log: method, path and range of each request.
         told: what each request said of who asks.
@@ -71,6 +72,7 @@ class SmallRegistry:
         self.told: list[str | None] = []
         self.closed = False
         self.password: str | None = None
+        self.token_answer: bytes | None = None
         self.token_uses: int | None = None
         self.tokens: dict[str, tuple[set[str], int]] = {}  # token -> what it is for, how often it was used
         self.log: list[tuple[str, str, str | None]] = []
@@ -222,7 +224,7 @@ class SmallRegistry:
         token = f"t{len(self.tokens)}"
         scope = parse_qs(urlsplit(request.path).query).get("scope", [":"])[0]
         self.tokens[token] = (set(scope.rsplit(":", 1)[1].split(",")), 0)
-        return self.send(request, 200, json.dumps({"token": token}).encode())
+        return self.send(request, 200, self.token_answer or json.dumps({"token": token}).encode())
 
 
 def certificate(folder: Path, name: str, ends: datetime) -> tuple[Path, ssl.SSLContext]:

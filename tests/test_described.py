@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gguf_files import rewrite
-from material import Copy, edit_json
+from material import Copy, edit_json, read_json
 from proofs import Unproven
 from tokenizers import Tokenizer
 
@@ -22,7 +22,7 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.differences import DifferencesError
 from edgekit.artifacts.manifest import Manifest
 from edgekit.artifacts.recipes import STAND_IN_KEY, Recipe, recipe
-from edgekit.errors import EdgekitError, GateError
+from edgekit.errors import ArtifactError, EdgekitError, GateError
 from edgekit.export import llama_programs
 from edgekit.export.adopt import adopt
 from edgekit.export.llama_programs import modelfile
@@ -36,7 +36,7 @@ from edgekit.prove.beside import check_beside, installed_recipe
 from edgekit.prove.described import described
 from edgekit.prove.publish import prove
 from edgekit.prove.scores import check_scores
-from edgekit.runtime import embedding_model
+from edgekit.runtime import embedding_model, manifest_checks, open_model, opening
 from edgekit.runtime.opening import Opening, prepare
 
 Edit = Callable[[dict[str, Any]], object]
@@ -367,3 +367,47 @@ def test_an_id_that_stands_for_another_rare_token_is_named(adopted: Opening, med
     changed.tokenizer = Tokenizer.from_str(json.dumps(content))
     first = min(vocabulary[one], vocabulary[other])
     assert of_others(changed, open_source(medgemma_source)) == [f"token {first} of the tokenizer beside the parts"]
+
+
+NUMBERS = {
+    "gemma3.rope.freq_base": ("decoder", "rope_theta"),
+    "gemma3.rope.freq_base_swa": ("decoder", "rope_local_base_freq"),
+    "gemma3.rope.scaling.factor": ("decoder", "rope_factor"),
+    "gemma3.rope.scaling.type": ("decoder", "rope_factor"),
+    "gemma3.attention.layer_norm_rms_epsilon": ("decoder", "rms_norm_eps"),
+    "clip.vision.attention.layer_norm_epsilon": ("vision", "layer_norm_eps"),
+}
+
+
+@pytest.mark.parametrize("spelling", ["as the hub", "as transformers 5"])
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_file_that_computes_otherwise_than_its_config_says_is_not_opened(
+    key: str, spelling: str, medgemma_artifact: Path, copied: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Even where its hash would be believed: llama.cpp obeys the header, and short answers stay fluent."""
+    monkeypatch.setattr(opening, "verify_once", lambda *_: None)
+    monkeypatch.setattr(manifest_checks, "verify", lambda *_: None)
+    folder, (role, name) = copied(medgemma_artifact), NUMBERS[key]
+    config = read_json(folder / "config.json")
+    text = config["text_config"]
+    local, spread = text.pop("rope_local_base_freq", 1e4), text.pop("rope_theta", 1e6)
+    scaled = {"rope_type": "linear", "factor": 8.0}
+    text.pop("rope_scaling", None)
+    text.pop("rope_parameters", None)
+    if spelling == "as the hub":
+        text |= {"rope_theta": spread, "rope_local_base_freq": local, "rope_scaling": scaled}
+    else:
+        full = {**scaled, "rope_theta": spread}
+        near = {"rope_type": "default", "rope_theta": local}
+        text["rope_parameters"] = {"full_attention": full, "sliding_attention": near}
+    (folder / "config.json").write_text(json.dumps(config))
+    _, parts = manifests.read(folder).variant("Q8_0")
+    files = {made: folder / part.files[0].path for made, part in parts.items()}
+    right = {"gemma3.rope.scaling.type": "linear", "gemma3.rope.scaling.factor": 8.0}
+    whole = rewrite(files["decoder"], tmp := files["decoder"].with_suffix(".new"), fields=right)
+    whole.replace(files["decoder"])
+    open_model(folder, "Q8_0").close()
+    wrong: Any = "none" if key.endswith("type") else lambda value: value * 1.5
+    rewrite(files[role], tmp, fields={key: wrong}).replace(files[role])
+    with pytest.raises(ArtifactError, match=rf"config\.json: {name} is .*{files[role].name} says"):
+        open_model(folder, "Q8_0").close()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -234,12 +237,25 @@ def test_a_wheel_cannot_write_beside_its_environment(tmp_path: Path, name: str) 
 
 @pytest.mark.skipif(os.name == "nt", reason="links, which Windows' environments do without")
 @pytest.mark.parametrize("name", ["bin/python", "bin/python3", "bin/activate", "pyvenv.cfg", "bin/python/x"])
-def test_a_wheel_cannot_replace_what_an_environment_is_made_of(tmp_path: Path, name: str) -> None:
-    """Its interpreter is a link to the system's, which would be written through it."""
+def test_a_wheel_cannot_replace_what_an_environment_is_made_of(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its interpreter is a link to the system's, here to a file in its place, which would be written through it."""
+    systems = tmp_path / "the system's python"
+    systems.write_text("whole")
+    create = venv.EnvBuilder.create
+
+    def created(self: venv.EnvBuilder, place: Path) -> None:
+        create(self, place)
+        for link in (place / "bin").glob("python*"):
+            link.unlink()
+            link.symlink_to(systems)
+
+    monkeypatch.setattr(venv.EnvBuilder, "create", created)
     (tmp_path / "x.whl").write_bytes(wheel({f"x-1.data/data/{name}": "harm"}))
     with pytest.raises(RefusedError, match="would replace"):
         environment.make_environment(tmp_path / "env", [tmp_path / "x.whl"])
-    assert Path(sys.executable).read_bytes()[:4] != b"harm"
+    assert systems.read_text() == "whole"
     assert (tmp_path / "env" / "pyvenv.cfg").read_text() != "harm"
 
 
@@ -258,16 +274,19 @@ def damaged_wheels() -> dict[str, bytes]:
     deflated[local + 30 + len("thing.py")] = 0xFF
     named[central + 9] |= 8  # the name is UTF-8
     named[central + 46] = 0xFF
-    return {"encrypted": bytes(encrypted), "deflate": bytes(deflated), "name": bytes(named)}
+    other = io.BytesIO()
+    with zipfile.ZipFile(other, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("thing.py", b"x" * 1000)
+    return {"encrypted": bytes(encrypted), "deflate": bytes(deflated), "name": bytes(named), "LZMA": other.getvalue()}
 
 
-@pytest.mark.parametrize("harm", ["encrypted", "deflate", "name"])
+@pytest.mark.parametrize("harm", ["encrypted", "deflate", "name", "LZMA"])
 def test_a_damaged_wheel_is_refused_by_both_readers(tmp_path: Path, harm: str) -> None:
     path = tmp_path / "thing-1.0-py3-none-any.whl"
     path.write_bytes(damaged_wheels()[harm])
     with pytest.raises(RefusedError, match="is no wheel"):
         environment.make_environment(tmp_path / "env", [path])
-    with pytest.raises(ArtifactError, match="no zip archive"):
+    with pytest.raises(ArtifactError, match=r"no zip archive|its compression is none"):
         read_wheel(path)
 
 
@@ -384,6 +403,56 @@ def test_a_document_that_edgekit_refuses_is_refused_before_edgekit_runs(tmp_path
     with pytest.raises(RefusedError) as caught:
         trust.stated(harmed, bundle)
     assert str(caught.value).isprintable()
+
+
+Values = st.one_of(
+    st.none(), st.booleans(), st.integers(-1, (1 << 53) - 1), st.floats(allow_nan=False, allow_infinity=False),
+    st.just([]), st.just({}),
+    st.text(max_size=3), st.lists(st.text(max_size=3), max_size=3),
+    st.sampled_from(["3.11", "linux-x86_64", "a" * 64, "A" * 64, "con.txt", ".a", "a.", "a/b", "A/b", "bundle.json/x"]),
+)  # fmt: skip
+
+
+@st.composite
+def of_the_form(draw: st.DrawFn) -> dict[str, Any]:
+    """A document, whole or with some changes that break its schema, or do not."""
+    names = st.sampled_from(["a", "A", "b", "a/b", "A/c", "con", "com1.x", "bundle.json", "x.", "wheels/x.whl", "a b"])
+    size = st.sampled_from([0, 1, 1 << 26, (1 << 26) + 1])
+    files = [
+        {"path": path, "bytes": n, "sha256": "0" * 64, "chunks": ["0" * 64] * -(-n // (1 << 26)), "executable": False}
+        for path, n in draw(st.lists(st.tuples(names, size), min_size=1, max_size=3))
+    ]
+    if draw(st.integers(0, 3)):
+        files.sort(key=lambda file: str(file["path"]))
+    said: dict[str, Any] = {
+        "schema_version": 1, "name": "a-b", "version": 2, "minimum_version": 1, "edgekit": "1.0", "title": "T",
+        "license": "L", "stand_in": None, "level": "Q4_0", "device": "d", "platform": "linux-x86_64",
+        "cpu": ["x86-64-v3"], "python": ["3.11"], "source_sha256": "0" * 64, "files": files,
+    }  # fmt: skip
+    for _ in range(draw(st.integers(0, 2))):
+        where = draw(st.sampled_from([said, *files]))
+        name = draw(st.sampled_from([*where, "more"]))
+        if draw(st.booleans()):
+            where[name] = draw(Values)
+        else:
+            where.pop(name, None)
+    return said
+
+
+@settings(max_examples=400, deadline=None)
+@given(of_the_form())
+def test_both_readers_refuse_the_same_documents(said: dict[str, Any]) -> None:
+    raw = document.canonical(said)
+    refused: list[Exception] = []
+    try:
+        document.parsed(raw, "here")
+    except EdgekitError as error:
+        refused.append(error)
+    try:
+        trust.stated(raw, Path("here"))
+    except RefusedError as error:
+        refused.append(error)
+    assert len(refused) in (0, 2), refused
 
 
 posix = pytest.mark.skipif(os.name == "nt" or not shutil.which("sh"), reason="a POSIX shell")
@@ -575,6 +644,21 @@ def test_nothing_of_a_withdrawn_bundle_is_run(tmp_path: Path, key: Path) -> None
         done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
         assert (done.returncode, "was withdrawn from" in done.stderr) == (code, bool(code))
         assert bool(done.stdout) == (not code)
+
+
+@posix
+@pytest.mark.parametrize(("there", "code"), [(2, 1), (1, 0), (None, 0), ("x", 0)])
+def test_nothing_of_an_older_bundle_than_the_one_in_use_is_run(
+    tmp_path: Path, key: Path, there: object, code: int
+) -> None:
+    bundle = packed(tmp_path / "bundle", key)
+    slot = tmp_path / "root" / "a"
+    slot.mkdir(parents=True)
+    (tmp_path / "root" / "state.json").write_text('{"slot":"a","minimum":1}')
+    (slot / "bundle.json").write_text("{" if there == "x" else json.dumps({"version": there}))
+    done = script(bundle / "install.sh", "--to", tmp_path / "root", "--key", tmp_path / "key.pub")
+    assert (done.returncode, "is older than what" in done.stderr) == (code, bool(code))
+    assert bool(done.stdout) == (not code)
 
 
 @posix

@@ -247,6 +247,55 @@ def test_what_is_packed_for_here_has_a_name_that_means_something_elsewhere(
     assert bundle.device == words
 
 
+class Noted(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.said.append(text)
+
+
+def packed_for(
+    profile: devices.Device, artifact: Path, key: Path, to: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[str]:
+    """What packing for a device says."""
+    monkeypatch.setattr(building, "device", {profile.name: profile}.__getitem__)
+    noted = Noted()
+    build(artifact, PackOptions(profile.name, key, LEVEL), to, noted)
+    return noted.said
+
+
+def test_the_device_goes_with_it_as_it_was_planned_for(bundle: Path) -> None:
+    (path,) = (bundle / "device").iterdir()
+    assert path.name == f"{DEVICE}.toml"
+    assert devices.device(str(path)) == devices.device(DEVICE)
+
+
+def test_a_level_that_the_device_has_no_room_for_is_not_packed(
+    medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = devices.device(DEVICE).model_copy(update={"model_memory_gb": 1e-6})
+    with pytest.raises(UsageError, match=f"^{LEVEL} ") as caught:
+        packed_for(small, medgemma_artifact, key, tmp_path / "bundle", monkeypatch)
+    assert "edgekit plan" in str(caught.value.remedy)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_gpu_that_what_is_packed_does_not_use_is_said(
+    medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = devices.device(DEVICE).model_copy(update={"gpu_memory_gb": 8.0})
+    (said,) = packed_for(large, medgemma_artifact, key, tmp_path / "large", monkeypatch)
+    assert said.startswith(f"{DEVICE}: its GPU is not used")
+    assert "until then" not in said
+    assert "On this device, its GPU is not used" in (tmp_path / "large" / "README.md").read_text()
+    bound = large.model_copy(update={"model_memory_gb": 8.0, "memory_gb": 0.168})
+    (said,) = packed_for(bound, medgemma_artifact, key, tmp_path / "bound", monkeypatch)
+    assert f"until then {LEVEL} " in said
+
+
 def test_a_disk_that_is_too_small_is_said_before(
     medgemma_artifact: Path, key: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,26 @@ def test_the_launcher_needs_its_program_named(first: Desk) -> None:
     assert "nothing is installed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({}, "a/device/it.toml"), ({"EDGEKIT_DEVICE": "mine"}, "mine"), ({"EDGEKIT_DEVICE": ""}, "")],
+)
+def test_the_launcher_has_the_plan_of_its_own_slot_obeyed(
+    first: Desk, given: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EDGEKIT_DEVICE", raising=False)
+    profile = first.root / "a" / "device" / "it.toml"
+    profile.parent.mkdir()
+    profile.touch()
+    python = first.root / "a" / "env" / "bin" / "python"
+    python.unlink()  # a link to the system's
+    python.write_text('#!/bin/sh\necho "${EDGEKIT_DEVICE-none}"\n')
+    python.chmod(0o755)
+    assert first.said("x", **given) == (str(first.root / said) if "/" in said else said)
+    profile.unlink()
+    assert first.said("x") == "none"
+
+
 def test_each_system_has_its_launcher() -> None:
     assert set(launchers.texts("posix")) == {"run"}
     windows = launchers.texts("nt")

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,8 @@ import pytest
 from faults.installs import made
 
 from edgekit import cli
-from edgekit.errors import BundleError, UsageError
-from edgekit.pack import keys, occupied
+from edgekit.errors import ArtifactError, BundleError, UsageError
+from edgekit.pack import keys, occupied, roots
 from edgekit.pack.install import install, rollback, status, update
 from edgekit.progress import Progress
 
@@ -140,6 +140,24 @@ def test_nobody_starts_in_a_slot_that_is_being_emptied(root: Path) -> None:
         pytest.fail("it started")
     with occupied.held(root / "a" / "env"):
         pass
+
+
+def test_nobody_starts_in_a_slot_that_is_not_full_yet(root: Path) -> None:
+    (root / "a" / "bundle.json").unlink()
+    with pytest.raises(BundleError, match="is being filled"), occupied.held(root / "a" / "env"):
+        pytest.fail("it started")
+
+
+def test_whoever_is_at_work_in_a_root_is_named(root: Path, tmp_path: Path) -> None:
+    with roots.alone(root), pytest.raises(ArtifactError, match=f"writing here: process {os.getpid()} "):
+        rollback(root)
+
+
+@pytest.mark.parametrize("act", [rollback, lambda root: update(root, root)])
+def test_a_root_that_is_none_is_not_made(act: Callable[[Path], object], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nothing is installed"):
+        act(tmp_path / "typo")
+    assert not (tmp_path / "typo").exists()
 
 
 def test_an_environment_that_is_no_slots_is_not_held(root: Path, tmp_path: Path) -> None:

@@ -209,6 +209,36 @@ def test_a_login_page_in_place_of_a_registry(registry: SmallRegistry, bundle: Pa
     assert contents(tmp_path / "b") == contents(bundle)
 
 
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (b'{"token": null}', "know you"),
+        (b"[]", "gave none, or something else"),
+        (b'{"token": 5}', "know you"),
+        (b'{"token": "a\\r\\nX-Other: b"}', "gives a token, that is none"),
+        (b"{", "gives no tokens"),
+    ],
+)
+def test_a_token_that_is_none(answer: bytes, text: str, registry: SmallRegistry, bundle: Path) -> None:
+    registry.token_uses, registry.token_answer = 5, answer
+    assert text in said(lambda: push(bundle, at(registry)))
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "http://127.0.0.1:99999/token", "gopher://x/"])
+@pytest.mark.parametrize("way", ["realm", "redirect"])
+def test_an_address_that_is_none_is_not_tried_again(
+    address: str, way: str, registry: SmallRegistry, bundle: Path
+) -> None:
+    remote = Remote(reference(f"{registry.host}/models/m:3"), pauses=(60.0,))
+    if way == "realm":
+        registry.token_uses, registry.asks = 5, f'Bearer realm="{address}",service="small",scope="repository:m:pull"'
+    else:
+        registry.sends_on = {"/v2/models/m/blobs": address}
+    begun = time.monotonic()
+    said(lambda: push(bundle, remote))
+    assert time.monotonic() - begun < 30
+
+
 def test_a_page_where_tokens_are_given(registry: SmallRegistry, bundle: Path) -> None:
     registry.token_uses, registry.pages = 5, ["/token"]
     assert "gives no tokens" in said(lambda: push(bundle, at(registry)))
@@ -279,7 +309,7 @@ def answering(head: bytes, blocks: Callable[[], Iterator[bytes]]) -> Iterator[st
 @pytest.mark.parametrize("way", ["endless", "bomb", "slow"])
 def test_an_answer_without_an_end(status: bytes, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """To the first question, before anything can be checked: in bytes, in unpacked bytes, in time."""
-    monkeypatch.setattr("edgekit.pack.registry.remote.WHOLE_S", 1.0)
+    monkeypatch.setattr("edgekit.pack.registry.connections.WHOLE_S", 1.0)
     encoding = b"Content-Encoding: gzip\r\n" if way == "bomb" else b""
 
     def blocks() -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -23,6 +24,8 @@ from cryptography.hazmat.primitives.serialization import (
 
 from edgekit.errors import BundleError, UsageError
 from edgekit.pack import document, keys, signature
+from edgekit.pack.bootstrap import trust
+from edgekit.pack.bootstrap.here import RefusedError
 
 # RFC 8032, 7.1, TEST 1
 SECRET = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
@@ -154,6 +157,60 @@ def test_a_key_behind_a_password(protected: Path, tmp_path: Path) -> None:
     assert keys.key_id(private.public_key()) == keys.key_id(keys.public_key(keys.public_path(protected)))
     signature.write(tmp_path, DOCUMENT, private)
     signature.verify(DOCUMENT, tmp_path / "bundle.sig.json", keys.public_path(protected))
+
+
+@openssl
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("-v2", "aes-256-cbc", "-iter", "20000000"), "in 20000000 rounds"),
+        (("-scrypt",), "protected in another way"),
+        (("-v1", "PBE-SHA1-3DES"), "protected in another way"),
+        (("-v2", "aes-256-cbc", "-iter", "3000"), None),
+    ],
+)
+def test_a_password_that_would_take_minutes_to_try_is_not_tried(
+    more: tuple[str, ...], said: str | None, tmp_path: Path
+) -> None:
+    """As openssl writes them, but for one of so many rounds, which it would take minutes to make."""
+    keys.generate(tmp_path / "plain")
+    rounds = ["-iter", "2000"] if "20000000" in more else []
+    words = ["openssl", "pkcs8", "-topk8", "-in", tmp_path / "plain", "-passout", "pass:word"]
+    made = subprocess.run([*words, *(more[:2] if rounds else more), *rounds], capture_output=True, check=True).stdout
+    if rounds:
+        (begin, *body, end) = made.split(b"\n")[:-1]
+        der = base64.b64decode(b"".join(body))
+        longer = der.replace(b"\x02\x02\x07\xd0", b"\x02\x04\x01\x31\x2d\x00")
+        assert longer != der
+        made = b"\n".join([begin, base64.b64encode(longer), end, b""])
+    (tmp_path / "key").write_bytes(made)
+    if said is None:
+        keys.private_key(tmp_path / "key", b"word")
+        return
+    with pytest.raises(UsageError, match=said) as caught:
+        keys.private_key(tmp_path / "key", b"word")
+    assert "PBKDF2" in str(caught.value.allowed)
+
+
+@pytest.mark.parametrize("form", ["no end of line", "header", "Windows"])
+def test_both_readers_of_public_keys_take_or_refuse_a_form(form: str, tmp_path: Path) -> None:
+    """The one before edgekit runs takes nothing that edgekit refuses."""
+    signature.generate(tmp_path / "key")
+    raw = document.canonical(signature.sign(DOCUMENT, keys.private_key(tmp_path / "key")))
+    pem = (tmp_path / "key.pub").read_bytes()
+    forms = {
+        "no end of line": pem.rstrip(b"\n"),
+        "header": pem.replace(b"KEY-----\n", b"KEY-----\nComment: x\n\n", 1),
+        "Windows": pem.replace(b"\n", b"\r\n"),
+    }
+    (tmp_path / "key.pub").write_bytes(forms[form])
+    (tmp_path / "bundle.json").write_bytes(DOCUMENT)
+    (tmp_path / "bundle.sig.json").write_bytes(raw)
+    with pytest.raises(RefusedError) as caught:
+        trust.verified(tmp_path, tmp_path / "key.pub")
+    if "is no public key" not in str(caught.value):  # it went on to the document, which is none
+        signature.check(DOCUMENT, raw, "here", tmp_path / "key.pub")
+
 
 
 @openssl

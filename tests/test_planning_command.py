@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -249,6 +251,34 @@ def test_keys_and_values_in_8_bits_are_told_too(medgemma_artifact: Path) -> None
     text = llama_programs.modelfile(found, "Q8_0") or ""
     assert "PARAMETER num_ctx 2048\n" in text
     assert re.search("^# .*OLLAMA_KV_CACHE_TYPE=q8_0$", text, re.MULTILINE)
+
+
+def test_what_computes_is_told_too(medgemma_artifact: Path) -> None:
+    served_here = Served(context=2048, threads=3, gpu_layers=7)
+    found = manifests.read(medgemma_artifact).model_copy(update={"served": served_here})
+    assert "-t 3 -ngl 7" in " ".join(llama_programs.server_command(Path(), found, "Q8_0") or [])
+    assert "PARAMETER num_thread 3\nPARAMETER num_gpu 7\n" in (llama_programs.modelfile(found, "Q8_0") or "")
+
+
+def test_commands_obey_the_device_of_the_environment_where_no_option_says_another(
+    medgemma_artifact: Path, board: Board, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def context(*words: str) -> str:
+        monkeypatch.setattr("sys.stdin", io.StringIO("/held\n"))
+        assert main(["chat", str(medgemma_artifact), *words]) == 0
+        (said,) = re.findall(r"the context is (\d+) tokens", capsys.readouterr().err)
+        return str(said)
+
+    board(context=512)
+    monkeypatch.setenv("EDGEKIT_DEVICE", str(Path(os.environ["EDGEKIT_HOME"]) / "devices/board.toml"))
+    assert context() == "512"
+    assert context("--context", "768") == "768"
+    assert context("--device", "laptop-16gb-cpu") != "512"
+    monkeypatch.setenv("EDGEKIT_DEVICE", "")
+    assert context() != "512"
+    monkeypatch.setenv("EDGEKIT_DEVICE", "toaster")
+    assert main(["chat", str(medgemma_artifact)]) == 2
+    assert re.search(r"\$EDGEKIT_DEVICE: .*toaster", capsys.readouterr().err)
 
 
 def test_opening_takes_the_level_and_the_settings_of_the_plan(medgemma_artifact: Path, board: Board) -> None:

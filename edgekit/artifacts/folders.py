@@ -16,6 +16,7 @@ from pathlib import Path
 
 from edgekit.artifacts.disk_errors import named
 from edgekit.artifacts.files import flock, make_folder, rename, sync, sync_folder
+from edgekit.artifacts.holders import holders
 from edgekit.errors import ArtifactError, UsageError
 
 MARKER = ".edgekit-unfinished"  # in a folder that edgekit made, and may change and remove
@@ -49,7 +50,8 @@ def locked(folder: Path) -> Iterator[int]:
                 free = flock(handle, wait=False)
             if not free:
                 raise ArtifactError(
-                    f"{folder}: another command is writing here", remedy="wait for it, or choose another folder"
+                    f"{folder}: another command is writing here: {holders(handle)}",
+                    remedy="wait for it, or choose another folder",
                 )
             if _is(handle, folder):
                 yield handle

@@ -176,10 +176,14 @@ class Served(StrictModel):
     Attributes:
         context: tokens of prompt and answer together.
         cache_type: what keys and values are rounded to.
+        threads: how many compute; None leaves it to the program.
+        gpu_layers: of the decoder that a GPU runs, as llama.cpp counts them; None leaves it to the program.
     """
 
     context: int = Field(gt=0, lt=1 << 24)
     cache_type: Literal["f16", "q8_0"] = "f16"
+    threads: int | None = Field(default=None, gt=0, le=100_000)
+    gpu_layers: int | None = Field(default=None, ge=0, le=100_000)
 
 
 class Manifest(StrictModel):

@@ -110,7 +110,14 @@ def served_as(settings: Settings) -> Served | None:
     """What other programs are to reserve as a plan has it; None for a model without a context."""
     from edgekit.artifacts.manifest import Served
 
-    return Served(context=settings.context, cache_type=settings.cache_type) if settings.context else None
+    if not settings.context:
+        return None
+    return Served(
+        context=settings.context,
+        cache_type=settings.cache_type,
+        threads=settings.threads,
+        gpu_layers=settings.gpu_layers,
+    )
 
 
 def default_of(folder: Path) -> str | None:

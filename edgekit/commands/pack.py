@@ -15,7 +15,7 @@ from edgekit.commands.support.options import FOLDER, add_levels, artifact
 from edgekit.commands.support.passwords import add_password, password_of
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
-from edgekit.progress import on_stderr
+from edgekit.progress import on_stderr, steps_on_stderr
 
 if TYPE_CHECKING:
     from edgekit.pack.contents.base import About
@@ -66,7 +66,10 @@ def add_options(parser: ArgumentParser) -> None:
     )
     group = parser.add_argument_group("the machine")
     group.add_argument(
-        "--wheelhouse", type=Path, metavar="FOLDER", help="wheels for the device's platform, which are taken first"
+        "--wheelhouse",
+        type=Path,
+        metavar="FOLDER",
+        help="wheels for the device's platform, taken before others; edgekit's own is made of this one",
     )
     group.add_argument(
         "--download",
@@ -109,7 +112,7 @@ def run(options: Namespace) -> int:
     about = About(options.terms, options.records, options.base_model)
     if options.hub:
         return _lay_out(options, about)
-    others = "name them, --hub FOLDER for a repository of the hub, or --target web"
+    others = "--hub FOLDER for a repository of the hub, or --target web"
     _check(options, "a bundle", ("device", "key", "to"), others)
     if len(options.level) > 1:
         raise UsageError(f"a bundle of {len(options.level)} levels", allowed="one --level, or --hub FOLDER")
@@ -135,13 +138,15 @@ def _build(options: Namespace, about: About) -> int:
         model_signing=options.model_signing,
         password=password_of(options.key, options),
     )
-    bundle = build(options.folder, wanted, options.to, on_stderr())
+    progress = on_stderr() if options.json else steps_on_stderr(silent=False)
+    bundle = build(options.folder, wanted, options.to, progress)
     there = [file for file in bundle.files if (options.to / file.path).is_file()]
     size = sum(file.bytes for file in there)
     if options.json:
         counted = {"files": len(bundle.files), "bytes": bundle.bytes, "brought_bytes": size}
         brought = [file.path for file in there]
-        print_json(bundle.model_dump(mode="json", exclude={"files"}) | counted | {"brought": brought})
+        said = {"brought": brought, "unproven": _unproven(options.folder, options.level or [None])}
+        print_json(bundle.model_dump(mode="json", exclude={"files"}) | counted | said)
         return 0
     brings = f"{len(there)} files, {size / 1e6:.1f} MB"
     if options.since:
@@ -152,6 +157,7 @@ def _build(options: Namespace, about: About) -> int:
             f"bundle    {bundle.name}, version {bundle.version}",
             f"for       {bundle.platform}, {', '.join(bundle.cpu)}, Python {', '.join(bundle.python)}",
             f"brings    {brings}",
+            *_unproven_line(options.folder, options.level or [None]),
             f"verify    edgekit verify {options.to} --key {public_path(options.key)}{since}",
         ]
     )
@@ -164,15 +170,32 @@ def _lay_out(options: Namespace, about: About) -> int:
     _check(options, "a repository of the hub")
     manifest = lay_out(options.folder, options.level, about, options.hub, on_stderr())
     if options.json:
-        print_json(manifest.model_dump(mode="json"))
+        unproven = _unproven(options.folder, list(manifest.variants))
+        print_json(manifest.model_dump(mode="json") | {"unproven": unproven})
         return 0
     print_lines(
         [
             f"levels    {', '.join(manifest.variants)}",
+            *_unproven_line(options.folder, list(manifest.variants)),
             f"upload    hf upload OWNER/NAME {options.hub} .",
         ]
     )
     return 0
+
+
+def _unproven(folder: Path, levels: Sequence[str | None]) -> list[str]:
+    """Parts of these levels, of the default for None, that were never compared with full precision."""
+    from edgekit.artifacts import manifest as manifests
+
+    manifest = manifests.read(folder)
+    parts = {part.id: part for level in levels for part in manifest.variant(level)[1].values()}
+    return [f"{part.role} {part.level}" for part in parts.values() if part.parity is None]
+
+
+def _unproven_line(folder: Path, levels: Sequence[str | None]) -> list[str]:
+    if found := _unproven(folder, levels):
+        return [f"unproven  {', '.join(found)}: {shlex.join(['edgekit', 'prove', str(folder)])} first, and pack again"]
+    return []
 
 
 def _web_app(options: Namespace) -> int:
@@ -196,10 +219,11 @@ def _web_app(options: Namespace) -> int:
     return 0
 
 
-def _check(options: Namespace, what: str, needed: Sequence[str] = (), remedy: str = "name them") -> None:
+def _check(options: Namespace, what: str, needed: Sequence[str] = (), remedy: str | None = None) -> None:
     """Raise UsageError for an option that is missing, or of no use."""
     if missing := [_word(name) for name in needed if getattr(options, name) is None]:
-        raise UsageError(f"{what} without {', '.join(missing)}", remedy=remedy)
+        name = "name it" if len(missing) == 1 else "name them"
+        raise UsageError(f"{what} without {', '.join(missing)}", remedy=f"{name}{f', {remedy}' if remedy else ''}")
     if wrong := [_word(name) for name in _OTHERS[what] if getattr(options, name) not in (None, False, [])]:
         raise UsageError(f"{what} has no use for {', '.join(wrong)}", remedy="leave that out")
 

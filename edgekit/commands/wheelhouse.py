@@ -32,7 +32,12 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--extra", action="append", default=[], metavar="NAME", help="an extra of edgekit's, beside install"
     )
-    parser.add_argument("--wheelhouse", type=Path, metavar="FOLDER", help="a folder of wheels that are taken first")
+    parser.add_argument(
+        "--wheelhouse",
+        type=Path,
+        metavar="FOLDER",
+        help="a folder of wheels that are taken before others; edgekit's own is made of this one",
+    )
     parser.add_argument(
         "--download",
         action="store_true",

@@ -57,7 +57,7 @@ def server_command(folder: Path, manifest: Manifest, variant: str) -> list[str] 
         return None
     files = [word for argument, part in parts.items() for word in (argument, str(folder / part.files[0].path))]
     # The model's own chat template, flash attention (an image takes half the time), MedGemma's greedy decoding.
-    context = ["-c", str(server_context(manifest)), *_cache_words(manifest)]
+    context = ["-c", str(server_context(manifest)), *_cache_words(manifest), *_device_words(manifest)]
     return ["llama-server", *files, "--jinja", "-fa", "on", *context, "--temp", "0"]
 
 
@@ -65,6 +65,13 @@ def _cache_words(manifest: Manifest) -> list[str]:
     if manifest.served is None or manifest.served.cache_type == "f16":
         return []
     return ["-ctk", manifest.served.cache_type, "-ctv", manifest.served.cache_type]
+
+
+def _device_words(manifest: Manifest) -> list[str]:
+    """What computes, where a plan says it."""
+    served = manifest.served
+    threads = ["-t", str(served.threads)] if served and served.threads is not None else []
+    return [*threads, *(["-ngl", str(served.gpu_layers)] if served and served.gpu_layers is not None else [])]
 
 
 def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
@@ -91,6 +98,7 @@ def modelfile(manifest: Manifest, variant: str | None = None) -> str | None:
         notes=[line for note in notes for line in note.splitlines()],
         files=[part.files[0].path for part in parts.values()],
         context=server_context(manifest),
+        served=manifest.served,
         stops=_stops(settings),
         template=template if settings.chat else None,
         license=manifest.license,

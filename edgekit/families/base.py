@@ -81,6 +81,7 @@ class Family:
         parse: config.json -> validated configuration, which nobody but the family looks into.
         canonical: a stored tensor name -> the hub's layout, None for one that is derived from another.
         preprocessing: how images become pixels; None for a model that sees none.
+        numbers: of its configuration, by config.json's names, what files of parts state, too, and no runtime asks for.
         settings: what runtimes must know beside the parts, from the checkpoint, its configuration and its tokenizer,
             which is None for a model that reads no text.
         made_files: files that an artifact has in place of the checkpoint's, or beside them, from it and the settings.
@@ -121,6 +122,7 @@ class Family:
     made_files: Callable[[Checkpoint, Mapping[str, Any]], Mapping[str, bytes]] = lambda checkpoint, settings: {}
     tokenizer_json: Callable[[Checkpoint], bytes | None] = lambda checkpoint: None
     notes: Callable[[Mapping[str, Any]], tuple[str, ...]] = lambda settings: ()
+    numbers: Callable[[Any], Mapping[str, float]] = lambda config: {}
     synthesis: Synthesis = field(kw_only=True)
 
     @property

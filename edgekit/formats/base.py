@@ -54,7 +54,7 @@ class Format:
         calibration_file: where what was measured for a part lies, relative to the artifact, by plan and stem.
         check: refuses a part's first file that its runtime would trust, and fail or crash on.
         stated: what a part's files, checked in the same way, say of the model's settings, by the manifest's names, and
-            of `preprocessing`.
+            of `preprocessing`; and `numbers` of its config.json, see `edgekit.families.base.Family`.
         output_of: what a file calls the output that models are composed of, in formats that name outputs.
         stored: a part's tensors as its files hold them, by canonical name, from the part's tensors, what its family
             states of it, the configuration and the files. ArtifactError where these hold tensors too many, too few, or

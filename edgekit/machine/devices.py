@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from edgekit.artifacts import find
 from edgekit.artifacts.validation import validated
 from edgekit.errors import UsageError
@@ -17,7 +19,12 @@ def device(name: str) -> Device:
     """
     if name == HERE:
         return here.device()
-    data = find.load("devices", name)
+    try:
+        data = find.load("devices", name)
+    except UsageError as error:
+        if name != os.environ.get("EDGEKIT_DEVICE"):
+            raise
+        raise UsageError(f"$EDGEKIT_DEVICE: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
     path = find.find("devices", name)
     remedy = f"correct {path}; devices/README.md says what each key means"
     return validated(Device, {"name": path.stem, **data}, f"device {name}", UsageError, remedy=remedy)

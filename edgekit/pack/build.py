@@ -21,7 +21,7 @@ from edgekit.errors import UsageError
 from edgekit.machine.cpu import cpu
 from edgekit.machine.devices import device
 from edgekit.pack import document, keys, openssf, roots, signature
-from edgekit.pack.bundle import Bundle, BundleFile
+from edgekit.pack.bundle import WHEELS, Bundle, BundleFile
 from edgekit.pack.contents import contents
 from edgekit.pack.contents.base import About, Gathering, Target
 from edgekit.pack.differences import missing
@@ -31,6 +31,7 @@ from edgekit.progress import Progress
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+_OWN_WHEEL = re.compile(rf"{WHEELS}/edgekit-")
 _PLATFORMS = re.compile(r"^(linux|macos|windows)-")
 
 
@@ -102,6 +103,8 @@ def build(artifact: Path, options: PackOptions, target: Path, progress: Progress
         signature.write(staging, document.write(staging, bundle), key)
         if since:
             _remove_known(staging, bundle, since)
+            if any(_OWN_WHEEL.match(file.path) for file in missing(bundle, since)):
+                progress.note(f"edgekit is another than in version {since.version}: its wheel goes with the update")
     return bundle
 
 

@@ -3,6 +3,7 @@
     bundle.json      this document, as canonical JSON (RFC 8785)
     bundle.sig.json  its signature (`edgekit.pack.signature`)
     model/           an artifact folder of one level: edgekit.json, its parts, tokenizer, what it was made from
+    device/          the profile of the device that it is for, whose plan what is installed obeys
     golden/          the self-test: golden.json and its images (`edgekit.pack.golden`)
     wheels/          edgekit and what it needs, for the bundle's platform (`edgekit.pack.wheelhouse`)
     papers/          NOTICE, terms, SBOM, ML-BOM, record of modifications
@@ -26,7 +27,7 @@ DOCUMENT, SIGNATURE = "bundle.json", "bundle.sig.json"
 SCHEMA = 1
 CHUNK_BYTES = 1 << 26  # hashed by itself, so that all cores hash one large file
 MOST_BYTES = 8 << 20  # of the document
-MODEL, GOLDEN, WHEELS, PAPERS = "model", "golden", "wheels", "papers"
+MODEL, DEVICE, GOLDEN, WHEELS, PAPERS = "model", "device", "golden", "wheels", "papers"
 
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 _Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -98,6 +98,7 @@ def update(
         UsageError: nothing is installed in the root, or a process still runs from that slot.
         BundleError, ArtifactError: as `install`; or the bundle is older than the one in use.
     """
+    roots.installed(root)  # a name that is none makes no folder
     with file_errors(root), roots.alone(root) as place:
         roots.installed(root)
         return _deploy(source, place, key or root / KEY, progress or Progress(), wait=wait)
@@ -111,6 +112,7 @@ def rollback(root: Path, progress: Progress | None = None) -> Bundle:
             forward again, to what somebody in doubt went away from.
         BundleError: the other slot was damaged or fails its self-test, or its version was withdrawn since.
     """
+    roots.installed(root)
     with file_errors(root), roots.alone(root) as place:
         _, used = roots.installed(root)
         assert place.state, "installed"

@@ -10,8 +10,10 @@ A key is known by its id, the SHA-256 of the public key's 32 bytes, which is sho
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 _MOST_BYTES = 1 << 16
 _LONGEST_PASSWORD = 1000
 _ENCRYPTED = b"-----BEGIN ENCRYPTED PRIVATE KEY-----"  # RFC 7468, 11
+_BODY = re.compile(_ENCRYPTED + rb"\s(.*?)-----END ", re.DOTALL)
+_PBKDF2, _INTEGER = bytes.fromhex("06092a864886f70d01050c"), 0x02  # in DER
+_MOST_ROUNDS = 10_000_000  # seconds
 _NEW = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
 
 
@@ -121,6 +126,8 @@ def private_key(path: Path, password: bytes | None = None) -> Ed25519PrivateKey:
     encrypted = is_encrypted(path)
     if encrypted and password is None:
         raise UsageError(f"{path}: is protected by a password, and none was given", param="key")
+    if encrypted:
+        _check_derivation(path)
     key = _loaded(path, lambda pem: load_pem_private_key(pem, password if encrypted else None))
     if encrypted and key is None:
         raise UsageError(f"{path}: its password is another one, or the file is damaged", param="key")
@@ -155,6 +162,46 @@ def _loaded(path: Path, load: Callable[[bytes], object]) -> object:
         return load(pem)
     except (ValueError, TypeError, UnsupportedAlgorithm):  # no PEM, another password, an unknown algorithm
         return None
+
+
+def _check_derivation(path: Path) -> None:
+    """Refuse a file whose password would take minutes to try, before that begins (RFC 8018, A.2).
+
+    Raises:
+        UsageError: its key is derived otherwise than by PBKDF2, or in more rounds than anybody takes.
+    """
+    body = _BODY.search(read_bounded(path, UsageError, _MOST_BYTES))
+    try:
+        der = base64.b64decode(b"".join(body[1].split())) if body else b""
+        rounds, whole = _rounds(der), _element(der, 0)[2] == len(der)
+    except (ValueError, IndexError):
+        return  # a damaged file, which nobody can load
+    if not 0 < rounds <= _MOST_ROUNDS if rounds is not None else whole:
+        raise UsageError(
+            f"{path}: protected in another way than is read here{f', in {rounds} rounds' if rounds else ''}",
+            allowed=f"PBES2 with PBKDF2, of at most {_MOST_ROUNDS} rounds, as edgekit keygen and openssl write it",
+            param="key",
+        )
+
+
+def _rounds(der: bytes) -> int | None:
+    """Of PBKDF2, which an encrypted key in DER names; None where it names none."""
+    at = der.find(_PBKDF2)
+    if at < 0:
+        return None
+    _, start, _ = _element(der, at + len(_PBKDF2))
+    _, _, after_salt = _element(der, start)
+    tag, start, end = _element(der, after_salt)
+    return int.from_bytes(der[start:end], "big", signed=True) if tag == _INTEGER else None
+
+
+def _element(der: bytes, at: int) -> tuple[int, int, int]:
+    """The tag of an element of DER (X.690, 8.1), and where its content begins and ends."""
+    tag, length, start = der[at], der[at + 1], at + 2
+    if length & 0x80:
+        start += length & 0x7F
+        length = int.from_bytes(der[at + 2 : start], "big")
+    return tag, start, start + length
 
 
 def _no_key(path: Path, kind: str) -> UsageError:

@@ -12,7 +12,8 @@ from edgekit.artifacts.files import replacing
 _POSIX = """\
 #!/bin/sh
 # Runs what is installed here: run edgekit ask :model "..."; :model is the model's folder. EDGEKIT_SLOT=a or b runs what
-# is in a slot that is not in use.
+# is in a slot that is not in use. EDGEKIT_DEVICE names a device whose plan is obeyed in place of the one that the
+# bundle was made for; empty, for none.
 set -eu
 self=$0
 while [ -L "$self" ]; do  # a link to it may lie anywhere
@@ -26,6 +27,11 @@ if [ ! -x "$here/$slot/env/bin/python" ]; then
     exit 1
 fi
 unset PYTHONPATH PYTHONHOME
+if [ -z "${EDGEKIT_DEVICE+named}" ]; then
+    for profile in "$here/$slot"/device/*.toml; do
+        if [ -f "$profile" ]; then export EDGEKIT_DEVICE="$profile"; fi
+    done
+fi
 for word do
     shift
     case $word in :model) word=$here/$slot/model ;; esac
@@ -47,7 +53,8 @@ exit 2
 
 _POWERSHELL = """\
 # Runs what is installed here: run.ps1 edgekit ask :model "..."; :model is the model's folder. EDGEKIT_SLOT=a or b runs
-# what is in a slot that is not in use.
+# what is in a slot that is not in use. EDGEKIT_DEVICE names a device whose plan is obeyed in place of the one that the
+# bundle was made for.
 $ErrorActionPreference = 'Stop'
 $slot = $env:EDGEKIT_SLOT
 if (-not $slot) { $slot = (Get-Content -Raw (Join-Path $PSScriptRoot 'state.json') | ConvertFrom-Json).slot }
@@ -64,7 +71,15 @@ if ($args.Count -eq 0 -or $args[0] -ne 'edgekit') {
 foreach ($name in 'PYTHONPATH', 'PYTHONHOME') { Remove-Item "Env:$name" -ErrorAction SilentlyContinue }
 $model = Join-Path $PSScriptRoot "$slot\\model"
 $words = @($args | Select-Object -Skip 1 | ForEach-Object { if ($_ -eq ':model') { $model } else { $_ } })
-& $python -P -m edgekit @words
+$folder = Join-Path $PSScriptRoot "$slot\\device"
+$profiles = @(Get-ChildItem -Path $folder -Filter *.toml -ErrorAction SilentlyContinue)
+$named = $profiles.Count -gt 0 -and -not (Test-Path Env:EDGEKIT_DEVICE)
+if ($named) { $env:EDGEKIT_DEVICE = $profiles[0].FullName }
+try {
+    & $python -P -m edgekit @words
+} finally {
+    if ($named) { Remove-Item Env:EDGEKIT_DEVICE }  # a session goes on with the next slot
+}
 exit $LASTEXITCODE
 """
 

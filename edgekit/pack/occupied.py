@@ -16,10 +16,11 @@ from pathlib import Path
 from edgekit.artifacts.disk_errors import named
 from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import flock
+from edgekit.artifacts.holders import holders
 from edgekit.errors import BundleError, UsageError
 
+_STATE, _DOCUMENT = "state.json", "bundle.json"  # of `roots` and `bundle`, which import more than a start should
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_LOCKS = Path("/proc/locks")  # Linux: a line for each, `1: FLOCK ADVISORY READ PID MAJOR:MINOR:INODE 0 EOF`
 
 
 @contextmanager
@@ -30,10 +31,10 @@ def held(environment: Path | None = None) -> Iterator[None]:
         environment: the folder of its Python's environment; this process's own for None.
 
     Raises:
-        BundleError: an update is emptying it.
+        BundleError: an update is emptying it, or has not filled it yet.
     """
     slot = (environment or Path(sys.prefix)).parent
-    if os.name == "nt" or not is_file(slot.parent / "state.json") or not is_file(slot / "bundle.json"):
+    if os.name == "nt" or slot.name not in ("a", "b") or not is_file(slot.parent / _STATE):
         yield
         return
     with _opened(slot) as handle:
@@ -41,7 +42,11 @@ def held(environment: Path | None = None) -> Iterator[None]:
         with suppress(OSError):  # a file system without locks: nobody installs there either
             free = flock(handle, wait=False, shared=True)
         if not free:
-            raise BundleError(f"{slot}: an update is replacing what is in this slot", remedy="start again")
+            raise BundleError(
+                f"{slot}: an update is replacing what is in this slot: {holders(handle)}", remedy="start again"
+            )
+        if not is_file(slot / _DOCUMENT):  # which comes last
+            raise BundleError(f"{slot}: is being filled, or was not finished", remedy="start what is in use: ROOT/run")
         yield
 
 
@@ -62,7 +67,7 @@ def unused(slot: Path, waiting: Callable[[str], None] | None) -> Iterator[None]:
         return
     with _opened(slot) as handle, named(slot):
         if not flock(handle, wait=False):
-            who = f"{slot}, which the update would empty, is in use by {_holders(handle)}"
+            who = f"{slot}, which the update would empty, is in use by {holders(handle)}"
             if waiting is None:
                 raise UsageError(who, remedy="end it and update again, or --wait until it has ended")
             waiting(f"{who}: waiting for its end")
@@ -77,21 +82,3 @@ def _opened(slot: Path) -> Iterator[int]:
         yield handle
     finally:
         os.close(handle)
-
-
-def _holders(handle: int) -> str:
-    """The processes that hold a lock, by number and command, as far as this system tells."""
-    status = os.fstat(handle)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    numbers = []
-    with suppress(OSError):
-        lines = [line.split() for line in _LOCKS.read_text(encoding="ascii").splitlines()]
-        numbers = [words[4] for words in lines if words[1:2] == ["FLOCK"] and words[5:6] == [place]]
-    return ", ".join(_described(number) for number in numbers) or "a process"
-
-
-def _described(number: str) -> str:
-    command = ""
-    with suppress(OSError):
-        command = Path("/proc", number, "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-    return f"process {number} ({command:.200})" if command else f"process {number}"

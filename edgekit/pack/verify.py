@@ -87,7 +87,8 @@ def check_names(bundle: Path, paths: set[str]) -> None:
             raise _wrong(bundle / path, f"does not belong to the bundle: {signed}", f"remove it, or {ANEW}")
         seen.add(path)
     if missing := sorted(wanted - seen):
-        others = f", as are {len(missing) - 1} others of {len(wanted)} files" if len(missing) > 1 else ""
+        more, all_ = len(missing) - 1, f"{len(wanted)} files, its two documents counted"
+        others = f", as are {more} others of {all_}" if more else ""
         raise _wrong(bundle / missing[0], f"is missing{others}", _DIFFERENCE)
 
 

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgekit.artifacts.files import replacing
 from edgekit.errors import ArtifactError
+from edgekit.pack.bootstrap.environment import COMPRESSIONS
 
 _NAME = re.compile(r"(?P<name>[\w.]+)-(?P<version>[\w.+!]+)-(?:\d[^-]*-)?(?P<tag>[^-]+-[^-]+-[^-]+)\.whl", re.ASCII)
 _MOST_BYTES = 1 << 30  # of a wheel's content: it is read into memory
@@ -65,10 +66,12 @@ def read_wheel(path: Path) -> Wheel:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+            if any(entry.compress_type not in COMPRESSIONS for entry in entries):
+                raise ArtifactError(f"{path}: its compression is none that wheels have", remedy=_REMEDY)
             if sum(entry.file_size for entry in entries) > _MOST_BYTES:
                 raise ArtifactError(f"{path}: holds more than {_MOST_BYTES >> 20} MiB", remedy=_REMEDY)
             files = {entry.filename: archive.read(entry) for entry in entries}
-    # RuntimeError: a member is encrypted, or of an unknown compression.
+    # RuntimeError: a member is encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise ArtifactError(f"{path}: is no zip archive: {error}", remedy=_REMEDY) from error
     wheel = Wheel(parts["name"], parts["version"], parts["tag"], files)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -12,7 +13,8 @@ from edgekit.errors import UsageError
 from edgekit.machine.device import SOLD_AS, Device
 from edgekit.planning.kernels import comparable, doubt
 from edgekit.planning.parts import PlannedModel
-from edgekit.planning.rows import Loss, Row, gigabytes, row
+from edgekit.planning.rows import SHAPED, Loss, Row, gigabytes, row
+from edgekit.planning.times import is_fitted
 
 Goal = Literal["fastest", "most-faithful", "smallest"]
 GOALS: tuple[str, ...] = get_args(Goal)
@@ -58,7 +60,7 @@ def plan(
     known = losses or {}
     rows = tuple(row(name, parts, device, loss=known.get(name)) for name, parts in model.variants.items())
     able = [one for one in rows if one.fits and one.variant not in model.left_out]
-    notes = tuple(_notes(device, rows))
+    notes = (*_notes(device, rows), *_of_the_model(model))
     if not able:
         return Plan(model, device, goal, rows, None, missing=_missing(rows, device), notes=notes)
     best, why = _best(model, able, goal)
@@ -69,7 +71,8 @@ def _best(model: PlannedModel, able: Sequence[Row], goal: Goal | None) -> tuple[
     timed = {one.variant: seconds for one in able if (seconds := one.times.answer_s()) is not None}
     if len(able) == 1:
         (best,) = able
-        return best, ": ".join(["the only one that fits", *(_waits(timed[name], best) for name in timed)])
+        only = "the only one that fits" if len(model.variants) > 1 else "its only level, which fits"
+        return best, ": ".join([only, *(_waits(timed[name], best) for name in timed)])
     fitting = f"of the {len(able)} that fit"
     if goal == "smallest":
         return min(able, key=lambda one: one.bytes), f"the smallest {fitting}"
@@ -169,6 +172,14 @@ def _notes(device: Device, rows: Sequence[Row]) -> Iterator[str]:
             yield "times of what its GPU runs are estimates by its bandwidth and rate of products; none was measured"
 
 
+def _of_the_model(model: PlannedModel) -> Iterator[str]:
+    if not all(is_fitted(part) for parts in model.variants.values() for part in parts):
+        yield (
+            "all times are estimates: what a matrix takes was measured of wider ones, and in a narrow model what is no "
+            "arithmetic counts most"
+        )
+
+
 def _missing(rows: Sequence[Row], device: Device) -> str:
     """What the least demanding variant lacks."""
     least = min(rows, key=lambda one: one.memory.total)
@@ -177,8 +188,12 @@ def _missing(rows: Sequence[Row], device: Device) -> str:
 
 def nothing_fits(made: Plan) -> UsageError:
     """The error for a plan without a recommendation."""
+    if all(one.lacks == "shape" for one in made.rows):
+        allowed, device = SHAPED, made.device.name
+    else:
+        allowed, device = "a device with more memory, or a smaller model", "NAME"
     return UsageError(
         f"{made.model.title}: {made.missing}",
-        allowed="a device with more memory, or a smaller model",
-        remedy=f"edgekit plan {made.model.name} --device NAME",
+        allowed=allowed,
+        remedy=f"edgekit plan {shlex.quote(made.model.word)} --device {device}",
     )

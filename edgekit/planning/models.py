@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from edgekit.artifacts import find
 from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.documents import is_file, is_folder
 from edgekit.artifacts.levels import LEVELS
@@ -40,13 +41,25 @@ def planned_model(name: str, recipe_name: str | None = None) -> PlannedModel:
         UsageError: it is none of them, or the recipe says no shape.
         ArtifactError, CheckpointError: the folder is not what it must be.
     """
-    folder = Path(name)
+    folder, shipped = Path(name), reference_models.path(name)
+    named = name in find.names("exports")
     if is_folder(folder):
+        if (named or shipped) and folder.name == name:  # no path: a folder of that name may lie here by chance
+            raise UsageError(
+                f"{name}: is a {'recipe' if named else 'reference model'}, and a folder here",
+                allowed=f"./{name} for the folder, {find.find('exports', name) if named else shipped} for the other",
+            )
         if is_file(folder / manifests.FILE_NAME):
             return of_artifact(folder, manifests.read(folder))
         return of_checkpoint(folder, recipe_name)
-    if shipped := reference_models.path(name):
+    if shipped:
         return of_checkpoint(shipped, recipe_name)
+    if "/" in name and (fitting := [one for one in find.names("exports") if recipe(one).source == name]):
+        raise UsageError(
+            f"{name}: is a model of the hub, and none is fetched for a plan",
+            allowed=f"its recipe: {', '.join(fitting)}",
+            remedy=f"edgekit plan {fitting[0]} --device NAME",
+        )
     return of_recipe(recipe(name))
 
 

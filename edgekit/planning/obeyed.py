@@ -9,7 +9,7 @@ from edgekit.errors import UsageError
 from edgekit.machine.device import Device
 from edgekit.planning.choose import plan
 from edgekit.planning.models import of_artifact
-from edgekit.planning.rows import Row, row
+from edgekit.planning.rows import SHAPED, Row, row
 
 
 def recommended(folder: Path, manifest: Manifest, device: Device) -> str:
@@ -34,9 +34,10 @@ def planned_row(folder: Path, manifest: Manifest, level: str, device: Device, co
     found = row(level, model.variants[level], device, context)
     if not found.fits:
         able = [name for name, parts in model.variants.items() if row(name, parts, device, context).fits]
+        none = SHAPED if found.lacks == "shape" else "none of this artifact's levels"
         raise UsageError(
             f"{level} {found.against}",
-            allowed=", ".join(able) or "none of this artifact's levels",
+            allowed=", ".join(able) or none,
             remedy=f"edgekit plan {folder} --device {device.name}",
         )
     return found

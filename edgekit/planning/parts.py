@@ -110,6 +110,11 @@ class PlannedModel:
     left_out: tuple[str, ...] = ()
     sha256: Callable[[], str] | None = None
 
+    @property
+    def word(self) -> str:
+        """What `edgekit plan` takes for it: its recipe's name, or the folder."""
+        return self.name if self.source == f"recipe {self.name}" else self.source
+
 
 def kind_of(role: Role) -> Kind:
     """What a part with this input does."""

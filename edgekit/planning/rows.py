@@ -14,6 +14,7 @@ from edgekit.planning.parts import PlannedPart
 from edgekit.planning.times import Times, times
 
 Lacking = Literal["", "weights", "memory", "shape"]
+SHAPED = "a model whose files state its shape, as those that edgekit exports do"
 LEAST_CONTEXT = 1024  # tokens; a shorter one is of no use with an image and an answer
 _TEXT_SHARE, _MOST_TEXT = 4, 1024  # of a context, what is left for words beside images
 

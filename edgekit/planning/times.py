@@ -91,11 +91,11 @@ def times(parts: Sequence[PlannedPart], device: Device, placed: Plan = NOT_PLACE
     rates = {"prefill_tokens_per_s": _PROMPT_TOKENS, "decode_tokens_per_s": 1}
     known = {name: cost for name, cost in found.items() if cost}
     figures = {name: rates[name] / cost.seconds if name in rates else cost.seconds for name, cost in known.items()}
-    alike = comparable(device) and all(map(_fitted, parts))
+    alike = comparable(device) and all(map(is_fitted, parts))
     return Times(**figures, estimated=tuple(name for name, cost in known.items() if not (alike and cost.measured)))
 
 
-def _fitted(part: PlannedPart) -> bool:
+def is_fitted(part: PlannedPart) -> bool:
     """Whether a part is as wide as those of the records: in a narrower one, what is not arithmetic counts most."""
     return part.shape is None or part.shape.hidden >= _LEAST_WIDTH[part.kind]
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
+from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.gates import Limits, beyond
 from edgekit.artifacts.levels import limits_of
 from edgekit.artifacts.manifest import FILE_NAME, Manifest, Parity, Part, unproven_pair, verify
@@ -26,6 +27,7 @@ from edgekit.families.composition import ChatSettings, Composition, Settings, ch
 from edgekit.inputs.text import LoadedTokenizer, check_rows, read_tokenizer
 
 _CONFIG = "config.json"
+_BUNDLE = "bundle.json"  # `edgekit.pack.bundle.DOCUMENT`, beside the artifact of what was installed
 # What an export's settings were read from, and still can be; tokenizers are verified and read where they are loaded.
 _STATING = frozenset(SOURCE_FILES) - {"tokenizer.json", "tokenizer.model", "spiece.model"}
 
@@ -100,7 +102,14 @@ def unproven_together(parts: Collection[Part], folder: Path) -> str | None:
         return None
     decoder, eye = pair
     together = f"{decoder.role} {decoder.level} behind {eye.role} {eye.level}"
-    return f"{together}: not proven end to end (edgekit prove {folder})"
+    return f"{together}: not proven end to end ({proving(folder)})"
+
+
+def proving(folder: Path) -> str:
+    """What proves an artifact's parts: of one that a bundle brought, nothing here, where no checkpoint is."""
+    if is_file(folder.parent / _BUNDLE):
+        return "it was packed so; edgekit prove, where it was exported, and pack it again"
+    return f"edgekit prove {folder}"
 
 
 def checked_context(context: int, settings: Settings, title: str) -> int:
@@ -113,16 +122,21 @@ def checked_context(context: int, settings: Settings, title: str) -> int:
     return context
 
 
-def check_beside(manifest: Manifest, family: Family, folder: Path, tokenizer: Tokenizer | None) -> None:
+def check_beside(
+    manifest: Manifest, family: Family, folder: Path, tokenizer: Tokenizer | None
+) -> Mapping[str, float]:
     """Compare what a manifest says with the configuration files that an export put beside the parts.
 
     Files of others come without; what is in their headers is compared by `check_agreement`.
+
+    Returns:
+        the numbers of config.json that parts' files state, too, for `check_agreement`; none without one.
 
     Raises:
         ArtifactError: they differ, or a file is missing or changed; the message has both values.
     """
     if manifest.foreign:
-        return
+        return {}
     path, listed = folder / FILE_NAME, {entry.path: entry for entry in manifest.support_files}
     if _CONFIG not in listed:
         raise ArtifactError(f"{path}: support_files: no {_CONFIG}", remedy=ANEW)
@@ -138,6 +152,7 @@ def check_beside(manifest: Manifest, family: Family, folder: Path, tokenizer: To
         _compare("preprocessing", manifest.preprocessing.model_dump(), image.model_dump(), path, folder / _CONFIG)
     if manifest.stand_in is None and (said := _stand_in(beside.config, family)):
         raise ArtifactError(f"{path}: stand_in is null, and {_CONFIG} is that of a stand-in: {said}")
+    return family.numbers(config)
 
 
 def _stand_in(config: Mapping[str, Any], family: Family) -> str | None:
@@ -164,10 +179,13 @@ def _is_close(stated: Any, file: Any) -> bool:
 _SAME: Mapping[str, Callable[[Any, Any], bool]] = {"template": _template, "mean": _is_close, "std": _is_close}
 
 
-def check_agreement(manifest: Manifest, path: Path, file: Path, stated: Mapping[str, Any]) -> None:
+def check_agreement(
+    manifest: Manifest, numbers: Mapping[str, float], path: Path, file: Path, stated: Mapping[str, Any]
+) -> None:
     """Compare what a manifest says with what a part's file says; what only one of them says counts.
 
     Args:
+        numbers: of config.json, as `check_beside` gives them.
         path: the manifest's.
         file: the part's.
         stated: as `edgekit.formats.base.Format.stated` gives it.
@@ -176,8 +194,14 @@ def check_agreement(manifest: Manifest, path: Path, file: Path, stated: Mapping[
         ArtifactError: they differ; the message has both values.
     """
     settings = dict(stated)
-    image = settings.pop("preprocessing", None)
+    image, computed = settings.pop("preprocessing", None), settings.pop("numbers", {})
     _compare("settings", manifest.settings, settings, path, file)
+    for name, value in computed.items():
+        if name in numbers and not _is_close(numbers[name], value):
+            raise ArtifactError(
+                f"{path.with_name(_CONFIG)}: {name} is {numbers[name]!r}, {file.name} says {value!r:.100}",
+                remedy="export the model again",
+            )
     if image and manifest.preprocessing:
         _compare("preprocessing", manifest.preprocessing.model_dump(), image, path, file)
 

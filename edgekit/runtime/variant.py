@@ -63,12 +63,13 @@ class Variant:
             loaded = manifest_checks.tokenizer_of(self.manifest, self.folder, self.family)
             self.tokenizer = loaded.tokenizer
             self.warnings += loaded.notes
-        manifest_checks.check_beside(self.manifest, self.family, self.folder, self.tokenizer)
+        self._numbers = manifest_checks.check_beside(self.manifest, self.family, self.folder, self.tokenizer)
+        proving = manifest_checks.proving(self.folder)
         for part in self.parts.values():
             if part.parity is None and not self.manifest.foreign:
-                self.warnings.append(f"{part.role} {part.level}: parity: not measured (edgekit prove {self.folder})")
+                self.warnings.append(f"{part.role} {part.level}: parity: not measured ({proving})")
             elif part.parity and not part.parity.audit:
-                self.warnings.append(f"{part.role} {part.level}: audit: not made (edgekit prove {self.folder})")
+                self.warnings.append(f"{part.role} {part.level}: audit: not made ({proving})")
             if failed := manifest_checks.failed_proof(self.manifest, part):
                 self.warnings.append(failed)
         if apart := manifest_checks.unproven_together(self.parts.values(), self.folder):
@@ -116,7 +117,8 @@ class Variant:
         file_format, form = self._stated(role)
         files = tuple(self.folder / file.path for file in self.parts[role].files)
         file_format.check(form, files[0])
-        manifest_checks.check_agreement(self.manifest, self._manifest_path, files[0], file_format.stated(form, files))
+        stated = file_format.stated(form, files)
+        manifest_checks.check_agreement(self.manifest, self._numbers, self._manifest_path, files[0], stated)
         return files
 
     def preprocessing(self) -> Preprocessing:

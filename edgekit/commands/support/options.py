@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from argparse import ArgumentParser, ArgumentTypeError
 from pathlib import Path
@@ -59,7 +60,11 @@ def add_opening(parser: ArgumentParser, *, level: bool = True) -> None:
         shown = "a variant; without it the recipe's default, or the one that a plan for a --device recommends"
         parser.add_argument("--level", metavar="NAME", help=shown)
     parser.add_argument(
-        "--device", metavar="NAME", help="obey the plan for a device: its level, cores, context, cache and GPU"
+        "--device",
+        metavar="NAME",
+        default=os.environ.get("EDGEKIT_DEVICE") or None,
+        help="obey the plan for a device: its level, cores, context, cache and GPU. Without the option: "
+        "$EDGEKIT_DEVICE, which what was installed from a bundle sets to the device that it was made for",
     )
     parser.add_argument(
         "--context",

@@ -104,7 +104,7 @@ def _row_json(row: Row, left_out: bool) -> dict[str, Any]:
         "against": row.against,
         "on_request": left_out,
         "settings": asdict(row.settings),
-        "memory": used,
+        "memory": None if row.lacks == "shape" else used,
         "times": asdict(row.times),
         "estimated": bool(row.times.estimated),
         "loss": row.loss and {**row.loss.figures, "source": row.loss.source},
@@ -132,7 +132,7 @@ def plan_lines(made: Plan) -> Iterator[str]:
         words = [f"{settings.threads} threads"]
         if settings.context:
             words += [f"context {settings.context}", f"cache {settings.cache_type}"]
-        if device.gpu_memory_gb:
+        if device.gpu_memory_gb and settings.context:
             words.append(f"{settings.gpu_layers} layers on the GPU, the output counted")
         if settings.images:
             words.append(f"at most {settings.images} images")
@@ -154,7 +154,7 @@ def _legend(made: Plan, shown: str) -> str:
         "?": "? not known",
         "KV GB": "KV: keys and values of the context in main memory",
         "first s": "first: from a question, about an image where it sees, to the first token",
-        " pt": "pt: points of accuracy lost at worst",
+        " pt": "pt: points of accuracy lost at worst; below 0 it gained some",
     }
     words = [text for mark, text in said.items() if mark in shown]
     if "weights" in lacking:
@@ -181,7 +181,7 @@ def _cells(made: Plan, row: Row) -> dict[str, str]:
         "level": row.variant,
         "file GB": _gb(row.bytes),
         "mem GB": "?" if row.lacks == "shape" else _gb(row.memory.total),
-        "GPU GB": _gb(row.memory.gpu),
+        "GPU GB": "?" if row.lacks == "shape" else _gb(row.memory.gpu),
         "load s": timed("load_s" if times.load_cold_s is None else "load_cold_s"),
         "image s": timed("image_s"),
         "KV GB": "?" if row.lacks == "shape" else _gb(row.memory.cache),

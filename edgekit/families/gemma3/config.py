@@ -123,3 +123,10 @@ def _check_layers(text: Mapping[str, Any], count: int) -> None:
     patterns = [text.get(key, 6) for key in ("sliding_window_pattern", "_sliding_window_pattern")]
     if patterns != [6, 6] or text.get("layer_types") not in (None, layer_types(count)):
         raise CheckpointError("config.json: layers are not 5 local : 1 global", allowed="every sixth layer global")
+
+
+def numbers(config: MedGemmaConfig) -> dict[str, float]:
+    """What the layers compute with beside their weights, as far as a GGUF file states it, by config.json's names."""
+    names = ("rope_theta", "rope_local_base_freq", "rope_factor", "rms_norm_eps")
+    found: dict[str, float] = {name: getattr(config.text_config, name) for name in names}
+    return found | ({"layer_norm_eps": config.vision_config.layer_norm_eps} if config.vision_config else {})

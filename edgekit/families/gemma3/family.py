@@ -25,7 +25,7 @@ from edgekit.families.gemma3 import (
     vision_graph,
 )
 from edgekit.families.gemma3.chat import IMAGE, NAMED_TOKENS
-from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, parse, parse_text_only
+from edgekit.families.gemma3.config import UNUSED_WITHOUT_VISION, MedGemmaConfig, numbers, parse, parse_text_only
 from edgekit.families.gemma3.preprocessing import preprocessing_of
 from edgekit.families.gemma3.shapes import decoder_shape, vision_part_shape
 from edgekit.families.gemma3.stops import control_of, generation_config, stop_tokens
@@ -144,6 +144,7 @@ MEDGEMMA = Family(
     canonical=canonical,
     preprocessing=preprocessing_of,
     settings=settings,
+    numbers=numbers,
     made_files=generation_config,
     notes=notes,
     compositions=(Chat("decoder", "vision", ImageChatSettings, chat_format), _TEXT_CHAT),
@@ -164,6 +165,7 @@ TEXT_ONLY = Family(
     canonical=canonical_text_only,
     preprocessing=preprocessing_of,
     settings=settings,
+    numbers=numbers,
     made_files=generation_config,
     notes=notes,
     compositions=(_TEXT_CHAT,),

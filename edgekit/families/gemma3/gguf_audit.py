@@ -17,7 +17,6 @@ from edgekit.formats.gguf.header import GgufHeader
 _PERIOD = 6  # of layers, the last of which is global: llama.cpp's own for Gemma 3, whatever a file says
 _POOLING = 4  # patches a token, each way, where a projector file does not say
 _ACTIVATION = "gelu_pytorch_tanh"  # the only one in llama.cpp's Gemma 3, and what ggml calls gelu
-_BASE = 10000.0  # of rotations, where a file does not say
 
 
 def decoder(header: GgufHeader, original: Any) -> Iterator[Compared]:
@@ -70,8 +69,8 @@ def _rotation(header: GgufHeader, text: Any) -> Iterator[Compared]:
         "constant", "the scaling of global layers is linear", spread["rope_type"] in ("default", "linear"), True
     )
     yield Compared("constant", "the scaling of local layers", "default", near["rope_type"])
-    yield _constant(header, "gemma3.rope.freq_base", _BASE, float(spread["rope_theta"]))
-    yield _constant(header, "gemma3.rope.freq_base_swa", _BASE, float(near["rope_theta"]))
+    yield _constant(header, "gemma3.rope.freq_base", gguf_schema.ROPE_BASE, float(spread["rope_theta"]))
+    yield _constant(header, "gemma3.rope.freq_base_swa", gguf_schema.ROPE_BASE, float(near["rope_theta"]))
 
 
 def _layers(header: GgufHeader, text: Any) -> Iterator[Compared]:

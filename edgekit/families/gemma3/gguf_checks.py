@@ -105,7 +105,7 @@ def _check_layers(header: GgufHeader, key: str, prefix: str) -> None:
 
 
 def decoder_states(header: GgufHeader) -> dict[str, Any]:
-    """What a decoder's header says, by the names of the manifest's settings."""
+    """What a decoder's header says, by the names of the manifest's settings, and its `numbers`."""
     tokens = header.texts("tokenizer.ggml.tokens")
     ids = {token: i for i, token in reversed(list(enumerate(tokens)))}
     special = {f"{name}_token_id": ids[token] for name, token in _IMAGE_TOKENS.items() if token in ids}
@@ -120,6 +120,10 @@ def decoder_states(header: GgufHeader) -> dict[str, Any]:
         "stop_tokens": [tokens[index] for index in stops],
         "template": _other_template(header),
         **special,
+        "numbers": {
+            **schema.rotation(header),
+            "rms_norm_eps": float(header.fields["gemma3.attention.layer_norm_rms_epsilon"]),
+        },
     }
 
 
@@ -167,12 +171,13 @@ def _sees(header: GgufHeader) -> bool:
 
 
 def projector_states(header: GgufHeader) -> dict[str, Any]:
-    """What a projector's header says, by the names of the manifest's settings, and its `preprocessing`."""
+    """What a projector's header says, by the names of the manifest's settings, its `preprocessing` and `numbers`."""
     mean, std = (header.numbers(f"clip.vision.image_{name}", 3) for name in ("mean", "std"))
     return {
         "hidden": header.integer("clip.vision.projection_dim"),
         "image_tokens": image_tokens(header),
         "preprocessing": {"size": header.integer("clip.vision.image_size"), "mean": mean, "std": std},
+        "numbers": {"layer_norm_eps": float(header.fields["clip.vision.attention.layer_norm_epsilon"])},
     }
 
 
@@ -183,6 +188,7 @@ def settings_of(decoder: GgufHeader, projector: GgufHeader | None) -> tuple[dict
         ArtifactError: a header lacks something, or the two do not fit each other.
     """
     settings = decoder_states(decoder)
+    del settings["numbers"]  # which only a config.json could contradict
     if settings.pop("template"):
         text, variables = decoder.text(_TEMPLATE), _variables(decoder)
         own = own_template(text, variables, _sees(decoder), f"{decoder.path}: its chat template", ArtifactError)

@@ -10,6 +10,7 @@ from edgekit.formats.gguf.schema import FLOATS, MATRICES, VECTOR, FieldRule, Ten
 _MOST = (1 << 24) - 1  # positions
 _WIDTH = 1 << 20
 _BASE = 1e12
+ROPE_BASE = 10000.0  # where a file states none
 _EPSILON = FieldRule("float32", 0, 1, required=True)
 
 DECODER_FIELDS: Mapping[str, FieldRule] = {
@@ -122,3 +123,18 @@ def swapped(header: GgufHeader) -> bool:
     width, mlp = (header.integer(f"clip.vision.{key}_length") for key in ("embedding", "feed_forward"))
     down = header.tensors.get("v.blk.0.ffn_down.weight")
     return width != mlp and down is not None and down.shape == (mlp, width)
+
+
+def rotation(header: GgufHeader) -> dict[str, float]:
+    """How llama.cpp turns positions by a decoder's header, by config.json's names.
+
+    A base that is not stated is 10,000; positions of global layers are divided by the factor, which is 1 where none is
+    stated or the scaling is of no kind (`load_hparams` in llama-model.cpp).
+    """
+    scaled = header.fields.get("gemma3.rope.scaling.type", "linear") == "linear"
+    factor = float(header.fields.get("gemma3.rope.scaling.factor", 0.0)) or 1.0
+    return {
+        "rope_theta": float(header.fields.get("gemma3.rope.freq_base", ROPE_BASE)),
+        "rope_local_base_freq": float(header.fields.get("gemma3.rope.freq_base_swa", ROPE_BASE)),
+        "rope_factor": factor if scaled else 1.0,
+    }

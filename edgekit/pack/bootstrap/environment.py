@@ -13,6 +13,8 @@ from pathlib import Path
 
 from edgekit.pack.bootstrap.here import RefusedError
 
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # what tools write; Python may lack the others
+
 
 def make_environment(place: Path, wheels: Iterable[Path]) -> None:
     """An environment of these wheels and nothing else. It has no scripts: `python_of(place) -m NAME` runs it.
@@ -74,8 +76,10 @@ def unpacked_bytes(wheels: Iterable[Path]) -> int:
 def _opened(wheel: Path) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(wheel) as archive:
+            if any(one.compress_type not in COMPRESSIONS for one in archive.infolist()):
+                raise RefusedError(f"{wheel}: is no wheel: its compression is none that wheels have")
             yield archive
-    # RuntimeError: a member is encrypted, or of an unknown compression.
+    # RuntimeError: a member is encrypted.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, UnicodeDecodeError) as error:
         raise RefusedError(f"{wheel}: is no wheel: {error}") from error
 

@@ -129,12 +129,32 @@ def _verb(state: Mapping[str, Any] | None) -> str:
 
 
 def _check_version(document: Mapping[str, Any], state: Mapping[str, Any] | None, root: Path) -> None:
-    """Raise RefusedError for a bundle that was withdrawn from a root: not even its edgekit is run any more."""
-    minimum = (state or {}).get("minimum", 1)
+    """Raise RefusedError for a bundle that was withdrawn from a root, or is older than what is in use there: not even
+    its edgekit is run.
+    """
+    minimum, used = (state or {}).get("minimum", 1), _version_in_use(state, root)
+    if document["version"] < used:
+        raise RefusedError(
+            f"{document['name']}: version {document['version']} is older than what {root} has, version {used}; "
+            f"{root / 'run'} edgekit rollback --to {root} goes back"
+        )
     if isinstance(minimum, int) and document["version"] < minimum:
         raise RefusedError(
             f"{document['name']}: version {document['version']} was withdrawn from {root}, which takes {minimum} on"
         )
+
+
+def _version_in_use(state: Mapping[str, Any] | None, root: Path) -> int:
+    """What a root has in use, as far as that can be read: 0 where nothing is."""
+    slot = (state or {}).get("slot")
+    if slot not in ("a", "b") or not (root / slot / "bundle.json").is_file():
+        return 0
+    try:
+        said = json.loads(read(root / slot / "bundle.json"))
+    except (ValueError, RecursionError, RefusedError):
+        return 0
+    version = said.get("version") if isinstance(said, dict) else 0
+    return version if isinstance(version, int) else 0
 
 
 @contextmanager

@@ -18,16 +18,13 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from edgekit.pack.bootstrap.form import signed_in, wrong_in
 from edgekit.pack.bootstrap.here import RefusedError
 
 _DOMAIN = b"edgekit bundle v1\n"  # before the document, in what is signed
 _MOST_BYTES = 8 << 20  # of the document
 _MOST_KEY_BYTES = 1 << 16
-_MOST_FILES = 20_000
 _BLOCK_BYTES = 1 << 20
-_FIELDS = {"name": r"[a-z0-9][a-z0-9._+-]{0,199}", "platform": r"(linux|macos|windows)-(x86_64|aarch64|arm64)"}
-_PYTHON, _SHA256 = r"3\.[0-9]{1,2}", r"[0-9a-f]{64}"
-_PATH = r"""(?=.{1,240}$)[^\x00-\x20\x7f-\U0010ffff\\:*?"<>|/]+(/[^\x00-\x20\x7f-\U0010ffff\\:*?"<>|/]+)*"""
 _SAFELY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _PUBLIC_KEY = bytes.fromhex("302a300506032b6570032100")  # how a public key of Ed25519 begins in DER
 
@@ -40,11 +37,12 @@ def verified(bundle: Path, key: Path) -> dict[str, Any]:
     """
     document, signature = (read(bundle / name) for name in ("bundle.json", "bundle.sig.json"))
     public = _public_key(read(key.resolve()), key)  # the key may be a link: whoever installs names it
-    try:
-        signed = bytes.fromhex(json.loads(signature)["signature"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise RefusedError(f"{bundle / 'bundle.sig.json'}: is no signature of a bundle") from error
-    if not is_signed(_DOMAIN + document, signed, public):
+    signed = _said(signature)
+    stated_by = signed_in(signed) if _canonical(signed) == signature else None
+    if stated_by is None:
+        raise RefusedError(f"{bundle / 'bundle.sig.json'}: is no signature of a bundle")
+    mine = stated_by["key"] == hashlib.sha256(public).hexdigest()
+    if not mine or not is_signed(_DOMAIN + document, bytes.fromhex(stated_by["signature"]), public):
         raise RefusedError(f"{bundle / 'bundle.json'}: was not signed by {key}, or was changed since")
     return stated(document, bundle / "bundle.json")
 
@@ -52,68 +50,39 @@ def verified(bundle: Path, key: Path) -> dict[str, Any]:
 def stated(document: bytes, path: Path) -> dict[str, Any]:
     """What a document says, where it has the form in which edgekit signs: RFC 8785, of which it needs no fractions.
 
-    `edgekit.pack.document.parsed` is the whole schema; here are those fields that are used before it can be asked.
-
     Args:
         path: what errors call it.
 
     Raises:
         RefusedError: edgekit would refuse it.
     """
-    try:
-        said = json.loads(document.decode("utf-8"), parse_float=_no_number, parse_constant=_no_number)
-        wrong = None if _canonical(said) == document else "is not the canonical form (RFC 8785) of what it says"
-    except (ValueError, RecursionError) as error:
-        raise RefusedError(f"{path}: is no document of a bundle") from error
-    if wrong := wrong or _wrong(said):
+    said = _said(document)
+    if _canonical(said) != document:
+        raise RefusedError(f"{path}: is not the canonical form (RFC 8785) of what it says")
+    if wrong := wrong_in(said):
         raise RefusedError(f"{path}: {wrong}")
     checked: dict[str, Any] = said
     return checked
+
+
+def _said(raw: bytes) -> Any:
+    """What JSON says that edgekit writes; None where it is no such JSON."""
+    try:
+        return json.loads(raw.decode("utf-8"), parse_float=_no_number, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _no_number(text: str) -> None:
     raise ValueError(f"{text:.80}: is no integer")
 
 
-def _canonical(said: object) -> bytes:
+def _canonical(said: object) -> bytes | None:
     # RFC 8785 sorts names by UTF-16, which is another order than Python's beyond ASCII alone: no field has such a name.
-    return json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
-
-
-def _wrong(said: object) -> str | None:
-    """What breaks a bundle's schema, of what is used here."""
-    if not isinstance(said, dict) or type(said.get("schema_version")) is not int or said["schema_version"] != 1:
-        return "is no document of a bundle of schema_version 1"
-    for name, pattern in _FIELDS.items():
-        if not _matches(pattern, said.get(name)):
-            return f"{name} is missing or wrong"
-    version, minimum = said.get("version", 0), said.get("minimum_version")
-    if not _counted(version, 1, 1 << 31) or not _counted(minimum, 1, version + 1):
-        return "version or minimum_version is missing or wrong"
-    python, files = said.get("python"), said.get("files")
-    if not isinstance(python, list) or not all(_matches(_PYTHON, one) for one in python) or not 0 < len(python) <= 10:
-        return "python is missing or wrong"
-    if not isinstance(files, list) or not 0 < len(files) <= _MOST_FILES or not all(map(_is_file, files)):
-        return "files is missing or wrong"
-    return None
-
-
-def _is_file(file: object) -> bool:
-    return (
-        isinstance(file, dict)
-        and _matches(_PATH, file.get("path"))
-        and not any(name.startswith(".") or name.endswith(".") for name in file["path"].split("/"))
-        and _counted(file.get("bytes"), 0, 1 << 53)
-        and _matches(_SHA256, file.get("sha256"))
-    )
-
-
-def _matches(pattern: str, value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(pattern, value, re.ASCII) is not None
-
-
-def _counted(value: object, least: int, below: int) -> bool:
-    return type(value) is int and least <= value < below  # true is no number
+    try:
+        return json.dumps(said, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode("utf-8")
+    except (UnicodeEncodeError, RecursionError):  # half a character
+        return None
 
 
 def take(bundle: Path, files: Iterable[Mapping[str, Any]], place: Path) -> list[Path]:

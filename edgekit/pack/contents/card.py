@@ -16,6 +16,7 @@ from edgekit.export import llama_programs
 from edgekit.export.readme import quoted
 from edgekit.pack.bundle import PAPERS
 from edgekit.pack.contents.base import Content, Gathering
+from edgekit.pack.contents.device import CPU_ALONE
 from edgekit.pack.contents.papers import AGREEMENT, MODIFICATIONS, NOTICE, restrictions
 from edgekit.pack.figures import figures
 from edgekit.pack.limits import LIMITS, TRADEOFF, task_of, uses
@@ -37,6 +38,7 @@ def text(gathering: Gathering) -> str:
     return _template().render(
         metadata=[f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in metadata(gathering).items()],
         manifest=manifest,
+        gpu=CPU_ALONE if target and target.device.gpu_memory_gb and _in_llama_cpp(gathering) else None,
         gathering=gathering,
         target=target,
         restrictions=restrictions(gathering.license) if gathering.license else None,
@@ -51,6 +53,10 @@ def text(gathering: Gathering) -> str:
         limits=(*LIMITS, TRADEOFF),
         commands=[shlex.join(words) for words in _commands(gathering)],
     )
+
+
+def _in_llama_cpp(gathering: Gathering) -> bool:
+    return any(part.format == "gguf" for part in gathering.parts.values())
 
 
 def metadata(gathering: Gathering) -> dict[str, Any]:
@@ -101,13 +107,18 @@ def _parity(part: Part) -> str:
 def _commands(gathering: Gathering) -> Iterator[list[str]]:
     if gathering.target:
         yield ["sh", "install.sh", "--to", "ROOT", "--key", "KEY.pub"]
+        yield ["ROOT/run", "edgekit", *_first_use(gathering, ":model")]
+        yield ["ROOT/run", "edgekit", "serve", ":model"]
         return
     yield from _program_lines(gathering.manifest)
-    asks = any(part.output == "logits" for part in gathering.parts.values())
-    yield [
-        "edgekit",
-        *(["ask", ".", "QUESTION"] if asks else ["classify", ".", "IMAGE", "--label", "A", "--label", "B"]),
-    ]
+    yield ["edgekit", *_first_use(gathering, ".")]
+
+
+def _first_use(gathering: Gathering, model: str) -> list[str]:
+    """The command that asks it, or has it score labels."""
+    if any(part.output == "logits" for part in gathering.parts.values()):
+        return ["ask", model, "QUESTION"]
+    return ["classify", model, "IMAGE", "--label", "A", "--label", "B"]
 
 
 def _program_lines(manifest: Manifest) -> Iterator[list[str]]:

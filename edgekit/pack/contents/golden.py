@@ -16,7 +16,7 @@ def write(gathering: Gathering) -> None:
     made = golden.make(gathering.model, gathering.level, gathering.staging / GOLDEN)
     for unseen in made.unseen:
         gathering.progress.note(
-            f"{unseen}: of this model they are about the same whatever it is asked (random weights?), so that its "
+            f"{unseen}: of this model they are about the same whatever it is asked, so that its "
             "self-test only shows that it opens and gives some"
         )
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
-from edgekit.pack.bootstrap import environment, here, script, trust
+from edgekit.pack.bootstrap import environment, form, here, script, trust
 from edgekit.pack.contents.base import Content, Gathering
 
-_MODULES: tuple[ModuleType, ...] = (here, trust, environment, script)
+_MODULES: tuple[ModuleType, ...] = (here, form, trust, environment, script)
 _LEFT_OUT = ("from edgekit.", "from __future__ ")  # lines that begin so
 
 _POSIX = """\

@@ -184,9 +184,14 @@ def _component(wheel: Wheel) -> Component:
         bom_ref=wheel.path,
         description=wheel.summary or None,
         licenses=licenses(wheel.license),
-        purl=PackageURL("pypi", None, wheel.name, wheel.version),
+        purl=PackageURL("pypi", None, wheel.name, wheel.version, qualifiers=_told_apart(wheel)),
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sha256)],
     )
+
+
+def _told_apart(wheel: Wheel) -> dict[str, str]:
+    """Of one version there is one wheel of every package but edgekit's own, which is made of what lies here."""
+    return {"checksum": f"sha256:{wheel.sha256}"} if wheel.name == "edgekit" else {}
 
 
 def _brought(wheel: Wheel, library: Library) -> Component:

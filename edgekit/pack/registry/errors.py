@@ -50,7 +50,9 @@ def failed(error: OSError, registry: str, where: str) -> RegistryError:
         if isinstance(cause, ssl.SSLError):
             return _insecure(cause, host)
     said = _said(causes)
-    meanings: list[tuple[type[OSError], type[RegistryError], str, str]] = [  # of the first that is among the causes
+    unusable = (exceptions.InvalidSchema, exceptions.MissingSchema, exceptions.InvalidURL, exceptions.InvalidHeader)
+    kinds = type[OSError] | tuple[type[OSError], ...]
+    meanings: list[tuple[kinds, type[RegistryError], str, str]] = [  # of the first that is among the causes
         (exceptions.TooManyRedirects, RegistryError, f"{registry}: sends on to another address, and on", _UNREACHED),
         (exceptions.JSONDecodeError, RegistryError, f"{host}: gives no tokens, but answers otherwise", _UNREACHED),
         (exceptions.ProxyError, BrokenError, f"{host}: the proxy before it does not let this through: {said}", _PROXY),
@@ -58,6 +60,7 @@ def failed(error: OSError, registry: str, where: str) -> RegistryError:
         (TimeoutError, BrokenError, f"{where}: the connection to {host} stands still", AGAIN),
         (socket.gaierror, BrokenError, f"{host}: no machine of this name is known here", _UNREACHED),
         (ConnectionRefusedError, BrokenError, f"{host}: nobody answers there: the connection was refused", _UNREACHED),
+        (unusable, RegistryError, f"{registry}: names an address, or gives a token, that is none: {said}", _UNREACHED),
         (exceptions.RequestException, BrokenError, f"{where}: the connection to {host} failed: {said}", AGAIN),
     ]
     for kind, made, message, remedy in meanings:
@@ -149,6 +152,14 @@ def stranger(registry: str, where: str, status: str = "") -> RegistryError:
     return RegistryError(
         f"{where}: the registry does not know you, or does not let you{status}",
         remedy=f"docker login {registry} (or podman login); else ask who keeps the registry",
+    )
+
+
+def no_token(registry: str, where: str) -> RegistryError:
+    """A place that gives tokens, and gave none."""
+    return RegistryError(
+        f"{where}: who gives tokens for {registry} gave none, or something else in its place",
+        remedy="ask who keeps the registry",
     )
 
 

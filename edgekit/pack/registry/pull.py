@@ -178,7 +178,9 @@ def _kept(staging: Path, wanted: Mapping[str, int]) -> set[str]:
             kept.add(digest)
     parts = {f"{digest}{_PART}" for digest in set(wanted) - kept}
     for path in [*staging.iterdir(), *store.iterdir()]:
-        if path in (store, staging / MARKER) or (path.parent == store and path.name in kept | parts):
+        if path in (store, staging / MARKER):
+            continue
+        if path.parent == store and path.name in kept | parts and path.is_file() and not path.is_symlink():
             continue
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     return kept

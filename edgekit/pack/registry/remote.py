@@ -7,19 +7,18 @@ kept here: the library itself waits for ever, reads whole files into memory, and
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from edgekit.artifacts.disk_errors import named
 from edgekit.errors import RegistryError
 from edgekit.pack.extras import needed
-from edgekit.pack.registry import errors
+from edgekit.pack.registry import connections, errors
 from edgekit.pack.registry.errors import BrokenError
 from edgekit.pack.registry.image import INDEX, MANIFEST, MOST_BYTES, Reference, digest_of
 from edgekit.pack.registry.place import Blob
@@ -32,8 +31,6 @@ _TIMEOUTS_S = (10.0, 60.0)  # to connect, and between two packets
 _BLOCK_BYTES = 1 << 20  # of what is sent
 _PACKET_BYTES = 1 << 16  # of what is received, and lost at most when a connection breaks
 _MOST_ERROR_BYTES = 1 << 16
-MOST_WHOLE_BYTES, WHOLE_S = 1 << 20, 60.0  # of an answer that the library reads whole: who somebody is
-_SIP_BYTES = 16  # so often such an answer's time is looked at
 
 
 class _Content:
@@ -53,19 +50,6 @@ class _Content:
                 self._sent += len(block)
                 self._progress.advance(len(block))
                 yield block
-
-
-class _Nowhere:
-    """Where requests without TLS end that come of a registry with it: redirects, places for uploads and for tokens."""
-
-    def __init__(self, registry: str) -> None:
-        self._registry = registry
-
-    def send(self, request: Any, **_: object) -> Any:
-        raise errors.without_tls(self._registry, request.url)
-
-    def close(self) -> None:
-        """As sessions close what is mounted in them."""
 
 
 class Remote:
@@ -159,7 +143,7 @@ class Remote:
             self._registry = self._made("basic")
         auth = self._registry.auth
         try:
-            auth.load_configs(self._registry.get_container(self.name), configs=_logins())
+            auth.load_configs(self._registry.get_container(self.name), configs=connections.logins())
         except (ValueError, OSError) as error:
             raise RegistryError(f"{self.name}: what a login wrote cannot be read: {error}") from error
         if not basic:
@@ -174,9 +158,10 @@ class Remote:
         """The library's registry, which waits for no answer for ever, and goes nowhere without TLS from one with it."""
         made = self._new(auth_backend=auth)
         made.session.request = partial(made.session.request, timeout=_TIMEOUTS_S)
-        made.session.mount("https://", _bounded_adapter())
+        made.session.mount("https://", connections.bounded_adapter())
         secure = made.prefix == "https"
-        made.session.mount("http://", _Nowhere(self.reference.registry) if secure else _bounded_adapter())
+        plain = connections.Nowhere(self.reference.registry) if secure else connections.bounded_adapter()
+        made.session.mount("http://", plain)
         return made
 
     def _ping(self) -> str:
@@ -243,7 +228,7 @@ class Remote:
         """
         image = self.reference
         address = urljoin(f"{self._registry.prefix}://{image.registry}/v2/{image.repository}/", path)
-        with self._explained():
+        with self._known():
             answer = self._answer(method, address, headers or {}, data)
         if answer.status_code not in expected:
             with answer:
@@ -258,7 +243,7 @@ class Remote:
 
     def _answer(self, method: str, address: str, headers: Mapping[str, str], data: bytes | _Content | None) -> Any:
         """What is answered; whatever another host is asked, it is not told who the user is."""
-        if _host(address) != _host(f"//{self.reference.registry}"):
+        if connections.host(address) != connections.host(f"//{self.reference.registry}"):
             session = self._registry.session
             return session.request(method, address, data=data, headers=dict(headers), stream=True)
         auth = self._registry.auth
@@ -270,24 +255,37 @@ class Remote:
         return answer
 
     def _body(self, answer: Any, most_bytes: int | None = None) -> Iterator[bytes]:
-        """An answer's body; no more than one block behind a limit."""
-        got = 0
+        """An answer's body; no more than one block behind a limit, which is one of time, too."""
+        got, begun = 0, time.monotonic()
         with self._explained():
-            for block in answer.iter_content(_PACKET_BYTES):
+            for block in answer.iter_content(_PACKET_BYTES if most_bytes is None else connections.SIP_BYTES):
                 got += len(block)
                 yield block
-                if most_bytes is not None and got > most_bytes:
+                if most_bytes is None:
+                    continue
+                if got > most_bytes:
                     return
+                if time.monotonic() - begun > connections.WHOLE_S:
+                    raise connections.endless(answer)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """The library's errors as ours."""
+        """A connection's errors as ours."""
         try:
             yield
         except OSError as error:
             raise errors.failed(error, self.reference.registry, self.name) from error
-        except (ValueError, AttributeError, TypeError) as error:  # it has no answer to who somebody is, or got none
+
+    @contextmanager
+    def _known(self) -> Iterator[None]:
+        """As `_explained`, around what the library does beside requests: it asks who the user is."""
+        try:
+            with self._explained():
+                yield
+        except ValueError as error:  # it has no answer
             raise errors.stranger(self.reference.registry, self.name) from error
+        except (AttributeError, TypeError) as error:  # it got none, or something else
+            raise errors.no_token(self.reference.registry, self.name) from error
 
     # ------------------------------------------------------------ again
 
@@ -305,46 +303,3 @@ class Remote:
         if failures > len(self._pauses):
             raise RegistryError(error.message, remedy=error.remedy) from error
         time.sleep(self._pauses[failures - 1])
-
-
-def _bounded_adapter() -> Any:
-    """How a session connects: what is no stream, or sent on elsewhere, is read whole here, within limits."""
-    from requests.adapters import HTTPAdapter
-
-    class Bounded(HTTPAdapter):
-        def send(self, request: Any, stream: bool = False, **options: Any) -> Any:
-            answer = super().send(request, stream=True, **options)
-            if not stream or answer.is_redirect:
-                answer._content = _whole(answer)  # what `Response.content` keeps once it was read
-            return answer
-
-    return Bounded()
-
-
-def _whole(answer: Any) -> bytes:
-    """An answer's body. Raises RegistryError where it is endless, in bytes, unpacked too, or in time."""
-    data, begun = bytearray(), time.monotonic()
-    for block in answer.iter_content(_SIP_BYTES):
-        data += block
-        if len(data) > MOST_WHOLE_BYTES or time.monotonic() - begun > WHOLE_S:
-            answer.close()
-            raise RegistryError(
-                f"{_host(answer.url)}: its answer has no end",
-                allowed=f"{MOST_WHOLE_BYTES:,} bytes within {WHOLE_S:.0f} s",
-                remedy="ask whoever runs this registry, or name another",
-            )
-    return bytes(data)
-
-
-def _host(address: str) -> str:
-    """Host and port, the latter where it is not that of TLS."""
-    return urlsplit(address).netloc.lower().removesuffix(":443")
-
-
-def _logins() -> list[str]:
-    """Files in which Docker and Podman keep who the user is, besides the first one's usual place."""
-    places = [os.environ.get("REGISTRY_AUTH_FILE", "")]
-    for folder, name in (("DOCKER_CONFIG", "config.json"), ("XDG_RUNTIME_DIR", "containers/auth.json")):
-        if folder in os.environ:
-            places.append(str(Path(os.environ[folder], name)))
-    return [place for place in places if Path(place).is_file()]

@@ -35,7 +35,7 @@ class Peer:
         self.sees = job["sees"] and any(folder.glob("*vision*"))
         kind = self.library.VLMPipeline if self.sees else self.library.LLMPipeline
         self.pipeline = kind(str(folder), "CPU", INFERENCE_NUM_THREADS=job["threads"])
-        self.prompt_tokens, self.words = 0, 0
+        self.prompt_tokens, self.words, self.asked = 0, 0, 0
 
     def first_token(self, text: str, image: str | None) -> float:
         """A question in Gemma's turns, which its own reader of chat templates cannot always make."""
@@ -49,14 +49,14 @@ class Peer:
         """It takes no ids where it sees images: a text of about as many tokens, which it counts itself."""
         self.words = self.words or self._words(len(ids))
         started = time.perf_counter()
-        found = self._generated(_text(self.words), 1)
+        found = self._generated(self._another(self.words), 1)
         seconds = time.perf_counter() - started
         self.prompt_tokens = found.perf_metrics.get_num_input_tokens()
         return seconds
 
     def steps(self, ids: list[int], count: int) -> list[float]:
         """By its own clock, which leaves out what turns tokens into text."""
-        found = self._generated(_text(self.words), count + 1)
+        found = self._generated(self._another(self.words), count + 1)
         return [microseconds / 1000 for microseconds in found.perf_metrics.raw_metrics.m_durations]
 
     def close(self) -> None:
@@ -68,13 +68,14 @@ class Peer:
             text, max_new_tokens=tokens, ignore_eos=True, apply_chat_template=False, do_sample=False, **given
         )
 
+    def _another(self, words: int) -> str:
+        """A text that begins as none before: the pipeline keeps what it computed of a beginning, and would skip it."""
+        self.asked += 1
+        return " ".join([f"text{self.asked}", *(f"word{number}" for number in range(words))])
+
     def _words(self, tokens: int) -> int:
-        found = self._generated(_text(100), 1)
+        found = self._generated(self._another(100), 1)
         return max(1, 100 * tokens // int(found.perf_metrics.get_num_input_tokens()))
-
-
-def _text(words: int) -> str:
-    return " ".join(f"word{number}" for number in range(words))
 
 
 def _pixels(image: str) -> Any:

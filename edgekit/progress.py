@@ -113,12 +113,14 @@ class Steps(Progress):
     """
 
     def __init__(self, shown: Progress) -> None:
-        self._shown = shown
+        self._shown, self._said = shown, ""
 
     def start(self, label: str, total: int) -> None:
-        """Say it, and show it."""
+        """Say it, and show it; a step that goes on under its name was said."""
         self._shown.finish()
-        self._shown.note(label)
+        if label != self._said:
+            self._shown.note(label)
+        self._said = label
         self._shown.start(label, total)
 
     def advance(self, units: int = 1) -> None:

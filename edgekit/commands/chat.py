@@ -16,12 +16,13 @@ from edgekit.commands import Verb
 from edgekit.commands.support.answers import answered, begun, check_form, check_system, claiming, kept, shown
 from edgekit.commands.support.decoding import add_answering, generation_options, keeps
 from edgekit.commands.support.options import add_artifact
+from edgekit.commands.support.pictures import parts_of
 from edgekit.errors import EdgekitError, InputError, UsageError
 from edgekit.machine.interrupts import ctrl_c_calls
 from edgekit.terminal import say, show
 
 _HELP = """\
-/image FILE   show an image with the next question; it is looked at now
+/image PATH   show an image, or a series, with the next question; it is looked at now
 /held         what the model holds of this conversation, and what the last answer cost
 /new          begin anew
 /quit         end; so does Ctrl-D
@@ -121,16 +122,12 @@ class _Chat:
         return True
 
     def _image(self, name: str) -> None:
-        from edgekit.inputs.image import read
-        from edgekit.inputs.message import Image
-
-        options = self._options
         path = Path(name)
         with suppress(RuntimeError):  # nobody's home: then there is no such file
             path = path.expanduser()
-        image = Image(read(path, range=options.range, max_megapixels=options.max_megapixels))
-        held = self._model.prepare(self._asked("", image))
-        self._images.append(image)
+        parts = parts_of([path], self._options)
+        held = self._model.prepare(self._asked("", *parts))
+        self._images += parts
         say(f"looked at {name}; {held} tokens are ready for the question")
 
     def _asked(self, question: str, *more: Any) -> list[Any]:

@@ -2,89 +2,175 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
+from edgekit.artifacts.documents import is_folder
 from edgekit.commands import Verb
-from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
+from edgekit.commands.support.embedding import add_source, identity, rows_of
 from edgekit.commands.support.printing import print_json, print_lines, print_warnings, told_by_edgekit
 from edgekit.errors import ArtifactError, InputError
 
 if TYPE_CHECKING:
-    from edgekit.inputs.image import Picture
+    from edgekit.classifier.labels import Labels
+    from edgekit.retrieval.sources import Row
+    from edgekit.runtime.model import Model
 
 
 def add_options(parser: ArgumentParser) -> None:
     """The images, the labels, what scores them."""
-    add_artifact(parser)
-    parser.add_argument(
-        "images", type=Path, nargs="+", metavar="IMAGE", help="one or more; with --json, one object a line"
+    add_source(parser)
+    labels = parser.add_mutually_exclusive_group(required=True)
+    labels.add_argument("--label", action="append", metavar="TEXT", help="may be repeated")
+    labels.add_argument(
+        "--labels", type=Path, metavar="FILE", help="a label a line; or TOML, with several prompts of each, averaged"
     )
-    parser.add_argument("--label", action="append", required=True, metavar="TEXT", help="may be repeated")
-    add_pictures(parser)
-    add_opening(parser)
+    parser.add_argument(
+        "--scores",
+        choices=("sigmoid", "softmax"),
+        help="each label by itself, or all together 1; without it what the file of labels says, or the model has",
+    )
+    parser.add_argument(
+        "--csv", type=Path, metavar="FILE", help="a row for each image, for folders of any size; a stopped run goes on"
+    )
 
 
 def run(options: Namespace) -> int:
     """Score image by image; as JSON, one line each. One of several that cannot be read is a row with its error."""
     from edgekit.commands.support.uses import check_ability
-    from edgekit.inputs.image import Picture
-    from edgekit.progress import on_stderr
-    from edgekit.runtime import open_model
+    from edgekit.retrieval.journal import Journal
 
     check_ability(options.folder, options.level, "classify", shown=True)
-    failed, model = 0, None
-    said: dict[str, None] = {}  # once each, in order
-    with ExitStack() as stack:
-        for path, picture in pictures(options):
-            if isinstance(picture, InputError):
-                if len(options.images) == 1:
-                    raise picture
-                failed += 1
-                print_failed(path, picture, options.json)
-                continue
-            if model is None:  # no sooner: bad images must not cost the time of loading a model
-                model = open_model(
-                    options.folder, options.level, options.device, options.context, options.runtime, on_stderr()
-                )
-                stack.enter_context(closing(model))
-                said.update(dict.fromkeys(model.warnings))
-            with told_by_edgekit() as told:
-                (row,) = model.classify([Picture(picture.image)], options.label)
-            said.update(dict.fromkeys(told))
-            scores = {label: round(float(score), 6) for label, score in zip(options.label, row, strict=True)}
-            if not all(map(math.isfinite, scores.values())):
-                raise ArtifactError(f"{options.folder}: scores of {path} are no finite numbers: the model is damaged")
-            if options.json:
-                print_row(path, scores, (*model.warnings, *picture.warnings, *told))
-            else:
-                print_scores(path, scores, picture.warnings)
-    print_warnings(said)
+    labels = labels_of(options)
+    if not options.csv:
+        return _print_all(options, labels)
+    with _Opened(options) as opened:
+        work = {"model": identity(opened.model, options), "labels": labels.model_dump(mode="json")}
+        with Journal(options.csv, work) as journal:
+            for row in rows_of(options, {name.partition("#")[0]: None for name in journal.rows}):
+                journal.add(row.name, opened.scored(row, labels))
+            journal.finish(_table(journal.rows, labels.names))
+            failed = [name for name, row in journal.rows.items() if "error" in row]
+            counted = f"{options.csv}: {len(journal.rows)} images, {len(failed)} of them could not be read"
+    if options.json:
+        print_json({"file": str(options.csv), "images": len(journal.rows), "failed": failed})
+    else:
+        print_lines([counted])
     return 1 if failed else 0
 
 
-def pictures(options: Namespace) -> Iterator[tuple[Path, Picture | InputError]]:
-    """Each image as it is read, or why it cannot be."""
-    from edgekit.inputs.image import read
+def labels_of(options: Namespace) -> Labels:
+    """The labels of the command line, or of a file.
 
-    for path in options.images:
-        try:
-            yield path, read(path, range=options.range, max_megapixels=options.max_megapixels)
-        except InputError as error:
-            yield path, error
+    Raises:
+        InputError: the file is none, or has one twice.
+        UsageError: labels that cannot be told apart, or softmax over one.
+    """
+    from edgekit.artifacts.validation import validated
+    from edgekit.classifier.labels import Labels, read
+    from edgekit.errors import UsageError
+
+    found = read(options.labels) if options.labels else None
+    stated = found.labels if found else [{"name": text, "prompts": [text]} for text in dict.fromkeys(options.label)]
+    scores = options.scores or (found.scores if found else "sigmoid")
+    return validated(Labels, {"labels": stated, "scores": scores}, "the labels", UsageError)
 
 
-def print_row(path: Path, scores: dict[str, float], warnings: tuple[str, ...]) -> None:
+class _Opened:
+    """The model, loaded when the first image was read: bad images must not cost the time of loading it."""
+
+    def __init__(self, options: Namespace) -> None:
+        self._options, self._stack = options, ExitStack()
+        self.said: dict[str, None] = {}  # once each, in order
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._stack.close()
+
+    @cached_property
+    def model(self) -> Model:
+        """It, open."""
+        from edgekit.progress import on_stderr
+        from edgekit.runtime import open_model
+
+        options = self._options
+        model = open_model(
+            options.folder, options.level, options.device, options.context, options.runtime, on_stderr()
+        )
+        self._stack.enter_context(closing(model))
+        self.said.update(dict.fromkeys(model.warnings))
+        return model
+
+    def scored(self, row: Row, labels: Labels) -> dict[str, Any]:
+        """One image's scores by label, and what to know of it; or its error."""
+        from edgekit.inputs.image import Picture
+
+        if isinstance(row.picture, InputError):
+            error = row.picture
+            return {"error": error.message, "allowed": error.allowed, "try": error.remedy}
+        chosen = labels.scores if self._options.labels or self._options.scores else None
+        with told_by_edgekit() as told:
+            (values,) = self.model.classify([Picture(row.picture.image)], labels.prompts, chosen)
+        self.said.update(dict.fromkeys(told))
+        scores = {label: round(float(score), 6) for label, score in zip(labels.names, values, strict=True)}
+        if not all(map(math.isfinite, scores.values())):
+            raise ArtifactError(
+                f"{self._options.folder}: scores of {row.name} are no finite numbers: the model is damaged"
+            )
+        return {"scores": scores, "warnings": [*row.picture.warnings], "told": [*told]}
+
+
+def _print_all(options: Namespace, labels: Labels) -> int:
+    failed = count = 0
+    with _Opened(options) as opened:
+        for row in rows_of(options):
+            count += 1
+            if isinstance(row.picture, InputError):
+                if len(options.images) == 1 and not is_folder(options.images[0]):
+                    raise row.picture
+                failed += 1
+                print_failed(row.name, row.picture, options.json)
+                continue
+            found = opened.scored(row, labels)
+            if options.json:
+                known = (*opened.model.warnings, *found["warnings"], *found["told"])
+                print_row(row.name, found["scores"], known)
+            else:
+                print_scores(row.name, found["scores"], tuple(found["warnings"]))
+        if not count:
+            raise InputError(f"{options.images[0]}: no picture is there", allowed="image and DICOM files")
+        print_warnings(opened.said)
+    return 1 if failed else 0
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    """All rows as CSV: the file, its best label, each score, its error."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["file", "label", *names, "error"])
+    for name, row in rows.items():
+        scores = row.get("scores")
+        values = [scores[label] for label in names] if scores else [""] * len(names)
+        writer.writerow([name, best(scores) if scores else "", *values, row.get("error", "")])
+    return text.getvalue()
+
+
+def print_row(path: str, scores: dict[str, float], warnings: tuple[str, ...]) -> None:
     """One image's scores as a line of JSON."""
     row = {"file": str(path), "label": best(scores), "scores": scores, "warnings": warnings}
     print_json(row, indent=None)
 
 
-def print_scores(path: Path, scores: dict[str, float], warnings: tuple[str, ...]) -> None:
+def print_scores(path: str, scores: dict[str, float], warnings: tuple[str, ...]) -> None:
     """One image's scores for people."""
     width, highest = max(map(len, scores)), best(scores)
     lines = [f"  {label:<{width}}  {score:.4f}{'  <' if label == highest else ''}" for label, score in scores.items()]
@@ -97,7 +183,7 @@ def best(scores: dict[str, float]) -> str:
     return max(scores, key=lambda label: scores[label])
 
 
-def print_failed(path: Path, error: InputError, as_json: bool) -> None:
+def print_failed(path: str, error: InputError, as_json: bool) -> None:
     """The row of an image that cannot be read."""
     if as_json:
         fields = {"file": str(path), "error": error.message, "allowed": error.allowed, "try": error.remedy}
@@ -112,6 +198,7 @@ VERB = Verb(
     (
         'classify ./medsiglip chest.png --label "normal lungs" --label pneumonia',
         'classify ./medsiglip *.tif --range=auto --label "normal lungs" --label pneumonia --json',
+        "classify ./medsiglip ./images --labels findings.toml --csv scores.csv",
     ),
     run,
     add_options,

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from edgekit.artifacts.manifest import Preprocessing
-from edgekit.errors import EdgekitError, EdgekitWarning, InputError, WorkerError
-from edgekit.inputs import image_file, image_types
+from edgekit.errors import EdgekitError, EdgekitWarning, InputError, UsageError, WorkerError
+from edgekit.inputs import dicom, image_file, image_types, square
+from edgekit.inputs.dicom.guard import is_dicom
 from edgekit.inputs.image_file import MAX_SIDE, MIN_SIDE, MOST_MEGAPIXELS, check_size, damage_named
 from edgekit.inputs.image_types import Range, checked_range
 from edgekit.machine.resident import Resident
@@ -96,6 +97,8 @@ def read(
     *,
     range: Range | None = None,  # noqa: A002 (as users of the option know it)
     max_megapixels: float = MAX_MEGAPIXELS,
+    recipe: str = dicom.DEFAULT,
+    pad: bool = False,
 ) -> Picture:
     """An image in RGB, and what to know about it.
 
@@ -105,6 +108,8 @@ def read(
         range: (low, high), the values that become black and white; `auto` for the picture's own least and greatest.
             None for those of its type: what has no such range (signed, 32 bits, floating point) is refused then.
         max_megapixels: nothing larger is decoded; a JPEG is reduced instead.
+        recipe: how a DICOM file of one frame is shown: a name of `edgekit.inputs.dicom.recipes.RECIPES`.
+        pad: fill it up with black to a square, as Google's server does; otherwise the model's processor stretches it.
 
     Raises:
         InputError: no such file, not an image, damaged, outside the limits, its values' meaning is unknown, or its
@@ -118,13 +123,16 @@ def read(
     try:
         if isinstance(source, str | Path):
             source = _content(source, _SPARE_BYTES + _BYTES_PER_PIXEL * pixels)
-        convert = _decoded if isinstance(source, bytes) else _converted
-        image, notes = convert(source, shown, pixels)
-    except WorkerError:
+        if isinstance(source, bytes) and is_dicom(source):
+            image, notes = _of_dicom(source, shown, max_megapixels, recipe)
+        else:
+            convert = _decoded if isinstance(source, bytes) else _converted
+            image, notes = convert(source, shown, pixels)
+    except (WorkerError, UsageError):
         raise
     except EdgekitError as error:
         raise InputError(f"{name}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
-    return Picture(image, tuple(f"{name}: {note}" for note in notes))
+    return Picture(square.pad(image).image if pad else image, tuple(f"{name}: {note}" for note in notes))
 
 
 def load(source: ImageLike) -> Image.Image:
@@ -202,6 +210,20 @@ def _decoded(data: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, 
         raise InputError("its decoder gave another size than it said")
     image = Image.frombytes(mode, (width, height), raw)
     return (image if mode == "RGB" else image.convert("RGB")), answer["warnings"]
+
+
+def _of_dicom(data: bytes, shown: Range | None, megapixels: float, recipe: str) -> tuple[Image.Image, list[str]]:
+    """A DICOM file of one frame. Raises InputError for one of several."""
+    from edgekit.inputs.dicom import file, recipes
+
+    frames = len(file.header(data, max_megapixels=megapixels).frames)
+    if frames > 1:
+        raise InputError(
+            f"holds {frames} frames", allowed="one picture here", remedy="a study, where series are taken: ask --image"
+        )
+    (frame,) = file.frames(data, max_megapixels=megapixels)
+    made = recipes.shown([frame], recipe, shown)
+    return made.images[0].convert("RGB"), [*frame.notes, *made.notes]
 
 
 def _converted(source: Any, shown: Range | None, pixels: int) -> tuple[Image.Image, list[str]]:

@@ -18,6 +18,8 @@ import numpy as np
 
 from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitWarning, InputError, UsageError
+from edgekit.inputs.dicom import study
+from edgekit.inputs.dicom.study import Reading, is_study
 from edgekit.inputs.image import say
 from edgekit.inputs.image_types import checked_range
 from edgekit.inputs.message import Image, Message, with_pictures
@@ -178,11 +180,22 @@ def _with_tokens(model: Model) -> ChatModel:
 
 def _messages(job: Job) -> list[Message]:
     turns = _list(job.body.get("messages"), "messages", Mapping)
-    return [Message(turn.get("role"), *map(_part(job), _list(turn.get("parts"), "parts", Mapping))) for turn in turns]
+    return [Message(turn.get("role"), *_parts(_list(turn.get("parts"), "parts", Mapping), job)) for turn in turns]
 
 
-def _part(job: Job) -> Callable[[Mapping[str, Any]], str | Image]:
-    return lambda part: _text(part, "text") if "text" in part else _image(part, job)
+def _parts(stated: Sequence[Mapping[str, Any]], job: Job) -> Iterator[str | Image]:
+    """Texts and images; of a DICOM series, which is one file of several frames or an archive, every slice."""
+    for part in stated:
+        if "text" in part:
+            yield _text(part, "text")
+            continue
+        image = _image(part, job)
+        assert isinstance(image.source, bytes), "as it was sent"
+        if is_study(image.source):
+            name = f"image {part['image'] + 1}"
+            yield from study.parts(study.read(image.source, Reading(range=image.range), name), name)
+        else:
+            yield image
 
 
 def _image(part: Mapping[str, Any], job: Job) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -23,13 +23,21 @@ if TYPE_CHECKING:
 
 
 def shown(
-    items: Items, model: Model, images: int, *, as_json: bool, indent: int | None = 1, known: Collection[str] = ()
+    items: Items,
+    model: Model,
+    images: int,
+    *,
+    as_json: bool,
+    indent: int | None = 1,
+    known: Collection[str] = (),
+    more: Callable[[str], Mapping[str, Any]] | None = None,
 ) -> Generation:
     """Print an answer as it comes, and what to know about it, or all of it as JSON; the finished answer.
 
     Args:
         images: that are looked at before it begins.
         known: what was said before already.
+        more: of the answer's text, what its JSON has beside it.
     """
     answer: Generation | None = None
     thinking = False
@@ -43,7 +51,8 @@ def shown(
             show(stripped(item), end="")
     assert answer is not None, "generate always ends with the finished answer"
     if as_json:
-        print_json({**asdict(answer), "runtimes": dict(model.runtimes)}, indent=indent)
+        beside = more(answer.text) if more else {}
+        print_json({**asdict(answer), "runtimes": dict(model.runtimes), **beside}, indent=indent)
     else:
         show()
         if answer.seed is not None:

@@ -98,6 +98,20 @@ def add_pictures(parser: ArgumentParser) -> None:
         metavar="N",
         help="the largest image that is decoded; a larger JPEG is reduced (default: 40)",
     )
+    parser.add_argument(
+        "--preprocess",
+        default="medgemma-1.5",
+        metavar="NAME",
+        help="how DICOM files are shown: medgemma-1.5 (default), medgemma-1.0, medgemma-1.5-server or medsiglip, as Google "
+        "does, or file, by the file's own window; --range is in the file's units, of a CT in HU",
+    )
+    parser.add_argument(
+        "--pad", action="store_true", help="fill images up with black to a square, in place of stretching them to one"
+    )
+    parser.add_argument("--series", metavar="NUMBER", help="which of a study's series, by its number or UID")
+    parser.add_argument(
+        "--slices", type=int, default=85, metavar="N", help="of a series, evenly spread (default: 85, as MedGemma 1.5)"
+    )
 
 
 def _range(text: str) -> tuple[float, float] | Literal["auto"]:

@@ -9,6 +9,7 @@ import hashlib
 import io
 import logging
 import struct
+import sys
 import warnings
 import zlib
 from typing import Any
@@ -27,10 +28,10 @@ _PDF, _PLUGIN = "1.2.840.10008.5.1.4.1.1.104.1", "pylibjpeg"
 _TIMES = ("TemporalPositionIdentifier", "TemporalPositionIndex", "TriggerTime", "EchoTime", "DiffusionBValue")
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _LONG = 64  # characters of a text that is said on
-# What parsers and decoders raise of files that are none; what else they raise is a mistake of theirs or ours.
+# What parsers and decoders raise of files that are none.
 _DAMAGE = (
     ValueError, TypeError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError, OverflowError,
-    EOFError, OSError, struct.error, zlib.error, AssertionError,
+    EOFError, OSError, struct.error, zlib.error, AssertionError, ArithmeticError,
 )  # fmt: skip
 
 
@@ -48,6 +49,7 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
     """
     warnings.simplefilter("ignore")  # which would quote what stands in the file
     logging.disable(logging.CRITICAL)
+    sys.excepthook = lambda kind, *_: sys.stderr.write(f"{kind.__name__}\n")  # the same of what nobody foresaw
     limit_memory(_SPARE_BYTES + 3 * len(data))
     try:
         if job["do"] == "directory":
@@ -64,9 +66,15 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
         raise InputError("it needs more memory to decode than its size allows") from error
     except RecursionError as error:
         raise InputError("sequences within sequences, deeper than any file has") from error
-    except _DAMAGE as error:
+    except (*_DAMAGE, *_library_damage()) as error:
         raise InputError(f"damaged, or no image that can be decoded ({type(error).__name__})") from None
     return [about for about, _ in frames], b"".join(array.tobytes() for _, array in frames)
+
+
+def _library_damage() -> tuple[type[Exception], ...]:
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    return BytesLengthException, InvalidDicomError
 
 
 def _parsed(data: bytes, *, pixels: bool) -> Any:
@@ -151,6 +159,7 @@ def _header(dataset: Any, said: Pixels, salt: bytes) -> dict[str, Any]:
     if not patient.strip("\0 "):
         patient = "\0".join(str(dataset.get(name, "") or "") for name in ("PatientName", "PatientBirthDate"))
     known = bool(patient.strip("\0 "))
+    own = str(dataset.get("PatientID", "") or "").strip()
     date = str(dataset.get("StudyDate", "") or "")
     burned = str(dataset.get("BurnedInAnnotation", "") or "").upper()
     return {
@@ -159,6 +168,7 @@ def _header(dataset: Any, said: Pixels, salt: bytes) -> dict[str, Any]:
         "series": _uid(dataset, "SeriesInstanceUID"),
         "study": _uid(dataset, "StudyInstanceUID"),
         "frame_of_reference": _uid(dataset, "FrameOfReferenceUID"),
+        "patient_id": hashlib.sha256(salt + own.encode("utf-8", "replace")).hexdigest() if own else "",
         "patient": hashlib.sha256(salt + patient.encode("utf-8", "replace")).hexdigest() if known else "",
         "modality": _code(dataset.get("Modality")),
         "image_type": [_code(one) for one in _list(dataset.get("ImageType"))][:16],
@@ -244,8 +254,9 @@ def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], NDAr
         array: NDArray[Any] = values.palette(stored, dataset)
         fields |= {"kind": "colour", "full": [0, 255]}
     elif said.samples == 3:
-        array = stored if stored.dtype == np.uint8 else stored.astype(np.uint16)
-        fields |= {"kind": "colour", "full": [0, 2**said.stored - 1]}
+        wide = max(0, said.stored - 16)  # bits beyond what any picture shows
+        array = stored if stored.dtype == np.uint8 else (stored >> wide).astype(np.uint16)
+        fields |= {"kind": "colour", "full": [0, 2 ** (said.stored - wide) - 1]}
     else:
         array, units, full = values.modality(stored, dataset, index)
         fields |= {

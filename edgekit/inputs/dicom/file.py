@@ -32,19 +32,26 @@ _SALT = secrets.token_bytes(16)  # of this process: a hash means nothing elsewhe
 _SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
-def header(source: Path | bytes, name: str | None = None, *, max_megapixels: float = MAX_MEGAPIXELS) -> Header:
+def header(
+    source: Path | bytes,
+    name: str | None = None,
+    *,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    salt: bytes = _SALT,
+) -> Header:
     """A file's header.
 
     Args:
         source: the file, or its bytes.
         name: what messages call it; its path for None.
+        salt: what hashes of the patient begin with; this process's own without it.
 
     Raises:
         InputError: it cannot be read, is no DICOM file with an image, damaged, or beyond the limits.
         WorkerError: no process can be started to read it.
     """
     name, data = _named(source, name)
-    said, _ = _asked(name, {"do": "header"}, data, max_megapixels, 0)
+    said, _ = _asked(name, {"do": "header", "salt": salt.hex()}, data, max_megapixels, 0)
     places = tuple(_frame_header(one) for one in said.pop("frames"))
     return Header(name=name, frames=places, **{**said, "image_type": tuple(said["image_type"])})
 
@@ -90,7 +97,7 @@ def directory(source: Path) -> list[list[str]]:
 
 
 def _asked(name: str, job: dict[str, Any], data: bytes, max_megapixels: float, most: int) -> tuple[Any, bytes]:
-    job |= {"pixels": int(max_megapixels * 1e6), "salt": _SALT.hex(), "wanted": job.get("wanted", [])}
+    job = {"salt": _SALT.hex(), "wanted": [], **job, "pixels": int(max_megapixels * 1e6)}
     limit_s = _LIMIT_S + _PER_MEGABYTE_S * (len(data) + most) / 1e6
     try:
         return READER.ask(job, data, limit_s=limit_s, most=most)

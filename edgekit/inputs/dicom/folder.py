@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from edgekit.artifacts.documents import is_file, is_folder
 from edgekit.errors import InputError
@@ -39,18 +41,37 @@ def holds_several(path: Path) -> bool:
     return is_folder(path) or path.name.upper() == DIRECTORY or (is_file(path) and _head(path)[:4] == _ZIP)
 
 
-def found(path: Path) -> Found:
+def is_archive(data: bytes) -> bool:
+    """Whether bytes begin as a zip archive does."""
+    return data[: len(_ZIP)] == _ZIP
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a path is one DICOM file, by its beginning."""
+    return is_file(path) and file.is_dicom(_head(path))
+
+
+def found(source: Path | bytes, name: str) -> Found:
     """The DICOM files of a folder and those below it, of a DICOMDIR, of an archive, or one file.
+
+    Args:
+        source: where it is, or an archive's or a file's bytes.
+        name: what messages call those bytes.
 
     Raises:
         InputError: there are too many, or the archive is damaged; a DICOMDIR names what is not there or elsewhere.
     """
+    if isinstance(source, bytes):
+        is_archive = source[:4] == _ZIP
+        return _unpacked(io.BytesIO(source), name) if is_archive else Found(((name, source),))
+    path = source
     if is_folder(path):
         return _walked(path)
     if path.name.upper() == DIRECTORY:
         return Found(tuple(_listed(path)))
     if is_file(path) and _head(path)[:4] == _ZIP:
-        return _unpacked(path)
+        with path.open("rb") as stream:
+            return _unpacked(stream, str(path))
     return Found(((str(path), path),))
 
 
@@ -90,23 +111,23 @@ def _listed(directory: Path) -> Iterator[tuple[str, Path]]:
         yield str(path), path
 
 
-def _unpacked(archive: Path) -> Found:
+def _unpacked(stream: IO[bytes], archive: str) -> Found:
     files: list[tuple[str, Path | bytes]] = []
     others = size = 0
     try:
-        with zipfile.ZipFile(archive) as opened:
+        with zipfile.ZipFile(stream) as opened:
             members = [one for one in opened.infolist() if not one.is_dir()]
             if len(members) > MOST_FILES:
                 raise InputError(f"{archive}: {len(members)} files", allowed=f"at most {MOST_FILES}")
             for member in sorted(members, key=lambda one: one.filename):
-                with opened.open(member) as stream:
-                    head = stream.read(_HEAD)
+                with opened.open(member) as inside:
+                    head = inside.read(_HEAD)
                     if not file.is_dicom(head) or PurePosixPath(member.filename).name.upper() == DIRECTORY:
                         others += 1
                         continue
-                    data = head + stream.read(MOST_FILE_BYTES - size)
+                    data = head + inside.read(MOST_FILE_BYTES - size)
                     size += len(data)
-                    if stream.read(1):
+                    if inside.read(1):
                         raise InputError(f"{archive}: unpacks to more than {MOST_FILE_BYTES >> 30} GB")
                 files.append((f"{archive}:{member.filename}", data))
     except _DAMAGED as error:

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgekit.errors import InputError, unknown
-from edgekit.inputs.dicom import voi
-from edgekit.inputs.dicom.types import Frame, Window
+from edgekit.inputs.dicom import DEFAULT, voi
+from edgekit.inputs.dicom.types import Frame
+from edgekit.inputs.image_types import Range
 
-DEFAULT = "medgemma-1.5"
 FILE = "file"
 _CXR, _WHOLE_ACQUISITION = ("CR", "DX"), ("MR",)
 _READ = ("CR", "DX", "CT", "MR", "US", "MG", "XC", "OT", "SC", "ES", "GM", "OP", "XA", "RF", "NM", "PT", "")
@@ -71,12 +71,13 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def shown(frames: Sequence[Frame], name: str = DEFAULT, window: Window | None = None) -> Shown:
+def shown(frames: Sequence[Frame], name: str = DEFAULT, range: Range | None = None) -> Shown:  # noqa: A002
     """Frames of one acquisition as pictures.
 
     Args:
         name: of a recipe.
-        window: shown in place of what the recipe says.
+        range: (low, high) in the file's units, of a CT in Hounsfield units, that become black and white in place of
+            what the recipe says; `auto` for the least and greatest of all frames.
 
     Raises:
         InputError: a modality that no recipe reads, or values without any contrast.
@@ -88,9 +89,12 @@ def shown(frames: Sequence[Frame], name: str = DEFAULT, window: Window | None = 
         raise InputError(f"a picture of modality {modality}", allowed=", ".join(filter(None, _READ)))
     if frames and frames[0].kind == "colour":
         return Shown(tuple(_colour(frame) for frame in frames))
-    if window:
-        said = f"window {window.center:g},{window.width:g}, as asked for"
-        return Shown(tuple(_grey(_inverted(voi.windowed(frame.values, window), frame)) for frame in frames), (said,))
+    if range == "auto":
+        return Shown(tuple(_stretched(frames)), ("shown from its least to its greatest value, as asked for",))
+    if range:
+        low, high = range
+        said = f"shown from {low:g} to {high:g}{f' {frames[0].units}' if frames[0].units else ''}, as asked for"
+        return Shown(tuple(_grey(_inverted(voi.between(frame.values, low, high), frame)) for frame in frames), (said,))
     if modality == "CT" and one.ct:
         return _ct(frames, one, name)
     if modality in _CXR and one.cxr == "stretched":
@@ -104,7 +108,7 @@ def shown(frames: Sequence[Frame], name: str = DEFAULT, window: Window | None = 
 
 def _ct(frames: Sequence[Frame], one: Recipe, name: str) -> Shown:
     if frames[0].units not in ("HU", ""):
-        raise InputError(f"a CT in {frames[0].units:.20}", allowed="Hounsfield units", remedy=f"--window C,W or {FILE}")
+        raise InputError(f"a CT in {frames[0].units:.20}", allowed="Hounsfield units", remedy="--range LOW:HIGH, in those units")
     notes = [f"CT windows of {name}: {', '.join(f'{low:g} to {high:g} HU' for low, high in one.ct)}"]
     notes += [one.note] if one.note else []
     if not frames[0].units:

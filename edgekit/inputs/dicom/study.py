@@ -10,10 +10,14 @@ from pathlib import Path
 from PIL import Image as Pillow
 
 from edgekit.errors import InputError
-from edgekit.inputs.dicom import file, folder, recipes
+from edgekit.inputs import square
+from edgekit.inputs.dicom import DEFAULT, file, folder, recipes
 from edgekit.inputs.dicom import series as series_
 from edgekit.inputs.dicom.series import MOST_SLICES, Slice
-from edgekit.inputs.dicom.types import Frame, Header, Window
+from edgekit.inputs.dicom.types import Frame
+from edgekit.inputs.image import Picture
+from edgekit.inputs.image_types import Range
+from edgekit.inputs.message import Image
 
 
 @dataclass(frozen=True)
@@ -22,14 +26,14 @@ class Reading:
 
     Attributes:
         recipe: a name of `recipes.RECIPES`.
-        window: shown in place of the recipe's; None for those.
+        range: shown in place of what the recipe says, see `recipes.shown`.
         series: which one of several, by its number or UID.
         most: slices of a series.
         max_megapixels: of one frame.
     """
 
-    recipe: str = recipes.DEFAULT
-    window: Window | None = None
+    recipe: str = DEFAULT
+    range: Range | None = None
     series: str | None = None
     most: int = MOST_SLICES
     max_megapixels: float = file.MAX_MEGAPIXELS
@@ -56,21 +60,23 @@ class Study:
         return tuple(f"SLICE {number}" for number in range(1, count + 1)) if count > 1 else ("",) * count
 
 
-def read(path: Path, reading: Reading = Reading()) -> Study:  # noqa: B008 - it never changes
+def read(source: Path | bytes, reading: Reading = Reading(), name: str = file.NAMELESS) -> Study:
     """The pictures of one DICOM file, of a series' folder, of a DICOMDIR or an archive.
+
+    Args:
+        name: what messages call a file that is given by its bytes.
 
     Raises:
         InputError: no image is there, or several patients', or several series' and none is named; or as `file.frames`.
         UsageError: there is no such recipe.
     """
     recipes.recipe(reading.recipe)
-    place = folder.found(path)
+    path = name if isinstance(source, bytes) else source
+    place = folder.found(source, name)
     if not place.files:
         raise InputError(f"{path}: no DICOM file is there", allowed="DICOM files, or image files one by one")
     sources = dict(place.files)
-    headers = [
-        file.header(source, name, max_megapixels=reading.max_megapixels) for name, source in place.files
-    ]
+    headers = [file.header(one, called, max_megapixels=reading.max_megapixels) for called, one in place.files]
     try:
         found = series_.ordered(headers, reading.series)
     except InputError as error:
@@ -84,7 +90,7 @@ def read(path: Path, reading: Reading = Reading()) -> Study:  # noqa: B008 - it 
         notes.append("the file says that text is burned into its pixels, a name perhaps")
     decoded = list(_decoded(taken, sources, reading))
     try:
-        made = recipes.shown(decoded, reading.recipe, reading.window)
+        made = recipes.shown(decoded, reading.recipe, reading.range)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
     known = dict.fromkeys(note for frame in decoded for note in frame.notes)
@@ -102,6 +108,23 @@ def _named(one: Slice) -> str:
     return one.header.name if len(one.header.frames) == 1 else f"{one.header.name}#{one.index + 1}"
 
 
-def header_of(path: Path, reading: Reading = Reading()) -> Header:  # noqa: B008 - it never changes
-    """The header of one file; raises as `file.header`."""
-    return file.header(path, max_megapixels=reading.max_megapixels)
+def parts(study: Study, name: str, *, pad: bool = False) -> list[str | Image]:
+    """A study as parts of a message: each picture, and of several its number behind it.
+
+    Args:
+        name: what is said of it begins with this; it goes with the first picture.
+        pad: see `edgekit.inputs.image.read`.
+    """
+    made: list[str | Image] = []
+    known = tuple(f"{name}: {note}" for note in study.notes)
+    for image, label in zip(study.images, study.labels, strict=True):
+        colour = image.convert("RGB")
+        made.append(Image(Picture(square.pad(colour).image if pad else colour, known)))
+        made += [label] if label else []
+        known = ()
+    return made
+
+
+def is_study(data: bytes) -> bool:
+    """Whether bytes are a DICOM file or an archive, which may hold several pictures."""
+    return file.is_dicom(data) or folder.is_archive(data)

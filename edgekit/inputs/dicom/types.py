@@ -59,6 +59,7 @@ class Header:
         name: the file, as messages call it.
         sop_class, instance, series, study, frame_of_reference: UIDs; "" where they are missing.
         patient: a hash of what identifies the patient, "" where the file says nothing; equal within one process only.
+        patient_id: the same of PatientID alone, with the caller's own salt.
         modality: CR, DX, CT, MR, US, MG, XC, ...; "" where it is missing.
         image_type: ImageType's values, such as ORIGINAL, PRIMARY, AXIAL or LOCALIZER.
         transfer_syntax: UID.
@@ -79,6 +80,7 @@ class Header:
     study: str
     frame_of_reference: str
     patient: str
+    patient_id: str
     modality: str
     image_type: tuple[str, ...]
     transfer_syntax: str

@@ -113,7 +113,7 @@ def facts(record: Record) -> Facts:
     for section in SECTIONS:
         ordered = sorted(found[section.name], key=lambda one: (one.text, one.value, one.resource))
         ordered.sort(key=lambda one: one.date, reverse=True)
-        every += [replace(one, id=f"{section.letter}{number}") for number, one in enumerate(ordered, 1)]
+        every += [_plain(one, f"{section.letter}{number}") for number, one in enumerate(ordered, 1)]
     return Facts(tuple(every), in_error, unread)
 
 
@@ -225,6 +225,12 @@ def _text(concept: Any) -> str:
     words = [concept.get("text"), *(coding.get("display") for coding in _codings(concept))]
     words += [coding.get("code") for coding in _codings(concept)]
     return _line(next((word for word in words if isinstance(word, str) and word.strip()), ""))
+
+
+def _plain(one: Fact, name: str) -> Fact:
+    """With its id, and nothing in it that is no text of one line."""
+    words = {part: _line(getattr(one, part)) for part in ("date", "text", "value", "unit", "status")}
+    return replace(one, id=name, **words)
 
 
 def _line(text: str) -> str:

@@ -1,0 +1,157 @@
+"""`edgekit index`: vectors of images on disk, to search in."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.commands import Verb
+from edgekit.commands.support.embedding import add_source, identity
+from edgekit.commands.support.pictures import reading_of
+from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.errors import InputError, UsageError
+from edgekit.terminal import say
+
+if TYPE_CHECKING:
+    from edgekit.retrieval.index import Entry, Index
+
+_AT_ONCE = 64  # pictures that are kept in one step: so many are lost at most when it is stopped
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """What is indexed, by what, where; and what is to be forgotten."""
+    add_source(parser, required=False)
+    parser.add_argument("--to", type=Path, required=True, metavar="INDEX", help="a folder; what is in it stays")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        metavar="S",
+        help="look again every S seconds until Ctrl-C; what was changed within them is left for the next look",
+    )
+    parser.add_argument(
+        "--forget", action="append", default=[], metavar="PATIENT", help="remove all images of a patient by their ID"
+    )
+
+
+def run(options: Namespace) -> int:
+    """Index what is new or was changed; 1 where something could not be read."""
+    from edgekit.retrieval.index import writing
+    from edgekit.runtime import open_model
+
+    if not options.images and not options.forget:
+        raise UsageError("nothing to index", allowed="images or their folders, or --forget PATIENT")
+    if options.watch is not None and not (options.watch > 0 and options.images):
+        raise UsageError(f"--watch {options.watch:g}", allowed="seconds, above 0, and folders to look at")
+    opening = (options.folder, options.level, options.device, options.context, options.runtime)
+    with (
+        open_model(*opening) as model,
+        writing(options.to, identity(model, options), int(getattr(model, "width", 0))) as index,
+    ):
+        gone = sum(index.forget(patient=patient) for patient in options.forget)
+        work = _Indexing(model, index, options)
+        work.look()
+        while options.watch:
+            time.sleep(options.watch)
+            work.look()
+        count = len(index)
+    if options.json:
+        told = {"index": str(options.to), "pictures": count, "added": work.added, "forgotten": gone}
+        print_json(told | {"errors": work.failed})
+    else:
+        said = [f"{name}  error: {error}" for name, error in work.failed.items()]
+        said += [f"{gone} pictures forgotten"] if options.forget else []
+        print_lines([*said, f"{options.to}: {count} pictures, {work.added} of them new"])
+    return 1 if work.failed else 0
+
+
+class _Indexing:
+    """Looks at folders, once or again and again.
+
+    Attributes:
+        added: how many pictures.
+        failed: what could not be read, and why.
+    """
+
+    def __init__(self, model: Any, index: Index, options: Namespace) -> None:
+        self._model, self._index, self._options = model, index, options
+        self._seen: dict[Path, tuple[int, int]] = {}  # size and time of what was looked at
+        self.added, self.failed = 0, dict[str, str]()
+
+    def look(self) -> None:
+        """Index what is there and was not; a file that may still be written is left for the next look."""
+        from edgekit.progress import on_stderr
+        from edgekit.retrieval import sources
+
+        files, others = sources.files_of(self._options.images)
+        if others and not self._seen:
+            say(f"{others} files that are no pictures are passed over")
+        new = [path for path in files if self._is_new(path)]
+        progress = on_stderr()
+        progress.start("indexing", len(new))
+        before = self.added
+        waiting: list[Entry] = []
+        try:
+            for path in new:
+                waiting += self._entries(path)
+                progress.advance()
+                if len(waiting) >= _AT_ONCE:
+                    self._keep(waiting)
+            self._keep(waiting)
+        finally:
+            progress.finish()
+        if self._options.watch and self.added > before:
+            say(f"{self.added - before} pictures new, {len(self._index)} in the index")
+
+    def _is_new(self, path: Path) -> bool:
+        try:
+            status = path.stat()
+        except OSError:
+            return path not in self._seen
+        now = (status.st_size, status.st_mtime_ns)
+        if self._options.watch and time.time() - status.st_mtime < self._options.watch:
+            return False
+        if self._seen.get(path) == now:
+            return False
+        self._seen[path] = now
+        return True
+
+    def _entries(self, path: Path) -> list[Entry]:
+        from edgekit.retrieval import sources
+        from edgekit.retrieval.index import Entry
+
+        made: list[Entry] = []
+        try:
+            digest = sources.digest_of(path)
+            if self._index.known(str(path)) == digest:
+                return []
+            patient = sources.patient_of(path, self._index.salt)
+        except InputError as error:
+            self.failed[str(path)] = error.message
+            return []
+        for row in sources.rows(path, reading_of(self._options), pad=self._options.pad):
+            if isinstance(row.picture, InputError):
+                self.failed[row.name] = row.picture.message
+                continue
+            (vector,) = self._model.embed_image([row.picture])
+            made.append(Entry(row.name, str(path), digest, patient, vector))
+        return made
+
+    def _keep(self, waiting: list[Entry]) -> None:
+        self.added += len(waiting)
+        self._index.add(waiting)
+        waiting.clear()
+
+
+VERB = Verb(
+    "index images by their vectors, to search in; what is unchanged is passed over",
+    (
+        "index ./medsiglip ./images --to ./archive",
+        "index ./medsiglip --forget 4711 --to ./archive",
+    ),
+    run,
+    add_options,
+    go_on="what was indexed stays: the same command goes on",
+    order=84,
+)

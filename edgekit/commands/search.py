@@ -1,0 +1,61 @@
+"""`edgekit search`: which indexed images are like an image, or like a text."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from edgekit.commands import Verb
+from edgekit.commands.support.embedding import identity
+from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
+from edgekit.commands.support.printing import print_json, print_lines
+from edgekit.errors import UsageError
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """The index, the model that it was made with, and what is asked."""
+    add_artifact(parser)
+    parser.add_argument("index", type=Path, metavar="INDEX", help="a folder that edgekit index made")
+    asked = parser.add_mutually_exclusive_group(required=True)
+    asked.add_argument("--image", type=Path, metavar="FILE", help="an image or DICOM file")
+    asked.add_argument("--text", metavar="TEXT", help="a description")
+    parser.add_argument("--most", type=int, default=10, metavar="N", help="how many are shown (default: 10)")
+    add_pictures(parser)
+    add_opening(parser)
+
+
+def run(options: Namespace) -> int:
+    """Print what is the most like it, first."""
+    from edgekit.inputs.image import read
+    from edgekit.retrieval.index import Index
+    from edgekit.runtime import open_model
+
+    if options.most < 1:
+        raise UsageError(f"--most {options.most}", allowed="1 or more")
+    how = {"range": options.range, "max_megapixels": options.max_megapixels}
+    picture = read(options.image, **how, recipe=options.preprocess, pad=options.pad) if options.image else None
+    opening = (options.folder, options.level, options.device, options.context, options.runtime)
+    with open_model(*opening) as model:
+        made_by = identity(model, options)
+        with Index(options.index, made_by, int(getattr(model, "width", 0))) as index:
+            (query,) = model.embed_text([options.text]) if picture is None else model.embed_image([picture])
+            hits = index.search(query, options.most)
+            count = len(index)
+    if options.json:
+        found = [{"name": hit.name, "file": hit.file, "score": round(hit.score, 6)} for hit in hits]
+        print_json({"pictures": count, "results": found})
+        return 0
+    print_lines([f"{hit.score:.4f}  {hit.name}" for hit in hits])
+    return 0
+
+
+VERB = Verb(
+    "find indexed images that are like an image, or a text",
+    (
+        "search ./medsiglip ./archive --image chest.png",
+        'search ./medsiglip ./archive --text "a chest x-ray with pneumonia" --most 5',
+    ),
+    run,
+    add_options,
+    order=86,
+)

@@ -1,0 +1,63 @@
+"""Many pictures through a model of images: what `classify`, `embed` and `index` share."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgekit.artifacts.files import sha256_json
+from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
+from edgekit.commands.support.pictures import reading_of
+from edgekit.terminal import say
+
+if TYPE_CHECKING:
+    from edgekit.retrieval.sources import Row
+    from edgekit.runtime.model import Model
+
+
+def add_source(parser: ArgumentParser, *, required: bool = True) -> None:
+    """The model, the images or their folders, and how they are read."""
+    add_artifact(parser)
+    parser.add_argument(
+        "images", type=Path, nargs="+" if required else "*", metavar="IMAGES", help="image and DICOM files, or folders"
+    )
+    add_pictures(parser)
+    add_opening(parser)
+
+
+def identity(model: Model, options: Namespace) -> str:
+    """Names all that a picture's vector depends on beside the picture."""
+    return sha256_json([dict(sorted(model.parts.items())), read_as(options)])
+
+
+def read_as(options: Namespace) -> Mapping[str, Any]:
+    """How images are read, as the options say."""
+    return {**asdict(reading_of(options)), "pad": options.pad}
+
+
+def rows_of(options: Namespace, known: Mapping[str, Any] = {}) -> Iterator[Row]:  # noqa: B006 - it never changes
+    """Each picture, or why there is none, with progress.
+
+    Args:
+        known: files whose rows are there already.
+    """
+    from edgekit.progress import on_stderr
+    from edgekit.retrieval import sources
+
+    files, others = sources.files_of(options.images)
+    if others:
+        say(f"{others} files that are no pictures are passed over")
+    left = [path for path in files if str(path) not in known]
+    if len(left) < len(files):
+        say(f"{len(files) - len(left)} of {len(files)} files are there from before")
+    progress = on_stderr()
+    progress.start("reading pictures", len(left))
+    try:
+        for path in left:
+            yield from sources.rows(path, reading_of(options), pad=options.pad)
+            progress.advance()
+    finally:
+        progress.finish()

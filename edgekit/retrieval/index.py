@@ -1,0 +1,281 @@
+"""Vectors on disk, and what is said of each: exact search, at any moment whole.
+
+    index.sqlite     what is indexed: which model, each picture's name, file, hash and place
+    vectors-N.npy    unit vectors [n, width], float32 up to `WIDE` of them, float16 from there on; memory-mapped
+
+A shard is written whole before a transaction names it, and removed after one has forgotten it: a process that is killed
+leaves a file that nobody names, which the next one removes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.documents import is_file
+from edgekit.artifacts.files import create
+from edgekit.artifacts.folders import locked
+from edgekit.errors import ArtifactError, InputError, UsageError
+
+DATABASE, SCHEMA = "index.sqlite", 1
+WIDE = 200_000  # vectors that are kept in float32
+SHARD = 50_000  # vectors of a file at most
+_BLOCK = 16_384  # vectors that are compared at once
+_CREATE = """
+create table about (name text primary key, value text not null) strict;
+create table shards (id integer primary key, file text not null unique, count integer not null) strict;
+create table pictures (
+    id integer primary key, name text not null unique, file text not null, sha256 text not null,
+    patient text not null, shard integer not null references shards (id), place integer not null
+) strict;
+create index by_patient on pictures (patient);
+create index by_file on pictures (file);
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A picture to be kept.
+
+    Attributes:
+        name: unique in the index.
+        file, sha256: of the file that it is of.
+        patient: as `Index.patient_key` makes it; "" where nobody knows.
+    """
+
+    name: str
+    file: str
+    sha256: str
+    patient: str
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What is like what was asked.
+
+    Attributes:
+        score: the cosine.
+    """
+
+    name: str
+    file: str
+    score: float
+
+
+class Index:
+    """An index that is open.
+
+    Args:
+        folder: where it is.
+        model: names the model whose vectors it has; None to read whatever is there.
+        width: of a vector.
+        make: make it where it is not there.
+
+    Raises:
+        UsageError: there is none, or it is of another model.
+        ArtifactError: it is damaged, or another process is writing to it.
+    """
+
+    def __init__(self, folder: Path, model: str, width: int, *, make: bool = False) -> None:
+        self.folder, self.width = folder, width
+        if not is_file(folder / DATABASE):
+            if not make:
+                raise UsageError(f"{folder}: is no index", remedy=f"edgekit index MODEL IMAGES --to {folder}")
+            _make(folder, model, width)
+        self._database = sqlite3.connect(folder / DATABASE, isolation_level=None)
+        try:
+            about = dict(self._database.execute("select name, value from about").fetchall())
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            raise ArtifactError(f"{folder / DATABASE}: damaged: {error}", remedy="index the pictures anew") from error
+        self.salt = bytes.fromhex(about.get("salt", ""))
+        if about.get("schema") != str(SCHEMA) or about.get("model") != model or about.get("width") != str(width):
+            self._database.close()
+            raise UsageError(
+                f"{folder}: an index of another model, {about.get('model', '?'):.16}",
+                allowed=f"the model that it was made with; this one is {model:.16}",
+                remedy="name that model, or another folder",
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._database.close()
+
+    def __len__(self) -> int:
+        return int(self._database.execute("select count(*) from pictures").fetchone()[0])
+
+    def patient_key(self, patient: str) -> str:
+        """What a patient is known by in here, as `sources.patient_of` makes it: no number of theirs is kept."""
+        own = patient.strip().encode("utf-8", "replace")
+        return hashlib.sha256(self.salt + own).hexdigest() if own else ""
+
+    def known(self, path: str) -> str | None:
+        """The hash of a file as it was indexed; None where it was not."""
+        found = self._database.execute("select sha256 from pictures where file = ? limit 1", (path,)).fetchone()
+        return str(found[0]) if found else None
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """Keep pictures, in place of those of the same files: all of them, or after an error none."""
+        if not entries:
+            return
+        wide = len(self) + len(entries) <= WIDE
+        vectors = np.stack([entry.vector for entry in entries]).astype(np.float32 if wide else np.float16)
+        name = f"vectors-{secrets.token_hex(8)}.npy"
+        with create(self.folder / name) as file:
+            np.save(file, vectors)
+        with self._transaction() as database:
+            for path in dict.fromkeys(entry.file for entry in entries):
+                database.execute("delete from pictures where file = ?", (path,))
+            shard = database.execute("insert into shards (file, count) values (?, ?)", (name, len(entries))).lastrowid
+            database.executemany(
+                "insert into pictures (name, file, sha256, patient, shard, place) values (?, ?, ?, ?, ?, ?)",
+                [(one.name, one.file, one.sha256, one.patient, shard, place) for place, one in enumerate(entries)],
+            )
+        self.tidy()
+
+    def forget(self, *, patient: str | None = None, file: str | None = None) -> int:
+        """Remove all pictures of a patient, or of a file, their vectors with them; how many.
+
+        Args:
+            patient: the number in the files, which is nowhere kept.
+        """
+        column, value = ("patient", self.patient_key(patient)) if patient else ("file", file)
+        with self._transaction() as database:
+            gone = database.execute(f"delete from pictures where {column} = ?", (value,)).rowcount  # noqa: S608
+        self.tidy(whole=True)
+        return int(gone)
+
+    def search(self, query: NDArray[np.float32], most: int) -> list[Hit]:
+        """The pictures whose vectors are the nearest, by cosine, all of them compared.
+
+        Args:
+            query: a unit vector [width].
+
+        Raises:
+            InputError: `most` is less than 1.
+            ArtifactError: a file of vectors is missing or damaged.
+        """
+        if most < 1:
+            raise InputError(f"{most} results", allowed="1 or more")
+        best: list[tuple[float, int, int]] = []
+        places = self._places()
+        for shard, name, count in self._database.execute("select id, file, count from shards").fetchall():
+            vectors = self._vectors(name, count)
+            kept = places.get(shard)
+            if kept is None:
+                continue
+            for start in range(0, count, _BLOCK):
+                inside = kept[(kept >= start) & (kept < start + _BLOCK)]
+                if not len(inside):
+                    continue
+                block = np.asarray(vectors[start : start + _BLOCK], np.float32)
+                scores = (block @ query)[inside - start]
+                top = np.argsort(-scores, kind="stable")[:most]
+                best += [(float(scores[one]), shard, int(inside[one])) for one in top]
+            best = sorted(best, key=lambda one: -one[0])[:most]
+        return [self._hit(*one) for one in best]
+
+    def tidy(self, *, whole: bool = False) -> None:
+        """Remove files of vectors that nobody names, and write those anew of which half is not used any more.
+
+        Args:
+            whole: also those of which a single one is not: of a patient nothing may stay.
+        """
+        used = {shard: int(count) for shard, count in self._database.execute(
+            "select shard, count(*) from pictures group by shard").fetchall()}
+        for shard, name, count in self._database.execute("select id, file, count from shards").fetchall():
+            left = used.get(shard, 0)
+            if left == 0:
+                with self._transaction() as database:
+                    database.execute("delete from shards where id = ?", (shard,))
+            elif left < (count if whole else count / 2):
+                self._compact(shard, name, count)
+        named = {name for (name,) in self._database.execute("select file from shards").fetchall()}
+        for path in self.folder.glob("vectors-*.npy"):
+            if path.name not in named:
+                path.unlink()
+
+    def _compact(self, shard: int, name: str, count: int) -> None:
+        vectors = self._vectors(name, count)
+        found = self._database.execute("select id, place from pictures where shard = ? order by place", (shard,))
+        rows = found.fetchall()
+        made = f"vectors-{secrets.token_hex(8)}.npy"
+        with create(self.folder / made) as file:
+            np.save(file, np.ascontiguousarray(vectors[[place for _, place in rows]]))
+        with self._transaction() as database:
+            database.execute("update shards set file = ?, count = ? where id = ?", (made, len(rows), shard))
+            moved = [(place, number) for place, (number, _) in enumerate(rows)]
+            database.executemany("update pictures set place = ? where id = ?", moved)
+
+    def _places(self) -> Mapping[int, NDArray[np.int64]]:
+        """Of each shard the places that are in use."""
+        found = self._database.execute("select shard, place from pictures order by shard, place").fetchall()
+        table = np.asarray(found, np.int64).reshape(-1, 2)
+        return {int(shard): table[table[:, 0] == shard, 1] for shard in np.unique(table[:, 0])}
+
+    def _vectors(self, name: str, count: int) -> NDArray[Any]:
+        path = self.folder / name
+        try:
+            vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ArtifactError(f"{path}: missing or damaged", remedy="index the pictures anew") from error
+        if vectors.shape != (count, self.width) or vectors.dtype not in (np.float32, np.float16):
+            raise ArtifactError(f"{path}: {list(vectors.shape)} {vectors.dtype}", allowed=f"[{count}, {self.width}]")
+        return vectors
+
+    def _hit(self, score: float, shard: int, place: int) -> Hit:
+        row = self._database.execute("select name, file from pictures where shard = ? and place = ?", (shard, place))
+        name, file = row.fetchone()
+        return Hit(name, file, score)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with file_errors(self.folder):
+            try:
+                self._database.execute("begin immediate")
+                yield self._database
+                self._database.execute("commit")
+            except sqlite3.Error as error:
+                self._undo()
+                raise ArtifactError(f"{self.folder / DATABASE}: {error}", remedy="see its disk, and try again") from error
+            except BaseException:
+                self._undo()
+                raise
+
+    def _undo(self) -> None:
+        if self._database.in_transaction:
+            self._database.execute("rollback")
+
+
+@contextmanager
+def writing(folder: Path, model: str, width: int) -> Iterator[Index]:
+    """An index that nobody else writes to meanwhile, made where it is not there. Raises as `Index`."""
+    with file_errors(folder), locked(folder), Index(folder, model, width, make=True) as index:
+        index.tidy()
+        yield index
+
+
+def _make(folder: Path, model: str, width: int) -> None:
+    """An empty index, all of it or nothing."""
+    if any(path.name != DATABASE for path in folder.iterdir()):
+        raise UsageError(f"{folder}: holds other files", allowed="a new or an empty folder, or an index")
+    temporary = folder / f"{DATABASE}.new"
+    about = {"schema": str(SCHEMA), "model": model, "width": str(width), "salt": secrets.token_hex(16)}
+    with closing(sqlite3.connect(temporary, isolation_level=None)) as database:
+        database.executescript(_CREATE)
+        database.executemany("insert into about values (?, ?)", list(about.items()))
+    temporary.replace(folder / DATABASE)

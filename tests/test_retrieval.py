@@ -1,0 +1,276 @@
+"""Many pictures: scored, embedded, indexed, found; stopped anywhere, gone on with, nothing lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_dicom_series import ct_slice
+
+from edgekit.cli import main
+from edgekit.errors import ArtifactError, UsageError
+from edgekit.retrieval import index as indexes
+from edgekit.retrieval.index import Entry, Index, writing
+from edgekit.retrieval.journal import Journal
+
+WIDTH = 32
+
+
+def unit(rng: np.random.Generator, count: int) -> Any:
+    rows = rng.standard_normal((count, WIDTH)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def entries(vectors: Any, start: int = 0, patient: str = "") -> list[Entry]:
+    return [Entry(f"f{start + n}", f"f{start + n}", "0" * 64, patient, row) for n, row in enumerate(vectors)]
+
+
+def made(folder: Path, vectors: Any, at_once: int = 50) -> Path:
+    with writing(folder, "model", WIDTH) as index:
+        for start in range(0, len(vectors), at_once):
+            index.add(entries(vectors[start : start + at_once], start))
+    return folder
+
+
+# ---------------------------------------------------------------- the index
+
+
+@pytest.mark.parametrize("wide", [10_000, 100])
+def test_search_is_exact_beyond_every_shard(wide: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond so many vectors they are kept in half precision, which moves no neighbour of these."""
+    monkeypatch.setattr(indexes, "WIDE", wide)
+    rng = np.random.default_rng(0)
+    vectors, queries = unit(rng, 400), unit(rng, 20)
+    folder = made(tmp_path / "i", vectors)
+    with Index(folder, "model", WIDTH) as index:
+        for query in queries:
+            expected = [f"f{n}" for n in np.argsort(-(vectors @ query))[:10]]
+            found = index.search(query, 10)
+            assert [hit.name for hit in found] == expected
+            assert [hit.score for hit in found] == sorted((hit.score for hit in found), reverse=True)
+        assert len(index.search(queries[0], 10_000)) == 400
+    assert {np.load(path).dtype for path in folder.glob("*.npy")} <= {np.dtype("f4"), np.dtype("f2")}
+
+
+def test_a_file_that_changed_takes_its_own_place(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(1), 20)
+    folder = made(tmp_path / "i", vectors)
+    with writing(folder, "model", WIDTH) as index:
+        index.add(entries(-vectors[:1]))
+        assert len(index) == 20
+        assert index.search(-vectors[0], 1)[0].name == "f0"
+        assert index.search(vectors[0], 1)[0].name != "f0"
+
+
+def test_of_a_patient_who_is_forgotten_no_number_stays(tmp_path: Path) -> None:
+    vectors = unit(np.random.default_rng(2), 30)
+    folder = tmp_path / "i"
+    with writing(folder, "model", WIDTH) as index:
+        index.add(entries(vectors[:10], 0, index.patient_key("4711")) + entries(vectors[10:], 10, index.patient_key("4712")))
+        assert index.forget(patient="4711") == 10
+        assert index.forget(patient="4711") == 0
+        assert len(index) == 20
+        kept = np.concatenate([np.load(path) for path in folder.glob("*.npy")])
+        assert len(kept) == 20
+        assert (kept @ vectors[:10].T).max() < 0.999
+    assert b"4712" not in b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def test_an_index_of_another_model_a_damaged_one_and_none(tmp_path: Path) -> None:
+    folder = made(tmp_path / "i", unit(np.random.default_rng(3), 3))
+    with pytest.raises(UsageError, match="an index of another model"):
+        Index(folder, "other", WIDTH)
+    with pytest.raises(UsageError, match="is no index"):
+        Index(tmp_path, "model", WIDTH)
+    (vectors,) = folder.glob("*.npy")
+    vectors.write_bytes(vectors.read_bytes()[:-8])
+    with Index(folder, "model", WIDTH) as index, pytest.raises(ArtifactError, match="missing or damaged"):
+        index.search(np.ones(WIDTH, np.float32), 1)
+    (folder / indexes.DATABASE).write_bytes(b"x" * 5000)
+    with pytest.raises(ArtifactError, match="damaged"):
+        Index(folder, "model", WIDTH)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").write_text("mine")
+    with pytest.raises(UsageError, match="holds other files"), writing(tmp_path / "other", "model", WIDTH):
+        pass
+
+
+def test_two_at_once_wait_for_nobody(tmp_path: Path) -> None:
+    with (
+        writing(tmp_path / "i", "model", WIDTH),
+        pytest.raises(ArtifactError, match="another command is writing"),
+        writing(tmp_path / "i", "model", WIDTH),
+    ):
+        pass
+
+
+KILLED = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, {tests!r})
+from test_retrieval import entries, unit
+from edgekit.retrieval.index import writing
+vectors = unit(np.random.default_rng(0), 100_000)
+with writing(Path(sys.argv[1]), "model", 32) as index:
+    print("begun", flush=True)
+    for start in range(0, len(vectors), 20):
+        index.add(entries(vectors[start:start + 20], start))
+"""
+
+
+def test_what_is_killed_anywhere_is_whole(tmp_path: Path) -> None:
+    folder, count = tmp_path / "i", 0
+    for wait in (0.05, 0.11, 0.23):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED.format(tests=str(Path(__file__).parent)), folder],
+            stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        )  # fmt: skip
+        assert process.stdout
+        assert process.stdout.readline() == b"begun\n"
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        with writing(folder, "model", WIDTH) as index:
+            assert len(index) % 20 == 0
+            assert len(index) >= count
+            count = len(index)
+            assert len(index.search(np.ones(WIDTH, np.float32), count or 1)) == count
+    assert count
+    with sqlite3.connect(folder / indexes.DATABASE) as database:
+        assert database.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+# ---------------------------------------------------------------- the journal
+
+
+def test_a_journal_goes_on_and_takes_no_rows_of_other_work(tmp_path: Path) -> None:
+    target = tmp_path / "out.csv"
+    with Journal(target, {"a": 1}) as journal:
+        journal.add("x", {"n": 1})
+        journal.add("y", {"n": 2})
+    partial = tmp_path / ".out.csv.partial"
+    partial.write_bytes(partial.read_bytes()[:-4])  # killed while it wrote
+    with pytest.raises(UsageError, match="rows of another model"):
+        Journal(target, {"a": 2})
+    with Journal(target, {"a": 1}) as journal:
+        assert journal.rows == {"x": {"n": 1}}
+        journal.add("y", {"n": 3})
+        journal.finish("done")
+    assert target.read_text() == "done"
+    assert not partial.exists()
+    with pytest.raises(UsageError, match="is there already"):
+        Journal(target, {"a": 1})
+
+
+# ---------------------------------------------------------------- commands
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Four pictures, one that is damaged, one file that is none, one DICOM file."""
+    folder = tmp_path / "pictures"
+    (folder / "more").mkdir(parents=True)
+    rng = np.random.default_rng(5)
+    for number in range(4):
+        place = folder / ("more" if number % 2 else "") / f"p{number}.png"
+        Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(place)
+    (folder / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing")
+    (folder / "notes.txt").write_text("canary")
+    (folder / "slice.dcm").write_bytes(ct_slice(40, 0, 1, Rows=4, PatientName="Canary"))
+    return folder
+
+
+def test_a_folder_is_classified_into_a_table(
+    medsiglip_artifact: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = tmp_path / "labels.toml"
+    labels.write_text('scores = "softmax"\n[labels]\nnormal = ["normal lungs", "healthy lungs"]\nsick = "pneumonia"\n')
+    words = ["classify", str(medsiglip_artifact), str(pictures), "--labels", str(labels)]
+    assert main([*words, "--csv", str(tmp_path / "out.csv")]) == 1
+    said = capsys.readouterr()
+    assert "6 images, 1 of them could not be read" in said.out
+    assert "1 files that are no pictures are passed over" in said.err
+    rows = list(csv.DictReader((tmp_path / "out.csv").open()))
+    assert [Path(row["file"]).name for row in rows] == ["bad.png", "p0.png", "p2.png", "slice.dcm", "p1.png", "p3.png"]
+    assert rows[0]["error"]
+    for row in rows[1:]:
+        assert float(row["normal"]) + float(row["sick"]) == pytest.approx(1, abs=1e-5)
+    assert main([*words, "--json"]) == 1
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line.get("scores", {}).get("sick") for line in lines[1:]] == [float(row["sick"]) for row in rows[1:]]
+
+
+def test_one_label_under_a_softmax_is_refused(medsiglip_artifact: Path, pictures: Path, capsys: Any) -> None:
+    words = ["classify", str(medsiglip_artifact), str(pictures), "--label", "a"]
+    assert main([*words, "--scores", "softmax"]) == 2
+    assert "softmax over one label is always 1" in capsys.readouterr().err
+
+
+def test_vectors_are_units_and_those_of_python(
+    medsiglip_artifact: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import edgekit
+
+    words = ["embed", str(medsiglip_artifact), str(pictures), "--text", "normal lungs", "--to"]
+    assert main([*words, str(tmp_path / "v.npy")]) == 1
+    vectors, beside = np.load(tmp_path / "v.npy"), json.loads((tmp_path / "v.npy.json").read_text())
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert len(vectors) == len(beside["names"]) == 6
+    with edgekit.open(medsiglip_artifact) as model:
+        place = beside["names"].index(str(pictures / "p0.png"))
+        np.testing.assert_allclose(vectors[place], model.embed_image([pictures / "p0.png"])[0], atol=1e-6)
+    capsys.readouterr()
+    assert main([*words, str(tmp_path / "v.csv")]) == 1
+    rows = list(csv.reader((tmp_path / "v.csv").open()))
+    assert len(rows) == 7
+    np.testing.assert_allclose(np.asarray([row[2:] for row in rows[1:]], np.float32), vectors, atol=1e-6)
+    assert main([*words, str(tmp_path / "v.xlsx")]) == 2
+
+
+def test_what_is_indexed_is_found_and_forgotten(
+    medsiglip_artifact: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    index = tmp_path / "archive"
+    words = ["index", str(medsiglip_artifact), "--to", str(index)]
+    assert main([*words[:2], str(pictures), *words[2:]]) == 1
+    assert "5 pictures, 5 of them new" in capsys.readouterr().out
+    assert main([*words[:2], str(pictures), *words[2:]]) == 1
+    assert "5 pictures, 0 of them new" in capsys.readouterr().out
+    look = ["search", str(medsiglip_artifact), str(index), "--json"]
+    assert main([*look, "--image", str(pictures / "p2.png")]) == 0
+    (first, *_) = json.loads(capsys.readouterr().out)["results"]
+    assert (first["file"], round(first["score"], 3)) == (str(pictures / "p2.png"), 1.0)
+    assert main([*look, "--text", "pneumonia", "--most", "2"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["results"]) == 2
+    assert main([*words, "--forget", "4711"]) == 0
+    assert "1 pictures forgotten" in capsys.readouterr().out
+    assert main([*look, "--image", str(pictures / "p2.png"), "--pad"]) == 2
+    assert "an index of another model" in capsys.readouterr().err
+    for path in index.iterdir():
+        assert b"anary" not in path.read_bytes()
+
+
+@pytest.mark.slow
+def test_search_in_a_hundred_thousand_vectors(tmp_path: Path) -> None:
+    """At MedSigLIP's width; the figure is a benchmark's, this only says that it ends."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "i"
+    with writing(folder, "model", WIDTH) as index:
+        for start in range(0, 100_000, 50_000):
+            index.add(entries(unit(rng, 50_000), start))
+        began = time.perf_counter()
+        index.search(unit(rng, 1)[0], 10)
+        assert time.perf_counter() - began < 10

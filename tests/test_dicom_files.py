@@ -132,10 +132,8 @@ def test_real_files_decode_as_a_second_decoder_has_them_or_are_refused_by_name(t
 
 def _apart(frame: Any, stored: Any, other: Dataset) -> float:
     slope, intercept = float(other.get("RescaleSlope", 1)), float(other.get("RescaleIntercept", 0))
-    if frame.kind == "grey":
-        expected = stored * slope + intercept
-    else:
-        expected = stored >> max(0, int(other.BitsStored) - 16)
+    wide = max(0, int(other.BitsStored) - 16)
+    expected = stored * slope + intercept if frame.kind == "grey" else stored >> wide
     apart = float(np.max(np.abs(frame.values.astype(np.float64) - expected)))
     return 0.0 if apart <= 1e-6 * float(np.max(np.abs(expected))) else apart  # of 32 bits
 
@@ -189,7 +187,7 @@ def test_half_a_rescaling_is_refused(name: str) -> None:
 def _j2k(rows: int, columns: int) -> bytes:
     """A JPEG 2000 codestream's beginning that says a size."""
     size = b"".join(n.to_bytes(4, "big") for n in (columns, rows, 0, 0, columns, rows, 0, 0))
-    return b"\xff\x4f\xff\x51" + (38 + 3).to_bytes(2, "big") + b"\0\0" + size + b"\0\x01" + b"\x0f\x01\x01" + b"\0" * 500
+    return b"\xff\x4f\xff\x51" + (38 + 3).to_bytes(2, "big") + b"\0\0" + size + b"\0\x01\x0f\x01\x01" + b"\0" * 500
 
 
 def _jls(rows: int, columns: int) -> bytes:
@@ -295,18 +293,17 @@ def fuzzed(count: int) -> dict[str, int]:
     names = ["CT_small.dcm", "MR_small_RLE.dcm", "emri_small_jpeg_2k_lossless.dcm", "MR_small_jpeg_ls_lossless.dcm",
              "SC_rgb_jpeg_dcmtk.dcm", "image_dfl.dcm", "eCT_Supplemental.dcm", "examples_palette.dcm"]  # fmt: skip
     sources = [Path(str(get_testdata_file(name))).read_bytes() for name in names]
-    seen = {"read": 0, "refused": 0}
+    read_, said = 0, list[str]()
     for number in range(count):
         data = mutated(number, sources)
         try:
             for frame in file.frames(data, [0]):
                 assert frame.values.ndim == (2 if frame.kind == "grey" else 3)
-            seen["read"] += 1
+            read_ += 1
         except InputError as error:
-            assert "\n" not in error.message
-            assert "died with" not in error.message, (number, error.message)
-            seen["refused"] += 1
-    return seen
+            said.append(error.message)
+    assert not [text for text in said if "\n" in text or "died with" in text or "did not expect" in text]
+    return {"read": read_, "refused": len(said)}
 
 
 def test_mutated_files_are_read_or_refused() -> None:
@@ -333,5 +330,5 @@ def test_an_example_of_every_colour_is_a_picture() -> None:
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
     for path in (tmp_path / "none.dcm", tmp_path):
-        with pytest.raises(EdgekitError, match="no such file|no ordinary file|cannot be read"):
+        with pytest.raises(EdgekitError, match=r"no such file|no ordinary file|cannot be read"):
             file.header(path)

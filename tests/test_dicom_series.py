@@ -121,7 +121,7 @@ def test_slices_are_taken_as_the_notebook_takes_them() -> None:
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs the CT series")
 @pytest.mark.parametrize(
-    ("golden", "recipe"), [("ct_default_window.png", "medsiglip"), ("ct_force_rgb_window.png", "medgemma-1.5-server")]
+    ("golden", "recipe"), [("ct_default_window.png", "file"), ("ct_force_rgb_window.png", "medgemma-1.5-server")]
 )
 def test_a_ct_looks_as_googles_own_tests_have_it(golden: str, recipe: str) -> None:
     wanted = np.asarray(Image.open(SHARED / golden).convert("RGB"), np.int16)
@@ -209,7 +209,7 @@ def test_a_directory_of_a_medium(tmp_path: Path) -> None:
     from pydicom.data import get_testdata_file
 
     medium = Path(str(get_testdata_file("DICOMDIR")))
-    with pytest.raises(InputError, match="images of several patients|images of"):
+    with pytest.raises(InputError, match=r"images of several patients"):
         study.read(medium)
 
 

@@ -115,8 +115,7 @@ def test_what_is_active_is_never_left_out(medicines: int, allergies: int, result
     )
     try:
         found = told(data, "A1c?", budget)
-    except TooLongError as error:
-        assert "take" in error.message
+    except TooLongError:
         return
     there = {fact.resource for fact in found.facts.values()}
     assert {f"MedicationRequest/m{n}" for n in range(medicines) if n % 3} <= there

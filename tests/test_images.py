@@ -216,7 +216,7 @@ def test_truncated_files(tmp_path: Path, suffix: str, share: float) -> None:
     refused(path, "damaged or truncated|not an image")
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.7", b"<svg/>", bytes(128) + b"DICM"])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n", b"%PDF-1.7", b"<svg/>"])
 def test_files_that_are_no_images(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(content)

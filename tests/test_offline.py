@@ -19,6 +19,7 @@ from PIL import Image
 from watched import Seen, can_watch, watch
 
 from edgekit.bench import write
+from edgekit.cli import main
 from edgekit.commands import verbs
 from edgekit.pack import keys, signature
 from edgekit.pack.install import install, update
@@ -115,6 +116,9 @@ COMMANDS: Mapping[str, list[list[str]]] = {
     "chat": [["{gguf}", "--max-tokens", "3", "--conversation", "two"]],
     "cache": [[], ["--clear"]],
     "classify": [["{siglip}", "chest.png", "--label", "a"], ["{siglip}", "chest.png", "--label", "a", "--json"]],
+    "embed": [["{siglip}", "chest.png", "--to", "vectors.npy"]],
+    "index": [["{siglip}", "chest.png", "--to", "archive"]],
+    "search": [["{siglip}", "archive", "--image", "chest.png"], ["{siglip}", "archive", "--text", "lungs"]],
     "profile": [["--to", "desk.toml"]],
     "plan": [["{siglip}", "--device", "laptop-8gb-cpu"], ["medgemma-4b", "--device", "raspberry-pi-5"]],
     "compile-classifier": [["{siglip}", "--labels", "labels.txt", "--to", "findings.onnx"]],
@@ -167,6 +171,9 @@ def test_a_command_reaches_nobody_and_leaves_nothing(command: str, desk: Desk, f
     tasks.mkdir(parents=True)
     (tasks / "few.toml").write_text(FEW)
     decoder = next(folders["gguf"].glob("medgemma-*-Q4_0.gguf"))
+    if command == "search":
+        made = main(["index", str(folders["siglip"]), str(desk.work / "chest.png"), "--to", str(desk.work / "archive")])
+        assert made == 0
     for line in COMMANDS[command]:
         filled = [word.format(**folders, decoder=decoder) for word in line]
         seen = desk.run("-m", "edgekit", command, *filled, EDGEKIT_HOME=str(tasks.parent))

@@ -77,7 +77,8 @@ def test_of_a_patient_who_is_forgotten_no_number_stays(tmp_path: Path) -> None:
     vectors = unit(np.random.default_rng(2), 30)
     folder = tmp_path / "i"
     with writing(folder, "model", WIDTH) as index:
-        index.add(entries(vectors[:10], 0, index.patient_key("4711")) + entries(vectors[10:], 10, index.patient_key("4712")))
+        index.add(entries(vectors[:10], 0, index.patient_key("4711")))
+        index.add(entries(vectors[10:], 10, index.patient_key("4712")))
         assert index.forget(patient="4711") == 10
         assert index.forget(patient="4711") == 0
         assert len(index) == 20

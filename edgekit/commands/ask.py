@@ -10,7 +10,15 @@ from edgekit.commands.support.answers import answered, begun, check_form, check_
 from edgekit.commands.support.decoding import add_answering, generation_options, keeps
 from edgekit.commands.support.options import add_artifact
 from edgekit.commands.support.pictures import parts_of
-from edgekit.commands.support.record import add_record, digest_of, kept_to, read_record, say_marks, told_json, write_answer
+from edgekit.commands.support.record import (
+    add_record,
+    digest_of,
+    kept_to,
+    read_record,
+    say_marks,
+    told_json,
+    write_answer,
+)
 from edgekit.errors import UsageError
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgekit.commands import Verb
 from edgekit.commands.support.embedding import add_source, identity, read_as, rows_of
 from edgekit.commands.support.pictures import reading_of
@@ -64,16 +62,19 @@ def run(options: Namespace) -> int:
         print_json({"file": str(options.to), "vectors": len(good), "model": made_by, "errors": failed})
     else:
         lines = [f"{name}  error: {error}" for name, error in failed.items()]
-        print_lines([*lines, f"{options.to}: {len(good)} vectors of {model_width(good)} numbers, model {made_by[:16]}"])
+        counted = f"{len(good)} vectors of {vector_width(good)} numbers"
+        print_lines([*lines, f"{options.to}: {counted}, model {made_by[:16]}"])
     return 1 if failed else 0
 
 
-def model_width(rows: Mapping[str, Mapping[str, Any]]) -> int:
+def vector_width(rows: Mapping[str, Mapping[str, Any]]) -> int:
     """How many numbers a vector has; 0 where there is none."""
     return next((len(_decoded(row)) for row in rows.values()), 0)
 
 
 def _vectors(model: Any, options: Namespace, known: Mapping[str, Any]) -> Any:
+    from edgekit.inputs.image import Picture
+
     for text in options.text:
         if f"text:{text}" not in known:
             (vector,) = model.embed_text([text])
@@ -86,7 +87,7 @@ def _vectors(model: Any, options: Namespace, known: Mapping[str, Any]) -> Any:
         if isinstance(row.picture, InputError):
             yield row.name, {"error": row.picture.message}
             continue
-        (vector,) = model.embed_image([row.picture])
+        (vector,) = model.embed_image([Picture(row.picture.image)])
         yield row.name, _encoded(vector)
 
 
@@ -106,15 +107,21 @@ def _series(model: Any, options: Namespace, known: Mapping[str, Any]) -> Any:
 
 
 def _encoded(vector: Any) -> dict[str, str]:
+    import numpy as np
+
     return {"vector": base64.b64encode(np.asarray(vector, "<f4").tobytes()).decode()}
 
 
 def _decoded(row: Mapping[str, Any]) -> Any:
+    import numpy as np
+
     return np.frombuffer(base64.b64decode(row["vector"]), "<f4")
 
 
 def _written(path: Path, rows: Mapping[str, Mapping[str, Any]], made_by: str) -> bytes:
     """The vectors in the form that the file's name asks for."""
+    import numpy as np
+
     vectors = [_decoded(row) for row in rows.values()]
     if path.suffix.lower() == ".npy":
         file = io.BytesIO()

@@ -118,6 +118,7 @@ class _Indexing:
         return True
 
     def _entries(self, path: Path) -> list[Entry]:
+        from edgekit.inputs.image import Picture
         from edgekit.retrieval import sources
         from edgekit.retrieval.index import Entry
 
@@ -134,7 +135,7 @@ class _Indexing:
             if isinstance(row.picture, InputError):
                 self.failed[row.name] = row.picture.message
                 continue
-            (vector,) = self._model.embed_image([row.picture])
+            (vector,) = self._model.embed_image([Picture(row.picture.image)])
             made.append(Entry(row.name, str(path), digest, patient, vector))
         return made
 

@@ -1,1 +1,1 @@
-"""Pictures and series by their vectors: many files to rows, rows to an index on disk, and what is like a picture or text."""
+"""Pictures and series by their vectors: many files to rows, rows to an index on disk, and what is alike."""

@@ -1,7 +1,7 @@
 """Vectors on disk, and what is said of each: exact search, at any moment whole.
 
     index.sqlite     what is indexed: which model, each picture's name, file, hash and place
-    vectors-N.npy    unit vectors [n, width], float32 up to `WIDE` of them, float16 from there on; memory-mapped
+    vectors-N.npy    unit vectors [n, width], float32, or float16 in files that are added beyond `WIDE`; memory-mapped
 
 A shard is written whole before a transaction names it, and removed after one has forgotten it: a process that is killed
 leaves a file that nobody names, which the next one removes.
@@ -32,6 +32,7 @@ DATABASE, SCHEMA = "index.sqlite", 1
 WIDE = 200_000  # vectors that are kept in float32
 SHARD = 50_000  # vectors of a file at most
 _BLOCK = 16_384  # vectors that are compared at once
+_NONE = np.zeros(0, np.int64)
 _CREATE = """
 create table about (name text primary key, value text not null) strict;
 create table shards (id integer primary key, file text not null unique, count integer not null) strict;
@@ -41,6 +42,7 @@ create table pictures (
 ) strict;
 create index by_patient on pictures (patient);
 create index by_file on pictures (file);
+create index by_place on pictures (shard, place);
 """
 
 
@@ -152,7 +154,12 @@ class Index:
 
         Args:
             patient: the number in the files, which is nowhere kept.
+
+        Raises:
+            InputError: neither is named.
         """
+        if not (patient or "").strip() and not file:
+            raise InputError("nobody to forget", allowed="a patient's ID, or a file")
         column, value = ("patient", self.patient_key(patient)) if patient else ("file", file)
         with self._transaction() as database:
             gone = database.execute(f"delete from pictures where {column} = ?", (value,)).rowcount  # noqa: S608
@@ -172,20 +179,16 @@ class Index:
         if most < 1:
             raise InputError(f"{most} results", allowed="1 or more")
         best: list[tuple[float, int, int]] = []
-        places = self._places()
+        places = self._unused()
         for shard, name, count in self._database.execute("select id, file, count from shards").fetchall():
             vectors = self._vectors(name, count)
-            kept = places.get(shard)
-            if kept is None:
-                continue
+            gone = places.get(shard, _NONE)
             for start in range(0, count, _BLOCK):
-                inside = kept[(kept >= start) & (kept < start + _BLOCK)]
-                if not len(inside):
-                    continue
                 block = np.asarray(vectors[start : start + _BLOCK], np.float32)
-                scores = (block @ query)[inside - start]
-                top = np.argsort(-scores, kind="stable")[:most]
-                best += [(float(scores[one]), shard, int(inside[one])) for one in top]
+                scores = block @ query
+                scores[gone[(gone >= start) & (gone < start + len(block))] - start] = -np.inf
+                top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else np.arange(len(scores))
+                best += [(float(scores[one]), shard, start + int(one)) for one in top if scores[one] > -np.inf]
             best = sorted(best, key=lambda one: -one[0])[:most]
         return [self._hit(*one) for one in best]
 
@@ -221,11 +224,18 @@ class Index:
             moved = [(place, number) for place, (number, _) in enumerate(rows)]
             database.executemany("update pictures set place = ? where id = ?", moved)
 
-    def _places(self) -> Mapping[int, NDArray[np.int64]]:
-        """Of each shard the places that are in use."""
-        found = self._database.execute("select shard, place from pictures order by shard, place").fetchall()
-        table = np.asarray(found, np.int64).reshape(-1, 2)
-        return {int(shard): table[table[:, 0] == shard, 1] for shard in np.unique(table[:, 0])}
+    def _unused(self) -> Mapping[int, NDArray[np.int64]]:
+        """Of each shard of which not all is in use, the places that are not."""
+        found = self._database.execute(
+            "select shards.id, shards.count, count(pictures.id) from shards left join pictures "
+            "on pictures.shard = shards.id group by shards.id"
+        ).fetchall()
+        unused = {}
+        for shard, count, used in found:
+            if used < count:
+                rows = self._database.execute("select place from pictures where shard = ?", (shard,)).fetchall()
+                unused[int(shard)] = np.setdiff1d(np.arange(count), np.asarray([place for (place,) in rows], np.int64))
+        return unused
 
     def _vectors(self, name: str, count: int) -> NDArray[Any]:
         path = self.folder / name
@@ -251,7 +261,7 @@ class Index:
                 self._database.execute("commit")
             except sqlite3.Error as error:
                 self._undo()
-                raise ArtifactError(f"{self.folder / DATABASE}: {error}", remedy="see its disk, and try again") from error
+                raise ArtifactError(f"{self.folder / DATABASE}: {error}", remedy="see its disk, then again") from error
             except BaseException:
                 self._undo()
                 raise

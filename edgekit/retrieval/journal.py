@@ -78,7 +78,7 @@ class Journal:
                 if not number and row != head:
                     raise UsageError(
                         f"{self._path}: rows of another model, other labels or another way of reading images",
-                        remedy=f"remove it to begin anew, or give the options that it was begun with, for {self.target}",
+                        remedy="remove it to begin anew, or give the options that it was begun with",
                     )
                 if number:
                     self.rows[str(row.pop("name"))] = row

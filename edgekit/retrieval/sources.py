@@ -36,7 +36,7 @@ class Row:
 
 
 def files_of(paths: Iterable[Path]) -> tuple[list[Path], int]:
-    """The files that are named, and those of folders that look like pictures, sorted; how many others were passed over."""
+    """The files that are named, and those of folders that look like pictures, sorted; how many others lie there."""
     found: list[Path] = []
     others = 0
     for path in paths:

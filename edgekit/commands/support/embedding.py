@@ -38,7 +38,7 @@ def read_as(options: Namespace) -> Mapping[str, Any]:
     return {**asdict(reading_of(options)), "pad": options.pad}
 
 
-def rows_of(options: Namespace, known: Mapping[str, Any] = {}) -> Iterator[Row]:  # noqa: B006 - it never changes
+def rows_of(options: Namespace, known: Mapping[str, Any] = {}) -> Iterator[Row]:
     """Each picture, or why there is none, with progress.
 
     Args:

@@ -102,8 +102,8 @@ def add_pictures(parser: ArgumentParser) -> None:
         "--preprocess",
         default="medgemma-1.5",
         metavar="NAME",
-        help="how DICOM files are shown: medgemma-1.5 (default), medgemma-1.0, medgemma-1.5-server or medsiglip, as Google "
-        "does, or file, by the file's own window; --range is in the file's units, of a CT in HU",
+        help="how DICOM files are shown: medgemma-1.5 (default), medgemma-1.0, medgemma-1.5-server or medsiglip, as "
+        "Google does, or file, by the file's own window; --range is in the file's units, of a CT in HU",
     )
     parser.add_argument(
         "--pad", action="store_true", help="fill images up with black to a square, in place of stretching them to one"

@@ -29,8 +29,8 @@ def add_record(parser: ArgumentParser) -> None:
         "--record",
         type=Path,
         metavar="FILE",
-        help="a patient's record, a bundle of FHIR R4: what the question needs of it goes before the question, and every "
-        "sentence of the answer is held against what it cites",
+        help="a patient's record, a bundle of FHIR R4: what the question needs of it goes before the question, and "
+        "every sentence of the answer is held against what it cites",
     )
     parser.add_argument(
         "--fhir-out",

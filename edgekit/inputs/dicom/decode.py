@@ -39,8 +39,8 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
     """Read a header, or frames.
 
     Args:
-        job: `do`: `header`, `frames` or `directory`; `wanted`: numbers of frames, from 0 on; `pixels`: the budget of one frame;
-            `salt`: what a patient's hash begins with, in hexadecimal.
+        job: `do`: `header`, `frames` or `directory`; `wanted`: numbers of frames, from 0 on; `pixels`: the budget of
+            one frame; `salt`: what a patient's hash begins with, in hexadecimal.
         data: the file.
 
     Returns:
@@ -66,15 +66,15 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
         raise InputError("it needs more memory to decode than its size allows") from error
     except RecursionError as error:
         raise InputError("sequences within sequences, deeper than any file has") from error
-    except (*_DAMAGE, *_library_damage()) as error:
+    except _damage() as error:
         raise InputError(f"damaged, or no image that can be decoded ({type(error).__name__})") from None
     return [about for about, _ in frames], b"".join(array.tobytes() for _, array in frames)
 
 
-def _library_damage() -> tuple[type[Exception], ...]:
+def _damage() -> tuple[type[Exception], ...]:
     from pydicom.errors import BytesLengthException, InvalidDicomError
 
-    return BytesLengthException, InvalidDicomError
+    return *_DAMAGE, BytesLengthException, InvalidDicomError
 
 
 def _parsed(data: bytes, *, pixels: bool) -> Any:
@@ -144,7 +144,9 @@ def _pixels(dataset: Any, budget: int) -> Pixels:
         raise InputError(f"{samples} samples of {stored} bits in {allocated}", allowed="1 or 3 of 1 to 64 bits")
     if rows * columns > budget:
         raise InputError(
-            f"{columns} x {rows} pixels", allowed=f"at most {budget / 1e6:g} megapixels", remedy="raise --max-megapixels"
+            f"{columns} x {rows} pixels",
+            allowed=f"at most {budget / 1e6:g} megapixels",
+            remedy="raise --max-megapixels",
         )
     if not 0 < frames <= guard.MOST_FRAMES:
         raise InputError(f"{frames} frames", allowed=f"1 to {guard.MOST_FRAMES}")
@@ -248,7 +250,8 @@ def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], NDAr
     about = {"modality": _code(dataset.get("Modality")), "photometric": photometric}
     shape = str(dataset.get("PresentationLUTShape", "") or "").strip().upper()
     fields: dict[str, Any] = {
-        "units": "", "windows": [], "voi_lut": None, "inverted": False, "bits": said.stored, "notes": [], "about": about,
+        "units": "", "windows": [], "voi_lut": None, "inverted": False, "bits": said.stored, "notes": [],
+        "about": about,
     }  # fmt: skip
     if photometric == "PALETTE COLOR":
         array: NDArray[Any] = values.palette(stored, dataset)
@@ -298,7 +301,7 @@ def _coded(dataset: Any, said: Pixels, index: int) -> bytes:
     offsets = None
     if "ExtendedOffsetTable" in dataset and "ExtendedOffsetTableLengths" in dataset:
         offsets = (dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths)
-    return get_frame(dataset.PixelData, index, number_of_frames=said.frames, extended_offsets=offsets)
+    return bytes(get_frame(dataset.PixelData, index, number_of_frames=said.frames, extended_offsets=offsets))
 
 
 def _check_length(dataset: Any, said: Pixels) -> None:

@@ -109,7 +109,7 @@ def _asked(name: str, job: dict[str, Any], data: bytes, max_megapixels: float, m
 
 def _frame_header(said: dict[str, Any]) -> FrameHeader:
     tuples = {key: tuple(value) if isinstance(value, list) else value for key, value in said.items()}
-    return FrameHeader(**tuples)
+    return FrameHeader(**tuples)  # type: ignore[arg-type]  # as the worker made them of these fields
 
 
 def _frame(array: Any, said: dict[str, Any]) -> Frame:
@@ -118,7 +118,7 @@ def _frame(array: Any, said: dict[str, Any]) -> Frame:
         values=array,
         windows=tuple(Window(*one) for one in said.pop("windows")),
         voi_lut=None if lut is None else np.asarray(lut, np.float64),
-        full=tuple(said.pop("full")),  # type: ignore[arg-type]  # two numbers
+        full=tuple(said.pop("full")),
         notes=tuple(said.pop("notes")),
         **said,
     )

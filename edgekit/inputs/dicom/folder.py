@@ -1,4 +1,4 @@
-"""Where DICOM files lie: one by one, in folders, behind a DICOMDIR, in a zip archive; within limits, nothing escapes."""
+"""Where DICOM files lie: one by one, in folders, behind a DICOMDIR, in a zip archive; within limits."""
 
 from __future__ import annotations
 

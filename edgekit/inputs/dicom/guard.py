@@ -10,6 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from edgekit.errors import InputError
 
@@ -148,7 +149,7 @@ def _jpeg_2000(data: bytes, said: Pixels) -> _Coded:
     tiles = -(-(x - tile_x0) // tile_x) * -(-(y - tile_y0) // tile_y)
     if tiles > _MOST_TILES:
         raise ValueError("too many tiles")
-    bits, steps = 0, set()
+    bits, steps = 0, set[tuple[int, int]]()
     for number in range(min(samples, 4)):
         depth, step_x, step_y = struct.unpack_from(">3B", data, start + 42 + 3 * number)
         bits, steps = max(bits, (depth & 0x7F) + 1), steps | {(step_x, step_y)}
@@ -164,7 +165,7 @@ def _rle(data: bytes, said: Pixels) -> None:
     if not 0 < count <= _MOST_SEGMENTS or count != wanted:
         raise ValueError("other segments")
     used = [*offsets[:count], len(data)]
-    if used[0] != 64 or any(here >= after for here, after in zip(used, used[1:], strict=False)):
+    if used[0] != 64 or any(here >= after for here, after in pairwise(used)):
         raise ValueError("segments that lie elsewhere")
 
 

@@ -108,7 +108,7 @@ def shown(frames: Sequence[Frame], name: str = DEFAULT, range: Range | None = No
 
 def _ct(frames: Sequence[Frame], one: Recipe, name: str) -> Shown:
     if frames[0].units not in ("HU", ""):
-        raise InputError(f"a CT in {frames[0].units:.20}", allowed="Hounsfield units", remedy="--range LOW:HIGH, in those units")
+        raise InputError(f"a CT in {frames[0].units:.20}", allowed="HU", remedy="--range LOW:HIGH in those")
     notes = [f"CT windows of {name}: {', '.join(f'{low:g} to {high:g} HU' for low, high in one.ct)}"]
     notes += [one.note] if one.note else []
     if not frames[0].units:

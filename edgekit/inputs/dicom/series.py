@@ -178,7 +178,8 @@ def _stacked(slices: list[Slice], notes: list[str]) -> Series:
         return Series(tuple(sorted(slices, key=_by_number)), tuple(notes))
     cosines = slices[0].place.orientation
     normal = np.cross(cosines[:3], cosines[3:])  # type: ignore[index]  # it is stated
-    placed = sorted(((float(np.dot(normal, one.place.position)), _by_number(one), one) for one in slices), key=_first)
+    along = [float(np.dot(normal, np.asarray(one.place.position))) for one in slices]
+    placed = sorted(((at, _by_number(one), one) for at, one in zip(along, slices, strict=True)), key=_first)
     kept: list[tuple[float, Slice]] = []
     again = times = 0
     for distance, _, one in placed:

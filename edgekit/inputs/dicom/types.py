@@ -39,8 +39,8 @@ class FrameHeader:
         spacing: mm between rows and between columns.
         thickness: mm.
         acquisition: AcquisitionNumber, or what stands for it in an Enhanced object (its stack and time).
-        time: where one place was taken several times (TemporalPositionIndex, TriggerTime, DiffusionBValue, EchoTime...),
-            the values that tell the times apart.
+        time: where one place was taken several times (TemporalPositionIndex, TriggerTime, DiffusionBValue, EchoTime),
+            the values that tell them apart.
     """
 
     position: tuple[float, float, float] | None = None

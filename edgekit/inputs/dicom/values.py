@@ -167,7 +167,7 @@ def palette(stored: NDArray[Any], dataset: Any) -> NDArray[np.uint8]:
     for colour in ("Red", "Green", "Blue"):
         name = f"{colour}PaletteColorLookupTable"
         if f"{name}Descriptor" not in dataset or f"{name}Data" not in dataset:
-            raise InputError(f"a palette without its {colour.lower()} table, or a segmented one", allowed="plain tables")
+            raise InputError(f"a palette without its {colour.lower()} table, or a segmented one")
         count, first, bits = (int(value) for value in dataset[f"{name}Descriptor"].value)
         count, data = count or _MOST_ENTRIES, bytes(dataset[f"{name}Data"].value)
         wide = len(data) >= 2 * count  # entries of 8 bits may be packed, or padded to 16 each

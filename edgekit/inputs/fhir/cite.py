@@ -18,7 +18,7 @@ Mark = Literal["cited", "uncited", "wrong", "not in the record"]
 
 NOT_THERE = "Not in the record."
 RULES = (
-    "Answer from this record alone. Behind every sentence write in brackets the ids of the lines that it is taken from, "
+    "Answer from this record alone. Behind every sentence write in brackets the ids of the lines it is taken from, "
     f"for example [O1]. If the record does not say it, answer: {NOT_THERE}"
 )
 _CITED = re.compile(r"\[([A-Z]\d+(?:,\s*[A-Z]\d+)*)\]")

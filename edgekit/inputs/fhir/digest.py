@@ -17,10 +17,12 @@ _EARLIER = 3  # earlier values of a result behind its last one
 _LEAST_LETTERS = 3
 _SPARE = 16  # tokens: lines are counted one by one, and joined some words make other tokens
 # Words of questions that name nothing in a record.
-_STOP = frozenset(
-    "the and for are was were has have had what when which who how does did with that this from his her their any all "
-    "last latest first most recent patient patients record value result results date current currently active list".split()
-)
+_STOP = frozenset({
+    "the", "and", "for", "are", "was", "were", "has", "have", "had", "what", "when", "which", "who", "how",
+    "does", "did", "with", "that", "this", "from", "his", "her", "their", "any", "all", "last", "latest",
+    "first", "most", "recent", "patient", "patients", "record", "value", "result", "results", "date", "current",
+    "currently", "active", "list",
+})  # fmt: skip
 _WORD = re.compile(r"[^\W_]+", re.UNICODE)
 
 

@@ -229,8 +229,15 @@ def _text(concept: Any) -> str:
 
 def _plain(one: Fact, name: str) -> Fact:
     """With its id, and nothing in it that is no text of one line."""
-    words = {part: _line(getattr(one, part)) for part in ("date", "text", "value", "unit", "status")}
-    return replace(one, id=name, **words)
+    return replace(
+        one,
+        id=name,
+        date=_line(one.date),
+        text=_line(one.text),
+        value=_line(one.value),
+        unit=_line(one.unit),
+        status=_line(one.status),
+    )
 
 
 def _line(text: str) -> str:

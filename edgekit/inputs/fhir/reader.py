@@ -5,7 +5,7 @@ The library `fhir.resources` defaults to R5 and calls files of Synthea's wrong, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ MOST_BYTES = 64 << 20
 _MOST_ENTRIES = 20_000_000
 _MOST_RESOURCES = 200_000
 _SUBJECT = ("subject", "patient")
-_OTHERS = {"MedicationOrder": "DSTU2", "DiagnosticOrder": "DSTU2", "ProcedureRequest": "STU3", "ReferralRequest": "STU3"}
+_DSTU2, _STU3 = ("MedicationOrder", "DiagnosticOrder"), ("ProcedureRequest", "ReferralRequest")
+_OTHERS = {**dict.fromkeys(_DSTU2, "DSTU2"), **dict.fromkeys(_STU3, "STU3")}
+_MEDICATION = ("MedicationRequest", "MedicationStatement")
 Resource = Mapping[str, Any]
 
 
@@ -85,22 +87,22 @@ def read(source: Path | bytes, name: str | None = None) -> Record:
     return Record(name, patient, rest, places, notes)
 
 
-def _check_version(name: str, resources: list[Resource]) -> None:
+def _check_version(name: str, resources: Sequence[Resource]) -> None:
     """Raise InputError for another version of FHIR, by what its resources look like: few bundles state theirs."""
     for resource in resources:
         kind = resource["resourceType"]
         said = _OTHERS.get(kind)
         if kind in ("Condition", "AllergyIntolerance") and isinstance(resource.get("clinicalStatus"), str):
             said = "STU3 or earlier"
-        elif kind in ("MedicationRequest", "MedicationStatement") and "medication" in resource:
+        elif kind in _MEDICATION and "medication" in resource:
             said = "R5 or later"
-        elif kind == "Encounter" and isinstance(resource.get("class"), list):
+        if kind == "Encounter" and isinstance(resource.get("class"), list):
             said = "R5 or later"
         if said:
             raise InputError(f"{name}: a bundle of FHIR {said}: its {kind} says so", allowed="FHIR R4 (4.0)")
 
 
-def _patient(name: str, resources: list[Resource], places: Mapping[str, Resource]) -> Resource:
+def _patient(name: str, resources: Sequence[Resource], places: Mapping[str, Resource]) -> Resource:
     """The one patient. Raises InputError where resources are of several."""
     patients = [one for one in resources if one["resourceType"] == "Patient"]
     if len(patients) > 1:
@@ -115,7 +117,7 @@ def _patient(name: str, resources: list[Resource], places: Mapping[str, Resource
     return patients[0] if patients else {}
 
 
-def _subjects(resources: list[Resource]) -> Iterator[str]:
+def _subjects(resources: Sequence[Resource]) -> Iterator[str]:
     for resource in resources:
         for name in _SUBJECT:
             found = resource.get(name)

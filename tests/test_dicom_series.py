@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from PIL import Image
 from pydicom.uid import generate_uid
 from test_dicom_files import data_of, plain
 
+import edgekit
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs import square
 from edgekit.inputs.dicom import recipes, study, voi
@@ -20,6 +22,8 @@ from edgekit.inputs.dicom.study import Reading
 from edgekit.inputs.dicom.types import Window
 from edgekit.inputs.image import Picture, read
 from edgekit.inputs.message import Image as Part
+from edgekit.serve.jobs import Event, Job
+from edgekit.serve.perform import perform
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "dicom"
 AXIAL = [1.0, 0, 0, 0, 1, 0]
@@ -225,6 +229,28 @@ def test_parts_of_a_message(tmp_path: Path) -> None:
     assert any("CT windows of medgemma-1.5" in note for note in first.source.warnings)
     one = study.parts(study.read(ct_slice(0, 0, 1)), "one")
     assert len(one) == 1
+
+
+def test_a_server_takes_a_series_as_one_archive(medgemma_artifact: Path, tmp_path: Path) -> None:
+    folder = lay(tmp_path / "ct", [ct_slice(100 * z, z, 1, PatientName="Canary") for z in range(3)])
+    with zipfile.ZipFile(tmp_path / "ct.zip", "w") as archive:
+        for path in folder.iterdir():
+            archive.write(path, path.name)
+    data = (tmp_path / "ct.zip").read_bytes()
+
+    def asked(*images: bytes) -> list[Event]:
+        parts = [*({"image": place} for place in range(len(images))), {"text": "Is there a nodule?"}]
+        body = {"messages": [{"role": "user", "parts": parts}], "options": {"max_tokens": 2}}
+        with edgekit.open(medgemma_artifact) as model:
+            return list(perform(model, Job("chat", body, images), threading.Event()))
+
+    events, alone = asked(data), asked((folder / "000.dcm").read_bytes())
+    assert any("CT windows of medgemma-1.5" in text for text in events[-1].body["warnings"])
+    tokens, one = (each[-1].body["prompt_tokens"] for each in (events, alone))
+    assert tokens > 2 * one
+    assert "anary" not in repr([event.body for event in events])
+    with pytest.raises(InputError, match="a damaged archive"):
+        asked(b"PK\3\4nothing")
 
 
 # ---------------------------------------------------------------- squares

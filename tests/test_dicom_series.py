@@ -14,6 +14,8 @@ from pydicom.uid import generate_uid
 from test_dicom_files import data_of, plain
 
 import edgekit
+from edgekit.cli import main
+from edgekit.commands.support.boxes import boxes_in
 from edgekit.errors import InputError, UsageError
 from edgekit.inputs import square
 from edgekit.inputs.dicom import recipes, study, voi
@@ -275,3 +277,28 @@ def test_a_padded_picture_is_a_square() -> None:
     image = Image.fromarray(np.full((30, 50, 3), 9, np.uint8))
     assert read(image, pad=True).image.size == (50, 50)
     assert read(image).image.size == (50, 30)
+
+
+def test_boxes_of_an_answer_lead_back_to_the_picture() -> None:
+    """The same place, whatever square the model saw: of a picture of 100 by 60, padded above and below or stretched."""
+    image = Image.fromarray(np.full((60, 100, 3), 9, np.uint8))
+    told = 'Final Answer: ```json\n[{"box_2d": [200, 100, 800, 900], "label": "heart"}]\n```'
+    padded = boxes_in(told, ["Where?", Part(read(image, pad=True))])
+    assert padded == [{"label": "heart", "box": [10.0, 0.0, 90.0, 60.0], "size": [100, 60]}]
+    assert boxes_in(told, [Part(read(image))])[0]["box"] == [10.0, 12.0, 90.0, 48.0]
+    beside = told.replace("200", "0").replace("800", "100")
+    assert "beside the picture" in boxes_in(beside, [Part(read(image, pad=True))])[0]["error"]
+    assert boxes_in("No box.", [Part(read(image))]) == []
+    assert boxes_in(told, [Part(read(image)), Part(read(image))]) == []
+
+
+def test_two_studies_in_the_wrong_order_are_said(
+    medgemma_artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, date in (("old", "20190101"), ("new", "20210101")):
+        (tmp_path / f"{name}.dcm").write_bytes(ct_slice(0, 0, 1, StudyDate=date))
+    old, new = (str(tmp_path / f"{name}.dcm") for name in ("old", "new"))
+    words = ["ask", str(medgemma_artifact), "What has changed?", "--max-tokens", "1"]
+    for first, second, said in ((old, new, False), (new, old, True)):
+        assert main([*words, "--image", first, "--image", second]) == 0
+        assert ("is of 2019-01-01, and what stands before it of 2021-01-01" in capsys.readouterr().err) == said

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgekit.commands import Verb
 from edgekit.commands.support.answers import answered, begun, check_form, check_system, claiming, kept, shown
+from edgekit.commands.support.boxes import boxes_in, say_boxes
 from edgekit.commands.support.decoding import add_answering, generation_options, keeps
 from edgekit.commands.support.options import add_artifact
 from edgekit.commands.support.pictures import parts_of
@@ -69,9 +70,19 @@ def run(options: Namespace) -> int:
             digest = digest_of(asked, model, images, decoding)
             question, decoding = prompt(digest, question), kept_to(digest, decoding)
         turns = [*turns, Message("user", *images, question)]
-        more = (lambda text: {"record": told_json(digest, text, asked.notes)}) if asked and digest else None
-        answer = shown(model.generate(turns, decoding), model, len(options.image), as_json=options.json, more=more)
+        answer = shown(
+            model.generate(turns, decoding),
+            model,
+            len(options.image),
+            as_json=options.json,
+            more=lambda text: {
+                "boxes": boxes_in(text, images),
+                **({"record": told_json(digest, text, asked.notes)} if asked and digest else {}),
+            },
+        )
         check_form(answer, decoding)
+        if not options.json:
+            say_boxes(boxes_in(answer.text, images))
         if asked and digest and not options.json:
             say_marks(digest, answer.text, asked.notes)
         if asked and digest and options.fhir_out:

@@ -79,10 +79,12 @@ class Picture:
         image: RGB, 8 bits a channel.
         warnings: what to know of how it became that, each beginning with its name. Who takes the picture says them;
             `Picture(picture.image)` is the same one where that was done.
+        size: its own width and height, where it was filled up to a square; None where it was not.
     """
 
     image: Image.Image
     warnings: tuple[str, ...] = ()
+    size: tuple[int, int] | None = None
 
 
 ImageLike = Path | str | bytes | Image.Image | NDArray[Any] | Picture
@@ -132,7 +134,8 @@ def read(
         raise
     except EdgekitError as error:
         raise InputError(f"{name}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
-    return Picture(square.pad(image).image if pad else image, tuple(f"{name}: {note}" for note in notes))
+    known = tuple(f"{name}: {note}" for note in notes)
+    return Picture(square.pad(image).image, known, image.size) if pad else Picture(image, known)
 
 
 def load(source: ImageLike) -> Image.Image:

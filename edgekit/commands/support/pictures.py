@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import UsageError
+from edgekit.terminal import say
 
 if TYPE_CHECKING:
     from edgekit.inputs.dicom.study import Reading
@@ -23,7 +24,14 @@ def parts_of(paths: Sequence[Path], options: Namespace) -> list[str | Image]:
         InputError: as `edgekit.inputs.image.read` and `edgekit.inputs.dicom.study.read`.
         UsageError: there is no such preprocessing.
     """
-    return [part for path in paths for part in _parts(path, options)]
+    parts: list[str | Image] = []
+    before = ""
+    for path in paths:
+        made, date = _parts(path, options)
+        if date and before > date:
+            say(f"{path} is of {date}, and what stands before it of {before}: the earlier usually stands first")
+        parts, before = [*parts, *made], date or before
+    return parts
 
 
 def reading_of(options: Namespace) -> Reading:
@@ -48,14 +56,15 @@ def is_study(path: Path) -> bool:
     return folder.holds_several(path) or folder.is_dicom_file(path)
 
 
-def _parts(path: Path, options: Namespace) -> list[str | Image]:
+def _parts(path: Path, options: Namespace) -> tuple[list[str | Image], str]:
+    """Parts of one path, and the day that they are of, where that is stated."""
     from edgekit.inputs.image import read
     from edgekit.inputs.message import Image
 
     if not is_study(path):
         picture = read(path, range=options.range, max_megapixels=options.max_megapixels, pad=options.pad)
-        return [Image(picture)]
+        return [Image(picture)], ""
     from edgekit.inputs.dicom import study
 
-    return study.parts(study.read(path, reading_of(options)), str(path), pad=options.pad)
-
+    found = study.read(path, reading_of(options))
+    return study.parts(found, str(path), pad=options.pad), found.date

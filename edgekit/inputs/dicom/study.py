@@ -47,11 +47,13 @@ class Study:
         images: RGB or grey, in their order.
         names: the file of each, and its frame where it has several.
         notes: what was left out, and what is shown as what.
+        date: of the study, `YYYY-MM-DD`; "" where the files do not say.
     """
 
     images: tuple[Pillow.Image, ...]
     names: tuple[str, ...]
     notes: tuple[str, ...]
+    date: str = ""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -94,7 +96,7 @@ def read(source: Path | bytes, reading: Reading = Reading(), name: str = file.NA
     except InputError as error:
         raise InputError(f"{path}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
     known = dict.fromkeys(note for frame in decoded for note in frame.notes)
-    return Study(made.images, tuple(map(_named, taken)), (*notes, *known, *made.notes))
+    return Study(made.images, tuple(map(_named, taken)), (*notes, *known, *made.notes), taken[0].header.date)
 
 
 def _decoded(slices: Sequence[Slice], sources: dict[str, Path | bytes], reading: Reading) -> Iterator[Frame]:
@@ -119,7 +121,7 @@ def parts(study: Study, name: str, *, pad: bool = False) -> list[str | Image]:
     known = tuple(f"{name}: {note}" for note in study.notes)
     for image, label in zip(study.images, study.labels, strict=True):
         colour = image.convert("RGB")
-        made.append(Image(Picture(square.pad(colour).image if pad else colour, known)))
+        made.append(Image(Picture(square.pad(colour).image, known, colour.size) if pad else Picture(colour, known)))
         made += [label] if label else []
         known = ()
     return made

@@ -142,6 +142,11 @@ def test_errors_and_refuted_entries_are_no_facts() -> None:
     assert found.in_error == 3
 
 
+def test_names_that_differ_by_what_nobody_sees_are_one() -> None:
+    same = [result(n, 4 + n, f"201{n}-01-01", name) for n, name in enumerate(["Mass/volume", "Mass/\u200bvolume"])]
+    assert {fact.text for fact in facts(read(bundle(*same))).all} == {"Mass/volume"}
+
+
 def test_a_medication_by_reference_and_a_pressure_of_two_components() -> None:
     drug = {"resourceType": "Medication", "id": "d", "code": coded("ramipril")}
     order = {**medication(1), "medicationReference": {"reference": "Medication/d"}}

@@ -108,7 +108,7 @@ def test_one_at_a_time(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     with (
         locked(folder),
-        pytest.raises(ArtifactError, match=r"a: another command is writing here\ntry: wait for it"),
+        pytest.raises(ArtifactError, match=r"a: another command is writing here: process \d+ .*\ntry: wait for it"),
         locked(folder),
     ):
         pass

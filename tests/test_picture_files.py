@@ -290,9 +290,7 @@ def numpy_file() -> bytes:
     return stream.getvalue()
 
 
-DICOM = bytes(128) + b"DICM" + b"\2\0\0\0UL\4\0\0\0\0\0"
 OTHERS: dict[str, tuple[bytes, str, str]] = {
-    "dicom": (DICOM, "DICOM", "dcm2img"),
     "dicom without its preamble": (b"\10\0\5\0CS\12\0ISO_IR 100", "DICOM", "--use-window"),
     "pdf": (b"%PDF-1.7\n%\xe2\xe3", "PDF", "pdfimages"),
     "pdf behind a line": (b"\r\n%PDF-1.4", "PDF", "pdftoppm"),

@@ -8,6 +8,7 @@ import math
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -16,12 +17,11 @@ from edgekit.artifacts.documents import is_folder
 from edgekit.commands import Verb
 from edgekit.commands.support.embedding import add_source, identity, rows_of
 from edgekit.commands.support.printing import print_json, print_lines, print_warnings, told_by_edgekit
-from edgekit.errors import ArtifactError, InputError
+from edgekit.errors import ArtifactError, InputError, UsageError
 
 if TYPE_CHECKING:
-    from edgekit.classifier.labels import Labels
     from edgekit.retrieval.sources import Row
-    from edgekit.runtime.model import Model
+    from edgekit.runtime.model import Model, Scores
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -52,7 +52,7 @@ def run(options: Namespace) -> int:
     if not options.csv:
         return _print_all(options, labels)
     with _Opened(options) as opened:
-        work = {"model": identity(opened.model, options), "labels": labels.model_dump(mode="json")}
+        work = {"model": identity(opened.model, options), "labels": asdict(labels)}
         with Journal(options.csv, work) as journal:
             for row in rows_of(options, {name.partition("#")[0]: None for name in journal.rows}):
                 journal.add(row.name, opened.scored(row, labels))
@@ -66,21 +66,39 @@ def run(options: Namespace) -> int:
     return 1 if failed else 0
 
 
-def labels_of(options: Namespace) -> Labels:
+@dataclass(frozen=True)
+class Wanted:
+    """What is scored.
+
+    Attributes:
+        names: of labels, in their order.
+        prompts: of each.
+        scores: how; None for what the model was trained on.
+    """
+
+    names: tuple[str, ...]
+    prompts: tuple[tuple[str, ...], ...]
+    scores: Scores | None
+
+
+def labels_of(options: Namespace) -> Wanted:
     """The labels of the command line, or of a file.
 
     Raises:
         InputError: the file is none, or has one twice.
-        UsageError: labels that cannot be told apart, or softmax over one.
+        UsageError: softmax over one label.
     """
-    from edgekit.artifacts.validation import validated
-    from edgekit.classifier.labels import Labels, read
-    from edgekit.errors import UsageError
+    if options.labels:
+        from edgekit.classifier.labels import read
 
-    found = read(options.labels) if options.labels else None
-    stated = found.labels if found else [{"name": text, "prompts": [text]} for text in dict.fromkeys(options.label)]
-    scores = options.scores or (found.scores if found else "sigmoid")
-    return validated(Labels, {"labels": stated, "scores": scores}, "the labels", UsageError)
+        found = read(options.labels)
+        names, prompts = found.names, [tuple(texts) for texts in found.prompts]
+        scores = options.scores or found.scores
+    else:
+        names, prompts, scores = options.label, [(text,) for text in options.label], options.scores
+    if scores == "softmax" and len(names) == 1:
+        raise UsageError("softmax over one label is always 1", allowed="another label beside it, or sigmoid")
+    return Wanted(tuple(names), tuple(prompts), scores)
 
 
 class _Opened:
@@ -110,16 +128,17 @@ class _Opened:
         self.said.update(dict.fromkeys(model.warnings))
         return model
 
-    def scored(self, row: Row, labels: Labels) -> dict[str, Any]:
+    def scored(self, row: Row, labels: Wanted) -> dict[str, Any]:
         """One image's scores by label, and what to know of it; or its error."""
         from edgekit.inputs.image import Picture
 
         if isinstance(row.picture, InputError):
             error = row.picture
             return {"error": error.message, "allowed": error.allowed, "try": error.remedy}
-        chosen = labels.scores if self._options.labels or self._options.scores else None
+        chosen = {"scores": labels.scores} if labels.scores else {}
+        texts = [one[0] if len(one) == 1 else one for one in labels.prompts]
         with told_by_edgekit() as told:
-            (values,) = self.model.classify([Picture(row.picture.image)], labels.prompts, chosen)
+            (values,) = self.model.classify([Picture(row.picture.image)], texts, **chosen)
         self.said.update(dict.fromkeys(told))
         scores = {label: round(float(score), 6) for label, score in zip(labels.names, values, strict=True)}
         if not all(map(math.isfinite, scores.values())):
@@ -129,7 +148,7 @@ class _Opened:
         return {"scores": scores, "warnings": [*row.picture.warnings], "told": [*told]}
 
 
-def _print_all(options: Namespace, labels: Labels) -> int:
+def _print_all(options: Namespace, labels: Wanted) -> int:
     failed = count = 0
     with _Opened(options) as opened:
         for row in rows_of(options):

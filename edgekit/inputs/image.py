@@ -219,12 +219,12 @@ def _of_dicom(data: bytes, shown: Range | None, megapixels: float, recipe: str) 
     """A DICOM file of one frame. Raises InputError for one of several."""
     from edgekit.inputs.dicom import file, recipes
 
-    frames = len(file.header(data, max_megapixels=megapixels).frames)
+    frames = len(file.header(data, "", max_megapixels=megapixels).frames)
     if frames > 1:
         raise InputError(
             f"holds {frames} frames", allowed="one picture here", remedy="a study, where series are taken: ask --image"
         )
-    (frame,) = file.frames(data, max_megapixels=megapixels)
+    (frame,) = file.frames(data, name="", max_megapixels=megapixels)
     made = recipes.shown([frame], recipe, shown)
     return made.images[0].convert("RGB"), [*frame.notes, *made.notes]
 

@@ -57,7 +57,7 @@ def looks_like_a_picture(path: Path) -> bool:
     """By its first bytes, or as a DICOM file."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(132)
+            head = stream.read(134)
     except OSError:
         return True  # what it is, and why it cannot be read, its row says
     webp = head[:4] == b"RIFF" and head[8:12] == b"WEBP"

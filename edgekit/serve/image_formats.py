@@ -11,7 +11,7 @@ from edgekit.errors import InputError
 from edgekit.inputs.dicom.guard import is_dicom
 from edgekit.inputs.image_kinds import begins
 
-_HEAD = 132  # bytes: a DICOM file begins behind a preamble
+_HEAD = 134  # bytes: a DICOM file begins behind a preamble
 _BEGINNINGS: Mapping[str, Callable[[bytes], bool]] = {
     "PNG": begins(b"\x89PNG\r\n\x1a\n"),
     "JPEG": begins(b"\xff\xd8\xff"),

@@ -43,7 +43,7 @@ def header(
 
     Args:
         source: the file, or its bytes.
-        name: what messages call it; its path for None.
+        name: what messages call it, nothing for an empty one; its path for None.
         salt: what hashes of the patient begin with; this process's own without it.
 
     Raises:
@@ -104,7 +104,8 @@ def _asked(name: str, job: dict[str, Any], data: bytes, max_megapixels: float, m
     except WorkerError:
         raise
     except EdgekitError as error:
-        raise InputError(f"{name}: {error.message}", allowed=error.allowed, remedy=error.remedy) from None
+        before = f"{name}: " if name else ""
+        raise InputError(f"{before}{error.message}", allowed=error.allowed, remedy=error.remedy) from None
 
 
 def _frame_header(said: dict[str, Any]) -> FrameHeader:
@@ -126,7 +127,7 @@ def _frame(array: Any, said: dict[str, Any]) -> Frame:
 
 def _named(source: Path | bytes, name: str | None) -> tuple[str, bytes]:
     if isinstance(source, bytes):
-        return name or NAMELESS, source
+        return NAMELESS if name is None else name, source
     name = name or str(source)
     try:
         handle = os.open(source, os.O_RDONLY | _SAFELY)

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from edgekit.errors import InputError
 
-PREAMBLE, MAGIC = 128, b"DICM"
+PREAMBLE, MAGIC = 128, b"DICM\2\0"
 MOST_FRAMES = 10_000
 MOST_FILE_BYTES = 2 << 30
 _INFLATED_PER_BYTE, _INFLATED_SPARE = 20, 64 << 20  # of a deflated dataset: images shrink to a half, text to a tenth
@@ -66,8 +66,8 @@ class _Coded:
 
 
 def is_dicom(data: bytes) -> bool:
-    """Whether a file is one of part 10 of the standard: a preamble, and its four letters behind it."""
-    return data[PREAMBLE : PREAMBLE + 4] == MAGIC
+    """Whether a file is one of part 10 of the standard: a preamble, its four letters, and an element of group 2."""
+    return data[PREAMBLE : PREAMBLE + len(MAGIC)] == MAGIC
 
 
 def check_syntax(syntax: str) -> None:

@@ -108,14 +108,15 @@ def test_the_whole_way_of_a_bundle(tmp_path: Path) -> None:
     assert first.strip()
     assert run(python, "-c", SERVED, root / "run", DEVICE).strip() == first.strip()
 
-    def in_use() -> tuple[str, str | None]:
+    def in_use(beside: str = "before") -> tuple[str, str | None]:
+        """The level in use, and that of the slot that can be gone back to, or was gone back from."""
         found = json.loads(run(root / "run", "edgekit", "installed", "--to", root, "--json"))
-        return found["in_use"]["level"], found["before"] and found["before"]["level"]
+        return found["in_use"]["level"], found[beside] and found[beside]["level"]
 
     assert in_use() == (best, None)
     run(root / "run", "edgekit", "update", "update", "--to", root)
     assert in_use() == (other, best)
     assert run(root / "run", "edgekit", *question).strip()
     run(root / "run", "edgekit", "rollback", "--to", root)
-    assert in_use() == (best, other)
+    assert in_use("after") == (best, other)
     assert run(root / "run", "edgekit", *question) == first

@@ -170,6 +170,16 @@ def test_an_mr_is_shown_from_the_least_to_the_greatest_of_all_its_slices(tmp_pat
     assert reds(study.read(lay(tmp_path / "mr", files))) == [0, 128, 255]
 
 
+def test_slices_that_are_not_shown_count_for_what_is_black_and_white(tmp_path: Path) -> None:
+    """The brightest slice is the first, which the notebook's choice leaves out."""
+    more = {"Modality": "MR", "RescaleIntercept": "0"}
+    files = [ct_slice(value, z, 1, **more) for z, value in enumerate((976, -1024, -524, -24))]
+    folder = lay(tmp_path / "mr", files)
+    assert reds(study.read(folder)) == [255, 0, 64, 128]
+    assert reds(study.read(folder, Reading(most=2))) == [64, 128]
+    assert reds(study.read(folder, Reading(most=2, range="auto"))) == [64, 128]
+
+
 @pytest.mark.parametrize(
     ("window", "values", "expected"),
     [  # PS3.3, C.11.2.1.2.1: for 2048, 4096 the least value is at 0, the greatest at 4095

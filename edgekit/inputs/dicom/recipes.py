@@ -6,7 +6,7 @@ high_dimensional_ct_hugging_face (1.5); the MedGemma report's section on CT (1.0
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,11 +71,23 @@ def recipe(name: str) -> Recipe:
     return RECIPES[name]
 
 
-def shown(frames: Sequence[Frame], name: str = DEFAULT, range: Range | None = None) -> Shown:  # noqa: A002
+def is_shown_together(modality: str, name: str, range: Range | None) -> bool:  # noqa: A002
+    """Whether what is black and white follows from all slices of an acquisition, also from those that are not shown."""
+    return range == "auto" or (range is None and modality in _WHOLE_ACQUISITION and name != FILE)
+
+
+def shown(
+    frames: Sequence[Frame],
+    name: str = DEFAULT,
+    range: Range | None = None,  # noqa: A002
+    ends: tuple[float, float] | None = None,
+) -> Shown:
     """Frames of one acquisition as pictures.
 
     Args:
         name: of a recipe.
+        ends: the least and greatest value of the whole acquisition, where other slices belong to it; see
+            `is_shown_together`.
         range: (low, high) in the file's units, of a CT in Hounsfield units, that become black and white in place of
             what the recipe says; `auto` for the least and greatest of all frames.
 
@@ -90,7 +102,7 @@ def shown(frames: Sequence[Frame], name: str = DEFAULT, range: Range | None = No
     if frames and frames[0].kind == "colour":
         return Shown(tuple(_colour(frame) for frame in frames))
     if range == "auto":
-        return Shown(tuple(_stretched(frames)), ("shown from its least to its greatest value, as asked for",))
+        return Shown(tuple(_stretched(frames, ends)), ("shown from its least to its greatest value, as asked for",))
     if range:
         low, high = range
         said = f"shown from {low:g} to {high:g}{f' {frames[0].units}' if frames[0].units else ''}, as asked for"
@@ -102,7 +114,7 @@ def shown(frames: Sequence[Frame], name: str = DEFAULT, range: Range | None = No
         return Shown(tuple(_stretched([frame])[0] for frame in frames), (said,))
     if modality in _WHOLE_ACQUISITION and name != FILE:
         said = "shown from the least to the greatest value of all slices together"
-        return Shown(tuple(_stretched(frames)), (said,))
+        return Shown(tuple(_stretched(frames, ends)), (said,))
     return _as_the_file_says(frames)
 
 
@@ -120,10 +132,15 @@ def _ct(frames: Sequence[Frame], one: Recipe, name: str) -> Shown:
     return Shown(tuple(images), tuple(notes))
 
 
-def _stretched(frames: Sequence[Frame]) -> list[Image.Image]:
+def ends_of(frames: Iterable[Frame]) -> tuple[float, float]:
+    """The least and the greatest value of frames, which are looked at one by one."""
+    pairs = [(float(frame.values.min()), float(frame.values.max())) for frame in frames]
+    return min(low for low, _ in pairs), max(high for _, high in pairs)
+
+
+def _stretched(frames: Sequence[Frame], ends: tuple[float, float] | None = None) -> list[Image.Image]:
     """From the least to the greatest value of all of them, through 16 bits as Google's server does, and to 8."""
-    low = min(float(frame.values.min()) for frame in frames)
-    high = max(float(frame.values.max()) for frame in frames)
+    low, high = ends or ends_of(frames)
     if low == high:
         raise InputError("every pixel has the same value", remedy="choose another picture")
     images = []

@@ -91,8 +91,12 @@ def read(source: Path | bytes, reading: Reading = Reading(), name: str = file.NA
     if any(one.header.burned_in for one in taken):
         notes.append("the file says that text is burned into its pixels, a name perhaps")
     decoded = list(_decoded(taken, sources, reading))
+    ends = None
+    together = recipes.is_shown_together(taken[0].header.modality, reading.recipe, reading.range)
+    if together and len(taken) < len(found.slices):
+        ends = recipes.ends_of(_decoded(found.slices, sources, reading))
     try:
-        made = recipes.shown(decoded, reading.recipe, reading.range)
+        made = recipes.shown(decoded, reading.recipe, reading.range, ends)
     except InputError as error:
         raise InputError(f"{path}: {error.message}", allowed=error.allowed, remedy=error.remedy) from error
     known = dict.fromkeys(note for frame in decoded for note in frame.notes)

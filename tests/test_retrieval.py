@@ -238,6 +238,12 @@ def test_vectors_are_units_and_those_of_python(
     rows = list(csv.reader((tmp_path / "v.csv").open()))
     assert len(rows) == 7
     np.testing.assert_allclose(np.asarray([row[2:] for row in rows[1:]], np.float32), vectors, atol=1e-6)
+    parquet = pytest.importorskip("pyarrow.parquet")
+    assert main([*words, str(tmp_path / "v.parquet")]) == 1
+    table = parquet.read_table(tmp_path / "v.parquet")
+    assert table["name"].to_pylist() == beside["names"]
+    np.testing.assert_allclose(np.asarray(table["vector"].to_pylist()), vectors, atol=1e-7)
+    assert table.schema.metadata[b"edgekit.model"].decode() == beside["model"]
     assert main([*words, str(tmp_path / "v.xlsx")]) == 2
 
 

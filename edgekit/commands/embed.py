@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from edgekit.commands.support.embedding import add_source, identity, read_as, ro
 from edgekit.commands.support.pictures import reading_of
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import InputError, UsageError
+from edgekit.pack.extras import needed
 
-_KINDS = (".npy", ".csv")
+_KINDS = (".npy", ".csv", ".parquet")
 
 
 def add_options(parser: ArgumentParser) -> None:
@@ -32,7 +33,7 @@ def add_options(parser: ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help=".npy, with the names and the model in FILE.json beside it, or .csv; a run that was stopped goes on",
+        help=".npy, with names and model in FILE.json beside it, .csv or .parquet; a run that was stopped goes on",
     )
 
 
@@ -127,12 +128,29 @@ def _written(path: Path, rows: Mapping[str, Mapping[str, Any]], made_by: str) ->
         file = io.BytesIO()
         np.save(file, np.stack(vectors) if vectors else np.zeros((0, 0), np.float32))
         return file.getvalue()
+    if path.suffix.lower() == ".parquet":
+        return _parquet(list(rows), vectors, made_by)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["name", "model", *(f"v{place}" for place in range(len(vectors[0]) if vectors else 0))])
     for name, vector in zip(rows, vectors, strict=True):
         writer.writerow([name, made_by, *(f"{value:.8g}" for value in vector)])
     return text.getvalue().encode()
+
+
+def _parquet(names: Sequence[str], vectors: Sequence[Any], made_by: str) -> bytes:
+    """Columns `name` and `vector`, a list of numbers; the model in the table's metadata."""
+    with needed("data"):
+        import pyarrow
+        import pyarrow.parquet
+
+    columns = {
+        "name": pyarrow.array(names, pyarrow.string()),
+        "vector": pyarrow.array([vector.tolist() for vector in vectors], pyarrow.list_(pyarrow.float32())),
+    }
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table(columns).replace_schema_metadata({"edgekit.model": made_by}), file)
+    return file.getvalue()
 
 
 VERB = Verb(

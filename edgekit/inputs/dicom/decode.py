@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import logging
 import struct
 import sys
@@ -44,8 +45,8 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
         data: the file.
 
     Returns:
-        `Header`'s fields; or a list of `Frame`'s fields, with each array's type and shape, and the arrays behind each
-        other.
+        nothing, and `Header`'s fields or paths as JSON; or how long such JSON is, and it with a list of `Frame`'s
+        fields, with each array's type and shape, and behind it the arrays, each with its lookup table where it has one.
     """
     warnings.simplefilter("ignore")  # which would quote what stands in the file
     logging.disable(logging.CRITICAL)
@@ -53,11 +54,11 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
     limit_memory(_SPARE_BYTES + 3 * len(data))
     try:
         if job["do"] == "directory":
-            return _directory(data), b""
+            return None, json.dumps(_directory(data)).encode()
         dataset = _parsed(data, pixels=job["do"] == "frames")
         said = _pixels(dataset, job["pixels"])
         if job["do"] == "header":
-            return _header(dataset, said, bytes.fromhex(job["salt"])), b""
+            return None, json.dumps(_header(dataset, said, bytes.fromhex(job["salt"]))).encode()
         limit_memory(_SPARE_BYTES + 2 * len(data) + len(job["wanted"]) * _COPIES * said.frame_bytes * 2)
         frames = [_frame(dataset, said, index) for index in job["wanted"]]
     except InputError:
@@ -68,7 +69,8 @@ def serve(job: Any, data: bytes) -> tuple[Any, bytes]:
         raise InputError("sequences within sequences, deeper than any file has") from error
     except _damage() as error:
         raise InputError(f"damaged, or no image that can be decoded ({type(error).__name__})") from None
-    return [about for about, _ in frames], b"".join(array.tobytes() for _, array in frames)
+    about = json.dumps([fields for fields, _ in frames]).encode()
+    return len(about), b"".join([about, *(array.tobytes() for _, arrays in frames for array in arrays)])
 
 
 def _damage() -> tuple[type[Exception], ...]:
@@ -110,7 +112,13 @@ def _directory(data: bytes) -> list[list[str]]:
     """The files of a directory's records of images (PS3.3, F.5)."""
     import pydicom
 
-    records = pydicom.dcmread(io.BytesIO(data)).get("DirectoryRecordSequence")
+    stream = io.BytesIO(data)
+    if not guard.is_dicom(data):
+        raise InputError("no directory of a DICOM medium")
+    if str(_meta(stream).get("TransferSyntaxUID", "")) == guard.DEFLATED:
+        guard.check_inflated(data[stream.tell() :])
+    stream.seek(0)
+    records = pydicom.dcmread(stream).get("DirectoryRecordSequence")
     if records is None:
         raise InputError("no directory of a DICOM medium")
     if len(records) > guard.MOST_FRAMES * 10:
@@ -241,8 +249,8 @@ def _list(value: Any) -> list[Any]:
 # ---------------------------------------------------------------- frames
 
 
-def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], NDArray[Any]]:
-    """One frame's fields, and its values."""
+def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """One frame's fields, and its values, and its lookup table behind them where it has one."""
     if index >= said.frames:
         raise InputError(f"frame {index + 1}", allowed=f"1 to {said.frames}")
     stored = _decoded(dataset, said, index)
@@ -250,7 +258,7 @@ def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], NDAr
     about = {"modality": _code(dataset.get("Modality")), "photometric": photometric}
     shape = str(dataset.get("PresentationLUTShape", "") or "").strip().upper()
     fields: dict[str, Any] = {
-        "units": "", "windows": [], "voi_lut": None, "inverted": False, "bits": said.stored, "notes": [],
+        "units": "", "windows": [], "entries": 0, "inverted": False, "bits": said.stored, "notes": [],
         "about": about,
     }  # fmt: skip
     if photometric == "PALETTE COLOR":
@@ -267,11 +275,12 @@ def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], NDAr
             "units": units,
             "full": list(full),
             "windows": values.windows(dataset, index),
-            "voi_lut": values.voi_lut(dataset, index),
             "inverted": photometric == "MONOCHROME1" or shape == "INVERSE",
         }
     array = np.ascontiguousarray(array)
-    return {**fields, "type": array.dtype.str, "shape": list(array.shape)}, array
+    table = values.voi_lut(dataset, index) if fields["kind"] == "grey" else None
+    fields |= {"type": array.dtype.str, "shape": list(array.shape), "entries": 0 if table is None else len(table)}
+    return fields, [array] if table is None else [array, table]
 
 
 def _decoded(dataset: Any, said: Pixels, index: int) -> NDArray[Any]:

@@ -6,6 +6,7 @@ It is parsed and decoded in a worker process of its own, within limits of size, 
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import stat
@@ -27,6 +28,7 @@ NAMELESS = "the image"
 MAX_MEGAPIXELS = 40.0
 READER = Resident(decode.serve)
 _LIMIT_S, _PER_MEGABYTE_S = 30.0, 0.5
+_MOST_SAID_BYTES = 64_000_000  # of what is said beside pixels
 _MOST_ANSWER_BYTES = 256_000_000  # of frames that are asked for at once
 _SALT = secrets.token_bytes(16)  # of this process: a hash means nothing elsewhere
 _SAFELY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -51,7 +53,8 @@ def header(
         WorkerError: no process can be started to read it.
     """
     name, data = _named(source, name)
-    said, _ = _asked(name, {"do": "header", "salt": salt.hex()}, data, max_megapixels, 0)
+    _, raw = _asked(name, {"do": "header", "salt": salt.hex()}, data, max_megapixels, 0)
+    said = json.loads(raw)
     places = tuple(_frame_header(one) for one in said.pop("frames"))
     return Header(name=name, frames=places, **{**said, "image_type": tuple(said["image_type"])})
 
@@ -81,26 +84,27 @@ def frames(
     at_once = max(1, _MOST_ANSWER_BYTES // size)
     for start in range(0, len(numbers), at_once):
         job = {"do": "frames", "wanted": numbers[start : start + at_once]}
-        told, raw = _asked(name, job, data, max_megapixels, size * at_once)
-        place = 0
-        for one in told:
+        place, raw = _asked(name, job, data, max_megapixels, size * at_once)
+        for one in json.loads(raw[:place]):
             array = np.frombuffer(raw, one.pop("type"), int(np.prod(shape := one.pop("shape"))), place).reshape(shape)
             place += array.nbytes
-            yield _frame(array, one)
+            table = np.frombuffer(raw, np.float64, 2 * one.pop("entries"), place).reshape(-1, 2)
+            place += table.nbytes
+            yield _frame(array, table, one)
 
 
 def directory(source: Path) -> list[list[str]]:
     """The files of images that a DICOMDIR names, each by the parts of its path. Raises InputError as `header`."""
     name, data = _named(source, None)
-    found, _ = _asked(name, {"do": "directory"}, data, MAX_MEGAPIXELS, 0)
-    return list(found)
+    _, raw = _asked(name, {"do": "directory"}, data, MAX_MEGAPIXELS, 0)
+    return list(json.loads(raw))
 
 
 def _asked(name: str, job: dict[str, Any], data: bytes, max_megapixels: float, most: int) -> tuple[Any, bytes]:
     job = {"salt": _SALT.hex(), "wanted": [], **job, "pixels": int(max_megapixels * 1e6)}
     limit_s = _LIMIT_S + _PER_MEGABYTE_S * (len(data) + most) / 1e6
     try:
-        return READER.ask(job, data, limit_s=limit_s, most=most)
+        return READER.ask(job, data, limit_s=limit_s, most=most + _MOST_SAID_BYTES)
     except WorkerError:
         raise
     except EdgekitError as error:
@@ -113,12 +117,11 @@ def _frame_header(said: dict[str, Any]) -> FrameHeader:
     return FrameHeader(**tuples)  # type: ignore[arg-type]  # as the worker made them of these fields
 
 
-def _frame(array: Any, said: dict[str, Any]) -> Frame:
-    lut = said.pop("voi_lut")
+def _frame(array: Any, table: Any, said: dict[str, Any]) -> Frame:
     return Frame(
         values=array,
         windows=tuple(Window(*one) for one in said.pop("windows")),
-        voi_lut=None if lut is None else np.asarray(lut, np.float64),
+        voi_lut=table if len(table) else None,
         full=tuple(said.pop("full")),
         notes=tuple(said.pop("notes")),
         **said,

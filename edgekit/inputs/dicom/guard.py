@@ -26,6 +26,7 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 UNCOMPRESSED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", DEFLATED)
 # Transfer syntax -> how its codestream is looked into. What is not here is decoded by nothing that edgekit brings.
 _JPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+_JPEG_BITS = 8
 _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91, 201, 202, 203))
 RLE = "1.2.840.10008.1.2.5"
@@ -115,6 +116,12 @@ def check_codestream(syntax: str, data: bytes, said: Pixels) -> None:
             f"a compressed frame of {theirs[0]} x {theirs[1]} pixels of {theirs[2]} samples",
             allowed=f"{ours[0]} x {ours[1]} of {ours[2]}, as the dataset says",
             remedy="get the file anew: one of the two is wrong",
+        )
+    if syntax in _JPEG and found.bits != _JPEG_BITS:
+        raise InputError(
+            f"a JPEG of {found.bits} bits: no decoder under a permissive licence reads it",
+            allowed="JPEG of 8 bits",
+            remedy="gdcmconv --raw or dcmdjpeg writes it uncompressed",
         )
     if not 0 < found.bits <= said.allocated:
         raise InputError(f"a compressed frame of {found.bits} bits", allowed=f"at most {said.allocated}, as allocated")

@@ -109,7 +109,7 @@ def lookup(item: Any) -> tuple[int, NDArray[np.int64]]:
     return first, entries[:count] & ((1 << 16) - 1)
 
 
-def voi_lut(dataset: Any, index: int) -> list[list[float]] | None:
+def voi_lut(dataset: Any, index: int) -> NDArray[np.float64] | None:
     """The first VOI LUT of a frame as [values, 2]: input, and output in 0 to 1; None where there is none."""
     place = macro(dataset, index, "FrameVOILUTSequence") or dataset
     if not (tables := place.get("VOILUTSequence")):
@@ -117,7 +117,7 @@ def voi_lut(dataset: Any, index: int) -> list[list[float]] | None:
     first, entries = lookup(tables[0])
     bits = int(tables[0]["LUTDescriptor"].value[2])
     top = (1 << bits) - 1
-    return [[float(first + place), float(min(entry, top)) / top] for place, entry in enumerate(entries)]
+    return np.stack([first + np.arange(len(entries)), np.minimum(entries, top) / top], axis=1).astype(np.float64)
 
 
 def windows(dataset: Any, index: int) -> list[tuple[float, float, str]]:

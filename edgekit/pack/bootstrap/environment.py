@@ -59,8 +59,13 @@ def python_of(place: Path, system: str = os.name) -> Path:
 
 
 def clean_variables() -> dict[str, str]:
-    """This process's variables, without those that would have another Python find other modules."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    """This process's variables, without those that would have another Python find other modules.
+
+    What that Python compiles it does not keep: where a write comes short, as on a disk that is nearly full, 3.11 leaves
+    half a compiled file in the environment, with which nothing of it starts any more.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    return {**kept, "PYTHONDONTWRITEBYTECODE": "1"}
 
 
 def unpacked_bytes(wheels: Iterable[Path]) -> int:

@@ -333,6 +333,7 @@ def test_mutated_files_are_read_or_refused() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_100_000_mutated_files_are_read_or_refused() -> None:
     import psutil
 

@@ -57,6 +57,15 @@ def crashes(data: bytes) -> tuple[Any, bytes]:
     return "never", b""
 
 
+def signalled(data: bytes) -> tuple[Any, bytes]:
+    """By the system, late, of the end of the write that brought this job: as often as a file says."""
+    left = Path(os.fsdecode(data))
+    if count := int(left.read_text()):
+        left.write_text(str(count - 1))
+        os.kill(os.getpid(), signal.SIGIO)
+    return "done", b""
+
+
 def spins(data: bytes) -> tuple[Any, bytes]:
     while True:
         pass
@@ -86,6 +95,7 @@ WORKS: dict[str, Callable[[bytes], tuple[Any, bytes]]] = {
     "refuse": refuses,
     "fail": fails,
     "crash": crashes,
+    "signal": signalled,
     "spin": spins,
     "spin in C": spins_in_c,
     "fill": fills,
@@ -120,6 +130,21 @@ def is_gone(pid: int, within_s: float = 20) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux signals it")
+@pytest.mark.parametrize(("times", "said"), [(0, "done"), (1, "done"), (2, None)])
+def test_a_job_that_meets_the_end_of_our_own_write_is_done_again(
+    times: int, said: str | None, resident: Resident, tmp_path: Path
+) -> None:
+    """One in some hundred thousand, on a machine that is busy."""
+    (tmp_path / "left").write_text(str(times))
+    if said:
+        assert ask(resident, "signal", os.fsencode(tmp_path / "left"))[0] == said
+    else:
+        with pytest.raises(EdgekitError, match="SIGIO, twice"):
+            ask(resident, "signal", os.fsencode(tmp_path / "left"))
+    assert ask(resident, "backwards", b"ab")[1] == b"ba"
 
 
 def test_bytes_go_there_and_back_in_one_process(resident: Resident) -> None:

@@ -37,9 +37,14 @@ Serve = Callable[[Any, bytes], tuple[Any, bytes]]
 _LENGTHS = struct.Struct(">IQ")  # of the document, of the bytes
 _MOST_DOCUMENT = 1 << 20
 _READY = b"ready\n"
+_ENDING = -int(getattr(signal, "SIGIO", 0)) or None  # see `_ending_with_the_parent`
 _START_LIMIT_S = 60.0
 _PIPE_BYTES = 1 << 20  # where the system allows it: fewer turns of the two processes for one picture
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
+
+class _TakenForTheEndError(Exception):
+    """The system told the process of the end of our write only when it had begun to listen for our end."""
 
 
 class Resident:
@@ -76,9 +81,8 @@ class Resident:
             EdgekitError: what the work raised; or the process died at it, or took too long.
         """
         with self._lock:
-            process = self._running()
             try:
-                answer, result = self._exchange(process, job, data, limit_s, most)
+                answer, result = self._answered(job, data, limit_s, most)
             except BaseException:  # an interrupt, too: its answer would be taken for that of the next job
                 self.close()
                 raise
@@ -99,6 +103,17 @@ class Resident:
         if log:
             log.close()
 
+    def _answered(self, job: Any, data: bytes, limit_s: float, most: int) -> tuple[Any, bytes]:
+        """A job's answer; a job that met the end of our own writing is done once more."""
+        try:
+            return self._exchange(self._running(), job, data, limit_s, most)
+        except _TakenForTheEndError:
+            self.close()
+        try:
+            return self._exchange(self._running(), job, data, limit_s, most)
+        except _TakenForTheEndError as error:
+            raise EdgekitError("the process died with SIGIO, twice") from error
+
     def _exchange(
         self, process: subprocess.Popen[bytes], job: Any, data: bytes, limit_s: float, most: int
     ) -> tuple[Any, bytes]:
@@ -112,6 +127,8 @@ class Resident:
                 code = process.wait()
             except ValueError as error:
                 raise EdgekitError(f"the process gave no answer but {error}") from error
+        if code == _ENDING:
+            raise _TakenForTheEndError
         if late.is_set():
             raise EdgekitError(f"stopped after {limit_s:.0f} s")
         raise EdgekitError(f"the process died with {worker.death(code) or f'exit code {code}'}{self._complaint()}")

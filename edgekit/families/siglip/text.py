@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 
 from edgekit.errors import InputError
 from edgekit.families.composition import ContrastiveSettings, Ids
+from edgekit.families.siglip.charsmap import joined
 from edgekit.inputs.labels import ALL_LABELS, class_prompts
 from edgekit.inputs.text import check_text, control_tokens
 
@@ -34,7 +35,7 @@ def encode_siglip(tokenizer: Tokenizer, texts: Sequence[str], length: int, pad_i
     """Ids [n, length] int64, cut to `length` with </s> last, padded with `pad_id`; the tower pools the last.
 
     Raises:
-        InputError: a text gives a control token.
+        InputError: a text gives a control token, or has a character that tokenizers read differently.
     """
     rows = np.full((len(texts), length), pad_id, np.int64)
     for row, ids in zip(rows, _uncut(tokenizer, texts), strict=True):
@@ -51,7 +52,7 @@ def text_lengths(tokenizer: Tokenizer, texts: Sequence[str]) -> list[int]:
 
 def _uncut(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
     control = _control(tokenizer)
-    return [_checked_ids(tokenizer, siglip_text(text), control) for text in texts]
+    return [_checked_ids(tokenizer, joined(tokenizer, siglip_text(text)), control) for text in texts]
 
 
 def _control(tokenizer: Tokenizer) -> frozenset[int]:

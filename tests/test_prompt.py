@@ -336,6 +336,11 @@ def test_siglip_ids_of_a_text_composed_and_decomposed(siglip: Any, fast: Tokeniz
     equal_ids(siglip, fast, [unicodedata.normalize(form, text)])
 
 
+def test_a_text_of_marks_takes_no_longer_than_others(fast: Tokenizer) -> None:
+    """A million marks on one letter: quadratic work would not end."""
+    encode_siglip(fast, ["e" + "\u0323" * 1_000_000], 64, 1)
+
+
 @settings(max_examples=100)
 @given(texts=st.lists(TEXTS, min_size=1, max_size=5))
 def test_siglip_rows_do_not_depend_on_their_batch(fast: Tokenizer, texts: list[str]) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import string
-import struct
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
 from tokenizers import Tokenizer
 
-from edgekit.errors import InputError
+from edgekit.errors import CheckpointError, InputError
 
 # What joins the character before it beside marks (Unicode's category M): a joiner, Thai and Lao vowels, half-width
 # voicing, and the vowels and ends of Korean syllables.
@@ -29,21 +29,21 @@ def joined(tokenizer: Tokenizer, text: str) -> str:
 
     Raises:
         InputError: what comes out of the table would not stay as it is: a capital, punctuation, a mark alone.
+        CheckpointError: the table is damaged.
     """
     if text.isascii():
         return text
     return "".join(part if len(part) == 1 else _matched(tokenizer, part) for part in _characters(text))
 
 
-def _characters(text: str) -> list[str]:
+def _characters(text: str) -> Iterator[str]:
     """What a reader sees as one: a character and the marks on it."""
-    found: list[str] = []
-    for c in text:
-        if found and not found[-1].isspace() and _joins(c):
-            found[-1] += c
-        else:
-            found.append(c)
-    return found
+    start = 0
+    for at, c in enumerate(text):
+        if at > start and (text[start].isspace() or not _joins(c)):
+            yield text[start:at]
+            start = at
+    yield text[start:]
 
 
 def _joins(c: str) -> bool:
@@ -74,27 +74,30 @@ class _Table:
     results: bytes
 
     def normalize(self, text: str) -> str:
-        data, at, out = text.encode(), 0, b""
-        while at < len(data):
-            length, result = max(self._matches(data, at), default=(0, b""))
-            if not length:  # a character that is not in the table stays
-                length = _width(data[at])
-                result = data[at : at + length]
-            out, at = out + result, at + length
-        return out.decode()
+        """A text by the longest matches. Raises CheckpointError where the table leads nowhere."""
+        data, at, parts = text.encode(), 0, []
+        try:
+            while at < len(data):
+                # A character that is not in the table stays.
+                end, result = max(self._matches(data, at), default=(at + _width(data[at]), None))
+                parts.append(data[at:end] if result is None else result)
+                at = end
+            return b"".join(parts).decode()
+        except (IndexError, ValueError) as error:
+            raise CheckpointError("the tokenizer's table of characters is damaged", remedy="fetch it anew") from error
 
     def _matches(self, data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-        """How long each entry is that begins here, and what it becomes."""
+        """Where each entry ends that begins here, and what it becomes."""
         position = self._offset(0)
-        for length, byte in enumerate(data[at:], 1):
-            position ^= byte
-            unit = self.units[position] if position < len(self.units) else 0
-            if unit & 0x800000FF != byte:
+        for end in range(at, len(data)):
+            position ^= data[end]
+            if position >= len(self.units) or self.units[position] & 0x800000FF != data[end]:
                 return
+            leaf = self.units[position] & 0x100
             position ^= self._offset(position)
-            if unit & 0x100:
+            if leaf:
                 start = self.units[position] & 0x7FFFFFFF
-                yield length, self.results[start : self.results.index(0, start)]
+                yield end + 1, self.results[start : self.results.index(0, start)]
 
     def _offset(self, position: int) -> int:
         unit = self.units[position]
@@ -120,5 +123,5 @@ def _table(tokenizer: Tokenizer) -> _Table | None:
 @lru_cache(maxsize=4)
 def _read(encoded: str) -> _Table:
     data = base64.b64decode(encoded)
-    (size,) = struct.unpack_from("<I", data)
-    return _Table(struct.unpack_from(f"<{size // 4}I", data, 4), data[4 + size :])
+    size = int.from_bytes(data[:4], "little") // 4
+    return _Table(tuple(np.frombuffer(data, "<u4", size, 4).tolist()), data[4 + 4 * size :])

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,12 @@ from test_dicom_series import ct_slice
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.retrieval import index as indexes
-from edgekit.retrieval.index import Entry, Index, writing
+from edgekit.retrieval.index import DATABASE, Entry, Index, writing
 from edgekit.retrieval.journal import Journal
 
 WIDTH = 32
+HERE = Path(__file__).parent
+PYTHON_WITH_RAY = os.environ.get("EDGEKIT_RAY", "")
 
 
 def unit(rng: np.random.Generator, count: int) -> Any:
@@ -281,3 +286,54 @@ def test_search_in_a_hundred_thousand_vectors(tmp_path: Path) -> None:
         began = time.perf_counter()
         index.search(unit(rng, 1)[0], 10)
         assert time.perf_counter() - began < 10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(not PYTHON_WITH_RAY, reason="EDGEKIT_RAY names no Python that has ray; see test_serve_ray")
+@pytest.mark.skipif(sys.platform != "linux", reason="several addresses of the loopback")
+@pytest.mark.parametrize("verb", ["embed", "index"])
+def test_a_cluster_embeds_an_archive_while_a_node_is_killed(
+    medsiglip_artifact: Path, pictures: Path, tmp_path: Path, verb: str
+) -> None:
+    """Two nodes, one of which ends as by a power cut: every picture is there once, with the vector of one machine."""
+    rng = np.random.default_rng(7)
+    for number in range(200):
+        Image.fromarray(rng.integers(0, 256, (60, 50, 3), dtype=np.uint8)).save(pictures / f"x{number:03}.png")
+    target = tmp_path / ("v.npy" if verb == "embed" else "index")
+    words = [verb, str(medsiglip_artifact), str(pictures), "--to", str(target)]
+    (tmp_path / "settings.json").write_text(json.dumps({"verb": words, "kill": 40}))
+    folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))  # its sockets' names are long
+    try:
+        done = subprocess.run(
+            [PYTHON_WITH_RAY, str(HERE / "ray_embed.py"), str(tmp_path / "settings.json")],
+            env={**os.environ, "PYTHONPATH": str(HERE.parent), "TMPDIR": str(folder)},
+            capture_output=True,
+            text=True,
+            timeout=1200,
+            check=False,
+        )
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 1, done.stderr[-4000:]  # one picture is damaged
+    assert "127.0.0.3 was lost; 1 machines go on" in done.stderr
+    names, vectors = _stored(target)
+    assert main([*words[:-1], str(tmp_path / ("one" + target.suffix))]) == 1
+    expected_names, expected = _stored(tmp_path / ("one" + target.suffix))
+    assert len(expected_names) == 205
+    assert sorted(names) == sorted(expected_names)
+    if verb == "embed":
+        assert names == expected_names  # in the order of the files
+    place = {name: row for row, name in enumerate(names)}
+    np.testing.assert_allclose(vectors[[place[name] for name in expected_names]], expected, atol=2e-6)
+
+
+def _stored(target: Path) -> tuple[list[str], Any]:
+    """Names and vectors of a file or an index."""
+    if target.suffix:
+        return json.loads(target.with_name(f"{target.name}.json").read_text())["names"], np.load(target)
+    with closing(sqlite3.connect(target / DATABASE)) as database:
+        rows = database.execute(
+            "select name, shards.file, place from pictures join shards on shard = shards.id order by name"
+        ).fetchall()
+    return [row[0] for row in rows], np.stack([np.load(target / file)[place] for _, file, place in rows])

@@ -8,15 +8,27 @@ import io
 import json
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgekit.commands import Verb
-from edgekit.commands.support.embedding import add_source, identity, read_as, rows_of
-from edgekit.commands.support.pictures import reading_of
+from edgekit.commands.support.embedding import (
+    add_cluster,
+    add_source,
+    embedder,
+    how_of,
+    identity,
+    read_as,
+    with_progress,
+)
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import InputError, UsageError
 from edgekit.pack.extras import needed
+from edgekit.terminal import say
+
+if TYPE_CHECKING:
+    from edgekit.retrieval.journal import Journal
 
 _KINDS = (".npy", ".csv", ".parquet")
 
@@ -35,6 +47,7 @@ def add_options(parser: ArgumentParser) -> None:
         metavar="FILE",
         help=".npy, with names and model in FILE.json beside it, .csv or .parquet; a run that was stopped goes on",
     )
+    add_cluster(parser)
 
 
 def run(options: Namespace) -> int:
@@ -46,15 +59,21 @@ def run(options: Namespace) -> int:
         raise UsageError("nothing to embed", allowed="images, or --text TEXT")
     if options.to.suffix.lower() not in _KINDS:
         raise UsageError(f"--to {options.to}", allowed=" or ".join(_KINDS))
+    paths = _paths(options)
     opening = (options.folder, options.level, options.device, options.context, options.runtime)
     with open_model(*opening) as model:
         made_by = identity(model, options)
         work = {"model": made_by, "read": read_as(options), "series": options.as_series}
         with Journal(options.to, work) as journal:
-            for name, vector in _vectors(model, options, journal.rows):
-                journal.add(name, vector)
-            good = {name: row for name, row in journal.rows.items() if "vector" in row}
-            failed = {name: row["error"] for name, row in journal.rows.items() if "error" in row}
+            for name in options.text:
+                if f"text:{name}" not in journal.rows:
+                    (vector,) = model.embed_text([name])
+                    journal.add(f"text:{name}", {"rows": [[f"text:{name}", _encoded(vector)]]})
+            _embed_files(model, options, paths, journal)
+            order = [*(f"text:{text}" for text in options.text), *map(str, paths)]
+            rows = {name: row for key in order if key in journal.rows for name, row in journal.rows[key]["rows"]}
+            good = {name: row for name, row in rows.items() if "vector" in row}
+            failed = {name: row["error"] for name, row in rows.items() if "error" in row}
             journal.finish(_written(options.to, good, made_by))
     if options.to.suffix.lower() == ".npy":
         beside = {"model": made_by, "names": list(good), "errors": failed}
@@ -73,38 +92,32 @@ def vector_width(rows: Mapping[str, Mapping[str, Any]]) -> int:
     return next((len(_decoded(row)) for row in rows.values()), 0)
 
 
-def _vectors(model: Any, options: Namespace, known: Mapping[str, Any]) -> Any:
-    from edgekit.inputs.image import Picture
-
-    for text in options.text:
-        if f"text:{text}" not in known:
-            (vector,) = model.embed_text([text])
-            yield f"text:{text}", _encoded(vector)
-    if options.as_series:
-        yield from _series(model, options, known)
-        return
-    done = {name.partition("#")[0] for name in known}
-    for row in rows_of(options, dict.fromkeys(done)) if options.images else ():
-        if isinstance(row.picture, InputError):
-            yield row.name, {"error": row.picture.message}
-            continue
-        (vector,) = model.embed_image([Picture(row.picture.image)])
-        yield row.name, _encoded(vector)
-
-
-def _series(model: Any, options: Namespace, known: Mapping[str, Any]) -> Any:
+def _paths(options: Namespace) -> list[Path]:
+    """The files, or the series."""
     from edgekit.retrieval import sources
-    from edgekit.runtime.embedding_model import unit
 
-    for path in options.images:
-        if str(path) in known:
-            continue
-        try:
-            pictures, _ = sources.series(path, reading_of(options), pad=options.pad)
-        except InputError as error:
-            yield str(path), {"error": error.message}
-            continue
-        yield str(path), _encoded(unit(model.embed_image(pictures).mean(axis=0, keepdims=True))[0])
+    if options.as_series:
+        return list(options.images)
+    files, others = sources.files_of(options.images)
+    if others:
+        say(f"{others} files that are no pictures are passed over")
+    return list(dict.fromkeys(files))
+
+
+def _embed_files(model: Any, options: Namespace, paths: Sequence[Path], journal: Journal) -> None:
+    """Keep the rows of each path that has none: of a file all or none."""
+    left = [path for path in paths if str(path) not in journal.rows]
+    if len(left) < len(paths):
+        say(f"{len(paths) - len(left)} of {len(paths)} are there from before")
+    if not left:
+        return
+    with embedder(model, options, replace(how_of(options), as_series=options.as_series)) as embed:
+        for found in with_progress(embed, left, "embedding"):
+            rows = [
+                [name, {"error": row.message} if isinstance(row, InputError) else _encoded(row)]
+                for name, row in found.rows
+            ]
+            journal.add(str(found.path), {"rows": rows})
 
 
 def _encoded(vector: Any) -> dict[str, str]:
@@ -159,6 +172,7 @@ VERB = Verb(
         "embed ./medsiglip ./images --to vectors.npy",
         'embed ./medsiglip --text "a chest x-ray with pneumonia" --to text.csv',
         "embed ./medsiglip ./study-1 ./study-2 --as-series --to studies.npy",
+        "embed ./medsiglip /archive --to vectors.parquet --ray auto",
     ),
     run,
     add_options,

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import time
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from edgekit.commands import Verb
-from edgekit.commands.support.embedding import add_source, identity
-from edgekit.commands.support.pictures import reading_of
+from edgekit.commands.support.embedding import add_cluster, add_source, embedder, how_of, identity, with_progress
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import InputError, UsageError
 from edgekit.terminal import say
 
 if TYPE_CHECKING:
     from edgekit.retrieval.index import Entry, Index
+    from edgekit.retrieval.vectors import Embedder, FileVectors
 
 _AT_ONCE = 64  # pictures that are kept in one step: so many are lost at most when it is stopped
 
@@ -33,6 +34,7 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--forget", action="append", default=[], metavar="PATIENT", help="remove all images of a patient by their ID"
     )
+    add_cluster(parser)
 
 
 def run(options: Namespace) -> int:
@@ -50,11 +52,12 @@ def run(options: Namespace) -> int:
         writing(options.to, identity(model, options), int(getattr(model, "width", 0))) as index,
     ):
         gone = sum(index.forget(patient=patient) for patient in options.forget)
-        work = _Indexing(model, index, options)
-        work.look()
-        while options.watch:
-            time.sleep(options.watch)
+        with embedder(model, options, replace(how_of(options), salt=index.salt)) as embed:
+            work = _Indexing(embed, index, options)
             work.look()
+            while options.watch:
+                time.sleep(options.watch)
+                work.look()
         count = len(index)
     if options.json:
         told = {"index": str(options.to), "pictures": count, "added": work.added, "forgotten": gone}
@@ -74,33 +77,26 @@ class _Indexing:
         failed: what could not be read, and why.
     """
 
-    def __init__(self, model: Any, index: Index, options: Namespace) -> None:
-        self._model, self._index, self._options = model, index, options
+    def __init__(self, embed: Embedder, index: Index, options: Namespace) -> None:
+        self._embed, self._index, self._options = embed, index, options
         self._seen: dict[Path, tuple[int, int]] = {}  # size and time of what was looked at
         self.added, self.failed = 0, dict[str, str]()
 
     def look(self) -> None:
         """Index what is there and was not; a file that may still be written is left for the next look."""
-        from edgekit.progress import on_stderr
         from edgekit.retrieval import sources
 
         files, others = sources.files_of(self._options.images)
         if others and not self._seen:
             say(f"{others} files that are no pictures are passed over")
-        new = [path for path in files if self._is_new(path)]
-        progress = on_stderr()
-        progress.start("indexing", len(new))
+        new = {path: digest for path in files if self._is_new(path) and (digest := self._changed(path))}
         before = self.added
         waiting: list[Entry] = []
-        try:
-            for path in new:
-                waiting += self._entries(path)
-                progress.advance()
-                if len(waiting) >= _AT_ONCE:
-                    self._keep(waiting)
-            self._keep(waiting)
-        finally:
-            progress.finish()
+        for found in with_progress(self._embed, list(new), "indexing"):
+            waiting += self._entries(found, new[found.path])
+            if len(waiting) >= _AT_ONCE:
+                self._keep(waiting)
+        self._keep(waiting)
         if self._options.watch and self.added > before:
             say(f"{self.added - before} pictures new, {len(self._index)} in the index")
 
@@ -117,26 +113,29 @@ class _Indexing:
         self._seen[path] = now
         return True
 
-    def _entries(self, path: Path) -> list[Entry]:
-        from edgekit.inputs.image import Picture
+    def _changed(self, path: Path) -> str | None:
+        """A file's digest where it is not indexed as it is; None otherwise, and where it cannot be read."""
         from edgekit.retrieval import sources
-        from edgekit.retrieval.index import Entry
 
-        made: list[Entry] = []
         try:
             digest = sources.digest_of(path)
-            if self._index.known(str(path)) == digest:
-                return []
-            patient = sources.patient_of(path, self._index.salt)
         except InputError as error:
             self.failed[str(path)] = error.message
+            return None
+        return digest if self._index.known(str(path)) != digest else None
+
+    def _entries(self, found: FileVectors, digest: str) -> list[Entry]:
+        from edgekit.retrieval.index import Entry
+
+        if found.sha256 not in ("", digest):
+            self.failed[str(found.path)] = "it is another file where it was read, or was changed meanwhile"
             return []
-        for row in sources.rows(path, reading_of(self._options), pad=self._options.pad):
-            if isinstance(row.picture, InputError):
-                self.failed[row.name] = row.picture.message
-                continue
-            (vector,) = self._model.embed_image([Picture(row.picture.image)])
-            made.append(Entry(row.name, str(path), digest, patient, vector))
+        made: list[Entry] = []
+        for name, row in found.rows:
+            if isinstance(row, InputError):
+                self.failed[name] = row.message
+            else:
+                made.append(Entry(name, str(found.path), digest, found.patient, row))
         return made
 
     def _keep(self, waiting: list[Entry]) -> None:
@@ -150,6 +149,7 @@ VERB = Verb(
     (
         "index ./medsiglip ./images --to ./archive",
         "index ./medsiglip --forget 4711 --to ./archive",
+        "index ./medsiglip /archive --to ./index --ray auto",
     ),
     run,
     add_options,

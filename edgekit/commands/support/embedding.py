@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from edgekit.artifacts.files import sha256_json
 from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
 from edgekit.commands.support.pictures import reading_of
+from edgekit.pack.extras import needed
 from edgekit.terminal import say
 
 if TYPE_CHECKING:
     from edgekit.retrieval.sources import Row
+    from edgekit.retrieval.vectors import Embedder, FileVectors, How
     from edgekit.runtime.model import Model
 
 
@@ -26,6 +29,54 @@ def add_source(parser: ArgumentParser, *, required: bool = True) -> None:
     )
     add_pictures(parser)
     add_opening(parser)
+
+
+def add_cluster(parser: ArgumentParser) -> None:
+    """`--ray`, for those that go through archives."""
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="share the work among the machines of a Ray cluster that have the same model and files at the same paths: "
+        "HOST:PORT, or auto for the one that this machine belongs to",
+    )
+
+
+@contextmanager
+def embedder(model: Model, options: Namespace, how: How) -> Iterator[Embedder]:
+    """What makes vectors, here or on a cluster. Raises as `retrieval.cluster.Cluster`."""
+    from edgekit.retrieval.vectors import Here
+
+    if options.ray is None:
+        yield Here(model, how)  # type: ignore[arg-type]  # it says itself where it embeds no image
+        return
+    with needed("ray"):
+        import ray  # noqa: F401
+    from edgekit.retrieval.cluster import Cluster, Opening
+
+    opening = Opening(options.folder.absolute(), options.level, options.device, options.context, options.runtime)
+    with Cluster(options.ray, opening, how, model) as cluster:
+        yield cluster
+
+
+def with_progress(embed: Embedder, paths: Sequence[Path], what: str) -> Iterator[FileVectors]:
+    """What each path gives, and how far it is."""
+    from edgekit.progress import on_stderr
+
+    progress = on_stderr()
+    progress.start(what, len(paths))
+    try:
+        for one in embed(paths):
+            yield one
+            progress.advance()
+    finally:
+        progress.finish()
+
+
+def how_of(options: Namespace) -> How:
+    """How files become vectors, as the options say."""
+    from edgekit.retrieval.vectors import How
+
+    return How(reading_of(options), options.pad)
 
 
 def identity(model: Model, options: Namespace) -> str:

@@ -24,7 +24,8 @@ from test_dicom_series import ct_slice
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.retrieval import index as indexes
-from edgekit.retrieval.index import DATABASE, Entry, Index, writing
+from edgekit.retrieval.entries import Entry
+from edgekit.retrieval.index import CACHE, CACHE_NOTES, DATABASE, Index, writing
 from edgekit.retrieval.journal import Journal
 
 WIDTH = 32
@@ -273,6 +274,43 @@ def test_what_is_indexed_is_found_and_forgotten(
     assert "an index of another model" in capsys.readouterr().err
     for path in index.iterdir():
         assert b"anary" not in path.read_bytes()
+
+
+def test_a_cache_finds_what_it_says_and_forgets(tmp_path: Path) -> None:
+    """Against all of them compared by numpy; what was added later is found, what was removed is not."""
+    cache = pytest.importorskip("edgekit.retrieval.cache")
+    rng = np.random.default_rng(3)
+    centres = unit(rng, 50)
+    vectors, later, questions = (
+        unit_rows(centres[rng.integers(0, 50, count)] + 0.1 * rng.normal(size=(count, WIDTH)))
+        for count in (6000, 300, 60)
+    )
+    folder = made(tmp_path / "i", vectors, 1500)
+    with writing(folder, "model", WIDTH) as index:
+        about = cache.build(index, {"image": questions})
+        assert about.recall["image"] >= 0.99
+        index.add(entries(later, 6000, patient=index.patient_key("4711")))
+        index.forget(file="f10")
+        assert not (folder / CACHE).exists()  # a vector of that file was in it
+        cache.build(index, {"image": questions})
+        index.add(entries(unit(rng, 1), 7000))
+        cached = cache.Cache(folder)
+        kept = np.concatenate([vectors, later])
+        kept[10] = 0
+        found = [{hit.name for hit in index.search(one, 10, cached)} for one in questions]
+        right = [{f"f{at}" for at in np.argsort(-(kept @ one))[:10]} for one in questions]
+        assert np.mean([len(a & b) for a, b in zip(found, right, strict=True)]) >= 9.8
+        new = np.load(folder / index.shards()[-1].file)[0]
+        assert index.search(np.asarray(new, np.float32), 1, cached)[0].name == "f7000"
+        assert index.forget(patient="4711") == 300
+    (folder / CACHE).write_bytes(b"IwFl" + bytes(100))
+    (folder / CACHE_NOTES).write_text(json.dumps({"shards": [], "probes": 1, "recall": {}}))
+    with pytest.raises(ArtifactError, match="missing or damaged"):
+        cache.Cache(folder)
+
+
+def unit_rows(rows: Any) -> Any:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 @pytest.mark.slow

@@ -6,18 +6,21 @@ import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgekit.commands import Verb
 from edgekit.commands.support.embedding import add_cluster, add_source, embedder, how_of, identity, with_progress
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import InputError, UsageError
+from edgekit.pack.extras import needed
 from edgekit.terminal import say
 
 if TYPE_CHECKING:
-    from edgekit.retrieval.index import Entry, Index
+    from edgekit.retrieval.entries import Entry
+    from edgekit.retrieval.index import Index
     from edgekit.retrieval.vectors import Embedder, FileVectors
 
+_QUESTIONS = 100  # of each kind, that a cache's recall is measured with
 _AT_ONCE = 64  # pictures that are kept in one step: so many are lost at most when it is stopped
 
 
@@ -34,6 +37,11 @@ def add_options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--forget", action="append", default=[], metavar="PATIENT", help="remove all images of a patient by their ID"
     )
+    parser.add_argument(
+        "--cache",
+        action="store_true",
+        help="then make a cache of all vectors for quick search among a million, and say how much it finds",
+    )
     add_cluster(parser)
 
 
@@ -42,8 +50,8 @@ def run(options: Namespace) -> int:
     from edgekit.retrieval.index import writing
     from edgekit.runtime import open_model
 
-    if not options.images and not options.forget:
-        raise UsageError("nothing to index", allowed="images or their folders, or --forget PATIENT")
+    if not (options.images or options.forget or options.cache):
+        raise UsageError("nothing to index", allowed="images or their folders, --forget PATIENT, or --cache")
     if options.watch is not None and not (options.watch > 0 and options.images):
         raise UsageError(f"--watch {options.watch:g}", allowed="seconds, above 0, and folders to look at")
     opening = (options.folder, options.level, options.device, options.context, options.runtime)
@@ -59,14 +67,36 @@ def run(options: Namespace) -> int:
                 time.sleep(options.watch)
                 work.look()
         count = len(index)
+        cached = _cache(model, index) if options.cache else None
     if options.json:
         told = {"index": str(options.to), "pictures": count, "added": work.added, "forgotten": gone}
-        print_json(told | {"errors": work.failed})
+        print_json(told | {"errors": work.failed} | ({"cache": cached} if cached else {}))
     else:
         said = [f"{name}  error: {error}" for name, error in work.failed.items()]
         said += [f"{gone} pictures forgotten"] if options.forget else []
-        print_lines([*said, f"{options.to}: {count} pictures, {work.added} of them new"])
+        said += [f"{options.to}: {count} pictures, {work.added} of them new"]
+        if cached:
+            shares = ", ".join(f"{share:.1%} asked by {kind}" for kind, share in cached["recall"].items())
+            said += [f"cache: of the ten nearest it finds {shares}; {cached['probes']} cells are looked into"]
+        print_lines(said)
     return 1 if work.failed else 0
+
+
+def _cache(model: Any, index: Index) -> dict[str, Any]:
+    """Make an index's cache; what it is found to give."""
+    with needed("search"):
+        import faiss  # noqa: F401
+    import numpy as np
+
+    from edgekit.inputs.labels import ALL_LABELS, class_prompts
+    from edgekit.retrieval import cache
+
+    questions = {"image": np.stack(list(index.sample(_QUESTIONS)))} if len(index) else {}
+    if "embed_text" in model.abilities:
+        prompts = [prompt for label in ALL_LABELS for prompt in class_prompts(label)]
+        questions["text"] = model.embed_text(prompts[:_QUESTIONS])
+    about = cache.build(index, questions, say)
+    return {"probes": about.probes, "recall": dict(about.recall)}
 
 
 class _Indexing:
@@ -125,7 +155,7 @@ class _Indexing:
         return digest if self._index.known(str(path)) != digest else None
 
     def _entries(self, found: FileVectors, digest: str) -> list[Entry]:
-        from edgekit.retrieval.index import Entry
+        from edgekit.retrieval.entries import Entry
 
         if found.sha256 not in ("", digest):
             self.failed[str(found.path)] = "it is another file where it was read, or was changed meanwhile"
@@ -150,6 +180,7 @@ VERB = Verb(
         "index ./medsiglip ./images --to ./archive",
         "index ./medsiglip --forget 4711 --to ./archive",
         "index ./medsiglip /archive --to ./index --ray auto",
+        "index ./medsiglip --to ./index --cache",
     ),
     run,
     add_options,

@@ -14,7 +14,6 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,8 +26,10 @@ from edgekit.artifacts.documents import is_file
 from edgekit.artifacts.files import create
 from edgekit.artifacts.folders import locked
 from edgekit.errors import ArtifactError, InputError, UsageError
+from edgekit.retrieval.entries import Candidates, Entry, Hit, Shard
 
 DATABASE, SCHEMA = "index.sqlite", 1
+CACHE, CACHE_NOTES = "cache.faiss", "cache.json"  # see `cache`
 WIDE = 200_000  # vectors that are kept in float32
 SHARD = 50_000  # vectors of a file at most
 _BLOCK = 16_384  # vectors that are compared at once
@@ -44,36 +45,6 @@ create index by_patient on pictures (patient);
 create index by_file on pictures (file);
 create index by_place on pictures (shard, place);
 """
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A picture to be kept.
-
-    Attributes:
-        name: unique in the index.
-        file, sha256: of the file that it is of.
-        patient: as `Index.patient_key` makes it; "" where nobody knows.
-    """
-
-    name: str
-    file: str
-    sha256: str
-    patient: str
-    vector: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Hit:
-    """What is like what was asked.
-
-    Attributes:
-        score: the cosine.
-    """
-
-    name: str
-    file: str
-    score: float
 
 
 class Index:
@@ -164,13 +135,16 @@ class Index:
         with self._transaction() as database:
             gone = database.execute(f"delete from pictures where {column} = ?", (value,)).rowcount  # noqa: S608
         self.tidy(whole=True)
+        for name in (CACHE_NOTES, CACHE):
+            (self.folder / name).unlink(missing_ok=True)
         return int(gone)
 
-    def search(self, query: NDArray[np.float32], most: int) -> list[Hit]:
+    def search(self, query: NDArray[np.float32], most: int, cache: Candidates | None = None) -> list[Hit]:
         """The pictures whose vectors are the nearest, by cosine, all of them compared.
 
         Args:
             query: a unit vector [width].
+            cache: of the files that it knows, only its candidates are compared.
 
         Raises:
             InputError: `most` is less than 1.
@@ -179,18 +153,28 @@ class Index:
         if most < 1:
             raise InputError(f"{most} results", allowed="1 or more")
         best: list[tuple[float, int, int]] = []
-        places = self._unused()
-        for shard, name, count in self._database.execute("select id, file, count from shards").fetchall():
-            vectors = self._vectors(name, count)
-            gone = places.get(shard, _NONE)
-            for start in range(0, count, _BLOCK):
-                block = np.asarray(vectors[start : start + _BLOCK], np.float32)
-                scores = block @ query
-                scores[gone[(gone >= start) & (gone < start + len(block))] - start] = -np.inf
+        unused = self._unused()
+        known = cache.candidates(query, most) if cache else {}
+        for shard in self.shards():
+            vectors, gone = self.vectors(shard), unused.get(shard.number, _NONE)
+            for places in _blocks(shard.count) if shard.file not in known else (known[shard.file],):
+                scores = np.asarray(vectors[places], np.float32) @ query
+                numbers = np.arange(shard.count)[places]
+                scores[np.isin(numbers, gone)] = -np.inf
                 top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else np.arange(len(scores))
-                best += [(float(scores[one]), shard, start + int(one)) for one in top if scores[one] > -np.inf]
+                best += [(float(scores[i]), shard.number, int(numbers[i])) for i in top if scores[i] > -np.inf]
             best = sorted(best, key=lambda one: -one[0])[:most]
         return [self._hit(*one) for one in best]
+
+    def sample(self, most: int) -> Iterator[NDArray[np.float32]]:
+        """So many unit vectors, evenly out of all files."""
+        step = max(1, sum(shard.count for shard in self.shards()) // most)
+        for shard in self.shards():
+            yield from np.asarray(self.vectors(shard)[::step], np.float32)
+
+    def shards(self) -> list[Shard]:
+        """The files of vectors."""
+        return [Shard(*row) for row in self._database.execute("select id, file, count from shards order by id")]
 
     def tidy(self, *, whole: bool = False) -> None:
         """Remove files of vectors that nobody names, and write those anew of which half is not used any more.
@@ -200,27 +184,27 @@ class Index:
         """
         used = {shard: int(count) for shard, count in self._database.execute(
             "select shard, count(*) from pictures group by shard").fetchall()}
-        for shard, name, count in self._database.execute("select id, file, count from shards").fetchall():
-            left = used.get(shard, 0)
+        for shard in self.shards():
+            left = used.get(shard.number, 0)
             if left == 0:
                 with self._transaction() as database:
-                    database.execute("delete from shards where id = ?", (shard,))
-            elif left < (count if whole else count / 2):
-                self._compact(shard, name, count)
-        named = {name for (name,) in self._database.execute("select file from shards").fetchall()}
+                    database.execute("delete from shards where id = ?", (shard.number,))
+            elif left < (shard.count if whole else shard.count / 2):
+                self._compact(shard)
+        named = {shard.file for shard in self.shards()}
         for path in self.folder.glob("vectors-*.npy"):
             if path.name not in named:
                 path.unlink()
 
-    def _compact(self, shard: int, name: str, count: int) -> None:
-        vectors = self._vectors(name, count)
-        found = self._database.execute("select id, place from pictures where shard = ? order by place", (shard,))
+    def _compact(self, shard: Shard) -> None:
+        vectors = self.vectors(shard)
+        found = self._database.execute("select id, place from pictures where shard = ? order by place", (shard.number,))
         rows = found.fetchall()
         made = f"vectors-{secrets.token_hex(8)}.npy"
         with create(self.folder / made) as file:
             np.save(file, np.ascontiguousarray(vectors[[place for _, place in rows]]))
         with self._transaction() as database:
-            database.execute("update shards set file = ?, count = ? where id = ?", (made, len(rows), shard))
+            database.execute("update shards set file = ?, count = ? where id = ?", (made, len(rows), shard.number))
             moved = [(place, number) for place, (number, _) in enumerate(rows)]
             database.executemany("update pictures set place = ? where id = ?", moved)
 
@@ -237,14 +221,16 @@ class Index:
                 unused[int(shard)] = np.setdiff1d(np.arange(count), np.asarray([place for (place,) in rows], np.int64))
         return unused
 
-    def _vectors(self, name: str, count: int) -> NDArray[Any]:
-        path = self.folder / name
+    def vectors(self, shard: Shard) -> NDArray[Any]:
+        """Of a file, memory-mapped: [count, width], float32 or float16. Raises ArtifactError."""
+        path = self.folder / shard.file
         try:
             vectors: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
             raise ArtifactError(f"{path}: missing or damaged", remedy="index the pictures anew") from error
-        if vectors.shape != (count, self.width) or vectors.dtype not in (np.float32, np.float16):
-            raise ArtifactError(f"{path}: {list(vectors.shape)} {vectors.dtype}", allowed=f"[{count}, {self.width}]")
+        if vectors.shape != (shard.count, self.width) or vectors.dtype not in (np.float32, np.float16):
+            allowed = f"[{shard.count}, {self.width}]"
+            raise ArtifactError(f"{path}: {list(vectors.shape)} {vectors.dtype}", allowed=allowed)
         return vectors
 
     def _hit(self, score: float, shard: int, place: int) -> Hit:
@@ -269,6 +255,11 @@ class Index:
     def _undo(self) -> None:
         if self._database.in_transaction:
             self._database.execute("rollback")
+
+
+def _blocks(count: int) -> Iterator[slice]:
+    """So many places, as many at once as are compared at once."""
+    yield from (slice(start, min(start + _BLOCK, count)) for start in range(0, count, _BLOCK))
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from test_dicom_files import data_of, plain
 from test_dicom_series import ct_slice
 
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.retrieval import index as indexes
+from edgekit.retrieval import sources
 from edgekit.retrieval.entries import Entry
 from edgekit.retrieval.index import CACHE, CACHE_NOTES, DATABASE, Index, writing
 from edgekit.retrieval.journal import Journal
@@ -218,6 +220,41 @@ def test_a_folder_is_classified_into_a_table(
     assert main([*words, "--json"]) == 1
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line.get("scores", {}).get("sick") for line in lines[1:]] == [float(row["sick"]) for row in rows[1:]]
+
+
+@pytest.mark.parametrize("verb", ["classify", "embed"])
+def test_a_run_that_was_stopped_within_a_file_of_several_frames(
+    medsiglip_artifact: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Its frames are all made again, none is left out; a file whose name has a # is one file."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    frames = np.random.default_rng(1).integers(0, 255, (4, 32, 32), dtype=np.uint8)
+    (folder / "many.dcm").write_bytes(data_of(plain(frames, NumberOfFrames=4, Modality="US")))
+    for name in ("a#1.png", "a.png", "a#2.png"):
+        Image.fromarray(np.full((32, 32, 3), len(name), np.uint8)).save(folder / name)
+    made = {"classify": "--csv", "embed": "--to"}[verb]
+    words = [verb, str(medsiglip_artifact), str(folder), made, str(tmp_path / "out.csv")]
+    words += ["--label", "a", "--label", "b"] if verb == "classify" else []
+    assert main(words) == 0
+    whole = (tmp_path / "out.csv").read_text()
+    assert len(whole.splitlines()) == 8
+    (tmp_path / "out.csv").unlink()
+    read, seen = sources.rows, []
+
+    def stops(path: Path, *how: Any, **more: Any) -> Any:
+        for row in read(path, *how, **more):
+            seen.append(row)
+            if len(seen) == 6:  # the third frame
+                raise KeyboardInterrupt
+            yield row
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sources, "rows", stops)
+        assert main(words) == 130
+    assert len(seen) == 6
+    assert main(words) == 0
+    assert (tmp_path / "out.csv").read_text() == whole
 
 
 def test_one_label_under_a_softmax_is_refused(medsiglip_artifact: Path, pictures: Path, capsys: Any) -> None:

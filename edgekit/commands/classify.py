@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -54,13 +55,14 @@ def run(options: Namespace) -> int:
     with _Opened(options) as opened:
         work = {"model": identity(opened.model, options), "labels": asdict(labels)}
         with Journal(options.csv, work) as journal:
-            for row in rows_of(options, {name.partition("#")[0]: None for name in journal.rows}):
-                journal.add(row.name, opened.scored(row, labels))
-            journal.finish(_table(journal.rows, labels.names))
-            failed = [name for name, row in journal.rows.items() if "error" in row]
-            counted = f"{options.csv}: {len(journal.rows)} images, {len(failed)} of them could not be read"
+            for file, pictures in groupby(rows_of(options, journal.rows), key=lambda row: row.file):
+                journal.add(str(file), {"rows": {one.name: opened.scored(one, labels) for one in pictures}})
+            rows = {name: row for file in journal.rows.values() for name, row in file["rows"].items()}
+            journal.finish(_table(rows, labels.names))
+            failed = [name for name, row in rows.items() if "error" in row]
+            counted = f"{options.csv}: {len(rows)} images, {len(failed)} of them could not be read"
     if options.json:
-        print_json({"file": str(options.csv), "images": len(journal.rows), "failed": failed})
+        print_json({"file": str(options.csv), "images": len(rows), "failed": failed})
     else:
         print_lines([counted])
     return 1 if failed else 0
@@ -172,14 +174,15 @@ def _print_all(options: Namespace, labels: Wanted) -> int:
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    """All rows as CSV: the file, its best label, each score, its error."""
+    """All rows as CSV: the file, its best label, each score, what to know of it, its error."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["file", "label", *names, "error"])
+    writer.writerow(["file", "label", *names, "warnings", "error"])
     for name, row in rows.items():
         scores = row.get("scores")
         values = [scores[label] for label in names] if scores else [""] * len(names)
-        writer.writerow([name, best(scores) if scores else "", *values, row.get("error", "")])
+        warnings = "; ".join([*row.get("warnings", ()), *row.get("told", ())])
+        writer.writerow([name, best(scores) if scores else "", *values, warnings, row.get("error", "")])
     return text.getvalue()
 
 

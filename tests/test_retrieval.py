@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -348,6 +349,96 @@ def test_a_cache_finds_what_it_says_and_forgets(tmp_path: Path) -> None:
 
 def unit_rows(rows: Any) -> Any:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Qdrant's own client with its own store on disk, in place of the server that it would ask."""
+    client = pytest.importorskip("qdrant_client")
+    from edgekit.retrieval import qdrant
+
+    def here(**asked: Any) -> Any:
+        assert asked["url"] == "http://localhost:6333"
+        return client.QdrantClient(path=str(tmp_path / "qdrant"))
+
+    monkeypatch.setattr(qdrant, "QdrantClient", here)
+    return qdrant
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+def test_a_server_answers_as_a_folder_does(
+    server: Any, medsiglip_artifact: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = "http://localhost:6333/archive"
+    words = ["index", str(medsiglip_artifact)]
+    for place in (url, str(tmp_path / "folder")):
+        assert main([*words, str(pictures), "--to", place]) == 1
+        assert "5 pictures, 5 of them new" in capsys.readouterr().out
+        assert main([*words, str(pictures), "--to", place]) == 1
+        assert "5 pictures, 0 of them new" in capsys.readouterr().out
+    for asked in (["--text", "pneumonia"], ["--image", str(pictures / "p2.png")]):
+        found = []
+        for place in (url, str(tmp_path / "folder")):
+            assert main(["search", str(medsiglip_artifact), place, *asked, "--json"]) == 0
+            found.append(json.loads(capsys.readouterr().out))
+        server_hits, folder_hits = (one["results"] for one in found)
+        assert [hit["name"] for hit in server_hits] == [hit["name"] for hit in folder_hits]
+        np.testing.assert_allclose(*([hit["score"] for hit in one] for one in (server_hits, folder_hits)), atol=1e-5)
+    assert main(["search", str(medsiglip_artifact), url, "--text", "a", "--pad"]) == 2
+    assert "an index of another model" in capsys.readouterr().err
+    assert main([*words, "--to", url, "--forget", "4711"]) == 0
+    assert "1 pictures forgotten" in capsys.readouterr().out
+    assert not any(b"Canary" in path.read_bytes() for path in (tmp_path / "qdrant").rglob("*") if path.is_file())
+    assert main([*words, "--to", url, "--cache"]) == 2
+
+
+@pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+def test_a_file_that_was_kept_in_part_is_kept_again(server: Any) -> None:
+    rng = np.random.default_rng(0)
+    place = server.Place.of("http://localhost:6333/a")
+    rows = [Entry(f"f#{n}", "f", "1" * 64, "", row) for n, row in enumerate(unit(rng, 3))]
+    store = server.QdrantClient(url="http://localhost:6333")
+    with server.Qdrant(place, "m" * 64, WIDTH, make=True, client=store) as index:
+        index.add(rows)
+        assert index.known("f") == "1" * 64
+        index.add([Entry(one.name, one.file, "2" * 64, "", one.vector) for one in rows[:2]])
+        assert (index.known("f"), len(index)) == ("2" * 64, 2)
+        index.add(rows)
+        (hit,) = index.search(rows[1].vector, 1)
+        assert (hit.name, round(hit.score, 4)) == ("f#1", 1.0)
+        name = f"a-{'m' * 16}"
+        store.delete(name, [store.scroll(name, limit=1)[0][0].id])  # what a request that was cut off leaves
+        assert index.known("f") is None
+    with pytest.raises(UsageError, match="another model"):
+        server.Qdrant(place, "n" * 64, WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("url", "match"),
+    [
+        ("http://archive.clinic:6333/a", "unencrypted"),
+        ("https://key:secret@archive.clinic/a", "ends in logs"),
+        ("https://archive.clinic:6333", "names no index"),
+        ("https://archive.clinic/a/b", "names no index"),
+        ("http:///a", "names no index"),
+    ],
+)
+def test_an_address_that_is_refused(url: str, match: str) -> None:
+    qdrant = pytest.importorskip("edgekit.retrieval.qdrant")
+    with pytest.raises(UsageError, match=match) as refused:
+        qdrant.Place.of(url)
+    assert "secret" not in str(refused.value)
+
+
+def test_a_server_that_does_not_answer(medsiglip_artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("qdrant_client")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/archive"
+        assert main(["search", str(medsiglip_artifact), url, "--text", "a"]) == 1
+    said = capsys.readouterr().err
+    assert url.rpartition("/")[0] in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

@@ -137,16 +137,19 @@ def _cached(options: argparse.Namespace) -> None:
             for start in range(0, options.cached, 50_000):
                 rows = drawn(min(50_000, options.cached - start))
                 index.add([Entry(f"{start + n}", f"{start + n}", "0", "", row) for n, row in enumerate(rows)])
-            began = time.perf_counter()
-            about = cache.build(index, questions, lambda what: print(f"  {what}", flush=True))
-            print(f"a cache of {options.cached:,} vectors: {time.perf_counter() - began:.0f} s, {about.probes} probes")
+    with Index(folder, "model", _WIDTH) as index:
+        began = time.perf_counter()
+        about = cache.build(index, questions)
+        took = time.perf_counter() - began
+        print(f"a cache of {options.cached:,} vectors: {took:.0f} s, {about.probes} probes", flush=True)
     with Index(folder, "model", _WIDTH) as index:
         cached, query = cache.Cache(folder), asked["image"][0]
         _say(f"an exact search in {options.cached:,} vectors", options, lambda: index.search(query, 10))
         _say(f"a search in {options.cached:,} vectors by the cache", options, lambda: index.search(query, 10, cached))
         for kind, rows in asked.items():
-            found = [{hit.name for hit in index.search(row, 10, cached)} for row in rows]
-            exact = [{hit.name for hit in index.search(row, 10)} for row in rows]
+            found, exact = (
+                [{hit.name for hit in hits} for hits in index.search_all(rows, 10, by)] for by in (cached, None)
+            )
             shares = [len(one & other) / 10 for one, other in zip(found, exact, strict=True)]
             print(f"recall@10 of 100 other questions, as {kind}s are: {np.mean(shares):.3f}", flush=True)
 

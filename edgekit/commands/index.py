@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgekit.commands import Verb
-from edgekit.commands.support.embedding import add_cluster, add_source, embedder, how_of, identity, with_progress
+from edgekit.commands.support.embedding import (
+    add_cluster,
+    add_source,
+    embedder,
+    how_of,
+    identity,
+    index_at,
+    index_place,
+    with_progress,
+)
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import InputError, UsageError
 from edgekit.pack.extras import needed
@@ -18,6 +27,7 @@ from edgekit.terminal import say
 if TYPE_CHECKING:
     from edgekit.retrieval.entries import Entry
     from edgekit.retrieval.index import Index
+    from edgekit.retrieval.qdrant import Qdrant
     from edgekit.retrieval.vectors import Embedder, FileVectors
 
 _QUESTIONS = 100  # of each kind, that a cache's recall is measured with
@@ -27,7 +37,13 @@ _AT_ONCE = 64  # pictures that are kept in one step: so many are lost at most wh
 def add_options(parser: ArgumentParser) -> None:
     """What is indexed, by what, where; and what is to be forgotten."""
     add_source(parser, required=False)
-    parser.add_argument("--to", type=Path, required=True, metavar="INDEX", help="a folder; what is in it stays")
+    parser.add_argument(
+        "--to",
+        type=index_place,
+        required=True,
+        metavar="INDEX",
+        help="a folder, or one in a Qdrant server: https://HOST:PORT/NAME; what is in it stays",
+    )
     parser.add_argument(
         "--watch",
         type=float,
@@ -47,7 +63,6 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Index what is new or was changed; 1 where something could not be read."""
-    from edgekit.retrieval.index import writing
     from edgekit.runtime import open_model
 
     if not (options.images or options.forget or options.cache):
@@ -57,7 +72,7 @@ def run(options: Namespace) -> int:
     opening = (options.folder, options.level, options.device, options.context, options.runtime)
     with (
         open_model(*opening) as model,
-        writing(options.to, identity(model, options), int(getattr(model, "width", 0))) as index,
+        index_at(options.to, identity(model, options), int(getattr(model, "width", 0)), write=True) as index,
     ):
         gone = sum(index.forget(patient=patient) for patient in options.forget)
         with embedder(model, options, replace(how_of(options), salt=index.salt)) as embed:
@@ -82,8 +97,12 @@ def run(options: Namespace) -> int:
     return 1 if work.failed else 0
 
 
-def _cache(model: Any, index: Index) -> dict[str, Any]:
-    """Make an index's cache; what it is found to give."""
+def _cache(model: Any, index: Index | Qdrant) -> dict[str, Any]:
+    """Make an index's cache; what it is found to give. Raises UsageError where a server has it."""
+    from edgekit.retrieval.index import Index
+
+    if not isinstance(index, Index):
+        raise UsageError("--cache beside an index in a server", allowed="an index in a folder")
     with needed("search"):
         import faiss  # noqa: F401
     import numpy as np
@@ -107,7 +126,7 @@ class _Indexing:
         failed: what could not be read, and why.
     """
 
-    def __init__(self, embed: Embedder, index: Index, options: Namespace) -> None:
+    def __init__(self, embed: Embedder, index: Index | Qdrant, options: Namespace) -> None:
         self._embed, self._index, self._options = embed, index, options
         self._seen: dict[Path, tuple[int, int]] = {}  # size and time of what was looked at
         self.added, self.failed = 0, dict[str, str]()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgekit.artifacts.documents import is_file
 from edgekit.commands import Verb
-from edgekit.commands.support.embedding import identity
+from edgekit.commands.support.embedding import identity, index_at, index_place
 from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 def add_options(parser: ArgumentParser) -> None:
     """The index, the model that it was made with, and what is asked."""
     add_artifact(parser)
-    parser.add_argument("index", type=Path, metavar="INDEX", help="a folder that edgekit index made")
+    parser.add_argument(
+        "index", type=index_place, metavar="INDEX", help="a folder that edgekit index made, or https://HOST:PORT/NAME"
+    )
     asked = parser.add_mutually_exclusive_group(required=True)
     asked.add_argument("--image", type=Path, metavar="FILE", help="an image or DICOM file")
     asked.add_argument("--text", metavar="TEXT", help="a description")
@@ -35,7 +37,6 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Print what is the most like it, first."""
     from edgekit.inputs.image import read
-    from edgekit.retrieval.index import Index
     from edgekit.runtime import open_model
 
     if options.most < 1:
@@ -45,10 +46,10 @@ def run(options: Namespace) -> int:
     opening = (options.folder, options.level, options.device, options.context, options.runtime)
     with open_model(*opening) as model:
         made_by = identity(model, options)
-        with Index(options.index, made_by, int(getattr(model, "width", 0))) as index:
+        with index_at(options.index, made_by, int(getattr(model, "width", 0))) as index:
             (query,) = model.embed_text([options.text]) if picture is None else model.embed_image([picture])
             cache = None if options.exact else _cache(options.index)
-            hits = index.search(query, options.most, cache)
+            hits = index.search(query, options.most, cache)  # type: ignore[arg-type]  # a server has none
             count = len(index)
     if options.json:
         found = [{"name": hit.name, "file": hit.file, "score": round(hit.score, 6)} for hit in hits]
@@ -59,11 +60,11 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def _cache(folder: Path) -> Cache | None:
+def _cache(folder: Path | str) -> Cache | None:
     """An index's cache; None where it has none, or nothing here can read it."""
     from edgekit.retrieval.index import CACHE_NOTES
 
-    if not is_file(folder / CACHE_NOTES):
+    if isinstance(folder, str) or not is_file(folder / CACHE_NOTES):
         return None
     if find_spec("faiss") is None:
         say("all are compared: the index has a cache, which needs pip install 'edgekit[search]'")

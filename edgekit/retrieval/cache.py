@@ -111,7 +111,7 @@ def build(index: Index, questions: Mapping[str, Vectors], advance: Callable[[str
         for start in range(0, shard.count, _BLOCK):
             made.add(np.asarray(index.vectors(shard)[start : start + _BLOCK], np.float32))
     advance("measuring its recall")
-    exact = {kind: [_names(index, row) for row in rows] for kind, rows in questions.items()}
+    exact = {kind: _names(index, rows) for kind, rows in questions.items()}
     with file_errors(index.folder), replacing(index.folder / CACHE) as temporary:
         faiss.write_index(made, str(temporary))
     probes, recall = 1, dict[str, float]()
@@ -131,10 +131,10 @@ def _note(folder: Path, about: About) -> None:
         write_atomically(folder / CACHE_NOTES, json.dumps(asdict(about)) + "\n")
 
 
-def _names(index: Index, question: Vectors, cache: Any = None) -> set[str]:
-    return {hit.name for hit in index.search(question, 10, cache)}
+def _names(index: Index, questions: Vectors, cache: Cache | None = None) -> list[set[str]]:
+    return [{hit.name for hit in hits} for hits in index.search_all(questions, 10, cache)]
 
 
 def _recall(index: Index, cache: Cache, questions: Vectors, exact: list[set[str]]) -> float:
-    pairs = zip(questions, exact, strict=True)
-    return float(np.mean([len(_names(index, row, cache) & right) / len(right) for row, right in pairs]))
+    pairs = zip(_names(index, questions, cache), exact, strict=True)
+    return float(np.mean([len(found & right) / len(right) for found, right in pairs]))

@@ -9,7 +9,6 @@ leaves a file that nobody names, which the next one removes.
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from edgekit.artifacts.files import create
 from edgekit.artifacts.folders import locked
 from edgekit.errors import ArtifactError, InputError, UsageError
 from edgekit.retrieval.entries import Candidates, Entry, Hit, Shard
+from edgekit.retrieval.patients import patient_key
 
 DATABASE, SCHEMA = "index.sqlite", 1
 CACHE, CACHE_NOTES = "cache.faiss", "cache.json"  # see `cache`
@@ -93,8 +93,7 @@ class Index:
 
     def patient_key(self, patient: str) -> str:
         """What a patient is known by in here, as `sources.patient_of` makes it: no number of theirs is kept."""
-        own = patient.strip().encode("utf-8", "replace")
-        return hashlib.sha256(self.salt + own).hexdigest() if own else ""
+        return patient_key(self.salt, patient)
 
     def known(self, path: str) -> str | None:
         """The hash of a file as it was indexed; None where it was not."""
@@ -150,21 +149,35 @@ class Index:
             InputError: `most` is less than 1.
             ArtifactError: a file of vectors is missing or damaged.
         """
+        return self.search_all(query[None], most, cache)[0]
+
+    def search_all(
+        self, queries: NDArray[np.float32], most: int, cache: Candidates | None = None
+    ) -> list[list[Hit]]:
+        """What `search` finds for each of several unit vectors [n, width]: vectors are read once for all of them."""
         if most < 1:
             raise InputError(f"{most} results", allowed="1 or more")
-        best: list[tuple[float, int, int]] = []
+        if cache:
+            return [self._search(query[None], most, cache.candidates(query, most))[0] for query in queries]
+        return self._search(queries, most, {})
+
+    def _search(
+        self, queries: NDArray[np.float32], most: int, known: Mapping[str, NDArray[np.int64]]
+    ) -> list[list[Hit]]:
+        """Of files that are known, those places alone are compared."""
+        best: list[list[tuple[float, int, int]]] = [[] for _ in queries]
         unused = self._unused()
-        known = cache.candidates(query, most) if cache else {}
         for shard in self.shards():
             vectors, gone = self.vectors(shard), unused.get(shard.number, _NONE)
-            for places in _blocks(shard.count) if shard.file not in known else (known[shard.file],):
-                scores = np.asarray(vectors[places], np.float32) @ query
+            for places in (known[shard.file],) if shard.file in known else _blocks(shard.count):
+                block = np.asarray(vectors[places], np.float32) @ queries.T
                 numbers = np.arange(shard.count)[places]
-                scores[np.isin(numbers, gone)] = -np.inf
-                top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else np.arange(len(scores))
-                best += [(float(scores[i]), shard.number, int(numbers[i])) for i in top if scores[i] > -np.inf]
-            best = sorted(best, key=lambda one: -one[0])[:most]
-        return [self._hit(*one) for one in best]
+                block[np.isin(numbers, gone)] = -np.inf
+                for of, scores in zip(best, block.T, strict=True):
+                    top = np.argpartition(-scores, most - 1)[:most] if most < len(scores) else range(len(scores))
+                    of += [(float(scores[i]), shard.number, int(numbers[i])) for i in top if scores[i] > -np.inf]
+            best = [sorted(of, key=lambda one: -one[0])[:most] for of in best]
+        return [[self._hit(*one) for one in of] for of in best]
 
     def sample(self, most: int) -> Iterator[NDArray[np.float32]]:
         """So many unit vectors, evenly out of all files."""

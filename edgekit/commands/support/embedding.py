@@ -16,6 +16,8 @@ from edgekit.pack.extras import needed
 from edgekit.terminal import say
 
 if TYPE_CHECKING:
+    from edgekit.retrieval.index import Index
+    from edgekit.retrieval.qdrant import Qdrant
     from edgekit.retrieval.sources import Row
     from edgekit.retrieval.vectors import Embedder, FileVectors, How
     from edgekit.runtime.model import Model
@@ -39,6 +41,28 @@ def add_cluster(parser: ArgumentParser) -> None:
         help="share the work among the machines of a Ray cluster that have the same model and files at the same paths: "
         "HOST:PORT, or auto for the one that this machine belongs to",
     )
+
+
+def index_place(text: str) -> Path | str:
+    """Where an index is: a folder, or the address of one in a Qdrant server."""
+    return text if text.startswith(("http://", "https://")) else Path(text)
+
+
+@contextmanager
+def index_at(place: Path | str, model_id: str, width: int, *, write: bool = False) -> Iterator[Index | Qdrant]:
+    """An index that is open, made where it is to be written to and is not there. Raises as `Index` and `Qdrant`."""
+    if isinstance(place, str):
+        with needed("qdrant"):
+            import qdrant_client  # noqa: F401
+        from edgekit.retrieval.qdrant import Place, Qdrant
+
+        with Qdrant(Place.of(place), model_id, width, make=write) as server:
+            yield server
+        return
+    from edgekit.retrieval.index import Index, writing
+
+    with writing(place, model_id, width) if write else Index(place, model_id, width) as index:
+        yield index
 
 
 @contextmanager

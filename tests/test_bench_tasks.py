@@ -209,7 +209,7 @@ def test_every_source_states_licence_and_citation() -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ('reader = "paper"', "dataset own: reader: 'paper' is unknown\nallowed: corpus, folder, hub, "),
+        ('reader = "paper"', "dataset own: reader: 'paper' is unknown\nallowed: corpus, fhir, folder, hub, "),
         ('modality = "smell"', "dataset own: modality: there are no labels of 'smell'"),
         ('licence = "CC0"', "dataset own: licence"),
         ('license = ""', "dataset own: license"),

@@ -5,7 +5,8 @@
 Questions are made from each bundle, and their answers by a walk over its JSON that shares no code with the digest:
 the last value of every kind of result, its last two values, all active medications, all active allergies, the last
 encounter. A question counts where everything that its answer needs stands in the text. No model is asked: what a model
-does not see it cannot answer, and what it sees it may still get wrong.
+does not see it cannot answer, and what it sees it may still get wrong. The tasks `ehr-digest`, `ehr-narrative` and
+`ehr-raw` ask models.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from edgekit.bench.datasets.record_questions import narrative
 from edgekit.errors import TooLongError
 from edgekit.inputs.fhir.digest import digest
 from edgekit.inputs.fhir.facts import facts
@@ -134,20 +136,7 @@ def _name(one: dict[str, Any], every: list[dict[str, Any]]) -> str:
 
 
 def _narrative(path: Path) -> str:
-    """A line for each resource that has a name, the newest first."""
-    every = _resources(path)
-    lines = []
-    for one in every:
-        concept = one.get("code", one.get("vaccineCode", one.get("medicationCodeableConcept")))
-        if not isinstance(concept, dict):
-            continue
-        text = concept.get("text") or (concept.get("coding") or [{}])[0].get("display", "")
-        quantity = one.get("valueQuantity", {})
-        value = f": {quantity['value']:.6g} {quantity.get('unit', '')}" if "value" in quantity else ""
-        dates = [one[key] for key in ("effectiveDateTime", "authoredOn", "onsetDateTime", "recordedDate") if key in one]
-        status = one.get("status") or "".join(c["code"] for c in one.get("clinicalStatus", {}).get("coding", []))
-        lines.append(f"{dates[0][:10] if dates else 'undated'} {one['resourceType']} {text}{value} {status}")
-    return "\n".join(sorted(lines, reverse=True))
+    return narrative(json.loads(path.read_text()))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ class Sample:
         context: what its question is about: an abstract, a record.
         findings: what may be seen at the same time -> whether it is; None where its source is not certain.
         boxes: structure -> (top, left, bottom, right) in pixels of the image as its source has it.
+        file: a record that its question is about; the content's hash is in `id`.
+        evidence: parts of that record which the answer is taken from.
     """
 
     truth: str
@@ -47,6 +49,8 @@ class Sample:
     context: str = ""
     findings: Mapping[str, bool | None] = field(default_factory=dict)
     boxes: Mapping[str, tuple[float, float, float, float]] = field(default_factory=dict)
+    file: Path | None = None
+    evidence: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,8 @@ class Dataset:
             group = numbers.setdefault(sample.group, len(numbers))
             texts = (sample.id, sample.truth, sample.question, sample.options, sample.topic, sample.context)
             findings, boxes = sorted(sample.findings.items()), sorted(sample.boxes.items())
-            digest.update(repr((*texts, group, findings, boxes)).encode())
+            more = (sample.evidence,) if sample.evidence else ()
+            digest.update(repr((*texts, group, findings, boxes, *more)).encode())
         for sample in self.unread:
             digest.update(repr((sample.group, sample.truth, sample.problem)).encode())
         return digest.hexdigest()

@@ -95,7 +95,8 @@ class RecordTask(AskTask):
             return {"answer": "", "too_long": True, "truncated": False}
         text = self.prompt.replace("{record}", shown, 1).replace("{rules}", cite.RULES, 1)
         text = text.replace("{question}", sample.question)
-        options = GenerationOptions(max_tokens=self.max_tokens, constraint=Lark(cite.grammar(made)) if made else None)
+        grammar = Lark(cite.grammar(made)) if made else None
+        options = GenerationOptions(max_tokens=self.max_tokens, thinking=self.thinking, constraint=grammar)
         *_, given = model.generate(list(question(text)), options)
         assert isinstance(given, Generation)
         return {"answer": given.text, "too_long": False, "truncated": given.truncated, **_cited(given.text, made)}

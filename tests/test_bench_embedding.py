@@ -22,10 +22,10 @@ from edgekit.bench.kinds import Task
 from edgekit.bench.kinds.base import Figures, RunContext
 from edgekit.bench.kinds.linear_probe import fold_of
 from edgekit.bench.logistic import LogisticRegression
-from edgekit.bench.prompt_tables import prompt_table
 from edgekit.bench.tasks import parse, task
 from edgekit.errors import ArtifactError, UsageError
 from edgekit.inputs.labels import PHANTOM, class_prompts, in_modality
+from edgekit.inputs.prompt_tables import prompt_table
 from edgekit.runtime.base import Model
 
 sklearn_metrics = pytest.importorskip("sklearn.metrics")

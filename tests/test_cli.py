@@ -269,13 +269,14 @@ def test_two_levels_for_one_part(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("kind", ["levels", "recipes", "devices", "tasks"])
+@pytest.mark.parametrize("kind", ["levels", "recipes", "devices", "tasks", "labels"])
 def test_list(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     known = {
         "levels": list(LEVELS),
         "recipes": find.names("exports"),
         "devices": find.names("devices"),
         "tasks": find.names("benchmarks"),
+        "labels": find.names("benchmarks/labels"),
     }[kind]
     assert main(["list", kind, "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

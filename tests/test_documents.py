@@ -23,13 +23,13 @@ from edgekit.artifacts import manifest as manifests
 from edgekit.artifacts.recipes import recipe
 from edgekit.bench import Sweep, bench, datasets, journal
 from edgekit.bench.cells import Outcome
-from edgekit.bench.prompt_tables import prompt_table
 from edgekit.bench.tasks import task
 from edgekit.checkpoints.tensors import read_header
 from edgekit.cli import main
 from edgekit.commands.support.artifact_text import artifact_lines, usage_lines
 from edgekit.errors import ArtifactError, CheckpointError, EdgekitError, GateError, UsageError
 from edgekit.export.synthesize import synthesize
+from edgekit.inputs.prompt_tables import prompt_table
 from edgekit.machine.devices import device
 from edgekit.prove import publish
 from edgekit.runtime import tuning_results
@@ -203,13 +203,21 @@ def test_a_name_that_no_file_can_have_is_unknown(kind: str, name: str) -> None:
     assert caught.value.message.isprintable()
 
 
-@pytest.mark.parametrize(("kind", "rows"), [("exports", "recipes"), ("devices", "devices"), ("benchmarks", "tasks")])
+LISTED = [
+    ("exports", "recipes"),
+    ("devices", "devices"),
+    ("benchmarks", "tasks"),
+    ("benchmarks/labels", "labels"),
+]
+
+
+@pytest.mark.parametrize(("kind", "rows"), LISTED)
 def test_one_bad_file_is_a_row_of_the_list(
     kind: Any, rows: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path))
     (tmp_path / kind).mkdir(parents=True)
-    shutil.copy(find.find(kind, READERS[kind][0]), tmp_path / kind / "a-good.toml")
+    shutil.copy(find.find(kind, find.names(kind)[0]), tmp_path / kind / "a-good.toml")
     (tmp_path / kind / "a-bad.toml").write_text("title = ")
     names = find.names(kind)
     assert main(["list", rows, "--json"]) == 1

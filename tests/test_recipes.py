@@ -27,7 +27,7 @@ from edgekit.formats import FORMATS
 from edgekit.formats.gguf.writer import file_type
 from edgekit.machine.devices import device
 
-KINDS: list[find.FileKind] = ["exports", "devices", "benchmarks", "benchmarks/datasets", "benchmarks/prompts"]
+KINDS: list[find.FileKind] = ["exports", "devices", "benchmarks", "benchmarks/datasets", "benchmarks/labels"]
 MINE = """
 family = "medgemma"
 title = "Mine"

@@ -10,7 +10,13 @@ from edgekit.artifacts.documents import is_file, read_toml
 from edgekit.errors import UsageError, unknown
 
 FileKind = Literal[
-    "exports", "devices", "benchmarks", "benchmarks/datasets", "benchmarks/prompts", "benchmarks/published"
+    "exports",
+    "devices",
+    "benchmarks",
+    "benchmarks/datasets",
+    "benchmarks/labels",
+    "benchmarks/prompts",
+    "benchmarks/published",
 ]
 
 _NOUNS = {
@@ -18,6 +24,7 @@ _NOUNS = {
     "devices": "device",
     "benchmarks": "task",
     "benchmarks/datasets": "dataset",
+    "benchmarks/labels": "label set",
     "benchmarks/published": "file of published scores",
     "benchmarks/prompts": "prompt table",
 }
@@ -62,7 +69,8 @@ def find(kind: FileKind, name: str) -> Path:
         if path.parent == folder and is_file(path):
             return path
     noun, known = _NOUNS[kind], names(kind)
-    remedy = f"edgekit list {noun}s, or give the path of a .toml file" if "/" not in kind else None
+    listed = {"benchmarks/labels": "labels"}.get(kind, f"{noun}s" if "/" not in kind else None)
+    remedy = f"edgekit list {listed}, or give the path of a .toml file" if listed else None
     raise unknown(noun, name, known, allowed=None if known else "none is installed", remedy=remedy)
 
 

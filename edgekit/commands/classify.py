@@ -31,7 +31,10 @@ def add_options(parser: ArgumentParser) -> None:
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--label", action="append", metavar="TEXT", help="may be repeated")
     labels.add_argument(
-        "--labels", type=Path, metavar="FILE", help="a label a line; or TOML, with several prompts of each, averaged"
+        "--labels",
+        metavar="NAME|FILE",
+        help="a set of labels (edgekit list labels), or a file: a label a line, or TOML with several prompts of each, "
+        "averaged",
     )
     parser.add_argument(
         "--scores",
@@ -88,12 +91,13 @@ def labels_of(options: Namespace) -> Wanted:
 
     Raises:
         InputError: the file is none, or has one twice.
+        UsageError: there is no such set.
         UsageError: softmax over one label.
     """
     if options.labels:
-        from edgekit.classifier.labels import read
+        from edgekit.classifier.labels import find, read
 
-        found = read(options.labels)
+        found = read(find(options.labels))
         names, prompts = found.names, [tuple(texts) for texts in found.prompts]
         scores = options.scores or found.scores
     else:
@@ -221,6 +225,7 @@ VERB = Verb(
         'classify ./medsiglip chest.png --label "normal lungs" --label pneumonia',
         'classify ./medsiglip *.tif --range=auto --label "normal lungs" --label pneumonia --json',
         "classify ./medsiglip ./images --labels findings.toml --csv scores.csv",
+        "classify ./medsiglip ./images --labels chest-xray-chexpert --csv scores.csv",
     ),
     run,
     add_options,

@@ -21,7 +21,10 @@ def add_options(parser: ArgumentParser) -> None:
     """What is compiled, and what it is proven with."""
     add_artifact(parser)
     parser.add_argument(
-        "--labels", type=Path, required=True, metavar="FILE", help="a label a line; or TOML, with several prompts each"
+        "--labels",
+        required=True,
+        metavar="NAME|FILE",
+        help="a set of labels (edgekit list labels), or a file: a label a line, or TOML with several prompts of each",
     )
     parser.add_argument("--to", type=Path, required=True, metavar="MODEL.onnx", help="the file to write")
     parser.add_argument("--level", metavar="NAME", help="of the image encoder: a variant; the default without it")
@@ -32,14 +35,14 @@ def add_options(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> int:
     """Compile, prove, and say what there is."""
     from edgekit.classifier.compile import compile_classifier
-    from edgekit.classifier.labels import read
+    from edgekit.classifier.labels import find, read
     from edgekit.inputs.samples import given_inputs
 
     if options.images and options.no_prove:
         raise UsageError("--images beside --no-prove", allowed="one of them")
     compiled = compile_classifier(
         options.folder,
-        read(options.labels),
+        read(find(options.labels)),
         options.to,
         options.level,
         inputs=None if options.no_prove else given_inputs(options.images, None),

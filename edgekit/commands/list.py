@@ -1,4 +1,4 @@
-"""`edgekit list`: the levels, recipes, devices and tasks that can be named."""
+"""`edgekit list`: the levels, recipes, devices, tasks and sets of labels that can be named."""
 
 from __future__ import annotations
 
@@ -70,6 +70,19 @@ def tasks() -> Rows:
     return [_row_or_error(row, name) for name in find.names("benchmarks")]
 
 
+def labels() -> Rows:
+    """Every set of labels that `classify --labels` knows by name."""
+    from edgekit.artifacts import find
+    from edgekit.classifier.labels import described
+
+    def row(name: str) -> dict[str, Any]:
+        stated, title = described(name)
+        prompts = sum(map(len, stated.prompts))
+        return {"name": name, "title": title, "labels": len(stated.labels), "prompts": prompts, "scores": stated.scores}
+
+    return [_row_or_error(row, name) for name in find.names("benchmarks/labels")]
+
+
 def _row_or_error(row: Callable[[str], dict[str, Any]], name: str) -> dict[str, Any]:
     try:
         return row(name)
@@ -77,7 +90,7 @@ def _row_or_error(row: Callable[[str], dict[str, Any]], name: str) -> dict[str, 
         return {"name": name, ERROR: error.message}
 
 
-KINDS: Mapping[str, Callable[[], Rows]] = {rows.__name__: rows for rows in (levels, recipes, devices, tasks)}
+KINDS: Mapping[str, Callable[[], Rows]] = {rows.__name__: rows for rows in (levels, recipes, devices, tasks, labels)}
 
 
 def add_options(parser: ArgumentParser) -> None:

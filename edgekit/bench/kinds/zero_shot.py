@@ -30,11 +30,11 @@ from edgekit.bench.embedding import (
 )
 from edgekit.bench.items import Item, group_numbers
 from edgekit.bench.kinds.base import FigureColumn, Figures, RunContext, Task
-from edgekit.bench.prompt_tables import PromptTable
 from edgekit.bench.prompts import LabelPrompt
 from edgekit.bench.records import Measurement
 from edgekit.errors import UsageError
 from edgekit.inputs.labels import Label, class_prompts
+from edgekit.inputs.prompt_tables import PromptTable
 from edgekit.runtime.base import Float, Model
 from edgekit.runtime.embedding_model import ContrastiveModel
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from edgekit.inputs.message import Image, Message
 
+_SERIES = 4  # axes of an image that is several
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
 class Item:
@@ -23,7 +25,8 @@ class Item:
     Attributes:
         group: items of the same group are not independent.
         messages: the conversation to be answered, empty where an image alone is shown.
-        image: what the item shows, uint8 [height, width] or [height, width, 3]; None for text alone.
+        image: what the item shows, uint8 [height, width] or [height, width, 3], or [slices, height, width, 3] of a
+            series; None for text alone.
         answers: those allowed, empty where nothing is parsed.
         truth: the right one, None where the full-precision model's answer takes its place.
         id: what the data set calls it, and what is asked of it where one sample gives several items.
@@ -42,8 +45,13 @@ class Item:
 
 
 def question(text: str, image: NDArray[np.uint8] | None = None) -> tuple[Message, ...]:
-    """One user's turn: an image where there is one, and the text behind it."""
-    return (Message("user", text) if image is None else Message("user", Image(image), text),)
+    """One user's turn: an image where there is one, of a series each slice with its number, and the text behind it."""
+    if image is None:
+        return (Message("user", text),)
+    if image.ndim < _SERIES:
+        return (Message("user", Image(image), text),)
+    slices = [part for number, one in enumerate(image, 1) for part in (Image(one), f"SLICE {number}")]
+    return (Message("user", *slices, text),)
 
 
 def group_numbers(groups: Sequence[str]) -> list[int]:

@@ -16,6 +16,8 @@ from edgekit.inputs.labels import MODALITIES, Label, in_modality, label_of
 
 __all__ = ["Dataset", "DatasetSource", "Reader", "Sample"]
 
+_COLOUR = 3  # axes of one picture in colour
+
 
 @dataclass(frozen=True, eq=False)  # arrays have no single truth to compare by
 class Sample:
@@ -25,7 +27,7 @@ class Sample:
         truth: a label's name, one of `options`, or the answer as its source words it; empty where `findings` or
             `boxes` say what is true.
         group: samples of the same group (a patient, an image, a passage) are not independent.
-        image: uint8 [height, width] or [height, width, 3].
+        image: uint8 [height, width] or [height, width, 3]; of a series [slices, height, width, 3].
         question: its own text, where it has one.
         options: the answers that its question allows, where they are not the data set's labels.
         problem: why it cannot be read; None where it can.
@@ -102,11 +104,16 @@ class Dataset:
         """Every sample's image.
 
         Raises:
-            UsageError: a sample has none.
+            UsageError: a sample has none, or several.
         """
         images = tuple(sample.image for sample in self.samples if sample.image is not None)
         if len(images) != len(self.samples):
             raise UsageError(f"the dataset {self.source.name} has no images")
+        if any(image.ndim > _COLOUR for image in images):
+            raise UsageError(
+                f"the dataset {self.source.name} has series of several pictures",
+                allowed="them for tasks that ask a model in words, single pictures for others",
+            )
         return images
 
     @property

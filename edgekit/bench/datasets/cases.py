@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgekit.artifacts.documents import is_file
+from edgekit.artifacts.documents import is_file, is_folder
 from edgekit.bench.datasets.options import Form, Unusable, answer_of, asked, form_of
 from edgekit.bench.datasets.rows import Row
 from edgekit.bench.datasets.schema import AnswerForm, Boxes, Columns, DatasetSource, Finding, searched, stays_inside
@@ -227,7 +227,7 @@ def found_image(folder: Path, name: str, *, absolute: bool = False) -> Path:
         raise Unusable(f"its image lies outside of the data: {name!r:.80}")
     for place in (folder / relative, folder / relative.name):
         for candidate in (place, *(place.with_suffix(suffix) for suffix in (".jpg", ".png", ".jpeg"))):
-            if is_file(candidate):
+            if is_file(candidate) or (candidate == place and is_folder(candidate)):  # a series
                 return candidate
     return folder / relative
 

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
-from edgekit.artifacts.documents import is_file
+from edgekit.artifacts.documents import is_file, is_folder
 from edgekit.bench.datasets.cases import Case, some
 from edgekit.bench.datasets.schema import DatasetSource
 from edgekit.errors import InputError
@@ -16,7 +16,7 @@ from edgekit.errors import InputError
 def contents(cases: Sequence[Case]) -> dict[int, str]:
     """Position of a case -> what its image holds, the same for the same bytes; cases without an image are left out.
 
-    A file is only read where another one has its size.
+    A file is only read where another one has its size; a series' folder is all of its files.
     """
     sizes: dict[Path, int] = {}
     for case in cases:
@@ -26,7 +26,8 @@ def contents(cases: Sequence[Case]) -> dict[int, str]:
     for size in sizes.values():
         paths_of[size] += 1
     of_path = {
-        path: _digest(path.read_bytes()) if size >= 0 and paths_of[size] > 1 else _alone(path, size)
+        path: _of_folder(path) if is_folder(path)
+        else _digest(path.read_bytes()) if size >= 0 and paths_of[size] > 1 else _alone(path, size)
         for path, size in sizes.items()
     }
     found = {}
@@ -109,6 +110,11 @@ def _places(cases: Sequence[Case], same: Sequence[int]) -> str:
 def _alone(path: Path, size: int) -> str:
     """What no other file is: nothing of where the folder lies, which figures must not depend on."""
     return f"{size} bytes" if size >= 0 else f"missing: {path.parent.name}/{path.name}"
+
+
+def _of_folder(folder: Path) -> str:
+    """Of a series' folder: the same for the same files, whatever they are called."""
+    return _digest("".join(sorted(_digest(path.read_bytes()) for path in folder.rglob("*") if is_file(path))).encode())
 
 
 def _digest(data: bytes) -> str:

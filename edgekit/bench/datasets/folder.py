@@ -10,11 +10,12 @@ from edgekit.bench.datasets.cases import Case
 from edgekit.bench.datasets.missing import missing
 from edgekit.bench.datasets.samples import samples
 from edgekit.errors import InputError
+from edgekit.inputs.dicom.folder import DIRECTORY, is_dicom_file
 from edgekit.inputs.labels import label_of
 from edgekit.terminal import printable, stripped_line
 
 SPLITS = ("train", "training", "val", "valid", "validation", "test")
-_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp")
+_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp", ".zip")
 _MOST_ENDINGS = 8  # that are named
 
 
@@ -64,9 +65,9 @@ def labels(root: Path) -> list[str]:
 def left_out(root: Path) -> str:
     """What is in its folders and is not read, in words; empty where all is."""
     inside = {path for _, folder in _label_folders(root) for path in _files(folder)}
-    every = [(path.suffix.lower(), path in inside) for path in _files(root)]
-    loose = sum(not labelled for ending, labelled in every if ending in _SUFFIXES)
-    others = [ending for ending, _ in every if ending not in _SUFFIXES]
+    every = [(path, path in inside) for path in _files(root)]
+    loose = sum(not labelled for path, labelled in every if _is_image(path))
+    others = [path.suffix.lower() for path, _ in every if not _is_image(path)]
     endings = sorted({stripped_line(ending, 20) or "none" for ending in others})
     more = ", ..." if len(endings) > _MOST_ENDINGS else ""
     said = [f"{len(others)} {'file' if len(others) == 1 else 'files'} with other endings not read: "
@@ -102,7 +103,12 @@ def _is_hidden(name: str) -> bool:
 
 def _images(folder: Path) -> list[Path]:
     """Its images and those of the folders in it."""
-    return [path for path in _files(folder) if path.suffix.lower() in _SUFFIXES]
+    return [path for path in _files(folder) if _is_image(path)]
+
+
+def _is_image(path: Path) -> bool:
+    """By its ending, or as a DICOM file or an archive of a series; what a DICOMDIR names is there by itself."""
+    return path.suffix.lower() in _SUFFIXES or (is_dicom_file(path) and path.name.upper() != DIRECTORY)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -14,6 +14,8 @@ from edgekit.bench.datasets.cases import Case
 from edgekit.bench.datasets.checks import check, contents
 from edgekit.bench.datasets.schema import DatasetSource
 from edgekit.errors import EdgekitError, InputError
+from edgekit.inputs.dicom import study
+from edgekit.inputs.dicom.folder import holds_several, is_dicom_file
 from edgekit.inputs.image import read as read_picture
 from edgekit.inputs.image import say
 from edgekit.machine.memory import memory
@@ -90,15 +92,14 @@ class _Pictures:
 
     def _decoded(self, image: Path | bytes, name: str) -> NDArray[np.uint8] | str:
         try:
-            picture = read_picture(image)
+            pictures, notes = _read(image)
+            pixels = _stacked(pictures)
         except InputError as error:
             # Its cause's words, which do not say where the user's folder lies: a report may go to others.
             why = error.__cause__.message if isinstance(error.__cause__, EdgekitError) else "cannot be read"
             return f"{printable(name)}: {why}"
-        self._odd += [note.replace(str(image), printable(name)) for note in picture.warnings[:1]]
-        pixels = np.asarray(picture.image)
-        if (pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 0] == pixels[..., 2]).all():
-            pixels = np.ascontiguousarray(pixels[..., 0])
+        named = [note.replace(str(image), printable(name)) for note in notes[:1]]
+        self._odd += [note if printable(name) in note else f"{printable(name)}: {note}" for note in named]
         self._bytes += pixels.nbytes
         if self._bytes > self._most:
             raise InputError(
@@ -107,3 +108,24 @@ class _Pictures:
                 remedy="--limit N takes fewer",
             )
         return pixels
+
+
+def _read(image: Path | bytes) -> tuple[list[NDArray[np.uint8]], tuple[str, ...]]:
+    """The pictures of a file, a series' folder, an archive or a DICOMDIR, and what is odd about them."""
+    is_series = study.is_study(image) if isinstance(image, bytes) else holds_several(image) or is_dicom_file(image)
+    if not is_series:
+        picture = read_picture(image)
+        return [np.asarray(picture.image)], picture.warnings
+    found = study.read(image)
+    return [np.asarray(one.convert("RGB")) for one in found.images], found.notes
+
+
+def _stacked(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """One picture, grey where it is; or those of a series, [slices, height, width, 3]. Raises InputError."""
+    first = pictures[0]
+    if len(pictures) == 1:
+        grey = (first[..., 0] == first[..., 1]).all() and (first[..., 0] == first[..., 2]).all()
+        return np.ascontiguousarray(first[..., 0]) if grey else first
+    if len({one.shape for one in pictures}) > 1:
+        raise InputError("slices of several sizes") from InputError("its slices have several sizes")
+    return np.stack(pictures)

@@ -47,6 +47,8 @@ class BoxesTask(AskTask):
         for sample in dataset.samples:
             if sample.image is None:
                 raise UsageError(f"task {self.name}: the dataset {dataset.source.name} has no images")
+            if sample.image.ndim > 3:  # rows, columns, colours
+                raise UsageError(f"task {self.name}: {sample.id}: a box in a series", allowed="single pictures")
             square = to_square(sample.image)
             for structure in self._asked_of(sample):
                 messages = question(self.prompt.format(structure=structure), square)

@@ -276,6 +276,7 @@ def _frame(dataset: Any, said: Pixels, index: int) -> tuple[dict[str, Any], list
             "full": list(full),
             "windows": values.windows(dataset, index),
             "inverted": photometric == "MONOCHROME1" or shape == "INVERSE",
+            "notes": values.said_of_values(stored, dataset, index),
         }
     array = np.ascontiguousarray(array)
     table = values.voi_lut(dataset, index) if fields["kind"] == "grey" else None
@@ -296,6 +297,9 @@ def _decoded(dataset: Any, said: Pixels, index: int) -> NDArray[Any]:
     else:
         decoder = get_decoder(syntax)
         _check_length(dataset, said)
+        high = dataset.get("HighBit", said.stored - 1)
+        if high != said.stored - 1:
+            raise InputError(f"{said.stored} bits of which the highest is bit {high}", allowed=f"bit {said.stored - 1}")
     array, _ = decoder.as_array(dataset, index=index, raw=False, **options)
     wanted = (said.rows, said.columns) if said.samples == 1 else (said.rows, said.columns, 3)
     if array.shape != wanted:

@@ -110,7 +110,13 @@ def test_a_real_palette_in_segments_is_the_same_in_both_byte_orders() -> None:
 
 @pytest.mark.parametrize(
     ("segments", "match"),
-    [([0, 400, 1], "damaged"), ([0, 4, 1, 2, 3, 4], "damaged"), ([7, 7, 7], "damaged"), ([], "without its red table"), ([1, 12, 63000], "damaged")],
+    [
+        ([0, 400, 1], "damaged"),
+        ([0, 4, 1, 2, 3, 4], "damaged"),
+        ([7, 7, 7], "damaged"),
+        ([], "without its red table"),
+        ([1, 12, 63000], "damaged"),
+    ],
 )
 def test_segments_that_lie_are_refused(segments: list[int], match: str) -> None:
     made = with_palette([[0] * 16] * 3, segments=[segments] * 3)

@@ -347,6 +347,31 @@ def test_a_cache_finds_what_it_says_and_forgets(tmp_path: Path) -> None:
         cache.Cache(folder)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="limits of a process")
+def test_a_full_disk_leaves_no_half_of_a_cache(tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    folder = made(tmp_path / "i", unit(rng, 4000), 4000)
+    there = sorted(path.name for path in folder.iterdir())
+    script = (
+        "import resource, numpy as np\n"
+        "from pathlib import Path\n"
+        "from edgekit.errors import EdgekitError\n"
+        "from edgekit.retrieval import cache\n"
+        "from edgekit.retrieval.index import Index\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))\n"
+        f"with Index(Path({str(folder)!r}), 'model', {WIDTH}) as index:\n"
+        "    try:\n"
+        f"        cache.build(index, {{'image': np.eye({WIDTH}, dtype=np.float32)}})\n"
+        "    except EdgekitError as error:\n"
+        "        print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "cache.faiss" in done.stdout
+    assert sorted(path.name for path in folder.iterdir()) == there
+
+
 def unit_rows(rows: Any) -> Any:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 

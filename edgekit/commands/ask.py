@@ -11,15 +11,7 @@ from edgekit.commands.support.boxes import boxes_in, say_boxes
 from edgekit.commands.support.decoding import add_answering, generation_options, keeps
 from edgekit.commands.support.options import add_artifact
 from edgekit.commands.support.pictures import parts_of
-from edgekit.commands.support.record import (
-    add_record,
-    digest_of,
-    kept_to,
-    read_record,
-    say_marks,
-    told_json,
-    write_answer,
-)
+from edgekit.commands.support.record import add_record, say_marks, write_answer
 from edgekit.errors import UsageError
 
 
@@ -46,6 +38,7 @@ def run(options: Namespace) -> int:
     from edgekit.inputs.message import Message
     from edgekit.progress import on_stderr
     from edgekit.runtime import open_model
+    from edgekit.runtime.records import digest_of, kept_to, read_record, told_json
     from edgekit.runtime.use import Use
 
     check_ability(options.folder, options.level, "generate", shown=bool(options.image))
@@ -67,7 +60,8 @@ def run(options: Namespace) -> int:
             turns = [Message("system", options.system)]
         question, digest = options.question, None
         if asked:
-            digest = digest_of(asked, model, images, decoding)
+            beside = [part for turn in turns for part in turn.parts] + images
+            digest = digest_of(asked, model, beside, decoding)  # type: ignore[arg-type]  # a model that chats
             question, decoding = prompt(digest, question), kept_to(digest, decoding)
         turns = [*turns, Message("user", *images, question)]
         answer = shown(

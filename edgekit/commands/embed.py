@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgekit.artifacts.disk_errors import file_errors
+from edgekit.artifacts.files import write_atomically
 from edgekit.commands import Verb
 from edgekit.commands.support.embedding import (
     add_cluster,
@@ -74,10 +76,11 @@ def run(options: Namespace) -> int:
             rows = {name: row for key in order if key in journal.rows for name, row in journal.rows[key]["rows"]}
             good = {name: row for name, row in rows.items() if "vector" in row}
             failed = {name: row["error"] for name, row in rows.items() if "error" in row}
+            if options.to.suffix.lower() == ".npy":  # before the vectors, which mean nothing without their names
+                names, beside = {"model": made_by, "names": list(good), "errors": failed}, f"{options.to.name}.json"
+                with file_errors(options.to):
+                    write_atomically(options.to.with_name(beside), json.dumps(names, indent=1) + "\n")
             journal.finish(_written(options.to, good, made_by))
-    if options.to.suffix.lower() == ".npy":
-        beside = {"model": made_by, "names": list(good), "errors": failed}
-        options.to.with_name(f"{options.to.name}.json").write_text(json.dumps(beside, indent=1) + "\n", "utf-8")
     if options.json:
         print_json({"file": str(options.to), "vectors": len(good), "model": made_by, "errors": failed})
     else:

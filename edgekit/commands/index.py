@@ -75,12 +75,13 @@ def run(options: Namespace) -> int:
         index_at(options.to, identity(model, options), int(getattr(model, "width", 0)), write=True) as index,
     ):
         gone = sum(index.forget(patient=patient) for patient in options.forget)
-        with embedder(model, options, replace(how_of(options), salt=index.salt)) as embed:
-            work = _Indexing(embed, index, options)
-            work.look()
-            while options.watch:
-                time.sleep(options.watch)
-                work.look()
+        work = _Indexing(index, options)
+        if options.images:
+            with embedder(model, options, replace(how_of(options), salt=index.salt)) as embed:
+                work.look(embed)
+                while options.watch:
+                    time.sleep(options.watch)
+                    work.look(embed)
         count = len(index)
         cached = _cache(model, index) if options.cache else None
     if options.json:
@@ -126,12 +127,12 @@ class _Indexing:
         failed: what could not be read, and why.
     """
 
-    def __init__(self, embed: Embedder, index: Index | Qdrant, options: Namespace) -> None:
-        self._embed, self._index, self._options = embed, index, options
+    def __init__(self, index: Index | Qdrant, options: Namespace) -> None:
+        self._index, self._options = index, options
         self._seen: dict[Path, tuple[int, int]] = {}  # size and time of what was looked at
         self.added, self.failed = 0, dict[str, str]()
 
-    def look(self) -> None:
+    def look(self, embed: Embedder) -> None:
         """Index what is there and was not; a file that may still be written is left for the next look."""
         from edgekit.retrieval import sources
 
@@ -141,7 +142,7 @@ class _Indexing:
         new = {path: digest for path in files if self._is_new(path) and (digest := self._changed(path))}
         before = self.added
         waiting: list[Entry] = []
-        for found in with_progress(self._embed, list(new), "indexing"):
+        for found in with_progress(embed, list(new), "indexing"):
             waiting += self._entries(found, new[found.path])
             if len(waiting) >= _AT_ONCE:
                 self._keep(waiting)

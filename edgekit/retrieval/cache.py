@@ -96,6 +96,7 @@ def build(index: Index, questions: Mapping[str, Vectors], advance: Callable[[str
 
     Raises:
         EdgekitError: the index is empty.
+        ArtifactError: its disk is full.
     """
     shards = index.shards()
     count = sum(shard.count for shard in shards)
@@ -113,7 +114,12 @@ def build(index: Index, questions: Mapping[str, Vectors], advance: Callable[[str
     advance("measuring its recall")
     exact = {kind: _names(index, rows) for kind, rows in questions.items()}
     with file_errors(index.folder), replacing(index.folder / CACHE) as temporary:
-        faiss.write_index(made, str(temporary))
+        try:
+            faiss.write_index(made, str(temporary))
+        except RuntimeError as error:  # what the library makes of a full disk
+            raise ArtifactError(
+                f"{index.folder / CACHE}: it cannot be written", remedy=f"see its disk: it takes {_bytes(index)} MB"
+            ) from error
     probes, recall = 1, dict[str, float]()
     while not recall or (min(recall.values()) < RECALL and probes < cells):
         probes = min(cells, 2 * probes)
@@ -124,6 +130,11 @@ def build(index: Index, questions: Mapping[str, Vectors], advance: Callable[[str
     about = About(about.shards, probes, recall)
     _note(index.folder, about)
     return about
+
+
+def _bytes(index: Index) -> int:
+    """About how large a cache is, in MB."""
+    return 1 + len(index) * (index.width + 8) // 1_000_000
 
 
 def _note(folder: Path, about: About) -> None:

@@ -17,7 +17,8 @@ from edgekit.errors import EdgekitError
 # chat        {"messages": [{"role": "user", "parts": [{"text": "..."} or an image]}], "options": {...}}: the fields
 #             of GenerationOptions that are not its defaults, the constraint as {"json_schema": {...}}, {"lark": "..."},
 #             {"choice": [...]}, {"regex": "..."} or {"calls": {"functions": [{"name": "...", "parameters": {...}}],
-#             "required": false, "most": 1}}. Events: `piece`s and, behind each answer's last, its `answer`.
+#             "required": false, "most": 1}}; and "record": 0, the place of a bundle of FHIR among the images, whose
+#             digest goes before the last question. Events: `piece`s and, behind each answer's last, its `answer`.
 # complete    {"prompt": "...", "options": {...}}: the text continued as it is, without a chat template. As chat.
 # prepare     {"messages": [...]} whose last turn may still lack its question. `result` {"tokens": n}; 0 where the model
 #             does not chat, and only looks at the images.
@@ -33,7 +34,7 @@ JobKind = Literal["chat", "complete", "prepare", "score", "embed", "classify", "
 # piece       {"text": "...", "number": 0, "thinking": false, "tokens": [...]}: tokens where logprobs were asked for,
 #             each {"token": id, "text": "...", "logprob": -0.1, "top": [{"token", "text", "logprob"}, ...]}, with
 #             "bytes": [...] where it is a part of a character
-# answer      the fields of a finished Generation
+# answer      the fields of a finished Generation; about a record, "record": what it was taken from
 # result      the one answer of a job that does not stream; with data, "shape": [rows, ...]
 # warning     {"text": "..."}: what the user must know, before the rest
 EventKind = Literal["piece", "answer", "result", "warning"]

@@ -20,10 +20,11 @@ from edgekit.checkpoints.tensors import Float
 from edgekit.errors import EdgekitWarning, InputError, UsageError
 from edgekit.inputs.dicom import study
 from edgekit.inputs.dicom.study import Reading, is_study
+from edgekit.inputs.fhir import cite
 from edgekit.inputs.image import say
 from edgekit.inputs.image_types import checked_range
 from edgekit.inputs.message import Image, Message, with_pictures
-from edgekit.runtime import wanted
+from edgekit.runtime import records, wanted
 from edgekit.runtime.chat_model import ChatModel
 from edgekit.runtime.embedding_model import ContrastiveModel
 from edgekit.runtime.generation.answer import Piece
@@ -59,7 +60,8 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
         EdgekitError: it cannot be done; InputError and UsageError where the client can do something about it.
     """
     for place, data in enumerate(job.images):
-        check_format(data, place)
+        if place != job.body.get("record"):
+            check_format(data, place)
     if job.kind in _STREAMS:
         yield from _STREAMS[job.kind](model, job, cancelled)
         return
@@ -74,7 +76,30 @@ def perform(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
 
 
 def _chat(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:
-    return _answers(model, model.generate(_messages(job), _options(job.body, cancelled)))
+    messages, options = _messages(job), _options(job.body, cancelled)
+    if job.body.get("record") is None:
+        return _answers(model, model.generate(messages, options))
+    return _about_a_record(model, job, messages, options)
+
+
+def _about_a_record(model: Model, job: Job, messages: list[Message], options: GenerationOptions) -> Iterator[Event]:
+    """The last question with a record's digest before it, and what each answer says by it."""
+    place, last = job.body["record"], messages[-1]
+    if not isinstance(place, int) or isinstance(place, bool) or not 0 <= place < len(job.images):
+        raise InputError("a record that is none of the files", allowed=f"one of {len(job.images)}")
+    question = "\n\n".join(part for part in last.parts if isinstance(part, str)).strip()
+    if not question:
+        raise InputError("a record without a question", allowed="a text in the last message")
+    asked = records.read_record(job.images[place], question, "the record")
+    shown = [part for part in last.parts if not isinstance(part, str)]
+    beside = [*(part for message in messages[:-1] for part in message.parts), *shown]
+    digest = records.digest_of(asked, _with_tokens(model), beside, options)
+    turns = [*messages[:-1], Message("user", *shown, cite.prompt(digest, question))]
+    for event in _answers(model, model.generate(turns, records.kept_to(digest, options))):
+        if event.kind == "answer":
+            yield Event("answer", {**event.body, "record": records.told_json(digest, event.body["text"], asked.notes)})
+        else:
+            yield event
 
 
 def _complete(model: Model, job: Job, cancelled: Flag) -> Iterator[Event]:

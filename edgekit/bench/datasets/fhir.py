@@ -48,7 +48,7 @@ def _samples(file: Path) -> Iterator[Sample]:
     digest = sha256_file(file)[:16]  # of what the questions are about; the file's name may be a person's
     try:
         asked = list(questions(json.loads(file.read_bytes())))
-    except (KeyError, TypeError, AttributeError, StopIteration) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, StopIteration) as error:
         raise InputError(f"{file}: a resource of it is not as FHIR R4 has it: {error!r:.100}") from error
     for number, one in enumerate(asked):
         yield Sample(

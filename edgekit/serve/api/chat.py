@@ -1,7 +1,9 @@
 """POST /v1/chat/completions.
 
 Greedy unless a temperature is given, as edgekit is everywhere: the same question has the same answer. An answer without
-`max_tokens` may be as long as the context has room. `reasoning_effort` above `minimal` lets a model think that was
+`max_tokens` may be as long as the context has room. `record`, a patient's bundle of FHIR R4 as a `data:` URL, has its
+digest put before the last question; each choice then has a `record`, too: the answer's sentences, each held against the
+lines that it cites, and the resources of those. `reasoning_effort` above `minimal` lets a model think that was
 trained to, within a budget that grows with it, and its thoughts come as `reasoning_content`. Beside OpenAI's fields an
 answer has `timings` and `warnings`, what the user must know.
 """
@@ -50,6 +52,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     reasoning_effort: Effort | None = None
+    record: str | None = None
 
     def tool_use(self) -> Tools | None:
         """What there is to call. Raises ParameterError."""
@@ -173,6 +176,7 @@ class _Chat:
                 "message": choice.message(),
                 "logprobs": self._all_logprobs(choice),
                 "finish_reason": report.finish_reason(choice.answer or {}, choice.reader),
+                **_about(choice.answer or {}),
             }
             for number, choice in enumerate(self._choices)
         ]
@@ -213,10 +217,17 @@ class _Chat:
     def _last_chunk(self, number: int, answer: Mapping[str, Any]) -> dict[str, Any]:
         reason = report.finish_reason(answer, self._choices[number].reader)
         said = {"timings": report.timings([answer]), "warnings": self._warnings([answer])}
-        return {**self._choice_chunk(number, {}, reason), **said}
+        chunk = {**self._choice_chunk(number, {}, reason), **said}
+        chunk["choices"][0] |= _about(answer)
+        return chunk
 
     def _warnings(self, answers: Sequence[Mapping[str, Any]]) -> list[str]:
         return told(self._served, [*self._request.notes, *self._said, *report.warnings(answers)])
+
+
+def _about(answer: Mapping[str, Any]) -> dict[str, Any]:
+    """What an answer says by a record, where it was asked about one."""
+    return {"record": answer["record"]} if "record" in answer else {}
 
 
 def job(request: ChatRequest, collected: Collected, context: int, tools: Tools | None) -> Job:
@@ -224,7 +235,13 @@ def job(request: ChatRequest, collected: Collected, context: int, tools: Tools |
     conversation = of_messages(request.messages, collected)
     if tools:
         conversation.instruct(tools.instruction)
-    body = {"messages": conversation.messages("messages"), "options": request.all_options(tools, context)}
+    options = request.all_options(tools, context)
+    body: dict[str, Any] = {"messages": conversation.messages("messages"), "options": options}
+    if request.record is not None:
+        if "constraint" in options:
+            held_by = "tools" if tools else "response_format"
+            raise ParameterError("record", f"beside {held_by}", allowed="one of them: answers about a record cite")
+        body["record"] = collected.record(request.record, "record")
     return Job("chat", body, tuple(collected.images))
 
 

@@ -33,6 +33,7 @@ class CompletionRequest(Sampling):
 
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         "echo": (False,),
+        "record": (),
         "input": (),
         "instructions": (),
         "max_completion_tokens": (),

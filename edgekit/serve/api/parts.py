@@ -24,7 +24,9 @@ from edgekit.serve.image_formats import check_format
 
 HANDED_OVER = "edgekit-image:"
 MOST_IMAGES = 32
+MOST_RECORD_BYTES = 16 << 20
 _ALLOWED = f"a data: URL in base64, or {HANDED_OVER}ID of an image that was handed over"
+_BUNDLES = "data:application/fhir+json;base64,..."
 _RANGES = "[LOW, HIGH], two finite numbers, or auto"
 _TEXTS = ("text", "input_text", "output_text")
 _IMAGES = ("image_url", "input_image")
@@ -92,6 +94,15 @@ class Collected:
         place = self._place(data, where)
         return {"image": place} if shown is None else {"image": place, "range": shown}
 
+    def record(self, url: str, where: str) -> int:
+        """The place of a bundle of FHIR among `images`. Raises ParameterError where it is none, or too large."""
+        data = from_url(url, where, _BUNDLES)
+        if len(data) > MOST_RECORD_BYTES or data.lstrip()[:1] != b"{":
+            allowed = f"a Bundle of FHIR R4 in JSON, up to {MOST_RECORD_BYTES >> 20} MB"
+            raise ParameterError(where, f"a record of {len(data)} bytes", allowed=allowed)
+        self.images.append(data)
+        return len(self.images) - 1
+
     def _place(self, data: bytes, where: str) -> int:
         if data in self.images:
             return self.images.index(data)
@@ -152,23 +163,26 @@ def as_range(given: Any, where: str) -> Range | None:
     return list(found) if isinstance(found, tuple) else found
 
 
-def from_url(url: str, where: str) -> bytes:
+def from_url(url: str, where: str, allowed: str = _ALLOWED) -> bytes:
     """The bytes of a `data:` URL.
+
+    Args:
+        allowed: what messages name.
 
     Raises:
         ParameterError: it is another URL, or no base64.
     """
     if url[:5].lower() != "data:":
         kind = "a link" if "://" in url[:40] else "no URL of a kind that is read"
-        raise ParameterError(where, f"{kind}: this server fetches nothing", allowed=_ALLOWED,
+        raise ParameterError(where, f"{kind}: this server fetches nothing", allowed=allowed,
                              remedy="read the file, and send data:image/png;base64,...")  # fmt: skip
     head, comma, data = url.partition(",")
     if not comma or not head.lower().endswith(";base64"):
-        raise ParameterError(where, "a data: URL that is not in base64", allowed=_ALLOWED)
-    return from_base64(data, where)
+        raise ParameterError(where, "a data: URL that is not in base64", allowed=allowed)
+    return from_base64(data, where, allowed)
 
 
-def from_base64(text: str, where: str) -> bytes:
+def from_base64(text: str, where: str, allowed: str = _ALLOWED) -> bytes:
     """Bytes, with or without the filling at the end.
 
     Raises:
@@ -177,4 +191,4 @@ def from_base64(text: str, where: str) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError) as error:
-        raise ParameterError(where, "no base64", allowed=_ALLOWED) from error
+        raise ParameterError(where, "no base64", allowed=allowed) from error

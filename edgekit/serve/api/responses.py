@@ -57,6 +57,7 @@ class ResponsesRequest(Request):
     refused: ClassVar[Mapping[str, tuple[Any, ...]]] = {
         **SAMPLED,
         "background": (False,),
+        "record": (),
         "conversation": (),
         "logprobs": (False,),
         "max_completion_tokens": (),

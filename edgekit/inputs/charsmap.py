@@ -1,4 +1,4 @@
-"""The compiled normalization of a SentencePiece model: `precompiled_charsmap`, checked before a library follows it.
+"""The compiled normalization of a SentencePiece model: `precompiled_charsmap`, checked before anything follows it.
 
 Four bytes of length, a double array (Darts) of 32-bit units, and the texts that it leads to, each ended by a zero. The
 library follows units without looking where they lead, so every unit that any text can reach is looked at here.
@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from edgekit.errors import CheckpointError
 
 _MAX_BYTES = 1 << 20  # the real ones have 240 kB
 _MAX_REPLACEMENT = 64  # bytes; the longest that NFKC has is 33
@@ -47,6 +52,61 @@ def check_charsmap(encoded: str) -> None:
     text = np.frombuffer(texts, np.uint8)
     if len(starts) and (starts.max() >= len(text) or (text[starts] & 0xC0 == 0x80).any()):
         raise ValueError("a character leads to no text")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A charsmap as SentencePiece follows it: a trie of UTF-8 and what its leaves become.
+
+    Source: https://github.com/google/sentencepiece, src/normalizer.cc, and Darts-clone's format of a unit: label in
+    bits 0 to 7 and 31, a leaf's flag in 8, the offset's scale in 9, the offset from 10; a leaf's value has 31 bits.
+    """
+
+    units: tuple[int, ...]
+    results: bytes
+
+    @staticmethod
+    @lru_cache(maxsize=4)
+    def read(encoded: str) -> Table:
+        """The table of a charsmap in base64 that `check_charsmap` has passed."""
+        data = base64.b64decode(encoded)
+        size = int.from_bytes(data[:4], "little") // 4
+        return Table(tuple(np.frombuffer(data, "<u4", size, 4).tolist()), data[4 + 4 * size :])
+
+    def normalize(self, text: str) -> str:
+        """A text by the longest matches. Raises CheckpointError where the table leads nowhere."""
+        data, at, parts = text.encode(), 0, []
+        try:
+            while at < len(data):
+                # A character that is not in the table stays.
+                end, result = max(self._matches(data, at), default=(at + _width(data[at]), None))
+                parts.append(data[at:end] if result is None else result)
+                at = end
+            return b"".join(parts).decode()
+        except (IndexError, ValueError) as error:
+            raise CheckpointError("the tokenizer's table of characters is damaged", remedy="fetch it anew") from error
+
+    def _matches(self, data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+        """Where each entry ends that begins here, and what it becomes."""
+        position = self._offset(0)
+        for end in range(at, len(data)):
+            position ^= data[end]
+            if position >= len(self.units) or self.units[position] & 0x800000FF != data[end]:
+                return
+            leaf = self.units[position] & 0x100
+            position ^= self._offset(position)
+            if leaf:
+                start = self.units[position] & 0x7FFFFFFF
+                yield end + 1, self.results[start : self.results.index(0, start)]
+
+    def _offset(self, position: int) -> int:
+        unit = self.units[position]
+        return (unit >> 10) << ((unit & 0x200) >> 6)
+
+
+def _width(first: int) -> int:
+    """How many bytes a character of UTF-8 has that begins with this one."""
+    return 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
 
 
 def _starts(units: Units) -> Units:

@@ -24,7 +24,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from edgekit.artifacts.version import __version__
-from edgekit.errors import EdgekitError, InputError, UsageError
+from edgekit.errors import EdgekitError, InputError
+from edgekit.machine.ray_cluster import join
 from edgekit.retrieval.vectors import FileVectors, How, Vector, of_file, probe
 from edgekit.runtime import open_model
 from edgekit.terminal import say
@@ -81,7 +82,7 @@ class Cluster:
     """Makes vectors on all machines of a cluster that have the model.
 
     Args:
-        address: of the cluster, as `ray.init` takes it: HOST:PORT, or `auto` for the one that this machine belongs to.
+        address: as `edgekit.machine.ray_cluster.join` takes it.
         model: the model as it is open here, with which those of the machines are compared.
 
     Raises:
@@ -90,15 +91,7 @@ class Cluster:
     """
 
     def __init__(self, address: str, opening: Opening, how: How, model: Any) -> None:
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            try:
-                ray.init(address=address, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UsageError(
-                    f"no Ray cluster answers at {address!r:.200}: {error}",
-                    remedy="ray start --head, or name another address",
-                ) from error
+        self._ours = join(address)
         self._machines = _machines(opening, how, _described(model))
         if not self._machines:
             self._end()

@@ -32,6 +32,7 @@ from edgekit.bench.execute import Receiver, side_by_side
 from edgekit.bench.execute.room import Room
 from edgekit.bench.execute.station import Station, pieces, sizes, with_own_file
 from edgekit.errors import EdgekitError, UsageError
+from edgekit.machine.ray_cluster import join
 
 _TAG = "device:"
 _START_S = 120.0
@@ -55,7 +56,7 @@ class Cluster:
     """Runs cells on the machines that a cluster has when the benchmark begins.
 
     Args:
-        address: of the cluster, as `ray.init` takes it: HOST:PORT, or `auto` for the one that this machine belongs to.
+        address: as `edgekit.machine.ray_cluster.join` takes it.
 
     Raises:
         UsageError: there is no such cluster.
@@ -63,15 +64,7 @@ class Cluster:
     """
 
     def __init__(self, address: str) -> None:
-        self._ours = not ray.is_initialized()
-        if self._ours:
-            try:
-                ray.init(address=address, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UsageError(
-                    f"no Ray cluster answers at {address!r:.200}: {error}",
-                    remedy="ray start --head, or name another address",
-                ) from error
+        self._ours = join(address)
         self._root, self._stopped = Path.cwd(), False
         self._machines = _machines(self._root)
         self._room = Room(

@@ -1,19 +1,16 @@
-"""SentencePiece's table of characters, and where a tokenizer.json reads that table differently."""
+"""Where a tokenizer.json reads SentencePiece's table of characters differently than SentencePiece."""
 
 from __future__ import annotations
 
-import base64
 import json
 import string
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
 from tokenizers import Tokenizer
 
-from edgekit.errors import CheckpointError, InputError
+from edgekit.errors import InputError
+from edgekit.inputs.charsmap import Table
 
 # What joins the character before it beside marks (Unicode's category M): a joiner, Thai and Lao vowels, half-width
 # voicing, and the vowels and ends of Korean syllables.
@@ -62,66 +59,12 @@ def _matched(tokenizer: Tokenizer, part: str) -> str:
     return result
 
 
-@dataclass(frozen=True)
-class _Table:
-    """SentencePiece's precompiled_charsmap: a trie of UTF-8 (Darts-clone's double array) and what its leaves become.
-
-    Source: https://github.com/google/sentencepiece, src/normalizer.cc, and Darts-clone's format of a unit: label in
-    bits 0 to 7 and 31, a leaf's flag in 8, the offset's scale in 9, the offset from 10; a leaf's value has 31 bits.
-    """
-
-    units: tuple[int, ...]
-    results: bytes
-
-    def normalize(self, text: str) -> str:
-        """A text by the longest matches. Raises CheckpointError where the table leads nowhere."""
-        data, at, parts = text.encode(), 0, []
-        try:
-            while at < len(data):
-                # A character that is not in the table stays.
-                end, result = max(self._matches(data, at), default=(at + _width(data[at]), None))
-                parts.append(data[at:end] if result is None else result)
-                at = end
-            return b"".join(parts).decode()
-        except (IndexError, ValueError) as error:
-            raise CheckpointError("the tokenizer's table of characters is damaged", remedy="fetch it anew") from error
-
-    def _matches(self, data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
-        """Where each entry ends that begins here, and what it becomes."""
-        position = self._offset(0)
-        for end in range(at, len(data)):
-            position ^= data[end]
-            if position >= len(self.units) or self.units[position] & 0x800000FF != data[end]:
-                return
-            leaf = self.units[position] & 0x100
-            position ^= self._offset(position)
-            if leaf:
-                start = self.units[position] & 0x7FFFFFFF
-                yield end + 1, self.results[start : self.results.index(0, start)]
-
-    def _offset(self, position: int) -> int:
-        unit = self.units[position]
-        return (unit >> 10) << ((unit & 0x200) >> 6)
-
-
-def _width(first: int) -> int:
-    """How many bytes a character of UTF-8 has that begins with this one."""
-    return 1 if first < 0x80 else 2 if first < 0xE0 else 3 if first < 0xF0 else 4
-
-
-def _table(tokenizer: Tokenizer) -> _Table | None:
+def _table(tokenizer: Tokenizer) -> Table | None:
     """None where a tokenizer has none: it then changes no character by a table."""
     if tokenizer.normalizer is None:
         return None
     state = json.loads(tokenizer.normalizer.__getstate__())
     for step in state.get("normalizers", [state]):
         if step["type"] == "Precompiled":
-            return _read(step["precompiled_charsmap"])
+            return Table.read(step["precompiled_charsmap"])
     return None
-
-
-@lru_cache(maxsize=4)
-def _read(encoded: str) -> _Table:
-    data = base64.b64decode(encoded)
-    size = int.from_bytes(data[:4], "little") // 4
-    return _Table(tuple(np.frombuffer(data, "<u4", size, 4).tolist()), data[4 + 4 * size :])

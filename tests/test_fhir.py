@@ -147,6 +147,58 @@ def test_names_that_differ_by_what_nobody_sees_are_one() -> None:
     assert {fact.text for fact in facts(read(bundle(*same))).all} == {"Mass/volume"}
 
 
+@pytest.mark.parametrize(
+    ("reference", "more"),
+    [
+        ("#inside", {"contained": [{"resourceType": "Medication", "id": "inside", "code": coded("warfarin 5 MG")}]}),
+        ("Medication/x", {}),
+        ("Medication/x/_history/3", {}),
+        ("https://clinic.example/fhir/Medication/x", {}),
+    ],
+)
+def test_an_active_medication_has_its_name_wherever_that_stands(reference: str, more: dict[str, Any]) -> None:
+    one = medication(1) | more
+    del one["medicationCodeableConcept"]
+    one["medicationReference"] = {"reference": reference}
+    there = {"resourceType": "Medication", "id": "x", "code": coded("warfarin 5 MG")}
+    assert "warfarin 5 MG" in told(bundle(one, there)).text
+
+
+def test_what_must_not_be_given_is_not_told_as_given() -> None:
+    text = told(bundle(medication(1) | {"doNotPerform": True}, medication(2) | {"doNotPerform": False})).text
+    (forbidden,) = [line for line in text.splitlines() if "NOT TO BE GIVEN" in line]
+    assert "aspirin 81 MG 1" in forbidden
+
+
+def test_of_two_results_of_a_day_the_later_one_comes_first_with_its_time() -> None:
+    """By the clock, across zones: 23:30 in New York is later than 03:00 in London on the day that follows."""
+    def at(number: int, value: float, when: str) -> dict[str, Any]:
+        return result(number, value, "2020-01-01", "Potassium") | {"effectiveDateTime": when}
+
+    moments = ("2020-01-01T08:15:00+00:00", "2020-01-01T20:45:00+00:00", "2020-01-01T12:00:00Z")
+    data = bundle(*(at(n, value, when) for n, value, when in zip((1, 2, 3), (5.9, 3.1, 4.4), moments, strict=True)))
+    lines = [line for line in told(data, "potassium").text.splitlines() if "Potassium" in line]
+    assert [line.partition(": ")[2] for line in lines] == ["3.1 %", "4.4 %", "5.9 %"]
+    assert ["20:45" in lines[0], "12:00" in lines[1], "08:15" in lines[2]] == [True, True, True]
+    other = bundle(at(1, 1.5, "2020-01-02T03:00:00+00:00"), at(2, 2.5, "2020-01-01T23:30:00-05:00"))
+    lines = [line for line in told(other, "potassium").text.splitlines() if "Potassium" in line]
+    assert ["2.5 %" in lines[0], "1.5 %" in lines[1]] == [True, True]
+    assert not any("23:30" in line for line in lines)  # one of its day
+
+
+def test_a_sentence_may_name_the_time_of_its_line() -> None:
+    made = told(bundle(result(1, 5.9, "2020-01-01"), result(2, 3.1, "2020-01-01") | {
+        "effectiveDateTime": "2020-01-01T20:45:00Z"}))  # fmt: skip
+    (last,) = [name for name, fact in made.facts.items() if fact.value == "3.1"]
+    assert [one.mark for one in cite.check(f"It was 3.1 at 20:45 [{last}].", made)] == ["cited"]
+    assert [one.mark for one in cite.check(f"It was 3.1 at 21:45 [{last}].", made)] == ["wrong"]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(1234567, "1234567"), (1234567.0, "1234567"), (35.863000001, "35.863")])
+def test_numbers_are_told_as_people_write_them(value: float, shown: str) -> None:
+    assert f": {shown} %" in told(bundle(result(1, value, "2020-01-01"))).text
+
+
 def test_a_medication_by_reference_and_a_pressure_of_two_components() -> None:
     drug = {"resourceType": "Medication", "id": "d", "code": coded("ramipril")}
     order = {**medication(1), "medicationReference": {"reference": "Medication/d"}}
@@ -241,6 +293,14 @@ def test_each_sentence_is_held_against_what_it_cites(text: str, record: Digest) 
     assert found.mark == MARKS[text], found
     both = cite.check(f"{text} {text}\n{text}", record)
     assert [one.mark for one in both] == [MARKS[text]] * 3
+
+
+def test_a_sentence_that_names_nothing_of_what_it_cites_is_said() -> None:
+    """No number is wrong in it, and another medication stands there."""
+    made = told(bundle(medication(1, name="warfarin 5 MG")))
+    right, other = (cite.check(f"The patient takes {name} [M1].", made)[0] for name in ("warfarin", "insulin"))
+    assert (right.mark, right.why) == ("cited", "")
+    assert (other.mark, other.why) == ("cited", "no word of it stands in M1")
 
 
 def test_the_grammar_admits_ids_that_are_there_and_no_others(record: Digest) -> None:

@@ -184,7 +184,7 @@ def _date(one: Mapping[str, Any]) -> str:
 
 
 def _number(value: float) -> str:
-    return f"{value:.6g}"
+    return f"{value:.6g}" if value % 1 else f"{value:.0f}"
 
 
 def _joined(names: Sequence[str]) -> str:

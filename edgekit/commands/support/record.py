@@ -43,13 +43,14 @@ def say_marks(digest: Digest, answer: str, notes: tuple[str, ...]) -> None:
         say(note)
     sentences = check(answer, digest)
     for one in sentences:
-        if one.mark in ("uncited", "wrong"):
+        if one.mark in _MARKS and (one.mark != "cited" or one.why):
             say(f"{_MARKS[one.mark]}{f' ({one.why})' if one.why else ''}: {one.text}")
     if sentences:
         say(_counted(sentences))
 
 
-_MARKS = {"uncited": "NOT FROM THE RECORD, nothing is cited", "wrong": "WRONG BY WHAT IT CITES"}
+_MARKS = {"uncited": "NOT FROM THE RECORD, nothing is cited", "wrong": "WRONG BY WHAT IT CITES",
+          "cited": "READ WHAT IT CITES"}  # fmt: skip
 
 
 def _counted(sentences: list[Sentence]) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from edgekit.inputs.fhir.digest import Digest
+from edgekit.inputs.fhir.digest import Digest, named_in
 from edgekit.inputs.fhir.facts import Fact
 
 Mark = Literal["cited", "uncited", "wrong", "not in the record"]
@@ -35,7 +35,7 @@ class Sentence:
     Attributes:
         ids: that it cites.
         mark: `cited`, or what is wrong with it.
-        why: of a wrong one.
+        why: of a wrong one; of a cited one what speaks against it, where something does.
     """
 
     text: str
@@ -80,10 +80,11 @@ def _marked(text: str, facts: Mapping[str, Fact]) -> Sentence:
     for number in _NUMBER.findall(_DATE.sub("", said)):
         if not any(_holds(fact, float(number.replace(",", "."))) for fact in cited):
             return Sentence(text, ids, "wrong", f"{number} stands in none of {', '.join(ids)}")
-    return Sentence(text, ids, "cited")
+    unnamed = not any(named_in(said, fact) for fact in cited)
+    return Sentence(text, ids, "cited", f"no word of it stands in {', '.join(ids)}" if unnamed else "")
 
 
 def _holds(fact: Fact, number: float) -> bool:
     """Whether a number stands in a fact, or is one rounded as it is written."""
-    words = _NUMBER.findall(f"{fact.value} {fact.unit} {fact.text} {fact.date[:4]}")
+    words = _NUMBER.findall(f"{fact.value} {fact.unit} {fact.text} {fact.date[:4]} {fact.time.replace(':', ' ')}")
     return any(abs(float(word.replace(",", ".")) - number) <= 1e-9 + 0.005 * abs(number) for word in words)

@@ -96,7 +96,7 @@ def _by_need(facts: Facts, question: str) -> Iterator[Fact]:
     """What the question names, the newest first; then section by section in turn, the newest of each."""
     ranked = [(named_in(question, fact), fact) for fact in facts.all]
     named = [(count, fact) for count, fact in ranked if count]
-    named.sort(key=lambda one: one[1].date, reverse=True)
+    named.sort(key=lambda one: one[1].order, reverse=True)
     named.sort(key=lambda one: one[0], reverse=True)
     yield from (fact for _, fact in named)
     rows = [_newest_of_each(facts.of(section.name)) for section in SECTIONS]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from edgekit.inputs.fhir.reader import Record, Resource
 
 _ERROR = "entered-in-error"
 _NO_LONGER = ("resolved", "inactive", "remission")
+_CLOCK = re.compile(r"T\d\d:\d\d")
+_MOST_WHOLE = 1e15  # beyond which a number of JSON is none that is exact
 _LONGEST = 200  # characters of one text
 
 
@@ -49,6 +54,8 @@ class Fact:
         id: such as `O12`: the letter of its section, and its number there, the newest first.
         section: a name of `SECTIONS`.
         date: `YYYY-MM-DD`, shorter where the record says less; "" where it says none.
+        order: the moment as the record has it, in UTC where it says the zone: what is later is greater.
+        time: `HH:MM` as the record has it, of a result of which the day has several; "" of others.
         text: what it is about.
         value: of a result, as text; "" where it has none.
         unit: of that value.
@@ -68,13 +75,16 @@ class Fact:
     active: bool
     resource: str
     codes: tuple[str, ...] = ()
+    order: str = ""
+    time: str = ""
 
     @property
     def line(self) -> str:
         """As a digest has it, without its id."""
+        when = f"{self.date or 'undated'}{f' {self.time}' if self.time else ''}"
         value = f": {self.value}{f' {self.unit}' if self.unit else ''}" if self.value else ""
         status = f" ({self.status})" if self.status else ""
-        return f"{self.date or 'undated'} {self.text}{value}{status}"
+        return f"{when} {self.text}{value}{status}"
 
 
 @dataclass(frozen=True)
@@ -113,8 +123,10 @@ def facts(record: Record) -> Facts:
     every = []
     for section in SECTIONS:
         ordered = sorted(found[section.name], key=lambda one: (one.text, one.value, one.resource))
-        ordered.sort(key=lambda one: one.date, reverse=True)
-        every += [_plain(one, f"{section.letter}{number}") for number, one in enumerate(ordered, 1)]
+        ordered.sort(key=lambda one: one.order, reverse=True)
+        days = Counter((one.text, one.date) for one in ordered)
+        timed = [one if days[one.text, one.date] > 1 else replace(one, time="") for one in ordered]
+        every += [_plain(one, f"{section.letter}{number}") for number, one in enumerate(timed, 1)]
     return Facts(tuple(every), in_error, unread)
 
 
@@ -124,7 +136,7 @@ def facts(record: Record) -> Facts:
 def _problem(record: Record, one: Resource) -> Iterator[Fact]:
     status = _code(one.get("clinicalStatus"))
     over = status in _NO_LONGER or (not status and _any(one, "abatement"))
-    yield _fact(one, "problems", one.get("code"), _date(one, "onset", "recordedDate"), status, active=not over)
+    yield _fact(one, "problems", one.get("code"), _when(one, "onset", "recordedDate"), status, active=not over)
 
 
 def _allergy(record: Record, one: Resource) -> Iterator[Fact]:
@@ -132,7 +144,7 @@ def _allergy(record: Record, one: Resource) -> Iterator[Fact]:
     said = ", ".join(filter(None, (status, f"criticality {criticality}" if criticality else "")))
     reactions = [_text(m) for r in _list(one.get("reaction")) for m in _list(r.get("manifestation"))]
     fact = _fact(
-        one, "allergies", one.get("code"), _date(one, "onset", "recordedDate"), said, active=status not in _NO_LONGER
+        one, "allergies", one.get("code"), _when(one, "onset", "recordedDate"), said, active=status not in _NO_LONGER
     )
     yield replace(fact, value=", ".join(filter(None, reactions))[:_LONGEST])
 
@@ -142,22 +154,24 @@ def _medication(record: Record, one: Resource) -> Iterator[Fact]:
     if one.get("intent") in ("proposal", "plan", "option") or one.get("status") in ("draft", "cancelled", "not-taken"):
         return
     concept = one.get("medicationCodeableConcept")
-    if concept is None and (medication := record.named(one.get("medicationReference"))):
+    if concept is None and (medication := record.named(one.get("medicationReference"), one)):
         concept = medication.get("code")
     if concept is None:
         concept = {"text": (one.get("medicationReference") or {}).get("display") or "a medication without a name"}
     status = str(one.get("status") or "")
+    active = status in ("active", "on-hold", "unknown", "intended", "")
+    if one.get("doNotPerform") is True:
+        status = f"{status}, NOT TO BE GIVEN".removeprefix(", ")
     doses = [str(dose.get("text") or "") for dose in _list(one.get("dosageInstruction", one.get("dosage")))]
     fact = _fact(
-        one, "medications", concept, _date(one, "authoredOn", "effective", "dateAsserted"), status,
-        active=status in ("active", "on-hold", "unknown", "intended", ""),
-    )  # fmt: skip
+        one, "medications", concept, _when(one, "authoredOn", "effective", "dateAsserted"), status, active=active
+    )
     yield replace(fact, value="; ".join(filter(None, doses))[:_LONGEST])
 
 
 def _observation(record: Record, one: Resource) -> Iterator[Fact]:
     """A result, or each component of one: blood pressure is two."""
-    date, status = _date(one, "effective", "issued"), str(one.get("status") or "")
+    date, status = _when(one, "effective", "issued"), str(one.get("status") or "")
     said = "" if status == "final" else status
     own = _value(one)
     if own is not None or not one.get("component"):
@@ -172,19 +186,19 @@ def _observation(record: Record, one: Resource) -> Iterator[Fact]:
 def _report(record: Record, one: Resource) -> Iterator[Fact]:
     status = str(one.get("status") or "")
     kind = one.get("code", one.get("type"))
-    date = _date(one, "effective", "issued", "date")
+    date = _when(one, "effective", "issued", "date")
     fact = _fact(one, "reports", kind, date, "" if status in ("final", "current") else status)
     yield replace(fact, value=str(one.get("conclusion") or one.get("description") or "")[:_LONGEST])
 
 
 def _procedure(record: Record, one: Resource) -> Iterator[Fact]:
     status = str(one.get("status") or "")
-    yield _fact(one, "procedures", one.get("code"), _date(one, "performed"), "" if status == "completed" else status)
+    yield _fact(one, "procedures", one.get("code"), _when(one, "performed"), "" if status == "completed" else status)
 
 
 def _immunization(record: Record, one: Resource) -> Iterator[Fact]:
     status = str(one.get("status") or "")
-    date = _date(one, "occurrence")
+    date = _when(one, "occurrence")
     yield _fact(one, "immunizations", one.get("vaccineCode"), date, "" if status == "completed" else status)
 
 
@@ -192,7 +206,7 @@ def _encounter(record: Record, one: Resource) -> Iterator[Fact]:
     kinds, reasons = _list(one.get("type")), [_text(reason) for reason in _list(one.get("reasonCode"))]
     kind = kinds[0] if kinds else {"text": str((one.get("class") or {}).get("code") or "an encounter")}
     status = str(one.get("status") or "")
-    fact = _fact(one, "encounters", kind, _date(one, "period"), "" if status == "finished" else status)
+    fact = _fact(one, "encounters", kind, _when(one, "period"), "" if status == "finished" else status)
     yield replace(fact, value=", ".join(filter(None, reasons))[:_LONGEST])
 
 
@@ -213,10 +227,21 @@ _READERS: Mapping[str, Callable[[Record, Resource], Iterator[Fact]]] = {
 # ---------------------------------------------------------------- parts of resources
 
 
-def _fact(one: Resource, section: str, concept: Any, date: str, status: str, *, active: bool = True) -> Fact:
+def _fact(one: Resource, section: str, concept: Any, when: str, status: str, *, active: bool = True) -> Fact:
     codes = tuple(str(coding.get("code")) for coding in _codings(concept) if coding.get("code"))
     place = f"{one['resourceType']}/{one.get('id', '')}"
-    return Fact("", section, date, _text(concept) or "without a name", "", "", status, active, place, codes)
+    name = _text(concept) or "without a name"
+    time = when[11:16] if section == "results" and _CLOCK.match(when[10:]) else ""
+    return Fact("", section, when[:10], name, "", "", status, active, place, codes, _order(when), time)
+
+
+def _order(when: str) -> str:
+    """A moment such that later ones are greater: two results of one day are told apart, also across zones."""
+    try:
+        moment = datetime.fromisoformat(when)
+        return (moment.astimezone(UTC) if moment.tzinfo else moment).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    except (ValueError, OverflowError):
+        return when[:10]
 
 
 def _text(concept: Any) -> str:
@@ -267,23 +292,28 @@ def _any(one: Resource, stem: str) -> bool:
     return any(key.startswith(stem) for key in one)
 
 
-def _date(one: Resource, *stems: str) -> str:
-    """The day of the first of these that is there, in whatever form: `onsetDateTime`, `performedPeriod`."""
+def _when(one: Resource, *stems: str) -> str:
+    """When the first of these is that is there, in whatever form: `onsetDateTime`, `performedPeriod`."""
     for stem in stems:
         for key in (stem, f"{stem}DateTime", f"{stem}Period", f"{stem}Instant"):
             value = one.get(key)
             if isinstance(value, Mapping):
                 value = value.get("start") or value.get("end")
             if isinstance(value, str) and value[:4].isdigit():
-                return value[:10]
+                return value
     return ""
+
+
+def _shown(number: float) -> str:
+    """Six digits of a fraction, all of a whole number."""
+    return str(int(number)) if float(number).is_integer() and abs(number) < _MOST_WHOLE else f"{number:.6g}"
 
 
 def _value(one: Mapping[str, Any]) -> tuple[str, str] | None:
     """An observation's value and unit as text; None where it has none."""
     if isinstance(quantity := one.get("valueQuantity"), Mapping) and quantity.get("value") is not None:
         number, before = quantity["value"], str(quantity.get("comparator") or "")
-        shown = f"{number:.6g}" if isinstance(number, int | float) else str(number)[:40]
+        shown = _shown(number) if isinstance(number, int | float) else str(number)[:40]
         return f"{before}{shown}", _line(str(quantity.get("unit") or quantity.get("code") or ""))
     for name in ("valueString", "valueInteger", "valueBoolean", "valueDateTime"):
         if one.get(name) is not None:

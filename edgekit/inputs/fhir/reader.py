@@ -41,10 +41,17 @@ class Record:
     places: Mapping[str, Resource] = field(repr=False)
     notes: tuple[str, ...] = ()
 
-    def named(self, reference: Any) -> Resource | None:
-        """What a reference leads to in the bundle; None where that is not in it."""
+    def named(self, reference: Any, holder: Resource) -> Resource | None:
+        """What a reference leads to, in the bundle or contained in the resource that it stands in; None for nowhere."""
         found = reference.get("reference") if isinstance(reference, Mapping) else None
-        return self.places.get(found) if isinstance(found, str) else None
+        if not isinstance(found, str):
+            return None
+        if found.startswith("#"):
+            inside = holder.get("contained")
+            every = inside if isinstance(inside, list) else []
+            return next((one for one in every if isinstance(one, Mapping) and one.get("id") == found[1:]), None)
+        plain = found.partition("/_history/")[0]  # of a version
+        return self.places.get(plain) or self.places.get("/".join(plain.split("/")[-2:]))
 
 
 def read(source: Path | bytes, name: str | None = None) -> Record:

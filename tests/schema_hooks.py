@@ -25,6 +25,8 @@ from edgekit.serve.api import openapi
 _written = io.BytesIO()
 Image.linear_gradient("L").resize((64, 48)).save(_written, "PNG")
 _PICTURE = f"data:image/png;base64,{base64.b64encode(_written.getvalue()).decode()}"
+_PATIENT = b'{"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Patient", "id": "p"}}]}'
+_RECORD = f"data:application/fhir+json;base64,{base64.b64encode(_PATIENT).decode()}"
 
 # Path -> what a body that fits must have.
 _NEEDED: Mapping[str, dict[str, Any]] = {
@@ -48,6 +50,7 @@ _FITTING: Mapping[str, Any] = {
     "n": 2,
     "presence_penalty": 0.5,
     "prompt": "a text",
+    "record": _RECORD,
     "repeat_penalty": 1.1,
     "repetition_penalty": 1.1,
     "response_format": {"type": "json_object"},
@@ -98,6 +101,8 @@ def _fitted(body: dict[str, Any]) -> dict[str, Any]:
     made = {
         name: _FITTING.get(name, value) for name, value in body.items() if value is not None and name not in _LEFT_OUT
     }
+    if "record" in made:
+        made.pop("response_format", None)  # answers about a record have their own form
     if "response_format" in made:
         made.pop("stop", None)  # which could cut JSON
     if "messages" in made:

@@ -52,7 +52,7 @@ class ChatRequest(Sampling):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     reasoning_effort: Effort | None = None
-    record: str | None = None
+    record: Any = None
 
     def tool_use(self) -> Tools | None:
         """What there is to call. Raises ParameterError."""

@@ -98,6 +98,10 @@ READ_BY_HAND: Mapping[str, Shape] = {
             {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 1},
         ]
     },
+    "record": {
+        "anyOf": [{"type": "string", "pattern": "^[Dd][Aa][Tt][Aa]:"}, {"type": "null"}],
+        "description": "a bundle of FHIR R4 as a data: URL in base64",
+    },
     "range": {
         "anyOf": [
             {"enum": ["auto", None]},

@@ -94,8 +94,10 @@ class Collected:
         place = self._place(data, where)
         return {"image": place} if shown is None else {"image": place, "range": shown}
 
-    def record(self, url: str, where: str) -> int:
+    def record(self, url: Any, where: str) -> int:
         """The place of a bundle of FHIR among `images`. Raises ParameterError where it is none, or too large."""
+        if not isinstance(url, str):
+            raise ParameterError(where, f"a record that is a {type(url).__name__}", allowed=_BUNDLES)
         data = from_url(url, where, _BUNDLES)
         if len(data) > MOST_RECORD_BYTES or data.lstrip()[:1] != b"{":
             allowed = f"a Bundle of FHIR R4 in JSON, up to {MOST_RECORD_BYTES >> 20} MB"

@@ -13,15 +13,18 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
+from pydicom.fileset import FileSet
 from test_dicom_files import data_of, plain
-from test_dicom_series import ct_slice
+from test_dicom_series import ct_slice, lay
 
 from edgekit.cli import main
 from edgekit.errors import ArtifactError, UsageError
@@ -374,6 +377,50 @@ def test_a_full_disk_leaves_no_half_of_a_cache(tmp_path: Path) -> None:
 
 def unit_rows(rows: Any) -> Any:
     return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
+
+
+def test_archives_directories_and_series_are_taken(medsiglip_artifact: Path, tmp_path: Path, capsys: Any) -> None:
+    folder = lay(tmp_path / "ct", [ct_slice(100 * n, 5.0 * n, n + 1) for n in range(4)])
+    with zipfile.ZipFile(tmp_path / "ct.zip", "w") as archive:
+        for path in sorted(folder.iterdir()):
+            archive.write(path, f"study/{path.name}")
+        archive.writestr("study/notes.txt", "nothing")
+    medium = FileSet()
+    for path in sorted(folder.iterdir()):
+        medium.add(whole(path))
+    medium.write(tmp_path / "medium")
+    places = {"archive": tmp_path / "ct.zip", "medium": tmp_path / "medium" / "DICOMDIR", "folder": folder}
+    found = {}
+    for name, place in places.items():
+        index = str(tmp_path / f"index-{name}")
+        assert main(["index", str(medsiglip_artifact), str(place), "--to", index]) == 0
+        assert "4 pictures, 4 of them new" in capsys.readouterr().out
+        assert main(["classify", str(medsiglip_artifact), str(place), "--label", "a", "--json"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 4
+        for asked in places.values():
+            assert main(["search", str(medsiglip_artifact), index, "--image", str(asked), "--json"]) == 0
+            hits = json.loads(capsys.readouterr().out)["results"]
+            found[name, asked] = [hit["score"] for hit in hits]
+        assert main(["index", str(medsiglip_artifact), "--forget", "4711", "--to", index]) == 0
+        assert "4 pictures forgotten" in capsys.readouterr().out
+    first, *others = found.values()
+    for scores in others:
+        np.testing.assert_allclose(scores, first, atol=1e-5)
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        archive.writestr("a.dcm", ct_slice(1, 0, 1, PatientID="1"))
+        archive.writestr("b.dcm", ct_slice(1, 0, 2, PatientID="2"))
+    assert main(["index", str(medsiglip_artifact), str(tmp_path / "two.zip"), "--to", str(tmp_path / "i")]) == 1
+    assert "an archive of several patients" in capsys.readouterr().out
+    (tmp_path / "text.zip").write_bytes(b"PK\x03\x04 nothing")
+    assert main(["index", str(medsiglip_artifact), str(tmp_path / "text.zip"), "--to", str(tmp_path / "i")]) == 1
+    assert "a damaged archive" in capsys.readouterr().out
+
+
+def whole(path: Path) -> Any:
+    """A file with what a directory of a medium must say of it."""
+    made = pydicom.dcmread(path)
+    made.StudyDate, made.StudyTime, made.StudyID, made.AccessionNumber = "20200101", "120000", "1", "1"
+    return made
 
 
 @pytest.fixture

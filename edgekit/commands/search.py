@@ -11,6 +11,7 @@ from edgekit.artifacts.documents import is_file
 from edgekit.commands import Verb
 from edgekit.commands.support.embedding import identity, index_at, index_place
 from edgekit.commands.support.options import add_artifact, add_opening, add_pictures
+from edgekit.commands.support.pictures import reading_of
 from edgekit.commands.support.printing import print_json, print_lines
 from edgekit.errors import UsageError
 from edgekit.terminal import say
@@ -26,7 +27,12 @@ def add_options(parser: ArgumentParser) -> None:
         "index", type=index_place, metavar="INDEX", help="a folder that edgekit index made, or https://HOST:PORT/NAME"
     )
     asked = parser.add_mutually_exclusive_group(required=True)
-    asked.add_argument("--image", type=Path, metavar="FILE", help="an image or DICOM file")
+    asked.add_argument(
+        "--image",
+        type=Path,
+        metavar="PATH",
+        help="an image or DICOM file; or a series: its folder, archive or DICOMDIR, by the mean of its slices' vectors",
+    )
     asked.add_argument("--text", metavar="TEXT", help="a description")
     parser.add_argument("--most", type=int, default=10, metavar="N", help="how many are shown (default: 10)")
     parser.add_argument("--exact", action="store_true", help="compare all vectors, also where the index has a cache")
@@ -36,18 +42,19 @@ def add_options(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     """Print what is the most like it, first."""
-    from edgekit.inputs.image import read
+    from edgekit.retrieval.sources import asked_about
     from edgekit.runtime import open_model
+    from edgekit.runtime.embedding_model import unit
 
     if options.most < 1:
         raise UsageError(f"--most {options.most}", allowed="1 or more")
-    how = {"range": options.range, "max_megapixels": options.max_megapixels}
-    picture = read(options.image, **how, recipe=options.preprocess, pad=options.pad) if options.image else None
+    pictures = asked_about(options.image, reading_of(options), pad=options.pad) if options.image else []
     opening = (options.folder, options.level, options.device, options.context, options.runtime)
     with open_model(*opening) as model:
         made_by = identity(model, options)
         with index_at(options.index, made_by, int(getattr(model, "width", 0))) as index:
-            (query,) = model.embed_text([options.text]) if picture is None else model.embed_image([picture])
+            rows = model.embed_image(pictures) if pictures else model.embed_text([options.text])
+            (query,) = unit(rows.mean(axis=0, keepdims=True))
             cache = None if options.exact else _cache(options.index)
             hits = index.search(query, options.most, cache)  # type: ignore[arg-type]  # a server has none
             count = len(index)

@@ -36,12 +36,15 @@ class Row:
 
 
 def files_of(paths: Iterable[Path]) -> tuple[list[Path], int]:
-    """The files that are named, and those of folders that look like pictures, sorted; how many others lie there."""
+    """The files that are named, and those of folders that look like pictures, sorted; how many others lie there.
+
+    A DICOMDIR stands for the files that it names.
+    """
     found: list[Path] = []
     others = 0
     for path in paths:
         if not is_folder(path):
-            found.append(path)
+            found += _named(path)
             continue
         for above, names, inside in os.walk(path):
             names.sort()
@@ -51,6 +54,15 @@ def files_of(paths: Iterable[Path]) -> tuple[list[Path], int]:
                 found += [one] if looks else []
                 others += not looks
     return found, others
+
+
+def _named(path: Path) -> list[Path]:
+    if path.name.upper() != folder.DIRECTORY:
+        return [path]
+    try:
+        return [Path(called) for called, _ in folder.found(path, str(path)).files]
+    except InputError:
+        return [path]  # why it cannot be read, its row says
 
 
 def looks_like_a_picture(path: Path) -> bool:
@@ -65,21 +77,35 @@ def looks_like_a_picture(path: Path) -> bool:
 
 
 def rows(path: Path, reading: Reading, *, pad: bool = False) -> Iterator[Row]:
-    """The pictures of one file: one, or one for each frame."""
+    """The pictures of one file: one, or one for each frame, of an archive one for each frame of its DICOM files."""
     try:
-        if not folder.is_dicom_file(path):
+        if not folder.is_dicom_file(path) and not folder.is_archive_file(path):
             made = read(path, range=reading.range, max_megapixels=reading.max_megapixels, pad=pad)
             yield Row(str(path), made, path)
             return
-        count = len(file.header(path, max_megapixels=reading.max_megapixels).frames)
-        for number, frame in enumerate(file.frames(path, max_megapixels=reading.max_megapixels), 1):
-            shown = recipes.shown([frame], reading.recipe, reading.range)
-            image = shown.images[0].convert("RGB")
-            name = f"{path}#{number}" if count > 1 else str(path)
-            notes = tuple(f"{name}: {note}" for note in shown.notes)
-            yield Row(name, Picture(square.pad(image).image if pad else image, notes), path)
+        inside = folder.found(path, str(path)).files
     except InputError as error:
         yield Row(str(path), error, path)
+        return
+    if not inside:
+        none = InputError(f"{path}: no DICOM file is in it", allowed="a zip archive of DICOM files")
+        yield Row(str(path), none, path)
+    for called, source in inside:
+        try:
+            for name, picture in _frames(called, source, reading, pad=pad):
+                yield Row(name, picture, path)
+        except InputError as error:
+            yield Row(called, error, path)
+
+
+def _frames(called: str, source: Path | bytes, reading: Reading, *, pad: bool) -> Iterator[tuple[str, Picture]]:
+    count = len(file.header(source, called, max_megapixels=reading.max_megapixels).frames)
+    for number, frame in enumerate(file.frames(source, name=called, max_megapixels=reading.max_megapixels), 1):
+        shown = recipes.shown([frame], reading.recipe, reading.range)
+        image = shown.images[0].convert("RGB")
+        name = f"{called}#{number}" if count > 1 else called
+        notes = tuple(f"{name}: {note}" for note in shown.notes)
+        yield name, Picture(square.pad(image).image if pad else image, notes)
 
 
 def series(path: Path, reading: Reading, *, pad: bool = False) -> tuple[list[Picture], tuple[str, ...]]:
@@ -89,8 +115,24 @@ def series(path: Path, reading: Reading, *, pad: bool = False) -> tuple[list[Pic
     return [Picture(square.pad(one).image if pad else one) for one in colours], found.notes
 
 
+def asked_about(path: Path, reading: Reading, *, pad: bool = False) -> list[Picture]:
+    """The picture of an image file, or those of a study. Raises InputError as `read` and `study.read`."""
+    if folder.holds_several(path) or folder.is_dicom_file(path):
+        return series(path, reading, pad=pad)[0]
+    return [read(path, range=reading.range, max_megapixels=reading.max_megapixels, pad=pad)]
+
+
 def patient_of(path: Path, salt: bytes) -> str:
-    """A hash of a DICOM file's PatientID; "" where it has none, or is another file. Raises InputError."""
+    """A hash of a DICOM file's PatientID, or of an archive's; "" where it has none, or is another file.
+
+    Raises:
+        InputError: it cannot be read, or an archive has several patients, of whom one could not be forgotten alone.
+    """
+    if folder.is_archive_file(path):
+        known = {file.header(data, name, salt=salt).patient_id for name, data in folder.found(path, str(path)).files}
+        if len(known) > 1:
+            raise InputError(f"{path}: an archive of several patients", remedy="unpack it, and name its folder")
+        return known.pop() if known else ""
     return file.header(path, salt=salt).patient_id if folder.is_dicom_file(path) else ""
 
 

@@ -38,7 +38,12 @@ class Found:
 
 def holds_several(path: Path) -> bool:
     """Whether a path is no single image file: a folder, a DICOMDIR, an archive."""
-    return is_folder(path) or path.name.upper() == DIRECTORY or (is_file(path) and _head(path)[:4] == _ZIP)
+    return is_folder(path) or path.name.upper() == DIRECTORY or is_archive_file(path)
+
+
+def is_archive_file(path: Path) -> bool:
+    """Whether a path is a file that begins as a zip archive does."""
+    return is_file(path) and is_archive(_head(path))
 
 
 def is_archive(data: bytes) -> bool:
@@ -69,7 +74,7 @@ def found(source: Path | bytes, name: str) -> Found:
         return _walked(path)
     if path.name.upper() == DIRECTORY:
         return Found(tuple(_listed(path)))
-    if is_file(path) and _head(path)[:4] == _ZIP:
+    if is_archive_file(path):
         with path.open("rb") as stream:
             return _unpacked(stream, str(path))
     return Found(((str(path), path),))

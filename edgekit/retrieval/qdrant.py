@@ -81,6 +81,14 @@ class Qdrant:
         key = os.environ.get(KEY)
         how = {"port": None, "timeout": _TIMEOUT_S, "check_compatibility": False}
         self._client = client or QdrantClient(url=place.server, api_key=key, **how)
+        try:
+            self._open(make=make)
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _open(self, *, make: bool) -> None:
+        place = self.place
         with self._said():
             names = {one.name for one in self._client.get_collections().collections}
             if self._name not in names and not make:
@@ -93,8 +101,8 @@ class Qdrant:
             if self._name not in names:
                 self._make()
             size = self._client.get_collection(self._name).config.params.vectors.size
-        if size != width:
-            raise ArtifactError(f"{self._name}: vectors of {size} numbers", allowed=f"{width}", remedy="index anew")
+        if size != self.width:
+            raise ArtifactError(f"{self._name}: vectors of {size} numbers", allowed=f"{self.width}", remedy="index anew")
 
     def _make(self) -> None:
         made = models.VectorParams(size=self.width, distance=models.Distance.COSINE, on_disk=True)

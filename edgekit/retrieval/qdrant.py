@@ -102,7 +102,8 @@ class Qdrant:
                 self._make()
             size = self._client.get_collection(self._name).config.params.vectors.size
         if size != self.width:
-            raise ArtifactError(f"{self._name}: vectors of {size} numbers", allowed=f"{self.width}", remedy="index anew")
+            said = f"{self._name}: vectors of {size} numbers"
+            raise ArtifactError(said, allowed=f"{self.width}", remedy="index anew")
 
     def _make(self) -> None:
         made = models.VectorParams(size=self.width, distance=models.Distance.COSINE, on_disk=True)
